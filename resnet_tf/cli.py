@@ -1,0 +1,135 @@
+"""What every command shares: flags, `--help`, one-line errors with exit code 2, and a quiet start of TensorFlow."""
+
+import contextlib
+import logging
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+
+from absl import flags
+
+from resnet_tf import config as config_lib
+from resnet_tf.errors import UserError
+
+_GROUP_FLAG = re.compile(r"--([a-z_]+\.[a-z_]+)(=.*)?", re.DOTALL)
+
+
+def run(main: Callable[[list[str]], None], flag_values: flags.FlagValues, *, doc: str, with_config: bool = False) -> None:
+    """Parse `sys.argv`, call `main(positional_arguments)` and exit.
+
+    A `UserError` becomes one line on stderr and exit code 2. `--group.key=value` is short for `--set=group.key=value`
+    where the command has `--set`.
+    """
+    argv = _expand_group_flags(sys.argv) if with_config else sys.argv
+    if {"--help", "-h"} & set(argv[1:]):
+        print(_help(flag_values, doc, with_config))
+        return
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("resnet_tf").setLevel(logging.INFO)
+    try:
+        arguments = flag_values(argv)[1:]
+        require_tensorflow_backend()
+        with _native_log_muted():
+            _start_tensorflow()
+        main(arguments)
+    except (UserError, flags.Error) as error:
+        sys.exit(_fail(str(error)))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def require_tensorflow_backend() -> None:
+    """Refuse any Keras backend other than TensorFlow before Keras is imported, by the name that was asked for."""
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend != "tensorflow":
+        raise UserError(f"KERAS_BACKEND={backend} is set, but resnet_tf runs on tensorflow only; unset it")
+
+
+def config_flags(flag_values: flags.FlagValues) -> tuple[flags.FlagHolder, flags.FlagHolder]:
+    """Define `--config` and the repeatable `--set`."""
+    config = flags.DEFINE_string(
+        "config",
+        "digits",
+        f"recipe ({', '.join(config_lib.list_configs())}) or path to a .py or .json config",
+        flag_values=flag_values,
+    )
+    overrides = flags.DEFINE_multi_string(
+        "set", [], "override a key, as in --set data.batch_size=64; repeatable", flag_values=flag_values
+    )
+    return config, overrides
+
+
+def no_arguments(arguments: list[str]) -> None:
+    """Refuse positional arguments, which are most often a flag that lost its dashes."""
+    if arguments:
+        raise UserError(f"unexpected argument {arguments[0]!r}; flags start with --, see --help")
+
+
+def _fail(message: str) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _expand_group_flags(argv: list[str]) -> list[str]:
+    """--data.source=x and --data.source x -> --set=data.source=x"""
+    expanded, rest = argv[:1], list(argv[1:])
+    while rest:
+        argument = rest.pop(0)
+        if argument == "--":
+            return [*expanded, argument, *rest]
+        match = _GROUP_FLAG.fullmatch(argument)
+        if match:
+            value = match[2] if match[2] is not None else "=" + (rest.pop(0) if rest else "")
+            argument = f"--set={match[1]}{value}"
+        expanded.append(argument)
+    return expanded
+
+
+def _help(flag_values: flags.FlagValues, doc: str, with_config: bool) -> str:
+    lines = [doc.strip(), "", "Flags:"]
+    for module_flags in flag_values.flags_by_module_dict().values():
+        for flag in module_flags:
+            default = "" if flag.default in (None, [], "") else f" (default: {flag.default})"
+            lines.append(f"  --{flag.name:<18} {flag.help}{default}")
+    lines.append(f"  --{'help':<18} show this text")
+    if with_config:
+        lines += ["", "Configuration keys, set with --set KEY=VALUE; shown with their defaults, which a recipe may change:"]
+        lines.append(config_lib.describe_keys())
+    return "\n".join(lines)
+
+
+def _start_tensorflow() -> None:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import tensorflow as tf
+
+    tf.get_logger().setLevel(logging.ERROR)
+    tf.config.list_physical_devices()  # looks for a GPU now, while the native log is muted
+
+
+@contextlib.contextmanager
+def _native_log_muted() -> Iterator[None]:
+    """Hold back what TensorFlow's C++ start-up writes to stderr, unless the user asked for its log.
+
+    It prints before its own log level is read (oneDNN and CUDA banners), so only the file descriptor can be muted.
+    What was held back is shown if the start fails.
+    """
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        yield
+        return
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as log:
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            log.seek(0)
+            os.write(saved, log.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(saved, 2)
+            os.close(saved)

@@ -1,0 +1,275 @@
+"""The configuration: frozen dataclasses, loaded by name or path, overridden by key, stored as JSON.
+
+Only inputs are stored; whatever follows from them is a property, so that an override never leaves a stale value behind.
+"""
+
+import dataclasses
+import json
+import runpy
+import typing
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from resnet_tf.errors import UserError, closest
+
+CONFIG_FILE = "config.json"
+
+
+def _key(default: Any, meaning: str, *, choices: tuple[str, ...] = (), minimum: float | None = None) -> Any:
+    """A configuration key: its default, its one-line meaning, and what values it takes."""
+    return field(default=default, metadata={"meaning": meaning, "choices": choices, "minimum": minimum})
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    name: str = _key("resnet50", "network, one of resnet_tf.list_models()")
+    num_classes: int = _key(0, "classes; 0 takes the number that the data set has", minimum=0)
+    weights: str = _key("", "start from the weights in this .weights.h5 or .keras file")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    source: str = _key("digits", "'digits', a TFDS name, a TFDS directory, or a folder of split/class/*.jpg|png")
+    data_dir: str = _key("", "where TFDS keeps prepared data sets; empty is TFDS's own default")
+    train_split: str = _key("train", "split to train on; TFDS slices such as train[:90%] work")
+    eval_split: str = _key("test", "split to test on")
+    image_size: int = _key(224, "height and width of the network's input, in pixels", minimum=1)
+    channels: int = _key(3, "channels of the network's input: 3 (RGB) or 1 (grey)", minimum=1)
+    mean: tuple[float, ...] = _key(
+        (0.485, 0.456, 0.406), "subtracted from pixels in [0, 1], one a channel or one for all"
+    )
+    std: tuple[float, ...] = _key((0.229, 0.224, 0.225), "divides what is left, one a channel or one for all")
+    crop_fraction: float = _key(0.875, "side of the central crop over the resized shorter side, in testing", minimum=0)
+    interpolation: str = _key("bilinear", "how pictures are resized", choices=("bilinear", "bicubic"))
+    batch_size: int = _key(256, "images in a training step, over all replicas", minimum=1)
+    shuffle_buffer: int = _key(16384, "encoded images in the shuffle buffer of a streamed data set", minimum=1)
+    memory_limit_mb: int = _key(1024, "a training split is kept decoded in memory if it needs no more", minimum=0)
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    random_resized_crop: bool = _key(False, "train on random crops of 8 to 100 % of the area (Szegedy et al. 2015)")
+    flip: bool = _key(False, "mirror left to right with probability 1/2")
+    pad_crop: int = _key(0, "pad by this many pixels and crop at random (He et al. 2015, sec. 4.2)", minimum=0)
+    shift: float = _key(0.0, "move by up to this many pixels either way", minimum=0)
+    scale: float = _key(0.0, "zoom by a factor of up to exp(this) either way", minimum=0)
+    rotation: float = _key(0.0, "turn by up to this many degrees either way", minimum=0)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    epochs: int = _key(90, "passes over the training split", minimum=1)
+    keep_checkpoints: int = _key(2, "newest checkpoints that are kept", minimum=1)
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    name: str = _key("sgd", "optimizer", choices=("sgd", "adamw"))
+    base_lr: float = _key(0.1, "peak learning rate for 256 images; scales with the batch (Goyal et al. 2017)")
+    momentum: float = _key(0.9, "momentum of sgd", minimum=0)
+    nesterov: bool = _key(False, "Nesterov's form of momentum")
+    weight_decay: float = _key(1e-4, "L2 decay of the kernels (coupled for sgd, decoupled for adamw)", minimum=0)
+    warmup_epochs: float = _key(5.0, "epochs of linear warmup before the cosine", minimum=0)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    label_smoothing: float = _key(0.0, "share of the target spread over all classes", minimum=0)
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    strategy: str = _key("auto", "how training is distributed", choices=("auto", "single", "mirrored"))
+    precision: str = _key(
+        "auto",
+        "numeric precision; auto picks by capability",
+        choices=("auto", "float32", "mixed_bfloat16", "mixed_float16"),
+    )
+    seed: int = _key(0, "seed of initialisation, shuffling and augmentation", minimum=0)
+    deterministic: bool = _key(False, "only kernels that repeat bitwise; slower on some GPUs")
+    steps_per_loop: int = _key(50, "steps in one call into the graph", minimum=1)
+    logical_devices: int = _key(1, "split the CPU into this many devices, to try several replicas", minimum=1)
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    top_k: int = _key(5, "classes named in an answer of the exported model", minimum=1)
+    verify_examples: int = _key(10_000, "test images a fresh process must answer as the model does", minimum=1)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides a run. Each group is a frozen dataclass; `--set group.key=value` overrides a key."""
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    train: TrainConfig = TrainConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    loss: LossConfig = LossConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    export: ExportConfig = ExportConfig()
+
+    def __post_init__(self):
+        _check_values(self)
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """Linear scaling (Goyal et al. 2017): base_lr is per 256 images."""
+        return self.optimizer.base_lr * self.data.batch_size / 256
+
+    def to_json(self) -> str:
+        """The whole configuration as indented JSON; `load_config` reads it back."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+
+def list_configs() -> list[str]:
+    """Names of the recipes that ship with the package."""
+    return sorted(path.stem for path in _config_directory().glob("*.py") if path.stem != "__init__")
+
+
+def load_config(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """Load a recipe by name, or a `.py` or `.json` file by path, and apply `key=value` overrides in order.
+
+    A `.py` file defines `get_config()` returning a `Config`; a `.json` file is what a run wrote.
+
+    Raises:
+        UserError: for an unknown name or key, or a value that does not fit.
+    """
+    path = Path(name_or_path)
+    if path.suffix == ".json":
+        values = flatten(_read_json(path))
+        config = override(Config(), values)
+    elif path.suffix == ".py":
+        config = _run_config(path)
+    elif (_config_directory() / f"{name_or_path}.py").is_file():
+        config = _run_config(_config_directory() / f"{name_or_path}.py")
+    else:
+        raise UserError(f"unknown config {str(name_or_path)!r}; did you mean {closest(str(name_or_path), list_configs())}?")
+    return override(config, dict(_split_assignment(text) for text in overrides))
+
+
+def override(config: Config, values: dict[str, Any]) -> Config:
+    """A copy of `config` with the values at dotted keys replaced; text is parsed to the key's type."""
+    keys = dict(iterate_keys())
+    groups: dict[str, dict[str, Any]] = {}
+    for dotted, value in values.items():
+        if dotted not in keys:
+            raise UserError(f"unknown key {dotted!r}; did you mean {closest(dotted, keys)}?")
+        group, name = dotted.split(".")
+        groups.setdefault(group, {})[name] = _parse(dotted, _key_type(group, name), value)
+    changes = {group: dataclasses.replace(getattr(config, group), **new) for group, new in groups.items()}
+    return dataclasses.replace(config, **changes)
+
+
+def iterate_keys() -> Iterator[tuple[str, dataclasses.Field]]:
+    """Every dotted key with its dataclass field, in the order of definition."""
+    for group in dataclasses.fields(Config):
+        for item in dataclasses.fields(group.default):  # type: ignore[arg-type]
+            yield f"{group.name}.{item.name}", item
+
+
+def flatten(groups: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """{"data": {"source": x}} -> {"data.source": x}"""
+    return {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
+
+
+def describe_keys() -> str:
+    """A table of every key, its default and its meaning, for `--help`."""
+    rows = []
+    for dotted, item in iterate_keys():
+        choices = item.metadata["choices"]
+        meaning = item.metadata["meaning"] + (f" ({' | '.join(choices)})" if choices else "")
+        rows.append(f"  {f'{dotted}={_format(item.default)}':<44} {meaning}")
+    return "\n".join(rows)
+
+
+def _config_directory() -> Path:
+    """`resnet_tf/configs` of an installed wheel, or `configs/` of the checkout that this file lies in."""
+    package = Path(__file__).parent
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def _read_json(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        groups = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read config {str(path)!r}: {error}") from error
+    if not isinstance(groups, dict) or not all(isinstance(values, dict) for values in groups.values()):
+        raise UserError(f"config {str(path)!r} is not an object of groups, such as {{'data': {{'batch_size': 64}}}}")
+    return groups
+
+
+def _run_config(path: Path) -> Config:
+    if not path.is_file():
+        raise UserError(f"no config file {str(path)!r}; recipes by name are {', '.join(list_configs())}")
+    try:
+        config = runpy.run_path(str(path))["get_config"]()
+    except UserError:
+        raise
+    except Exception as error:  # a config is the user's own code: whatever it raises is named with its file
+        raise UserError(f"config {str(path)!r} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(config, Config):
+        raise UserError(f"get_config() in {str(path)!r} returned {type(config).__name__}, not a resnet_tf Config")
+    return config
+
+
+def _split_assignment(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise UserError(f"--set takes key=value, such as data.batch_size=64; got {text!r}")
+    return key.strip(), value.strip()
+
+
+def _key_type(group: str, name: str) -> Any:
+    return typing.get_type_hints(type(getattr(Config, group)))[name]
+
+
+def _parse(dotted: str, kind: Any, value: Any) -> Any:
+    """`value` (text, or what JSON gives) as the type of its key."""
+    try:
+        if typing.get_origin(kind) is tuple:
+            items = value.strip("()[] ").split(",") if isinstance(value, str) else value
+            return tuple(float(item) for item in items)
+        if kind is bool:
+            return value if isinstance(value, bool) else {"true": True, "false": False}[value.lower()]
+        if kind is int and isinstance(value, float | bool):
+            raise ValueError
+        return kind(value)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        expected = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+        name = expected.get(kind, "numbers separated by commas")
+        raise UserError(f"{dotted} takes {name}, got {value!r}") from None
+
+
+def _check_values(config: Config) -> None:
+    for dotted, item in iterate_keys():
+        group, name = dotted.split(".")
+        value = getattr(getattr(config, group), name)
+        choices, minimum = item.metadata["choices"], item.metadata["minimum"]
+        if choices and value not in choices:
+            raise UserError(f"{dotted} takes one of {', '.join(choices)}; got {value!r}")
+        if minimum is not None and not value >= minimum:
+            raise UserError(f"{dotted} must be at least {minimum}, got {value!r}")
+    data = config.data
+    if data.channels not in (1, 3):
+        raise UserError(f"data.channels must be 3 (RGB) or 1 (grey), got {data.channels}")
+    for name in ("mean", "std"):
+        if len(getattr(data, name)) not in (1, data.channels):
+            raise UserError(
+                f"data.{name} has {len(getattr(data, name))} values for data.channels={data.channels}; "
+                f"give one a channel or one for all"
+            )
+    if 0 in data.std:
+        raise UserError("data.std must not hold a zero")
+    if not 0 < data.crop_fraction <= 1:
+        raise UserError(f"data.crop_fraction must be above 0 and at most 1, got {data.crop_fraction}")
+
+
+def _format(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(str(item) for item in value)
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,138 @@
+"""Batches for training and testing.
+
+Training batch k is a function of (config, seed, k) alone: a run that starts at step k reads no picture twice to get there.
+"""
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from resnet_tf.config import Config
+from resnet_tf.data import augment, preprocess
+from resnet_tf.data.preprocess import Preprocess
+from resnet_tf.data.sources import Source, Split
+from resnet_tf.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How many steps a run takes.
+
+    Attributes:
+        steps_per_epoch: whole batches in the training split; which images are left over differs every epoch.
+        total_steps: steps of the whole run.
+    """
+
+    steps_per_epoch: int
+    total_steps: int
+
+    @classmethod
+    def of(cls, config: Config, source: Source) -> "Schedule":
+        """Raises a `UserError` if the training split does not fill one batch."""
+        steps = source.train.num_examples // config.data.batch_size
+        if steps == 0:
+            raise UserError(
+                f"data.batch_size={config.data.batch_size} is more than the {source.train.num_examples} images of "
+                f"split {source.train.name!r}"
+            )
+        return cls(steps, steps * config.train.epochs)
+
+
+def train_batches(config: Config, source: Source, spec: Preprocess, schedule: Schedule, *, start: int) -> tf.data.Dataset:
+    """Batches `start`, `start` + 1, ... of a run.
+
+    Returns:
+        A dataset of (images: float32 [B, H, W, C], already normalised; labels: int64 [B]), B being the global batch.
+    """
+    height, width = spec.size
+    megabytes = source.train.num_examples * height * width * spec.channels / 2**20
+    in_memory = megabytes <= config.data.memory_limit_mb and not config.augment.random_resized_crop
+    batches = _memory_batches if in_memory else _streamed_batches
+    options = tf.data.Options()
+    options.deterministic = True
+    return batches(config, source.train, spec, schedule, start).prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+def eval_batches(split: Split, spec: Preprocess, batch_size: int) -> tf.data.Dataset:
+    """Every picture of a split once, in order; the last batch is filled up with examples of weight 0.
+
+    Returns:
+        A dataset of (images: float32 [B, H, W, C], labels: int64 [B], weights: float32 [B]).
+    """
+
+    def load(encoded: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        image = preprocess.normalize(preprocess.center_crop(preprocess.decode(encoded), spec), spec)
+        return image, label, tf.constant(1.0)
+
+    dataset = split.read(None, 0).map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    missing = -split.num_examples % batch_size
+    if missing:
+        blank = (tf.zeros([missing, *spec.size, spec.channels]), tf.zeros([missing], tf.int64), tf.zeros([missing]))
+        dataset = dataset.concatenate(tf.data.Dataset.from_tensor_slices(blank))
+    return dataset.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+
+def _memory_batches(config: Config, split: Split, spec: Preprocess, schedule: Schedule, start: int) -> tf.data.Dataset:
+    """Small pictures are decoded once, kept as uint8, and augmented a batch at a time."""
+    images, labels = (tf.constant(array) for array in load_images(split, spec))
+    seed, batch_size = config.runtime.seed, config.data.batch_size
+    last = tf.constant(split.num_examples - 1, tf.int64)
+
+    def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        epoch, place = step // schedule.steps_per_epoch, step % schedule.steps_per_epoch
+        within = tf.range(batch_size, dtype=tf.int64)
+        index = tf.random.experimental.index_shuffle(place * batch_size + within, _epoch_seed(seed, epoch), last)
+        numbers = augment.random_numbers(seed, step * batch_size + within)
+        pixels = tf.cast(tf.gather(images, index), tf.float32) / 255.0
+        pixels = augment.augment_batch(pixels, numbers, config.augment)
+        return preprocess.standardize(pixels, spec), tf.gather(labels, index)
+
+    return tf.data.Dataset.range(start, schedule.total_steps).map(batch, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _streamed_batches(config: Config, split: Split, spec: Preprocess, schedule: Schedule, start: int) -> tf.data.Dataset:
+    """Large pictures stay encoded until they are needed."""
+    seed, batch_size = config.runtime.seed, config.data.batch_size
+    epoch_examples = schedule.steps_per_epoch * batch_size
+    first_epoch, done = divmod(start * batch_size, epoch_examples)
+
+    def epoch_examples_of(epoch: tf.Tensor) -> tf.data.Dataset:
+        skip = tf.where(epoch == first_epoch, tf.constant(done, tf.int64), tf.constant(0, tf.int64))
+        return split.read(_epoch_seed(seed, epoch), skip).take(epoch_examples - skip)
+
+    def load(example: tf.Tensor, record: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        encoded, label = record
+        image = preprocess.decode(encoded)
+        if config.augment.random_resized_crop:
+            image = augment.random_resized_crop(image, spec, seed=seed, example=example)
+        else:
+            image = preprocess.center_crop(image, spec)
+        return preprocess.to_channels(image, spec), label, augment.random_numbers(seed, example[tf.newaxis])[0]
+
+    def finish(images: tf.Tensor, labels: tf.Tensor, numbers: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return preprocess.standardize(augment.augment_batch(images, numbers, config.augment), spec), labels
+
+    dataset = tf.data.Dataset.range(first_epoch, config.train.epochs).flat_map(epoch_examples_of)  # still encoded
+    dataset = dataset.enumerate(start * batch_size)  # an image's place in the run seeds its augmentation
+    dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    return dataset.batch(batch_size, drop_remainder=True).map(finish, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def load_images(split: Split, spec: Preprocess) -> tuple[np.ndarray, np.ndarray]:
+    """A whole split, decoded, cropped and rounded: uint8 [N, H, W, C] and int64 [N]."""
+
+    def load(encoded: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        pixels = preprocess.to_channels(preprocess.center_crop(preprocess.decode(encoded), spec), spec)
+        return tf.cast(tf.round(pixels * 255.0), tf.uint8), label
+
+    dataset = split.read(None, 0).map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(1024).prefetch(1)
+    images, labels = zip(*dataset.as_numpy_iterator(), strict=True)
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def _epoch_seed(seed: int, epoch: tf.Tensor) -> tf.Tensor:
+    return tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64)])

@@ -1,0 +1,120 @@
+"""The one preprocessing: testing, every signature of an export and `predict` all call these functions.
+
+It is written in graph operations, so that an export carries it along and a picture gives the same logits everywhere.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from resnet_tf.config import DataConfig
+
+# ITU-R BT.601, as PIL and tf.image have it, but summing to exactly 1 so that grey stays grey.
+_LUMA = (0.299, 0.587, 0.114)
+_KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic"}
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a picture becomes the input of a network. Stored with every checkpoint and export.
+
+    Attributes:
+        size: (height, width) of the network's input, in pixels.
+        channels: 3 for RGB, 1 for grey.
+        crop_fraction: side of the central crop over the resized shorter side; 1 keeps all of a square picture.
+        interpolation: `bilinear` or `bicubic`, antialiased as in PIL.
+        mean: subtracted from pixels in [0, 1], one value a channel.
+        std: divides what is left, one value a channel.
+    """
+
+    size: tuple[int, int]
+    channels: int = 3
+    crop_fraction: float = 0.875
+    interpolation: str = "bilinear"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    @classmethod
+    def from_config(cls, data: DataConfig) -> "Preprocess":
+        """What the `data` group of a configuration asks for."""
+        return cls(
+            size=(data.image_size, data.image_size),
+            channels=data.channels,
+            crop_fraction=data.crop_fraction,
+            interpolation=data.interpolation,
+            mean=_one_a_channel(data.mean, data.channels),
+            std=_one_a_channel(data.std, data.channels),
+        )
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Preprocess":
+        """Read back what `dataclasses.asdict` gave, also after a way through JSON."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain values, ready for JSON."""
+        return dataclasses.asdict(self)
+
+
+def from_bytes(encoded: tf.Tensor, spec: Preprocess) -> tf.Tensor:
+    """Encoded pictures, string [B] -> network input, float32 [B, height, width, channels]."""
+    signature = tf.TensorSpec((*spec.size, 3), tf.float32)
+    images = tf.map_fn(lambda item: center_crop(decode(item), spec), encoded, fn_output_signature=signature)
+    return normalize(images, spec)
+
+
+def decode(encoded: tf.Tensor) -> tf.Tensor:
+    """One JPEG, PNG, BMP or GIF (its first frame), a string scalar -> uint8 [height, width, 3] RGB."""
+    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    return tf.ensure_shape(image, (None, None, 3))
+
+
+def center_crop(image: tf.Tensor, spec: Preprocess) -> tf.Tensor:
+    """Resize the shorter side to size / crop_fraction and cut out the centre.
+
+    Takes uint8 [h, w, 3] and returns float32 [height, width, 3] in [0, 1]. Only the pixels inside the crop are computed;
+    the numbers are those of a whole resize followed by a crop, sides rounded as in torchvision's Resize.
+    """
+    shape = tf.shape(image)[:2]
+    shorter = tf.round(tf.constant(min(spec.size), tf.float32) / spec.crop_fraction)
+    resized = tf.floor(tf.cast(shape, tf.float32) * shorter / tf.cast(tf.reduce_min(shape), tf.float32) + 1e-4)
+    resized = tf.maximum(resized, tf.constant(spec.size, tf.float32))
+    offset = tf.round((resized - tf.constant(spec.size, tf.float32)) / 2)
+    return resize_window(image, spec, scale=resized / tf.cast(shape, tf.float32), offset=offset)
+
+
+def resize_window(image: tf.Tensor, spec: Preprocess, *, scale: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
+    """The window of `spec.size` that lies `offset` [2] pixels into `image` enlarged by `scale` [2].
+
+    Takes uint8 [h, w, 3] and returns float32 [height, width, 3] in [0, 1].
+    """
+    crop = tf.raw_ops.ScaleAndTranslate(
+        images=tf.cast(image, tf.float32)[tf.newaxis] / 255.0,
+        size=spec.size,
+        scale=scale,
+        translation=-offset,
+        kernel_type=_KERNELS[spec.interpolation],
+        antialias=True,
+    )[0]
+    return tf.clip_by_value(crop, 0.0, 1.0)  # a cubic kernel overshoots
+
+
+def normalize(images: tf.Tensor, spec: Preprocess) -> tf.Tensor:
+    """RGB float32 [..., 3] in [0, 1] -> network input, float32 [..., channels]."""
+    return standardize(to_channels(images, spec), spec)
+
+
+def to_channels(images: tf.Tensor, spec: Preprocess) -> tf.Tensor:
+    """RGB [..., 3] -> [..., channels]: unchanged, or its luma."""
+    return images if spec.channels == 3 else tf.reduce_sum(images * tf.constant(_LUMA), axis=-1, keepdims=True)
+
+
+def standardize(images: tf.Tensor, spec: Preprocess) -> tf.Tensor:
+    """Subtract the mean and divide by the standard deviation of each channel."""
+    return (images - tf.constant(spec.mean)) / tf.constant(spec.std)
+
+
+def _one_a_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    return values * channels if len(values) == 1 else values

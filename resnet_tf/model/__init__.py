@@ -1,0 +1,1 @@
+"""Residual networks as plain Keras Functional models."""

@@ -1,0 +1,1 @@
+"""One training loop for every strategy, and what it stands on."""

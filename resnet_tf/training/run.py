@@ -1,0 +1,117 @@
+"""The run directory: what lies where, who may write to it, and how a finished run is loaded."""
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from resnet_tf.config import CONFIG_FILE, Config, flatten, load_config
+from resnet_tf.data.preprocess import Preprocess
+from resnet_tf.errors import UserError
+from resnet_tf.model.zoo import create_model
+from resnet_tf.training import checkpoint, runtime
+
+CHECKPOINTS = "checkpoints"
+METRICS = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained run.
+
+    Attributes:
+        workdir: its directory.
+        config: the configuration that it was trained with.
+        step: training steps behind the weights.
+        model: the network with the newest checkpoint's weights, computing in float32.
+        preprocess: how pictures become its input.
+        labels: class names, in the order of the logits.
+        metrics: `examples`, `top1`, `top5` and `loss` on the test split at that step.
+    """
+
+    workdir: Path
+    config: Config
+    step: int
+    model: keras.Model
+    preprocess: Preprocess
+    labels: tuple[str, ...]
+    metrics: dict[str, Any]
+
+
+def load_run(workdir: str | Path) -> Run:
+    """Load the newest checkpoint of a run directory.
+
+    Raises:
+        UserError: if there is no run, no checkpoint, or a damaged one.
+    """
+    workdir = Path(workdir)
+    if not (workdir / CONFIG_FILE).is_file():
+        raise UserError(f"{str(workdir)!r} is not a run directory: it has no {CONFIG_FILE}")
+    config = load_config(workdir / CONFIG_FILE)
+    newest = checkpoint.latest(workdir / CHECKPOINTS)
+    if newest is None:
+        raise UserError(f"run {str(workdir)!r} has no checkpoint yet")
+    metadata = checkpoint.read_metadata(newest)
+    spec = Preprocess.from_dict(metadata["preprocess"])
+    labels = tuple(metadata["data"]["class_names"])
+    with runtime.precision_policy("float32"):
+        model = create_network(config, spec, num_classes=len(labels))  # its weights come from the checkpoint
+    checkpoint.restore(newest, model)
+    return Run(workdir, config, metadata["step"], model, spec, labels, metadata["metrics"])
+
+
+def create_network(
+    config: Config, spec: Preprocess, *, num_classes: int, weights: str | None = None
+) -> keras.Model:
+    """The network that `config` names, for input as `spec` makes it."""
+    return create_model(
+        config.model.name, num_classes=num_classes, input_shape=(*spec.size, spec.channels), weights=weights
+    )
+
+
+def check_workdir(workdir: Path, config: Config) -> None:
+    """Refuse, before anything is touched, a directory that is not this run's.
+
+    Raises:
+        UserError: if `workdir` is a file, cannot be written, holds something else, or a run of another configuration.
+    """
+    if not workdir.exists():
+        return
+    if not workdir.is_dir():
+        raise UserError(f"--workdir={str(workdir)!r} is a file; give a directory")
+    if not os.access(workdir, os.W_OK | os.X_OK):
+        raise UserError(f"--workdir={str(workdir)!r} is not writable")
+    if (workdir / CONFIG_FILE).is_file():
+        _check_same_config(workdir, config)
+    elif any(workdir.iterdir()):
+        raise UserError(f"--workdir={str(workdir)!r} is not empty and holds no run; give an empty or a new directory")
+
+
+def create_workdir(workdir: Path, config: Config) -> None:
+    """Make the run directory and write its configuration, unless they are there."""
+    if (workdir / CONFIG_FILE).is_file():
+        return
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        (workdir / CONFIG_FILE).write_text(config.to_json())
+    except OSError as error:
+        raise UserError(f"--workdir={str(workdir)!r} cannot be written: {error.strerror}") from error
+
+
+def _check_same_config(workdir: Path, config: Config) -> None:
+    # Compared as JSON: a list read back is the tuple that was written.
+    before, now = (
+        flatten(json.loads(json.dumps(dataclasses.asdict(each))))
+        for each in (load_config(workdir / CONFIG_FILE), config)
+    )
+    changes = [f"{key}={before[key]!r} there and {now[key]!r} now" for key in now if before[key] != now[key]]
+    if changes:
+        raise UserError(
+            f"--workdir={str(workdir)!r} holds a run of another configuration ({'; '.join(changes)}); "
+            "give another directory, or the same configuration to continue"
+        )

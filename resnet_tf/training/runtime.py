@@ -1,0 +1,90 @@
+"""What training runs on: devices and strategy, numeric precision, seeds."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from resnet_tf.config import RuntimeConfig
+from resnet_tf.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+def start(config: RuntimeConfig) -> tf.distribute.Strategy:
+    """Set seeds, determinism and the process-wide precision policy, and return the distribution strategy."""
+    if config.logical_devices > 1:
+        _split_cpu(config.logical_devices)
+    keras.utils.set_random_seed(config.seed)
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    policy, reason = choose_precision(config.precision)
+    keras.config.set_dtype_policy(policy)
+    strategy = _strategy(config.strategy)
+    logger.info(
+        "precision %s (%s); %d replica(s) on %s", policy, reason, strategy.num_replicas_in_sync, ", ".join(_devices())
+    )
+    return strategy
+
+
+@contextlib.contextmanager
+def precision_policy(policy: str) -> Iterator[None]:
+    """Keras layers made inside compute in `policy`."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def choose_precision(asked: str) -> tuple[str, str]:
+    """The precision policy and the reason for it; `auto` takes bfloat16 where the hardware computes in it."""
+    if asked != "auto":
+        return asked, "as asked"
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
+        fast = capability >= (8, 0)
+        return "mixed_bfloat16" if fast else "float32", f"auto: GPU of compute capability {capability[0]}.{capability[1]}"
+    flags = _cpu_flags() & {"avx512_bf16", "amx_bf16"}
+    if flags:
+        return "mixed_bfloat16", f"auto: the CPU has {', '.join(sorted(flags))}"
+    return "float32", "auto: the CPU has no bfloat16 instructions"
+
+
+def _strategy(asked: str) -> tf.distribute.Strategy:
+    devices = _devices()
+    if asked == "mirrored" or (asked == "auto" and len(devices) > 1 and devices[0].startswith("GPU")):
+        return tf.distribute.MirroredStrategy(devices)
+    return tf.distribute.get_strategy()  # the default one: a single device
+
+
+def _devices() -> list[str]:
+    """The accelerators, or the CPU's logical devices where there are none."""
+    kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+    return [f"{kind}:{index}" for index in range(len(tf.config.list_logical_devices(kind)))]
+
+
+def _split_cpu(count: int) -> None:
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    if len(tf.config.get_logical_device_configuration(cpu) or [None]) == count:
+        return
+    try:
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+    except RuntimeError as error:
+        raise UserError(
+            f"runtime.logical_devices={count} must be set before TensorFlow computes anything in the process"
+        ) from error
+
+
+def _cpu_flags() -> set[str]:
+    """The instruction sets that Linux reports; empty elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return set()
+    return set(next((line.split(":")[1].split() for line in lines if line.startswith("flags")), []))

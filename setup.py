@@ -1,0 +1,43 @@
+"""Metadata, dependencies and the map that puts the top-level configs/ into the wheel as resnet_tf.configs."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "resnet_tf" / "__init__.py").read_text())[1]
+
+TENSORFLOW = "2.21"  # the release that the kernels, the SavedModels and the distribution strategies are tested with
+
+setup(
+    name="resnet_tf",
+    version=VERSION,
+    description="Residual networks for Keras: data, training, weights and serving that agree",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE", "resnet_tf/data/digits.LICENSE.txt"],
+    python_requires=">=3.11",
+    packages=[*find_packages(include=["resnet_tf", "resnet_tf.*"]), "resnet_tf.configs"],
+    package_dir={"resnet_tf.configs": "configs"},
+    package_data={"resnet_tf.data": ["digits.npz", "digits.LICENSE.txt"]},
+    install_requires=[
+        f"tensorflow>={TENSORFLOW}",
+        "keras>=3.15.1",  # earlier releases have known CVEs in the loading of models
+        "tensorflow-datasets>=4.9.10",  # the first that runs with the protobuf of tensorflow 2.21
+        "importlib-resources>=6",  # imported by tensorflow-datasets, which does not declare it
+        "absl-py>=2.1",
+        "numpy>=2.0",
+        "tensorboard>=2.20",  # tf.summary takes its writers from there since tensorflow 2.21
+        "matplotlib>=3.9",  # the first with wheels for numpy 2
+    ],
+    extras_require={
+        "gpu": [f"tensorflow[and-cuda]>={TENSORFLOW}"],
+        "tpu": ["tensorflow-tpu>=2.20"],  # the newest TPU build; it lags behind tensorflow
+        "torch": ["torch>=2.6"],  # the first whose torch.load(weights_only=True) is safe
+        "litert": ["ai-edge-litert>=2.1"],
+        "test": ["pytest>=8.4", "pillow>=11", "scikit-learn>=1.6", "ruff>=0.14", "basedpyright>=1.31", "build>=1.2"],
+        "bench": ["torch>=2.6", "torchvision>=0.21", "onnxruntime>=1.22", "openvino>=2025.2"],
+    },
+)
