@@ -148,7 +148,12 @@ def load_config(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Conf
         config = _run_config(_config_directory() / f"{name_or_path}.py")
     else:
         raise UserError(f"unknown config {str(name_or_path)!r}; did you mean {closest(str(name_or_path), list_configs())}?")
-    return override(config, dict(_split_assignment(text) for text in overrides))
+    return override(config, parse_assignments(overrides))
+
+
+def parse_assignments(texts: Iterable[str]) -> dict[str, str]:
+    """["data.batch_size=64"] -> {"data.batch_size": "64"}; the last of a key counts."""
+    return dict(_split_assignment(text) for text in texts)
 
 
 def override(config: Config, values: dict[str, Any]) -> Config:

@@ -7,15 +7,20 @@ python -m resnet_tf.train --config=imagefolder --set data.source=photos/ --set m
 
 import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from resnet_tf import cli
 from resnet_tf.config import load_config
 
+if TYPE_CHECKING:
+    from resnet_tf.training.evaluation import Evaluation
+    from resnet_tf.training.run import Run
+
 FLAGS = flags.FlagValues()
 CONFIG, SET = cli.config_flags(FLAGS)
-WORKDIR = flags.DEFINE_string("workdir", "", "run directory (default: runs/CONFIG-TIME)", flag_values=FLAGS)
+WORKDIR = flags.DEFINE_string("workdir", "", "run directory; empty is runs/CONFIG-TIME", flag_values=FLAGS)
 
 
 def main(arguments: list[str]) -> None:
@@ -23,9 +28,46 @@ def main(arguments: list[str]) -> None:
     config = load_config(CONFIG.value, overrides=SET.value)
     workdir = Path(WORKDIR.value or f"runs/{Path(CONFIG.value).stem}-{datetime.datetime.now():%Y%m%d-%H%M%S}")
 
+    from resnet_tf.serving.artifact import export_model
+    from resnet_tf.serving.verify import verify
+    from resnet_tf.training.evaluation import evaluate_run
     from resnet_tf.training.loop import train_and_evaluate
+    from resnet_tf.training.run import load_run
 
     train_and_evaluate(config, workdir)
+    run = load_run(workdir)
+    evaluation = evaluate_run(run)
+    print(f"test    {evaluation}")
+    print(f"report  {_draw(run, evaluation)}")
+    export = export_model(run, workdir / "export" / "serving")
+    print(f"export  {export}")
+    checked = evaluation.logits[: config.export.verify_examples]
+    print(f"        {verify(export, checked, batch_size=config.data.batch_size)}")
+
+
+def _draw(run: "Run", evaluation: "Evaluation") -> Path:
+    """The picture of the run: curves, confusion matrix, mistakes."""
+    from resnet_tf.data.pipeline import load_pictures
+    from resnet_tf.data.sources import open_source
+    from resnet_tf.report.plots import draw_summary
+    from resnet_tf.training.progress import read_metrics
+    from resnet_tf.training.run import METRICS
+
+    worst = evaluation.mistakes(12)
+    pictures = load_pictures(open_source(run.config.data).test, run.preprocess, worst)
+    named = [
+        (picture, run.labels[evaluation.labels[index]], run.labels[evaluation.predictions[index]])
+        for picture, index in zip(pictures, worst, strict=True)
+    ]
+    return draw_summary(
+        run.workdir / "report" / "summary.png",
+        title=f"{run.config.model.name} on {run.config.data.source}: {evaluation}",
+        metrics=read_metrics(run.workdir / METRICS),
+        labels=evaluation.labels,
+        predictions=evaluation.predictions,
+        class_names=run.labels,
+        mistakes=named,
+    )
 
 
 if __name__ == "__main__":

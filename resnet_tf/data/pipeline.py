@@ -3,7 +3,7 @@
 Training batch k is a function of (config, seed, k) alone: a run that starts at step k reads no picture twice to get there.
 """
 
-import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +14,6 @@ from resnet_tf.data import augment, preprocess
 from resnet_tf.data.preprocess import Preprocess
 from resnet_tf.data.sources import Source, Split
 from resnet_tf.errors import UserError
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -132,6 +130,17 @@ def load_images(split: Split, spec: Preprocess) -> tuple[np.ndarray, np.ndarray]
     dataset = split.read(None, 0).map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(1024).prefetch(1)
     images, labels = zip(*dataset.as_numpy_iterator(), strict=True)
     return np.concatenate(images), np.concatenate(labels)
+
+
+def load_pictures(split: Split, spec: Preprocess, indices: Sequence[int]) -> list[np.ndarray]:
+    """The pictures at some places of a split as the network is shown them, each float32 [H, W, 3] in [0, 1]."""
+    wanted = tf.constant(indices, tf.int64)
+    records = split.read(None, 0).enumerate().filter(lambda index, _: tf.reduce_any(index == wanted))
+    crops = {
+        int(index): preprocess.center_crop(preprocess.decode(encoded), spec).numpy()
+        for index, (encoded, _) in records
+    }
+    return [crops[index] for index in indices]
 
 
 def _epoch_seed(seed: int, epoch: tf.Tensor) -> tf.Tensor:

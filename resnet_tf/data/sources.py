@@ -5,7 +5,7 @@ Every source gives the same thing: splits of still encoded pictures, in an order
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,6 +73,19 @@ def open_source(config: DataConfig) -> Source:
     else:
         builder = _registered_builder(config)
     return _open_tfds(builder, config)
+
+
+def check_classes(labels: Sequence[str], source: Source) -> None:
+    """Refuse a data set whose classes are not those that a model answers with."""
+    if tuple(labels) != source.class_names:
+        raise UserError(
+            f"the model knows the classes {_shortened(labels)}, but {source.name!r} has {_shortened(source.class_names)}"
+        )
+
+
+def _shortened(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:5])
+    return f"{shown}, ... ({len(names)})" if len(names) > 5 else shown
 
 
 def _open_tfds(builder: tfds.core.DatasetBuilder, config: DataConfig) -> Source:

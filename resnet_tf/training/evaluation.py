@@ -8,9 +8,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from resnet_tf.config import DataConfig
 from resnet_tf.data import pipeline
 from resnet_tf.data.preprocess import Preprocess
-from resnet_tf.data.sources import Split
+from resnet_tf.data.sources import Split, check_classes, open_source
+from resnet_tf.training.run import Run
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,9 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """`examples`, `top1`, `top5`, `loss` as plain numbers; fractions in [0, 1], loss in nats."""
         return {"examples": len(self.labels), "top1": self.top(1), "top5": self.top(5), "loss": self.loss}
+
+    def __str__(self) -> str:
+        return f"top-1 {self.top(1):.4f}  top-5 {self.top(5):.4f}  loss {self.loss:.4f}  on {len(self.labels):,} images"
 
     def top(self, k: int) -> float:
         """Share of examples whose label is among the `k` largest logits; a tie counts against the label."""
@@ -51,6 +56,13 @@ class Evaluation:
     def predictions(self) -> np.ndarray:
         """The class with the largest logit, int64 [N]."""
         return self.logits.argmax(axis=1)
+
+    def mistakes(self, count: int) -> list[int]:
+        """Places of at most `count` wrong answers, those furthest above the right class first."""
+        own = np.take_along_axis(self.logits, self.labels[:, None], axis=1)[:, 0]
+        excess = self.logits.max(axis=1) - own
+        worst = np.argsort(-excess, kind="stable")[:count]
+        return [int(index) for index in worst if self.predictions[index] != self.labels[index]]
 
 
 class Evaluator:
@@ -81,3 +93,16 @@ class Evaluator:
         for batch in self._batches:
             logits, labels, weights = (value.numpy() for value in self._predict(*batch))
             yield logits[weights > 0], labels[weights > 0]
+
+
+def evaluate_run(run: Run, data: DataConfig | None = None) -> Evaluation:
+    """Evaluate a loaded run on the test split of its own data, or of `data`.
+
+    Raises:
+        UserError: if that data has other classes than the run was trained on.
+    """
+    data = data or run.config.data
+    source = open_source(data)
+    check_classes(run.labels, source)
+    strategy = tf.distribute.get_strategy()
+    return Evaluator(run.model, source.test, run.preprocess, batch_size=data.batch_size, strategy=strategy)()

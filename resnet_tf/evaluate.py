@@ -1,0 +1,49 @@
+"""Test a trained run or an exported model; every image counts once.
+
+python -m resnet_tf.evaluate --workdir=DIR
+python -m resnet_tf.evaluate --model=DIR/export/serving
+python -m resnet_tf.evaluate --model=DIR/export/serving --data=photos/ --json
+"""
+
+import json
+from dataclasses import asdict
+
+from absl import flags
+
+from resnet_tf import cli
+from resnet_tf.config import Config, flatten, override, parse_assignments
+from resnet_tf.errors import UserError
+
+FLAGS = flags.FlagValues()
+WORKDIR = flags.DEFINE_string("workdir", "", "run directory to test the newest checkpoint of", flag_values=FLAGS)
+MODEL = flags.DEFINE_string("model", "", "exported model to test, instead of --workdir", flag_values=FLAGS)
+DATA = flags.DEFINE_string("data", "", "other data than it was trained on, as in data.source", flag_values=FLAGS)
+SET = flags.DEFINE_multi_string("set", [], "override a data key, as in --set data.eval_split=val", flag_values=FLAGS)
+JSON = flags.DEFINE_bool("json", False, "print one JSON object", flag_values=FLAGS)
+
+
+def main(arguments: list[str]) -> None:
+    cli.no_arguments(arguments)
+    if bool(WORKDIR.value) == bool(MODEL.value):
+        raise UserError("give either --workdir=DIR or --model=EXPORTED")
+    changes = parse_assignments([*SET.value, *([f"data.source={DATA.value}"] if DATA.value else [])])
+
+    from resnet_tf.data.sources import check_classes, open_source
+    from resnet_tf.serving.predictor import Predictor
+    from resnet_tf.training.evaluation import Evaluation, evaluate_run
+    from resnet_tf.training.run import load_run
+
+    if WORKDIR.value:
+        run = load_run(WORKDIR.value)
+        evaluation = evaluate_run(run, override(run.config, changes).data)
+    else:
+        predictor = Predictor(MODEL.value)
+        config = override(Config(), flatten(predictor.metadata.get("config", asdict(Config()))) | changes)
+        source = open_source(config.data)
+        check_classes(predictor.labels, source)
+        evaluation = Evaluation(*predictor.logits(source.test))
+    print(json.dumps(evaluation.to_dict()) if JSON.value else evaluation)
+
+
+if __name__ == "__main__":
+    cli.run(main, FLAGS, doc=__doc__)

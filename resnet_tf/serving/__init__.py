@@ -1,0 +1,1 @@
+"""SavedModels that take pictures as they are and answer with classes."""

@@ -1,0 +1,111 @@
+"""An exported model as a Python function from pictures to labels."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from resnet_tf.data.preprocess import Preprocess
+from resnet_tf.data.sources import Split
+from resnet_tf.errors import UserError
+from resnet_tf.serving import artifact
+from resnet_tf.serving.signatures import BYTES_SIGNATURE
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The best classes for one picture, in falling order.
+
+    Attributes:
+        labels: names of the classes.
+        scores: their probabilities.
+        indices: their places in the logits.
+    """
+
+    labels: tuple[str, ...]
+    scores: tuple[float, ...]
+    indices: tuple[int, ...]
+
+
+class Predictor:
+    """Loads an export and answers for pictures.
+
+        predictor = Predictor("run/export/serving")
+        predictor(["cat.jpg"])[0].labels
+
+    Attributes:
+        path: the SavedModel in use (the newest version, if `path` was their directory).
+        labels: names of all classes.
+        preprocess: what the graph does to a picture before the network sees it.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = artifact.find_export(path)
+        metadata = artifact.read_metadata(self.path)
+        self.labels: tuple[str, ...] = tuple(metadata["labels"])
+        self.preprocess = Preprocess.from_dict(metadata["preprocess"])
+        self.metadata = metadata
+        self._model = artifact.load_saved_model(self.path)
+        self._answer = self._model.signatures[BYTES_SIGNATURE]
+
+    def __call__(self, pictures: Iterable[str | Path | bytes], *, batch_size: int = 32) -> list[Prediction]:
+        """Predictions for files or encoded pictures, in their order.
+
+        Raises:
+            UserError: for a file that is missing or is not a picture, by its name.
+        """
+        return list(self.stream(pictures, batch_size=batch_size))
+
+    def stream(self, pictures: Iterable[str | Path | bytes], *, batch_size: int = 32) -> Iterator[Prediction]:
+        """As `__call__`, a batch at a time."""
+        remaining = iter(pictures)
+        while batch := list(islice(remaining, batch_size)):
+            answer = self.answer([_read(picture) for picture in batch], names=[_name(picture) for picture in batch])
+            rows = zip(answer["top_labels"], answer["top_scores"], answer["top_classes"], strict=True)
+            for labels, scores, classes in rows:
+                names = tuple(label.decode() for label in labels.numpy())
+                yield Prediction(names, tuple(map(float, scores)), tuple(map(int, classes)))
+
+    def answer(self, encoded: Sequence[bytes], *, names: Sequence[str] | None = None) -> dict[str, tf.Tensor]:
+        """The outputs of `serving_default` for one batch of encoded pictures; `names` are for the error message."""
+        try:
+            return self._answer(image_bytes=tf.constant(list(encoded)))
+        except tf.errors.InvalidArgumentError as error:
+            for index, item in enumerate(encoded):
+                if not _is_picture(item):
+                    name = names[index] if names else f"picture {index} of the batch"
+                    raise UserError(f"{name} is not a JPEG, PNG, BMP or GIF picture that can be read") from error
+            raise
+
+
+    def logits(self, split: Split, *, batch_size: int = 32, count: int = -1) -> tuple[np.ndarray, np.ndarray]:
+        """Labels int64 [N] and logits float32 [N, C] for the first `count` pictures of a split, or all of them."""
+        labels, logits = [], []
+        for encoded, label in split.read(None, 0).take(count).batch(batch_size):
+            labels.append(label.numpy())
+            logits.append(self.answer(encoded.numpy())["logits"].numpy())
+        return np.concatenate(labels), np.concatenate(logits)
+
+
+def _is_picture(encoded: bytes) -> bool:
+    try:
+        tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    except tf.errors.InvalidArgumentError:
+        return False
+    return True
+
+
+def _read(picture: str | Path | bytes) -> bytes:
+    if isinstance(picture, bytes):
+        return picture
+    try:
+        return Path(picture).read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {str(picture)!r}: {error.strerror}") from error
+
+
+def _name(picture: str | Path | bytes) -> str:
+    return "a picture given as bytes" if isinstance(picture, bytes) else repr(str(picture))
