@@ -24,7 +24,7 @@ def get_config() -> Config:
             source="digits", image_size=8, channels=1, mean=(0.3,), std=(0.38,), crop_fraction=1.0, batch_size=64
         ),
         augment=AugmentConfig(shift=1.0, scale=0.1, rotation=10.0),
-        train=TrainConfig(epochs=60),
-        optimizer=OptimizerConfig(base_lr=0.4, nesterov=True, weight_decay=5e-4, warmup_epochs=5),
+        train=TrainConfig(epochs=120),
+        optimizer=OptimizerConfig(base_lr=0.4, nesterov=True, weight_decay=1e-3, warmup_epochs=5),
         runtime=RuntimeConfig(precision="float32", deterministic=True),
     )

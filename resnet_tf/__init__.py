@@ -3,6 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from resnet_tf.backend import require_tensorflow_backend
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'resnet_tf' has no attribute {name!r}")
+    require_tensorflow_backend()
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 

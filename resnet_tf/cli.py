@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from absl import flags
 
 from resnet_tf import config as config_lib
+from resnet_tf.backend import require_tensorflow_backend
 from resnet_tf.errors import UserError
 
 _GROUP_FLAG = re.compile(r"--([a-z_]+\.[a-z_]+)(=.*)?", re.DOTALL)
@@ -39,13 +40,6 @@ def run(main: Callable[[list[str]], None], flag_values: flags.FlagValues, *, doc
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
-
-
-def require_tensorflow_backend() -> None:
-    """Refuse any Keras backend other than TensorFlow before Keras is imported, by the name that was asked for."""
-    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-    if backend != "tensorflow":
-        raise UserError(f"KERAS_BACKEND={backend} is set, but resnet_tf runs on tensorflow only; unset it")
 
 
 def config_flags(flag_values: flags.FlagValues) -> tuple[flags.FlagHolder, flags.FlagHolder]:

@@ -62,6 +62,8 @@ class Trainer:
         self.spec = Preprocess.from_config(config.data)
         self.schedule = Schedule.of(config, source)
         self.step = 0
+        # Just before the weights are drawn: preparing a data set draws from the same generators.
+        keras.utils.set_random_seed(config.runtime.seed)
         with strategy.scope():
             self.model = run.create_network(
                 config,

@@ -1,6 +1,7 @@
 """What training runs on: devices and strategy, numeric precision, seeds."""
 
 import contextlib
+import functools
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,18 +16,16 @@ logger = logging.getLogger(__name__)
 
 
 def start(config: RuntimeConfig) -> tf.distribute.Strategy:
-    """Set seeds, determinism and the process-wide precision policy, and return the distribution strategy."""
+    """Set determinism and the process-wide precision policy, and return the distribution strategy."""
     if config.logical_devices > 1:
         _split_cpu(config.logical_devices)
-    keras.utils.set_random_seed(config.seed)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     policy, reason = choose_precision(config.precision)
     keras.config.set_dtype_policy(policy)
     strategy = _strategy(config.strategy)
-    logger.info(
-        "precision %s (%s); %d replica(s) on %s", policy, reason, strategy.num_replicas_in_sync, ", ".join(_devices())
-    )
+    devices = _devices()[: strategy.num_replicas_in_sync]
+    logger.info("precision %s (%s); %d replica(s): %s", policy, reason, len(devices), ", ".join(devices))
     return strategy
 
 
@@ -59,8 +58,14 @@ def choose_precision(asked: str) -> tuple[str, str]:
 def _strategy(asked: str) -> tf.distribute.Strategy:
     devices = _devices()
     if asked == "mirrored" or (asked == "auto" and len(devices) > 1 and devices[0].startswith("GPU")):
-        return tf.distribute.MirroredStrategy(devices)
+        return mirrored(tuple(devices))
     return tf.distribute.get_strategy()  # the default one: a single device
+
+
+@functools.cache
+def mirrored(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
+    """The process's one strategy for these devices: the collective operations of two would take each other's numbers."""
+    return tf.distribute.MirroredStrategy(devices)
 
 
 def _devices() -> list[str]:

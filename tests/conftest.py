@@ -1,0 +1,107 @@
+"""Shared fixtures: two logical CPUs, prepared digits, a folder of images, a tiny trained run, commands run in process."""
+
+import os
+import runpy
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+# Before TensorFlow starts: the tests of several replicas need them, and a process can split its CPU only once.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+
+from resnet_tf.config import Config, load_config
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+# A low rate, so that two epochs end in a network with ordinary logits.
+TINY = (
+    "model.name=resnet20",
+    "train.epochs=2",
+    "data.batch_size=128",
+    "data.eval_split=test[:100]",
+    "optimizer.base_lr=0.02",
+    "optimizer.warmup_epochs=0",
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(autouse=True)
+def _fresh_policy():
+    """A run sets the process-wide precision; the next test starts from Keras's default."""
+    yield
+    import keras
+
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory) -> Path:
+    """Where the session's prepared data sets lie."""
+    return tmp_path_factory.mktemp("tfds")
+
+
+@pytest.fixture(scope="session")
+def tiny_config(data_dir) -> Config:
+    """A run of seconds on the digits."""
+    return load_config("digits", [f"data.data_dir={data_dir}", *TINY])
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_config, tmp_path_factory) -> Path:
+    """The directory of a finished tiny run. Tests must not write to it."""
+    from resnet_tf.training.loop import train_and_evaluate
+
+    workdir = tmp_path_factory.mktemp("run")
+    train_and_evaluate(tiny_config, workdir)
+    return workdir
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """A folder of images: train and test, two classes, pictures of several sizes and kinds."""
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 6), ("test", 3)):
+        for label, channel in (("blue", 2), ("red", 0)):
+            folder = tmp_path / "photos" / split / label
+            folder.mkdir(parents=True)
+            for index in range(count):
+                pixels = generator.integers(0, 120, (40 + 3 * index, 50, 3), np.uint8)
+                pixels[..., channel] += 120
+                Image.fromarray(pixels).save(folder / f"{index}.{'png' if index % 2 else 'jpg'}")
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def command(monkeypatch, capsys) -> Callable[..., Outcome]:
+    """command("train", "--config=x") runs `python -m resnet_tf.train --config=x` in this process."""
+
+    def run(module: str, *arguments: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", [f"resnet_tf.{module}", *arguments])
+        capsys.readouterr()
+        code = 0
+        try:
+            runpy.run_module(f"resnet_tf.{module}", run_name="__main__", alter_sys=True)
+        except SystemExit as exit_:
+            code = exit_.code
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return run

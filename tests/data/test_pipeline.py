@@ -1,0 +1,110 @@
+"""Batches are a function of (config, seed, step); evaluation takes every picture once."""
+
+import numpy as np
+import pytest
+
+from resnet_tf.config import load_config
+from resnet_tf.data import pipeline
+from resnet_tf.data.pipeline import Schedule
+from resnet_tf.data.preprocess import Preprocess
+from resnet_tf.data.sources import open_source
+from resnet_tf.errors import UserError
+
+
+def _setup(data_dir, photos, kind):
+    if kind == "memory":
+        config = load_config("digits", [f"data.data_dir={data_dir}", "train.epochs=3", "augment.flip=true"])
+    elif kind == "stream":
+        overrides = [f"data.data_dir={data_dir}", "train.epochs=3", "data.memory_limit_mb=0", "augment.pad_crop=1"]
+        config = load_config("digits", [*overrides, "data.batch_size=100"])
+    else:
+        overrides = [f"data.source={photos}", "train.epochs=3", "data.batch_size=5", "data.image_size=32"]
+        config = load_config("imagefolder", overrides)
+    source = open_source(config.data)
+    return config, source, Preprocess.from_config(config.data), Schedule.of(config, source)
+
+
+@pytest.mark.parametrize("kind", ["memory", "stream", "folder"])
+def test_batch_k_is_the_same_wherever_the_run_started(data_dir, photos, kind):
+    config, source, spec, schedule = _setup(data_dir, photos, kind)
+    whole = list(pipeline.train_batches(config, source, spec, schedule, start=0).as_numpy_iterator())
+    assert len(whole) == schedule.total_steps == 3 * schedule.steps_per_epoch
+    for start in (1, schedule.steps_per_epoch, schedule.total_steps - 1):
+        resumed = pipeline.train_batches(config, source, spec, schedule, start=start).as_numpy_iterator()
+        for ours, theirs in zip(resumed, whole[start:], strict=True):
+            np.testing.assert_array_equal(ours[0], theirs[0])
+            np.testing.assert_array_equal(ours[1], theirs[1])
+
+
+@pytest.mark.parametrize("kind", ["memory", "stream", "folder"])
+def test_an_epoch_takes_no_picture_twice(data_dir, photos, kind):
+    config, source, spec, schedule = _setup(data_dir, photos, kind)
+    plain = load_config_without_augmentation(config)
+    batches = list(pipeline.train_batches(plain, source, spec, schedule, start=0).as_numpy_iterator())
+    for epoch in range(3):
+        images = [
+            image.tobytes()
+            for batch, _ in batches[epoch * schedule.steps_per_epoch : (epoch + 1) * schedule.steps_per_epoch]
+            for image in batch
+        ]
+        assert len(images) == schedule.steps_per_epoch * plain.data.batch_size
+        # Two of the digits are pixel for pixel the same.
+        assert len(set(images)) >= len(images) - 1
+
+
+def load_config_without_augmentation(config):
+    import dataclasses
+
+    from resnet_tf.config import AugmentConfig
+
+    return dataclasses.replace(config, augment=AugmentConfig())
+
+
+def test_epochs_and_seeds_differ(data_dir, photos):
+    config, source, spec, schedule = _setup(data_dir, photos, "memory")
+    labels = [batch[1] for batch in pipeline.train_batches(config, source, spec, schedule, start=0).as_numpy_iterator()]
+    assert not np.array_equal(labels[0], labels[schedule.steps_per_epoch])
+    other = load_config("digits", [f"data.data_dir={data_dir}", "runtime.seed=1"])
+    first = next(pipeline.train_batches(other, source, spec, schedule, start=0).as_numpy_iterator())
+    assert not np.array_equal(labels[0], first[1])
+
+
+def test_memory_and_stream_feed_the_same_pixels(data_dir, photos):
+    """Without augmentation, and sorted, both roads give the images of the data set."""
+    pictures = []
+    for kind in ("memory", "stream"):
+        config, source, spec, _ = _setup(data_dir, photos, kind)
+        config = load_config_without_augmentation(config)
+        import dataclasses
+
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=898))
+        batches = pipeline.train_batches(config, source, spec, Schedule.of(config, source), start=0)
+        images, labels = next(batches.as_numpy_iterator())
+        order = np.lexsort((*np.round(images.reshape(898, -1).T, 3), labels))
+        pictures.append(images[order])
+    np.testing.assert_allclose(*pictures, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 100, 899, 1000])
+def test_evaluation_takes_every_picture_once_in_order(data_dir, photos, batch_size):
+    config, source, spec, _ = _setup(data_dir, photos, "memory")
+    batches = list(pipeline.eval_batches(source.test, spec, batch_size).as_numpy_iterator())
+    assert {len(images) for images, _, _ in batches} == {batch_size}
+    labels, weights = (np.concatenate([batch[place] for batch in batches]) for place in (1, 2))
+    expected = [int(label) for _, label in source.test.read(None, 0)]
+    assert labels[weights > 0].tolist() == expected
+    assert weights.sum() == 899
+
+
+def test_a_batch_larger_than_the_data_is_refused(data_dir):
+    config = load_config("digits", [f"data.data_dir={data_dir}", "data.batch_size=899"])
+    with pytest.raises(UserError, match=r"data.batch_size=899 is more than the 898 images of split 'train'"):
+        Schedule.of(config, open_source(config.data))
+
+
+def test_pictures_by_place(data_dir, photos):
+    _, source, spec, _ = _setup(data_dir, photos, "memory")
+    chosen = pipeline.load_pictures(source.test, spec, [5, 2])
+    images, _ = pipeline.load_images(source.test, spec)
+    for picture, place in zip(chosen, (5, 2), strict=True):
+        np.testing.assert_array_equal(np.round(picture[..., :1] * 255), images[place])

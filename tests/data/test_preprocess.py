@@ -1,0 +1,81 @@
+"""The one preprocessing against PIL and torchvision's documented arithmetic."""
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from resnet_tf.data import preprocess
+from resnet_tf.data.preprocess import Preprocess
+
+
+def _picture(height: int, width: int) -> np.ndarray:
+    rows, columns = np.mgrid[:height, :width]
+    waves = [np.sin(rows / 5 + channel) * np.cos(columns / 7 - channel) for channel in range(3)]
+    return np.round(127.5 + 127.5 * np.stack(waves, -1)).astype(np.uint8)
+
+
+def _torchvision(image: np.ndarray, size: int, resize: int, method: Image.Resampling) -> np.ndarray:
+    """Resize(resize) and CenterCrop(size) as torchvision documents them, on PIL."""
+    height, width = image.shape[:2]
+    if width <= height:
+        new = (resize, int(resize * height / width))
+    else:
+        new = (int(resize * width / height), resize)
+    resized = np.asarray(Image.fromarray(image).resize(new, method), np.float32)
+    top, left = round((new[1] - size) / 2.0), round((new[0] - size) / 2.0)
+    return resized[top : top + size, left : left + size]
+
+
+@pytest.mark.parametrize("shape", [(100, 150), (150, 100), (64, 64), (333, 500), (40, 47)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_center_crop_is_torchvisions(shape, interpolation):
+    image = _picture(*shape)
+    spec = Preprocess(size=(56, 56), crop_fraction=0.875, interpolation=interpolation)
+    crop = preprocess.center_crop(tf.constant(image), spec).numpy() * 255
+    expected = _torchvision(image, 56, 64, Image.Resampling[interpolation.upper()])
+    # PIL computes in 8-bit fixed point and rounds after each direction.
+    assert np.abs(crop - expected).max() < 1.6
+    assert np.abs(crop - expected).mean() < 0.5
+
+
+def test_a_picture_of_the_right_size_is_left_as_it_is():
+    image = _picture(32, 32)
+    crop = preprocess.center_crop(tf.constant(image), Preprocess(size=(32, 32), crop_fraction=1.0))
+    np.testing.assert_array_equal(np.round(crop.numpy() * 255), image)
+
+
+def test_normalize_by_hand():
+    spec = Preprocess(size=(2, 2), mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 1.0))
+    pixel = preprocess.normalize(tf.fill((1, 2, 2, 3), 0.6), spec)[0, 0, 0]
+    np.testing.assert_allclose(pixel, [1.0, 1.6, 0.3], rtol=1e-6)
+
+
+def test_one_channel_is_the_luma_and_grey_stays_grey():
+    spec = Preprocess(size=(8, 8), channels=1, crop_fraction=1.0, mean=(0.0,), std=(1.0,))
+    colors = np.random.default_rng(0).random((1, 8, 8, 3), np.float32)
+    expected = colors @ np.array([0.299, 0.587, 0.114], np.float32)
+    np.testing.assert_allclose(preprocess.normalize(colors, spec)[..., 0], expected, rtol=1e-6)
+    grey = np.repeat(np.arange(64, dtype=np.uint8).reshape(8, 8, 1) * 4, 3, axis=2)
+    pixels = preprocess.normalize(preprocess.center_crop(tf.constant(grey), spec), spec)
+    np.testing.assert_array_equal(np.round(pixels[..., 0] * 255), grey[..., 0])
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF", "JPEG"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_every_kind_of_file_is_read(kind, mode):
+    image = Image.fromarray(_picture(20, 30)).convert(mode)
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    decoded = preprocess.decode(tf.constant(buffer.getvalue())).numpy()
+    expected = np.asarray(Image.open(buffer).convert("RGB"), np.int32)
+    assert np.abs(decoded - expected).max() <= (3 if kind == "JPEG" else 0)
+
+
+def test_spec_survives_json():
+    import json
+
+    spec = Preprocess(size=(8, 8), channels=1, mean=(0.3,), std=(0.4,))
+    assert Preprocess.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec

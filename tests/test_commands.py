@@ -1,0 +1,192 @@
+"""The commands as a user types them: what they print, and how they refuse."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resnet_tf.config import iterate_keys
+
+COMMANDS = ("train", "evaluate", "export", "predict")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_answers_without_tensorflow(name):
+    code = (
+        f"import runpy, sys; sys.argv = ['x', '--help']; runpy.run_module('resnet_tf.{name}', run_name='__main__');"
+        "assert not {'tensorflow', 'keras', 'matplotlib', 'tensorflow_datasets', 'numpy'} & set(sys.modules)"
+    )
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert f"python -m resnet_tf.{name}" in child.stdout
+    if name == "train":
+        assert all(key in child.stdout for key, _ in iterate_keys())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--config=digit"], "unknown config 'digit'; did you mean 'digits'"),
+        (["train", "--set", "data.sorce=x"], "unknown key 'data.sorce'; did you mean 'data.source'"),
+        (["train", "--data.sorce=x"], "unknown key 'data.sorce'; did you mean 'data.source'"),
+        (["train", "--wokdir=x"], "Unknown command line flag 'wokdir'. Did you mean: workdir ?"),
+        (["train", "digits"], "unexpected argument 'digits'; flags start with --"),
+        (["evaluate"], "give either --workdir=DIR or --model=EXPORTED"),
+        (["evaluate", "--workdir=/nowhere"], "'/nowhere' is not a run directory: it has no config.json"),
+        (["evaluate", "--model=/nowhere"], "no exported model at '/nowhere'"),
+        (["export"], "--workdir=DIR is missing"),
+        (["predict", "x.jpg"], "--model=EXPORTED is missing"),
+        (["predict", "--model=/nowhere"], "no pictures given"),
+        (["predict", "--model=/nowhere", "x.jpg"], "no exported model at '/nowhere'"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(command, arguments, message):
+    outcome = command(*arguments)
+    assert outcome.code == 2
+    assert outcome.out == ""
+    assert outcome.err.startswith(f"error: {message}")
+    assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("model.name=resnet21", "unknown model 'resnet21'; did you mean 'resnet20'"),
+        ("model.name=resnet50", "an input of 8x8 pixels is too small for resnet50"),
+        ("model.num_classes=7", "model.num_classes=7, but 'digits/1.0.0' has 10 classes"),
+        ("model.weights=none.h5", "no weights file 'none.h5'"),
+        ("data.source=cifar11", "unknown data set 'cifar11'; did you mean 'cifar10'"),
+        ("data.source=./photos", "data.source='./photos': there is no such folder"),
+        ("data.eval_split=tset", "data set 'digits/1.0.0' has no split 'tset'; did you mean 'test'"),
+        ("data.batch_size=1000", "data.batch_size=1000 is more than the 898 images of split 'train'"),
+    ],
+)
+def test_mistakes_found_on_the_way_leave_nothing_behind(command, data_dir, tmp_path, change, message):
+    workdir = tmp_path / "run"
+    arguments = ["--set", f"data.data_dir={data_dir}", "--set", change, f"--workdir={workdir}"]
+    outcome = command("train", *arguments)
+    assert outcome.code == 2
+    assert f"error: {message}" in outcome.err
+    assert "Traceback" not in outcome.err
+    assert not workdir.exists()
+
+
+def test_workdirs_of_others_are_refused_and_left_alone(command, tiny_run, data_dir, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    stranger = command("train", f"--workdir={tmp_path}")
+    assert (stranger.code, stranger.err.count("\n")) == (2, 1)
+    assert "is not empty and holds no run" in stranger.err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+    file = command("train", f"--workdir={tmp_path / 'thesis.txt'}")
+    assert "is a file; give a directory" in file.err
+
+    other = command("train", f"--workdir={tiny_run}")
+    assert other.code == 2
+    assert "holds a run of another configuration" in other.err
+    assert "train.epochs=2 there and" in other.err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="drops root's right to write anywhere, which only root can")
+def test_an_unwritable_workdir_is_refused(data_dir, tmp_path):
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    code = (
+        "import os, sys; sys.path[:0] = ['.'];"
+        "import resnet_tf.training.loop as loop; from resnet_tf import load_config;"
+        "os.seteuid(65534);"
+        "from pathlib import Path; from resnet_tf.training import run;"
+        f"run.create_workdir(Path({str(closed / 'run')!r}), load_config('digits'))"
+    )
+    os.chmod(tmp_path, 0o755)
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert "cannot be written: Permission denied" in child.stderr
+    assert list(closed.iterdir()) == []
+
+
+def test_another_backend_is_refused_by_name(command, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    outcome = command("train")
+    assert outcome.code == 2
+    assert "KERAS_BACKEND=jax is set in the environment, but resnet_tf runs on tensorflow only" in outcome.err
+
+
+def test_a_backend_in_keras_own_file_is_refused(command, monkeypatch, tmp_path):
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    (tmp_path / "keras.json").write_text('{"backend": "torch"}')
+    assert "KERAS_BACKEND=torch is set in" in command("train").err
+
+
+def test_another_backend_is_refused_from_python():
+    child = subprocess.run(
+        [sys.executable, "-c", "import resnet_tf; resnet_tf.create_model('resnet20')"],
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert child.returncode
+    assert "KERAS_BACKEND=jax is set in the environment, but resnet_tf runs on tensorflow only" in child.stderr
+
+
+def test_evaluate_export_and_predict(command, tiny_run, tmp_path):
+    evaluated = command("evaluate", f"--workdir={tiny_run}", "--json")
+    figures = json.loads(evaluated.out)
+    assert figures["examples"] == 100
+    assert 0 <= figures["top1"] <= figures["top5"] <= 1
+
+    exported = command("export", f"--workdir={tiny_run}", f"--to={tmp_path / 'models'}")
+    assert exported.out.strip() == str(tmp_path / "models" / "1")
+
+    again = command("evaluate", f"--model={tmp_path / 'models'}", "--json")
+    assert json.loads(again.out) == pytest.approx(figures, abs=1e-5)
+
+    picture = tmp_path / "seven.png"
+    Image.fromarray(np.eye(20, dtype=np.uint8) * 255).save(picture)
+    answer = json.loads(command("predict", f"--model={tmp_path / 'models'}", "--json", str(picture)).out)
+    assert list(answer) == ["file", "labels", "scores", "indices"]
+    assert answer["file"] == str(picture)
+    assert answer["scores"] == sorted(answer["scores"], reverse=True)
+    assert answer["labels"] == [str(index) for index in answer["indices"]]
+
+    table = command("predict", f"--model={tmp_path / 'models' / '1'}", str(picture), str(picture)).out.splitlines()
+    assert len(table) == 2 * 6
+    assert table[0] == str(picture)
+    assert table[1].split()[:2] == ["1", answer["labels"][0]]
+
+    (tmp_path / "note.jpg").write_text("not a picture")
+    refused = command("predict", f"--model={tmp_path / 'models'}", str(picture), str(tmp_path / "note.jpg"))
+    assert refused.code == 2
+    assert refused.err.startswith(f"error: {str(tmp_path / 'note.jpg')!r} is not a JPEG, PNG, BMP or GIF picture")
+
+
+def test_train_from_a_folder_by_flags_alone(command, photos, tmp_path):
+    workdir = tmp_path / "run"
+    arguments = ["--data.source", str(photos), "--set", "model.name=resnet20", "--set", "data.image_size=32"]
+    arguments += ["--set", "train.epochs=2", "--set", "data.batch_size=4", "--set", "optimizer.warmup_epochs=0"]
+    outcome = command("train", "--config=imagefolder", *arguments, f"--workdir={workdir}")
+    assert outcome.code == 0, outcome.err
+    assert outcome.err.count("epoch ") >= 2
+    assert "reloaded in a fresh process: 6 of 6 test images answered alike" in outcome.out
+    found = {path.name for path in workdir.iterdir()}
+    assert found == {"config.json", "checkpoints", "metrics.jsonl", "tensorboard", "report", "export"}
+    answer = command("predict", f"--model={workdir / 'export' / 'serving' / '1'}", str(photos / "test/red/0.jpg"))
+    assert {line.split()[1] for line in answer.out.splitlines()[1:]} == {"blue", "red"}
+
+
+def test_the_default_job_is_the_digits(command, tmp_path, data_dir, monkeypatch):
+    """The command without arguments, shortened only by its environment: an empty directory and prepared data."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
+    outcome = command("train", "--set", "train.epochs=1", "--set", f"data.data_dir={data_dir}")
+    assert outcome.code == 0, outcome.err
+    (workdir,) = Path("runs").iterdir()
+    assert workdir.name.startswith("digits-")
+    assert "899 of 899 test images answered alike" in outcome.out
+    assert (workdir / "report" / "summary.png").stat().st_size > 10_000

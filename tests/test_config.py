@@ -1,0 +1,106 @@
+"""Configuration: loading, overriding, refusing."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from resnet_tf import config as config_lib
+from resnet_tf.config import Config, list_configs, load_config
+from resnet_tf.errors import UserError
+
+PACKAGE = Path(config_lib.__file__).parent
+
+
+@pytest.mark.parametrize("name", list_configs())
+def test_every_recipe_loads_and_says_how_to_run_it(name):
+    assert isinstance(load_config(name), Config)
+    source = (Path(__file__).parents[1] / "configs" / f"{name}.py").read_text()
+    assert "python -m resnet_tf.train" in source
+    assert len(source.splitlines()) < 40
+
+
+def test_overrides_are_parsed_to_the_type_of_their_key():
+    config = load_config(
+        "digits",
+        ["data.batch_size=32", "optimizer.base_lr=1e-3", "augment.flip=True", "data.mean=0.5", "data.source=a=b"],
+    )
+    assert config.data.batch_size == 32
+    assert config.optimizer.base_lr == 1e-3
+    assert config.augment.flip is True
+    assert config.data.mean == (0.5,)
+    assert config.data.source == "a=b"
+
+
+def test_derived_values_follow_an_override():
+    config = load_config("digits", ["data.batch_size=512", "optimizer.base_lr=0.1"])
+    assert config.peak_learning_rate == pytest.approx(0.2)
+
+
+def test_json_alone_reproduces_a_config(tmp_path):
+    config = load_config("cifar10_resnet20", ["data.mean=0.1,0.2,0.3", "runtime.deterministic=true"])
+    path = tmp_path / "config.json"
+    path.write_text(config.to_json())
+    assert load_config(path) == config
+
+
+def test_a_config_file_by_path(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("from resnet_tf import Config\ndef get_config():\n    return Config()\n")
+    assert load_config(path) == Config()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.batchsize=3"], r"unknown key 'data.batchsize'; did you mean 'data.batch_size'"),
+        (["batch_size=3"], r"unknown key 'batch_size'; did you mean 'data.batch_size'"),
+        (["data.batch_size=many"], r"data.batch_size takes a whole number, got 'many'"),
+        (["data.batch_size=1.5"], r"data.batch_size takes a whole number, got '1.5'"),
+        (["data.batch_size=0"], r"data.batch_size must be at least 1, got 0"),
+        (["optimizer.base_lr=fast"], r"optimizer.base_lr takes a number, got 'fast'"),
+        (["augment.flip=maybe"], r"augment.flip takes true or false, got 'maybe'"),
+        (["data.mean=a,b"], r"data.mean takes numbers separated by commas, got 'a,b'"),
+        (["data.mean=0.1,0.2"], r"data.mean has 2 values for data.channels=1"),
+        (["data.std=0"], r"data.std must not hold a zero"),
+        (["data.channels=2"], r"data.channels must be 3 \(RGB\) or 1 \(grey\), got 2"),
+        (["data.crop_fraction=1.5"], r"data.crop_fraction must be above 0 and at most 1"),
+        (["runtime.strategy=tpuu"], r"runtime.strategy takes one of auto, single, mirrored; got 'tpuu'"),
+        (["data.batch_size"], r"--set takes key=value, such as data.batch_size=64; got 'data.batch_size'"),
+    ],
+)
+def test_wrong_overrides_are_named(overrides, message):
+    with pytest.raises(UserError, match=message):
+        load_config("digits", overrides)
+
+
+def test_wrong_configs_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"unknown config 'digit'; did you mean 'digits'"):
+        load_config("digit")
+    with pytest.raises(UserError, match=r"no config file 'nowhere.py'; recipes by name are .*digits"):
+        load_config("nowhere.py")
+    broken = tmp_path / "broken.py"
+    broken.write_text("def get_config():\n    return ModelConfig(nam='x')\n")
+    with pytest.raises(UserError, match=r"broken.py' failed: NameError"):
+        load_config(broken)
+    (tmp_path / "odd.py").write_text("def get_config():\n    return 3\n")
+    with pytest.raises(UserError, match=r"returned int, not a resnet_tf Config"):
+        load_config(tmp_path / "odd.py")
+    for text in ("{", "[1]", '{"data": 3}'):
+        (tmp_path / "odd.json").write_text(text)
+        with pytest.raises(UserError, match=r"odd.json'"):
+            load_config(tmp_path / "odd.json")
+
+
+def test_every_key_is_read_somewhere():
+    code = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py") if path.name != "config.py")
+    code += (PACKAGE / "config.py").read_text().split("def peak_learning_rate")[1]
+    unread = [key for key, item in config_lib.iterate_keys() if not re.search(rf"\.{item.name}\b", code)]
+    assert unread == []
+
+
+def test_help_lists_every_key():
+    text = config_lib.describe_keys()
+    for key, item in config_lib.iterate_keys():
+        assert key in text
+        assert item.metadata["meaning"] in text

@@ -1,0 +1,56 @@
+"""Imports go one way: ground (errors, config, model) <- data <- training, serving; report alone; commands on top."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "resnet_tf"
+
+MAY_IMPORT = {
+    "errors": set(),
+    "config": {"errors"},
+    "model": {"model", "errors"},
+    "data": {"data", "config", "errors"},
+    "training": {"training", "model", "data", "config", "errors"},
+    "serving": {"serving", "model", "data", "config", "errors", "__init__"},
+    "report": {"report", "errors"},
+    "backend": {"errors"},
+    "cli": {"backend", "config", "errors"},
+    "__init__": {"backend", "config", "data", "errors", "model", "serving", "training"},
+}
+COMMANDS = {"train", "evaluate", "export", "predict"}
+
+
+def _room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def _imported_rooms(path: Path) -> set[str]:
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "resnet_tf":
+            parts = node.module.split(".")[1:]
+            names = [alias.name for alias in node.names]
+            if parts:
+                rooms.add(parts[0])
+            else:
+                rooms.update(name if (PACKAGE / f"{name}.py").exists() else "__init__" for name in names)
+    return rooms
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_one_way(path):
+    room = _room(path)
+    imported = _imported_rooms(path)
+    assert not imported & COMMANDS, "nobody imports a command"
+    if room not in COMMANDS:
+        assert imported <= MAY_IMPORT[room]
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "model").glob("*.py")), ids=lambda path: path.name)
+def test_models_know_nothing_of_flags_or_pipelines(path):
+    text = path.read_text()
+    assert "absl" not in text
+    assert "tf.data" not in text
+    assert "resnet_tf.config" not in text

@@ -1,0 +1,65 @@
+"""Figures against scikit-learn, whatever the batch size and the number of replicas."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from sklearn.metrics import log_loss, top_k_accuracy_score
+
+from resnet_tf.config import load_config
+from resnet_tf.data.preprocess import Preprocess
+from resnet_tf.data.sources import open_source
+from resnet_tf.errors import UserError
+from resnet_tf.training import runtime
+from resnet_tf.training.evaluation import Evaluation, Evaluator, evaluate_run
+from resnet_tf.training.run import load_run
+
+
+def test_figures_equal_scikit_learns():
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(500, 7)).astype("float32") * 3
+    labels = generator.integers(0, 7, 500)
+    evaluation = Evaluation(labels, logits)
+    probabilities = np.exp(logits.astype("float64"))
+    probabilities /= probabilities.sum(1, keepdims=True)
+    assert evaluation.loss == pytest.approx(log_loss(labels, probabilities, labels=range(7)), rel=1e-6)
+    for k in (1, 5):
+        assert evaluation.top(k) == top_k_accuracy_score(labels, logits, k=k, labels=range(7))
+    assert evaluation.to_dict()["examples"] == 500
+
+
+def test_a_model_that_answers_nothing_is_not_right():
+    """All logits equal: no class is ahead, so none is counted as found among fewer than all."""
+    assert Evaluation(np.zeros(4, int), np.zeros((4, 3))).top(1) == 0
+
+
+def test_mistakes_come_worst_first():
+    logits = np.array([[3.0, 0.0], [0.0, 9.0], [1.0, 0.0], [0.0, 1.0]])
+    evaluation = Evaluation(np.array([1, 0, 0, 0]), logits)
+    assert evaluation.mistakes(12) == [1, 0, 3]
+    assert evaluation.mistakes(1) == [1]
+
+
+def test_every_batch_size_and_replica_count_gives_the_same(tiny_run):
+    run = load_run(tiny_run)
+    split = open_source(run.config.data).test
+    expected = Evaluator(run.model, split, run.preprocess, batch_size=100, strategy=tf.distribute.get_strategy())()
+    mirrored = runtime.mirrored(("CPU:0", "CPU:1"))
+    with mirrored.scope():
+        twin = keras.models.clone_model(run.model)
+        twin.set_weights(run.model.get_weights())
+    cases = [(run.model, tf.distribute.get_strategy(), size) for size in (1, 7, 64)]
+    cases += [(twin, mirrored, size) for size in (7, 64, 1000)]
+    for model, strategy, size in cases:
+        found = Evaluator(model, split, run.preprocess, batch_size=size, strategy=strategy)()
+        np.testing.assert_array_equal(found.labels, expected.labels)
+        np.testing.assert_allclose(found.logits, expected.logits, atol=1e-5)
+
+
+def test_a_run_is_tested_on_its_own_or_other_data(tiny_run, photos):
+    run = load_run(tiny_run)
+    assert evaluate_run(run).to_dict() == pytest.approx(run.metrics)
+    other = load_config("digits", [f"data.source={photos}"]).data
+    with pytest.raises(UserError, match=r"the model knows the classes 0, 1, 2, 3, 4, ... \(10\), but .* has blue, red"):
+        evaluate_run(run, other)
+    assert run.preprocess == Preprocess.from_config(run.config.data)
