@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-VERSION = re.search(r'__version__ = "(.+)"', (HERE / "resnet_tf" / "__init__.py").read_text())[1]
+(VERSION,) = re.findall(r'__version__ = "(.+)"', (HERE / "resnet_tf" / "__init__.py").read_text())
 
 TENSORFLOW = "2.21"  # the release that the kernels, the SavedModels and the distribution strategies are tested with
 
@@ -37,7 +37,7 @@ setup(
         "tpu": ["tensorflow-tpu>=2.20"],  # the newest TPU build; it lags behind tensorflow
         "torch": ["torch>=2.6"],  # the first whose torch.load(weights_only=True) is safe
         "litert": ["ai-edge-litert>=2.1"],
-        "test": ["pytest>=8.4", "pillow>=11", "scikit-learn>=1.6", "ruff>=0.14", "basedpyright>=1.31", "build>=1.2"],
+        "test": ["pytest>=8.4", "pillow>=11", "scikit-learn>=1.6", "ruff>=0.14", "mypy>=1.18", "build>=1.2"],
         "bench": ["torch>=2.6", "torchvision>=0.21", "onnxruntime>=1.22", "openvino>=2025.2"],
     },
 )

@@ -17,7 +17,9 @@ from resnet_tf.errors import UserError
 _GROUP_FLAG = re.compile(r"--([a-z_]+\.[a-z_]+)(=.*)?", re.DOTALL)
 
 
-def run(main: Callable[[list[str]], None], flag_values: flags.FlagValues, *, doc: str, with_config: bool = False) -> None:
+def run(
+    main: Callable[[list[str]], None], flag_values: flags.FlagValues, *, doc: str, with_config: bool = False
+) -> None:
     """Parse `sys.argv`, call `main(positional_arguments)` and exit.
 
     A `UserError` becomes one line on stderr and exit code 2. `--group.key=value` is short for `--set=group.key=value`
@@ -90,7 +92,10 @@ def _help(flag_values: flags.FlagValues, doc: str, with_config: bool) -> str:
             lines.append(f"  --{flag.name:<18} {flag.help}{default}")
     lines.append(f"  --{'help':<18} show this text")
     if with_config:
-        lines += ["", "Configuration keys, set with --set KEY=VALUE; shown with their defaults, which a recipe may change:"]
+        lines += [
+            "",
+            "Configuration keys, set with --set KEY=VALUE; shown with their defaults, which a recipe may change:",
+        ]
         lines.append(config_lib.describe_keys())
     return "\n".join(lines)
 

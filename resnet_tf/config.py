@@ -147,7 +147,9 @@ def load_config(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Conf
     elif (_config_directory() / f"{name_or_path}.py").is_file():
         config = _run_config(_config_directory() / f"{name_or_path}.py")
     else:
-        raise UserError(f"unknown config {str(name_or_path)!r}; did you mean {closest(str(name_or_path), list_configs())}?")
+        raise UserError(
+            f"unknown config {str(name_or_path)!r}; did you mean {closest(str(name_or_path), list_configs())}?"
+        )
     return override(config, parse_assignments(overrides))
 
 

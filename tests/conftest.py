@@ -1,4 +1,4 @@
-"""Shared fixtures: two logical CPUs, prepared digits, a folder of images, a tiny trained run, commands run in process."""
+"""Shared fixtures: two logical CPUs, prepared digits, a folder of images, a tiny trained run, commands in process."""
 
 import os
 import runpy
@@ -19,7 +19,7 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 
-from resnet_tf.config import Config, load_config
+from resnet_tf.config import Config, load_config  # noqa: E402 (after the devices are set)
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 

@@ -1,6 +1,6 @@
 """Batches for training and testing.
 
-Training batch k is a function of (config, seed, k) alone: a run that starts at step k reads no picture twice to get there.
+Training batch k is a function of (config, seed, k) alone: a run that starts at step k decodes nothing to get there.
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,9 @@ class Schedule:
         return cls(steps, steps * config.train.epochs)
 
 
-def train_batches(config: Config, source: Source, spec: Preprocess, schedule: Schedule, *, start: int) -> tf.data.Dataset:
+def train_batches(
+    config: Config, source: Source, spec: Preprocess, schedule: Schedule, *, start: int
+) -> tf.data.Dataset:
     """Batches `start`, `start` + 1, ... of a run.
 
     Returns:
@@ -92,7 +94,9 @@ def _memory_batches(config: Config, split: Split, spec: Preprocess, schedule: Sc
     return tf.data.Dataset.range(start, schedule.total_steps).map(batch, num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def _streamed_batches(config: Config, split: Split, spec: Preprocess, schedule: Schedule, start: int) -> tf.data.Dataset:
+def _streamed_batches(
+    config: Config, split: Split, spec: Preprocess, schedule: Schedule, start: int
+) -> tf.data.Dataset:
     """Large pictures stay encoded until they are needed."""
     seed, batch_size = config.runtime.seed, config.data.batch_size
     epoch_examples = schedule.steps_per_epoch * batch_size
@@ -137,8 +141,7 @@ def load_pictures(split: Split, spec: Preprocess, indices: Sequence[int]) -> lis
     wanted = tf.constant(indices, tf.int64)
     records = split.read(None, 0).enumerate().filter(lambda index, _: tf.reduce_any(index == wanted))
     crops = {
-        int(index): preprocess.center_crop(preprocess.decode(encoded), spec).numpy()
-        for index, (encoded, _) in records
+        int(index): preprocess.center_crop(preprocess.decode(encoded), spec).numpy() for index, (encoded, _) in records
     }
     return [crops[index] for index in indices]
 

@@ -51,7 +51,10 @@ class Preprocess:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Preprocess":
         """Read back what `dataclasses.asdict` gave, also after a way through JSON."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        plain: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
+        return cls(**plain)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values, ready for JSON."""
@@ -74,8 +77,8 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
 def center_crop(image: tf.Tensor, spec: Preprocess) -> tf.Tensor:
     """Resize the shorter side to size / crop_fraction and cut out the centre.
 
-    Takes uint8 [h, w, 3] and returns float32 [height, width, 3] in [0, 1]. Only the pixels inside the crop are computed;
-    the numbers are those of a whole resize followed by a crop, sides rounded as in torchvision's Resize.
+    Takes uint8 [h, w, 3] and returns float32 [height, width, 3] in [0, 1]. Only the pixels inside the crop are
+    computed; the numbers are those of a whole resize followed by a crop, sides rounded as in torchvision's Resize.
     """
     shape = tf.shape(image)[:2]
     shorter = tf.round(tf.constant(min(spec.size), tf.float32) / spec.crop_fraction)

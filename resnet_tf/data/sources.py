@@ -11,6 +11,7 @@ from pathlib import Path
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download import downloader
 
 from resnet_tf.config import DataConfig
 from resnet_tf.data import digits
@@ -78,9 +79,8 @@ def open_source(config: DataConfig) -> Source:
 def check_classes(labels: Sequence[str], source: Source) -> None:
     """Refuse a data set whose classes are not those that a model answers with."""
     if tuple(labels) != source.class_names:
-        raise UserError(
-            f"the model knows the classes {_shortened(labels)}, but {source.name!r} has {_shortened(source.class_names)}"
-        )
+        present = _shortened(source.class_names)
+        raise UserError(f"the model knows the classes {_shortened(labels)}, but {source.name!r} has {present}")
 
 
 def _shortened(names: Sequence[str]) -> str:
@@ -95,7 +95,9 @@ def _open_tfds(builder: tfds.core.DatasetBuilder, config: DataConfig) -> Source:
     if not isinstance(features.get(image), tfds.features.Image) or not isinstance(
         features.get(label), tfds.features.ClassLabel
     ):
-        raise UserError(f"data set {builder.info.full_name!r} has no picture with a class label; it has {list(features)}")
+        raise UserError(
+            f"data set {builder.info.full_name!r} has no picture with a class label; it has {list(features)}"
+        )
 
     def split(name: str) -> Split:
         try:
@@ -145,6 +147,7 @@ def _prepare(builder: tfds.core.DatasetBuilder) -> None:
         return
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
+    downloader.MAX_RETRIES = 3  # its ten take minutes to find that there is no network
     try:
         with contextlib.redirect_stdout(sys.stderr):  # stdout belongs to results
             builder.download_and_prepare()
@@ -157,20 +160,21 @@ def _prepare(builder: tfds.core.DatasetBuilder) -> None:
 
 def _tfds_directory(path: Path) -> Path | None:
     """`path` itself or its newest version, where TFDS wrote a data set there."""
-    found = [path] if (path / "dataset_info.json").is_file() else [info.parent for info in path.glob("*/dataset_info.json")]
+    found = (
+        [path] if (path / "dataset_info.json").is_file() else [info.parent for info in path.glob("*/dataset_info.json")]
+    )
     return max(found, key=lambda directory: tfds.core.Version(directory.name) if directory != path else 0, default=None)
 
 
 def _open_folder(root: Path, config: DataConfig) -> Source:
     files = {name: _list_images(root, name) for name in (config.train_split, config.eval_split)}
+    train, test = str(root / config.train_split), str(root / config.eval_split)
     class_names = tuple(sorted(files[config.train_split]))
     if len(class_names) < 2:
-        raise UserError(f"{str(root / config.train_split)!r} has one class, {class_names[0]!r}; training takes two or more")
+        raise UserError(f"{train!r} has one class, {class_names[0]!r}; training takes two or more")
     unknown = sorted(set(files[config.eval_split]) - set(class_names))
     if unknown:
-        raise UserError(
-            f"class {unknown[0]!r} is in {str(root / config.eval_split)!r} but not in {str(root / config.train_split)!r}"
-        )
+        raise UserError(f"class {unknown[0]!r} is in {test!r} but not in {train!r}")
 
     def split(name: str) -> Split:
         labelled = [(path, class_names.index(label)) for label, paths in files[name].items() for path in paths]

@@ -61,7 +61,9 @@ def bottleneck(x: KerasTensor, arch: "Arch", filters: int, stride: int, *, name:
 
 def single(x: KerasTensor, arch: "Arch", filters: int, stride: int, *, name: str) -> KerasTensor:
     """One 3x3 convolution, the block of the article that `resnet_article` mends."""
-    return conv_norm(x, arch, filters, 3, stride=stride, relu_after=False, zero_gamma=arch.zero_gamma, name=f"{name}_conv1")
+    return conv_norm(
+        x, arch, filters, 3, stride=stride, relu_after=False, zero_gamma=arch.zero_gamma, name=f"{name}_conv1"
+    )
 
 
 def shortcut(x: KerasTensor, arch: "Arch", width: int, stride: int, *, name: str) -> KerasTensor:
@@ -104,9 +106,7 @@ def conv(
     )(x)
 
 
-def norm(
-    x: KerasTensor, arch: "Arch", *, relu_after: bool, zero_gamma: bool = False, name: str
-) -> KerasTensor:
+def norm(x: KerasTensor, arch: "Arch", *, relu_after: bool, zero_gamma: bool = False, name: str) -> KerasTensor:
     """BatchNorm and, on request, ReLU. Zero gamma starts a block as the identity (Goyal et al. 2017, sec. 5.1)."""
     x = BatchNormalization(
         momentum=arch.norm_momentum,

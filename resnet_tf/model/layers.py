@@ -12,10 +12,10 @@ _FUSED_DTYPES = ("float32", "bfloat16", "float16")
 class BatchNormalization(keras.layers.BatchNormalization):
     """Keras's BatchNormalization, computed by TensorFlow's fused kernel.
 
-    `keras.layers.BatchNormalization` is written out in elementary operations, which about halves the training speed of a
-    ResNet. This one calls FusedBatchNormV3 on [N, H, W, C] float inputs normalised over the last axis. Everything else
-    (masks, other ranks, `synchronized=True`, `renorm=True`) is left to Keras. Parameters, moving statistics and the sums
-    inside the kernel are float32 under every precision policy. Weights are interchangeable with the Keras layer's.
+    `keras.layers.BatchNormalization` is written out in elementary operations, which about halves the training speed of
+    a ResNet. This one calls FusedBatchNormV3 on [N, H, W, C] float inputs normalised over the last axis. Everything
+    else (masks, other ranks, `synchronized=True`, `renorm=True`) is left to Keras. Parameters, moving statistics and
+    the sums inside the kernel are float32 under every precision policy. Weights are interchangeable with Keras's.
 
     Reference: Ioffe and Szegedy, Batch Normalization, 2015.
     """

@@ -2,6 +2,7 @@
 
 import dataclasses
 import fnmatch
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,8 @@ def _load_weights(model: keras.Model, path: Path) -> None:
     if not path.is_file():
         raise UserError(f"no weights file {str(path)!r}")
     try:
-        model.load_weights(path)
-    except (ValueError, OSError, KeyError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # Keras only warns of layers that the file does not have
+            model.load_weights(path)
+    except (ValueError, OSError, KeyError, UserWarning) as error:
         raise UserError(f"{str(path)!r} does not hold weights of {model.name}: {error}") from error

@@ -34,13 +34,13 @@ def draw_summary(
     """
     figure = Figure(figsize=(13, 7.2), layout="constrained")
     figure.suptitle(title)
-    rows = figure.subfigures(2, 1, height_ratios=[2.2, 1]) if mistakes else [figure.subfigures(1, 1)]
-    loss, error, matrix = rows[0].subplots(1, 3)
+    grid = figure.add_gridspec(2 if mistakes else 1, 1, height_ratios=[2.2, 1] if mistakes else [1])
+    loss, error, matrix = figure.add_subfigure(grid[0]).subplots(1, 3)
     _draw_curves(loss, metrics, ("loss", "training"), ("test_loss", "test"), title="loss (nats)", scale=1.0)
     _draw_curves(error, metrics, ("top1", "training"), ("test_top1", "test"), title="top-1 error (%)", scale=-100.0)
     _draw_confusion(matrix, labels, predictions, class_names)
     if mistakes:
-        _draw_mistakes(rows[1], mistakes[:12])
+        _draw_mistakes(figure.add_subfigure(grid[1]), mistakes[:12])
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
     return path

@@ -51,8 +51,8 @@ def export_model(
 ) -> Path:
     """Write a SavedModel as the next version under `directory`.
 
-    The version is written beside its place and renamed once it is whole, so that a server which watches `directory` never
-    sees half of it; versions that are there stay as they are.
+    The version is written beside its place and renamed once it is whole, so that a server which watches `directory`
+    never sees half of it; versions that are there stay as they are.
 
     Args:
         run_or_model: what `load_run` returned, or a model of `create_model` with its class head.
@@ -140,8 +140,10 @@ def load_saved_model(export: Path) -> Any:
 def _write(directory: Path, holder: Any, doors: dict[str, Any], metadata: dict[str, Any]) -> Path:
     strangers = [path.name for path in directory.glob("*") if not path.name.split(".")[0].isdigit()]
     if strangers or directory.is_file():
-        raise UserError(f"{str(directory)!r} holds something else ({', '.join(strangers) or 'it is a file'}); "
-                        "exports need a directory of their own")
+        raise UserError(
+            f"{str(directory)!r} holds something else ({', '.join(strangers) or 'it is a file'}); "
+            "exports need a directory of their own"
+        )
     final = directory / str((list_versions(directory) or [0])[-1] + 1)
     staging = directory / f"{final.name}.writing"  # not a number: TensorFlow Serving passes it over
     try:
@@ -174,7 +176,9 @@ def _check_model(model: keras.Model, spec: Preprocess, labels: Sequence[str]) ->
 def _default_preprocess(model: keras.Model) -> Preprocess:
     height, width, channels = model.input_shape[1:]
     if channels != 3 or height is None or width is None:
-        raise UserError(f"{model.name} takes {model.input_shape[1:]}: say with preprocess=Preprocess(...) what to feed it")
+        raise UserError(
+            f"{model.name} takes {model.input_shape[1:]}: say with preprocess=Preprocess(...) what to feed it"
+        )
     return Preprocess(size=(height, width))
 
 

@@ -80,7 +80,6 @@ class Predictor:
                     raise UserError(f"{name} is not a JPEG, PNG, BMP or GIF picture that can be read") from error
             raise
 
-
     def logits(self, split: Split, *, batch_size: int = 32, count: int = -1) -> tuple[np.ndarray, np.ndarray]:
         """Labels int64 [N] and logits float32 [N, C] for the first `count` pictures of a split, or all of them."""
         labels, logits = [], []

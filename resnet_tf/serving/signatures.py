@@ -45,7 +45,9 @@ def add_signatures(
     image_bytes = tf.TensorSpec([None], tf.string, name="image_bytes")
     images = tf.TensorSpec([None, *spec.size, 3], tf.float32, name="images")
     doors = {
-        BYTES_SIGNATURE: tf.function(lambda image_bytes: answer(preprocess.from_bytes(image_bytes, spec)), [image_bytes]),
+        BYTES_SIGNATURE: tf.function(
+            lambda image_bytes: answer(preprocess.from_bytes(image_bytes, spec)), [image_bytes]
+        ),
         IMAGES_SIGNATURE: tf.function(lambda images: answer(preprocess.normalize(images, spec)), [images]),
         FEATURES_SIGNATURE: tf.function(
             lambda image_bytes: {"features": featurizer(preprocess.from_bytes(image_bytes, spec), training=False)},

@@ -109,12 +109,10 @@ class Trainer:
         observers.on_train_end()
         return metrics | {"step": self.step}
 
-    def _train_epoch(
-        self, epoch: int, iterator: Any, observers: keras.callbacks.CallbackList
-    ) -> dict[str, Any]:
+    def _train_epoch(self, epoch: int, iterator: Any, observers: keras.callbacks.CallbackList) -> dict[str, Any]:
         """Train to the end of an epoch and return its figures."""
         first, last = self.step, (epoch + 1) * self.schedule.steps_per_epoch
-        start, totals = time.monotonic(), np.zeros(2)
+        start, totals, logs = time.monotonic(), np.zeros(2), {}
         while self.step < last:
             count = min(self.config.runtime.steps_per_loop, last - self.step)
             loop_totals = self._train_steps(iterator, tf.constant(count)).numpy()
@@ -167,9 +165,7 @@ class Trainer:
             replicas = self.strategy.run(tf.identity, args=(variable.value,))
             variable.value.assign(self.strategy.reduce(tf.distribute.ReduceOp.MEAN, replicas, axis=None))
 
-    def _observers(
-        self, workdir: Path, callbacks: Sequence[keras.callbacks.Callback]
-    ) -> keras.callbacks.CallbackList:
+    def _observers(self, workdir: Path, callbacks: Sequence[keras.callbacks.Callback]) -> keras.callbacks.CallbackList:
         epochs, steps_per_epoch = self.config.train.epochs, self.schedule.steps_per_epoch
         own = [
             MetricsFile(workdir / run.METRICS, start_step=self.step),
@@ -185,10 +181,9 @@ class Trainer:
         if newest is None:
             return
         metadata = checkpoint.read_metadata(newest)
-        if metadata["data"] != self.source.identity:
-            raise UserError(
-                f"run {str(workdir)!r} was trained on {metadata['data']}, but data.source now gives {self.source.identity}"
-            )
+        before, now = metadata["data"], self.source.identity
+        if before != now:
+            raise UserError(f"run {str(workdir)!r} was trained on {before}, but data.source now gives {now}")
         checkpoint.restore(newest, self.model, self.optimizer)
         self.step = metadata["step"]
         logger.info("continuing from step %d of %s", self.step, newest)
@@ -205,9 +200,10 @@ class Trainer:
 
     def _check_finite(self, loss: float, count: int) -> None:
         if not np.isfinite(loss):
+            rate = self.config.optimizer.base_lr
             raise UserError(
-                f"the loss is {loss} within steps {self.step} to {self.step + count}; a lower optimizer.base_lr "
-                f"(now {self.config.optimizer.base_lr}) or a longer warmup often helps. The last checkpoint is kept"
+                f"the loss is {loss} within steps {self.step} to {self.step + count}; a lower optimizer.base_lr (now "
+                f"{rate}) or a longer warmup often helps. The last checkpoint is kept"
             )
 
 

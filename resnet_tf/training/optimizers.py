@@ -26,9 +26,7 @@ def create_optimizer(config: Config, schedule: Schedule, model: keras.Model) -> 
     rate = learning_rate(config, schedule)
     settings = config.optimizer
     if settings.name == "sgd":
-        optimizer = keras.optimizers.SGD(
-            rate, momentum=settings.momentum, nesterov=settings.nesterov, name=_NAME
-        )
+        optimizer = keras.optimizers.SGD(rate, momentum=settings.momentum, nesterov=settings.nesterov, name=_NAME)
     else:
         optimizer = keras.optimizers.AdamW(rate, weight_decay=settings.weight_decay, name=_NAME)
         decayed = {id(variable) for variable in decayed_variables(model)}
@@ -47,7 +45,12 @@ def decayed_variables(model: keras.Model) -> list[keras.Variable]:
 
 
 def add_coupled_decay(
-    gradients: list[tf.Tensor], model: keras.Model, optimizer: keras.optimizers.Optimizer, config: Config, *, replicas: int
+    gradients: list[tf.Tensor],
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    config: Config,
+    *,
+    replicas: int,
 ) -> list[tf.Tensor]:
     """Add the gradient of weight_decay / 2 * |kernel|^2, which is how the ResNet papers decay.
 

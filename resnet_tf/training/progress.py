@@ -40,9 +40,9 @@ class ProgressLine(keras.callbacks.Callback):
         done = epoch + 1 - (self._first_epoch or 0)
         left = (time.monotonic() - self._start) / done * (self._epochs - epoch - 1)
         text = (
-            f"{self._prefix()}  loss {logs['loss']:.4f}  top-1 {logs['top1']:.4f}  |  test loss {logs['test_loss']:.4f}  "
-            f"top-1 {logs['test_top1']:.4f}  |  lr {logs['learning_rate']:.4g}  {logs['images_per_second']:,.0f} images/s  "
-            f"{_clock(left)} left"
+            f"{self._prefix()}  loss {logs['loss']:.4f}  top-1 {logs['top1']:.4f}  |  "
+            f"test loss {logs['test_loss']:.4f}  top-1 {logs['test_top1']:.4f}  |  "
+            f"lr {logs['learning_rate']:.4g}  {logs['images_per_second']:,.0f} images/s  {_clock(left)} left"
         )
         self._stream.write(f"\r\x1b[K{text}\n" if self._live else f"{text}\n")
         self._stream.flush()

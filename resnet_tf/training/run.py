@@ -65,9 +65,7 @@ def load_run(workdir: str | Path) -> Run:
     return Run(workdir, config, metadata["step"], model, spec, labels, metadata["metrics"])
 
 
-def create_network(
-    config: Config, spec: Preprocess, *, num_classes: int, weights: str | None = None
-) -> keras.Model:
+def create_network(config: Config, spec: Preprocess, *, num_classes: int, weights: str | None = None) -> keras.Model:
     """The network that `config` names, for input as `spec` makes it."""
     return create_model(
         config.model.name, num_classes=num_classes, input_shape=(*spec.size, spec.channels), weights=weights
@@ -81,6 +79,9 @@ def check_workdir(workdir: Path, config: Config) -> None:
         UserError: if `workdir` is a file, cannot be written, holds something else, or a run of another configuration.
     """
     if not workdir.exists():
+        parent = next(folder for folder in workdir.absolute().parents if folder.exists())
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise UserError(f"--workdir={str(workdir)!r} cannot be made: {str(parent)!r} is not writable")
         return
     if not workdir.is_dir():
         raise UserError(f"--workdir={str(workdir)!r} is a file; give a directory")

@@ -48,7 +48,10 @@ def choose_precision(asked: str) -> tuple[str, str]:
     if gpus:
         capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
         fast = capability >= (8, 0)
-        return "mixed_bfloat16" if fast else "float32", f"auto: GPU of compute capability {capability[0]}.{capability[1]}"
+        return (
+            "mixed_bfloat16" if fast else "float32",
+            f"auto: GPU of compute capability {capability[0]}.{capability[1]}",
+        )
     flags = _cpu_flags() & {"avx512_bf16", "amx_bf16"}
     if flags:
         return "mixed_bfloat16", f"auto: the CPU has {', '.join(sorted(flags))}"
@@ -64,7 +67,7 @@ def _strategy(asked: str) -> tf.distribute.Strategy:
 
 @functools.cache
 def mirrored(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
-    """The process's one strategy for these devices: the collective operations of two would take each other's numbers."""
+    """The process's one strategy for these devices: the collective operations of two would mix up their numbers."""
     return tf.distribute.MirroredStrategy(devices)
 
 

@@ -34,7 +34,9 @@ def test_pad_and_crop():
 def test_pad_and_crop_reaches_every_place():
     image = tf.constant(IMAGES[:1])
     places = {
-        augment.pad_and_crop(image, {"pad_row": tf.constant([row]), "pad_column": tf.constant([0.5])}, 2).numpy().tobytes()
+        augment.pad_and_crop(image, {"pad_row": tf.constant([row]), "pad_column": tf.constant([0.5])}, 2)
+        .numpy()
+        .tobytes()
         for row in np.linspace(0, 0.999, 20, dtype="float32")
     }
     assert len(places) == 5
@@ -87,7 +89,7 @@ def test_random_resized_crop_keeps_to_its_ranges():
         ratios.append(width / height)
     assert 0.06 < min(areas) < 0.2
     assert 0.8 < max(areas) < 1.05
-    assert 0.7 < min(ratios)
+    assert min(ratios) > 0.7
     assert max(ratios) < 1.5
 
 
@@ -96,7 +98,9 @@ def test_turning_an_operation_on_leaves_the_others_as_they_were(operation):
     """Each use has its own column of numbers."""
     image = tf.zeros([6, 9, 8, 2]) + tf.reshape(tf.range(9.0), [1, 9, 1, 1])  # rows differ, columns do not
     alone = augment.augment_batch(image, NUMBERS, AugmentConfig(pad_crop=2))
-    both = augment.augment_batch(image, NUMBERS, AugmentConfig(pad_crop=2, **{operation: 1e-9 if operation == "rotation" else True}))
+    both = augment.augment_batch(
+        image, NUMBERS, AugmentConfig(pad_crop=2, **{operation: 1e-9 if operation == "rotation" else True})
+    )
     if operation == "flip":
         both = tf.where(UNIFORM["flip"][:, None, None, None] < 0.5, tf.reverse(both, [2]), both)
     np.testing.assert_allclose(both, alone, atol=1e-4)

@@ -1,9 +1,11 @@
 """Batches are a function of (config, seed, step); evaluation takes every picture once."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from resnet_tf.config import load_config
+from resnet_tf.config import AugmentConfig, load_config
 from resnet_tf.data import pipeline
 from resnet_tf.data.pipeline import Schedule
 from resnet_tf.data.preprocess import Preprocess
@@ -39,7 +41,7 @@ def test_batch_k_is_the_same_wherever_the_run_started(data_dir, photos, kind):
 @pytest.mark.parametrize("kind", ["memory", "stream", "folder"])
 def test_an_epoch_takes_no_picture_twice(data_dir, photos, kind):
     config, source, spec, schedule = _setup(data_dir, photos, kind)
-    plain = load_config_without_augmentation(config)
+    plain = dataclasses.replace(config, augment=AugmentConfig())
     batches = list(pipeline.train_batches(plain, source, spec, schedule, start=0).as_numpy_iterator())
     for epoch in range(3):
         images = [
@@ -50,14 +52,6 @@ def test_an_epoch_takes_no_picture_twice(data_dir, photos, kind):
         assert len(images) == schedule.steps_per_epoch * plain.data.batch_size
         # Two of the digits are pixel for pixel the same.
         assert len(set(images)) >= len(images) - 1
-
-
-def load_config_without_augmentation(config):
-    import dataclasses
-
-    from resnet_tf.config import AugmentConfig
-
-    return dataclasses.replace(config, augment=AugmentConfig())
 
 
 def test_epochs_and_seeds_differ(data_dir, photos):
@@ -74,9 +68,7 @@ def test_memory_and_stream_feed_the_same_pixels(data_dir, photos):
     pictures = []
     for kind in ("memory", "stream"):
         config, source, spec, _ = _setup(data_dir, photos, kind)
-        config = load_config_without_augmentation(config)
-        import dataclasses
-
+        config = dataclasses.replace(config, augment=AugmentConfig())
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=898))
         batches = pipeline.train_batches(config, source, spec, Schedule.of(config, source), start=0)
         images, labels = next(batches.as_numpy_iterator())
@@ -87,7 +79,7 @@ def test_memory_and_stream_feed_the_same_pixels(data_dir, photos):
 
 @pytest.mark.parametrize("batch_size", [1, 7, 100, 899, 1000])
 def test_evaluation_takes_every_picture_once_in_order(data_dir, photos, batch_size):
-    config, source, spec, _ = _setup(data_dir, photos, "memory")
+    _, source, spec, _ = _setup(data_dir, photos, "memory")
     batches = list(pipeline.eval_batches(source.test, spec, batch_size).as_numpy_iterator())
     assert {len(images) for images, _, _ in batches} == {batch_size}
     labels, weights = (np.concatenate([batch[place] for batch in batches]) for place in (1, 2))

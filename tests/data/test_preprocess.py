@@ -20,10 +20,8 @@ def _picture(height: int, width: int) -> np.ndarray:
 def _torchvision(image: np.ndarray, size: int, resize: int, method: Image.Resampling) -> np.ndarray:
     """Resize(resize) and CenterCrop(size) as torchvision documents them, on PIL."""
     height, width = image.shape[:2]
-    if width <= height:
-        new = (resize, int(resize * height / width))
-    else:
-        new = (int(resize * width / height), resize)
+    longer = int(resize * max(height, width) / min(height, width))
+    new = (resize, longer) if width <= height else (longer, resize)
     resized = np.asarray(Image.fromarray(image).resize(new, method), np.float32)
     top, left = round((new[1] - size) / 2.0), round((new[0] - size) / 2.0)
     return resized[top : top + size, left : left + size]

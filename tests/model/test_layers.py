@@ -32,7 +32,9 @@ def test_batch_normalization_equals_keras(training, kwargs):
         with tf.GradientTape() as tape:
             tape.watch(images)
             outputs = layer(images, training=training)
-            loss = tf.reduce_sum(outputs * tf.sin(tf.range(IMAGES.size, dtype=tf.float32)).numpy().reshape(IMAGES.shape))
+            loss = tf.reduce_sum(
+                outputs * tf.sin(tf.range(IMAGES.size, dtype=tf.float32)).numpy().reshape(IMAGES.shape)
+            )
         sources = [images, *(variable.value for variable in layer.trainable_variables)]
         results.append([outputs, *tape.gradient(loss, sources), *layer.non_trainable_variables])
     for ours, theirs in zip(*results, strict=True):

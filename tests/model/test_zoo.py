@@ -103,9 +103,7 @@ def test_models_are_plain_keras_models_that_fit(name, tmp_path):
     again = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(again.predict(images, verbose=0), model.predict(images, verbose=0))
     model.save_weights(tmp_path / "model.weights.h5")
-    loaded = create_model(
-        name, num_classes=3, input_shape=(size, size, 1), weights=str(tmp_path / "model.weights.h5")
-    )
+    loaded = create_model(name, num_classes=3, input_shape=(size, size, 1), weights=str(tmp_path / "model.weights.h5"))
     np.testing.assert_array_equal(loaded.predict(images, verbose=0), model.predict(images, verbose=0))
 
 

@@ -41,7 +41,9 @@ def test_signatures_and_their_outputs(export):
     for name, dtype, shape in (("serving_default", tf.string, [None]), ("images", tf.float32, [None, 8, 8, 3])):
         (spec,) = signatures[name].structured_input_signature[1].values()
         assert (spec.dtype, spec.shape.as_list()) == (dtype, shape)
-        outputs = {key: (value.dtype, value.shape.as_list()) for key, value in signatures[name].structured_outputs.items()}
+        outputs = {
+            key: (value.dtype, value.shape.as_list()) for key, value in signatures[name].structured_outputs.items()
+        }
         assert outputs == {
             "logits": (tf.float32, [None, 10]),
             "probabilities": (tf.float32, [None, 10]),

@@ -103,7 +103,9 @@ def _without_batch_norm(config, spec, *, num_classes, weights=None):
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_two_replicas_equal_one(tiny_config, tmp_path, monkeypatch, name):
     monkeypatch.setattr(run, "create_network", _without_batch_norm)
-    base = _override(tiny_config, optimizer={"name": name, "weight_decay": 0.05, "base_lr": 0.02}, data={"batch_size": 64})
+    base = _override(
+        tiny_config, optimizer={"name": name, "weight_decay": 0.05, "base_lr": 0.02}, data={"batch_size": 64}
+    )
     results = {}
     for strategy in ("single", "mirrored"):
         config = _override(base, runtime={"strategy": strategy, "logical_devices": 2})
@@ -174,7 +176,9 @@ def test_the_learning_rate_warms_up_and_falls_as_a_cosine(tiny_config):
 def test_sgd_steps_as_the_papers_write_it(tiny_config):
     """v <- momentum v - lr (g + decay w), w <- w + v, decaying kernels only."""
     config = _override(
-        tiny_config, optimizer={"warmup_epochs": 0.0, "weight_decay": 0.1, "momentum": 0.5, "nesterov": False}, train={"epochs": 1000}
+        tiny_config,
+        optimizer={"warmup_epochs": 0.0, "weight_decay": 0.1, "momentum": 0.5, "nesterov": False},
+        train={"epochs": 1000},
     )
     inputs = keras.Input((3,))
     model = keras.Model(inputs, keras.layers.Dense(2, bias_initializer="ones")(inputs))
