@@ -1,0 +1,44 @@
+"""The wheel holds all that a run needs, and works away from the checkout."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from resnet_tf.config import list_configs
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.slow
+def test_the_wheel_runs_from_any_folder(tmp_path):
+    """Unpacked in a place of its own, so that neither the checkout nor an installed copy can help out."""
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, timeout=300)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        archive.extractall(tmp_path / "site")
+    assert {f"resnet_tf/configs/{name}.py" for name in list_configs()} <= names
+    assert {"resnet_tf/data/digits.npz", "resnet_tf/data/digits.LICENSE.txt"} <= names
+    assert not [name for name in names if name.startswith(("tests/", "configs/", "benchmarks/"))]
+
+    (tmp_path / "elsewhere").mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "TFDS_DATA_DIR": str(tmp_path / "tfds")}
+    del environment["TF_CPP_MIN_LOG_LEVEL"]  # set by conftest; a user's terminal stays free of the native log without it
+    child = subprocess.run(
+        [sys.executable, "-m", "resnet_tf.train", "--config=digits", "--workdir=run", "--set", "train.epochs=1"],
+        cwd=tmp_path / "elsewhere",
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert child.returncode == 0, child.stderr
+    assert "899 of 899 test images answered alike" in child.stdout
+    assert "WARNING" not in child.stderr
+    assert "oneDNN" not in child.stderr
