@@ -28,7 +28,7 @@ def test_the_wheel_runs_from_any_folder(tmp_path):
 
     (tmp_path / "elsewhere").mkdir()
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "TFDS_DATA_DIR": str(tmp_path / "tfds")}
-    del environment["TF_CPP_MIN_LOG_LEVEL"]  # set by conftest; a user's terminal stays free of the native log without it
+    del environment["TF_CPP_MIN_LOG_LEVEL"]  # of conftest; without it, too, a terminal stays free of the native log
     child = subprocess.run(
         [sys.executable, "-m", "resnet_tf.train", "--config=digits", "--workdir=run", "--set", "train.epochs=1"],
         cwd=tmp_path / "elsewhere",
