@@ -28,6 +28,7 @@ setup(
         "tensorflow-datasets>=4.9.10",  # the first that runs with the protobuf of tensorflow 2.21
         "importlib-resources>=6",  # imported by tensorflow-datasets, which does not declare it
         "absl-py>=2.1",
+        "safetensors>=0.5",  # weights of other libraries without pickles
         "numpy>=2.0",
         "tensorboard>=2.20",  # tf.summary takes its writers from there since tensorflow 2.21
         "matplotlib>=3.9",  # the first with wheels for numpy 2

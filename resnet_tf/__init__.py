@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from resnet_tf.config import Config, list_configs, load_config
     from resnet_tf.data.preprocess import Preprocess
     from resnet_tf.errors import UserError
+    from resnet_tf.model.create import create_model
     from resnet_tf.model.layers import BatchNormalization
     from resnet_tf.model.resnet import Arch
-    from resnet_tf.model.zoo import create_model, list_models
+    from resnet_tf.model.zoo import list_models
     from resnet_tf.serving.artifact import export_model
     from resnet_tf.serving.predictor import Predictor
     from resnet_tf.training.loop import train_and_evaluate
@@ -27,7 +28,7 @@ _HOMES = {
     "Predictor": "resnet_tf.serving.predictor",
     "Preprocess": "resnet_tf.data.preprocess",
     "UserError": "resnet_tf.errors",
-    "create_model": "resnet_tf.model.zoo",
+    "create_model": "resnet_tf.model.create",
     "export_model": "resnet_tf.serving.artifact",
     "list_configs": "resnet_tf.config",
     "list_models": "resnet_tf.model.zoo",

@@ -12,7 +12,7 @@ from PIL import Image
 
 from resnet_tf.config import iterate_keys
 
-COMMANDS = ("train", "evaluate", "export", "predict")
+COMMANDS = ("convert", "train", "evaluate", "export", "predict")
 
 
 @pytest.mark.parametrize("name", COMMANDS)

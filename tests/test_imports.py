@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "cli": {"backend", "config", "errors"},
     "__init__": {"backend", "config", "data", "errors", "model", "serving", "training"},
 }
-COMMANDS = {"train", "evaluate", "export", "predict"}
+COMMANDS = {"convert", "train", "evaluate", "export", "predict"}
 
 
 def _room(path: Path) -> str:

@@ -4,10 +4,27 @@ import json
 import tarfile
 
 import pytest
+import tensorflow as tf
 from conftest import SHARED_DATA
+
+from resnet_tf.config import load_config
+from resnet_tf.data.preprocess import Preprocess
+from resnet_tf.data.sources import open_source
+from resnet_tf.model.create import create_model
+from resnet_tf.serving.artifact import export_model
+from resnet_tf.training.evaluation import Evaluator
 
 ARCHIVE = SHARED_DATA / "cifar10_jpeg.tar.xz"
 PHOTOS = SHARED_DATA / "imagenet_sample"
+
+
+@pytest.fixture(scope="module")
+def cifar_test(tmp_path_factory):
+    """The 10,000 test pictures as a folder."""
+    root = tmp_path_factory.mktemp("cifar")
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(root, [each for each in archive if each.name.startswith("test/")], filter="data")
+    return root
 
 
 @pytest.mark.slow
@@ -33,11 +50,28 @@ def test_cifar_as_a_folder_of_images_learns_by_flags_alone(command, tmp_path):
     assert "1000 of 1000 test images answered alike" in outcome.out
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not ARCHIVE.is_file(), reason="CIFAR-10 as JPEG files is not beside the checkout")
+@pytest.mark.parametrize(
+    ("name", "file", "right"), [("resnet20", "resnet20-12fca82f.th", 8103), ("resnet32", "resnet32-d509ac18.th", 8256)]
+)
+def test_published_cifar_weights_answer_as_in_pytorch_to_the_image(cifar_test, tmp_path, command, name, file, right):
+    """The figures of the original PyTorch code on the same 10,000 JPEGs."""
+    pytest.importorskip("torch", reason="reading a PyTorch pickle takes PyTorch: pip install '.[torch]'")
+    weights = tmp_path / f"{name}.weights.h5"
+    arguments = [f"--from={SHARED_DATA / 'cifar_resnet' / file}", f"--model={name}", "--num_classes=10"]
+    outcome = command("convert", *arguments, f"--to={weights}")
+    assert outcome.code == 0, outcome.err
+    model = create_model(name, num_classes=10, input_shape=(32, 32, 3), weights=weights)
+    source = open_source(load_config("cifar10_resnet20", [f"data.source={cifar_test}", "data.train_split=test"]).data)
+    spec = Preprocess(size=(32, 32), crop_fraction=1.0)
+    strategy = tf.distribute.get_strategy()
+    evaluation = Evaluator(model, source.test, spec, batch_size=500, strategy=strategy)()
+    assert int((evaluation.predictions == evaluation.labels).sum()) == right
+
+
 @pytest.mark.skipif(not PHOTOS.is_dir(), reason="the ImageNet photos are not beside the checkout")
 def test_photos_of_any_size_are_answered(command, tmp_path):
-    from resnet_tf.model.zoo import create_model
-    from resnet_tf.serving.artifact import export_model
-
     model = create_model("resnet18", num_classes=10, input_shape=(64, 64, 3))
     path = export_model(model, tmp_path / "export")
     files = sorted(str(file) for file in PHOTOS.glob("*.JPEG"))

@@ -1,4 +1,4 @@
-"""The two layers that Keras does not have: BatchNorm on TensorFlow's fused kernel, and the parameter-free shortcut."""
+"""Layers that Keras does not have: fused BatchNorm, the parameter-free shortcut, weight standardisation."""
 
 from typing import Any
 
@@ -86,3 +86,20 @@ class PadShortcut(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"filters": self.filters, "stride": self.stride}
+
+
+@keras.saving.register_keras_serializable("resnet_tf")
+class StandardizedConv2D(keras.layers.Conv2D):
+    """A Conv2D whose kernel is given mean 0 and variance 1 for each output channel before it is used.
+
+    Reference: Qiao et al., Micro-Batch Training with Batch-Channel Normalization and Weight Standardization, 2019, with
+    the epsilon of Kolesnikov et al., Big Transfer, 2019.
+    """
+
+    EPSILON = 1e-8
+
+    def convolution_op(self, inputs, kernel):
+        wide = tf.cast(kernel, tf.float32)
+        mean, variance = tf.nn.moments(wide, axes=[0, 1, 2], keepdims=True)
+        standard = (wide - mean) * tf.math.rsqrt(variance + self.EPSILON)
+        return super().convolution_op(inputs, tf.cast(standard, inputs.dtype))

@@ -1,17 +1,21 @@
 """One builder for every residual network: an `Arch` says what differs, `build` turns it into a Keras model."""
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import keras
 from keras import KerasTensor, layers
 from keras.initializers import VarianceScaling
 
-from resnet_tf.errors import UserError
+from resnet_tf.errors import UserError, closest
 from resnet_tf.model import blocks
+from resnet_tf.model.blocks import Place
 
 POOL_LAYER = "pool"
 LOGITS_LAYER = "logits"
+
+_STEM_STRIDES = {"conv7": 2, "deep": 2, "small": 1, "none": 1}
 
 
 @dataclass(frozen=True)
@@ -23,38 +27,99 @@ class Arch:
         block: `basic` (two 3x3), `bottleneck` (1x1, 3x3, 1x1) or `single` (one 3x3).
         widths: channels of the 3x3 convolutions in each stage; a bottleneck puts out four times as many.
         strides: stride of each stage.
-        stem: `conv7` (7x7 stride 2 and max pooling), `small` (3x3) or `none`.
-        shortcut: `projection` (option B of the paper) or `pad` (option A, without parameters).
+        groups: groups of a bottleneck's 3x3 (ResNeXt).
+        base_width: channels a group for every 64 of `widths` (ResNeXt, wide ResNet).
+        stem: `conv7` (7x7, stride 2), `deep` (three 3x3, stride 2; ResNet-D), `small` (3x3) or `none`.
+        stem_width: channels that the stem puts out.
+        stem_pool: how the stem halves the map again: `max`, `conv` (a strided 3x3; ResNet-RS) or `none`.
+        shortcut: `projection` (option B of the paper), `pad` (option A, without parameters), `average` (pooling, then a
+            projection; ResNet-D) or `none` (a plain network).
         stride_conv: which convolution of a bottleneck strides: 1 (v1, He et al. 2015) or 2 (v1.5, torchvision).
         stride_block: whether the `first` or the `last` block of a stage strides (keras.applications V2: the last).
         preactivation: normalise and activate before each convolution (v2, He et al. 2016).
         conv_bias: biases on the convolutions that no normalisation follows (keras.applications V2).
-        zero_gamma: start every post-activation block as the identity.
+        se_ratio: channels inside squeeze-and-excitation as a share of the block's; 0 leaves it out.
+        standardize: standardise the kernels of convolutions (BiT).
+        activation: name of the activation, any that Keras knows.
+        norm: `batch` or `group` (32 groups).
         norm_momentum: share of the old moving statistics kept at each step (Keras's convention).
         norm_epsilon: added to the variance.
+        zero_gamma: start every post-activation block as the identity.
+        stochastic_depth: probability of leaving out the last block in training; rises linearly with depth.
+        dropout: dropout before the class head.
+        output_stride: input pixels for one pixel of the last feature map, if less than the network's own; strides
+            beyond it become dilations (Chen et al. 2017). 0 is the network's own.
     """
 
     depths: tuple[int, ...]
     block: str = "bottleneck"
     widths: tuple[int, ...] = (64, 128, 256, 512)
     strides: tuple[int, ...] = (1, 2, 2, 2)
+    groups: int = 1
+    base_width: int = 64
     stem: str = "conv7"
+    stem_width: int = 64
+    stem_pool: str = "max"
     shortcut: str = "projection"
     stride_conv: int = 2
     stride_block: str = "first"
     preactivation: bool = False
     conv_bias: bool = False
-    zero_gamma: bool = True
+    se_ratio: float = 0.0
+    standardize: bool = False
+    activation: str = "relu"
+    norm: str = "batch"
     norm_momentum: float = 0.9
     norm_epsilon: float = 1e-5
+    zero_gamma: bool = True
+    stochastic_depth: float = 0.0
+    dropout: float = 0.0
+    output_stride: int = 0
+
+    def __post_init__(self):
+        for field, choices in _CHOICES.items():
+            if getattr(self, field) not in choices:
+                given = getattr(self, field)
+                raise UserError(f"{field}={given!r}; it takes {', '.join(map(repr, choices))}")
+        if self.output_stride and (self.total_stride % self.output_stride or self.output_stride < self.stem_stride):
+            possible = [size for size in (1, 2, 4, 8, 16, 32) if self.stem_stride <= size <= self.total_stride]
+            raise UserError(f"output_stride={self.output_stride} is impossible here; it can be {possible}")
+
+    @property
+    def stem_stride(self) -> int:
+        """Input pixels for one pixel behind the stem."""
+        return _STEM_STRIDES[self.stem] * (2 if self.has_stem_pool else 1)
+
+    @property
+    def has_stem_pool(self) -> bool:
+        """A stem for small pictures keeps them large."""
+        return self.stem_pool != "none" and _STEM_STRIDES[self.stem] > 1
 
     @property
     def total_stride(self) -> int:
-        """Input pixels for one pixel of the last feature map."""
-        return math.prod(self.strides) * (4 if self.stem == "conv7" else 1)
+        """Input pixels for one pixel of the last feature map, before `output_stride`."""
+        return math.prod(self.strides) * self.stem_stride
 
 
-def build(arch: Arch, *, input_shape: tuple[int | None, int | None, int], num_classes: int, name: str) -> keras.Model:
+_CHOICES = {
+    "block": ("basic", "bottleneck", "single"),
+    "stem": tuple(_STEM_STRIDES),
+    "stem_pool": ("max", "conv", "none"),
+    "shortcut": ("projection", "pad", "average", "none"),
+    "stride_conv": (1, 2),
+    "stride_block": ("first", "last"),
+    "norm": ("batch", "group"),
+}
+
+
+def build(
+    arch: Arch,
+    *,
+    input_shape: tuple[int | None, int | None, int],
+    num_classes: int,
+    name: str,
+    features: Sequence[str] = (),
+) -> keras.Model:
     """Build a Functional Keras model.
 
     Args:
@@ -62,63 +127,102 @@ def build(arch: Arch, *, input_shape: tuple[int | None, int | None, int], num_cl
         input_shape: (height, width, channels); a height or width of None leaves it open.
         num_classes: outputs of the last Dense layer; 0 stops at the pooled features.
         name: name of the model.
+        features: `stem`, `stage1`, `stage2`, ...: put out these feature maps instead of a class head.
 
     Returns:
-        A model from float [N, H, W, C], already normalised, to float32 [N, num_classes] logits, or to float32
-        [N, features] for `num_classes=0`.
+        A model from float [N, H, W, C], already normalised, to float32 [N, num_classes] logits, to float32
+        [N, channels] for `num_classes=0`, or to a dict from each of `features` to its [N, h, w, channels] map.
 
     Raises:
-        UserError: for an input smaller than one pixel of the last feature map.
+        UserError: for an input without channels, smaller than one pixel of the last feature map, or an unknown feature.
     """
     _check_input_shape(arch, input_shape, name)
     inputs = layers.Input(input_shape, name="images")
-    x = _stem(inputs, arch)
+    maps = {"stem": _stem(inputs, arch)}
+    x = maps["stem"]
+    places = list(_places(arch))
     for stage in range(len(arch.depths)):
-        x = _stage(x, arch, stage)
+        for place in places[stage]:
+            x = (blocks.preactivated_residual if arch.preactivation else blocks.residual)(x, arch, place)
+        maps[f"stage{stage + 1}"] = x
+    if features:
+        return keras.Model(inputs, {feature: _chosen(maps, feature) for feature in features}, name=name)
     if arch.preactivation:
-        x = blocks.norm(x, arch, relu_after=True, name="final")
-    # The mean over pixels and the head are float32 under every policy: they cost nothing, and logits stay exact.
-    x = layers.GlobalAveragePooling2D(name=POOL_LAYER, dtype="float32")(x)
-    if num_classes:
-        # torch.nn.Linear's kernel initialisation, uniform in +-1/sqrt(features).
-        initializer = VarianceScaling(1 / 3, mode="fan_in", distribution="uniform")
-        x = layers.Dense(num_classes, kernel_initializer=initializer, name=LOGITS_LAYER, dtype="float32")(x)
-    return keras.Model(inputs, x, name=name)
+        x = blocks.norm(x, arch, name="final")
+    return keras.Model(inputs, _head(x, arch, num_classes), name=name)
 
 
 def _stem(x: KerasTensor, arch: Arch) -> KerasTensor:
+    width = arch.stem_width
     if arch.stem == "none":
         return x
-    kernel, stride = (7, 2) if arch.stem == "conv7" else (3, 1)
-    if arch.preactivation:  # the first block normalises
-        x = blocks.conv(x, arch.widths[0], kernel, stride=stride, use_bias=arch.conv_bias, name="stem_conv")
+    if arch.stem == "deep":
+        x = blocks.conv_norm(x, arch, width // 2, 3, stride=2, name="stem_conv1")
+        x = blocks.conv_norm(x, arch, width // 2, 3, name="stem_conv2")
+        x = blocks.conv_norm(x, arch, width, 3, name="stem_conv3")
     else:
-        x = blocks.conv_norm(x, arch, arch.widths[0], kernel, stride=stride, name="stem_conv")
-    if arch.stem == "conv7":
-        x = layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
-        x = layers.MaxPooling2D(3, strides=2, name="stem_pool")(x)
-    return x
+        kernel, stride = (7, 2) if arch.stem == "conv7" else (3, 1)
+        x = blocks.conv(x, arch, width, kernel, stride=stride, use_bias=arch.conv_bias, name="stem_conv")
+        if not arch.preactivation:  # there, the first block normalises
+            x = blocks.norm(x, arch, name="stem_conv")
+    if not arch.has_stem_pool:
+        return x
+    if arch.stem_pool == "conv":
+        return blocks.conv_norm(x, arch, width, 3, stride=2, name="stem_pool_conv")
+    x = layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
+    return layers.MaxPooling2D(3, strides=2, name="stem_pool")(x)
 
 
-def _stage(x: KerasTensor, arch: Arch, stage: int) -> KerasTensor:
-    depth, filters = arch.depths[stage], arch.widths[stage]
-    striding = 0 if arch.stride_block == "first" else depth - 1
-    for block in range(depth):
-        name = f"stage{stage + 1}_block{block + 1}"
-        stride = arch.strides[stage] if block == striding else 1
-        if arch.preactivation:
-            project = x.shape[-1] != filters * blocks.EXPANSION[arch.block]
-            x = blocks.preactivated_residual(x, arch, filters, stride, project=project, name=name)
-        else:
-            x = blocks.residual(x, arch, filters, stride, name=name)
-    return x
+def _places(arch: Arch) -> Iterator[list[Place]]:
+    """For each stage, where its blocks stand."""
+    reached, dilation, index = arch.stem_stride, 1, 0
+    for stage, (depth, filters, stage_stride) in enumerate(zip(arch.depths, arch.widths, arch.strides, strict=True)):
+        places = []
+        striding = 0 if arch.stride_block == "first" else depth - 1
+        for block in range(depth):
+            stride, first_dilation = (stage_stride if block == striding else 1), dilation
+            if arch.output_stride and reached * stride > arch.output_stride:
+                dilation, stride = dilation * stride, 1
+            reached *= stride
+            index += 1
+            places.append(
+                Place(
+                    name=f"stage{stage + 1}_block{block + 1}",
+                    filters=filters,
+                    stride=stride,
+                    dilation=dilation,
+                    first_dilation=first_dilation,
+                    drop_rate=arch.stochastic_depth * index / sum(arch.depths),
+                )
+            )
+        yield places
+
+
+def _head(x: KerasTensor, arch: Arch, num_classes: int) -> KerasTensor:
+    # The mean over pixels and the head are float32 under every policy: they cost nothing, and logits stay exact.
+    x = layers.GlobalAveragePooling2D(name=POOL_LAYER, dtype="float32")(x)
+    if not num_classes:
+        return x
+    if arch.dropout:
+        x = layers.Dropout(arch.dropout, name="dropout", dtype="float32")(x)
+    # torch.nn.Linear's kernel initialisation, uniform in +-1/sqrt(features).
+    initializer = VarianceScaling(1 / 3, mode="fan_in", distribution="uniform")
+    return layers.Dense(num_classes, kernel_initializer=initializer, name=LOGITS_LAYER, dtype="float32")(x)
+
+
+def _chosen(maps: dict[str, KerasTensor], feature: str) -> KerasTensor:
+    if feature not in maps:
+        raise UserError(f"unknown feature {feature!r}; did you mean {closest(feature, maps)}?")
+    return maps[feature]
 
 
 def _check_input_shape(arch: Arch, input_shape: tuple[int | None, int | None, int], name: str) -> None:
+    if len(input_shape) != 3 or not input_shape[2] or input_shape[2] < 1:
+        raise UserError(f"input_shape={tuple(input_shape)} is not (height, width, channels), such as (224, 224, 3)")
     height, width, _ = input_shape
     smallest = min((side for side in (height, width) if side is not None), default=arch.total_stride)
     if smallest < arch.total_stride:
         raise UserError(
-            f"an input of {height}x{width} pixels is too small for {name}, whose last feature map has one pixel "
-            f"for {arch.total_stride}x{arch.total_stride} of the input"
+            f"an input of {height}x{width} pixels is too small for {name}, whose last feature map has one pixel for "
+            f"{arch.total_stride}x{arch.total_stride} of the input; stem='small' keeps small pictures large"
         )

@@ -2,30 +2,42 @@
 
 import dataclasses
 import fnmatch
-import warnings
-from pathlib import Path
-from typing import Any
-
-import keras
 
 from resnet_tf.errors import UserError, closest
-from resnet_tf.model.resnet import Arch, build
+from resnet_tf.model.resnet import Arch
+
+_50, _101, _152, _200 = (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3), (3, 24, 36, 3)
 
 
 def _cifar(blocks: int, *, width: int = 16) -> Arch:
-    """A CIFAR network of 6 * blocks + 2 layers (He et al. 2015, sec. 4.2)."""
+    """6 * blocks + 2 layers for 32-pixel pictures, with parameter-free shortcuts (He et al. 2015, sec. 4.2)."""
     return Arch(
         depths=(blocks,) * 3,
         block="basic",
         widths=(width, 2 * width, 4 * width),
         strides=(1, 2, 2),
         stem="small",
+        stem_width=width,
         shortcut="pad",
         zero_gamma=False,
     )
 
 
-def _applications_v2(*depths: int) -> Arch:
+def _cifar_preactivated(blocks: int, *, block: str = "bottleneck", widen: int = 1) -> Arch:
+    """9 * blocks + 2 layers of bottlenecks (He et al. 2016), or 6 * blocks + 4 wide ones (Zagoruyko et al. 2016)."""
+    return Arch(
+        depths=(blocks,) * 3,
+        block=block,
+        widths=(16 * widen, 32 * widen, 64 * widen),
+        strides=(1, 2, 2),
+        stem="small",
+        stem_width=16,
+        stride_conv=1,
+        preactivation=True,
+    )
+
+
+def _applications_v2(depths: tuple[int, ...]) -> Arch:
     """Pre-activation as keras.applications has it: biases, and the stride in a stage's last block."""
     return Arch(
         depths=depths,
@@ -38,27 +50,90 @@ def _applications_v2(*depths: int) -> Arch:
     )
 
 
+def _d(depths: tuple[int, ...], *, block: str = "bottleneck") -> Arch:
+    """ResNet-D of He et al. 2018, Bag of Tricks, as timm has it."""
+    return Arch(depths=depths, block=block, stem="deep", shortcut="average")
+
+
+def _rs(depths: tuple[int, ...]) -> Arch:
+    """ResNet-RS of Bello et al. 2021, as timm has it."""
+    return Arch(depths=depths, stem="deep", stem_pool="conv", shortcut="average", se_ratio=0.25)
+
+
+def _bit(depths: tuple[int, ...], *, width: int) -> Arch:
+    """Big Transfer, Kolesnikov et al. 2019."""
+    return Arch(
+        depths=depths,
+        widths=(64 * width, 128 * width, 256 * width, 512 * width),
+        stem_width=64 * width,
+        preactivation=True,
+        norm="group",
+        standardize=True,
+    )
+
+
 MODELS: dict[str, Arch] = {
     # torchvision ("v1.5": a bottleneck strides in its 3x3)
     "resnet18": Arch(depths=(2, 2, 2, 2), block="basic"),
     "resnet34": Arch(depths=(3, 4, 6, 3), block="basic"),
-    "resnet50": Arch(depths=(3, 4, 6, 3)),
-    "resnet101": Arch(depths=(3, 4, 23, 3)),
-    "resnet152": Arch(depths=(3, 8, 36, 3)),
-    # He et al. 2015 (a bottleneck strides in its first 1x1)
-    "resnet50_v1": Arch(depths=(3, 4, 6, 3), stride_conv=1),
-    "resnet101_v1": Arch(depths=(3, 4, 23, 3), stride_conv=1),
-    "resnet152_v1": Arch(depths=(3, 8, 36, 3), stride_conv=1),
+    "resnet50": Arch(depths=_50),
+    "resnet101": Arch(depths=_101),
+    "resnet152": Arch(depths=_152),
+    "resnext50_32x4d": Arch(depths=_50, groups=32, base_width=4),
+    "resnext101_32x8d": Arch(depths=_101, groups=32, base_width=8),
+    "resnext101_64x4d": Arch(depths=_101, groups=64, base_width=4),
+    "wide_resnet50_2": Arch(depths=_50, base_width=128),
+    "wide_resnet101_2": Arch(depths=_101, base_width=128),
+    # He et al. 2015 and keras.applications (a bottleneck strides in its first 1x1)
+    "resnet50_v1": Arch(depths=_50, stride_conv=1),
+    "resnet101_v1": Arch(depths=_101, stride_conv=1),
+    "resnet152_v1": Arch(depths=_152, stride_conv=1),
     # keras.applications
-    "resnet50_v2": _applications_v2(3, 4, 6, 3),
-    "resnet101_v2": _applications_v2(3, 4, 23, 3),
-    "resnet152_v2": _applications_v2(3, 8, 36, 3),
-    # CIFAR
+    "resnet50_v2": _applications_v2(_50),
+    "resnet101_v2": _applications_v2(_101),
+    "resnet152_v2": _applications_v2(_152),
+    # He et al. 2016
+    "resnet200_v2": Arch(depths=_200, preactivation=True),
+    # timm
+    "resnet18_d": _d((2, 2, 2, 2), block="basic"),
+    "resnet34_d": _d((3, 4, 6, 3), block="basic"),
+    "resnet50_d": _d(_50),
+    "resnet101_d": _d(_101),
+    "resnet152_d": _d(_152),
+    "resnet200_d": _d(_200),
+    "seresnet50": Arch(depths=_50, se_ratio=1 / 16),
+    "seresnext50_32x4d": Arch(depths=_50, groups=32, base_width=4, se_ratio=1 / 16),
+    "resnet_rs50": _rs(_50),
+    "resnet_rs101": _rs(_101),
+    "resnet_rs152": _rs(_152),
+    "resnet_rs200": _rs(_200),
+    "resnet_rs270": _rs((4, 29, 53, 4)),
+    "resnet_rs350": _rs((4, 36, 72, 4)),
+    "resnet_rs420": _rs((4, 44, 87, 4)),
+    "bit_r50x1": _bit(_50, width=1),
+    "bit_r101x1": _bit(_101, width=1),
+    "bit_r50x3": _bit(_50, width=3),
+    "bit_r152x2": _bit(_152, width=2),
+    # CIFAR (option B: shortcut="projection")
     "resnet20": _cifar(3),
     "resnet32": _cifar(5),
     "resnet44": _cifar(7),
     "resnet56": _cifar(9),
     "resnet110": _cifar(18),
+    "resnet1202": _cifar(200),
+    "resnet164_v2": _cifar_preactivated(18),
+    "resnet1001_v2": _cifar_preactivated(111),
+    "wrn_16_4": _cifar_preactivated(2, block="basic", widen=4),
+    "wrn_16_8": _cifar_preactivated(2, block="basic", widen=8),
+    "wrn_28_10": _cifar_preactivated(4, block="basic", widen=10),
+    "wrn_40_4": _cifar_preactivated(6, block="basic", widen=4),
+    # The same without residual connections (He et al. 2015, sec. 4)
+    "plain18": Arch(depths=(2, 2, 2, 2), block="basic", shortcut="none"),
+    "plain34": Arch(depths=(3, 4, 6, 3), block="basic", shortcut="none"),
+    "plain20": dataclasses.replace(_cifar(3), shortcut="none"),
+    "plain32": dataclasses.replace(_cifar(5), shortcut="none"),
+    "plain44": dataclasses.replace(_cifar(7), shortcut="none"),
+    "plain56": dataclasses.replace(_cifar(9), shortcut="none"),
     # For pictures of 8 to 16 pixels
     "resnet8_w32": dataclasses.replace(_cifar(1, width=32), shortcut="projection", zero_gamma=True),
     # The article's five convolutions, each with the residual connection that its text promises and its code forgot
@@ -66,36 +141,6 @@ MODELS: dict[str, Arch] = {
         depths=(2, 2, 1), block="single", widths=(64, 128, 256), strides=(1, 1, 1), stem="none", zero_gamma=False
     ),
 }
-
-
-def create_model(
-    name: str,
-    *,
-    num_classes: int = 1000,
-    input_shape: tuple[int | None, int | None, int] = (224, 224, 3),
-    weights: str | Path | None = None,
-    **knobs: Any,
-) -> keras.Model:
-    """Create a residual network as a plain Functional `keras.Model`: compile, fit and save it as usual.
-
-    Args:
-        name: one of `list_models()`.
-        num_classes: length of the logits; 0 gives the pooled features.
-        input_shape: (height, width, channels); None leaves a height or width open.
-        weights: a `.weights.h5` or `.keras` file of the same architecture, or None for a random start.
-        **knobs: fields of `Arch` to change, such as `stem="small"` or `zero_gamma=False`.
-
-    Returns:
-        A model from float [N, H, W, C], already normalised, to float32 [N, num_classes].
-
-    Raises:
-        UserError: for an unknown name or knob, an input too small for the network, or weights that do not fit.
-    """
-    arch = dataclasses.replace(get_arch(name), **_checked_knobs(knobs))
-    model = build(arch, input_shape=input_shape, num_classes=num_classes, name=name)
-    if weights is not None:
-        _load_weights(model, Path(weights))
-    return model
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -108,22 +153,3 @@ def get_arch(name: str) -> Arch:
     if name not in MODELS:
         raise UserError(f"unknown model {name!r}; did you mean {closest(name, MODELS)}?")
     return MODELS[name]
-
-
-def _checked_knobs(knobs: dict[str, Any]) -> dict[str, Any]:
-    fields = [item.name for item in dataclasses.fields(Arch)]
-    for knob in knobs:
-        if knob not in fields:
-            raise UserError(f"unknown knob {knob!r}; did you mean {closest(knob, fields)}?")
-    return knobs
-
-
-def _load_weights(model: keras.Model, path: Path) -> None:
-    if not path.is_file():
-        raise UserError(f"no weights file {str(path)!r}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # Keras only warns of layers that the file does not have
-            model.load_weights(path)
-    except (ValueError, OSError, KeyError, UserWarning) as error:
-        raise UserError(f"{str(path)!r} does not hold weights of {model.name}: {error}") from error

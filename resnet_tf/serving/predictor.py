@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from resnet_tf.data import preprocess
 from resnet_tf.data.preprocess import Preprocess
 from resnet_tf.data.sources import Split
 from resnet_tf.errors import UserError
@@ -91,7 +92,7 @@ class Predictor:
 
 def _is_picture(encoded: bytes) -> bool:
     try:
-        tf.io.decode_image(encoded, channels=3, expand_animations=False)
+        preprocess.decode(tf.constant(encoded))
     except tf.errors.InvalidArgumentError:
         return False
     return True

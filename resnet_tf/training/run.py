@@ -12,7 +12,7 @@ import keras
 from resnet_tf.config import CONFIG_FILE, Config, flatten, load_config
 from resnet_tf.data.preprocess import Preprocess
 from resnet_tf.errors import UserError
-from resnet_tf.model.zoo import create_model
+from resnet_tf.model.create import create_model
 from resnet_tf.training import checkpoint, runtime
 
 CHECKPOINTS = "checkpoints"

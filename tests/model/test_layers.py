@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 from resnet_tf.model import blocks
-from resnet_tf.model.layers import BatchNormalization, PadShortcut
+from resnet_tf.model.layers import BatchNormalization, PadShortcut, StandardizedConv2D
+from resnet_tf.model.zoo import MODELS
 
 IMAGES = np.random.default_rng(0).normal(1.0, 2.0, (4, 5, 6, 7)).astype("float32")
 
@@ -86,9 +87,17 @@ def test_strided_convolution_pads_both_sides_alike(size):
     """The sum over a 3x3 window, written out with the one pixel of padding that PyTorch has."""
     images = np.random.default_rng(0).normal(size=(1, size, size, 1)).astype("float32")
     inputs = keras.Input((size, size, 1))
-    model = keras.Model(inputs, blocks.conv(inputs, 1, 3, stride=2, name="conv"))
+    model = keras.Model(inputs, blocks.conv(inputs, MODELS["resnet18"], 1, 3, stride=2, name="conv"))
     model.set_weights([np.ones((3, 3, 1, 1))])
     padded = np.pad(images[0, :, :, 0], 1)
     places = range(0, size, 2)
     expected = [[padded[row : row + 3, column : column + 3].sum() for column in places] for row in places]
     np.testing.assert_allclose(model(images)[0, :, :, 0], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_standardized_convolution_by_hand():
+    layer = StandardizedConv2D(4, 3, groups=1, use_bias=False)
+    layer.build(IMAGES.shape)
+    kernel = layer.kernel.numpy()
+    standard = (kernel - kernel.mean((0, 1, 2))) / np.sqrt(kernel.var((0, 1, 2)) + 1e-8)
+    np.testing.assert_allclose(layer(IMAGES), tf.nn.conv2d(IMAGES, standard, 1, "VALID"), rtol=1e-4, atol=1e-4)

@@ -5,16 +5,22 @@ import numpy as np
 import pytest
 
 from resnet_tf.errors import UserError
-from resnet_tf.model.zoo import MODELS, create_model, list_models
+from resnet_tf.model.create import create_model
+from resnet_tf.model.zoo import MODELS, list_models
 
 # Trainable parameters with the head of the source: 1,000 classes for ImageNet, 10 for CIFAR and the small ones.
 PUBLISHED_PARAMETER_COUNTS = {
-    # torchvision, "num_params" of each weights entry
+    # torchvision 0.29, "num_params" of each weights entry
     "resnet18": 11_689_512,
     "resnet34": 21_797_672,
     "resnet50": 25_557_032,
     "resnet101": 44_549_160,
     "resnet152": 60_192_808,
+    "resnext50_32x4d": 25_028_904,
+    "resnext101_32x8d": 88_791_336,
+    "resnext101_64x4d": 83_455_272,
+    "wide_resnet50_2": 68_883_240,
+    "wide_resnet101_2": 126_886_696,
     # The stride's place takes no parameters; keras.applications has 26,560, 52,544 and 75,712 more (convolution biases
     # before a normalisation, which they cannot outlive).
     "resnet50_v1": 25_557_032,
@@ -24,16 +30,57 @@ PUBLISHED_PARAMETER_COUNTS = {
     "resnet50_v2": 25_568_360,
     "resnet101_v2": 44_577_896,
     "resnet152_v2": 60_236_904,
-    # github akamaster/pytorch_resnet_cifar10 (0.27M, 0.46M, 0.66M, 0.85M, 1.7M), option A
+    # timm 1.0.31: ResNetV2(layers=[3, 24, 36, 3]) with plain convolutions and BatchNorm
+    "resnet200_v2": 64_666_152,
+    # timm 1.0.31: resnet18d ... resnet200d, seresnet50, seresnext50_32x4d, resnetrs50 ... 420, resnetv2_*_bit
+    "resnet18_d": 11_708_744,
+    "resnet34_d": 21_816_904,
+    "resnet50_d": 25_576_264,
+    "resnet101_d": 44_568_392,
+    "resnet152_d": 60_212_040,
+    "resnet200_d": 64_693_064,
+    "seresnet50": 28_088_024,
+    "seresnext50_32x4d": 27_559_896,
+    "resnet_rs50": 35_691_912,
+    "resnet_rs101": 63_618_696,
+    "resnet_rs152": 86_621_576,
+    "resnet_rs200": 93_209_992,
+    "resnet_rs270": 129_861_448,
+    "resnet_rs350": 163_956_168,
+    "resnet_rs420": 191_891_656,
+    "bit_r50x1": 25_549_352,
+    "bit_r101x1": 44_541_480,
+    "bit_r50x3": 217_319_080,
+    "bit_r152x2": 236_335_208,
+    # github akamaster/pytorch_resnet_cifar10 (0.27M, 0.46M, 0.66M, 0.85M, 1.7M, 19.4M), option A
     "resnet20": 269_722,
     "resnet32": 464_154,
     "resnet44": 658_586,
     "resnet56": 853_018,
     "resnet110": 1_727_962,
+    "resnet1202": 19_421_274,
+    # He et al. 2016, table 4: 1.7M and 10.2M (by hand in test_hand_counts)
+    "resnet164_v2": 1_703_258,
+    "resnet1001_v2": 10_327_706,
+    # Zagoruyko and Komodakis 2016, tables 4 and 5: 2.75M, 11.0M, 36.5M, 8.9M
+    "wrn_16_4": 2_748_890,
+    "wrn_16_8": 10_961_370,
+    "wrn_28_10": 36_479_194,
+    "wrn_40_4": 8_949_210,
+    # As their residual namesakes, less the three projections where those have them (He et al. 2015, sec. 4.1)
+    "plain18": 11_689_512 - (64 * 128 + 128 * 256 + 256 * 512 + 2 * (128 + 256 + 512)),
+    "plain34": 21_797_672 - (64 * 128 + 128 * 256 + 256 * 512 + 2 * (128 + 256 + 512)),
+    "plain20": 269_722,
+    "plain32": 464_154,
+    "plain44": 658_586,
+    "plain56": 853_018,
     # Counted by hand in test_hand_counts
     "resnet8_w32": 308_650,
     "resnet_article": 600_586,
 }
+
+# Minutes of building between them: they are built in the slow tier.
+LARGE = {"resnet_rs270", "resnet_rs350", "resnet_rs420", "bit_r50x3", "bit_r152x2", "resnet1202", "resnet1001_v2"}
 
 
 def _trainable(model: keras.Model) -> int:
@@ -44,9 +91,9 @@ def test_every_model_has_a_published_count():
     assert set(MODELS) == set(PUBLISHED_PARAMETER_COUNTS)
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in MODELS])
 def test_parameter_count(name):
-    classes = 1000 if MODELS[name].stem == "conv7" else 10
+    classes = 1000 if MODELS[name].stem in ("conv7", "deep") else 10
     assert _trainable(create_model(name, num_classes=classes)) == PUBLISHED_PARAMETER_COUNTS[name]
 
 
@@ -58,6 +105,15 @@ def test_hand_counts():
     digits += conv(3, 32, 64) + conv(3, 64, 64) + conv(1, 32, 64)
     digits += conv(3, 64, 128) + conv(3, 128, 128) + conv(1, 64, 128) + 128 * 10 + 10
     assert digits == PUBLISHED_PARAMETER_COUNTS["resnet8_w32"]
+
+    for blocks, name in ((18, "resnet164_v2"), (111, "resnet1001_v2")):
+        total, inputs = 3 * 3 * 3 * 16, 16
+        for width in (16, 32, 64):
+            total += inputs * 4 * width  # the projection
+            for _ in range(blocks):
+                total += 2 * inputs + inputs * width + 2 * width + 9 * width * width + 2 * width + width * 4 * width
+                inputs = 4 * width
+        assert total + 2 * 256 + 256 * 10 + 10 == PUBLISHED_PARAMETER_COUNTS[name]
 
     article = conv(3, 3, 64) + conv(3, 64, 64) + conv(3, 64, 128) + conv(3, 128, 128) + conv(3, 128, 256)
     article += conv(1, 3, 64) + conv(1, 64, 128) + conv(1, 128, 256) + 256 * 10 + 10
@@ -89,7 +145,10 @@ def test_the_article_network_is_what_its_text_promises():
     assert model.output_shape == (None, 10)
 
 
-@pytest.mark.parametrize("name", ["resnet20", "resnet18", "resnet50_v1", "resnet50_v2", "resnet_article"])
+@pytest.mark.parametrize(
+    "name",
+    ["resnet20", "resnet50_v1", "resnet50_v2", "resnet_article", "resnet18_d", "bit_r50x1", "resnet_rs50", "wrn_16_4"],
+)
 def test_models_are_plain_keras_models_that_fit(name, tmp_path):
     size = 8 if name == "resnet_article" else 32
     model = create_model(name, num_classes=3, input_shape=(size, size, 1))
@@ -113,13 +172,66 @@ def test_pooled_features_and_open_sizes():
         assert model(np.zeros((2, size, size, 3), "float32")).shape == (2, 512)
 
 
+def test_feature_maps_of_a_pyramid():
+    model = create_model("resnet50", input_shape=(64, 96, 3), features=("stem", "stage2", "stage4"))
+    assert {name: each.shape[1:] for name, each in model.output.items()} == {
+        "stem": (16, 24, 64),
+        "stage2": (8, 12, 512),
+        "stage4": (2, 3, 2048),
+    }
+    with pytest.raises(UserError, match=r"unknown feature 'stage5'; did you mean 'stage4'"):
+        create_model("resnet50", input_shape=(64, 64, 3), features=("stage5",))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet50_d", "resnet50_v2", "bit_r50x1", "resnet20"])
+def test_output_stride_keeps_the_weights_and_enlarges_the_map(name):
+    natural = MODELS[name].total_stride
+    plain = create_model(name, num_classes=3, input_shape=(64, 64, 3))
+    for stride in {natural, natural // 2, natural // 4}:
+        dilated = create_model(name, num_classes=3, input_shape=(64, 64, 3), output_stride=stride)
+        assert dilated.get_layer("pool").input.shape[1:3] == (64 // stride, 64 // stride)
+        assert [tuple(each.shape) for each in dilated.weights] == [tuple(each.shape) for each in plain.weights]
+
+
+def test_dilation_sees_what_the_stride_saw():
+    """At every second place, a dilated network gives what the strided one gives (without borders and means)."""
+    images = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype("float32")
+    settings = {"input_shape": (64, 64, 3), "features": ("stage3",), "zero_gamma": False}
+    strided, dilated = create_model("resnet18", **settings), create_model("resnet18", output_stride=8, **settings)
+    dilated.set_weights(strided.get_weights())
+    coarse, fine = (model(images, training=False)["stage3"].numpy() for model in (strided, dilated))
+    np.testing.assert_allclose(fine[:, ::2, ::2], coarse, rtol=1e-3, atol=1e-3)
+
+
+def test_stochastic_depth_leaves_out_more_of_the_later_blocks():
+    model = create_model("resnet20", num_classes=3, input_shape=(32, 32, 3), stochastic_depth=0.9, dropout=0.5)
+    rates = [layer.rate for layer in model.layers if layer.name.endswith("_drop")]
+    np.testing.assert_allclose(rates, [0.1 * block for block in range(1, 10)])
+    assert model.get_layer("dropout").rate == 0.5
+    images = np.ones((64, 32, 32, 3), "float32")
+    last = keras.Model(model.input, model.get_layer("stage3_block3_drop").output)
+    dropped = np.mean(np.all(last(images, training=True).numpy() == 0, axis=(1, 2, 3)))
+    assert 0.7 < dropped < 1.0
+
+
+def test_activation_knob():
+    model = create_model("resnet20", num_classes=3, input_shape=(32, 32, 3), activation="silu")
+    assert model.get_layer("stage1_block1_silu").activation is keras.activations.silu
+
+
+def test_plain_networks_have_no_residual_connection():
+    for name in list_models("plain*"):
+        model = create_model(name, num_classes=3, input_shape=(32, 32, 3))
+        assert not [layer for layer in model.layers if isinstance(layer, keras.layers.Add)]
+
+
 def test_stem_knob_keeps_small_images_large():
     model = create_model("resnet18", num_classes=10, input_shape=(32, 32, 3), stem="small")
     assert model.get_layer("pool").input.shape == (None, 4, 4, 512)
 
 
 def test_list_models_takes_a_pattern():
-    assert list_models("resnet*_v2") == ["resnet50_v2", "resnet101_v2", "resnet152_v2"]
+    assert list_models("resnet1*_v2") == ["resnet101_v2", "resnet152_v2", "resnet164_v2", "resnet1001_v2"]
 
 
 def test_refusals():
@@ -129,10 +241,9 @@ def test_refusals():
         create_model("resnet18", stems="small")
     with pytest.raises(UserError, match=r"an input of 16x16 pixels is too small for resnet18"):
         create_model("resnet18", input_shape=(16, 16, 3))
-
-
-def test_weights_of_another_network_are_refused(tmp_path):
-    path = tmp_path / "other.weights.h5"
-    create_model("resnet32", num_classes=10, input_shape=(32, 32, 3)).save_weights(path)
-    with pytest.raises(UserError, match=r"other.weights.h5' does not hold weights of resnet20"):
-        create_model("resnet20", num_classes=10, input_shape=(32, 32, 3), weights=path)
+    with pytest.raises(UserError, match=r"input_shape=\(32, 32\) is not \(height, width, channels\)"):
+        create_model("resnet20", input_shape=(32, 32))
+    with pytest.raises(UserError, match=r"output_stride=12 is impossible here; it can be \[4, 8, 16, 32\]"):
+        create_model("resnet50", output_stride=12)
+    with pytest.raises(UserError, match=r"stem='tiny'; it takes 'conv7', 'deep', 'small', 'none'"):
+        create_model("resnet50", stem="tiny")

@@ -11,7 +11,7 @@ from resnet_tf.data import preprocess
 from resnet_tf.data.preprocess import Preprocess
 from resnet_tf.data.sources import open_source
 from resnet_tf.errors import UserError
-from resnet_tf.model.zoo import create_model
+from resnet_tf.model.create import create_model
 from resnet_tf.serving import artifact
 from resnet_tf.serving.artifact import export_model
 from resnet_tf.serving.predictor import Predictor

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from resnet_tf.errors import UserError
-from resnet_tf.model.zoo import create_model
+from resnet_tf.model.create import create_model
 from resnet_tf.training import checkpoint
 from resnet_tf.training.run import load_run
 

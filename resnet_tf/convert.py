@@ -1,0 +1,41 @@
+"""Bring the weights of torchvision, timm, keras.applications or the CIFAR repositories here, or ours to PyTorch.
+
+python -m resnet_tf.convert --from=resnet50.safetensors --model=resnet50 --to=resnet50.weights.h5
+python -m resnet_tf.convert --from=resnet20-12fca82f.th --model=resnet20 --num_classes=10 --to=resnet20.weights.h5
+python -m resnet_tf.convert --from=resnet50.weights.h5 --model=resnet50 --to=resnet50.safetensors
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from resnet_tf import cli
+from resnet_tf.errors import UserError
+
+FLAGS = flags.FlagValues()
+FROM = flags.DEFINE_string(
+    "from", "", ".safetensors, .npz, .h5, .weights.h5, .keras or PyTorch pickle to read", flag_values=FLAGS
+)
+MODEL = flags.DEFINE_string("model", "", "network that the weights belong to, by name", flag_values=FLAGS)
+TO = flags.DEFINE_string(
+    "to", "", "file to write: .weights.h5 or .keras for Keras, .safetensors for PyTorch", flag_values=FLAGS
+)
+NUM_CLASSES = flags.DEFINE_integer(
+    "num_classes", 1000, "classes of the head; 0 drops it", lower_bound=0, flag_values=FLAGS
+)
+
+
+def main(arguments: list[str]) -> None:
+    cli.no_arguments(arguments)
+    for flag in (FROM, MODEL, TO):
+        if not flag.value:
+            raise UserError(f"--{flag.name} is missing; see --help")
+
+    from resnet_tf.model.create import convert_file
+
+    dialect = convert_file(Path(FROM.value), MODEL.value, Path(TO.value), num_classes=NUM_CLASSES.value)
+    print(f"{TO.value}: {MODEL.value}, read as {dialect}")
+
+
+if __name__ == "__main__":
+    cli.run(main, FLAGS, doc=__doc__)

@@ -1,0 +1,316 @@
+"""Weights in and out of other libraries, by tables of names that must be total on both sides.
+
+Layouts differ: PyTorch keeps convolutions as [out, in, height, width] and linear layers as [out, in], Keras as
+[height, width, in, out] and [in, out]. Momentum (PyTorch's 0.1 is Keras's 0.9) belongs to the layer, not to the file.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from resnet_tf.errors import UserError
+from resnet_tf.model import weight_files
+from resnet_tf.model.resnet import LOGITS_LAYER
+from resnet_tf.model.weight_files import Arrays
+from resnet_tf.model.zoo import MODELS
+
+_TORCH_VARIABLES = {
+    "kernel": "weight",
+    "bias": "bias",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+_KERAS_VARIABLES = {name: name for name in _TORCH_VARIABLES}
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How another library names the parts of a network.
+
+    Attributes:
+        name: of the library.
+        modules: rows of (pattern of our layer name, their module name). `{stage}`, `{block}` and `{conv}` stand for
+            numbers from 1, `{stage0}`, `{block0}` from 0 and `{stage_plus1}` from 2.
+        variables: our variable name -> theirs.
+        separator: between module and variable.
+        torch_layout: whether kernels are [out, in, ...].
+        epsilon: of its BatchNorm.
+        prefix: before every name.
+    """
+
+    name: str
+    modules: tuple[tuple[str, str], ...]
+    variables: dict[str, str]
+    separator: str
+    torch_layout: bool
+    epsilon: float
+    prefix: str = ""
+
+    def key(self, layer: str, variable: str) -> str | None:
+        """Their name for our variable; None if they have none."""
+        for pattern, template in self.modules:
+            match = re.fullmatch(pattern.replace("BLOCK", _BLOCK), layer)
+            if match:
+                numbers = {name: int(value) for name, value in match.groupdict().items()}
+                numbers |= {f"{name}0": value - 1 for name, value in numbers.items()}
+                module = template.format(stage_plus1=numbers.get("stage", 0) + 1, layer=layer, **numbers)
+                return f"{self.prefix}{module}{self.separator}{self.variables[variable]}"
+        return None
+
+
+_BLOCK = r"stage(?P<stage>\d+)_block(?P<block>\d+)"
+_CONV = r"conv(?P<conv>\d)"
+
+
+def _torch(name: str, *modules: tuple[str, str], prefix: str = "") -> Dialect:
+    return Dialect(name, modules, _TORCH_VARIABLES, ".", torch_layout=True, epsilon=1e-5, prefix=prefix)
+
+
+def _keras(name: str, *modules: tuple[str, str], epsilon: float = 1e-5) -> Dialect:
+    return Dialect(name, modules, _KERAS_VARIABLES, "/", torch_layout=False, epsilon=epsilon)
+
+
+_TORCH_BODY = (
+    ("stem_conv", "conv1"),
+    ("stem_conv_bn", "bn1"),
+    (f"BLOCK_{_CONV}", "layer{stage}.{block0}.conv{conv}"),
+    (f"BLOCK_{_CONV}_bn", "layer{stage}.{block0}.bn{conv}"),
+    ("BLOCK_se_reduce", "layer{stage}.{block0}.se.fc1"),
+    ("BLOCK_se_expand", "layer{stage}.{block0}.se.fc2"),
+)
+_DEEP_STEM = (
+    ("stem_conv1", "conv1.0"),
+    ("stem_conv1_bn", "conv1.1"),
+    ("stem_conv2", "conv1.3"),
+    ("stem_conv2_bn", "conv1.4"),
+    ("stem_conv3", "conv1.6"),
+    ("stem_conv3_bn", "bn1"),
+    ("stem_pool_conv", "maxpool.0"),
+    ("stem_pool_conv_bn", "maxpool.1"),
+)
+_CIFAR_BODY = (
+    *_TORCH_BODY,
+    ("BLOCK_shortcut_conv", "layer{stage}.{block0}.shortcut.0"),
+    ("BLOCK_shortcut_conv_bn", "layer{stage}.{block0}.shortcut.1"),
+    (LOGITS_LAYER, "linear"),
+)
+_APPLICATIONS_BODY = (
+    ("stem_conv", "conv1_conv"),
+    (f"BLOCK_{_CONV}", "conv{stage_plus1}_block{block}_{conv}_conv"),
+    (f"BLOCK_{_CONV}_bn", "conv{stage_plus1}_block{block}_{conv}_bn"),
+    ("BLOCK_shortcut_conv", "conv{stage_plus1}_block{block}_0_conv"),
+    (LOGITS_LAYER, "predictions"),
+)
+
+DIALECTS = (
+    _keras("resnet_tf", (".*", "{layer}")),
+    _torch(
+        "torchvision",
+        *_TORCH_BODY,
+        ("BLOCK_shortcut_conv", "layer{stage}.{block0}.downsample.0"),
+        ("BLOCK_shortcut_conv_bn", "layer{stage}.{block0}.downsample.1"),
+        (LOGITS_LAYER, "fc"),
+    ),
+    _torch(
+        "timm",  # where the projection follows a pooling, which takes place 0
+        *_DEEP_STEM,
+        *_TORCH_BODY,
+        ("BLOCK_shortcut_conv", "layer{stage}.{block0}.downsample.1"),
+        ("BLOCK_shortcut_conv_bn", "layer{stage}.{block0}.downsample.2"),
+        (LOGITS_LAYER, "fc"),
+    ),
+    _torch(
+        "timm BiT",
+        ("stem_conv", "stem.conv"),
+        ("BLOCK_preact_gn", "stages.{stage0}.blocks.{block0}.norm1"),
+        ("BLOCK_conv1_gn", "stages.{stage0}.blocks.{block0}.norm2"),
+        ("BLOCK_conv2_gn", "stages.{stage0}.blocks.{block0}.norm3"),
+        (f"BLOCK_{_CONV}", "stages.{stage0}.blocks.{block0}.conv{conv}"),
+        ("BLOCK_shortcut_conv", "stages.{stage0}.blocks.{block0}.downsample.conv"),
+        ("final_gn", "norm"),
+        (LOGITS_LAYER, "head.fc"),
+    ),
+    _torch("akamaster CIFAR", *_CIFAR_BODY),
+    _torch("akamaster CIFAR", *_CIFAR_BODY, prefix="module."),
+    _keras(
+        "keras.applications",
+        *_APPLICATIONS_BODY,
+        ("stem_conv_bn", "conv1_bn"),
+        ("BLOCK_shortcut_conv_bn", "conv{stage_plus1}_block{block}_0_bn"),
+        epsilon=1.001e-5,
+    ),
+    _keras(
+        "keras.applications V2",
+        *_APPLICATIONS_BODY,
+        ("BLOCK_preact_bn", "conv{stage_plus1}_block{block}_preact_bn"),
+        ("final_bn", "post_bn"),
+        epsilon=1.001e-5,
+    ),
+)
+
+
+def load_weights(model: keras.Model, path: Path, *, new_head: bool = False) -> Dialect:
+    """Fill a model of `create_model` from a file of this package's, torchvision's, timm's or keras.applications'.
+
+    Everything is checked before the first variable is set, so a refused file leaves the model as it was.
+
+    Args:
+        model: its weights are replaced.
+        path: `.safetensors`, `.npz`, `.h5`, `.weights.h5`, `.keras`, or a PyTorch pickle (which takes PyTorch).
+        new_head: keep the model's own class head and leave the file's out.
+
+    Returns:
+        The dialect that the file was written in.
+
+    Raises:
+        UserError: if the file cannot be read or does not hold exactly this network.
+    """
+    arrays = {
+        name: array for name, array in weight_files.read(path).items() if not name.endswith("num_batches_tracked")
+    }
+    variables = _named_variables(model)
+    has_head = any(layer == LOGITS_LAYER for layer, _ in variables)
+    if new_head or not has_head:
+        variables = {names: variable for names, variable in variables.items() if names[0] != LOGITS_LAYER}
+    dialect = max(DIALECTS, key=lambda each: len({each.key(*names) for names in variables} & set(arrays)))
+    if new_head or not has_head:
+        head = {dialect.key(LOGITS_LAYER, kind) for kind in ("kernel", "bias")}
+        arrays = {name: array for name, array in arrays.items() if name not in head}
+    values = _translate(model, arrays, variables, dialect, path)
+    for names, variable in variables.items():
+        variable.assign(values[names])
+    return dialect
+
+
+def to_torchvision(model: keras.Model) -> Arrays:
+    """The weights as a torchvision (or timm, where torchvision has no such network) state dict of float32 arrays.
+
+    Raises:
+        UserError: if the network has parts for which neither has names.
+    """
+    for dialect in DIALECTS:
+        names = {names: dialect.key(*names) for names in _named_variables(model)}
+        if dialect.torch_layout and all(names.values()):
+            break
+    else:
+        raise UserError(f"{model.name} has parts that neither torchvision nor timm has names for")
+    return {
+        str(names[ours]): _to_torch(variable.numpy().astype(np.float32), dialect, ours)
+        for ours, variable in _named_variables(model).items()
+    }
+
+
+def _named_variables(model: keras.Model) -> dict[tuple[str, str], keras.Variable]:
+    """(layer, variable) -> the model's variable; the states of random generators are no weights."""
+    return {
+        (layer.name, variable.name): variable
+        for layer in model.layers
+        for variable in layer.weights
+        if variable.name in _KERAS_VARIABLES
+    }
+
+
+def _translate(
+    model: keras.Model,
+    arrays: Arrays,
+    variables: dict[tuple[str, str], keras.Variable],
+    dialect: Dialect,
+    path: Path,
+) -> dict[tuple[str, str], np.ndarray]:
+    """Our values, or a `UserError` that lists what is missing, left over or of another shape."""
+    keys = {names: dialect.key(*names) for names in variables}
+    biases = _biases_before_norm(variables, dialect, arrays)
+    missing = [key or "/".join(names) for names, key in keys.items() if key not in arrays]
+    left_over = sorted(set(arrays) - set(keys.values()) - {key for key, _ in biases.values()})
+    if missing or left_over:
+        raise UserError(
+            f"{str(path)!r} does not hold the weights of {model.name}"
+            f"{_listed('; missing', missing)}{_listed('; left over', left_over)}{_looks_like(arrays, model)}"
+        )
+    values, misshapen = {}, []
+    for names, variable in variables.items():
+        value = _from_torch(arrays[str(keys[names])], variable) if dialect.torch_layout else arrays[str(keys[names])]
+        if tuple(value.shape) != tuple(variable.shape):
+            misshapen.append(f"{keys[names]} {tuple(value.shape)} for {tuple(variable.shape)}")
+        values[names] = value
+    if misshapen:
+        hint = "; new_head=True keeps a fresh head" if all(_is_head(text, dialect) for text in misshapen) else ""
+        raise UserError(
+            f"{str(path)!r} does not fit {model.name}{_listed('; shapes', misshapen)}{_looks_like(arrays, model)}{hint}"
+        )
+    return _absorb(values, model, dialect, {layer: arrays[key] for layer, (key, _) in biases.items()})
+
+
+def _biases_before_norm(
+    variables: dict[tuple[str, str], keras.Variable], dialect: Dialect, arrays: Arrays
+) -> dict[str, tuple[str, str]]:
+    """Our BatchNorm layer -> (their bias of the convolution before it, our convolution), where they have one."""
+    found = {}
+    for layer, kind in variables:
+        key = dialect.key(layer, "bias")
+        if kind == "kernel" and (layer, "bias") not in variables and key in arrays:
+            found[f"{layer}_bn"] = (str(key), layer)
+    return found
+
+
+def _absorb(
+    values: dict[tuple[str, str], np.ndarray], model: keras.Model, dialect: Dialect, biases: Arrays
+) -> dict[tuple[str, str], np.ndarray]:
+    """Take up a convolution's bias in the mean behind it, and another epsilon in the variance: both exactly."""
+    for layer, bias in biases.items():
+        values[layer, "moving_mean"] = values[layer, "moving_mean"] - bias
+    for (layer, kind), value in values.items():
+        if kind == "moving_variance":
+            values[layer, kind] = value + np.float32(dialect.epsilon - model.get_layer(layer).epsilon)
+    return values
+
+
+def _from_torch(array: np.ndarray, variable: keras.Variable) -> np.ndarray:
+    if array.ndim == 4 and len(variable.shape) == 2:  # a class head kept as a 1x1 convolution
+        array = array[:, :, 0, 0]
+    return array.transpose({4: (2, 3, 1, 0), 2: (1, 0)}.get(array.ndim, range(array.ndim)))
+
+
+def _to_torch(array: np.ndarray, dialect: Dialect, names: tuple[str, str]) -> np.ndarray:
+    array = array.transpose({4: (3, 2, 0, 1), 2: (1, 0)}.get(array.ndim, range(array.ndim)))
+    as_convolution = dialect.name == "timm BiT" and names == (LOGITS_LAYER, "kernel")
+    # safetensors writes memory as it lies, whatever the strides say.
+    return np.ascontiguousarray(array[:, :, np.newaxis, np.newaxis] if as_convolution else array)
+
+
+def _is_head(text: str, dialect: Dialect) -> bool:
+    return text.split()[0] in {dialect.key(LOGITS_LAYER, kind) for kind in ("kernel", "bias")}
+
+
+def _listed(what: str, names: list[str]) -> str:
+    if not names:
+        return ""
+    return f"{what} {', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}"
+
+
+def _looks_like(arrays: Arrays, model: keras.Model) -> str:
+    """Which networks have blocks as the file's: as many in each stage, of as many convolutions."""
+    depths: dict[int, int] = {}
+    most_convolutions = 0
+    for key in arrays:
+        match = _THEIR_BLOCK.search(key)
+        if match:
+            stage, block = (int(number) for number in match.groups()[:2])
+            depths[stage] = max(depths.get(stage, 0), block + (0 if "_block" in key else 1))
+            convolution = re.search(r"(?:conv|block\d+_)(\d)", key[match.end(1) :])
+            most_convolutions = max(most_convolutions, int(convolution[1]) if convolution else 0)
+    shape = tuple(depths[stage] for stage in sorted(depths))
+    names = [
+        name
+        for name, arch in MODELS.items()
+        if arch.depths == shape and most_convolutions == {"basic": 2, "bottleneck": 3, "single": 1}[arch.block]
+    ]
+    return f"; it looks like {' or '.join(names[:4])}" if names and model.name not in names else ""
+
+
+_THEIR_BLOCK = re.compile(r"(?:stage|layer|stages\.|conv)(\d+)(?:_block|\.blocks\.|\.)(\d+)")

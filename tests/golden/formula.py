@@ -1,0 +1,37 @@
+"""Weights and pictures from a formula over name and shape, so that fixtures need to hold answers only."""
+
+import zlib
+
+import numpy as np
+
+
+def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A float32 array for a variable of a PyTorch state dict or a Keras layer: nothing trivial, nothing extreme."""
+    uniform = _uniform(name, shape)
+    if len(shape) > 1:
+        # Kernels: variance 2 / fan-in; [out, in, ...] for PyTorch, [..., in, out] for Keras.
+        fan_in = np.prod(shape[1:]) if name.endswith("weight") else np.prod(shape[:-1])
+        return ((uniform - 0.5) * np.sqrt(12 * 2 / fan_in)).astype(np.float32)
+    if name.endswith(("running_var", "moving_variance")):
+        return (0.5 + uniform).astype(np.float32)
+    if name.endswith(("weight", "gamma")):
+        return (0.6 + 0.8 * uniform).astype(np.float32)
+    return (0.2 * (uniform - 0.5)).astype(np.float32)
+
+
+def pictures(count: int, size: int) -> np.ndarray:
+    """Normalised float32 [count, size, size, 3] with some structure."""
+    rows, columns = (axis[..., None] for axis in np.mgrid[:size, :size] / size)
+    picture, channel = np.arange(count)[:, None, None, None], np.arange(3)
+    waves = np.sin((7 + 9 * picture) * rows + channel) * np.cos(5 * columns - channel + picture)
+    noise = _uniform("pictures", (count, size, size, 3)) - 0.5
+    return (2 * waves + noise).astype(np.float32)
+
+
+def _uniform(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Uniform in [0, 1), by Weyl's sequence of an irrational that the name chooses."""
+    count = int(np.prod(shape))
+    start = zlib.crc32(name.encode()) / 2**32
+    index = np.arange(1, count + 1, dtype=np.float64)
+    # Two incommensurate steps, the second quadratic: neighbours do not correlate.
+    return np.reshape((start + index * 0.6180339887498949 + index * index * (0.1414213562373095 + start)) % 1.0, shape)

@@ -1,0 +1,213 @@
+"""Weights in and out, against the real torchvision, timm and keras.applications, and the refusals."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from resnet_tf.errors import UserError
+from resnet_tf.model import weights
+from resnet_tf.model.create import create_model
+from resnet_tf.model.resnet import build
+from resnet_tf.model.zoo import MODELS
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+sys.path.insert(0, str(GOLDEN))
+import formula  # noqa: E402 (lies beside the fixture that it made)
+
+PARITY = np.load(GOLDEN / "parity.npz")
+NETWORKS = sorted({name.split("/")[0] for name in PARITY})
+
+
+def _state_dict(name: str) -> dict[str, np.ndarray]:
+    shapes = json.loads(bytes(PARITY[f"{name}/shapes"]))
+    return {key: formula.weight(key, tuple(shape)) for key, shape in shapes.items()}
+
+
+def _save(tmp_path, arrays) -> Path:
+    save_file(arrays, tmp_path / "weights.safetensors")
+    return tmp_path / "weights.safetensors"
+
+
+def _difference(found, expected) -> float:
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_logits_equal_the_original_librarys(name, tmp_path):
+    expected = PARITY[f"{name}/logits"]
+    assert _difference(expected[0], expected[1]) > 0.05, "the fixture tells pictures apart"
+    model = create_model(name, input_shape=(64, 64, 3), weights=_save(tmp_path, _state_dict(name)))
+    assert _difference(model(formula.pictures(2, 64), training=False).numpy(), expected) < 1e-4
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_weights_go_back_out_as_they_came(name, tmp_path):
+    state = _state_dict(name)
+    model = create_model(name, input_shape=(64, 64, 3), weights=_save(tmp_path, state))
+    back = weights.to_torchvision(model)
+    assert set(back) == set(state)
+    for key, array in back.items():
+        np.testing.assert_array_equal(array, state[key])
+
+
+def _application(name: str) -> keras.Model:
+    application = {"resnet50_v1": "ResNet50", "resnet101_v1": "ResNet101", "resnet50_v2": "ResNet50V2"}[name]
+    model = getattr(keras.applications, application)(weights=None, input_shape=(64, 64, 3), classifier_activation=None)
+    for layer in model.layers:
+        layer.set_weights([formula.weight(f"{layer.name}/{each.name}", tuple(each.shape)) for each in layer.weights])
+    return model
+
+
+@pytest.mark.parametrize("layout", ["keras 3", "keras 2"])
+@pytest.mark.parametrize("name", ["resnet50_v1", "resnet50_v2"])
+def test_logits_equal_keras_applications(name, layout, tmp_path):
+    """With biases before BatchNorm and another epsilon, which are absorbed exactly."""
+    theirs = _application(name)
+    path = tmp_path / "theirs.weights.h5"
+    if layout == "keras 3":
+        theirs.save_weights(path)
+    else:
+        _save_keras_2(theirs, path)
+    ours = create_model(name, input_shape=(64, 64, 3), weights=path)
+    images = formula.pictures(2, 64)
+    assert _difference(ours(images, training=False).numpy(), theirs(images, training=False).numpy()) < 1e-4
+
+
+def _save_keras_2(model: keras.Model, path: Path) -> None:
+    """The layout of the files that keras.applications downloads: a group a layer, names with `:0`."""
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [layer.name.encode() for layer in model.layers]
+        for layer in model.layers:
+            group = file.create_group(layer.name)
+            group.attrs["weight_names"] = [f"{layer.name}/{each.name}:0".encode() for each in layer.weights]
+            for each in layer.weights:
+                group[f"{layer.name}/{each.name}:0"] = each.numpy()
+
+
+@pytest.mark.parametrize("name", ["resnet18_d", "bit_r50x1", "resnet50_v2", "wrn_16_4", "resnet20", "seresnet50"])
+@pytest.mark.parametrize("suffix", [".weights.h5", ".keras"])
+def test_our_own_files_come_back(name, suffix, tmp_path):
+    first, second = (create_model(name, num_classes=3, input_shape=(32, 32, 1), dropout=0.1) for _ in range(2))
+    for variable in first.weights:
+        variable.assign(formula.weight(variable.path, tuple(variable.shape)))
+    path = tmp_path / f"ours{suffix}"
+    first.save(path) if suffix == ".keras" else first.save_weights(path)
+    weights.load_weights(second, path)
+    for ours, theirs in zip(second.weights, first.weights, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_weight_has_a_name_or_the_network_says_so(name):
+    """Names depend on the kinds of layers, not on how many: one block a stage is enough."""
+    arch = dataclasses.replace(MODELS[name], depths=(1,) * len(MODELS[name].depths))
+    model = build(arch, input_shape=(64, 64, 3), num_classes=2, name=name)
+    if arch.preactivation and arch.norm == "batch":
+        with pytest.raises(UserError, match=r"has parts that neither torchvision nor timm has names for"):
+            weights.to_torchvision(model)
+    else:
+        assert len(weights.to_torchvision(model)) == len(model.weights)
+
+
+def test_a_class_head_is_dropped_or_replaced_on_request(tmp_path):
+    state = _state_dict("resnet18")
+    path = _save(tmp_path, state)
+    features = create_model("resnet18", num_classes=0, input_shape=(64, 64, 3), weights=path)
+    with pytest.raises(UserError, match=r"fc.weight \(512, 1000\) for \(512, 10\).*new_head=True keeps a fresh head"):
+        create_model("resnet18", num_classes=10, input_shape=(64, 64, 3), weights=path)
+    tuned = create_model("resnet18", num_classes=10, input_shape=(64, 64, 3), weights=path, new_head=True)
+    images = formula.pictures(2, 64)
+    pooled = keras.Model(tuned.input, tuned.get_layer("pool").output)(images, training=False)
+    np.testing.assert_array_equal(pooled, features(images, training=False))
+    logits = features(images, training=False).numpy() @ state["fc.weight"].T + state["fc.bias"]
+    assert _difference(logits, PARITY["resnet18/logits"]) < 1e-4
+
+
+def test_names_of_data_parallel_cifar_checkpoints(tmp_path):
+    """akamaster's files: `module.` before every name, and option A, which has no weights."""
+    model = create_model("resnet20", num_classes=10, input_shape=(32, 32, 3))
+    state = weights.to_torchvision(model)
+    assert "layer1.0.conv1.weight" in state
+    renamed = {f"module.{key}".replace("module.fc.", "module.linear."): array for key, array in state.items()}
+    renamed["module.bn1.num_batches_tracked"] = np.array(3)
+    again = create_model("resnet20", num_classes=10, input_shape=(32, 32, 3), weights=_save(tmp_path, renamed))
+    for ours, theirs in zip(again.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+
+
+def test_wrong_files_are_named_and_nothing_is_half_loaded(tmp_path):
+    model = create_model("resnet18", input_shape=(64, 64, 3))
+    before = [each.copy() for each in model.get_weights()]
+
+    def refused(message, arrays=None, path=None):
+        path = path or _save(tmp_path, arrays)
+        with pytest.raises(UserError, match=message):
+            weights.load_weights(model, path)
+
+    state = _state_dict("resnet18")
+    refused(
+        r"not hold the weights of resnet18; left over layer1.0.bn3.bias, .* and 161 more; it looks like resnet50 or",
+        _state_dict("resnet50"),
+    )
+    refused(r"missing layer2.1.bn2.running_mean$", {k: v for k, v in state.items() if k != "layer2.1.bn2.running_mean"})
+    refused(r"left over extra$", state | {"extra": np.zeros(3, "float32")})
+    refused(
+        r"shapes layer1.0.conv1.weight \(3, 3, 64, 32\) for",
+        state | {"layer1.0.conv1.weight": np.zeros((32, 64, 3, 3), "float32")},
+    )
+    poisoned = state["layer3.0.conv2.weight"].copy()
+    poisoned[3, 3] = np.nan
+    refused(r"not finite, in 'layer3.0.conv2.weight'", state | {"layer3.0.conv2.weight": poisoned})
+    whole = _save(tmp_path, state).read_bytes()
+    for suffix in (".safetensors", ".h5", ".npz", ".keras"):
+        cut = tmp_path / f"cut{suffix}"
+        cut.write_bytes(whole[:1000])
+        refused(rf"cut{suffix}' is damaged or not a {suffix} file", path=cut)
+    refused(r"no weights file 'nowhere.h5'", path=Path("nowhere.h5"))
+    (tmp_path / "notes.txt").write_text("")
+    refused(r"is no weights file that can be read: give .safetensors, .npz, .pth", path=tmp_path / "notes.txt")
+    for now, then in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_a_network_of_another_depth_is_recognised(tmp_path):
+    for name, likeness in (("resnet34", "resnet34 or"), ("resnet50_v2", "resnet50")):
+        other = create_model(name, num_classes=10, input_shape=(64, 64, 3))
+        other.save_weights(tmp_path / "other.weights.h5")
+        with pytest.raises(UserError, match=rf"it looks like {likeness}"):
+            create_model("resnet18", num_classes=10, input_shape=(64, 64, 3), weights=tmp_path / "other.weights.h5")
+
+
+def test_convert_there_and_back(command, tmp_path):
+    path = _save(tmp_path, _state_dict("resnet18"))
+    keras_file, back = tmp_path / "resnet18.weights.h5", tmp_path / "back.safetensors"
+    there = command("convert", f"--from={path}", "--model=resnet18", f"--to={keras_file}")
+    assert there.out == f"{keras_file}: resnet18, read as torchvision\n", there.err
+    assert command("convert", f"--from={keras_file}", "--model=resnet18", f"--to={back}").code == 0
+    original, returned = load_file(path), load_file(back)
+    assert set(original) == set(returned)
+    for name, array in original.items():
+        np.testing.assert_array_equal(returned[name], array)
+    assert {each.name for each in tmp_path.iterdir()} == {path.name, keras_file.name, back.name}
+
+
+def test_convert_refuses(command, tmp_path):
+    path = _save(tmp_path, _state_dict("resnet18"))
+    for arguments, message in (
+        ([f"--from={path}", "--model=resnet18"], "--to is missing"),
+        ([f"--from={path}", "--model=resnet18", "--to=x.pth"], "'x.pth' must end in .weights.h5, .keras, .safetensors"),
+        ([f"--from={path}", "--model=resnet18", "--to=none/x.keras"], "there is no directory"),
+        ([f"--from={path}", "--model=resnet1", f"--to={tmp_path}/x.keras"], "unknown model 'resnet1'"),
+        ([f"--from={path}", "--model=resnet34", f"--to={tmp_path}/x.keras"], f"'{path}' does not hold the weights of"),
+    ):
+        outcome = command("convert", *arguments)
+        assert outcome.code == 2
+        assert outcome.err.startswith(f"error: {message}")
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
