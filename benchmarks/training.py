@@ -1,0 +1,185 @@
+"""Images per second of a training step: ours, stock Keras layers, PyTorch; interleaved, medians of several rounds.
+
+    pip install '.[bench]' && python benchmarks/training.py --case=resnet50 --case=resnet20
+
+A step is forward, backward and SGD with momentum on pictures that lie in memory. Each turn is a process of its own, one
+at a time, in rounds: ours, its peers, ours again. `--json` prints one object a line: `case`,
+`images_per_second`, `ratio_to` (the peer's case) and `ratio`.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from statistics import median
+
+# case -> (image size, batch size, classes)
+SHAPES = {"resnet50": (224, 32, 1000), "resnet20": (32, 128, 10)}
+RUNNERS = {
+    "ours float32": ("ours", "float32"),
+    "ours bfloat16": ("ours", "mixed_bfloat16"),
+    "stock Keras float32": ("keras", "float32"),
+    "stock Keras bfloat16": ("keras", "mixed_bfloat16"),
+    "PyTorch float32": ("torch", "float32"),
+    "PyTorch bfloat16": ("torch", "mixed_bfloat16"),
+}
+RATIOS = [
+    ("ours float32", "stock Keras float32"),
+    ("ours bfloat16", "stock Keras float32"),
+    ("ours bfloat16", "stock Keras bfloat16"),
+    ("ours float32", "PyTorch float32"),
+    ("ours bfloat16", "PyTorch bfloat16"),
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--case", action="append", choices=SHAPES, help="repeatable; all by default")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=10.0, help="of one turn of one framework")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--torch-python", default=sys.executable, help="an interpreter that has torch and torchvision")
+    parser.add_argument("--turn", nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.turn:
+        print(_turn(*arguments.turn, arguments.seconds))
+        return
+    for case in arguments.case or SHAPES:
+        _report(case, _measure(case, arguments), arguments.json)
+
+
+def _measure(case: str, arguments: argparse.Namespace) -> dict[str, list[float]]:
+    """Images per second of every runner in every round, one process at a time."""
+    rates: dict[str, list[float]] = {name: [] for name in RUNNERS}
+    for _ in range(arguments.rounds):
+        for name, (framework, precision) in RUNNERS.items():
+            python = arguments.torch_python if framework == "torch" else sys.executable
+            command = [python, __file__, "--seconds", str(arguments.seconds), "--turn", case, framework, precision]
+            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            rates[name].append(float(output.stdout.splitlines()[-1]))
+            print(f"{case}, {name}: {rates[name][-1]:.1f} images/s", file=sys.stderr)
+    return rates
+
+
+def _report(case: str, rates: dict[str, list[float]], as_json: bool) -> None:
+    if not as_json:
+        print(f"\n| {case}: {SHAPES[case][0]} pixels, batch {SHAPES[case][1]} | images/s |\n|---|---|")
+        for name, values in rates.items():
+            print(f"| {name} | {median(values):.1f} |")
+        print("\n| ratio | median | least | most |\n|---|---|---|---|")
+    for ours, peer in RATIOS:
+        ratios = [a / b for a, b in zip(rates[ours], rates[peer], strict=True)]
+        if as_json:
+            row = {"case": f"{case} {ours}", "images_per_second": median(rates[ours])}
+            print(json.dumps(row | {"ratio_to": f"{case} {peer}", "ratio": median(ratios)}))
+        else:
+            print(f"| {ours} / {peer} | **{median(ratios):.2f}** | {min(ratios):.2f} | {max(ratios):.2f} |")
+
+
+def _turn(case: str, framework: str, precision: str, seconds: float) -> float:
+    """Images per second of one framework, after two steps to compile and warm up."""
+    step = (_torch_step if framework == "torch" else _keras_step)(case, framework, precision)
+    for _ in range(2):
+        step()
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() - start < seconds:
+        step()
+        count += 1
+    return count * SHAPES[case][1] / (time.perf_counter() - start)
+
+
+def _keras_step(case: str, framework: str, precision: str):
+    """One compiled step on this package's network, with its own BatchNorm or with Keras's."""
+    import keras
+    import tensorflow as tf
+
+    import resnet_tf
+    from resnet_tf.model import blocks
+
+    if framework == "keras":
+        blocks.BatchNormalization = keras.layers.BatchNormalization
+    size, batch, classes = SHAPES[case]
+    keras.config.set_dtype_policy(precision)
+    model = resnet_tf.create_model(case, num_classes=classes, input_shape=(size, size, 3))
+    optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+    optimizer.build(model.trainable_variables)
+    images = tf.random.normal([batch, size, size, 3])
+    labels = tf.random.uniform([batch], 0, classes, tf.int64)
+    values = [variable.value for variable in model.trainable_variables]
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            logits = model(images, training=True)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+            loss = tf.reduce_mean(losses)
+        optimizer.apply_gradients(zip(tape.gradient(loss, values), model.trainable_variables, strict=True))
+        return loss
+
+    return lambda: step().numpy()
+
+
+def _torch_step(case: str, framework: str, precision: str):
+    """One eager step in channels_last; the CIFAR network is written out, since torchvision has none."""
+    import torch
+
+    size, batch, classes = SHAPES[case]
+    model = _torch_network(case).to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    images = torch.randn(batch, 3, size, size).to(memory_format=torch.channels_last)
+    labels = torch.randint(0, classes, (batch,))
+
+    def step():
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision != "float32"):
+            loss = torch.nn.functional.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def _torch_network(case: str):
+    if case == "resnet50":
+        import torchvision
+
+        return torchvision.models.resnet50()
+    return _torch_resnet20()
+
+
+def _torch_resnet20():
+    """ResNet-20 with option A, as He et al. 2015 describe it in section 4.2."""
+    import torch
+    from torch import nn
+    from torch.nn import functional
+
+    class Block(nn.Module):
+        def __init__(self, inputs: int, width: int, stride: int):
+            super().__init__()
+            self.conv1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False)
+            self.bn1 = nn.BatchNorm2d(width)
+            self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+            self.bn2 = nn.BatchNorm2d(width)
+            self.stride, self.missing = stride, width - inputs
+
+        def forward(self, x):
+            y = functional.relu(self.bn1(self.conv1(x)))
+            y = self.bn2(self.conv2(y))
+            if self.missing:
+                half = self.missing // 2
+                x = functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, half, half))
+            return functional.relu(x + y)
+
+    layers, inputs = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()], 16
+    for width in (16, 32, 64):
+        for _ in range(3):
+            layers.append(Block(inputs, width, 2 if width > inputs else 1))
+            inputs = width
+    torch.manual_seed(0)
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""What both of the article's networks train on: the package's digits, in the same batches in the same order."""
+
+from collections.abc import Iterator
+from importlib import resources
+
+import numpy as np
+
+
+def load() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Images float32 [N, 8, 8, 1] in [0, 1] and labels int64 [N]: the first half to train on, the second to test."""
+    with resources.files("resnet_tf.data").joinpath("digits.npz").open("rb") as file:
+        archive = np.load(file)
+        images, labels = archive["images"][..., np.newaxis] / np.float32(16), archive["labels"].astype(np.int64)
+    half = len(images) // 2
+    return images[:half], labels[:half], images[half:], labels[half:]
+
+
+def batches(steps: int, *, size: int = 64, seed: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """`steps` batches of the training half."""
+    images, labels, _, _ = load()
+    generator = np.random.default_rng(seed)
+    for _ in range(steps):
+        chosen = generator.choice(len(images), size, replace=False)
+        yield images[chosen], labels[chosen]
