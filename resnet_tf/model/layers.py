@@ -77,7 +77,8 @@ class PadShortcut(keras.layers.Layer):
 
     def call(self, inputs):
         missing = self.filters - inputs.shape[-1]
-        kept = inputs[:, :: self.stride, :: self.stride, :]
+        # The same pixels as inputs[:, ::stride, ::stride], several times faster there and back.
+        kept = tf.nn.avg_pool2d(inputs, ksize=1, strides=self.stride, padding="SAME")
         return tf.pad(kept, [[0, 0], [0, 0], [0, 0], [missing // 2, missing - missing // 2]])
 
     def compute_output_shape(self, input_shape):
