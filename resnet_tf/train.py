@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> None:
     config = load_config(CONFIG.value, overrides=SET.value)
     workdir = Path(WORKDIR.value or f"runs/{Path(CONFIG.value).stem}-{datetime.datetime.now():%Y%m%d-%H%M%S}")
 
-    from resnet_tf.serving.artifact import export_model
+    from resnet_tf.serving.artifact import export_model, find_export_of_step
     from resnet_tf.serving.verify import verify
     from resnet_tf.training.evaluation import evaluate_run
     from resnet_tf.training.loop import train_and_evaluate
@@ -39,7 +39,8 @@ def main(arguments: list[str]) -> None:
     evaluation = evaluate_run(run)
     print(f"test    {evaluation}")
     print(f"report  {_draw(run, evaluation)}")
-    export = export_model(run, workdir / "export" / "serving")
+    versions = workdir / "export" / "serving"
+    export = find_export_of_step(versions, run.step) or export_model(run, versions)
     print(f"export  {export}")
     checked = evaluation.logits[: config.export.verify_examples]
     print(f"        {verify(export, checked, batch_size=config.data.batch_size)}")

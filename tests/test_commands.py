@@ -185,3 +185,7 @@ def test_the_default_job_is_the_digits(command, tmp_path, data_dir, monkeypatch)
     assert workdir.name.startswith("digits-")
     assert "899 of 899 test images answered alike" in outcome.out
     assert (workdir / "report" / "summary.png").stat().st_size > 10_000
+
+    again = command("train", "--set", "train.epochs=1", "--set", f"data.data_dir={data_dir}", f"--workdir={workdir}")
+    assert again.out == outcome.out, "a finished run is tested and its export checked again, nothing more"
+    assert [path.name for path in (workdir / "export" / "serving").iterdir()] == ["1"]

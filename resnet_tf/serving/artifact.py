@@ -112,6 +112,14 @@ def find_export(path: str | Path) -> Path:
     return found
 
 
+def find_export_of_step(directory: Path, step: int) -> Path | None:
+    """The newest version under `directory`, if it was exported at this step of its run."""
+    if not list_versions(directory):
+        return None
+    newest = find_export(directory)
+    return newest if read_metadata(newest).get("step") == step else None
+
+
 def list_versions(directory: Path) -> list[int]:
     """Version numbers under a directory, in order."""
     return sorted(int(path.name) for path in directory.glob("*") if path.name.isdigit() and path.is_dir())

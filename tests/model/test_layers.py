@@ -67,6 +67,27 @@ def test_batch_normalization_falls_back_to_keras():
         np.testing.assert_allclose(ours.moving_variance, theirs.moving_variance, rtol=1e-6)
 
 
+@pytest.mark.parametrize("ours_first", [True, False])
+def test_batch_normalization_shares_weights_files_with_keras(ours_first, tmp_path):
+    def network(layer):
+        inputs = keras.Input(IMAGES.shape[1:])
+        return keras.Model(inputs, layer(inputs))
+
+    pair = [network(layer) for layer in _pair(epsilon=1e-5)]
+    source, target = pair if ours_first else pair[::-1]
+    source.save_weights(tmp_path / "bn.weights.h5")
+    target.set_weights([np.zeros_like(each) for each in target.get_weights()])
+    target.load_weights(tmp_path / "bn.weights.h5")
+    np.testing.assert_allclose(target(IMAGES), source(IMAGES), rtol=1e-5, atol=1e-5)
+
+
+def test_batch_normalization_serialises():
+    layer = BatchNormalization(momentum=0.8, epsilon=1e-4, scale=False, name="norm")
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+    assert type(again) is BatchNormalization
+    assert again.get_config() == layer.get_config()
+
+
 def test_frozen_batch_normalization_keeps_its_statistics():
     layer = BatchNormalization()
     layer.trainable = False
