@@ -6,12 +6,11 @@ python -m resnet_tf.evaluate --model=DIR/export/serving --data=photos/ --json
 """
 
 import json
-from dataclasses import asdict
 
 from absl import flags
 
 from resnet_tf import cli
-from resnet_tf.config import Config, flatten, override, parse_assignments
+from resnet_tf.config import override, parse_assignments
 from resnet_tf.errors import UserError
 
 FLAGS = flags.FlagValues()
@@ -38,8 +37,7 @@ def main(arguments: list[str]) -> None:
         evaluation = evaluate_run(run, override(run.config, changes).data)
     else:
         predictor = Predictor(MODEL.value)
-        config = override(Config(), flatten(predictor.metadata.get("config", asdict(Config()))) | changes)
-        source = open_source(config.data)
+        source = open_source(override(predictor.config, changes).data)
         check_classes(predictor.labels, source)
         evaluation = Evaluation(*predictor.logits(source.test))
     print(json.dumps(evaluation.to_dict()) if JSON.value else evaluation)

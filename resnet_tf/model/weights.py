@@ -65,6 +65,8 @@ class Dialect:
 
 _BLOCK = r"stage(?P<stage>\d+)_block(?P<block>\d+)"
 _CONV = r"conv(?P<conv>\d)"
+# A block's stage and number in any dialect.
+_THEIR_BLOCK = re.compile(r"(?:stage|layer|stages\.|conv)(\d+)(?:_block|\.blocks\.|\.)(\d+)")
 
 
 def _torch(name: str, *modules: tuple[str, str], prefix: str = "") -> Dialect:
@@ -174,11 +176,11 @@ def load_weights(model: keras.Model, path: Path, *, new_head: bool = False) -> D
         name: array for name, array in weight_files.read(path).items() if not name.endswith("num_batches_tracked")
     }
     variables = _named_variables(model)
-    has_head = any(layer == LOGITS_LAYER for layer, _ in variables)
-    if new_head or not has_head:
+    takes_head = not new_head and any(layer == LOGITS_LAYER for layer, _ in variables)
+    if not takes_head:
         variables = {names: variable for names, variable in variables.items() if names[0] != LOGITS_LAYER}
     dialect = max(DIALECTS, key=lambda each: len({each.key(*names) for names in variables} & set(arrays)))
-    if new_head or not has_head:
+    if not takes_head:
         head = {dialect.key(LOGITS_LAYER, kind) for kind in ("kernel", "bias")}
         arrays = {name: array for name, array in arrays.items() if name not in head}
     values = _translate(model, arrays, variables, dialect, path)
@@ -226,35 +228,35 @@ def _translate(
     keys = {names: dialect.key(*names) for names in variables}
     biases = _biases_before_norm(variables, dialect, arrays)
     missing = [key or "/".join(names) for names, key in keys.items() if key not in arrays]
-    left_over = sorted(set(arrays) - set(keys.values()) - {key for key, _ in biases.values()})
+    left_over = sorted(set(arrays) - set(keys.values()) - set(biases.values()))
     if missing or left_over:
         raise UserError(
             f"{str(path)!r} does not hold the weights of {model.name}"
             f"{_listed('; missing', missing)}{_listed('; left over', left_over)}{_looks_like(arrays, model)}"
         )
-    values, misshapen = {}, []
+    values, misshapen = {}, {}
     for names, variable in variables.items():
         value = _from_torch(arrays[str(keys[names])], variable) if dialect.torch_layout else arrays[str(keys[names])]
         if tuple(value.shape) != tuple(variable.shape):
-            misshapen.append(f"{keys[names]} {tuple(value.shape)} for {tuple(variable.shape)}")
+            misshapen[names] = f"{keys[names]} {tuple(value.shape)} for {tuple(variable.shape)}"
         values[names] = value
     if misshapen:
-        hint = "; new_head=True keeps a fresh head" if all(_is_head(text, dialect) for text in misshapen) else ""
-        raise UserError(
-            f"{str(path)!r} does not fit {model.name}{_listed('; shapes', misshapen)}{_looks_like(arrays, model)}{hint}"
-        )
-    return _absorb(values, model, dialect, {layer: arrays[key] for layer, (key, _) in biases.items()})
+        shapes = _listed("; shapes", list(misshapen.values()))
+        only_head = all(layer == LOGITS_LAYER for layer, _ in misshapen)
+        hint = "; new_head=True keeps a fresh head" if only_head else ""
+        raise UserError(f"{str(path)!r} does not fit {model.name}{shapes}{_looks_like(arrays, model)}{hint}")
+    return _absorb(values, model, dialect, {layer: arrays[key] for layer, key in biases.items()})
 
 
 def _biases_before_norm(
     variables: dict[tuple[str, str], keras.Variable], dialect: Dialect, arrays: Arrays
-) -> dict[str, tuple[str, str]]:
-    """Our BatchNorm layer -> (their bias of the convolution before it, our convolution), where they have one."""
+) -> dict[str, str]:
+    """Our BatchNorm layer -> their bias of the convolution before it, where they have one."""
     found = {}
     for layer, kind in variables:
         key = dialect.key(layer, "bias")
         if kind == "kernel" and (layer, "bias") not in variables and key in arrays:
-            found[f"{layer}_bn"] = (str(key), layer)
+            found[f"{layer}_bn"] = str(key)
     return found
 
 
@@ -283,10 +285,6 @@ def _to_torch(array: np.ndarray, dialect: Dialect, names: tuple[str, str]) -> np
     return np.ascontiguousarray(array[:, :, np.newaxis, np.newaxis] if as_convolution else array)
 
 
-def _is_head(text: str, dialect: Dialect) -> bool:
-    return text.split()[0] in {dialect.key(LOGITS_LAYER, kind) for kind in ("kernel", "bias")}
-
-
 def _listed(what: str, names: list[str]) -> str:
     if not names:
         return ""
@@ -311,6 +309,3 @@ def _looks_like(arrays: Arrays, model: keras.Model) -> str:
         if arch.depths == shape and most_convolutions == {"basic": 2, "bottleneck": 3, "single": 1}[arch.block]
     ]
     return f"; it looks like {' or '.join(names[:4])}" if names and model.name not in names else ""
-
-
-_THEIR_BLOCK = re.compile(r"(?:stage|layer|stages\.|conv)(\d+)(?:_block|\.blocks\.|\.)(\d+)")

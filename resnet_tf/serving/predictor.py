@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from resnet_tf.config import Config, flatten, override
 from resnet_tf.data import preprocess
 from resnet_tf.data.preprocess import Preprocess
 from resnet_tf.data.sources import Split
@@ -51,6 +52,11 @@ class Predictor:
         self.metadata = metadata
         self._model = artifact.load_saved_model(self.path)
         self._answer = self._model.signatures[BYTES_SIGNATURE]
+
+    @property
+    def config(self) -> Config:
+        """The configuration of the run that it was exported from; the default one for a bare model."""
+        return override(Config(), flatten(self.metadata.get("config", {})))
 
     def __call__(self, pictures: Iterable[str | Path | bytes], *, batch_size: int = 32) -> list[Prediction]:
         """Predictions for files or encoded pictures, in their order.

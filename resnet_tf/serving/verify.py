@@ -59,14 +59,12 @@ def verify(export: Path, logits: np.ndarray, *, batch_size: int) -> Verification
 
 
 def _compare(export: Path, reference: Path, batch_size: int) -> Verification:
-    from resnet_tf.config import Config, flatten, override
     from resnet_tf.data.sources import open_source
     from resnet_tf.serving.predictor import Predictor
 
     expected = np.load(reference)
     predictor = Predictor(export)
-    config = override(Config(), flatten(predictor.metadata["config"]))
-    _, found = predictor.logits(open_source(config.data).test, batch_size=batch_size, count=len(expected))
+    _, found = predictor.logits(open_source(predictor.config.data).test, batch_size=batch_size, count=len(expected))
     return Verification(
         examples=len(found),
         same_top1=int(np.sum(found.argmax(axis=1) == expected.argmax(axis=1))),

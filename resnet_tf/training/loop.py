@@ -91,10 +91,12 @@ class Trainer:
         evaluator = Evaluator(
             self.model, self.source.test, self.spec, batch_size=self.config.data.batch_size, strategy=self.strategy
         )
+        if self.step == self.schedule.total_steps:
+            return evaluator().to_dict() | {"step": self.step}
         observers = self._observers(workdir, callbacks)
         batches = pipeline.train_batches(self.config, self.source, self.spec, self.schedule, start=self.step)
         iterator = iter(self.strategy.experimental_distribute_dataset(batches))
-        metrics = evaluator().to_dict() if self.step == self.schedule.total_steps else {}
+        metrics: dict[str, Any] = {}
         self.model.stop_training = False
         observers.on_train_begin()
         while self.step < self.schedule.total_steps and not self.model.stop_training:

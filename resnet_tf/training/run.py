@@ -1,7 +1,6 @@
 """The run directory: what lies where, who may write to it, and how a finished run is loaded."""
 
 import dataclasses
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,11 +104,7 @@ def create_workdir(workdir: Path, config: Config) -> None:
 
 
 def _check_same_config(workdir: Path, config: Config) -> None:
-    # Compared as JSON: a list read back is the tuple that was written.
-    before, now = (
-        flatten(json.loads(json.dumps(dataclasses.asdict(each))))
-        for each in (load_config(workdir / CONFIG_FILE), config)
-    )
+    before, now = (flatten(dataclasses.asdict(each)) for each in (load_config(workdir / CONFIG_FILE), config))
     changes = [f"{key}={before[key]!r} there and {now[key]!r} now" for key in now if before[key] != now[key]]
     if changes:
         raise UserError(
