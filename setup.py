@@ -21,7 +21,7 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["resnet_tf", "resnet_tf.*"]), "resnet_tf.configs"],
     package_dir={"resnet_tf.configs": "configs"},
-    package_data={"resnet_tf.data": ["digits.npz", "digits.LICENSE.txt"]},
+    package_data={"resnet_tf": ["imagenet_classes.txt"], "resnet_tf.data": ["digits.npz", "digits.LICENSE.txt"]},
     install_requires=[
         f"tensorflow>={TENSORFLOW}",
         "keras>=3.15.1",  # earlier releases have known CVEs in the loading of models

@@ -9,14 +9,15 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from resnet_tf.config import Config, list_configs, load_config
-    from resnet_tf.data.preprocess import Preprocess
     from resnet_tf.errors import UserError
     from resnet_tf.model.create import create_model
     from resnet_tf.model.layers import BatchNormalization
+    from resnet_tf.model.pretrained import list_weights
     from resnet_tf.model.resnet import Arch
     from resnet_tf.model.zoo import list_models
     from resnet_tf.serving.artifact import export_model
     from resnet_tf.serving.predictor import Predictor
+    from resnet_tf.spec import Preprocess
     from resnet_tf.training.loop import train_and_evaluate
     from resnet_tf.training.run import load_run
 
@@ -26,12 +27,13 @@ _HOMES = {
     "BatchNormalization": "resnet_tf.model.layers",
     "Config": "resnet_tf.config",
     "Predictor": "resnet_tf.serving.predictor",
-    "Preprocess": "resnet_tf.data.preprocess",
+    "Preprocess": "resnet_tf.spec",
     "UserError": "resnet_tf.errors",
     "create_model": "resnet_tf.model.create",
     "export_model": "resnet_tf.serving.artifact",
     "list_configs": "resnet_tf.config",
     "list_models": "resnet_tf.model.zoo",
+    "list_weights": "resnet_tf.model.pretrained",
     "load_config": "resnet_tf.config",
     "load_run": "resnet_tf.training.run",
     "train_and_evaluate": "resnet_tf.training.loop",
@@ -48,6 +50,7 @@ __all__ = [
     "export_model",
     "list_configs",
     "list_models",
+    "list_weights",
     "load_config",
     "load_run",
     "train_and_evaluate",

@@ -26,7 +26,8 @@ def _key(default: Any, meaning: str, *, choices: tuple[str, ...] = (), minimum: 
 class ModelConfig:
     name: str = _key("resnet50", "network, one of resnet_tf.list_models()")
     num_classes: int = _key(0, "classes; 0 takes the number that the data set has", minimum=0)
-    weights: str = _key("", "start from the weights in this .weights.h5 or .keras file")
+    weights: str = _key("", "start from these weights: 'imagenet', another of list_weights(), or a file")
+    new_head: bool = _key(False, "start with a fresh class head and leave out that of model.weights")
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,10 @@ class DataConfig:
     image_size: int = _key(224, "height and width of the network's input, in pixels", minimum=1)
     channels: int = _key(3, "channels of the network's input: 3 (RGB) or 1 (grey)", minimum=1)
     mean: tuple[float, ...] = _key(
-        (0.485, 0.456, 0.406), "subtracted from pixels in [0, 1], one a channel or one for all"
+        (), "subtracted from pixels in [0, 1], one a channel or one for all; empty is the weights' own, or ImageNet's"
     )
-    std: tuple[float, ...] = _key((0.229, 0.224, 0.225), "divides what is left, one a channel or one for all")
+    std: tuple[float, ...] = _key((), "divides what is left; empty is the weights' own, or ImageNet's")
+    channel_order: str = _key("auto", "order of colours; auto is the weights' own", choices=("auto", "rgb", "bgr"))
     crop_fraction: float = _key(0.875, "side of the central crop over the resized shorter side, in testing", minimum=0)
     interpolation: str = _key("bilinear", "how pictures are resized", choices=("bilinear", "bicubic"))
     batch_size: int = _key(256, "images in a training step, over all replicas", minimum=1)
@@ -240,7 +242,7 @@ def _parse(dotted: str, kind: Any, value: Any) -> Any:
     try:
         if typing.get_origin(kind) is tuple:
             items = value.strip("()[] ").split(",") if isinstance(value, str) else value
-            return tuple(float(item) for item in items)
+            return tuple(float(item) for item in items if item != "")
         if kind is bool:
             return value if isinstance(value, bool) else {"true": True, "false": False}[value.lower()]
         if kind is int and isinstance(value, float | bool):
@@ -265,7 +267,7 @@ def _check_values(config: Config) -> None:
     if data.channels not in (1, 3):
         raise UserError(f"data.channels must be 3 (RGB) or 1 (grey), got {data.channels}")
     for name in ("mean", "std"):
-        if len(getattr(data, name)) not in (1, data.channels):
+        if len(getattr(data, name)) not in (0, 1, data.channels):
             raise UserError(
                 f"data.{name} has {len(getattr(data, name))} values for data.channels={data.channels}; "
                 f"give one a channel or one for all"

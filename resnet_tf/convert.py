@@ -3,6 +3,7 @@
 python -m resnet_tf.convert --from=resnet50.safetensors --model=resnet50 --to=resnet50.weights.h5
 python -m resnet_tf.convert --from=resnet20-12fca82f.th --model=resnet20 --num_classes=10 --to=resnet20.weights.h5
 python -m resnet_tf.convert --from=resnet50.weights.h5 --model=resnet50 --to=resnet50.safetensors
+python -m resnet_tf.convert --from=torchvision/IMAGENET1K_V1 --model=resnet50 --to=resnet50.weights.h5
 """
 
 from pathlib import Path
@@ -14,7 +15,10 @@ from resnet_tf.errors import UserError
 
 FLAGS = flags.FlagValues()
 FROM = flags.DEFINE_string(
-    "from", "", ".safetensors, .npz, .h5, .weights.h5, .keras or PyTorch pickle to read", flag_values=FLAGS
+    "from",
+    "",
+    ".safetensors, .npz, .h5, .weights.h5, .keras or PyTorch pickle to read, or published weights by name",
+    flag_values=FLAGS,
 )
 MODEL = flags.DEFINE_string("model", "", "network that the weights belong to, by name", flag_values=FLAGS)
 TO = flags.DEFINE_string(
@@ -33,7 +37,7 @@ def main(arguments: list[str]) -> None:
 
     from resnet_tf.model.create import convert_file
 
-    dialect = convert_file(Path(FROM.value), MODEL.value, Path(TO.value), num_classes=NUM_CLASSES.value)
+    dialect = convert_file(FROM.value, MODEL.value, Path(TO.value), num_classes=NUM_CLASSES.value)
     print(f"{TO.value}: {MODEL.value}, read as {dialect}")
 
 

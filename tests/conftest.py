@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -87,6 +88,20 @@ def photos(tmp_path) -> Path:
                 pixels[..., channel] += 120
                 Image.fromarray(pixels).save(folder / f"{index}.{'png' if index % 2 else 'jpg'}")
     return tmp_path / "photos"
+
+
+def import_torch_zoo(name: str) -> ModuleType:
+    """torchvision or timm, or a skip where they are not installed."""
+    torch = pytest.importorskip("torch", reason="live parity takes torch, torchvision and timm")
+    try:
+        import torchvision  # noqa: F401 (timm imports it, too)
+    except ImportError:
+        pass
+    except RuntimeError:
+        # Its operators are built for one build of PyTorch. Its networks need none, but importing it describes two.
+        for operator in ("nms", "qnms"):
+            torch.library.define(f"torchvision::{operator}", "(Tensor a, Tensor b, float c) -> Tensor")
+    return pytest.importorskip(name, reason="live parity takes torch, torchvision and timm")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Imports go one way: ground (errors, config, model) <- data <- training, serving; report alone; commands on top."""
+"""Imports go one way: ground (errors, spec, labels, config, model) <- data <- training, serving; commands on top."""
 
 import ast
 from pathlib import Path
@@ -9,15 +9,17 @@ PACKAGE = Path(__file__).parents[1] / "resnet_tf"
 
 MAY_IMPORT = {
     "errors": set(),
+    "spec": set(),
+    "labels": set(),
     "config": {"errors"},
-    "model": {"model", "errors"},
-    "data": {"data", "config", "errors"},
-    "training": {"training", "model", "data", "config", "errors"},
-    "serving": {"serving", "model", "data", "config", "errors", "__init__"},
+    "model": {"model", "spec", "labels", "errors"},
+    "data": {"data", "spec", "labels", "config", "errors"},
+    "training": {"training", "model", "data", "spec", "config", "errors"},
+    "serving": {"serving", "model", "data", "spec", "config", "errors", "__init__"},
     "report": {"report", "errors"},
     "backend": {"errors"},
     "cli": {"backend", "config", "errors"},
-    "__init__": {"backend", "config", "data", "errors", "model", "serving", "training"},
+    "__init__": {"backend", "config", "errors", "model", "serving", "spec", "training"},
 }
 COMMANDS = {"convert", "train", "evaluate", "export", "predict"}
 

@@ -3,12 +3,18 @@
 import re
 from pathlib import Path
 
+import pytest
+from PIL import Image
+
+import resnet_tf
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_python_lines_run(tmp_path, monkeypatch, data_dir):
-    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    block = PYTHON[0]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("resnet_tf.data.digits.Digits.__init__", _in(data_dir))
     names: dict = {}
@@ -16,6 +22,20 @@ def test_the_python_lines_run(tmp_path, monkeypatch, data_dir):
     assert names["backbone"].output_shape == (None, 2048)
     assert names["predictor"].path == (names["export"])
     assert (tmp_path / "runs" / "three" / "export" / "serving" / "1").is_dir()
+
+
+@pytest.mark.slow
+def test_the_lines_on_published_weights_run(tmp_path, monkeypatch):
+    """With a random start in the place of the published file."""
+    resnet_tf.create_model("resnet50").save_weights(tmp_path / "published.weights.h5")
+    monkeypatch.setattr("resnet_tf.model.create.fetch", lambda row: tmp_path / "published.weights.h5")
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (300, 200)).save("cat.jpg")
+    names = {"resnet_tf": resnet_tf}
+    exec(compile(PYTHON[1], "README.md", "exec"), names)
+    assert str(resnet_tf.list_weights("resnet50")) in README
+    assert names["model"].labels[:2] == ("tench", "goldfish")
+    assert names["path"].name == "1"
 
 
 def _in(data_dir):

@@ -1,6 +1,7 @@
 """Real pictures, where they lie beside the project (see README of that folder); skipped elsewhere."""
 
 import json
+import shutil
 import tarfile
 
 import pytest
@@ -8,7 +9,6 @@ import tensorflow as tf
 from conftest import SHARED_DATA
 
 from resnet_tf.config import load_config
-from resnet_tf.data.preprocess import Preprocess
 from resnet_tf.data.sources import open_source
 from resnet_tf.model.create import create_model
 from resnet_tf.serving.artifact import export_model
@@ -55,18 +55,22 @@ def test_cifar_as_a_folder_of_images_learns_by_flags_alone(command, tmp_path):
 @pytest.mark.parametrize(
     ("name", "file", "right"), [("resnet20", "resnet20-12fca82f.th", 8103), ("resnet32", "resnet32-d509ac18.th", 8256)]
 )
-def test_published_cifar_weights_answer_as_in_pytorch_to_the_image(cifar_test, tmp_path, command, name, file, right):
-    """The figures of the original PyTorch code on the same 10,000 JPEGs."""
+def test_published_cifar_weights_answer_as_in_pytorch_to_the_image(
+    cifar_test, tmp_path, command, monkeypatch, name, file, right
+):
+    """The figures of the original PyTorch code on the same 10,000 JPEGs, with nothing given but the weights' name."""
     pytest.importorskip("torch", reason="reading a PyTorch pickle takes PyTorch: pip install '.[torch]'")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    (tmp_path / "models").mkdir()
+    shutil.copy(SHARED_DATA / "cifar_resnet" / file, tmp_path / "models")
     weights = tmp_path / f"{name}.weights.h5"
-    arguments = [f"--from={SHARED_DATA / 'cifar_resnet' / file}", f"--model={name}", "--num_classes=10"]
-    outcome = command("convert", *arguments, f"--to={weights}")
+    outcome = command("convert", "--from=cifar10", f"--model={name}", "--num_classes=10", f"--to={weights}")
     assert outcome.code == 0, outcome.err
     model = create_model(name, num_classes=10, input_shape=(32, 32, 3), weights=weights)
     source = open_source(load_config("cifar10_resnet20", [f"data.source={cifar_test}", "data.train_split=test"]).data)
-    spec = Preprocess(size=(32, 32), crop_fraction=1.0)
+    assert model.labels == source.class_names
     strategy = tf.distribute.get_strategy()
-    evaluation = Evaluator(model, source.test, spec, batch_size=500, strategy=strategy)()
+    evaluation = Evaluator(model, source.test, model.preprocess, batch_size=500, strategy=strategy)()
     assert int((evaluation.predictions == evaluation.labels).sum()) == right
 
 

@@ -8,7 +8,8 @@ import math
 import tensorflow as tf
 
 from resnet_tf.config import AugmentConfig
-from resnet_tf.data.preprocess import Preprocess, resize_window
+from resnet_tf.data.preprocess import resize_window
+from resnet_tf.spec import Preprocess
 
 # Each use has its own column, so that turning one operation on or off leaves the others as they were.
 _COLUMNS = ("flip", "pad_row", "pad_column", "angle", "zoom", "shift_row", "shift_column")

@@ -3,62 +3,42 @@
 It is written in graph operations, so that an export carries it along and a picture gives the same logits everywhere.
 """
 
-import dataclasses
-from dataclasses import dataclass
-from typing import Any
-
 import tensorflow as tf
 
 from resnet_tf.config import DataConfig
+from resnet_tf.errors import UserError
+from resnet_tf.spec import Preprocess
 
 # ITU-R BT.601, as PIL and tf.image have it, but summing to exactly 1 so that grey stays grey.
 _LUMA = (0.299, 0.587, 0.114)
 _KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic"}
 
 
-@dataclass(frozen=True)
-class Preprocess:
-    """How a picture becomes the input of a network. Stored with every checkpoint and export.
+def from_config(data: DataConfig, weights: Preprocess | None = None) -> Preprocess:
+    """What the `data` group of a configuration asks for; what it leaves open is as the weights want it.
 
-    Attributes:
-        size: (height, width) of the network's input, in pixels.
-        channels: 3 for RGB, 1 for grey.
-        crop_fraction: side of the central crop over the resized shorter side; 1 keeps all of a square picture.
-        interpolation: `bilinear` or `bicubic`, antialiased as in PIL.
-        mean: subtracted from pixels in [0, 1], one value a channel.
-        std: divides what is left, one value a channel.
+    Args:
+        data: its empty `mean` and `std` and its `channel_order` of `auto` are left open.
+        weights: the preprocessing that the first weights came with; without it, ImageNet's.
+
+    Raises:
+        UserError: if what is left open has another number of channels.
     """
-
-    size: tuple[int, int]
-    channels: int = 3
-    crop_fraction: float = 0.875
-    interpolation: str = "bilinear"
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
-
-    @classmethod
-    def from_config(cls, data: DataConfig) -> "Preprocess":
-        """What the `data` group of a configuration asks for."""
-        return cls(
-            size=(data.image_size, data.image_size),
-            channels=data.channels,
-            crop_fraction=data.crop_fraction,
-            interpolation=data.interpolation,
-            mean=_one_a_channel(data.mean, data.channels),
-            std=_one_a_channel(data.std, data.channels),
+    base = weights or Preprocess(size=(data.image_size, data.image_size))
+    mean, std = data.mean or base.mean, data.std or base.std
+    if {len(mean), len(std)} - {1, data.channels}:
+        raise UserError(
+            f"data.channels={data.channels} takes data.mean and data.std of its own: the default has {base.channels}"
         )
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Preprocess":
-        """Read back what `dataclasses.asdict` gave, also after a way through JSON."""
-        plain: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
-        }
-        return cls(**plain)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as plain values, ready for JSON."""
-        return dataclasses.asdict(self)
+    return Preprocess(
+        size=(data.image_size, data.image_size),
+        channels=data.channels,
+        crop_fraction=data.crop_fraction,
+        interpolation=data.interpolation,
+        mean=_one_a_channel(mean, data.channels),
+        std=_one_a_channel(std, data.channels),
+        channel_order=base.channel_order if data.channel_order == "auto" else data.channel_order,
+    )
 
 
 def from_bytes(encoded: tf.Tensor, spec: Preprocess) -> tf.Tensor:
@@ -118,8 +98,10 @@ def normalize(images: tf.Tensor, spec: Preprocess) -> tf.Tensor:
 
 
 def to_channels(images: tf.Tensor, spec: Preprocess) -> tf.Tensor:
-    """RGB [..., 3] -> [..., channels]: unchanged, or its luma."""
-    return images if spec.channels == 3 else tf.reduce_sum(images * tf.constant(_LUMA), axis=-1, keepdims=True)
+    """RGB [..., 3] -> [..., channels] in the network's order, or its luma."""
+    if spec.channels == 1:
+        return tf.reduce_sum(images * tf.constant(_LUMA), axis=-1, keepdims=True)
+    return images[..., ::-1] if spec.channel_order == "bgr" else images
 
 
 def standardize(images: tf.Tensor, spec: Preprocess) -> tf.Tensor:

@@ -4,6 +4,7 @@ Every source gives the same thing: splits of still encoded pictures, in an order
 """
 
 import contextlib
+import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import downloader
 
+from resnet_tf import labels
 from resnet_tf.config import DataConfig
 from resnet_tf.data import digits
 from resnet_tf.errors import UserError, closest
@@ -56,9 +58,16 @@ class Source:
 def open_source(config: DataConfig) -> Source:
     """Open `config.source`, preparing a TFDS data set where that is still to be done.
 
+    Classes that are named by ImageNet's identifiers (`n01440764`) are given their labels (`tench`).
+
     Raises:
         UserError: if there is no such source or split, or what is there is no labelled set of pictures.
     """
+    source = _open(config)
+    return dataclasses.replace(source, class_names=labels.readable(source.class_names))
+
+
+def _open(config: DataConfig) -> Source:
     path = Path(config.source).expanduser()
     if config.source == "digits":
         builder = digits.Digits(data_dir=config.data_dir or None)
@@ -76,11 +85,11 @@ def open_source(config: DataConfig) -> Source:
     return _open_tfds(builder, config)
 
 
-def check_classes(labels: Sequence[str], source: Source) -> None:
+def check_classes(known: Sequence[str], source: Source) -> None:
     """Refuse a data set whose classes are not those that a model answers with."""
-    if tuple(labels) != source.class_names:
+    if tuple(known) != source.class_names:
         present = _shortened(source.class_names)
-        raise UserError(f"the model knows the classes {_shortened(labels)}, but {source.name!r} has {present}")
+        raise UserError(f"the model knows the classes {_shortened(known)}, but {source.name!r} has {present}")
 
 
 def _shortened(names: Sequence[str]) -> str:

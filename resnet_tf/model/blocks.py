@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from keras import KerasTensor, layers
-from keras.initializers import VarianceScaling
 
+from resnet_tf.model.initializers import FanOutNormal
 from resnet_tf.model.layers import BatchNormalization, PadShortcut, StandardizedConv2D
 
 if TYPE_CHECKING:
@@ -122,6 +122,10 @@ def shortcut(x: KerasTensor, arch: "Arch", place: Place) -> KerasTensor:
         # Every pixel counts, where a strided 1x1 convolution reads one in four (He et al. 2018, sec. 4.2).
         x = layers.AveragePooling2D(2, strides=stride, padding="same", name=f"{name}_pool")(x)
         stride = 1
+    elif arch.shortcut == "average" and place.dilation > place.first_dilation:
+        # Where dilation took the stride's place, timm pools all the same, zeros beyond the border included.
+        x = layers.ZeroPadding2D(((0, 1), (0, 1)), name=f"{name}_pool_pad")(x)
+        x = layers.AveragePooling2D(2, strides=1, name=f"{name}_pool")(x)
     return conv_norm(x, arch, width, 1, stride=stride, activated=False, name=f"{name}_conv")
 
 
@@ -188,8 +192,7 @@ def conv(
         dilation_rate=dilation if kernel > 1 else 1,
         groups=groups,
         use_bias=use_bias,
-        # He et al. 2015, Delving Deep into Rectifiers; by fan-out as torchvision and the authors' code have it.
-        kernel_initializer=VarianceScaling(2.0, mode="fan_out", distribution="untruncated_normal"),
+        kernel_initializer=FanOutNormal(),
         name=name,
     )(x)
 

@@ -9,9 +9,12 @@ import keras
 
 from resnet_tf.errors import UserError, closest
 from resnet_tf.model import weight_files
-from resnet_tf.model.resnet import Arch, build
-from resnet_tf.model.weights import load_weights, to_torchvision
+from resnet_tf.model.download import fetch
+from resnet_tf.model.pretrained import get_pretrained
+from resnet_tf.model.resnet import LOGITS_LAYER, Arch, build
+from resnet_tf.model.weights import Dialect, load_weights, to_torchvision
 from resnet_tf.model.zoo import get_arch
+from resnet_tf.spec import Preprocess
 
 
 def create_model(
@@ -30,33 +33,38 @@ def create_model(
         name: one of `list_models()`.
         num_classes: length of the logits; 0 gives the pooled features.
         input_shape: (height, width, channels); None leaves a height or width open.
-        weights: None for a random start, or a file of this network's weights as this package, torchvision, timm or
-            keras.applications write them; see `resnet_tf.model.weights.load_weights`.
+        weights: None for a random start; published weights by name, one of `list_weights(name)`, or `imagenet` for the
+            first of them; or a file of this network's weights as this package, torchvision, timm or
+            keras.applications write them (see `resnet_tf.model.weights.load_weights`).
         new_head: start with a fresh class head and leave out that of `weights`, for other classes.
         features: `("stage2", "stage3", ...)` gives a dict of these feature maps instead of logits.
         **knobs: fields of `Arch` to change, such as `stem="small"`, `output_stride=8`, `stochastic_depth=0.1`,
             `dropout=0.2`, `activation="silu"` or `zero_gamma=False`.
 
     Returns:
-        A model from float [N, H, W, C], already normalised, to float32 [N, num_classes].
+        A model from float [N, H, W, C], already normalised, to float32 [N, num_classes]. With weights whose input
+        convention is known, `model.preprocess` is a `Preprocess` that says how pictures become its input, and
+        `model.labels` names its classes (None if they are not known); `export_model` takes up both.
 
     Raises:
-        UserError: for an unknown name or knob, an input too small for the network, or weights that do not fit.
+        UserError: for an unknown name or knob, an input too small for the network, or weights that cannot be fetched
+            or do not fit.
     """
     arch = dataclasses.replace(get_arch(name), **_checked_knobs(knobs))
     model = build(arch, input_shape=input_shape, num_classes=num_classes, name=name, features=features)
     if weights is not None:
-        load_weights(model, Path(weights), new_head=new_head)
+        _load(model, name, weights, new_head=new_head)
     return model
 
 
-def convert_file(source: Path, name: str, target: Path, *, num_classes: int = 1000) -> str:
+def convert_file(source: str | Path, name: str, target: Path, *, num_classes: int = 1000) -> str:
     """Read weights of a network in any dialect and write them for Keras or for PyTorch, by the target's suffix.
 
     Args:
-        source: see `resnet_tf.model.weights.load_weights`.
+        source: a file or the name of published weights, as for `create_model`.
         name: one of `list_models()`.
-        target: `.weights.h5` or `.keras` for Keras, `.safetensors` for torchvision or timm. Never half-written.
+        target: `.weights.h5` or `.keras` for Keras, `.safetensors` for torchvision or timm. Never half-written. The
+            preprocessing and the class names that belong to the weights go with them.
         num_classes: classes of the head; 0 drops it.
 
     Returns:
@@ -72,19 +80,50 @@ def convert_file(source: Path, name: str, target: Path, *, num_classes: int = 10
     if not target.absolute().parent.is_dir():
         raise UserError(f"there is no directory {str(target.absolute().parent)!r} to write to")
     model = create_model(name, num_classes=num_classes, input_shape=(None, None, 3))
-    dialect = load_weights(model, source)
+    dialect = _load(model, name, source)
+    spec, labels = model.preprocess, model.labels
+    metadata = {"model": name, "preprocess": spec and spec.to_dict(), "labels": labels}
     staging = target.with_name(f"writing.{target.name}")
     try:
         if kind == ".safetensors":
-            weight_files.write_safetensors(staging, to_torchvision(model), {"model": name})
-        elif kind == ".keras":
-            model.save(staging)
+            weight_files.write_safetensors(staging, to_torchvision(model), metadata)
         else:
-            model.save_weights(staging)
+            model.save(staging) if kind == ".keras" else model.save_weights(staging)
+            weight_files.add_metadata(staging, metadata)
         staging.replace(target)
     except OSError as error:
         raise UserError(f"cannot write {str(target)!r}: {error.strerror or error}") from error
     return dialect.name
+
+
+def _load(model: keras.Model, name: str, weights: str | Path, *, new_head: bool = False) -> Dialect:
+    """Fill the model and set its `preprocess` and `labels` to those that belong to the weights."""
+    path = Path(weights)
+    size, channels = model.input_shape[1:3], model.input_shape[3]
+    if path.suffix in weight_files.SUFFIXES or path.exists():
+        dialect = load_weights(model, path, new_head=new_head)
+        spec, labels = _stored(path)
+        spec = spec or dialect.preprocess
+        if spec and None not in size:
+            spec = dataclasses.replace(spec, size=size)
+    else:
+        published = get_pretrained(name, str(weights))
+        dialect = load_weights(model, fetch(published), new_head=new_head)
+        spec, labels = published.preprocess_at(*size), published.labels
+    has_head = model.layers[-1].name == LOGITS_LAYER
+    model.preprocess = spec if spec and spec.channels == channels else None
+    model.labels = labels if has_head and not new_head else None
+    return dialect
+
+
+def _stored(path: Path) -> tuple[Preprocess | None, tuple[str, ...] | None]:
+    """The preprocessing and the class names that this package wrote beside the weights."""
+    metadata = weight_files.read_metadata(path)
+    try:
+        spec, labels = metadata.get("preprocess"), metadata.get("labels")
+        return Preprocess.from_dict(spec) if spec else None, tuple(labels) if labels else None
+    except (TypeError, AttributeError) as error:
+        raise UserError(f"what {str(path)!r} says of its weights is damaged: {error}") from error
 
 
 def _checked_knobs(knobs: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Reading and writing weights files: each format becomes a dict from name to array."""
 
+import importlib.util
+import json
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +15,9 @@ from resnet_tf.errors import UserError
 Arrays = dict[str, np.ndarray]
 
 _NORM_KINDS = ("gamma", "beta", "moving_mean", "moving_variance")
+# Where a file keeps what belongs to its weights: a JSON object under this name.
+_METADATA = "resnet_tf"
+_METADATA_MEMBER = f"{_METADATA}.json"
 
 
 def read(path: Path) -> Arrays:
@@ -26,8 +31,7 @@ def read(path: Path) -> Arrays:
     """
     if not path.is_file():
         raise UserError(f"no weights file {str(path)!r}")
-    if path.suffix not in _READERS:
-        raise UserError(f"{str(path)!r} is no weights file that can be read: give {', '.join(_READERS)}")
+    check_readable(path.name)
     try:
         arrays = _READERS[path.suffix](path)
     except UserError:
@@ -40,11 +44,46 @@ def read(path: Path) -> Arrays:
     return arrays
 
 
-def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Write arrays as a `.safetensors` file."""
+def check_readable(file_name: str) -> None:
+    """Refuse a file by its name, before it is fetched: a `UserError` for an unknown suffix or a missing library."""
+    suffix = Path(file_name).suffix
+    if suffix not in SUFFIXES:
+        raise UserError(f"{file_name!r} is no weights file that can be read: give {', '.join(SUFFIXES)}")
+    if _READERS[suffix] is _read_torch and importlib.util.find_spec("torch") is None:
+        raise UserError(
+            f"reading {file_name!r} takes PyTorch: pip install 'resnet_tf[torch]', or give a .safetensors file"
+        )
+
+
+def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
+    """Write arrays and JSON values that belong to them as a `.safetensors` file."""
     from safetensors.numpy import save_file
 
-    save_file(dict(arrays), path, dict(metadata))
+    save_file(dict(arrays), path, {_METADATA: json.dumps(metadata)})
+
+
+def add_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
+    """Add JSON values to an `.h5` or `.keras` file, which Keras reads as before."""
+    text = json.dumps(metadata)
+    if path.suffix == ".h5":
+        with h5py.File(path, "a") as file:
+            file[_METADATA] = text  # a data set: attributes end at 64 kB
+    else:
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(_METADATA_MEMBER, text)
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The JSON values that this package wrote beside the weights; nothing for files that others wrote.
+
+    Raises:
+        UserError: if it is damaged.
+    """
+    try:
+        text = _METADATA_READERS.get(path.suffix, lambda _: None)(path)
+        return json.loads(text) if text else {}
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"what {str(path)!r} says of its weights is damaged: {error}") from error
 
 
 def _read_safetensors(path: Path) -> Arrays:
@@ -60,13 +99,9 @@ def _read_npz(path: Path) -> Arrays:
 
 def _read_torch(path: Path) -> Arrays:
     """A state dict, bare or under `state_dict` or `model`. Only arrays are unpickled: a pickle can hold any program."""
-    try:
-        import torch
-    except ImportError as error:
-        raise UserError(
-            f"reading {str(path)!r} takes PyTorch: pip install 'resnet_tf[torch]', or give a .safetensors file"
-        ) from error
     import pickle
+
+    import torch
 
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -98,8 +133,10 @@ def _read_keras_archive(path: Path) -> Arrays:
 def _keras_2_arrays(file: Any) -> Arrays:
     arrays = {}
     for layer in map(_text, file.attrs["layer_names"]):
+        # keras-applications, which trained the published files, called the head `probs`; Keras fills it by its place.
+        name = "predictions" if layer == "probs" else layer
         for weight in map(_text, file[layer].attrs["weight_names"]):
-            arrays[f"{layer}/{weight.split('/')[-1].split(':')[0]}"] = np.asarray(file[layer][weight])
+            arrays[f"{name}/{weight.split('/')[-1].split(':')[0]}"] = np.asarray(file[layer][weight])
     return arrays
 
 
@@ -121,10 +158,33 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
+def _read_safetensors_metadata(path: Path) -> str | None:
+    from safetensors import safe_open
+
+    with safe_open(path, "np") as file:
+        return (file.metadata() or {}).get(_METADATA)
+
+
+def _read_keras_metadata(path: Path) -> str | None:
+    with h5py.File(path) as file:
+        return _text(file[_METADATA][()]) if _METADATA in file else None
+
+
+def _read_keras_archive_metadata(path: Path) -> str | None:
+    with zipfile.ZipFile(path) as archive:
+        return archive.read(_METADATA_MEMBER).decode() if _METADATA_MEMBER in archive.namelist() else None
+
+
 _READERS: dict[str, Callable[[Path], Arrays]] = {
     ".safetensors": _read_safetensors,
     ".npz": _read_npz,
     **dict.fromkeys((".pth", ".pt", ".th", ".bin"), _read_torch),
     ".h5": _read_keras,
     ".keras": _read_keras_archive,
+}
+SUFFIXES = tuple(_READERS)
+_METADATA_READERS: dict[str, Callable[[Path], str | None]] = {
+    ".safetensors": _read_safetensors_metadata,
+    ".h5": _read_keras_metadata,
+    ".keras": _read_keras_archive_metadata,
 }

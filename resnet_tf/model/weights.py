@@ -11,11 +11,13 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from resnet_tf import spec
 from resnet_tf.errors import UserError
 from resnet_tf.model import weight_files
 from resnet_tf.model.resnet import LOGITS_LAYER
 from resnet_tf.model.weight_files import Arrays
 from resnet_tf.model.zoo import MODELS
+from resnet_tf.spec import Preprocess
 
 _TORCH_VARIABLES = {
     "kernel": "weight",
@@ -40,6 +42,7 @@ class Dialect:
         separator: between module and variable.
         torch_layout: whether kernels are [out, in, ...].
         epsilon: of its BatchNorm.
+        preprocess: what its published networks were trained on; None for this package's own files.
         prefix: before every name.
     """
 
@@ -49,6 +52,7 @@ class Dialect:
     separator: str
     torch_layout: bool
     epsilon: float
+    preprocess: Preprocess | None = None
     prefix: str = ""
 
     def key(self, layer: str, variable: str) -> str | None:
@@ -69,12 +73,12 @@ _CONV = r"conv(?P<conv>\d)"
 _THEIR_BLOCK = re.compile(r"(?:stage|layer|stages\.|conv)(\d+)(?:_block|\.blocks\.|\.)(\d+)")
 
 
-def _torch(name: str, *modules: tuple[str, str], prefix: str = "") -> Dialect:
-    return Dialect(name, modules, _TORCH_VARIABLES, ".", torch_layout=True, epsilon=1e-5, prefix=prefix)
+def _torch(name: str, preprocess: Preprocess, *modules: tuple[str, str], prefix: str = "") -> Dialect:
+    return Dialect(name, modules, _TORCH_VARIABLES, ".", True, 1e-5, preprocess, prefix)
 
 
-def _keras(name: str, *modules: tuple[str, str], epsilon: float = 1e-5) -> Dialect:
-    return Dialect(name, modules, _KERAS_VARIABLES, "/", torch_layout=False, epsilon=epsilon)
+def _keras(name: str, preprocess: Preprocess | None, *modules: tuple[str, str], epsilon: float = 1e-5) -> Dialect:
+    return Dialect(name, modules, _KERAS_VARIABLES, "/", False, epsilon, preprocess)
 
 
 _TORCH_BODY = (
@@ -110,9 +114,10 @@ _APPLICATIONS_BODY = (
 )
 
 DIALECTS = (
-    _keras("resnet_tf", (".*", "{layer}")),
+    _keras("resnet_tf", None, (".*", "{layer}")),
     _torch(
         "torchvision",
+        spec.TORCHVISION,
         *_TORCH_BODY,
         ("BLOCK_shortcut_conv", "layer{stage}.{block0}.downsample.0"),
         ("BLOCK_shortcut_conv_bn", "layer{stage}.{block0}.downsample.1"),
@@ -120,6 +125,7 @@ DIALECTS = (
     ),
     _torch(
         "timm",  # where the projection follows a pooling, which takes place 0
+        spec.TIMM,
         *_DEEP_STEM,
         *_TORCH_BODY,
         ("BLOCK_shortcut_conv", "layer{stage}.{block0}.downsample.1"),
@@ -128,6 +134,7 @@ DIALECTS = (
     ),
     _torch(
         "timm BiT",
+        spec.TIMM_BIT,
         ("stem_conv", "stem.conv"),
         ("BLOCK_preact_gn", "stages.{stage0}.blocks.{block0}.norm1"),
         ("BLOCK_conv1_gn", "stages.{stage0}.blocks.{block0}.norm2"),
@@ -137,10 +144,11 @@ DIALECTS = (
         ("final_gn", "norm"),
         (LOGITS_LAYER, "head.fc"),
     ),
-    _torch("akamaster CIFAR", *_CIFAR_BODY),
-    _torch("akamaster CIFAR", *_CIFAR_BODY, prefix="module."),
+    _torch("akamaster CIFAR", spec.CIFAR, *_CIFAR_BODY),
+    _torch("akamaster CIFAR", spec.CIFAR, *_CIFAR_BODY, prefix="module."),
     _keras(
         "keras.applications",
+        spec.KERAS_V1,
         *_APPLICATIONS_BODY,
         ("stem_conv_bn", "conv1_bn"),
         ("BLOCK_shortcut_conv_bn", "conv{stage_plus1}_block{block}_0_bn"),
@@ -148,6 +156,7 @@ DIALECTS = (
     ),
     _keras(
         "keras.applications V2",
+        spec.KERAS_V2,
         *_APPLICATIONS_BODY,
         ("BLOCK_preact_bn", "conv{stage_plus1}_block{block}_preact_bn"),
         ("final_bn", "post_bn"),

@@ -13,10 +13,10 @@ import tensorflow as tf
 
 from resnet_tf import __version__
 from resnet_tf.config import Config, ExportConfig
-from resnet_tf.data.preprocess import Preprocess
 from resnet_tf.errors import UserError, closest
 from resnet_tf.model.resnet import LOGITS_LAYER
 from resnet_tf.serving import signatures
+from resnet_tf.spec import Preprocess
 
 TARGETS = ("serving",)
 PRECISIONS = ("auto", "float32")
@@ -59,8 +59,9 @@ def export_model(
         directory: where versions lie, `directory/1`, `directory/2`, ...
         target: `serving`; see `resnet_tf.serving.signatures` for the signatures.
         precision: `float32`, which is also what `auto` takes.
-        preprocess: for a bare model, how pictures become its input; by default ImageNet's at the model's input size.
-        labels: for a bare model, the names of its classes; by default their numbers.
+        preprocess: for a bare model, how pictures become its input; by default as its weights were trained
+            (`model.preprocess`), or ImageNet's at the model's input size.
+        labels: for a bare model, the names of its classes; by default those of its weights, or numbers.
 
     Returns:
         The directory of the new version.
@@ -73,8 +74,8 @@ def export_model(
     _check_choice("precision", precision, PRECISIONS)
     if isinstance(run_or_model, keras.Model):
         model, settings, extra = run_or_model, ExportConfig(), {}
-        preprocess = preprocess or _default_preprocess(model)
-        labels = labels or [str(index) for index in range(model.output_shape[-1])]
+        preprocess = preprocess or getattr(model, "preprocess", None) or _default_preprocess(model)
+        labels = labels or getattr(model, "labels", None) or [str(index) for index in range(model.output_shape[-1])]
     else:
         model, settings = run_or_model.model, run_or_model.config.export
         preprocess, labels = preprocess or run_or_model.preprocess, labels or run_or_model.labels

@@ -10,11 +10,11 @@ import tensorflow as tf
 
 from resnet_tf.config import Config, flatten, override
 from resnet_tf.data import preprocess
-from resnet_tf.data.preprocess import Preprocess
 from resnet_tf.data.sources import Split
 from resnet_tf.errors import UserError
 from resnet_tf.serving import artifact
 from resnet_tf.serving.signatures import BYTES_SIGNATURE
+from resnet_tf.spec import Preprocess
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import keras
 import tensorflow as tf
 
 from resnet_tf.data import preprocess
-from resnet_tf.data.preprocess import Preprocess
 from resnet_tf.model.resnet import POOL_LAYER
+from resnet_tf.spec import Preprocess
 
 BYTES_SIGNATURE = "serving_default"
 IMAGES_SIGNATURE = "images"

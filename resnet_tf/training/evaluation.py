@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from resnet_tf.config import DataConfig
 from resnet_tf.data import pipeline
-from resnet_tf.data.preprocess import Preprocess
 from resnet_tf.data.sources import Split, check_classes, open_source
+from resnet_tf.spec import Preprocess
 from resnet_tf.training.run import Run
 
 

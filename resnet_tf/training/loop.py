@@ -11,9 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_tf.config import Config
-from resnet_tf.data import pipeline
+from resnet_tf.data import pipeline, preprocess
 from resnet_tf.data.pipeline import Schedule
-from resnet_tf.data.preprocess import Preprocess
 from resnet_tf.data.sources import Source, open_source
 from resnet_tf.errors import UserError
 from resnet_tf.training import checkpoint, objective, optimizers, run, runtime
@@ -59,19 +58,17 @@ class Trainer:
         self.config = config
         self.source = source
         self.strategy = strategy
-        self.spec = Preprocess.from_config(config.data)
         self.schedule = Schedule.of(config, source)
         self.step = 0
         # Just before the weights are drawn: preparing a data set draws from the same generators.
         keras.utils.set_random_seed(config.runtime.seed)
         with strategy.scope():
             self.model = run.create_network(
-                config,
-                self.spec,
-                num_classes=_count_classes(config, source),
-                weights=config.model.weights or None,
+                config, num_classes=_count_classes(config, source), weights=config.model.weights or None
             )
             self.optimizer = optimizers.create_optimizer(config, self.schedule, self.model)
+        # A random start has no convention of its own.
+        self.spec = preprocess.from_config(config.data, getattr(self.model, "preprocess", None))
         self._train_steps = self._compile()
         logger.info(
             "%s: %s parameters; %s: %d images to train on, %d to test, %d classes; %d steps an epoch, %d epochs",

@@ -9,9 +9,9 @@ from typing import Any
 import keras
 
 from resnet_tf.config import CONFIG_FILE, Config, flatten, load_config
-from resnet_tf.data.preprocess import Preprocess
 from resnet_tf.errors import UserError
 from resnet_tf.model.create import create_model
+from resnet_tf.spec import Preprocess
 from resnet_tf.training import checkpoint, runtime
 
 CHECKPOINTS = "checkpoints"
@@ -59,15 +59,20 @@ def load_run(workdir: str | Path) -> Run:
     spec = Preprocess.from_dict(metadata["preprocess"])
     labels = tuple(metadata["data"]["class_names"])
     with runtime.precision_policy("float32"):
-        model = create_network(config, spec, num_classes=len(labels))  # its weights come from the checkpoint
+        model = create_network(config, num_classes=len(labels))  # its weights come from the checkpoint
     checkpoint.restore(newest, model)
     return Run(workdir, config, metadata["step"], model, spec, labels, metadata["metrics"])
 
 
-def create_network(config: Config, spec: Preprocess, *, num_classes: int, weights: str | None = None) -> keras.Model:
-    """The network that `config` names, for input as `spec` makes it."""
+def create_network(config: Config, *, num_classes: int, weights: str | None = None) -> keras.Model:
+    """The network that `config` names, for input of the size that it asks for."""
+    data, model = config.data, config.model
     return create_model(
-        config.model.name, num_classes=num_classes, input_shape=(*spec.size, spec.channels), weights=weights
+        model.name,
+        num_classes=num_classes,
+        input_shape=(data.image_size, data.image_size, data.channels),
+        weights=weights,
+        new_head=model.new_head,
     )
 
 

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from resnet_tf.config import AugmentConfig
 from resnet_tf.data import augment
-from resnet_tf.data.preprocess import Preprocess
+from resnet_tf.spec import Preprocess
 
 IMAGES = np.random.default_rng(0).random((6, 9, 8, 2), np.float32)
 NUMBERS = np.random.default_rng(1).random((6, len(augment._COLUMNS)), np.float32)

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from resnet_tf.config import AugmentConfig, load_config
-from resnet_tf.data import pipeline
+from resnet_tf.data import pipeline, preprocess
 from resnet_tf.data.pipeline import Schedule
-from resnet_tf.data.preprocess import Preprocess
 from resnet_tf.data.sources import open_source
 from resnet_tf.errors import UserError
 
@@ -23,7 +22,7 @@ def _setup(data_dir, photos, kind):
         overrides = [f"data.source={photos}", "train.epochs=3", "data.batch_size=5", "data.image_size=32"]
         config = load_config("imagefolder", overrides)
     source = open_source(config.data)
-    return config, source, Preprocess.from_config(config.data), Schedule.of(config, source)
+    return config, source, preprocess.from_config(config.data), Schedule.of(config, source)
 
 
 @pytest.mark.parametrize("kind", ["memory", "stream", "folder"])

@@ -8,7 +8,7 @@ import tensorflow as tf
 from PIL import Image
 
 from resnet_tf.data import preprocess
-from resnet_tf.data.preprocess import Preprocess
+from resnet_tf.spec import Preprocess
 
 
 def _picture(height: int, width: int) -> np.ndarray:

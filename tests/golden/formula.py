@@ -11,7 +11,9 @@ def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
     if len(shape) > 1:
         # Kernels: variance 2 / fan-in; [out, in, ...] for PyTorch, [..., in, out] for Keras.
         fan_in = np.prod(shape[1:]) if name.endswith("weight") else np.prod(shape[:-1])
-        return ((uniform - 0.5) * np.sqrt(12 * 2 / fan_in)).astype(np.float32)
+        # Gates of squeeze-and-excitation must not saturate: a network of switches is chaotic in any framework.
+        gain = 0.3 if ".se." in name else 1.0
+        return ((uniform - 0.5) * gain * np.sqrt(12 * 2 / fan_in)).astype(np.float32)
     if name.endswith(("running_var", "moving_variance")):
         return (0.5 + uniform).astype(np.float32)
     if name.endswith(("weight", "gamma")):

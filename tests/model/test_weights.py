@@ -81,20 +81,35 @@ def test_logits_equal_keras_applications(name, layout, tmp_path):
 
 
 def _save_keras_2(model: keras.Model, path: Path) -> None:
-    """The layout of the files that keras.applications downloads: a group a layer, names with `:0`."""
+    """The layout of the files that keras.applications downloads: a group a layer, names with `:0`, a head `probs`."""
+    names = {layer.name: layer.name.replace("predictions", "probs") for layer in model.layers}
     with h5py.File(path, "w") as file:
-        file.attrs["layer_names"] = [layer.name.encode() for layer in model.layers]
+        file.attrs["layer_names"] = [name.encode() for name in names.values()]
         for layer in model.layers:
-            group = file.create_group(layer.name)
-            group.attrs["weight_names"] = [f"{layer.name}/{each.name}:0".encode() for each in layer.weights]
+            name = names[layer.name]
+            group = file.create_group(name)
+            group.attrs["weight_names"] = [f"{name}/{each.name}:0".encode() for each in layer.weights]
             for each in layer.weights:
-                group[f"{layer.name}/{each.name}:0"] = each.numpy()
+                group[f"{name}/{each.name}:0"] = each.numpy()
 
 
-@pytest.mark.parametrize("name", ["resnet18_d", "bit_r50x1", "resnet50_v2", "wrn_16_4", "resnet20", "seresnet50"])
+def _shallow(name: str, **settings) -> keras.Model:
+    """A network with one block a stage: it has every kind of layer that the whole one has."""
+    arch = dataclasses.replace(MODELS[name], depths=(1,) * len(MODELS[name].depths), dropout=0.1)
+    return build(arch, name=name, **settings)
+
+
+FAMILIES = (
+    *("resnet18", "resnet50", "resnet50_v1", "resnet50_v2", "resnet200_v2", "resnet18_d", "resnet50_d"),
+    *("seresnet50", "seresnext50_32x4d", "resnext50_32x4d", "wide_resnet50_2", "resnet_rs50", "bit_r50x1"),
+    *("resnet20", "resnet164_v2", "wrn_16_4", "plain18", "plain20", "resnet8_w32", "resnet_article"),
+)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("suffix", [".weights.h5", ".keras"])
 def test_our_own_files_come_back(name, suffix, tmp_path):
-    first, second = (create_model(name, num_classes=3, input_shape=(32, 32, 1), dropout=0.1) for _ in range(2))
+    first, second = (_shallow(name, num_classes=3, input_shape=(32, 32, 1)) for _ in range(2))
     for variable in first.weights:
         variable.assign(formula.weight(variable.path, tuple(variable.shape)))
     path = tmp_path / f"ours{suffix}"
@@ -102,13 +117,16 @@ def test_our_own_files_come_back(name, suffix, tmp_path):
     weights.load_weights(second, path)
     for ours, theirs in zip(second.weights, first.weights, strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    if suffix == ".keras":
+        pictures = formula.pictures(2, 32)[..., :1]
+        loaded = keras.models.load_model(path)
+        np.testing.assert_array_equal(loaded(pictures, training=False), first(pictures, training=False))
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_weight_has_a_name_or_the_network_says_so(name):
     """Names depend on the kinds of layers, not on how many: one block a stage is enough."""
-    arch = dataclasses.replace(MODELS[name], depths=(1,) * len(MODELS[name].depths))
-    model = build(arch, input_shape=(64, 64, 3), num_classes=2, name=name)
+    model, arch = _shallow(name, input_shape=(64, 64, 3), num_classes=2), MODELS[name]
     if arch.preactivation and arch.norm == "batch":
         with pytest.raises(UserError, match=r"has parts that neither torchvision nor timm has names for"):
             weights.to_torchvision(model)
@@ -175,6 +193,47 @@ def test_wrong_files_are_named_and_nothing_is_half_loaded(tmp_path):
     refused(r"is no weights file that can be read: give .safetensors, .npz, .pth", path=tmp_path / "notes.txt")
     for now, then in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(now, then)
+
+
+def test_pickles_give_arrays_and_run_nothing(tmp_path):
+    torch = pytest.importorskip("torch", reason="reading a PyTorch pickle takes PyTorch: pip install '.[torch]'")
+    model = create_model("resnet18", input_shape=(64, 64, 3))
+    before = [each.copy() for each in model.get_weights()]
+    state = {key: torch.from_numpy(array) for key, array in _state_dict("resnet18").items()}
+    harmful, cut, listed = (tmp_path / f"{name}.pth" for name in ("harmful", "cut", "listed"))
+    torch.save({"state_dict": state, "extra": _Harmful(tmp_path / "harm")}, harmful)
+    torch.save(state, cut)
+    cut.write_bytes(cut.read_bytes()[:-1000])
+    torch.save(list(state.values()), listed)
+    for path, message in (
+        (harmful, "'.*harmful.pth' holds more than arrays, which is refused because it could run code"),
+        (cut, "'.*cut.pth' is damaged or not a .pth file"),
+        (listed, "'.*listed.pth' holds list, not a state dict"),
+    ):
+        with pytest.raises(UserError, match=message):
+            weights.load_weights(model, path)
+    assert not (tmp_path / "harm").exists()
+    for now, then in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+    torch.save({"model": state}, tmp_path / "good.pth")
+    weights.load_weights(model, tmp_path / "good.pth")
+    np.testing.assert_array_equal(model.get_layer("logits").bias, state["fc.bias"])
+
+
+class _Harmful:
+    """Unpickled with pickle's own rules, it writes a file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_a_network_for_other_channels_is_refused(tmp_path):
+    path = _save(tmp_path, _state_dict("resnet18"))
+    with pytest.raises(UserError, match=r"shapes conv1.weight \(7, 7, 3, 64\) for \(7, 7, 1, 64\)$"):
+        create_model("resnet18", input_shape=(64, 64, 1), weights=path)
 
 
 def test_a_network_of_another_depth_is_recognised(tmp_path):

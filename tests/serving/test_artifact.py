@@ -8,7 +8,6 @@ import pytest
 import tensorflow as tf
 
 from resnet_tf.data import preprocess
-from resnet_tf.data.preprocess import Preprocess
 from resnet_tf.data.sources import open_source
 from resnet_tf.errors import UserError
 from resnet_tf.model.create import create_model
@@ -16,6 +15,7 @@ from resnet_tf.serving import artifact
 from resnet_tf.serving.artifact import export_model
 from resnet_tf.serving.predictor import Predictor
 from resnet_tf.serving.verify import verify
+from resnet_tf.spec import Preprocess
 from resnet_tf.training.evaluation import evaluate_run
 from resnet_tf.training.run import load_run
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 from sklearn.metrics import log_loss, top_k_accuracy_score
 
 from resnet_tf.config import load_config
-from resnet_tf.data.preprocess import Preprocess
+from resnet_tf.data import preprocess
 from resnet_tf.data.sources import open_source
 from resnet_tf.errors import UserError
 from resnet_tf.training import runtime
@@ -62,4 +62,4 @@ def test_a_run_is_tested_on_its_own_or_other_data(tiny_run, photos):
     other = load_config("digits", [f"data.source={photos}"]).data
     with pytest.raises(UserError, match=r"the model knows the classes 0, 1, 2, 3, 4, ... \(10\), but .* has blue, red"):
         evaluate_run(run, other)
-    assert run.preprocess == Preprocess.from_config(run.config.data)
+    assert run.preprocess == preprocess.from_config(run.config.data)

@@ -92,9 +92,10 @@ def test_callbacks_see_the_logs(tiny_config, tmp_path):
     assert len((tmp_path / "log.csv").read_text().splitlines()) == 3
 
 
-def _without_batch_norm(config, spec, *, num_classes, weights=None):
+def _without_batch_norm(config, *, num_classes, weights=None):
     """Its result does not depend on how a batch is divided, as BatchNorm's would."""
-    inputs = keras.Input((*spec.size, spec.channels))
+    data = config.data
+    inputs = keras.Input((data.image_size, data.image_size, data.channels))
     x = keras.layers.Conv2D(8, 3, activation="relu", name="conv")(inputs)
     x = keras.layers.Flatten(name="flat")(x)
     return keras.Model(inputs, keras.layers.Dense(num_classes, name="logits")(x))

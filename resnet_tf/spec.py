@@ -1,0 +1,55 @@
+"""What a network's input is: the one description that weights, checkpoints and exports carry along."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a picture becomes the input of a network. `resnet_tf.data.preprocess` does what it says.
+
+    Attributes:
+        size: (height, width) of the network's input, in pixels.
+        channels: 3 for colour, 1 for grey.
+        crop_fraction: side of the central crop over the resized shorter side; 1 keeps all of a square picture.
+        interpolation: `bilinear` or `bicubic`, antialiased as in PIL.
+        mean: subtracted from pixels in [0, 1], one value a channel, in the network's order of channels.
+        std: divides what is left, one value a channel.
+        channel_order: `rgb`, or `bgr` for networks that were trained on it (keras.applications' first ResNets).
+    """
+
+    size: tuple[int, int]
+    channels: int = 3
+    crop_fraction: float = 0.875
+    interpolation: str = "bilinear"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    channel_order: str = "rgb"
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Preprocess":
+        """Read back what `to_dict` gave, also after a way through JSON."""
+        plain: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
+        return cls(**plain)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain values, ready for JSON."""
+        return dataclasses.asdict(self)
+
+
+# What published weights were trained on: torchvision's presets, keras.applications' preprocess_input, timm's
+# configurations, akamaster/pytorch_resnet_cifar10's trainer.
+TORCHVISION = Preprocess(size=(224, 224))
+TIMM = Preprocess(size=(224, 224), interpolation="bicubic")
+TIMM_BIT = Preprocess(size=(448, 448), crop_fraction=1.0, mean=(0.5,) * 3, std=(0.5,) * 3)
+KERAS_V1 = Preprocess(
+    size=(224, 224),
+    mean=(103.939 / 255, 116.779 / 255, 123.68 / 255),
+    std=(1 / 255,) * 3,
+    channel_order="bgr",
+)
+KERAS_V2 = Preprocess(size=(224, 224), mean=(0.5,) * 3, std=(0.5,) * 3)
+CIFAR = Preprocess(size=(32, 32), crop_fraction=1.0)

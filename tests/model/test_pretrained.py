@@ -1,0 +1,287 @@
+"""Published weights by name: the table against the libraries it was read from, and fetching from a local server."""
+
+import dataclasses
+import functools
+import hashlib
+import http.server
+import re
+import threading
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import SHARED_DATA, import_torch_zoo
+
+import resnet_tf
+from resnet_tf import spec
+from resnet_tf.data import preprocess
+from resnet_tf.errors import UserError
+from resnet_tf.labels import CIFAR10, imagenet_labels, readable
+from resnet_tf.model import download, weight_files
+from resnet_tf.model.create import convert_file, create_model
+from resnet_tf.model.pretrained import PRETRAINED, Pretrained, get_pretrained, list_weights
+from resnet_tf.model.weights import to_torchvision
+from resnet_tf.model.zoo import MODELS
+from resnet_tf.serving.artifact import export_model
+from resnet_tf.serving.predictor import Predictor
+from resnet_tf.spec import Preprocess
+
+PHOTOS = SHARED_DATA / "imagenet_sample"
+ROWS = [(network, weights) for network, rows in PRETRAINED.items() for weights in rows]
+CREATE = functools.partial(create_model, "resnet20", num_classes=10, input_shape=(32, 32, 3))
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    """Serves a folder on 127.0.0.1 and notes what was asked for; a file named `cut...` breaks off half way."""
+
+    def __init__(self, root: Path):
+        self.asked: list[str] = []
+        super().__init__(("127.0.0.1", 0), functools.partial(_Handler, directory=str(root)))
+
+
+class _Handler(http.server.SimpleHTTPRequestHandler):
+    def do_GET(self):
+        self.server.asked.append(self.path)
+        if "cut" not in self.path:
+            super().do_GET()
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        self.wfile.write(b"half")
+
+    def log_message(self, format, *args):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path):
+    (tmp_path / "www").mkdir()
+    server = _Server(tmp_path / "www")
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join(timeout=10)
+
+
+@pytest.fixture
+def published(server, tmp_path, monkeypatch) -> Pretrained:
+    """A row for resnet20 whose file lies on the server; Keras's cache is an empty folder."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    path = tmp_path / "www" / "resnet20.safetensors"
+    weight_files.write_safetensors(path, to_torchvision(CREATE()), {})
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    inputs = (Preprocess(size=(48, 48), crop_fraction=0.9), Preprocess(size=(32, 32), crop_fraction=0.8))
+    row = Pretrained(
+        f"http://127.0.0.1:{server.server_port}/{path.name}", f"sha256:{digest[:8]}", 90.0, inputs, CIFAR10
+    )
+    monkeypatch.setitem(PRETRAINED, "resnet20", {"test/one": row})
+    return row
+
+
+def _cached(tmp_path) -> list[str]:
+    return sorted(path.name for path in (tmp_path / "keras").rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("name", ["test/one", "cifar10"])
+def test_named_weights_are_fetched_once_and_bring_what_belongs_to_them(published, server, tmp_path, capsys, name):
+    first, second = (CREATE(weights=name) for _ in range(2))
+    assert server.asked == ["/resnet20.safetensors"]
+    assert _cached(tmp_path) == ["resnet20.safetensors"]
+    stored = weight_files.read(tmp_path / "www" / "resnet20.safetensors")
+    for model in (first, second):
+        np.testing.assert_array_equal(model.get_layer("logits").kernel, stored["fc.weight"].T)
+        assert model.labels == CIFAR10
+        assert model.preprocess == Preprocess(size=(32, 32), crop_fraction=0.8)
+    assert create_model("resnet20", num_classes=10, weights=name).preprocess.crop_fraction == 0.9
+    assert CREATE(weights=name, new_head=True).labels is None
+    assert capsys.readouterr().out == "", "stdout belongs to results"
+
+
+def test_a_file_put_into_the_cache_by_hand_needs_no_network(published, server, tmp_path):
+    (tmp_path / "keras" / "models").mkdir(parents=True)
+    (tmp_path / "www" / "resnet20.safetensors").rename(tmp_path / "keras" / "models" / "resnet20.safetensors")
+    CREATE(weights="test/one")
+    assert server.asked == []
+
+
+def test_what_cannot_be_fetched_or_is_not_the_file_is_refused_and_not_kept(published, server, tmp_path, monkeypatch):
+    def refused(message, **changes):
+        monkeypatch.setitem(PRETRAINED["resnet20"], "test/one", dataclasses.replace(published, **changes))
+        with pytest.raises(UserError, match=message):
+            CREATE(weights="test/one")
+
+    base = published.url.rsplit("/", 1)[0]
+    refused("gave is not the published file: its sha256 begins with .*, not 00000000", digest="sha256:00000000")
+    where = re.escape(str(tmp_path / "keras" / "models"))
+    refused(rf"none.h5 could not be fetched \(.*404.*\). Put the file at '{where}/none.h5'", url=f"{base}/none.h5")
+    refused(r"cut.h5 could not be fetched \(.*got only 4 out of 1000 bytes", url=f"{base}/cut.h5")
+    server.shutdown()
+    server.server_close()
+    refused(r"could not be fetched \(.*refused.*, or give the path of a copy as weights", url=f"{base}/other.h5")
+    assert _cached(tmp_path) == []
+    (tmp_path / "keras" / "models" / "resnet20.safetensors").write_bytes(b"something else")
+    refused(rf"'{where}/resnet20.safetensors' is not the published file: .*; delete it to fetch it again")
+    assert _cached(tmp_path) == ["resnet20.safetensors"], "what lay there is the user's"
+
+
+def test_a_server_that_does_not_answer_is_given_up(published, monkeypatch):
+    import socket
+
+    monkeypatch.setattr(download, "TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/x.h5"
+        monkeypatch.setitem(PRETRAINED["resnet20"], "test/one", dataclasses.replace(published, url=url))
+        with pytest.raises(UserError, match=r"could not be fetched \(.*timed out"):
+            CREATE(weights="test/one")
+    assert socket.getdefaulttimeout() is None
+
+
+def test_pickles_are_not_fetched_where_nothing_can_read_them(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"takes PyTorch: pip install 'resnet_tf\[torch\]'"):
+        CREATE(weights="akamaster/cifar10")
+
+
+@pytest.mark.parametrize(
+    ("network", "weights", "message"),
+    [
+        ("resnet50", "imagnet", "unknown weights 'imagnet' of resnet50: did you mean 'imagenet'"),
+        ("resnet50", "keras", "there are torchvision/IMAGENET1K_V2, .*; 'keras' belongs to resnet50_v1, resnet101_v1"),
+        ("resnet50", "cifar10", "there are torchvision/IMAGENET1K_V2, .*; or give a file"),
+        ("wrn_16_4", "imagenet", "unknown weights 'imagenet' of wrn_16_4: there are none by name; or give a file"),
+    ],
+)
+def test_unknown_names_are_answered_with_those_that_there_are(network, weights, message):
+    with pytest.raises(UserError, match=message):
+        get_pretrained(network, weights)
+
+
+def test_imagenet_is_the_best_of_torchvision():
+    assert list_weights("resnet50")[0] == "torchvision/IMAGENET1K_V2"
+    assert get_pretrained("resnet50", "imagenet").top1 == 80.858
+    assert get_pretrained("resnet50_v1", "imagenet") == get_pretrained("resnet50_v1", "keras")
+    assert resnet_tf.list_weights("plain20") == []
+    with pytest.raises(UserError, match="unknown model 'resnet5'"):
+        list_weights("resnet5")
+
+
+@pytest.mark.parametrize(("network", "weights"), ROWS)
+def test_rows_are_complete(network, weights):
+    row = PRETRAINED[network][weights]
+    algorithm, digits = row.digest.split(":")
+    assert network in MODELS
+    assert len(digits) == {"md5": 32, "sha256": 8}[algorithm]
+    assert row.url.startswith("https://")
+    assert len(row.labels) == (10 if "cifar" in weights else 1000)
+    assert 65 < row.top1 < 95
+
+
+@pytest.mark.parametrize("network", [name for name, rows in PRETRAINED.items() if "keras" in rows])
+def test_keras_rows_are_those_of_keras(network):
+    from keras.src.applications import resnet
+
+    row = get_pretrained(network, "keras")
+    theirs = row.file_name.split("_")[0]
+    assert theirs == network.replace("_v1", "").replace("_v2", "v2")
+    assert row.url == f"{resnet.BASE_WEIGHTS_PATH}{theirs}_weights_tf_dim_ordering_tf_kernels.h5"
+    assert row.digest == f"md5:{resnet.WEIGHTS_HASHES[theirs][0]}"
+
+
+@pytest.mark.parametrize(("convention", "module"), [(spec.KERAS_V1, "resnet"), (spec.KERAS_V2, "resnet_v2")])
+def test_input_conventions_are_those_of_keras(convention, module):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 5, 5, 3)).astype("float32")
+    expected = getattr(keras.applications, module).preprocess_input(pixels.copy())
+    found = preprocess.normalize(tf.constant(pixels / 255), convention).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max() / 100)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("network", "weights"), [row for row in ROWS if row[1].startswith("torchvision")])
+def test_torchvision_rows_are_those_of_torchvision(network, weights):
+    models = import_torch_zoo("torchvision").models
+    row, theirs = PRETRAINED[network][weights], models.get_model_weights(network)[weights.split("/")[1]]
+    crop = theirs.transforms()
+    (found,) = row.inputs
+    assert (row.url, row.top1) == (theirs.url, theirs.meta["_metrics"]["ImageNet-1K"]["acc@1"])
+    assert round(found.size[0] / found.crop_fraction) == crop.resize_size[0]
+    assert (found.size[0], found.interpolation) == (crop.crop_size[0], crop.interpolation.value)
+    assert (list(found.mean), list(found.std)) == (crop.mean, crop.std)
+    assert row.labels == tuple(theirs.meta["categories"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("network", "weights"), [row for row in ROWS if row[1].startswith("timm")])
+def test_timm_rows_are_those_of_timm(network, weights):
+    timm = import_torch_zoo("timm")
+    theirs = f"resnetrs{network[9:]}" if network.startswith("resnet_rs") else network.replace("_d", "d")
+    config = timm.models.get_pretrained_cfg(f"{theirs}.{weights.split('/')[1]}")
+    row = PRETRAINED[network][weights]
+    assert row.url == config.url.replace("/rwightman/", "/huggingface/")
+    trained = (config.input_size[1], config.crop_pct)
+    tested = ((config.test_input_size or config.input_size)[1], config.test_crop_pct or config.crop_pct)
+    for found, (size, fraction) in zip(row.inputs, (tested, trained), strict=True):
+        assert found.size == (size, size)
+        assert round(size / found.crop_fraction) == int(size / fraction)
+        assert (found.mean, found.std, found.interpolation) == (config.mean, config.std, config.interpolation)
+
+
+def test_the_labels_are_those_of_imagenet():
+    assert len(set(imagenet_labels())) == 1000
+    assert [imagenet_labels()[index] for index in (0, 207, 281, 999)] == [
+        "tench",
+        "golden retriever",
+        "tabby",
+        "toilet tissue",
+    ]
+    assert readable(["n01440764", "cat"]) == ("tench", "cat")
+
+
+@pytest.mark.skipif(not PHOTOS.is_dir(), reason="the ImageNet photos are not beside the checkout")
+def test_labels_and_identifiers_agree_with_the_photos_names():
+    """One photo of every fifth class, named after it by the people who collected them."""
+    names = [file.stem.split("_", 1) for file in sorted(PHOTOS.glob("*.JPEG"))]
+    labels = imagenet_labels()[::5]
+    assert readable([identifier for identifier, _ in names]) == labels
+    assert [name.replace("_", " ").lower() for _, name in names] == [label.lower() for label in labels]
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".keras", ".safetensors"])
+def test_converted_files_keep_what_belongs_to_the_weights(published, tmp_path, suffix):
+    wanted = Preprocess(size=(48, 48), mean=(0.1, 0.2, 0.3), channel_order="bgr")
+    PRETRAINED["resnet20"]["test/one"] = dataclasses.replace(published, inputs=(wanted,))
+    convert_file("test/one", "resnet20", tmp_path / f"there{suffix}", num_classes=10)
+    convert_file(tmp_path / f"there{suffix}", "resnet20", tmp_path / "back.safetensors", num_classes=10)
+    model = CREATE(weights=tmp_path / "back.safetensors")
+    assert model.preprocess == dataclasses.replace(wanted, size=(32, 32))
+    assert model.labels == CIFAR10
+    if suffix == ".keras":
+        loaded = keras.models.load_model(tmp_path / "there.keras")
+        np.testing.assert_array_equal(loaded.get_layer("logits").kernel, model.get_layer("logits").kernel)
+    if suffix == ".weights.h5":
+        CREATE().load_weights(tmp_path / "there.weights.h5")  # Keras's own reader
+
+
+def test_an_export_takes_up_what_belongs_to_the_weights(published, tmp_path):
+    PRETRAINED["resnet20"]["test/one"] = dataclasses.replace(
+        published, inputs=(dataclasses.replace(spec.KERAS_V1, crop_fraction=1.0),)
+    )
+    model = CREATE(weights="test/one")
+    predictor = Predictor(export_model(model, tmp_path / "export"))
+    assert (predictor.labels, predictor.preprocess) == (CIFAR10, model.preprocess)
+    picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    prepared = keras.applications.resnet.preprocess_input(picture[np.newaxis].astype("float32"))
+    answer = predictor.answer([tf.io.encode_png(picture).numpy()])["logits"]
+    np.testing.assert_allclose(answer, model(prepared, training=False), rtol=1e-4, atol=1e-4)
+
+
+def test_damaged_metadata_is_named(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    for metadata in ({"preprocess": {"nonsense": 1}}, {"preprocess": [1]}):
+        weight_files.write_safetensors(path, to_torchvision(CREATE()), metadata)
+        with pytest.raises(UserError, match=r"what '.*' says of its weights is damaged"):
+            CREATE(weights=path)
