@@ -1,5 +1,6 @@
 """Shared fixtures: two logical CPUs, prepared digits, a folder of images, a tiny trained run, commands in process."""
 
+import dataclasses
 import os
 import runpy
 import sys
@@ -7,9 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -21,6 +24,8 @@ tf.config.set_logical_device_configuration(
 )
 
 from resnet_tf.config import Config, load_config  # noqa: E402 (after the devices are set)
+from resnet_tf.model.resnet import build  # noqa: E402
+from resnet_tf.model.zoo import MODELS  # noqa: E402
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -48,8 +53,6 @@ class Outcome:
 def _fresh_policy():
     """A run sets the process-wide precision; the next test starts from Keras's default."""
     yield
-    import keras
-
     keras.config.set_dtype_policy("float32")
 
 
@@ -88,6 +91,12 @@ def photos(tmp_path) -> Path:
                 pixels[..., channel] += 120
                 Image.fromarray(pixels).save(folder / f"{index}.{'png' if index % 2 else 'jpg'}")
     return tmp_path / "photos"
+
+
+def shallow(name: str, **settings: Any) -> keras.Model:
+    """A network with one block a stage: it has every kind of layer that the whole one has."""
+    arch = dataclasses.replace(MODELS[name], depths=(1,) * len(MODELS[name].depths), dropout=0.1)
+    return build(arch, name=name, **settings)
 
 
 def import_torch_zoo(name: str) -> ModuleType:

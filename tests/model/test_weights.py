@@ -1,6 +1,5 @@
 """Weights in and out, against the real torchvision, timm and keras.applications, and the refusals."""
 
-import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -9,12 +8,12 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from conftest import shallow
 from safetensors.numpy import load_file, save_file
 
 from resnet_tf.errors import UserError
 from resnet_tf.model import weights
 from resnet_tf.model.create import create_model
-from resnet_tf.model.resnet import build
 from resnet_tf.model.zoo import MODELS
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -40,17 +39,11 @@ def _difference(found, expected) -> float:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_logits_equal_the_original_librarys(name, tmp_path):
-    expected = PARITY[f"{name}/logits"]
+def test_logits_equal_the_original_librarys_and_weights_go_back_as_they_came(name, tmp_path):
+    expected, state = PARITY[f"{name}/logits"], _state_dict(name)
     assert _difference(expected[0], expected[1]) > 0.05, "the fixture tells pictures apart"
-    model = create_model(name, input_shape=(64, 64, 3), weights=_save(tmp_path, _state_dict(name)))
-    assert _difference(model(formula.pictures(2, 64), training=False).numpy(), expected) < 1e-4
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_weights_go_back_out_as_they_came(name, tmp_path):
-    state = _state_dict(name)
     model = create_model(name, input_shape=(64, 64, 3), weights=_save(tmp_path, state))
+    assert _difference(model(formula.pictures(2, 64), training=False).numpy(), expected) < 1e-4
     back = weights.to_torchvision(model)
     assert set(back) == set(state)
     for key, array in back.items():
@@ -93,12 +86,6 @@ def _save_keras_2(model: keras.Model, path: Path) -> None:
                 group[f"{name}/{each.name}:0"] = each.numpy()
 
 
-def _shallow(name: str, **settings) -> keras.Model:
-    """A network with one block a stage: it has every kind of layer that the whole one has."""
-    arch = dataclasses.replace(MODELS[name], depths=(1,) * len(MODELS[name].depths), dropout=0.1)
-    return build(arch, name=name, **settings)
-
-
 FAMILIES = (
     *("resnet18", "resnet50", "resnet50_v1", "resnet50_v2", "resnet200_v2", "resnet18_d", "resnet50_d"),
     *("seresnet50", "seresnext50_32x4d", "resnext50_32x4d", "wide_resnet50_2", "resnet_rs50", "bit_r50x1"),
@@ -109,7 +96,7 @@ FAMILIES = (
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("suffix", [".weights.h5", ".keras"])
 def test_our_own_files_come_back(name, suffix, tmp_path):
-    first, second = (_shallow(name, num_classes=3, input_shape=(32, 32, 1)) for _ in range(2))
+    first, second = (shallow(name, num_classes=3, input_shape=(32, 32, 1)) for _ in range(2))
     for variable in first.weights:
         variable.assign(formula.weight(variable.path, tuple(variable.shape)))
     path = tmp_path / f"ours{suffix}"
@@ -126,7 +113,7 @@ def test_our_own_files_come_back(name, suffix, tmp_path):
 @pytest.mark.parametrize("name", MODELS)
 def test_every_weight_has_a_name_or_the_network_says_so(name):
     """Names depend on the kinds of layers, not on how many: one block a stage is enough."""
-    model, arch = _shallow(name, input_shape=(64, 64, 3), num_classes=2), MODELS[name]
+    model, arch = shallow(name, input_shape=(64, 64, 3), num_classes=2), MODELS[name]
     if arch.preactivation and arch.norm == "batch":
         with pytest.raises(UserError, match=r"has parts that neither torchvision nor timm has names for"):
             weights.to_torchvision(model)
