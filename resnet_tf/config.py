@@ -17,9 +17,17 @@ from resnet_tf.errors import UserError, closest
 CONFIG_FILE = "config.json"
 
 
-def _key(default: Any, meaning: str, *, choices: tuple[str, ...] = (), minimum: float | None = None) -> Any:
+def _key(
+    default: Any,
+    meaning: str,
+    *,
+    choices: tuple[str, ...] = (),
+    minimum: float | None = None,
+    maximum: float | None = None,
+) -> Any:
     """A configuration key: its default, its one-line meaning, and what values it takes."""
-    return field(default=default, metadata={"meaning": meaning, "choices": choices, "minimum": minimum})
+    limits = {"choices": choices, "minimum": minimum, "maximum": maximum}
+    return field(default=default, metadata={"meaning": meaning, **limits})
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,19 @@ class AugmentConfig:
     shift: float = _key(0.0, "move by up to this many pixels either way", minimum=0)
     scale: float = _key(0.0, "zoom by a factor of up to exp(this) either way", minimum=0)
     rotation: float = _key(0.0, "turn by up to this many degrees either way", minimum=0)
+    policy: str = _key(
+        "none",
+        "operations of a published policy, as torchvision does them",
+        choices=("none", "randaugment", "trivialaugment", "autoaugment_imagenet", "autoaugment_cifar10"),
+    )
+    policy_layers: int = _key(2, "operations an image, for randaugment", minimum=1, maximum=4)
+    policy_magnitude: int = _key(9, "strength of the operations, for randaugment", minimum=0, maximum=30)
+    brightness: float = _key(0.0, "change brightness by a factor of up to 1 -+ this", minimum=0, maximum=1)
+    contrast: float = _key(0.0, "change contrast by a factor of up to 1 -+ this", minimum=0, maximum=1)
+    saturation: float = _key(0.0, "change saturation by a factor of up to 1 -+ this", minimum=0, maximum=1)
+    hue: float = _key(0.0, "turn the hue by up to this share of the circle either way", minimum=0, maximum=0.5)
+    erasing: float = _key(0.0, "erase a rectangle with this probability (Zhong et al. 2017)", minimum=0, maximum=1)
+    cutout: int = _key(0, "erase a square of this many pixels (DeVries and Taylor 2017)", minimum=0)
 
 
 @dataclass(frozen=True)
@@ -258,11 +279,13 @@ def _check_values(config: Config) -> None:
     for dotted, item in iterate_keys():
         group, name = dotted.split(".")
         value = getattr(getattr(config, group), name)
-        choices, minimum = item.metadata["choices"], item.metadata["minimum"]
+        choices, minimum, maximum = (item.metadata[name] for name in ("choices", "minimum", "maximum"))
         if choices and value not in choices:
             raise UserError(f"{dotted} takes one of {', '.join(choices)}; got {value!r}")
         if minimum is not None and not value >= minimum:
             raise UserError(f"{dotted} must be at least {minimum}, got {value!r}")
+        if maximum is not None and not value <= maximum:
+            raise UserError(f"{dotted} must be at most {maximum}, got {value!r}")
     data = config.data
     if data.channels not in (1, 3):
         raise UserError(f"data.channels must be 3 (RGB) or 1 (grey), got {data.channels}")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from resnet_tf.config import iterate_keys
 
-COMMANDS = ("convert", "train", "evaluate", "export", "predict")
+COMMANDS = ("convert", "train", "evaluate", "export", "predict", "preview")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -189,3 +189,17 @@ def test_the_default_job_is_the_digits(command, tmp_path, data_dir, monkeypatch)
     again = command("train", "--set", "train.epochs=1", "--set", f"data.data_dir={data_dir}", f"--workdir={workdir}")
     assert again.out == outcome.out, "a finished run is tested and its export checked again, nothing more"
     assert [path.name for path in (workdir / "export" / "serving").iterdir()] == ["1"]
+
+
+def test_preview_draws_the_batch_of_a_step(command, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--config=imagefolder", f"--data.source={photos}", "--data.batch_size=4", "--data.image_size=32"]
+    outcome = command("preview", *arguments, "--out=grid.png", "--augment.policy=randaugment", "--step=200")
+    assert (outcome.code, outcome.out) == (0, "grid.png\n"), outcome.err
+    assert (tmp_path / "grid.png").stat().st_size > 5000
+    for arguments_, message in (
+        (["--out=grid.jpg"], "--out='grid.jpg' must be a .png file in a directory that exists"),
+        (["--step=270"], "the run has steps 0 to 269; there is no step 270"),
+    ):
+        refused = command("preview", *arguments, *arguments_)
+        assert (refused.code, refused.err.splitlines()[-1]) == (2, f"error: {message}")

@@ -1,48 +1,141 @@
 """Augmentation with stateless operations: what happens to an image follows from the seed and its place in the run.
 
-Images are float32 [B, H, W, C] in [0, 1]; `numbers` are uniform in [0, 1), one row an image and one column a use.
+Small pictures are augmented a batch at a time. `uniform` are random numbers in [0, 1), float32 [B] for each use.
 """
 
 import math
+from collections.abc import Mapping
 
 import tensorflow as tf
 
 from resnet_tf.config import AugmentConfig
-from resnet_tf.data.preprocess import resize_window
+from resnet_tf.data import operations, policies
+from resnet_tf.data.preprocess import LUMA, decode_window, resize_window
 from resnet_tf.spec import Preprocess
 
+Uniform = Mapping[str, tf.Tensor]
+
 # Each use has its own column, so that turning one operation on or off leaves the others as they were.
-_COLUMNS = ("flip", "pad_row", "pad_column", "angle", "zoom", "shift_row", "shift_column")
+_COLUMNS = (
+    *("flip", "pad_row", "pad_column", "angle", "zoom", "shift_row", "shift_column"),
+    *("brightness", "contrast", "saturation", "hue"),
+    *("erase", "erase_area", "erase_ratio", "erase_row", "erase_column", "cutout_row", "cutout_column"),
+    *policies.COLUMNS,
+)
+# Philox gives four numbers at each count: every image takes a whole number of counts.
+_COUNTS = -(-len(_COLUMNS) // 4)
+_PHILOX = 1
 
 
-def random_numbers(seed: int, examples: tf.Tensor) -> tf.Tensor:
-    """Uniform numbers for the images at places `examples` (int64 [B]) of the run, float32 [B, uses]."""
-
-    def one(example: tf.Tensor) -> tf.Tensor:
-        return tf.random.stateless_uniform([len(_COLUMNS)], seed=example_seed(seed, example))
-
-    return tf.map_fn(one, examples, fn_output_signature=tf.TensorSpec([len(_COLUMNS)], tf.float32))
-
-
-def example_seed(seed: int, example: tf.Tensor) -> tf.Tensor:
-    """The seed, int64 [2], of the image at place `example` of the run."""
-    return tf.stack([tf.constant(seed, tf.int64), tf.cast(example, tf.int64)])
+def random_numbers(seed: int, first: tf.Tensor, count: tf.Tensor | int) -> tf.Tensor:
+    """Uniform numbers for `count` images from place `first` (int64) of the run on, float32 [count, uses]."""
+    numbers = tf.raw_ops.StatelessRandomUniformV2(
+        shape=[count, 4 * _COUNTS],
+        key=tf.constant([seed], tf.uint64),
+        counter=tf.stack([tf.cast(first * _COUNTS, tf.uint64), tf.constant(0, tf.uint64)]),
+        alg=_PHILOX,
+    )
+    return numbers[:, : len(_COLUMNS)]
 
 
-def augment_batch(images: tf.Tensor, numbers: tf.Tensor, config: AugmentConfig) -> tf.Tensor:
-    """Apply what `config` asks for to a batch, in a fixed order."""
+def augment_batch(images: tf.Tensor, numbers: tf.Tensor, config: AugmentConfig, spec: Preprocess) -> tf.Tensor:
+    """Apply what `config` asks for to a batch, in a fixed order; uint8 [B, H, W, C] in and out."""
     uniform = dict(zip(_COLUMNS, tf.unstack(numbers, axis=1), strict=True))
-    if config.shift or config.scale or config.rotation:
-        images = random_affine(images, uniform, config)
     if config.pad_crop:
         images = pad_and_crop(images, uniform, config.pad_crop)
     if config.flip:
         mirrored = tf.reverse(images, axis=[2])
         images = tf.where(uniform["flip"][:, None, None, None] < 0.5, mirrored, images)
+    if config.policy != "none":
+        layers, magnitude = config.policy_layers, config.policy_magnitude
+        drawn = policies.draw(config.policy, uniform, images.shape[1:3], layers=layers, magnitude=magnitude)
+        for chosen, magnitudes in drawn:
+            images = operations.apply(images, chosen, magnitudes)
+    if any((config.shift, config.scale, config.rotation)):
+        images = to_bytes(random_affine(tf.cast(images, tf.float32) / 255.0, uniform, config))
+    if any((config.brightness, config.contrast, config.saturation, config.hue)):
+        images = to_bytes(color_jitter(tf.cast(images, tf.float32) / 255.0, uniform, config))
+    mean = to_bytes(tf.constant(spec.mean[:: -1 if spec.channel_order == "bgr" else 1]))
+    if config.erasing:
+        images = random_erasing(images, uniform, config.erasing, mean)
+    if config.cutout:
+        images = cutout(images, uniform, config.cutout, mean)
     return images
 
 
-def random_affine(images: tf.Tensor, uniform: dict[str, tf.Tensor], config: AugmentConfig) -> tf.Tensor:
+def to_bytes(pixels: tf.Tensor) -> tf.Tensor:
+    """[0, 1] -> the nearest of 256 levels, uint8."""
+    return tf.cast(tf.round(pixels * 255.0), tf.uint8)
+
+
+def color_jitter(pixels: tf.Tensor, uniform: Uniform, config: AugmentConfig) -> tf.Tensor:
+    """Change brightness, contrast, saturation by factors in [1 - x, 1 + x] and turn the hue by up to x of the circle.
+
+    float32 [B, H, W, C] in [0, 1]; saturation and hue leave grey pictures alone. In this order, where torchvision's
+    ColorJitter draws it.
+    """
+
+    def factor(name: str) -> tf.Tensor:
+        return (1.0 + getattr(config, name) * (2.0 * uniform[name] - 1.0))[:, None, None, None]
+
+    def blended(pixels: tf.Tensor, other: tf.Tensor, name: str) -> tf.Tensor:
+        return tf.clip_by_value(other + factor(name) * (pixels - other), 0.0, 1.0)
+
+    colored = pixels.shape[-1] == 3
+    if config.brightness:
+        pixels = blended(pixels, tf.zeros_like(pixels), "brightness")
+    if config.contrast:
+        pixels = blended(pixels, tf.reduce_mean(_grey(pixels), axis=[1, 2], keepdims=True), "contrast")
+    if config.saturation and colored:
+        pixels = blended(pixels, _grey(pixels), "saturation")
+    if config.hue and colored:
+        hue, saturation, value = tf.unstack(tf.image.rgb_to_hsv(pixels), axis=-1)
+        turned = tf.math.floormod(hue + (factor("hue") - 1.0)[..., 0], 1.0)
+        pixels = tf.image.hsv_to_rgb(tf.stack([turned, saturation, value], axis=-1))
+    return pixels
+
+
+def _grey(pixels: tf.Tensor) -> tf.Tensor:
+    if pixels.shape[-1] == 1:
+        return pixels
+    return tf.reduce_sum(pixels * tf.constant(LUMA), axis=-1, keepdims=True)
+
+
+def random_erasing(images: tf.Tensor, uniform: Uniform, probability: float, color: tf.Tensor) -> tf.Tensor:
+    """With some probability, one colour in a rectangle of 2 to 33 % of the area, at an aspect ratio of 0.3 to 3.3.
+
+    Reference: Zhong et al., Random Erasing Data Augmentation, 2017. Sides longer than the picture are cut to it.
+    """
+    height, width = images.shape[1:3]
+    area = height * width * (0.02 + (0.33 - 0.02) * uniform["erase_area"])
+    ratio = tf.exp(math.log(0.3) + (math.log(3.3) - math.log(0.3)) * uniform["erase_ratio"])
+    rows = tf.minimum(tf.round(tf.sqrt(area * ratio)), float(height))
+    columns = tf.minimum(tf.round(tf.sqrt(area / ratio)), float(width))
+    top = tf.floor(uniform["erase_row"] * (height - rows + 1.0))
+    left = tf.floor(uniform["erase_column"] * (width - columns + 1.0))
+    rows = tf.where(uniform["erase"] < probability, rows, 0.0)
+    return _filled(images, color, top, top + rows, left, left + columns)
+
+
+def cutout(images: tf.Tensor, uniform: Uniform, side: int, color: tf.Tensor) -> tf.Tensor:
+    """One colour in a square about a random pixel, as much of it as lies inside (DeVries and Taylor, Cutout, 2017)."""
+    height, width = images.shape[1:3]
+    top = tf.floor(uniform["cutout_row"] * height) - side // 2
+    left = tf.floor(uniform["cutout_column"] * width) - side // 2
+    return _filled(images, color, top, top + side, left, left + side)
+
+
+def _filled(
+    images: tf.Tensor, color: tf.Tensor, top: tf.Tensor, bottom: tf.Tensor, left: tf.Tensor, right: tf.Tensor
+) -> tf.Tensor:
+    """`color` [C] in rows `top` to `bottom` and columns `left` to `right`, the ends excluded; all float32 [B]."""
+    row, column = (tf.range(size, dtype=tf.float32)[None, :] for size in images.shape[1:3])
+    in_rows = (row >= top[:, None]) & (row < bottom[:, None])
+    in_columns = (column >= left[:, None]) & (column < right[:, None])
+    return tf.where((in_rows[:, :, None] & in_columns[:, None, :])[..., None], color, images)
+
+
+def random_affine(images: tf.Tensor, uniform: Uniform, config: AugmentConfig) -> tf.Tensor:
     """Turn, zoom and move about the centre, bilinearly; what comes in from outside is 0."""
     angle, zoom, shift_row, shift_column = (
         (2.0 * uniform[name] - 1.0) * amount
@@ -69,7 +162,7 @@ def random_affine(images: tf.Tensor, uniform: dict[str, tf.Tensor], config: Augm
     )
 
 
-def pad_and_crop(images: tf.Tensor, uniform: dict[str, tf.Tensor], padding: int) -> tf.Tensor:
+def pad_and_crop(images: tf.Tensor, uniform: Uniform, padding: int) -> tf.Tensor:
     """Pad every side with `padding` black pixels and crop the old size at a random place."""
     height, width = images.shape[1:3]
     padded = tf.pad(images, [[0, 0], [padding, padding], [padding, padding], [0, 0]])
@@ -79,21 +172,31 @@ def pad_and_crop(images: tf.Tensor, uniform: dict[str, tf.Tensor], padding: int)
     return tf.transpose(columns, [0, 2, 1, 3])
 
 
-def random_resized_crop(image: tf.Tensor, spec: Preprocess, *, seed: int, example: tf.Tensor) -> tf.Tensor:
+def random_resized_crop(encoded: tf.Tensor, spec: Preprocess, *, seed: int, example: tf.Tensor) -> tf.Tensor:
     """A random 8 to 100 % of the area at an aspect ratio of 3/4 to 4/3, resized (Szegedy et al. 2015).
 
-    Takes uint8 [h, w, 3] and returns float32 [height, width, 3] in [0, 1].
+    Takes an encoded picture, of which no more than the crop is decoded, and returns float32 [height, width, 3] in
+    [0, 1].
     """
-    begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
-        tf.shape(image),
-        bounding_boxes=tf.zeros([1, 0, 4]),
-        seed=example_seed(seed, example),
-        min_object_covered=0.0,
-        area_range=(0.08, 1.0),
-        aspect_ratio_range=(3 / 4, 4 / 3),
-        max_attempts=10,
-        use_image_if_no_bounding_boxes=True,
-    )
-    window = tf.slice(image, begin, size)
+
+    def choose(shape: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
+            tf.concat([shape, [3]], 0),
+            bounding_boxes=tf.zeros([1, 0, 4]),
+            seed=example_seed(seed, example),
+            min_object_covered=0.0,
+            area_range=(0.08, 1.0),
+            aspect_ratio_range=(3 / 4, 4 / 3),
+            max_attempts=10,
+            use_image_if_no_bounding_boxes=True,
+        )
+        return begin[:2], size[:2]
+
+    window = decode_window(encoded, choose)
     scale = tf.constant(spec.size, tf.float32) / tf.cast(tf.shape(window)[:2], tf.float32)
     return resize_window(window, spec, scale=scale, offset=tf.zeros([2]))
+
+
+def example_seed(seed: int, example: tf.Tensor) -> tf.Tensor:
+    """The seed, int64 [2], of the image at place `example` of the run."""
+    return tf.stack([tf.constant(seed, tf.int64), tf.cast(example, tf.int64)])

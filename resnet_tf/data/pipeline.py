@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from resnet_tf.config import Config
 from resnet_tf.data import augment, preprocess
+from resnet_tf.data.augment import to_bytes
 from resnet_tf.data.sources import Source, Split
 from resnet_tf.errors import UserError
 from resnet_tf.spec import Preprocess
@@ -46,7 +47,8 @@ def train_batches(
     """Batches `start`, `start` + 1, ... of a run.
 
     Returns:
-        A dataset of (images: float32 [B, H, W, C], already normalised; labels: int64 [B]), B being the global batch.
+        A dataset of (images: uint8 [B, H, W, C], which `preprocess.from_pixels` makes the network's input on its own
+        device, a quarter of the bytes to move; labels: int64 [B]), B being the global batch.
     """
     height, width = spec.size
     megabytes = source.train.num_examples * height * width * spec.channels / 2**20
@@ -55,6 +57,20 @@ def train_batches(
     options = tf.data.Options()
     options.deterministic = True
     return batches(config, source.train, spec, schedule, start).prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+def fed_pictures(config: Config, source: Source, *, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Training batch `step`: uint8 [B, H, W, C] and int64 [B] labels.
+
+    Raises:
+        UserError: if the run has no such step.
+    """
+    spec = preprocess.from_config(config.data)
+    schedule = Schedule.of(config, source)
+    if step >= schedule.total_steps:
+        raise UserError(f"the run has steps 0 to {schedule.total_steps - 1}; there is no step {step}")
+    images, labels = next(iter(train_batches(config, source, spec, schedule, start=step)))
+    return images.numpy(), labels.numpy()
 
 
 def eval_batches(split: Split, spec: Preprocess, batch_size: int) -> tf.data.Dataset:
@@ -86,10 +102,8 @@ def _memory_batches(config: Config, split: Split, spec: Preprocess, schedule: Sc
         epoch, place = step // schedule.steps_per_epoch, step % schedule.steps_per_epoch
         within = tf.range(batch_size, dtype=tf.int64)
         index = tf.random.experimental.index_shuffle(place * batch_size + within, _epoch_seed(seed, epoch), last)
-        numbers = augment.random_numbers(seed, step * batch_size + within)
-        pixels = tf.cast(tf.gather(images, index), tf.float32) / 255.0
-        pixels = augment.augment_batch(pixels, numbers, config.augment)
-        return preprocess.standardize(pixels, spec), tf.gather(labels, index)
+        numbers = augment.random_numbers(seed, step * batch_size, batch_size)
+        return augment.augment_batch(tf.gather(images, index), numbers, config.augment, spec), tf.gather(labels, index)
 
     return tf.data.Dataset.range(start, schedule.total_steps).map(batch, num_parallel_calls=tf.data.AUTOTUNE)
 
@@ -108,15 +122,15 @@ def _streamed_batches(
 
     def load(example: tf.Tensor, record: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         encoded, label = record
-        image = preprocess.decode(encoded)
         if config.augment.random_resized_crop:
-            image = augment.random_resized_crop(image, spec, seed=seed, example=example)
+            image = augment.random_resized_crop(encoded, spec, seed=seed, example=example)
         else:
-            image = preprocess.center_crop(image, spec)
-        return preprocess.to_channels(image, spec), label, augment.random_numbers(seed, example[tf.newaxis])[0]
+            image = preprocess.center_crop(preprocess.decode(encoded), spec)
+        pixels = tf.ensure_shape(to_bytes(preprocess.to_channels(image, spec)), (*spec.size, spec.channels))
+        return pixels, label, augment.random_numbers(seed, example, 1)[0]
 
     def finish(images: tf.Tensor, labels: tf.Tensor, numbers: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return preprocess.standardize(augment.augment_batch(images, numbers, config.augment), spec), labels
+        return augment.augment_batch(images, numbers, config.augment, spec), labels
 
     dataset = tf.data.Dataset.range(first_epoch, config.train.epochs).flat_map(epoch_examples_of)  # still encoded
     dataset = dataset.enumerate(start * batch_size)  # an image's place in the run seeds its augmentation
@@ -129,7 +143,7 @@ def load_images(split: Split, spec: Preprocess) -> tuple[np.ndarray, np.ndarray]
 
     def load(encoded: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         pixels = preprocess.to_channels(preprocess.center_crop(preprocess.decode(encoded), spec), spec)
-        return tf.cast(tf.round(pixels * 255.0), tf.uint8), label
+        return to_bytes(pixels), label
 
     dataset = split.read(None, 0).map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(1024).prefetch(1)
     images, labels = zip(*dataset.as_numpy_iterator(), strict=True)

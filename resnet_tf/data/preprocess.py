@@ -3,6 +3,8 @@
 It is written in graph operations, so that an export carries it along and a picture gives the same logits everywhere.
 """
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from resnet_tf.config import DataConfig
@@ -10,7 +12,7 @@ from resnet_tf.errors import UserError
 from resnet_tf.spec import Preprocess
 
 # ITU-R BT.601, as PIL and tf.image have it, but summing to exactly 1 so that grey stays grey.
-_LUMA = (0.299, 0.587, 0.114)
+LUMA = (0.299, 0.587, 0.114)
 _KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic"}
 
 
@@ -46,6 +48,28 @@ def from_bytes(encoded: tf.Tensor, spec: Preprocess) -> tf.Tensor:
     signature = tf.TensorSpec((*spec.size, 3), tf.float32)
     images = tf.map_fn(lambda item: center_crop(decode(item), spec), encoded, fn_output_signature=signature)
     return normalize(images, spec)
+
+
+def decode_window(encoded: tf.Tensor, choose: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]) -> tf.Tensor:
+    """Only a window of a picture, uint8 [h, w, 3] RGB, for training: of a JPEG, the rest is never decoded.
+
+    JPEGs are decoded with the faster, rougher transform, whose errors are small beside what augmentation does.
+
+    Args:
+        encoded: as for `decode`.
+        choose: from the picture's (height, width), int32 [2], to the window's offset and size, both int32 [2].
+    """
+
+    def of_jpeg() -> tf.Tensor:
+        offset, size = choose(tf.image.extract_jpeg_shape(encoded)[:2])
+        return tf.io.decode_and_crop_jpeg(encoded, tf.concat([offset, size], 0), channels=3, dct_method="INTEGER_FAST")
+
+    def of_others() -> tf.Tensor:
+        image = decode(encoded)
+        offset, size = choose(tf.shape(image)[:2])
+        return tf.slice(image, tf.concat([offset, [0]], 0), tf.concat([size, [3]], 0))
+
+    return tf.ensure_shape(tf.cond(tf.io.is_jpeg(encoded), of_jpeg, of_others), (None, None, 3))
 
 
 def decode(encoded: tf.Tensor) -> tf.Tensor:
@@ -98,14 +122,19 @@ def normalize(images: tf.Tensor, spec: Preprocess) -> tf.Tensor:
 
 
 def to_channels(images: tf.Tensor, spec: Preprocess) -> tf.Tensor:
-    """RGB [..., 3] -> [..., channels] in the network's order, or its luma."""
-    if spec.channels == 1:
-        return tf.reduce_sum(images * tf.constant(_LUMA), axis=-1, keepdims=True)
-    return images[..., ::-1] if spec.channel_order == "bgr" else images
+    """RGB [..., 3] -> [..., channels]: unchanged, or its luma."""
+    return images if spec.channels == 3 else tf.reduce_sum(images * tf.constant(LUMA), axis=-1, keepdims=True)
+
+
+def from_pixels(pixels: tf.Tensor, spec: Preprocess) -> tf.Tensor:
+    """Pictures of the network's size and channels, uint8 [..., channels] -> network input, float32."""
+    return standardize(tf.cast(pixels, tf.float32) / 255.0, spec)
 
 
 def standardize(images: tf.Tensor, spec: Preprocess) -> tf.Tensor:
-    """Subtract the mean and divide by the standard deviation of each channel."""
+    """Bring channels into the network's order, subtract the mean of each and divide by its standard deviation."""
+    if spec.channel_order == "bgr":
+        images = images[..., ::-1]
     return (images - tf.constant(spec.mean)) / tf.constant(spec.std)
 
 

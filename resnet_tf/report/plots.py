@@ -46,6 +46,27 @@ def draw_summary(
     return path
 
 
+def draw_grid(path: Path, *, title: str, pictures: Sequence[tuple[np.ndarray, str]]) -> Path:
+    """Pictures in rows of eight, each under its label, as one PNG.
+
+    Args:
+        path: file to write.
+        title: one line above everything.
+        pictures: (image uint8 [H, W, 1 or 3], label).
+    """
+    columns = min(8, len(pictures))
+    rows = -(-len(pictures) // columns)
+    figure = Figure(figsize=(1.5 * columns, 1.7 * rows + 0.5), layout="constrained")
+    figure.suptitle(title)
+    for axes in figure.subplots(rows, columns, squeeze=False).flat:
+        axes.axis("off")
+    for axes, (image, label) in zip(figure.axes, pictures, strict=False):
+        axes.imshow(image, interpolation="nearest", cmap="gray", vmin=0, vmax=255)
+        axes.set_title(label, fontsize=8)
+    figure.savefig(path, dpi=100)
+    return path
+
+
 def _draw_curves(
     axes: Axes, metrics: Sequence[dict[str, Any]], *series: tuple[str, str], title: str, scale: float
 ) -> None:

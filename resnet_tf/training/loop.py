@@ -131,11 +131,11 @@ class Trainer:
 
     def _compile(self):
         """A graph that takes `count` steps in one call and returns [sum of losses, number of right answers]."""
-        config, model, optimizer, strategy = self.config, self.model, self.optimizer, self.strategy
+        config, model, optimizer, strategy, spec = self.config, self.model, self.optimizer, self.strategy, self.spec
 
         def replica_step(images, labels):
             with tf.GradientTape() as tape:
-                logits = model(images, training=True)
+                logits = model(preprocess.from_pixels(images, spec), training=True)
                 losses = objective.cross_entropy(labels, logits, config.loss)
                 loss = optimizer.scale_loss(tf.reduce_sum(losses) / config.data.batch_size)
             gradients = tape.gradient(loss, [variable.value for variable in model.trainable_variables])

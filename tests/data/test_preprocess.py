@@ -7,7 +7,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from resnet_tf.config import DataConfig
 from resnet_tf.data import preprocess
+from resnet_tf.errors import UserError
 from resnet_tf.spec import Preprocess
 
 
@@ -77,3 +79,40 @@ def test_spec_survives_json():
 
     spec = Preprocess(size=(8, 8), channels=1, mean=(0.3,), std=(0.4,))
     assert Preprocess.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+
+
+def test_pixels_of_training_become_the_input_that_testing_makes():
+    spec = Preprocess(size=(4, 4), channel_order="bgr")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), np.uint8)
+    np.testing.assert_array_equal(
+        preprocess.from_pixels(tf.constant(pixels), spec), preprocess.normalize(tf.constant(pixels) / 255, spec)
+    )
+    np.testing.assert_allclose(
+        preprocess.from_pixels(tf.constant(pixels), spec)[..., 0], (pixels[..., 2] / 255 - 0.485) / 0.229, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_window_is_what_the_whole_picture_has_there(kind):
+    rows, columns = np.mgrid[:60, :90]
+    image = Image.fromarray(np.stack([rows * 4, columns * 2, rows + columns], -1).astype(np.uint8))
+    buffer = io.BytesIO()
+    image.save(buffer, kind, quality=95)
+    offset, size = tf.constant([8, 16]), tf.constant([24, 40])
+    window = preprocess.decode_window(tf.constant(buffer.getvalue()), lambda shape: (offset + 0 * shape, size))
+    whole = preprocess.decode(tf.constant(buffer.getvalue())).numpy().astype(int)
+    # The rough transform is off by a few levels; a pixel beside its place would be off by 4 everywhere.
+    differences = np.abs(window.numpy() - whole[8:32, 16:56])
+    assert differences.max() <= (6 if kind == "JPEG" else 0)
+    assert differences.mean() < 1.5
+
+
+def test_what_a_config_leaves_open_is_as_the_weights_want_it():
+    weights = Preprocess(size=(9, 9), mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0), channel_order="bgr")
+    found = preprocess.from_config(DataConfig(image_size=32), weights)
+    assert (found.size, found.mean, found.std, found.channel_order) == ((32, 32), weights.mean, weights.std, "bgr")
+    found = preprocess.from_config(DataConfig(mean=(0.5,), std=(0.2,), channel_order="rgb"), weights)
+    assert (found.mean, found.std, found.channel_order) == ((0.5,) * 3, (0.2,) * 3, "rgb")
+    assert preprocess.from_config(DataConfig()) == Preprocess(size=(224, 224))
+    with pytest.raises(UserError, match=r"data.channels=1 takes data.mean and data.std of its own: the default has 3"):
+        preprocess.from_config(DataConfig(channels=1), weights)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib import image as image_reader
 
-from resnet_tf.report.plots import draw_summary
+from resnet_tf.report.plots import draw_grid, draw_summary
 
 
 @pytest.mark.parametrize("classes", [2, 40])
@@ -30,4 +30,14 @@ def test_draw_summary(tmp_path, classes, wrong):
     )
     pixels = image_reader.imread(path)
     assert pixels.shape[1] == 1300
+    assert pixels[..., :3].std() > 0.05
+
+
+@pytest.mark.parametrize("count", [1, 8, 19])
+def test_draw_grid(tmp_path, count):
+    pictures = [
+        (np.random.default_rng(0).integers(0, 256, (8, 8, 1 + 2 * (index % 2)), np.uint8), "a class")
+        for index in range(count)
+    ]
+    pixels = image_reader.imread(draw_grid(tmp_path / "grid.png", title="a batch", pictures=pictures))
     assert pixels[..., :3].std() > 0.05

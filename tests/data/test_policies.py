@@ -1,0 +1,99 @@
+"""Which operations a picture gets, against torchvision's tables and the shares that the papers state."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import import_torch_zoo
+
+from resnet_tf.config import AugmentConfig
+from resnet_tf.data import augment, operations, policies
+from resnet_tf.data.operations import OPERATIONS
+from resnet_tf.spec import Preprocess
+
+SIZE = (32, 48)
+UNIFORM = dict(
+    zip(augment._COLUMNS, tf.unstack(augment.random_numbers(0, tf.constant(0, tf.int64), 20_000), axis=1), strict=True)
+)
+
+
+def _drawn(policy: str, **settings) -> list[tuple[np.ndarray, np.ndarray]]:
+    settings = {"layers": 2, "magnitude": 9} | settings
+    return [(chosen.numpy(), values.numpy()) for chosen, values in policies.draw(policy, UNIFORM, SIZE, **settings)]
+
+
+def _shares(chosen: np.ndarray) -> dict[str, float]:
+    return {name: float(np.mean(chosen == index)) for index, name in enumerate(OPERATIONS)}
+
+
+@pytest.mark.parametrize("policy", ["randaugment", "trivialaugment"])
+def test_operations_are_equally_likely_and_signs_are_even(policy):
+    layers = _drawn(policy, layers=3)
+    assert len(layers) == {"randaugment": 3, "trivialaugment": 1}[policy]
+    for chosen, values in layers:
+        shares = _shares(chosen)
+        assert shares.pop("Invert") == 0
+        np.testing.assert_allclose(list(shares.values()), 1 / 14, atol=0.01)
+        for name in ("Rotate", "Brightness", "ShearY"):
+            signs = values[(chosen == OPERATIONS.index(name)) & (values != 0)] > 0
+            assert 0.45 < signs.mean() < 0.55
+        for name in ("Solarize", "Posterize"):
+            assert (values[chosen == OPERATIONS.index(name)] >= 0).all()
+    if policy == "randaugment":
+        assert np.mean(layers[0][0] == layers[1][0]) == pytest.approx(1 / 14, abs=0.01), "layers are independent"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("policy", "theirs", "arguments"),
+    [
+        ("randaugment", "RandAugment", (31, SIZE)),
+        ("trivialaugment", "TrivialAugmentWide", (31,)),
+        ("autoaugment_imagenet", "AutoAugment", (10, SIZE)),
+    ],
+)
+def test_magnitudes_are_torchvisions(policy, theirs, arguments):
+    transform = getattr(import_torch_zoo("torchvision").transforms, theirs)()
+    space = transform._augmentation_space(*arguments)
+    bins = arguments[0]
+    table = policies._wide_magnitudes() if policy == "trivialaugment" else policies._magnitudes(bins, SIZE)
+    assert set(space) == set(OPERATIONS) - {"Identity" if policy.startswith("auto") else "Invert"}
+    for name, (values, signed) in space.items():
+        found = table[OPERATIONS.index(name)]
+        np.testing.assert_allclose(found, np.broadcast_to(values.numpy(), found.shape), rtol=1e-5, atol=1e-5)
+        assert (name in policies._SIGNED) == signed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["imagenet", "cifar10"])
+def test_learned_policies_are_torchvisions(name):
+    transforms = import_torch_zoo("torchvision").transforms
+    theirs = transforms.AutoAugment(transforms.AutoAugmentPolicy(name)).policies
+    plain = [tuple((operation, share, strength or 0) for operation, share, strength in pair) for pair in theirs]
+    assert list(policies._LEARNED[f"autoaugment_{name}"]) == plain
+
+
+def test_learned_policies_skip_with_their_probability():
+    """From the list of the paper: how often each operation comes first and is done."""
+    (first, values), _ = _drawn("autoaugment_cifar10")
+    expected = dict.fromkeys(OPERATIONS, 0.0)
+    for (name, share, _), _ in policies._LEARNED["autoaugment_cifar10"]:
+        expected[name] += share / 25
+        expected["Identity"] += (1 - share) / 25
+    for name, share in _shares(first).items():
+        assert share == pytest.approx(expected[name], abs=0.012)
+    brightness = np.abs(values[first == OPERATIONS.index("Brightness")])
+    np.testing.assert_allclose(np.unique(brightness.round(4)), [0.3, 0.6], atol=1e-4)  # bins 3 and 6 of 0 to 9
+
+
+@pytest.mark.parametrize("policy", ["randaugment", "trivialaugment", "autoaugment_imagenet"])
+def test_batches_go_through_the_operations_that_were_drawn(policy):
+    images = np.random.default_rng(0).integers(0, 256, (12, *SIZE, 3), np.uint8)
+    numbers = augment.random_numbers(1, tf.constant(77, tf.int64), 12)
+    config = AugmentConfig(policy=policy, policy_layers=2, policy_magnitude=15)
+    found = augment.augment_batch(tf.constant(images), numbers, config, Preprocess(size=SIZE)).numpy()
+    uniform = dict(zip(augment._COLUMNS, tf.unstack(numbers, axis=1), strict=True))
+    expected = tf.constant(images)
+    for chosen, magnitudes in policies.draw(policy, uniform, SIZE, layers=2, magnitude=15):
+        expected = operations.apply(expected, chosen, magnitudes)
+    np.testing.assert_array_equal(found, expected)
+    assert np.mean(found != images) > 0.3
