@@ -1,131 +1,87 @@
 """The picture operations of AutoAugment and its successors, as PIL computes them, on batches.
 
-Each is one of three things: a map of the plane, a table from old to new levels, or a blend with a degenerate picture.
-So a batch in which every picture has an operation of its own takes one warp, one lookup and one blend.
+Each is a map of the plane, a table from old to new levels, or a blend with a degenerate picture. It takes and gives
+uint8 [B, H, W, C] with C of 1 or 3; magnitudes, float32 [B], mean what they mean to PIL.
 
-Images are uint8 [B, H, W, C] with C of 1 or 3; `operations` are int32 [B], places in `OPERATIONS`; `magnitudes` float32
-[B] mean what they mean to PIL. Reference: Cubuk et al., AutoAugment, 2018, table 6, in the units of torchvision's
-`transforms.autoaugment`, with nearest neighbours and black outside.
+Reference: Cubuk et al., AutoAugment, 2018, table 6, in the units of torchvision's `transforms.autoaugment`, with
+nearest neighbours and black outside.
 """
 
+import math
 from collections.abc import Callable
 
 import tensorflow as tf
 
-OPERATIONS = (
-    *("Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate"),
-    *("Brightness", "Color", "Contrast", "Sharpness", "Posterize", "Solarize", "AutoContrast", "Equalize", "Invert"),
-)
+Operation = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 _LEVELS = 256
 
 
 def apply(images: tf.Tensor, operations: tf.Tensor, magnitudes: tf.Tensor) -> tf.Tensor:
-    """Apply to each picture its own operation; uint8 in and out."""
-    for names, function in ((_MAPS, _warp), (_TABLES, _look_up), (_BLENDS, _blend)):
-        places = tf.constant([OPERATIONS.index(name) for name in names])
-        wanted = tf.reduce_any(operations[:, None] == places)
-        images = tf.cond(
-            wanted,
-            lambda images=images, function=function: function(images, operations, magnitudes),
-            lambda images=images: images,
-        )
-    return images
+    """Apply to each picture an operation of its own: `operations` are int32 [B], places in `NAMES`."""
+    functions = list(OPERATIONS.values())
+    if images.shape[0] == 1:
+        branches = [lambda function=function: function(images, magnitudes) for function in functions]
+        return tf.ensure_shape(tf.switch_case(operations[0], branches), images.shape)
+    values = (images, magnitudes, tf.range(tf.shape(images)[0]))
+    groups = [tf.dynamic_partition(value, operations, len(functions)) for value in values]
+    results = [function(*group) for function, *group in zip(functions, *groups[:2], strict=True)]
+    return tf.ensure_shape(tf.dynamic_stitch(groups[2], results), images.shape)
 
 
-def luma(images: tf.Tensor) -> tf.Tensor:
-    """Grey levels int32 [B, H, W, 1], rounded as PIL converts RGB to L."""
-    levels = tf.cast(images, tf.int32)
-    if images.shape[-1] == 1:
-        return levels
-    weights = tf.constant([19595, 38470, 7471])
-    return tf.bitwise.right_shift(tf.reduce_sum(levels * weights, axis=-1, keepdims=True) + 0x8000, 16)
-
-
-def _choose(operations: tf.Tensor, name: str, value: tf.Tensor, otherwise: tf.Tensor) -> tf.Tensor:
-    """`value` for the pictures whose operation has this name."""
-    chosen = operations == OPERATIONS.index(name)
-    return tf.where(tf.reshape(chosen, [-1] + [1] * (otherwise.shape.rank - 1)), value, otherwise)
-
-
-def _warp(images: tf.Tensor, operations: tf.Tensor, magnitudes: tf.Tensor) -> tf.Tensor:
+def _map(coefficients: Callable[[tf.Tensor, tuple[float, float]], dict[str, tf.Tensor]]) -> Operation:
     """For each output pixel with its centre at (x, y), the input pixel at (a x + b y + c, d x + e y + f)."""
-    height, width = images.shape[1:3]
-    zero, one = tf.zeros_like(magnitudes), tf.ones_like(magnitudes)
-    rows = tf.stack([one, zero, zero, zero, one, zero], axis=1)
-    for name, coefficients in _MAPS.items():
-        values = coefficients(magnitudes, zero, one, float(height), float(width))
-        rows = _choose(operations, name, tf.stack(values, axis=1), rows)
-    a, b, c, d, e, f = tf.unstack(rows, axis=1)
-    # The operation counts from the corner pixel's centre, PIL from its corner, and one rounds where the other floors.
-    c, f = c + (a + b - 1.0) / 2.0, f + (d + e - 1.0) / 2.0
-    warped = tf.raw_ops.ImageProjectiveTransformV3(
-        images=images,
-        transforms=tf.stack([a, b, c, d, e, f, zero, zero], axis=1),
-        output_shape=[height, width],
-        fill_value=0.0,
-        interpolation="NEAREST",
-        fill_mode="CONSTANT",
-    )
-    return tf.ensure_shape(warped, images.shape)
 
-
-def _rotation(m: tf.Tensor, zero: tf.Tensor, one: tf.Tensor, height: float, width: float) -> list[tf.Tensor]:
-    """By `m` degrees against the clock about the centre."""
-    del zero, one
-    angle = m * (3.141592653589793 / 180.0)
-    cosine, sine = tf.cos(angle), tf.sin(angle)
-    row, column = height / 2.0, width / 2.0
-    return [
-        cosine,
-        -sine,
-        column - cosine * column + sine * row,
-        sine,
-        cosine,
-        row - sine * column - cosine * row,
-    ]
-
-
-_MAPS: dict[str, Callable] = {
-    "ShearX": lambda m, zero, one, height, width: [one, m, zero, zero, one, zero],
-    "ShearY": lambda m, zero, one, height, width: [one, zero, zero, m, one, zero],
-    # Whole pixels, as torchvision moves.
-    "TranslateX": lambda m, zero, one, height, width: [one, zero, -_truncate(m), zero, one, zero],
-    "TranslateY": lambda m, zero, one, height, width: [one, zero, zero, zero, one, -_truncate(m)],
-    "Rotate": _rotation,
-}
-
-
-def _truncate(values: tf.Tensor) -> tf.Tensor:
-    return tf.cast(tf.cast(values, tf.int32), values.dtype)
-
-
-def _look_up(images: tf.Tensor, operations: tf.Tensor, magnitudes: tf.Tensor) -> tf.Tensor:
-    """Every level through a table of its picture and channel."""
-    batch, channels = tf.shape(images)[0], images.shape[-1]
-    levels = tf.range(_LEVELS, dtype=tf.float32)[None, None, :]
-    unchanged = tf.tile(levels, [batch, channels, 1])
-    tables = unchanged
-    for name, table in _TABLES.items():
-        values = tf.cond(
-            tf.reduce_any(operations == OPERATIONS.index(name)),
-            lambda table=table: tf.broadcast_to(table(images, magnitudes[:, None, None], levels), tf.shape(unchanged)),
-            lambda: unchanged,
+    def operation(images: tf.Tensor, magnitudes: tf.Tensor) -> tf.Tensor:
+        height, width = images.shape[1:3]
+        zero, one = tf.zeros_like(magnitudes), tf.ones_like(magnitudes)
+        given = {"a": one, "b": zero, "c": zero, "d": zero, "e": one, "f": zero}
+        given |= coefficients(magnitudes, (height / 2.0, width / 2.0))
+        a, b, c, d, e, f = given.values()
+        # The kernel counts from the corner pixel's centre, PIL from its corner, and one rounds where the other floors.
+        c, f = c + (a + b - 1.0) / 2.0, f + (d + e - 1.0) / 2.0
+        return tf.raw_ops.ImageProjectiveTransformV3(
+            images=images,
+            transforms=tf.stack([a, b, c, d, e, f, zero, zero], axis=1),
+            output_shape=[height, width],
+            fill_value=0.0,
+            interpolation="NEAREST",
+            fill_mode="CONSTANT",
         )
-        tables = _choose(operations, name, values, tables)
-    flat = tf.reshape(_to_bytes(tables), [-1])
-    offsets = tf.range(batch * channels) * _LEVELS
-    return tf.gather(flat, tf.cast(images, tf.int32) + tf.reshape(offsets, [batch, 1, 1, channels]))
+
+    return operation
 
 
-def _to_bytes(values: tf.Tensor) -> tf.Tensor:
-    """As PIL stores what it computes: clipped, then cut to whole levels."""
-    return tf.cast(tf.clip_by_value(values, 0.0, 255.0), tf.uint8)
+def _rotation(m: tf.Tensor, center: tuple[float, float]) -> dict[str, tf.Tensor]:
+    """By `m` degrees against the clock about the centre."""
+    cosine, sine = tf.cos(m * (math.pi / 180.0)), tf.sin(m * (math.pi / 180.0))
+    row, column = center
+    return {
+        "a": cosine,
+        "b": -sine,
+        "c": column - cosine * column + sine * row,
+        "d": sine,
+        "e": cosine,
+        "f": row - sine * column - cosine * row,
+    }
+
+
+def _table(levels_of: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]) -> Operation:
+    """Every level through a table [B, C, 256], or one that broadcasts to it."""
+
+    def operation(images: tf.Tensor, magnitudes: tf.Tensor) -> tf.Tensor:
+        batch, channels = tf.shape(images)[0], images.shape[-1]
+        levels = tf.range(_LEVELS, dtype=tf.float32)[None, None, :]
+        tables = levels_of(images, magnitudes[:, None, None], levels)
+        flat = tf.reshape(tf.broadcast_to(_to_bytes(tables), [batch, channels, _LEVELS]), [-1])
+        offsets = tf.range(batch * channels) * _LEVELS
+        return tf.gather(flat, tf.cast(images, tf.int32) + tf.reshape(offsets, [batch, 1, 1, channels]))
+
+    return operation
 
 
 def _contrast(images: tf.Tensor, m: tf.Tensor, levels: tf.Tensor) -> tf.Tensor:
     """About the mean grey, rounded."""
-    mean = tf.reduce_mean(tf.cast(luma(images), tf.float32), axis=[1, 2, 3])
-    mean = tf.floor(mean + 0.5)[:, None, None]
+    mean = tf.floor(tf.reduce_mean(tf.cast(_luma(images), tf.float32), axis=[1, 2, 3]) + 0.5)[:, None, None]
     return mean + (1.0 + m) * (levels - mean)
 
 
@@ -139,8 +95,9 @@ def _posterize(images: tf.Tensor, m: tf.Tensor, levels: tf.Tensor) -> tf.Tensor:
 def _autocontrast(images: tf.Tensor, m: tf.Tensor, levels: tf.Tensor) -> tf.Tensor:
     """The darkest level of each channel becomes 0, the brightest 255."""
     del m
-    values = tf.cast(images, tf.float64)
-    low, high = (reduce(values, axis=[1, 2])[:, :, None] for reduce in (tf.reduce_min, tf.reduce_max))
+    low, high = (
+        tf.cast(reduce(images, axis=[1, 2])[:, :, None], tf.float64) for reduce in (tf.reduce_min, tf.reduce_max)
+    )
     # Where the brightest level becomes 254.999... in double precision, PIL cuts it to 254, and so does this.
     scale = 255.0 / tf.maximum(high - low, 1.0)
     stretched = tf.floor(tf.cast(levels, tf.float64) * scale - low * scale)
@@ -149,50 +106,73 @@ def _autocontrast(images: tf.Tensor, m: tf.Tensor, levels: tf.Tensor) -> tf.Tens
 
 def _equalize(images: tf.Tensor, m: tf.Tensor, levels: tf.Tensor) -> tf.Tensor:
     """Every level about equally often, channel by channel."""
-    del m
+    del m, levels
     height, width, channels = images.shape[1:]
     values = tf.reshape(tf.transpose(tf.cast(images, tf.int32), [0, 3, 1, 2]), [-1, height * width])
-    counts = tf.math.bincount(values, minlength=_LEVELS, maxlength=_LEVELS, axis=-1)
-    brightest = tf.reduce_max(values, axis=1, keepdims=True)
-    last = tf.gather(counts, brightest, batch_dims=1)
+    rows = tf.range(tf.shape(values)[0])[:, None]
+    counts = tf.math.bincount(tf.reshape(values + rows * _LEVELS, [-1]), minlength=tf.size(rows) * _LEVELS)
+    counts = tf.reshape(counts, [-1, _LEVELS])
+    last = tf.gather(counts, tf.reduce_max(values, axis=1, keepdims=True), batch_dims=1)
     step = (height * width - last) // 255
     table = (step // 2 + tf.cumsum(counts, axis=1, exclusive=True)) // tf.maximum(step, 1)
     table = tf.where(step > 0, table, tf.range(_LEVELS)[None, :])
     return tf.cast(tf.reshape(table, [-1, channels, _LEVELS]), tf.float32)
 
 
-_TABLES: dict[str, Callable] = {
-    "Brightness": lambda images, m, levels: (1.0 + m) * levels,
-    "Contrast": _contrast,
-    "Posterize": _posterize,
-    "Solarize": lambda images, m, levels: tf.where(levels < m, levels, 255.0 - levels),
-    "AutoContrast": _autocontrast,
-    "Equalize": _equalize,
-    "Invert": lambda images, m, levels: 255.0 - levels,
-}
+def _blend(degenerate_of: Callable[[tf.Tensor], tf.Tensor]) -> Operation:
+    """Away from a degenerate picture, or beyond it."""
+
+    def operation(images: tf.Tensor, magnitudes: tf.Tensor) -> tf.Tensor:
+        values, degenerate = tf.cast(images, tf.float32), degenerate_of(images)
+        return _to_bytes(degenerate + (1.0 + magnitudes)[:, None, None, None] * (values - degenerate))
+
+    return operation
 
 
 def _smooth(images: tf.Tensor) -> tf.Tensor:
-    """PIL's SMOOTH filter, rounded; the border stays as it is. float32."""
+    """PIL's SMOOTH filter (ones about a 5, over 13), rounded; the border stays as it is. float32."""
     values = tf.cast(images, tf.float32)
-    channels = images.shape[-1]
-    kernel = tf.constant([[1.0, 1.0, 1.0], [1.0, 5.0, 1.0], [1.0, 1.0, 1.0]])[:, :, None, None]
-    inner = tf.nn.depthwise_conv2d(values, tf.tile(kernel, [1, 1, channels, 1]), [1, 1, 1, 1], "VALID") / 13.0
-    inner = tf.pad(tf.floor(inner + 0.5), [[0, 0], [1, 1], [1, 1], [0, 0]])
-    inside = tf.pad(tf.ones_like(inner[:1, 1:-1, 1:-1, :1], tf.bool), [[0, 0], [1, 1], [1, 1], [0, 0]])
-    return tf.where(inside, inner, values)
+    rows = values[:, :-2] + values[:, 1:-1] + values[:, 2:]
+    box = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]
+    inner = tf.floor((box + 4.0 * values[:, 1:-1, 1:-1]) / 13.0 + 0.5)
+    middle = tf.concat([values[:, 1:-1, :1], inner, values[:, 1:-1, -1:]], axis=2)
+    return tf.concat([values[:, :1], middle, values[:, -1:]], axis=1)
 
 
-def _blend(images: tf.Tensor, operations: tf.Tensor, magnitudes: tf.Tensor) -> tf.Tensor:
-    """Away from, or beyond, a grey (Color) or a smoothed (Sharpness) picture."""
-    values = tf.cast(images, tf.float32)
-    degenerate = values
-    for name, function in _BLENDS.items():
-        degenerate = _choose(operations, name, function(images), degenerate)
-    return _to_bytes(degenerate + (1.0 + magnitudes)[:, None, None, None] * (values - degenerate))
+def _luma(images: tf.Tensor) -> tf.Tensor:
+    """Grey levels int32 [B, H, W, 1], rounded as PIL converts RGB to L."""
+    levels = tf.cast(images, tf.int32)
+    if images.shape[-1] == 1:
+        return levels
+    red, green, blue = tf.split(levels, 3, axis=-1)
+    return tf.bitwise.right_shift(19595 * red + 38470 * green + 7471 * blue + 0x8000, 16)
 
 
-_BLENDS: dict[str, Callable] = {
-    "Color": lambda images: tf.cast(luma(images), tf.float32),
-    "Sharpness": _smooth,
+def _truncate(values: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.cast(values, tf.int32), values.dtype)
+
+
+def _to_bytes(values: tf.Tensor) -> tf.Tensor:
+    """As PIL stores what it computes: clipped, then cut to whole levels."""
+    return tf.cast(tf.clip_by_value(values, 0.0, 255.0), tf.uint8)
+
+
+OPERATIONS: dict[str, Operation] = {
+    "Identity": lambda images, magnitudes: images,
+    "ShearX": _map(lambda m, center: {"b": m}),
+    "ShearY": _map(lambda m, center: {"d": m}),
+    # Whole pixels, as torchvision moves.
+    "TranslateX": _map(lambda m, center: {"c": -_truncate(m)}),
+    "TranslateY": _map(lambda m, center: {"f": -_truncate(m)}),
+    "Rotate": _map(_rotation),
+    "Brightness": _table(lambda images, m, levels: (1.0 + m) * levels),
+    "Color": _blend(lambda images: tf.cast(_luma(images), tf.float32)),
+    "Contrast": _table(_contrast),
+    "Sharpness": _blend(_smooth),
+    "Posterize": _table(_posterize),
+    "Solarize": _table(lambda images, m, levels: tf.where(levels < m, levels, 255.0 - levels)),
+    "AutoContrast": _table(_autocontrast),
+    "Equalize": _table(_equalize),
+    "Invert": _table(lambda images, m, levels: 255.0 - levels),
 }
+NAMES = tuple(OPERATIONS)

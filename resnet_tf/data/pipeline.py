@@ -120,30 +120,29 @@ def _streamed_batches(
         skip = tf.where(epoch == first_epoch, tf.constant(done, tf.int64), tf.constant(0, tf.int64))
         return split.read(_epoch_seed(seed, epoch), skip).take(epoch_examples - skip)
 
-    def load(example: tf.Tensor, record: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def load(example: tf.Tensor, record: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         encoded, label = record
         if config.augment.random_resized_crop:
             image = augment.random_resized_crop(encoded, spec, seed=seed, example=example)
         else:
-            image = preprocess.center_crop(preprocess.decode(encoded), spec)
-        pixels = tf.ensure_shape(to_bytes(preprocess.to_channels(image, spec)), (*spec.size, spec.channels))
-        return pixels, label, augment.random_numbers(seed, example, 1)[0]
-
-    def finish(images: tf.Tensor, labels: tf.Tensor, numbers: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return augment.augment_batch(images, numbers, config.augment, spec), labels
+            image = to_bytes(preprocess.center_crop(preprocess.decode(encoded), spec))
+        image = tf.ensure_shape(preprocess.to_channels(image, spec), (*spec.size, spec.channels))
+        numbers = augment.random_numbers(seed, example, 1)
+        # One at a time: on all cores, and without what only another image's operation would need.
+        return augment.augment_batch(image[tf.newaxis], numbers, config.augment, spec)[0], label
 
     dataset = tf.data.Dataset.range(first_epoch, config.train.epochs).flat_map(epoch_examples_of)  # still encoded
     dataset = dataset.enumerate(start * batch_size)  # an image's place in the run seeds its augmentation
     dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE)
-    return dataset.batch(batch_size, drop_remainder=True).map(finish, num_parallel_calls=tf.data.AUTOTUNE)
+    return dataset.batch(batch_size, drop_remainder=True)
 
 
 def load_images(split: Split, spec: Preprocess) -> tuple[np.ndarray, np.ndarray]:
     """A whole split, decoded, cropped and rounded: uint8 [N, H, W, C] and int64 [N]."""
 
     def load(encoded: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        pixels = preprocess.to_channels(preprocess.center_crop(preprocess.decode(encoded), spec), spec)
-        return to_bytes(pixels), label
+        pixels = to_bytes(preprocess.center_crop(preprocess.decode(encoded), spec))
+        return preprocess.to_channels(pixels, spec), label
 
     dataset = split.read(None, 0).map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(1024).prefetch(1)
     images, labels = zip(*dataset.as_numpy_iterator(), strict=True)

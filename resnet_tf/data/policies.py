@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from resnet_tf.data.operations import OPERATIONS
+from resnet_tf.data.operations import NAMES
 
 Uniform = Mapping[str, tf.Tensor]
 
@@ -19,14 +19,14 @@ USES = ("choice", "strength", "sign")
 COLUMNS = tuple(f"policy_{use}_{layer}" for layer in range(MAX_LAYERS) for use in USES)
 
 RANDAUGMENT_BINS = 31
-_COMMON = tuple(name for name in OPERATIONS if name != "Invert")
+_COMMON = tuple(name for name in NAMES if name != "Invert")
 _SIGNED = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color", "Contrast", "Sharpness")
 
 
 def draw(
     policy: str, uniform: Uniform, size: tuple[int, int], *, layers: int, magnitude: int
 ) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
-    """The operations of a batch, one after another: pairs of int32 [B], places in `OPERATIONS`, and magnitudes [B].
+    """The operations of a batch, one after another: int32 [B], places in `operations.NAMES`, and magnitudes [B].
 
     Args:
         policy: `randaugment`, `trivialaugment`, `autoaugment_imagenet` or `autoaugment_cifar10`.
@@ -56,16 +56,16 @@ def _draw_learned(
     row = tf.cast(uniform["policy_choice_0"] * len(policies), tf.int32)
     for layer in range(2):
         names, probabilities, strengths = zip(*(pair[layer] for pair in policies), strict=True)
-        operations = tf.gather(tf.constant([OPERATIONS.index(name) for name in names]), row)
+        operations = tf.gather(tf.constant([NAMES.index(name) for name in names]), row)
         skipped = uniform[f"policy_strength_{layer}"] >= tf.gather(tf.constant(probabilities), row)
         strength = tf.gather(tf.constant(strengths), row)
         magnitudes = _strength(table, operations, strength, uniform[f"policy_sign_{layer}"])
-        yield tf.where(skipped, OPERATIONS.index("Identity"), operations), magnitudes
+        yield tf.where(skipped, NAMES.index("Identity"), operations), magnitudes
 
 
 def _pick(uniform: tf.Tensor) -> tf.Tensor:
     """All operations equally often."""
-    places = tf.constant([OPERATIONS.index(name) for name in _COMMON])
+    places = tf.constant([NAMES.index(name) for name in _COMMON])
     return tf.gather(places, tf.cast(uniform * len(_COMMON), tf.int32))
 
 
@@ -73,7 +73,7 @@ def _strength(table: np.ndarray, operations: tf.Tensor, bins: tf.Tensor | int, s
     """The magnitude in an operation's bin, turned round half of the time where that has a meaning."""
     bins = tf.zeros_like(operations) + bins
     values = tf.gather_nd(tf.constant(table, tf.float32), tf.stack([operations, bins], axis=1))
-    signed = tf.gather(tf.constant([name in _SIGNED for name in OPERATIONS]), operations)
+    signed = tf.gather(tf.constant([name in _SIGNED for name in NAMES]), operations)
     return tf.where(signed & (sign < 0.5), -values, values)
 
 
@@ -108,7 +108,7 @@ def _table(bins: int, strongest: Mapping[str, float], *, fewest_bits: int) -> np
     rows = {name: value * steps for name, value in strongest.items()}
     rows["Posterize"] = 8 - np.round(steps * (8 - fewest_bits))
     rows["Solarize"] = 255.0 * (1 - steps)
-    return np.stack([rows.get(name, np.zeros(bins)) for name in OPERATIONS])
+    return np.stack([rows.get(name, np.zeros(bins)) for name in NAMES])
 
 
 # Pairs of (operation, probability, bin of 10).

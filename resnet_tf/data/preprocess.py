@@ -3,6 +3,7 @@
 It is written in graph operations, so that an export carries it along and a picture gives the same logits everywhere.
 """
 
+import functools
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -13,6 +14,7 @@ from resnet_tf.spec import Preprocess
 
 # ITU-R BT.601, as PIL and tf.image have it, but summing to exactly 1 so that grey stays grey.
 LUMA = (0.299, 0.587, 0.114)
+_RATIOS = (1, 2, 4, 8)  # by which the JPEG library scales down while it decodes
 _KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic"}
 
 
@@ -50,24 +52,41 @@ def from_bytes(encoded: tf.Tensor, spec: Preprocess) -> tf.Tensor:
     return normalize(images, spec)
 
 
-def decode_window(encoded: tf.Tensor, choose: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]) -> tf.Tensor:
-    """Only a window of a picture, uint8 [h, w, 3] RGB, for training: of a JPEG, the rest is never decoded.
+def decode_window(
+    encoded: tf.Tensor, choose: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]], *, at_least: tuple[int, int]
+) -> tf.Tensor:
+    """Only a window of a picture, uint8 [h, w, 3] RGB, for training: of a JPEG, no more than that is decoded.
 
-    JPEGs are decoded with the faster, rougher transform, whose errors are small beside what augmentation does.
+    A window of at least twice, four or eight times the size that is needed is scaled down by that while it is decoded.
+    JPEGs are decoded with the faster, rougher transform: what that loses is small beside what augmentation does.
 
     Args:
         encoded: as for `decode`.
         choose: from the picture's (height, width), int32 [2], to the window's offset and size, both int32 [2].
+        at_least: (height, width) below which a window is not scaled down.
     """
+
+    def ratio_place(size: tf.Tensor) -> tf.Tensor:
+        spare = tf.reduce_min(size // tf.constant(at_least))
+        return sum(tf.cast(spare >= ratio, tf.int32) for ratio in _RATIOS[1:])
 
     def of_jpeg() -> tf.Tensor:
         offset, size = choose(tf.image.extract_jpeg_shape(encoded)[:2])
-        return tf.io.decode_and_crop_jpeg(encoded, tf.concat([offset, size], 0), channels=3, dct_method="INTEGER_FAST")
+        window = tf.concat([offset, size], 0)
+
+        def at_scale(ratio: int) -> tf.Tensor:
+            return tf.raw_ops.DecodeAndCropJpeg(
+                contents=encoded, crop_window=window // ratio, channels=3, ratio=ratio, dct_method="INTEGER_FAST"
+            )
+
+        return tf.switch_case(ratio_place(size), [functools.partial(at_scale, ratio) for ratio in _RATIOS])
 
     def of_others() -> tf.Tensor:
         image = decode(encoded)
         offset, size = choose(tf.shape(image)[:2])
-        return tf.slice(image, tf.concat([offset, [0]], 0), tf.concat([size, [3]], 0))
+        window = tf.slice(image, tf.concat([offset, [0]], 0), tf.concat([size, [3]], 0))
+        ratio = tf.gather(tf.constant(_RATIOS), ratio_place(size))
+        return tf.cast(tf.round(tf.image.resize(window, size // ratio, method="area")), tf.uint8)
 
     return tf.ensure_shape(tf.cond(tf.io.is_jpeg(encoded), of_jpeg, of_others), (None, None, 3))
 
@@ -122,8 +141,12 @@ def normalize(images: tf.Tensor, spec: Preprocess) -> tf.Tensor:
 
 
 def to_channels(images: tf.Tensor, spec: Preprocess) -> tf.Tensor:
-    """RGB [..., 3] -> [..., channels]: unchanged, or its luma."""
-    return images if spec.channels == 3 else tf.reduce_sum(images * tf.constant(LUMA), axis=-1, keepdims=True)
+    """RGB [..., 3] -> [..., channels], float or uint8: unchanged, or its luma."""
+    images = tf.convert_to_tensor(images)
+    if spec.channels == 3:
+        return images
+    grey = tf.reduce_sum(tf.cast(images, tf.float32) * tf.constant(LUMA), axis=-1, keepdims=True)
+    return grey if images.dtype.is_floating else tf.cast(tf.round(grey), images.dtype)
 
 
 def from_pixels(pixels: tf.Tensor, spec: Preprocess) -> tf.Tensor:

@@ -143,7 +143,11 @@ def test_random_resized_crop_keeps_to_its_ranges():
     spec = Preprocess(size=(32, 32))
     areas, ratios = [], []
     for example in range(150):
-        crop = augment.random_resized_crop(image, spec, seed=1, example=tf.constant(example, tf.int64)).numpy() * 255
+        crop = (
+            augment.random_resized_crop(image, spec, seed=1, example=tf.constant(example, tf.int64))
+            .numpy()
+            .astype(float)
+        )
         height = (crop[-1, 0, 0] - crop[0, 0, 0]) / 4 * 32 / 31
         width = (crop[0, -1, 1] - crop[0, 0, 1]) / 3 * 32 / 31
         areas.append(height * width / (60 * 80))

@@ -7,7 +7,7 @@ from conftest import import_torch_zoo
 
 from resnet_tf.config import AugmentConfig
 from resnet_tf.data import augment, operations, policies
-from resnet_tf.data.operations import OPERATIONS
+from resnet_tf.data.operations import NAMES
 from resnet_tf.spec import Preprocess
 
 SIZE = (32, 48)
@@ -22,7 +22,7 @@ def _drawn(policy: str, **settings) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def _shares(chosen: np.ndarray) -> dict[str, float]:
-    return {name: float(np.mean(chosen == index)) for index, name in enumerate(OPERATIONS)}
+    return {name: float(np.mean(chosen == index)) for index, name in enumerate(NAMES)}
 
 
 @pytest.mark.parametrize("policy", ["randaugment", "trivialaugment"])
@@ -34,10 +34,10 @@ def test_operations_are_equally_likely_and_signs_are_even(policy):
         assert shares.pop("Invert") == 0
         np.testing.assert_allclose(list(shares.values()), 1 / 14, atol=0.01)
         for name in ("Rotate", "Brightness", "ShearY"):
-            signs = values[(chosen == OPERATIONS.index(name)) & (values != 0)] > 0
+            signs = values[(chosen == NAMES.index(name)) & (values != 0)] > 0
             assert 0.45 < signs.mean() < 0.55
         for name in ("Solarize", "Posterize"):
-            assert (values[chosen == OPERATIONS.index(name)] >= 0).all()
+            assert (values[chosen == NAMES.index(name)] >= 0).all()
     if policy == "randaugment":
         assert np.mean(layers[0][0] == layers[1][0]) == pytest.approx(1 / 14, abs=0.01), "layers are independent"
 
@@ -56,9 +56,9 @@ def test_magnitudes_are_torchvisions(policy, theirs, arguments):
     space = transform._augmentation_space(*arguments)
     bins = arguments[0]
     table = policies._wide_magnitudes() if policy == "trivialaugment" else policies._magnitudes(bins, SIZE)
-    assert set(space) == set(OPERATIONS) - {"Identity" if policy.startswith("auto") else "Invert"}
+    assert set(space) == set(NAMES) - {"Identity" if policy.startswith("auto") else "Invert"}
     for name, (values, signed) in space.items():
-        found = table[OPERATIONS.index(name)]
+        found = table[NAMES.index(name)]
         np.testing.assert_allclose(found, np.broadcast_to(values.numpy(), found.shape), rtol=1e-5, atol=1e-5)
         assert (name in policies._SIGNED) == signed
 
@@ -75,13 +75,13 @@ def test_learned_policies_are_torchvisions(name):
 def test_learned_policies_skip_with_their_probability():
     """From the list of the paper: how often each operation comes first and is done."""
     (first, values), _ = _drawn("autoaugment_cifar10")
-    expected = dict.fromkeys(OPERATIONS, 0.0)
+    expected = dict.fromkeys(NAMES, 0.0)
     for (name, share, _), _ in policies._LEARNED["autoaugment_cifar10"]:
         expected[name] += share / 25
         expected["Identity"] += (1 - share) / 25
     for name, share in _shares(first).items():
         assert share == pytest.approx(expected[name], abs=0.012)
-    brightness = np.abs(values[first == OPERATIONS.index("Brightness")])
+    brightness = np.abs(values[first == NAMES.index("Brightness")])
     np.testing.assert_allclose(np.unique(brightness.round(4)), [0.3, 0.6], atol=1e-4)  # bins 3 and 6 of 0 to 9
 
 

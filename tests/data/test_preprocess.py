@@ -99,12 +99,29 @@ def test_a_window_is_what_the_whole_picture_has_there(kind):
     buffer = io.BytesIO()
     image.save(buffer, kind, quality=95)
     offset, size = tf.constant([8, 16]), tf.constant([24, 40])
-    window = preprocess.decode_window(tf.constant(buffer.getvalue()), lambda shape: (offset + 0 * shape, size))
+    encoded = tf.constant(buffer.getvalue())
+    window = preprocess.decode_window(encoded, lambda shape: (offset + 0 * shape, size), at_least=(24, 24))
     whole = preprocess.decode(tf.constant(buffer.getvalue())).numpy().astype(int)
     # The rough transform is off by a few levels; a pixel beside its place would be off by 4 everywhere.
     differences = np.abs(window.numpy() - whole[8:32, 16:56])
     assert differences.max() <= (6 if kind == "JPEG" else 0)
     assert differences.mean() < 1.5
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize(("at_least", "ratio"), [((80, 130), 1), ((60, 120), 2), ((30, 40), 4), ((9, 9), 8)])
+def test_large_windows_are_decoded_at_a_smaller_scale(at_least, ratio, kind):
+    rows, columns = np.mgrid[:160, :300]
+    image = Image.fromarray(np.stack([rows, columns * 0.8, 0 * rows], -1).astype(np.uint8))
+    buffer = io.BytesIO()
+    image.save(buffer, kind, quality=98)
+    offset, size = tf.constant([16, 32]), tf.constant([120, 240])
+    window = preprocess.decode_window(
+        tf.constant(buffer.getvalue()), lambda shape: (offset + 0 * shape, size), at_least=at_least
+    ).numpy()
+    assert window.shape == (120 // ratio, 240 // ratio, 3)
+    means = np.asarray(image)[16:136, 32:272].reshape(120 // ratio, ratio, 240 // ratio, ratio, 3).mean(axis=(1, 3))
+    assert np.abs(window[2:-2, 2:-2] - means[2:-2, 2:-2]).max() < 5
 
 
 def test_what_a_config_leaves_open_is_as_the_weights_want_it():
