@@ -202,7 +202,9 @@ def random_resized_crop(encoded: tf.Tensor, spec: Preprocess, *, seed: int, exam
     window = decode_window(encoded, choose, at_least=spec.size)
     # What is left to shrink is too little to need antialiasing, which would double the time.
     crop = tf.image.resize(window, spec.size, method=spec.interpolation)
-    return tf.cast(tf.round(tf.clip_by_value(crop, 0.0, 255.0)), tf.uint8)  # a cubic kernel overshoots
+    if spec.interpolation == "bicubic":
+        crop = tf.clip_by_value(crop, 0.0, 255.0)  # a cubic kernel overshoots
+    return tf.cast(crop + 0.5, tf.uint8)
 
 
 def example_seed(seed: int, example: tf.Tensor) -> tf.Tensor:

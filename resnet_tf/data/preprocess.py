@@ -14,6 +14,9 @@ from resnet_tf.spec import Preprocess
 
 # ITU-R BT.601, as PIL and tf.image have it, but summing to exactly 1 so that grey stays grey.
 LUMA = (0.299, 0.587, 0.114)
+# As accurate as PIL. TensorFlow's default is a rougher one, which costs networks trained elsewhere some right answers,
+# and no faster where the JPEG library has vector instructions.
+_DCT = "INTEGER_ACCURATE"
 _RATIOS = (1, 2, 4, 8)  # by which the JPEG library scales down while it decodes
 _KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic"}
 
@@ -58,7 +61,6 @@ def decode_window(
     """Only a window of a picture, uint8 [h, w, 3] RGB, for training: of a JPEG, no more than that is decoded.
 
     A window of at least twice, four or eight times the size that is needed is scaled down by that while it is decoded.
-    JPEGs are decoded with the faster, rougher transform: what that loses is small beside what augmentation does.
 
     Args:
         encoded: as for `decode`.
@@ -76,7 +78,7 @@ def decode_window(
 
         def at_scale(ratio: int) -> tf.Tensor:
             return tf.raw_ops.DecodeAndCropJpeg(
-                contents=encoded, crop_window=window // ratio, channels=3, ratio=ratio, dct_method="INTEGER_FAST"
+                contents=encoded, crop_window=window // ratio, channels=3, ratio=ratio, dct_method=_DCT
             )
 
         return tf.switch_case(ratio_place(size), [functools.partial(at_scale, ratio) for ratio in _RATIOS])
@@ -92,14 +94,10 @@ def decode_window(
 
 
 def decode(encoded: tf.Tensor) -> tf.Tensor:
-    """One JPEG, PNG, BMP or GIF (its first frame), a string scalar -> uint8 [height, width, 3] RGB.
-
-    JPEGs are decoded with the accurate integer transform, as PIL does: TensorFlow's default is a faster, rougher one,
-    which costs networks trained elsewhere some of their right answers.
-    """
+    """One JPEG, PNG, BMP or GIF (its first frame), a string scalar -> uint8 [height, width, 3] RGB."""
     image = tf.cond(
         tf.io.is_jpeg(encoded),
-        lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE"),
+        lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method=_DCT),
         lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
     )
     return tf.ensure_shape(image, (None, None, 3))

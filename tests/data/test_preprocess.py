@@ -102,7 +102,7 @@ def test_a_window_is_what_the_whole_picture_has_there(kind):
     encoded = tf.constant(buffer.getvalue())
     window = preprocess.decode_window(encoded, lambda shape: (offset + 0 * shape, size), at_least=(24, 24))
     whole = preprocess.decode(tf.constant(buffer.getvalue())).numpy().astype(int)
-    # The rough transform is off by a few levels; a pixel beside its place would be off by 4 everywhere.
+    # Colour is interpolated at the window's edge as at the picture's; a pixel beside its place would be off by 4.
     differences = np.abs(window.numpy() - whole[8:32, 16:56])
     assert differences.max() <= (6 if kind == "JPEG" else 0)
     assert differences.mean() < 1.5
