@@ -23,7 +23,8 @@ def test_the_wheel_runs_from_any_folder(tmp_path):
         names = set(archive.namelist())
         archive.extractall(tmp_path / "site")
     assert {f"resnet_tf/configs/{name}.py" for name in list_configs()} <= names
-    assert {f"resnet_tf/{file}" for file in ("imagenet_classes.txt", "data/digits.npz", "data/digits.LICENSE.txt")} <= names
+    data_files = ("imagenet_classes.txt", "data/digits.npz", "data/digits.LICENSE.txt")
+    assert {f"resnet_tf/{file}" for file in data_files} <= names
     assert not [name for name in names if name.startswith(("tests/", "configs/", "benchmarks/"))]
 
     (tmp_path / "elsewhere").mkdir()
