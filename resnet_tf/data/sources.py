@@ -132,11 +132,23 @@ def _tfds_reader(builder: tfds.core.DatasetBuilder, name: str, image: str, label
         )
         dataset = dataset.map(lambda example: (example[image], example[label]))
         if seed is not None:
-            mixed = tf.random.stateless_uniform([], seed, minval=None, maxval=None, dtype=tf.int64)
-            dataset = dataset.shuffle(buffer, seed=mixed, reshuffle_each_iteration=False)
+            dataset = _shuffled(dataset, buffer, seed)
         return dataset.skip(tf.cast(skip, tf.int64))
 
     return read
+
+
+def _shuffled(dataset: tf.data.Dataset, buffer: int, seed: tf.Tensor) -> tf.data.Dataset:
+    """In an order that follows from `seed`, int64 [2], alone."""
+
+    def in_graph(_: tf.Tensor) -> tf.data.Dataset:
+        # `shuffle` mixes TensorFlow's global seed in, and fails where that is 0 and its own is a tensor. This sets the
+        # seed of this function's graph and no other.
+        tf.random.set_seed(1)
+        mixed = tf.random.stateless_uniform([], seed, minval=None, maxval=None, dtype=tf.int64)
+        return dataset.shuffle(buffer, seed=mixed, reshuffle_each_iteration=False)
+
+    return tf.data.Dataset.from_tensors(0).flat_map(in_graph)
 
 
 def _registered_builder(config: DataConfig) -> tfds.core.DatasetBuilder:

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from resnet_tf.config import AugmentConfig, load_config
 from resnet_tf.data import pipeline, preprocess
@@ -51,6 +52,20 @@ def test_an_epoch_takes_no_picture_twice(data_dir, photos, kind):
         assert len(images) == schedule.steps_per_epoch * plain.data.batch_size
         # Two of the digits are pixel for pixel the same.
         assert len(set(images)) >= len(images) - 1
+
+
+@pytest.mark.parametrize("kind", ["memory", "stream", "folder"])
+def test_batches_do_not_depend_on_tensorflows_own_seed(data_dir, photos, kind):
+    """A run sets it to `runtime.seed`, whose default is 0."""
+    config, source, spec, schedule = _setup(data_dir, photos, kind)
+    first = []
+    for seed in (0, 0, 5):
+        tf.random.set_seed(seed)
+        batches = pipeline.train_batches(config, source, spec, schedule, start=1)
+        first.append(next(batches.as_numpy_iterator()))
+    for images, labels in first[1:]:
+        np.testing.assert_array_equal(images, first[0][0])
+        np.testing.assert_array_equal(labels, first[0][1])
 
 
 def test_epochs_and_seeds_differ(data_dir, photos):
