@@ -7,6 +7,7 @@ from pathlib import Path
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
+@functools.cache
 def imagenet_labels() -> tuple[str, ...]:
     """The 1,000 ImageNet labels in the order of the logits, as torchvision writes them."""
     return tuple(_imagenet_classes().values())

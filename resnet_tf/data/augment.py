@@ -4,16 +4,14 @@ Small pictures are augmented a batch at a time. `uniform` are random numbers in 
 """
 
 import math
-from collections.abc import Mapping
 
 import tensorflow as tf
 
 from resnet_tf.config import AugmentConfig
 from resnet_tf.data import operations, policies
-from resnet_tf.data.preprocess import LUMA, decode_window
+from resnet_tf.data.policies import Uniform
+from resnet_tf.data.preprocess import decode_window, luma, to_bytes
 from resnet_tf.spec import Preprocess
-
-Uniform = Mapping[str, tf.Tensor]
 
 # Each use has its own column, so that turning one operation on or off leaves the others as they were.
 _COLUMNS = (
@@ -62,11 +60,6 @@ def augment_batch(images: tf.Tensor, numbers: tf.Tensor, config: AugmentConfig, 
     return images
 
 
-def to_bytes(pixels: tf.Tensor) -> tf.Tensor:
-    """[0, 1] -> the nearest of 256 levels, uint8."""
-    return tf.cast(tf.round(pixels * 255.0), tf.uint8)
-
-
 def color_jitter(pixels: tf.Tensor, uniform: Uniform, config: AugmentConfig) -> tf.Tensor:
     """Change brightness, contrast, saturation by factors in [1 - x, 1 + x] and turn the hue by up to x of the circle.
 
@@ -95,9 +88,7 @@ def color_jitter(pixels: tf.Tensor, uniform: Uniform, config: AugmentConfig) -> 
 
 
 def _grey(pixels: tf.Tensor) -> tf.Tensor:
-    if pixels.shape[-1] == 1:
-        return pixels
-    return tf.reduce_sum(pixels * tf.constant(LUMA), axis=-1, keepdims=True)
+    return pixels if pixels.shape[-1] == 1 else luma(pixels)
 
 
 def random_erasing(images: tf.Tensor, uniform: Uniform, probability: float, color: tf.Tensor) -> tf.Tensor:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from resnet_tf.config import Config
 from resnet_tf.data import augment, preprocess
-from resnet_tf.data.augment import to_bytes
+from resnet_tf.data.preprocess import to_bytes
 from resnet_tf.data.sources import Source, Split
 from resnet_tf.errors import UserError
 from resnet_tf.spec import Preprocess

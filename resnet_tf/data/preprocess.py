@@ -13,7 +13,7 @@ from resnet_tf.errors import UserError
 from resnet_tf.spec import Preprocess
 
 # ITU-R BT.601, as PIL and tf.image have it, but summing to exactly 1 so that grey stays grey.
-LUMA = (0.299, 0.587, 0.114)
+_LUMA = (0.299, 0.587, 0.114)
 # As accurate as PIL. TensorFlow's default is a rougher one, which costs networks trained elsewhere some right answers,
 # and no faster where the JPEG library has vector instructions.
 _DCT = "INTEGER_ACCURATE"
@@ -143,8 +143,18 @@ def to_channels(images: tf.Tensor, spec: Preprocess) -> tf.Tensor:
     images = tf.convert_to_tensor(images)
     if spec.channels == 3:
         return images
-    grey = tf.reduce_sum(tf.cast(images, tf.float32) * tf.constant(LUMA), axis=-1, keepdims=True)
+    grey = luma(tf.cast(images, tf.float32))
     return grey if images.dtype.is_floating else tf.cast(tf.round(grey), images.dtype)
+
+
+def luma(images: tf.Tensor) -> tf.Tensor:
+    """The brightness of RGB float32 [..., 3], [..., 1]."""
+    return tf.reduce_sum(images * tf.constant(_LUMA), axis=-1, keepdims=True)
+
+
+def to_bytes(pixels: tf.Tensor) -> tf.Tensor:
+    """[0, 1] -> the nearest of 256 levels, uint8; `from_pixels` starts from them."""
+    return tf.cast(tf.round(pixels * 255.0), tf.uint8)
 
 
 def from_pixels(pixels: tf.Tensor, spec: Preprocess) -> tf.Tensor:

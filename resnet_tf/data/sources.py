@@ -14,10 +14,10 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import downloader
 
-from resnet_tf import labels
 from resnet_tf.config import DataConfig
 from resnet_tf.data import digits
 from resnet_tf.errors import UserError, closest
+from resnet_tf.labels import readable
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 
@@ -64,7 +64,7 @@ def open_source(config: DataConfig) -> Source:
         UserError: if there is no such source or split, or what is there is no labelled set of pictures.
     """
     source = _open(config)
-    return dataclasses.replace(source, class_names=labels.readable(source.class_names))
+    return dataclasses.replace(source, class_names=readable(source.class_names))
 
 
 def _open(config: DataConfig) -> Source:
@@ -85,11 +85,11 @@ def _open(config: DataConfig) -> Source:
     return _open_tfds(builder, config)
 
 
-def check_classes(known: Sequence[str], source: Source) -> None:
+def check_classes(labels: Sequence[str], source: Source) -> None:
     """Refuse a data set whose classes are not those that a model answers with."""
-    if tuple(known) != source.class_names:
+    if tuple(labels) != source.class_names:
         present = _shortened(source.class_names)
-        raise UserError(f"the model knows the classes {_shortened(known)}, but {source.name!r} has {present}")
+        raise UserError(f"the model knows the classes {_shortened(labels)}, but {source.name!r} has {present}")
 
 
 def _shortened(names: Sequence[str]) -> str:

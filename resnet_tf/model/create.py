@@ -88,7 +88,8 @@ def convert_file(source: str | Path, name: str, target: Path, *, num_classes: in
         if kind == ".safetensors":
             weight_files.write_safetensors(staging, to_torchvision(model), metadata)
         else:
-            model.save(staging) if kind == ".keras" else model.save_weights(staging)
+            save = model.save if kind == ".keras" else model.save_weights
+            save(staging)
             weight_files.add_metadata(staging, metadata)
         staging.replace(target)
     except OSError as error:

@@ -74,11 +74,13 @@ _THEIR_BLOCK = re.compile(r"(?:stage|layer|stages\.|conv)(\d+)(?:_block|\.blocks
 
 
 def _torch(name: str, preprocess: Preprocess, *modules: tuple[str, str], prefix: str = "") -> Dialect:
-    return Dialect(name, modules, _TORCH_VARIABLES, ".", True, 1e-5, preprocess, prefix)
+    return Dialect(
+        name, modules, _TORCH_VARIABLES, ".", torch_layout=True, epsilon=1e-5, preprocess=preprocess, prefix=prefix
+    )
 
 
 def _keras(name: str, preprocess: Preprocess | None, *modules: tuple[str, str], epsilon: float = 1e-5) -> Dialect:
-    return Dialect(name, modules, _KERAS_VARIABLES, "/", False, epsilon, preprocess)
+    return Dialect(name, modules, _KERAS_VARIABLES, "/", torch_layout=False, epsilon=epsilon, preprocess=preprocess)
 
 
 _TORCH_BODY = (

@@ -3,7 +3,6 @@
 import sys
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 from conftest import import_torch_zoo
@@ -107,15 +106,3 @@ def test_feature_pyramids_are_alike(name, network, tmp_path):
     for stage, map_ in zip(stages, expected[1:], strict=True):
         reference = map_.permute(0, 2, 3, 1).numpy()
         assert np.abs(found[stage] - reference).max() < 1e-4 * np.abs(reference).max()
-
-
-@pytest.mark.parametrize(("name", "application"), [("resnet101_v1", "ResNet101"), ("resnet101_v2", "ResNet101V2")])
-def test_keras_applications_are_alike(name, application, tmp_path):
-    theirs = getattr(keras.applications, application)(weights=None, input_shape=(64, 64, 3), classifier_activation=None)
-    for layer in theirs.layers:
-        layer.set_weights([formula.weight(f"{layer.name}/{each.name}", tuple(each.shape)) for each in layer.weights])
-    theirs.save_weights(tmp_path / "theirs.weights.h5")
-    ours = create_model(name, input_shape=(64, 64, 3), weights=tmp_path / "theirs.weights.h5")
-    pictures = formula.pictures(2, 64)
-    expected = theirs(pictures, training=False).numpy()
-    assert np.abs(ours(pictures, training=False) - expected).max() < 1e-4 * np.abs(expected).max()

@@ -51,15 +51,28 @@ def test_logits_equal_the_original_librarys_and_weights_go_back_as_they_came(nam
 
 
 def _application(name: str) -> keras.Model:
-    application = {"resnet50_v1": "ResNet50", "resnet101_v1": "ResNet101", "resnet50_v2": "ResNet50V2"}[name]
-    model = getattr(keras.applications, application)(weights=None, input_shape=(64, 64, 3), classifier_activation=None)
+    applications = {
+        "resnet50_v1": "ResNet50",
+        "resnet101_v1": "ResNet101",
+        "resnet50_v2": "ResNet50V2",
+        "resnet101_v2": "ResNet101V2",
+    }
+    model = getattr(keras.applications, applications[name])(
+        weights=None, input_shape=(64, 64, 3), classifier_activation=None
+    )
     for layer in model.layers:
         layer.set_weights([formula.weight(f"{layer.name}/{each.name}", tuple(each.shape)) for each in layer.weights])
     return model
 
 
 @pytest.mark.parametrize("layout", ["keras 3", "keras 2"])
-@pytest.mark.parametrize("name", ["resnet50_v1", "resnet50_v2"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("resnet50_v1", "resnet50_v2"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet101_v1", "resnet101_v2")),
+    ],
+)
 def test_logits_equal_keras_applications(name, layout, tmp_path):
     """With biases before BatchNorm and another epsilon, which are absorbed exactly."""
     theirs = _application(name)
