@@ -114,18 +114,10 @@ def center_crop(image: tf.Tensor, spec: Preprocess) -> tf.Tensor:
     resized = tf.floor(tf.cast(shape, tf.float32) * shorter / tf.cast(tf.reduce_min(shape), tf.float32) + 1e-4)
     resized = tf.maximum(resized, tf.constant(spec.size, tf.float32))
     offset = tf.round((resized - tf.constant(spec.size, tf.float32)) / 2)
-    return resize_window(image, spec, scale=resized / tf.cast(shape, tf.float32), offset=offset)
-
-
-def resize_window(image: tf.Tensor, spec: Preprocess, *, scale: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
-    """The window of `spec.size` that lies `offset` [2] pixels into `image` enlarged by `scale` [2].
-
-    Takes uint8 [h, w, 3] and returns float32 [height, width, 3] in [0, 1].
-    """
     crop = tf.raw_ops.ScaleAndTranslate(
         images=tf.cast(image, tf.float32)[tf.newaxis] / 255.0,
         size=spec.size,
-        scale=scale,
+        scale=resized / tf.cast(shape, tf.float32),
         translation=-offset,
         kernel_type=_KERNELS[spec.interpolation],
         antialias=True,
