@@ -40,10 +40,16 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    source: str = _key("digits", "'digits', a TFDS name, a TFDS directory, or a folder of split/class/*.jpg|png")
+    source: str = _key(
+        "digits",
+        "'digits', a TFDS name or directory, a folder of split/class/* or class/*, one of TFRecord files, or an .npz",
+    )
     data_dir: str = _key("", "where TFDS keeps prepared data sets; empty is TFDS's own default")
     train_split: str = _key("train", "split to train on; TFDS slices such as train[:90%] work")
     eval_split: str = _key("test", "split to test on")
+    eval_fraction: float = _key(
+        0.1, "share of a folder of class/file that is kept for testing, by hash of the name", minimum=0, maximum=1
+    )
     image_size: int = _key(224, "height and width of the network's input, in pixels", minimum=1)
     channels: int = _key(3, "channels of the network's input: 3 (RGB) or 1 (grey)", minimum=1)
     mean: tuple[float, ...] = _key(
@@ -53,14 +59,27 @@ class DataConfig:
     channel_order: str = _key("auto", "order of colours; auto is the weights' own", choices=("auto", "rgb", "bgr"))
     crop_fraction: float = _key(0.875, "side of the central crop over the resized shorter side, in testing", minimum=0)
     interpolation: str = _key("bilinear", "how pictures are resized", choices=("bilinear", "bicubic"))
+    antialias: bool = _key(True, "test pictures are made smaller with antialiasing, as PIL does")
+    exif_orientation: bool = _key(False, "turn a JPEG upright as its EXIF data say")
+    max_pixels: int = _key(2**26, "pictures whose header claims more are refused before they are decoded", minimum=1)
+    max_bad_fraction: float = _key(
+        0.01, "share of the training split that may be unreadable; more ends the run", minimum=0, maximum=1
+    )
+    balance: str = _key(
+        "none",
+        "how often classes are shown: as they are, by the square root of their counts, or equally",
+        choices=("none", "sqrt", "uniform"),
+    )
     batch_size: int = _key(256, "images in a training step, over all replicas", minimum=1)
-    shuffle_buffer: int = _key(16384, "encoded images in the shuffle buffer of a streamed data set", minimum=1)
+    service: str = _key("", "dispatcher of a tf.data service that prepares the batches, such as grpc://host:5050")
     memory_limit_mb: int = _key(1024, "a training split is kept decoded in memory if it needs no more", minimum=0)
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    random_resized_crop: bool = _key(False, "train on random crops of 8 to 100 % of the area (Szegedy et al. 2015)")
+    random_resized_crop: bool = _key(False, "train on random crops of the picture (Szegedy et al. 2015)")
+    min_crop_area: float = _key(0.08, "least share of the area that those crops take", minimum=0, maximum=1)
+    antialias: bool = _key(False, "resize those crops with antialiasing, as PIL does; slower")
     flip: bool = _key(False, "mirror left to right with probability 1/2")
     pad_crop: int = _key(0, "pad by this many pixels and crop at random (He et al. 2015, sec. 4.2)", minimum=0)
     shift: float = _key(0.0, "move by up to this many pixels either way", minimum=0)
@@ -79,6 +98,10 @@ class AugmentConfig:
     hue: float = _key(0.0, "turn the hue by up to this share of the circle either way", minimum=0, maximum=0.5)
     erasing: float = _key(0.0, "erase a rectangle with this probability (Zhong et al. 2017)", minimum=0, maximum=1)
     cutout: int = _key(0, "erase a square of this many pixels (DeVries and Taylor 2017)", minimum=0)
+    mixup: float = _key(0.0, "blend two pictures; alpha of the Beta distribution (Zhang et al. 2018)", minimum=0)
+    cutmix: float = _key(0.0, "paste a box of another picture; alpha of its size (Yun et al. 2019)", minimum=0)
+    mix_probability: float = _key(1.0, "share of the pictures that mixup or cutmix change", minimum=0, maximum=1)
+    repeats: int = _key(1, "times a picture stands in a batch, each augmented anew (Hoffer et al. 2020)", minimum=1)
 
 
 @dataclass(frozen=True)

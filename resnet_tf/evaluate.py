@@ -34,7 +34,8 @@ def main(arguments: list[str]) -> None:
 
     if WORKDIR.value:
         run = load_run(WORKDIR.value)
-        evaluation = evaluate_run(run, override(run.config, changes).data)
+        data = override(run.config, changes).data
+        evaluation = evaluate_run(run, open_source(data), batch_size=data.batch_size)
     else:
         predictor = Predictor(MODEL.value)
         source = open_source(override(predictor.config, changes).data)

@@ -5,13 +5,18 @@ python -m resnet_tf.preview --config=imagefolder --set data.source=photos/ --set
 python -m resnet_tf.preview --step=1000 --count=64                 the batch of a later step
 """
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from resnet_tf import cli
 from resnet_tf.config import load_config
 from resnet_tf.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 FLAGS = flags.FlagValues()
 CONFIG, SET = cli.config_flags(FLAGS)
@@ -32,10 +37,18 @@ def main(arguments: list[str]) -> None:
     from resnet_tf.report.plots import draw_grid
 
     source = open_source(config.data)
-    pictures, labels = fed_pictures(config, source, step=STEP.value)
-    shown = [(picture, source.class_names[label]) for picture, label in zip(pictures, labels, strict=True)]
+    pictures, shares = fed_pictures(config, source, step=STEP.value)
+    shown = [(picture, _name(row, source.class_names)) for picture, row in zip(pictures, shares, strict=True)]
     title = f"{Path(CONFIG.value).stem}: step {STEP.value} of {source.name}, {config.data.image_size} pixels"
     print(draw_grid(out, title=title, pictures=shown[: COUNT.value]))
+
+
+def _name(shares: "np.ndarray", class_names: Sequence[str]) -> str:
+    """The class of a picture, or what share of which it has."""
+    present = [(share, class_names[label]) for label, share in enumerate(shares) if share > 0]
+    if len(present) == 1:
+        return present[0][1]
+    return " + ".join(f"{share:.0%} {name}" for share, name in sorted(present, reverse=True))
 
 
 if __name__ == "__main__":

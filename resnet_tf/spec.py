@@ -13,19 +13,27 @@ class Preprocess:
         size: (height, width) of the network's input, in pixels.
         channels: 3 for colour, 1 for grey.
         crop_fraction: side of the central crop over the resized shorter side; 1 keeps all of a square picture.
-        interpolation: `bilinear` or `bicubic`, antialiased as in PIL.
+        interpolation: `bilinear` or `bicubic`, as PIL does it.
+        antialias: widen the kernel where a picture is made smaller, as PIL and torchvision do; without it, as
+            `tf.image.resize` does unless it is told otherwise.
         mean: subtracted from pixels in [0, 1], one value a channel, in the network's order of channels.
         std: divides what is left, one value a channel.
         channel_order: `rgb`, or `bgr` for networks that were trained on it (keras.applications' first ResNets).
+        exif_orientation: turn a JPEG upright as its EXIF data say, which cameras rely on. The published figures on
+            ImageNet ignore it.
+        max_pixels: a picture whose header claims more is refused before it is decoded.
     """
 
     size: tuple[int, int]
     channels: int = 3
     crop_fraction: float = 0.875
     interpolation: str = "bilinear"
+    antialias: bool = True
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     channel_order: str = "rgb"
+    exif_orientation: bool = False
+    max_pixels: int = 2**26
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Preprocess":

@@ -15,6 +15,7 @@ from resnet_tf import cli
 from resnet_tf.config import load_config
 
 if TYPE_CHECKING:
+    from resnet_tf.data.sources import Source
     from resnet_tf.training.evaluation import Evaluation
     from resnet_tf.training.run import Run
 
@@ -28,6 +29,7 @@ def main(arguments: list[str]) -> None:
     config = load_config(CONFIG.value, overrides=SET.value)
     workdir = Path(WORKDIR.value or f"runs/{Path(CONFIG.value).stem}-{datetime.datetime.now():%Y%m%d-%H%M%S}")
 
+    from resnet_tf.data.sources import open_source
     from resnet_tf.serving.artifact import export_model, find_export_of_step
     from resnet_tf.serving.verify import verify
     from resnet_tf.training.evaluation import evaluate_run
@@ -36,9 +38,10 @@ def main(arguments: list[str]) -> None:
 
     train_and_evaluate(config, workdir)
     run = load_run(workdir)
-    evaluation = evaluate_run(run)
+    source = open_source(config.data)
+    evaluation = evaluate_run(run, source, batch_size=config.data.batch_size)
     print(f"test    {evaluation}")
-    print(f"report  {_draw(run, evaluation)}")
+    print(f"report  {_draw(run, source, evaluation)}")
     versions = workdir / "export" / "serving"
     export = find_export_of_step(versions, run.step) or export_model(run, versions)
     print(f"export  {export}")
@@ -46,16 +49,15 @@ def main(arguments: list[str]) -> None:
     print(f"        {verify(export, checked, batch_size=config.data.batch_size)}")
 
 
-def _draw(run: "Run", evaluation: "Evaluation") -> Path:
+def _draw(run: "Run", source: "Source", evaluation: "Evaluation") -> Path:
     """The picture of the run: curves, confusion matrix, mistakes."""
     from resnet_tf.data.pipeline import load_pictures
-    from resnet_tf.data.sources import open_source
     from resnet_tf.report.plots import draw_summary
     from resnet_tf.training.progress import read_metrics
     from resnet_tf.training.run import METRICS
 
     worst = evaluation.mistakes(12)
-    pictures = load_pictures(open_source(run.config.data).test, run.preprocess, worst)
+    pictures = load_pictures(source.test, run.preprocess, worst)
     named = [
         (picture, run.labels[evaluation.labels[index]], run.labels[evaluation.predictions[index]])
         for picture, index in zip(pictures, worst, strict=True)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from resnet_tf.config import iterate_keys
 
-COMMANDS = ("convert", "train", "evaluate", "export", "predict", "preview")
+COMMANDS = ("benchmark", "convert", "data_service", "evaluate", "export", "predict", "prepare", "preview", "train")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -158,7 +158,7 @@ def test_evaluate_export_and_predict(command, tiny_run, tmp_path):
     (tmp_path / "note.jpg").write_text("not a picture")
     refused = command("predict", f"--model={tmp_path / 'models'}", str(picture), str(tmp_path / "note.jpg"))
     assert refused.code == 2
-    assert refused.err.startswith(f"error: {str(tmp_path / 'note.jpg')!r} is not a JPEG, PNG, BMP or GIF picture")
+    assert refused.err.startswith(f"error: {str(tmp_path / 'note.jpg')!r} is no picture that can be read: not a JPEG")
 
 
 def test_train_from_a_folder_by_flags_alone(command, photos, tmp_path):

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "cli": {"backend", "config", "errors"},
     "__init__": {"backend", "config", "errors", "model", "serving", "spec", "training"},
 }
-COMMANDS = {"convert", "train", "evaluate", "export", "predict", "preview"}
+COMMANDS = {"benchmark", "convert", "data_service", "train", "evaluate", "export", "predict", "prepare", "preview"}
 
 
 def _room(path: Path) -> str:

@@ -10,7 +10,7 @@ import tensorflow as tf
 from resnet_tf.config import AugmentConfig
 from resnet_tf.data import operations, policies
 from resnet_tf.data.policies import Uniform
-from resnet_tf.data.preprocess import decode_window, luma, to_bytes
+from resnet_tf.data.preprocess import KERNELS, decode_window, luma, to_bytes
 from resnet_tf.spec import Preprocess
 
 # Each use has its own column, so that turning one operation on or off leaves the others as they were.
@@ -20,20 +20,25 @@ _COLUMNS = (
     *("erase", "erase_area", "erase_ratio", "erase_row", "erase_column", "cutout_row", "cutout_column"),
     *policies.COLUMNS,
 )
-# Philox gives four numbers at each count: every image takes a whole number of counts.
-_COUNTS = -(-len(_COLUMNS) // 4)
 _PHILOX = 1
+_CROP_TRIES = 10
+# Uses that not every recipe has are drawn apart, so that a recipe's other numbers do not depend on them.
+_CROP_STREAM = 1
+MIX_STREAM = 2
 
 
-def random_numbers(seed: int, first: tf.Tensor, count: tf.Tensor | int) -> tf.Tensor:
-    """Uniform numbers for `count` images from place `first` (int64) of the run on, float32 [count, uses]."""
+def random_numbers(
+    seed: int, first: tf.Tensor, count: tf.Tensor | int, *, uses: int = len(_COLUMNS), stream: int = 0
+) -> tf.Tensor:
+    """Uniform numbers in [0, 1) for `count` images from place `first` (int64) of the run on, float32 [count, uses]."""
+    counts = -(-uses // 4)  # Philox gives four numbers at each count: every image takes a whole number of counts
     numbers = tf.raw_ops.StatelessRandomUniformV2(
-        shape=[count, 4 * _COUNTS],
+        shape=[count, 4 * counts],
         key=tf.constant([seed], tf.uint64),
-        counter=tf.stack([tf.cast(first * _COUNTS, tf.uint64), tf.constant(0, tf.uint64)]),
+        counter=tf.stack([tf.cast(first * counts, tf.uint64), tf.constant(stream, tf.uint64)]),
         alg=_PHILOX,
     )
-    return numbers[:, : len(_COLUMNS)]
+    return numbers[:, :uses]
 
 
 def augment_batch(images: tf.Tensor, numbers: tf.Tensor, config: AugmentConfig, spec: Preprocess) -> tf.Tensor:
@@ -171,33 +176,51 @@ def pad_and_crop(images: tf.Tensor, uniform: Uniform, padding: int) -> tf.Tensor
     return tf.transpose(columns, [0, 2, 1, 3])
 
 
-def random_resized_crop(encoded: tf.Tensor, spec: Preprocess, *, seed: int, example: tf.Tensor) -> tf.Tensor:
-    """A random 8 to 100 % of the area at an aspect ratio of 3/4 to 4/3, resized (Szegedy et al. 2015).
+def crop_numbers(seed: int, first: tf.Tensor, count: int) -> tf.Tensor:
+    """What `random_resized_crop` takes for `count` images from place `first` of the run on, float32 [count, _]."""
+    return random_numbers(seed, first, count, uses=2 * _CROP_TRIES + 2, stream=_CROP_STREAM)
 
-    Takes an encoded picture, of which no more than the crop is decoded, and returns uint8 [height, width, 3].
+
+def random_resized_crop(
+    picture: tf.Tensor, numbers: tf.Tensor, spec: Preprocess, *, min_area: float, antialias: bool
+) -> tf.Tensor:
+    """A random share of the area, at least `min_area`, at an aspect ratio of 3/4 to 4/3, resized to uint8 [h, w, 3].
+
+    Takes a picture as `preprocess.decode` does, of which no more than the crop is decoded, and one row of
+    `crop_numbers`. Drawn as by torchvision's RandomResizedCrop (Szegedy et al. 2015): ten tries, then the middle.
     """
-
-    def choose(shape: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
-            tf.concat([shape, [3]], 0),
-            bounding_boxes=tf.zeros([1, 0, 4]),
-            seed=example_seed(seed, example),
-            min_object_covered=0.0,
-            area_range=(0.08, 1.0),
-            aspect_ratio_range=(3 / 4, 4 / 3),
-            max_attempts=10,
-            use_image_if_no_bounding_boxes=True,
-        )
-        return begin[:2], size[:2]
-
-    window = decode_window(encoded, choose, at_least=spec.size)
-    # What is left to shrink is too little to need antialiasing, which would double the time.
-    crop = tf.image.resize(window, spec.size, method=spec.interpolation)
+    window = decode_window(picture, lambda shape: _draw_crop(shape, numbers, min_area), spec, at_least=spec.size)
+    if antialias:
+        resized = tf.constant(spec.size) / tf.shape(window)[:2]
+        crop = tf.raw_ops.ScaleAndTranslate(
+            images=window[tf.newaxis],
+            size=spec.size,
+            scale=tf.cast(resized, tf.float32),
+            translation=[0.0, 0.0],
+            kernel_type=KERNELS[spec.interpolation],
+            antialias=True,
+        )[0]
+    else:
+        # What is left to shrink is too little to need antialiasing, which would double the time.
+        crop = tf.image.resize(window, spec.size, method=spec.interpolation)
     if spec.interpolation == "bicubic":
         crop = tf.clip_by_value(crop, 0.0, 255.0)  # a cubic kernel overshoots
     return tf.cast(crop + 0.5, tf.uint8)
 
 
-def example_seed(seed: int, example: tf.Tensor) -> tf.Tensor:
-    """The seed, int64 [2], of the image at place `example` of the run."""
-    return tf.stack([tf.constant(seed, tf.int64), tf.cast(example, tf.int64)])
+def _draw_crop(shape: tf.Tensor, numbers: tf.Tensor, min_area: float) -> tuple[tf.Tensor, tf.Tensor]:
+    """Offset and size, int32 [2], of a crop of a picture of `shape` (height, width)."""
+    shape = tf.cast(shape, tf.float32)
+    share = min_area + (1.0 - min_area) * numbers[:_CROP_TRIES]
+    log_ratio = math.log(4 / 3) * (2.0 * numbers[_CROP_TRIES : 2 * _CROP_TRIES] - 1.0)
+    side = tf.sqrt(share * tf.reduce_prod(shape))
+    half = tf.exp(0.5 * log_ratio)
+    tries = tf.round(tf.stack([side / half, side * half], axis=1))
+    # The whole picture, or of one that is too long or too tall the most that keeps to the ratio.
+    whole = tf.minimum(shape, tf.round(tf.reverse(shape, [0]) * 4 / 3))
+    sizes = tf.concat([tries, whole[tf.newaxis]], axis=0)
+    chosen = tf.argmax(tf.reduce_all((sizes <= shape) & (sizes >= 1), axis=1), output_type=tf.int32)
+    size = sizes[chosen]
+    spare = shape - size
+    offset = tf.where(chosen == _CROP_TRIES, tf.floor(spare / 2), tf.floor(numbers[-2:] * (spare + 1.0)))
+    return tf.cast(offset, tf.int32), tf.cast(size, tf.int32)

@@ -4,11 +4,13 @@ It is written in graph operations, so that an export carries it along and a pict
 """
 
 import functools
+import re
 from collections.abc import Callable
 
 import tensorflow as tf
 
 from resnet_tf.config import DataConfig
+from resnet_tf.data import headers
 from resnet_tf.errors import UserError
 from resnet_tf.spec import Preprocess
 
@@ -18,7 +20,8 @@ _LUMA = (0.299, 0.587, 0.114)
 # and no faster where the JPEG library has vector instructions.
 _DCT = "INTEGER_ACCURATE"
 _RATIOS = (1, 2, 4, 8)  # by which the JPEG library scales down while it decodes
-_KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic"}
+# Names of the kernels of ScaleAndTranslate.
+KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic"}
 
 
 def from_config(data: DataConfig, weights: Preprocess | None = None) -> Preprocess:
@@ -45,26 +48,34 @@ def from_config(data: DataConfig, weights: Preprocess | None = None) -> Preproce
         mean=_one_a_channel(mean, data.channels),
         std=_one_a_channel(std, data.channels),
         channel_order=base.channel_order if data.channel_order == "auto" else data.channel_order,
+        antialias=data.antialias,
+        exif_orientation=data.exif_orientation,
+        max_pixels=data.max_pixels,
     )
 
 
 def from_bytes(encoded: tf.Tensor, spec: Preprocess) -> tf.Tensor:
     """Encoded pictures, string [B] -> network input, float32 [B, height, width, channels]."""
     signature = tf.TensorSpec((*spec.size, 3), tf.float32)
-    images = tf.map_fn(lambda item: center_crop(decode(item), spec), encoded, fn_output_signature=signature)
+    images = tf.map_fn(lambda item: center_crop(decode(item, spec), spec), encoded, fn_output_signature=signature)
     return normalize(images, spec)
 
 
 def decode_window(
-    encoded: tf.Tensor, choose: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]], *, at_least: tuple[int, int]
+    picture: tf.Tensor,
+    choose: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]],
+    spec: Preprocess,
+    *,
+    at_least: tuple[int, int],
 ) -> tf.Tensor:
     """Only a window of a picture, uint8 [h, w, 3] RGB, for training: of a JPEG, no more than that is decoded.
 
     A window of at least twice, four or eight times the size that is needed is scaled down by that while it is decoded.
 
     Args:
-        encoded: as for `decode`.
+        picture: as for `decode`.
         choose: from the picture's (height, width), int32 [2], to the window's offset and size, both int32 [2].
+        spec: as for `decode`.
         at_least: (height, width) below which a window is not scaled down.
     """
 
@@ -73,34 +84,123 @@ def decode_window(
         return sum(tf.cast(spare >= ratio, tf.int32) for ratio in _RATIOS[1:])
 
     def of_jpeg() -> tf.Tensor:
-        offset, size = choose(tf.image.extract_jpeg_shape(encoded)[:2])
-        window = tf.concat([offset, size], 0)
+        stored = tf.image.extract_jpeg_shape(picture)[:2]
+        orientation = headers.exif_orientation(picture) if spec.exif_orientation else None
+        offset, size = _choose_stored(choose, stored, orientation)
+        with tf.control_dependencies([_check_size(stored, spec)]):
+            window = tf.concat([offset, size], 0)
 
         def at_scale(ratio: int) -> tf.Tensor:
             return tf.raw_ops.DecodeAndCropJpeg(
-                contents=encoded, crop_window=window // ratio, channels=3, ratio=ratio, dct_method=_DCT
+                contents=picture, crop_window=window // ratio, channels=3, ratio=ratio, dct_method=_DCT
             )
 
-        return tf.switch_case(ratio_place(size), [functools.partial(at_scale, ratio) for ratio in _RATIOS])
+        pixels = tf.switch_case(ratio_place(size), [functools.partial(at_scale, ratio) for ratio in _RATIOS])
+        return pixels if orientation is None else _upright(tf.ensure_shape(pixels, (None, None, 3)), orientation)
 
     def of_others() -> tf.Tensor:
-        image = decode(encoded)
+        image = decode(picture, spec)
         offset, size = choose(tf.shape(image)[:2])
         window = tf.slice(image, tf.concat([offset, [0]], 0), tf.concat([size, [3]], 0))
         ratio = tf.gather(tf.constant(_RATIOS), ratio_place(size))
         return tf.cast(tf.round(tf.image.resize(window, size // ratio, method="area")), tf.uint8)
 
-    return tf.ensure_shape(tf.cond(tf.io.is_jpeg(encoded), of_jpeg, of_others), (None, None, 3))
+    if picture.dtype == tf.uint8:
+        return of_others()
+    return tf.ensure_shape(tf.cond(tf.io.is_jpeg(picture), of_jpeg, of_others), (None, None, 3))
 
 
-def decode(encoded: tf.Tensor) -> tf.Tensor:
-    """One JPEG, PNG, BMP or GIF (its first frame), a string scalar -> uint8 [height, width, 3] RGB."""
-    image = tf.cond(
-        tf.io.is_jpeg(encoded),
-        lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method=_DCT),
-        lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
+def decode(picture: tf.Tensor, spec: Preprocess) -> tf.Tensor:
+    """One picture -> uint8 [height, width, 3] RGB.
+
+    Args:
+        picture: a JPEG, PNG, BMP, GIF (its first frame) or WebP, a string scalar; or pixels, uint8 [h, w, 1 or 3],
+            which are brought to three channels. Transparency is dropped, as PIL's `convert("RGB")` drops it.
+        spec: its `max_pixels` and `exif_orientation` count.
+
+    Raises:
+        tf.errors.InvalidArgumentError: for what is no such picture, is damaged, or claims too many pixels.
+    """
+    if picture.dtype == tf.uint8:
+        return picture if picture.shape[-1] == 3 else tf.image.grayscale_to_rgb(picture)
+    with tf.control_dependencies([_check_size(headers.picture_size(picture), spec)]):
+        image = tf.cond(
+            tf.io.is_jpeg(picture),
+            lambda: tf.io.decode_jpeg(picture, channels=3, dct_method=_DCT),
+            lambda: tf.io.decode_image(picture, channels=3, expand_animations=False),
+        )
+    image = tf.ensure_shape(image, (None, None, 3))
+    return _upright(image, headers.exif_orientation(picture)) if spec.exif_orientation else image
+
+
+def why_unreadable(picture: tf.Tensor, spec: Preprocess) -> str:
+    """In a few words, why `decode` fails for a picture; empty if it does not."""
+    if picture.dtype == tf.string and not picture.numpy():
+        return "the file is empty"
+    try:
+        _decode_function(spec)(picture)
+    except tf.errors.OpError as error:
+        return plain_reason(error)
+    return ""
+
+
+@functools.lru_cache(maxsize=4)
+def _decode_function(spec: Preprocess) -> Callable[[tf.Tensor], tf.Tensor]:
+    """`decode` as a graph: what it refuses, it refuses there in fewer words."""
+    return tf.function(lambda picture: decode(picture, spec), reduce_retracing=True)
+
+
+def plain_reason(error: tf.errors.OpError) -> str:
+    """TensorFlow's message without the names of its nodes."""
+    words = re.sub(r"\{\{.*?\}\}|\[Op:.*?\]|assertion failed:|\bname:.*$", "", error.message.splitlines()[0])
+    return re.sub(r"[\[\]\"]", "", words).strip(" .;")
+
+
+def _check_size(size: tf.Tensor, spec: Preprocess) -> tf.Operation:
+    """Refuse what has no known header or claims more than `spec.max_pixels`, from (height, width)."""
+    known = tf.debugging.Assert(
+        tf.reduce_min(size) > 0, ["not a JPEG, PNG, BMP, GIF or WebP picture, or one without pixels"]
     )
-    return tf.ensure_shape(image, (None, None, 3))
+    few = tf.debugging.Assert(
+        tf.reduce_prod(tf.cast(size, tf.int64)) <= spec.max_pixels,
+        [f"its header claims more pixels than max_pixels={spec.max_pixels:,}: (height, width) is", size],
+    )
+    return tf.group(known, few)
+
+
+# How the stored pixels of each EXIF orientation lie: transposed, then upside down, then mirrored.
+_TRANSPOSED, _UPSIDE_DOWN, _MIRRORED = (5, 6, 7, 8), (3, 4, 7, 8), (2, 3, 6, 7)
+
+
+def _is(orientation: tf.Tensor, group: tuple[int, ...]) -> tf.Tensor:
+    return tf.reduce_any(orientation == tf.constant(group))
+
+
+def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """Stored pixels [h, w, 3] as they are to be seen."""
+    for group, change in (
+        (_TRANSPOSED, lambda pixels: tf.transpose(pixels, [1, 0, 2])),
+        (_UPSIDE_DOWN, lambda pixels: tf.reverse(pixels, [0])),
+        (_MIRRORED, lambda pixels: tf.reverse(pixels, [1])),
+    ):
+        image = tf.cond(
+            _is(orientation, group), functools.partial(change, image), functools.partial(tf.identity, image)
+        )
+    return image
+
+
+def _choose_stored(
+    choose: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]], stored: tf.Tensor, orientation: tf.Tensor | None
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The window that `choose` takes of the upright picture, in the stored one."""
+    if orientation is None:
+        return choose(stored)
+    transposed = _is(orientation, _TRANSPOSED)
+    shape = tf.where(transposed, tf.reverse(stored, [0]), stored)
+    offset, size = choose(shape)
+    flipped = tf.stack([_is(orientation, _UPSIDE_DOWN), _is(orientation, _MIRRORED)])
+    offset = tf.where(flipped, shape - offset - size, offset)
+    return tuple(tf.where(transposed, tf.reverse(pair, [0]), pair) for pair in (offset, size))
 
 
 def center_crop(image: tf.Tensor, spec: Preprocess) -> tf.Tensor:
@@ -119,8 +219,8 @@ def center_crop(image: tf.Tensor, spec: Preprocess) -> tf.Tensor:
         size=spec.size,
         scale=resized / tf.cast(shape, tf.float32),
         translation=-offset,
-        kernel_type=_KERNELS[spec.interpolation],
-        antialias=True,
+        kernel_type=KERNELS[spec.interpolation],
+        antialias=spec.antialias,
     )[0]
     return tf.clip_by_value(crop, 0.0, 1.0)  # a cubic kernel overshoots
 

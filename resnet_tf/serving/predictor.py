@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_tf.config import Config, flatten, override
-from resnet_tf.data import preprocess
+from resnet_tf.data import pipeline, preprocess
 from resnet_tf.data.sources import Split
 from resnet_tf.errors import UserError
 from resnet_tf.serving import artifact
@@ -82,26 +82,29 @@ class Predictor:
             return self._answer(image_bytes=tf.constant(list(encoded)))
         except tf.errors.InvalidArgumentError as error:
             for index, item in enumerate(encoded):
-                if not _is_picture(item):
+                if reason := preprocess.why_unreadable(tf.constant(item), self.preprocess):
                     name = names[index] if names else f"picture {index} of the batch"
-                    raise UserError(f"{name} is not a JPEG, PNG, BMP or GIF picture that can be read") from error
+                    raise UserError(f"{name} is no picture that can be read: {reason}") from error
             raise
 
     def logits(self, split: Split, *, batch_size: int = 32, count: int = -1) -> tuple[np.ndarray, np.ndarray]:
-        """Labels int64 [N] and logits float32 [N, C] for the first `count` pictures of a split, or all of them."""
-        labels, logits = [], []
-        for encoded, label in split.read(None, 0).take(count).batch(batch_size):
-            labels.append(label.numpy())
-            logits.append(self.answer(encoded.numpy())["logits"].numpy())
-        return np.concatenate(labels), np.concatenate(logits)
+        """Labels int64 [N] and logits float32 [N, C] for the first `count` pictures of a split, or all of them.
+
+        Raises:
+            UserError: naming a picture that cannot be read, or a damaged file.
+        """
+        split.check_whole()
+        parts = []
+        with pipeline.naming_failures(split, self.preprocess):
+            for pictures, _ in split.examples(count).map(_encoded).batch(batch_size):
+                parts.append(self.answer(pictures.numpy())["logits"].numpy())
+        logits = np.concatenate(parts)
+        return split.labels[: len(logits)], logits
 
 
-def _is_picture(encoded: bytes) -> bool:
-    try:
-        preprocess.decode(tf.constant(encoded))
-    except tf.errors.InvalidArgumentError:
-        return False
-    return True
+def _encoded(picture: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """As the signature takes it: what a source keeps as pixels becomes a PNG."""
+    return (tf.io.encode_png(picture) if picture.dtype == tf.uint8 else picture), label
 
 
 def _read(picture: str | Path | bytes) -> bytes:

@@ -19,7 +19,7 @@ def add_signatures(
 ) -> tuple[tf.train.Checkpoint, dict[str, tf.types.experimental.ConcreteFunction]]:
     """A saveable object and its signatures; every output's first dimension is the batch.
 
-    - `serving_default`: image_bytes, string [B], each a JPEG, PNG, BMP or GIF of any size.
+    - `serving_default`: image_bytes, string [B], each a JPEG, PNG, BMP, GIF or WebP.
     - `images`: float32 [B, H, W, 3], RGB in [0, 1], H and W being the network's own.
     - `features`: image_bytes as above; gives `features`, float32 [B, F], the pooled vector before the last layer.
 

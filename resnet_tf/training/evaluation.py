@@ -8,9 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from resnet_tf.config import DataConfig
 from resnet_tf.data import pipeline
-from resnet_tf.data.sources import Split, check_classes, open_source
+from resnet_tf.data.sources import Source, Split, check_classes
 from resnet_tf.spec import Preprocess
 from resnet_tf.training.run import Run
 
@@ -71,7 +70,7 @@ class Evaluator:
     def __init__(
         self, model: keras.Model, split: Split, spec: Preprocess, *, batch_size: int, strategy: tf.distribute.Strategy
     ):
-        self._strategy = strategy
+        self._strategy, self._split, self._spec = strategy, split, spec
         # A global batch must divide evenly among the replicas, or their logits could not be gathered in order.
         replicas = strategy.num_replicas_in_sync
         global_batch = -(-min(batch_size, split.num_examples) // replicas) * replicas
@@ -85,7 +84,8 @@ class Evaluator:
         self._predict = predict
 
     def __call__(self) -> Evaluation:
-        parts = list(self._parts())
+        with pipeline.naming_failures(self._split, self._spec):
+            parts = list(self._parts())
         logits, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         return Evaluation(labels=labels, logits=logits)
 
@@ -95,14 +95,12 @@ class Evaluator:
             yield logits[weights > 0], labels[weights > 0]
 
 
-def evaluate_run(run: Run, data: DataConfig | None = None) -> Evaluation:
-    """Evaluate a loaded run on the test split of its own data, or of `data`.
+def evaluate_run(run: Run, source: Source, *, batch_size: int) -> Evaluation:
+    """Evaluate a loaded run on the test split of a data set, its own or another.
 
     Raises:
-        UserError: if that data has other classes than the run was trained on.
+        UserError: if that data has other classes than the run was trained on, or cannot be read.
     """
-    data = data or run.config.data
-    source = open_source(data)
     check_classes(run.labels, source)
     strategy = tf.distribute.get_strategy()
-    return Evaluator(run.model, source.test, run.preprocess, batch_size=data.batch_size, strategy=strategy)()
+    return Evaluator(run.model, source.test, run.preprocess, batch_size=batch_size, strategy=strategy)()

@@ -11,7 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_tf.config import Config
-from resnet_tf.data import pipeline, preprocess
+from resnet_tf.data import bad_inputs, mixing, pipeline, preprocess
+from resnet_tf.data.bad_inputs import BadInputs
 from resnet_tf.data.pipeline import Schedule
 from resnet_tf.data.sources import Source, open_source
 from resnet_tf.errors import UserError
@@ -81,6 +82,8 @@ class Trainer:
             self.schedule.steps_per_epoch,
             config.train.epochs,
         )
+        balance = "" if config.data.balance == "none" else f" (data.balance={config.data.balance})"
+        logger.info("training examples%s: %s", balance, source.describe_classes())
 
     def fit(self, workdir: Path, callbacks: Sequence[keras.callbacks.Callback]) -> dict[str, Any]:
         """Continue from the newest checkpoint under `workdir`, if any, to the last step; see `train_and_evaluate`."""
@@ -91,7 +94,8 @@ class Trainer:
         if self.step == self.schedule.total_steps:
             return evaluator().to_dict() | {"step": self.step}
         observers = self._observers(workdir, callbacks)
-        batches = pipeline.train_batches(self.config, self.source, self.spec, self.schedule, start=self.step)
+        bad = BadInputs(self.source.train, self.spec, self.config.data, workdir / bad_inputs.FILE_NAME)
+        batches = pipeline.train_batches(self.config, self.source, self.spec, self.schedule, start=self.step, bad=bad)
         iterator = iter(self.strategy.experimental_distribute_dataset(batches))
         metrics: dict[str, Any] = {}
         self.model.stop_training = False
@@ -99,13 +103,16 @@ class Trainer:
         while self.step < self.schedule.total_steps and not self.model.stop_training:
             epoch = self.step // self.schedule.steps_per_epoch
             observers.on_epoch_begin(epoch)
-            logs = self._train_epoch(epoch, iterator, observers)
+            with bad.raising():
+                logs = self._train_epoch(epoch, iterator, observers)
             self._average_statistics()
             metrics = evaluator().to_dict()
             logs |= {f"test_{name}": value for name, value in metrics.items() if name != "examples"}
             observers.on_epoch_end(epoch, logs)  # before the checkpoint: what a kill in between adds twice is dropped
             self._save(workdir, metrics)
         observers.on_train_end()
+        if bad.count:
+            logger.warning("%d unreadable pictures were left out; see %s", bad.count, workdir / bad_inputs.FILE_NAME)
         return metrics | {"step": self.step}
 
     def _train_epoch(self, epoch: int, iterator: Any, observers: keras.callbacks.CallbackList) -> dict[str, Any]:
@@ -133,10 +140,15 @@ class Trainer:
         """A graph that takes `count` steps in one call and returns [sum of losses, number of right answers]."""
         config, model, optimizer, strategy, spec = self.config, self.model, self.optimizer, self.strategy, self.spec
 
-        def replica_step(images, labels):
+        def replica_step(images, labels, mix=None):
+            inputs, classes = preprocess.from_pixels(images, spec), model.output_shape[-1]
+            targets = tf.one_hot(labels, classes)
+            if mix is not None:
+                inputs = mixing.blend(inputs, mix, config.augment)
+                targets = mixing.targets(labels, mix, config.augment, num_classes=classes, size=spec.size)
             with tf.GradientTape() as tape:
-                logits = model(preprocess.from_pixels(images, spec), training=True)
-                losses = objective.cross_entropy(labels, logits, config.loss)
+                logits = model(inputs, training=True)
+                losses = objective.cross_entropy(targets, logits, config.loss)
                 loss = optimizer.scale_loss(tf.reduce_sum(losses) / config.data.batch_size)
             gradients = tape.gradient(loss, [variable.value for variable in model.trainable_variables])
             gradients = optimizers.add_coupled_decay(
@@ -218,5 +230,7 @@ def _count_classes(config: Config, source: Source) -> int:
 
 def _check_replicas(config: Config, strategy: tf.distribute.Strategy) -> None:
     replicas = strategy.num_replicas_in_sync
-    if config.data.batch_size % replicas:
-        raise UserError(f"data.batch_size={config.data.batch_size} does not divide among {replicas} replicas")
+    group = mixing.group_size(config.augment)
+    if config.data.batch_size % (replicas * group):
+        pairs = f" in groups of {group}, as the pictures are mixed" if group > 1 else ""
+        raise UserError(f"data.batch_size={config.data.batch_size} does not divide among {replicas} replicas{pairs}")

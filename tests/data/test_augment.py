@@ -142,12 +142,8 @@ def test_random_resized_crop_keeps_to_its_ranges():
     image = tf.io.encode_png(np.stack([rows * 4, columns * 3, 0 * rows], -1).astype(np.uint8))
     spec = Preprocess(size=(32, 32))
     areas, ratios = [], []
-    for example in range(150):
-        crop = (
-            augment.random_resized_crop(image, spec, seed=1, example=tf.constant(example, tf.int64))
-            .numpy()
-            .astype(float)
-        )
+    for numbers in augment.crop_numbers(1, tf.constant(0, tf.int64), 150):
+        crop = augment.random_resized_crop(image, numbers, spec, min_area=0.08, antialias=False).numpy().astype(float)
         height = (crop[-1, 0, 0] - crop[0, 0, 0]) / 4 * 32 / 31
         width = (crop[0, -1, 1] - crop[0, 0, 1]) / 3 * 32 / 31
         areas.append(height * width / (60 * 80))
@@ -156,6 +152,38 @@ def test_random_resized_crop_keeps_to_its_ranges():
     assert 0.8 < max(areas) < 1.05
     assert min(ratios) > 0.7
     assert max(ratios) < 1.5
+
+
+def _torchvisions_crop(height: int, width: int, numbers: np.ndarray, min_area: float) -> list[int]:
+    """RandomResizedCrop.get_params as torchvision documents it: top, left, height, width."""
+    for area, ratio in zip(numbers[:10], numbers[10:20], strict=True):
+        area = height * width * (min_area + (1 - min_area) * area)
+        ratio = np.exp(np.log(3 / 4) + (np.log(4 / 3) - np.log(3 / 4)) * ratio)
+        w, h = round(np.sqrt(area * ratio)), round(np.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return [int(numbers[20] * (height - h + 1)), int(numbers[21] * (width - w + 1)), h, w]
+    w, h = width, height
+    if width / height < 3 / 4:
+        h = round(width / (3 / 4))
+    elif width / height > 4 / 3:
+        w = round(height * (4 / 3))
+    return [(height - h) // 2, (width - w) // 2, h, w]
+
+
+def test_crops_are_drawn_as_torchvision_draws_them():
+    generator = np.random.default_rng(0)
+    draw = tf.function(augment._draw_crop)
+    different, fallbacks = 0, 0
+    for _ in range(600):
+        shape = generator.integers(1, 600, 2) if generator.random() < 0.7 else np.array([generator.integers(1, 9), 500])
+        numbers = generator.random(22, np.float32)
+        offset, size = (value.numpy() for value in draw(tf.constant(shape, tf.int32), tf.constant(numbers), 0.3))
+        expected = np.array(_torchvisions_crop(*shape.tolist(), numbers, 0.3))
+        fallbacks += shape[1] > 20 * shape[0]
+        different += [*offset, *size] != expected.tolist()
+        assert np.abs([*offset, *size] - expected).max() <= 1, "no more than float32 rounding"
+    assert different <= 3
+    assert fallbacks > 50
 
 
 @pytest.mark.parametrize("operation", ["flip", "rotation"])

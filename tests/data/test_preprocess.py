@@ -8,9 +8,11 @@ import tensorflow as tf
 from PIL import Image
 
 from resnet_tf.config import DataConfig
-from resnet_tf.data import preprocess
+from resnet_tf.data import headers, preprocess
 from resnet_tf.errors import UserError
 from resnet_tf.spec import Preprocess
+
+SPEC = Preprocess(size=(24, 24))
 
 
 def _picture(height: int, width: int) -> np.ndarray:
@@ -63,13 +65,14 @@ def test_one_channel_is_the_luma_and_grey_stays_grey():
     np.testing.assert_array_equal(np.round(pixels[..., 0] * 255), grey[..., 0])
 
 
-@pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF", "JPEG"])
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF", "JPEG", "WEBP"])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_every_kind_of_file_is_read(kind, mode):
     image = Image.fromarray(_picture(20, 30)).convert(mode)
     buffer = io.BytesIO()
     image.save(buffer, kind)
-    decoded = preprocess.decode(tf.constant(buffer.getvalue())).numpy()
+    decoded = preprocess.decode(tf.constant(buffer.getvalue()), SPEC).numpy()
+    assert headers.picture_size(tf.constant(buffer.getvalue())).numpy().tolist() == [20, 30]
     expected = np.asarray(Image.open(buffer).convert("RGB"), np.int32)
     np.testing.assert_array_equal(decoded, expected)
 
@@ -100,8 +103,8 @@ def test_a_window_is_what_the_whole_picture_has_there(kind):
     image.save(buffer, kind, quality=95)
     offset, size = tf.constant([8, 16]), tf.constant([24, 40])
     encoded = tf.constant(buffer.getvalue())
-    window = preprocess.decode_window(encoded, lambda shape: (offset + 0 * shape, size), at_least=(24, 24))
-    whole = preprocess.decode(tf.constant(buffer.getvalue())).numpy().astype(int)
+    window = preprocess.decode_window(encoded, lambda shape: (offset + 0 * shape, size), SPEC, at_least=(24, 24))
+    whole = preprocess.decode(tf.constant(buffer.getvalue()), SPEC).numpy().astype(int)
     # Colour is interpolated at the window's edge as at the picture's; a pixel beside its place would be off by 4.
     differences = np.abs(window.numpy() - whole[8:32, 16:56])
     assert differences.max() <= (6 if kind == "JPEG" else 0)
@@ -117,7 +120,7 @@ def test_large_windows_are_decoded_at_a_smaller_scale(at_least, ratio, kind):
     image.save(buffer, kind, quality=98)
     offset, size = tf.constant([16, 32]), tf.constant([120, 240])
     window = preprocess.decode_window(
-        tf.constant(buffer.getvalue()), lambda shape: (offset + 0 * shape, size), at_least=at_least
+        tf.constant(buffer.getvalue()), lambda shape: (offset + 0 * shape, size), SPEC, at_least=at_least
     ).numpy()
     assert window.shape == (120 // ratio, 240 // ratio, 3)
     means = np.asarray(image)[16:136, 32:272].reshape(120 // ratio, ratio, 240 // ratio, ratio, 3).mean(axis=(1, 3))

@@ -1,0 +1,45 @@
+"""Where labelled pictures come from: one key, `data.source`, for every kind of data set."""
+
+import dataclasses
+from pathlib import Path
+
+from resnet_tf.config import DataConfig
+from resnet_tf.data.sources import arrays, folder, imagenet_records, tfds_builders
+from resnet_tf.data.sources.base import Damage, Source, Split, check_classes
+from resnet_tf.errors import UserError
+from resnet_tf.labels import readable
+
+__all__ = ["Damage", "Source", "Split", "check_classes", "open_source"]
+
+
+def open_source(config: DataConfig) -> Source:
+    """Open `config.source`, preparing a TFDS data set where that is still to be done.
+
+    Classes that are named by ImageNet's identifiers (`n01440764`) are given their labels (`tench`).
+
+    Raises:
+        UserError: if there is no such source or split, or what is there is no labelled set of pictures.
+    """
+    source = _open(config)
+    return dataclasses.replace(source, class_names=readable(source.class_names))
+
+
+def _open(config: DataConfig) -> Source:
+    path = Path(config.source).expanduser()
+    if config.source == "digits":
+        return tfds_builders.open_digits(config)
+    if path.is_dir():
+        if version := tfds_builders.find_version(path):
+            return tfds_builders.open_directory(version, config)
+        if imagenet_records.list_files(path, config.train_split):
+            return imagenet_records.open_records(path, config)
+        return folder.open_folder(path, config)
+    if path.suffix == ".npz" and path.is_file():
+        return arrays.open_arrays(path, config)
+    if path.exists():
+        raise UserError(
+            f"data.source={config.source!r} is a file, but not an .npz; give that, a folder, a TFDS directory or name"
+        )
+    if {"/", "\\", "."} & set(config.source):
+        raise UserError(f"data.source={config.source!r}: there is no such folder or file")
+    return tfds_builders.open_registered(config)

@@ -1,0 +1,69 @@
+"""A NumPy archive: `x_train`, `y_train`, `x_test`, `y_test` as Keras keeps them, or `train_images`, `train_labels`."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from resnet_tf.config import DataConfig
+from resnet_tf.data.sources.base import Source, Split
+from resnet_tf.errors import UserError
+
+
+def open_arrays(path: Path, config: DataConfig) -> Source:
+    """Pictures are uint8 [N, H, W] or [N, H, W, 1 or 3], labels whole numbers [N] or [N, 1].
+
+    An optional `class_names`, text [C], names the labels 0 to C - 1; without it they are numbers.
+    """
+    try:
+        with np.load(path) as archive:  # pickles are refused
+            train, test = (_read(archive, path, name) for name in (config.train_split, config.eval_split))
+            names = tuple(map(str, archive["class_names"])) if "class_names" in archive else ()
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"cannot read {str(path)!r}: {error}") from error
+    largest = int(max(labels.max() for _, labels in (train, test)))
+    names = names or tuple(str(label) for label in range(largest + 1))
+    if largest >= len(names):
+        raise UserError(f"{str(path)!r} has label {largest}, but class_names has {len(names)} names")
+    splits = (_split(path, name, *pair) for name, pair in ((config.train_split, train), (config.eval_split, test)))
+    return Source(str(path), names, *splits)
+
+
+def _read(archive: np.lib.npyio.NpzFile, path: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    for keys in ((f"x_{split}", f"y_{split}"), (f"{split}_images", f"{split}_labels")):
+        if set(keys) <= set(archive):
+            images, labels = (archive[key] for key in keys)
+            break
+    else:
+        raise UserError(
+            f"{str(path)!r} has no x_{split} and y_{split}, nor {split}_images and {split}_labels; it has "
+            f"{', '.join(archive)}. data.train_split and data.eval_split name the splits"
+        )
+    if images.ndim == 3:
+        images = images[..., np.newaxis]
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+        raise UserError(
+            f"{keys[0]} of {str(path)!r} is {images.dtype} {list(images.shape)}; pictures are uint8 [N, H, W] or "
+            "[N, H, W, 1 or 3]"
+        )
+    flat = labels.reshape(-1) if labels.size == len(labels) else labels
+    if len(labels) != len(images) or flat.ndim != 1 or flat.dtype.kind not in "iu" or not flat.size or flat.min() < 0:
+        raise UserError(
+            f"{keys[1]} of {str(path)!r} is {labels.dtype} {list(labels.shape)}; labels are whole numbers from 0 on, "
+            f"one for each of the {len(images)} pictures"
+        )
+    return images, flat.astype(np.int64)
+
+
+def _split(path: Path, name: str, images: np.ndarray, labels: np.ndarray) -> Split:
+    with tf.device("CPU"):
+        pixels = tf.constant(images)
+    return Split(
+        name,
+        labels,
+        load=lambda place: pixels[place],
+        locate=lambda place: {"file": str(path), "index": place},
+    )

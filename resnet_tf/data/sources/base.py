@@ -1,0 +1,122 @@
+"""What every source gives: splits whose examples can be had one by one, in any order, as operations of a graph."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from resnet_tf.errors import UserError
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A place of a file where examples cannot be read.
+
+    Attributes:
+        file: its path.
+        offset: in bytes.
+        reason: what is wrong there.
+        examples: how many are lost, as far as it can be told.
+    """
+
+    file: str
+    offset: int
+    reason: str
+    examples: int = 1
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a data set.
+
+    Attributes:
+        name: as it was asked for, such as `train` or `train[:90%]`.
+        labels: int64 [N], those of the examples in order.
+        load: from an example's place (int64 scalar) to its picture, in graph operations: an encoded picture, a string
+            scalar, or pixels, uint8 [height, width, 1 or 3].
+        locate: where an example lies, from its place: `file`, and `offset` or `index` if the file holds several.
+        damage: what of its files cannot be read; the examples there are not counted.
+    """
+
+    name: str
+    labels: np.ndarray
+    load: Callable[[tf.Tensor], tf.Tensor]
+    locate: Callable[[int], dict[str, Any]]
+    damage: tuple[Damage, ...] = ()
+
+    @property
+    def num_examples(self) -> int:
+        """N."""
+        return len(self.labels)
+
+    def examples(self, count: int = -1) -> tf.data.Dataset:
+        """The first `count` examples, or all of them, in order: (picture, label: int64)."""
+        labels = tf.constant(self.labels)
+        places = tf.data.Dataset.range(self.num_examples).take(count)
+        return places.map(lambda place: (self.load(place), labels[place]), num_parallel_calls=tf.data.AUTOTUNE)
+
+    def check_whole(self) -> None:
+        """Refuse a split that a test would count short.
+
+        Raises:
+            UserError: naming the first damaged place.
+        """
+        if self.damage:
+            first = self.damage[0]
+            raise UserError(
+                f"split {self.name!r} is damaged: {first.file!r} at byte {first.offset}: {first.reason}; a test takes "
+                "every example"
+            )
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set: its splits for training and testing, and the names of its classes in label order."""
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Split
+    test: Split
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What a run must find again when it continues."""
+        splits = {
+            split.name: {
+                "examples": split.num_examples,
+                "labels": hashlib.sha256(split.labels.tobytes()).hexdigest()[:16],
+            }
+            for split in (self.train, self.test)
+        }
+        return {"name": self.name, "class_names": list(self.class_names), "splits": splits}
+
+    @property
+    def class_counts(self) -> np.ndarray:
+        """Training examples of each class, int64 [C]."""
+        return np.bincount(self.train.labels, minlength=len(self.class_names))
+
+    def describe_classes(self) -> str:
+        """The class counts in a line: all of them if they are few, otherwise the extremes."""
+        counts = self.class_counts
+        if len(counts) <= 10:
+            return ", ".join(f"{name} {count:,}" for name, count in zip(self.class_names, counts, strict=True))
+        fewest, most = int(counts.argmin()), int(counts.argmax())
+        return (
+            f"{len(counts):,} classes of {counts[fewest]:,} ({self.class_names[fewest]}) to {counts[most]:,} "
+            f"({self.class_names[most]}) examples, median {np.median(counts):,.0f}"
+        )
+
+
+def check_classes(labels: Sequence[str], source: Source) -> None:
+    """Refuse a data set whose classes are not those that a model answers with."""
+    if tuple(labels) != source.class_names:
+        present = _shortened(source.class_names)
+        raise UserError(f"the model knows the classes {_shortened(labels)}, but {source.name!r} has {present}")
+
+
+def _shortened(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:5])
+    return f"{shown}, ... ({len(names)})" if len(names) > 5 else shown

@@ -1,0 +1,225 @@
+"""TFRecord files, read at any place: where each record begins and its label are found in one pass and kept.
+
+Format: length (uint64), its masked CRC32C (uint32), the data, its masked CRC32C (uint32); see TensorFlow's
+`core/lib/io/record_writer.h`.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from resnet_tf.data.sources.base import Damage, Split
+
+logger = logging.getLogger(__name__)
+
+_HEADER, _FRAME = 12, 16
+# Smaller data sets are walked in a second or two: keeping their index would only leave files behind.
+_CACHED_FROM = 2**28
+UNREADABLE = -1
+
+# From a record to its label, int64, and what else names its class, a string: operations of a graph.
+Parse = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+
+
+@dataclass(frozen=True)
+class Records:
+    """The records of one file, in order.
+
+    Attributes:
+        file: its path.
+        offsets: where each begins, int64 [N].
+        labels: int64 [N]; -1 where the record cannot be read.
+        names: what `Parse` gives beside the label, of each label once.
+        damage: what cannot be read.
+    """
+
+    file: str
+    offsets: np.ndarray
+    labels: np.ndarray
+    names: dict[int, str]
+    damage: tuple[Damage, ...]
+
+
+def read_at(file: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
+    """The record that begins at a byte of a file, a string scalar, in graph operations."""
+    variant = tf.raw_ops.TFRecordDatasetV2(
+        filenames=[file], compression_type="", buffer_size=2**16, byte_offsets=[offset]
+    )
+    records = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
+    return records.take(1).get_single_element()
+
+
+def index(files: Sequence[str], parse: Parse, *, layout: str) -> list[Records]:
+    """The records of each file; `layout` names what `parse` reads, for the kept index."""
+    sizes = {file: tf.io.gfile.stat(file) for file in files}
+    total = sum(stat.length for stat in sizes.values())
+    if total < _CACHED_FROM:
+        return _walk_all(files, parse)
+    key = json.dumps([layout, [[file, stat.length, stat.mtime_nsec] for file, stat in sizes.items()]])
+    kept = _cache() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    if kept.is_file():
+        return _from_json(kept.read_text())
+    logger.info("reading %d record files (%.1f GB) once for their labels", len(files), total / 1e9)
+    records = _walk_all(files, parse)
+    _keep(kept, _to_json(records))
+    return records
+
+
+def split(
+    name: str,
+    parts: Sequence[tuple[Records, slice]],
+    picture: Callable[[tf.Tensor], tf.Tensor],
+    *,
+    first_label: int = 0,
+) -> Split:
+    """The records of some files, or slices of them, as a split.
+
+    Args:
+        name: of the split.
+        parts: the files in order, each with the slice of its records that belongs to the split.
+        picture: from a record to its encoded picture, in graph operations.
+        first_label: what is taken from each label, so that labels begin at 0.
+    """
+    files = [each.file for each, _ in parts]
+    which = np.concatenate([np.full(len(each.labels[part]), place) for place, (each, part) in enumerate(parts)])
+    offsets, labels = (
+        np.concatenate([getattr(each, field)[part] for each, part in parts]) for field in ("offsets", "labels")
+    )
+    readable = labels != UNREADABLE
+    which, offsets, labels = which[readable].astype(np.int64), offsets[readable], labels[readable] - first_label
+    paths, whiches, starts = tf.constant(files), tf.constant(which), tf.constant(offsets)
+    return Split(
+        name,
+        labels,
+        load=lambda place: picture(read_at(paths[whiches[place]], starts[place])),
+        locate=lambda place: {"file": files[which[place]], "offset": int(offsets[place])},
+        damage=tuple(damage for each, part in parts for damage in each.damage if _concerns(damage, each, part)),
+    )
+
+
+def _concerns(damage: Damage, found: Records, part: slice) -> bool:
+    place = int(np.searchsorted(found.offsets, damage.offset))
+    return (part.start or 0) <= place and (part.stop is None or place < part.stop)
+
+
+def _walk_all(files: Sequence[str], parse: Parse) -> list[Records]:
+    """All files side by side, without errors; those that come out short are walked again, record by record."""
+    paths = tf.constant(list(files))
+
+    def lengths_and_labels(which: tf.Tensor) -> tf.data.Dataset:
+        records = tf.data.TFRecordDataset(paths[which])
+        return records.map(lambda record: (which, tf.strings.length(record), *parse(record))).ignore_errors()
+
+    dataset = tf.data.Dataset.range(len(files)).interleave(
+        lengths_and_labels, cycle_length=16, block_length=64, num_parallel_calls=tf.data.AUTOTUNE
+    )
+    parts = list(dataset.batch(4096).as_numpy_iterator())
+    which, lengths, labels, names = (
+        np.concatenate(arrays) for arrays in (zip(*parts, strict=True) if parts else ([[]],) * 4)
+    )
+    found = []
+    for place, file in enumerate(files):
+        own = which == place
+        ends = np.cumsum(lengths[own].astype(np.int64) + _FRAME)
+        if (ends[-1] if len(ends) else 0) == tf.io.gfile.stat(file).length:
+            offsets = np.concatenate([np.zeros(1, np.int64), ends[:-1]])
+            found.append(Records(file, offsets, labels[own], _names(labels[own], names[own]), ()))
+        else:
+            found.append(_walk(file, parse))
+    return found
+
+
+def _names(labels: np.ndarray, names: np.ndarray) -> dict[int, str]:
+    unique, first = np.unique(labels, return_index=True)
+    return {int(label): names[place].decode() for label, place in zip(unique, first, strict=True)}
+
+
+def _walk(file: str, parse: Parse) -> Records:
+    """One file that is damaged somewhere: past records whose data is, up to where none begins any more."""
+    size, position = tf.io.gfile.stat(file).length, 0
+    offsets, labels, damage = [], [], []
+    names: dict[int, str] = {}
+    parse = tf.function(parse, input_signature=[tf.TensorSpec([], tf.string)])
+    while position < size:
+        record, reason = _try_read(file, position)
+        if record is None:
+            following = position + _stated_length(file, position) + _FRAME
+            if following > size or (following < size and _try_read(file, following)[0] is None):
+                damage.append(Damage(file, position, f"{reason}; the rest of the file is lost"))
+                break
+        else:
+            following = position + len(record) + _FRAME
+            try:
+                label, name = (value.numpy() for value in parse(record))
+                names.setdefault(int(label), name.decode())
+            except tf.errors.InvalidArgumentError as error:
+                record, reason = None, f"not the expected tf.train.Example ({error.message.splitlines()[0]})"
+        if record is None:
+            damage.append(Damage(file, position, reason))
+        offsets.append(position)
+        labels.append(UNREADABLE if record is None else int(label))
+        position = following
+    return Records(file, np.array(offsets, np.int64), np.array(labels, np.int64), names, tuple(damage))
+
+
+def _try_read(file: str, position: int) -> tuple[bytes | None, str]:
+    try:
+        return read_at(tf.constant(file), tf.constant(position, tf.int64)).numpy(), ""
+    except (tf.errors.DataLossError, tf.errors.OutOfRangeError, tf.errors.InvalidArgumentError):
+        whole = position + _HEADER <= tf.io.gfile.stat(file).length
+        return None, "the record's checksum is wrong or its end is missing" if whole else "the file is cut off here"
+
+
+def _stated_length(file: str, position: int) -> int:
+    with tf.io.gfile.GFile(file, "rb") as stream:
+        stream.seek(position)
+        return int.from_bytes(stream.read(8), "little")
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resnet_tf" / "records"
+
+
+def _keep(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+            file.write(text)
+        os.replace(file.name, path)
+    except OSError as error:
+        logger.warning("the index cannot be kept in %r (%s): the next start reads the files again", str(path), error)
+
+
+def _to_json(records: Sequence[Records]) -> str:
+    rows = [
+        {
+            "file": each.file,
+            "offsets": each.offsets.tolist(),
+            "labels": each.labels.tolist(),
+            "names": each.names,
+            "damage": [vars(damage) for damage in each.damage],
+        }
+        for each in records
+    ]
+    return json.dumps(rows)
+
+
+def _from_json(text: str) -> list[Records]:
+    return [
+        Records(
+            row["file"],
+            np.array(row["offsets"], np.int64),
+            np.array(row["labels"], np.int64),
+            {int(label): name for label, name in row["names"].items()},
+            tuple(Damage(**damage) for damage in row["damage"]),
+        )
+        for row in json.loads(text)
+    ]

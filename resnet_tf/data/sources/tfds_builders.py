@@ -1,0 +1,116 @@
+"""TFDS data sets: by name, from a directory that TFDS wrote, and the embedded digits."""
+
+import contextlib
+import dataclasses
+import sys
+from pathlib import Path
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download import downloader
+
+from resnet_tf.config import DataConfig
+from resnet_tf.data import digits
+from resnet_tf.data.sources import records
+from resnet_tf.data.sources.base import Damage, Source, Split
+from resnet_tf.errors import UserError, closest
+
+
+def open_digits(config: DataConfig) -> Source:
+    """The digits that the package brings along."""
+    return _open(digits.Digits(data_dir=config.data_dir or None), config)
+
+
+def open_directory(version: Path, config: DataConfig) -> Source:
+    """A directory that `find_version` found."""
+    return _open(tfds.builder_from_directory(version), config)
+
+
+def open_registered(config: DataConfig) -> Source:
+    """A data set by its TFDS name."""
+    try:
+        builder = tfds.builder(config.source, data_dir=config.data_dir or None)
+    except tfds.core.registered.DatasetNotFoundError:
+        names = ["digits", *tfds.list_builders(with_community_datasets=False)]
+        raise UserError(
+            f"unknown data set {config.source!r}; did you mean {closest(config.source, names)}? "
+            "A folder of images is given by its path"
+        ) from None
+    return _open(builder, config)
+
+
+def find_version(path: Path) -> Path | None:
+    """`path` itself or its newest version, where TFDS wrote a data set there."""
+    if (path / "dataset_info.json").is_file():
+        return path
+    versions = [info.parent for info in path.glob("*/dataset_info.json")]
+    return max(versions, key=lambda directory: tfds.core.Version(directory.name), default=None)
+
+
+def _open(builder: tfds.core.DatasetBuilder, config: DataConfig) -> Source:
+    _prepare(builder)
+    name, features = builder.info.full_name, dict(builder.info.features.items())
+    image, label = builder.info.supervised_keys or ("image", "label")
+    if not isinstance(features.get(image), tfds.features.Image) or not isinstance(
+        features.get(label), tfds.features.ClassLabel
+    ):
+        raise UserError(f"data set {name!r} has no picture with a class label; it has {list(features)}")
+    if builder.info.file_format is not tfds.core.FileFormat.TFRECORD:
+        raise UserError(
+            f"data set {name!r} is kept as {builder.info.file_format.value}; `tfds convert_format` writes the tfrecord "
+            "files that are read here"
+        )
+    train, test = (_open_split(builder, each, image, label) for each in (config.train_split, config.eval_split))
+    names = tuple(features[label].int2str(index) for index in range(features[label].num_classes))
+    return Source(name, names, train, test)
+
+
+def _open_split(builder: tfds.core.DatasetBuilder, name: str, image: str, label: str) -> Split:
+    try:
+        shards = builder.info.splits[name].file_instructions
+    except (KeyError, ValueError):
+        raise UserError(
+            f"data set {builder.info.full_name!r} has no split {name!r}; did you mean "
+            f"{closest(name, builder.info.splits)}?"
+        ) from None
+
+    def example(record: tf.Tensor) -> dict[str, tf.Tensor]:
+        # Decoding and cropping are one step of our pipeline.
+        return builder.info.features.deserialize_example(record, decoders={image: tfds.decode.SkipDecoding()})
+
+    indexed = records.index(
+        [shard.filename for shard in shards],
+        lambda record: (example(record)[label], tf.constant("")),
+        layout=f"tfds {label}",
+    )
+    parts = []
+    for each, shard in zip(indexed, shards, strict=True):
+        end = None if shard.take == -1 else shard.skip + shard.take
+        parts.append((_with_lost(each, shard.examples_in_shard), slice(shard.skip, end)))
+    return records.split(name, parts, lambda record: example(record)[image])
+
+
+def _with_lost(found: records.Records, expected: int) -> records.Records:
+    """TFDS knows how many examples a file has: say how many went with a lost rest."""
+    lost = expected - len(found.labels)
+    if not lost:
+        return found
+    *others, last = found.damage or (Damage(found.file, 0, f"{lost} of its {expected} examples are missing"),)
+    return dataclasses.replace(found, damage=(*others, dataclasses.replace(last, examples=lost)))
+
+
+def _prepare(builder: tfds.core.DatasetBuilder) -> None:
+    """Download and prepare, unless that is done already."""
+    if builder.is_prepared():
+        return
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    downloader.MAX_RETRIES = 3  # its ten take minutes to find that there is no network
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # stdout belongs to results
+            builder.download_and_prepare()
+    except (OSError, tfds.download.DownloadError) as error:
+        raise UserError(
+            f"data set {builder.info.full_name!r} could not be prepared in {str(builder.data_dir)!r}: {error}. "
+            "Without a network, copy a prepared directory there, or give its path as data.source"
+        ) from error
