@@ -3,14 +3,16 @@
     pip install '.[bench]' && python benchmarks/input.py --photos=DIR
 
 `photos` are random-resized crops to 224 pixels with flips, uint8 out, from the JPEGs in DIR, repeated. "Bare" is the
-least that TensorFlow can do: read, draw a crop, `decode_and_crop_jpeg`, resize, flip, batch. The DataLoader has 2
-workers. `small` are 32-pixel pictures in memory, padded, cropped and flipped, and the same under RandAugment. Each turn
+least that TensorFlow can do: read, `extract_jpeg_shape`, `decode_and_crop_jpeg`, resize, flip, batch, with crops that were
+drawn beforehand by the same rules; "bare, TF's crops" draws smaller ones with TensorFlow's own operation. The DataLoader
+has 2 workers. `small` are 32-pixel pictures in memory, padded, cropped and flipped, and the same under RandAugment. Each turn
 is a process of its own, one at a time. `--json` prints one object a line: `case`, `images_per_second`, `ratio_to`,
 `ratio`.
 """
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -23,6 +25,7 @@ BATCH = 64
 SIZE = 224
 RATIOS = [
     ("photos: ours", "photos: bare"),
+    ("photos: ours", "photos: bare, TF's crops"),
     ("photos: ours", "photos: torchvision"),
     ("photos: bare", "photos: torchvision"),
 ]
@@ -118,30 +121,56 @@ def _batches(data, augment) -> Iterator[int]:
     source = open_source(dataclasses.replace(data, data_dir=tempfile.gettempdir() if data.source == "digits" else ""))
     schedule = pipeline.Schedule.of(config, source)
     batches = pipeline.train_batches(config, source, preprocess.from_config(data), schedule, start=0)
-    return (len(images) for images, _ in batches)
+    return (len(images) for images, *_ in batches)
 
 
-def _bare(folder: Path) -> Iterator[int]:
+def _bare(folder: Path, own_crops: bool = False) -> Iterator[int]:
     import tensorflow as tf
 
-    files = tf.data.Dataset.from_tensor_slices([str(path) for path in sorted((folder / "train").rglob("*.jpg"))])
+    paths = [str(path) for path in sorted((folder / "train").rglob("*.jpg"))]
+    files = tf.data.Dataset.from_tensor_slices(
+        (paths, tf.zeros([len(paths), 4], tf.int32) if own_crops else _crops(paths))
+    )
 
-    def load(path):
+    def load(path, window):
         encoded = tf.io.read_file(path)
-        begin, size, _ = tf.image.sample_distorted_bounding_box(
-            tf.image.extract_jpeg_shape(encoded),
-            tf.zeros([1, 0, 4]),
-            area_range=(0.08, 1.0),
-            aspect_ratio_range=(3 / 4, 4 / 3),
-            min_object_covered=0.0,
-            use_image_if_no_bounding_boxes=True,
-        )
-        image = tf.io.decode_and_crop_jpeg(encoded, tf.concat([begin[:2], size[:2]], 0), channels=3)
+        shape = tf.image.extract_jpeg_shape(encoded)
+        if own_crops:
+            begin, size, _ = tf.image.sample_distorted_bounding_box(
+                shape,
+                tf.zeros([1, 0, 4]),
+                area_range=(0.08, 1.0),
+                aspect_ratio_range=(3 / 4, 4 / 3),
+                min_object_covered=0.0,
+                use_image_if_no_bounding_boxes=True,
+            )
+            window = tf.concat([begin[:2], size[:2]], 0)
+        window += tf.minimum(shape[2] - 1, 0)  # so that the header is read
+        image = tf.io.decode_and_crop_jpeg(encoded, window, channels=3)
         image = tf.image.random_flip_left_right(tf.image.resize(image, [SIZE, SIZE]))
         return tf.cast(tf.round(image), tf.uint8)
 
     batches = files.shuffle(2000).repeat().map(load, tf.data.AUTOTUNE).batch(BATCH, drop_remainder=True).prefetch(2)
     return (len(images) for images in batches)
+
+
+def _crops(paths: list[str]) -> list[list[int]]:
+    """A window for each file, as torchvision's RandomResizedCrop draws it."""
+    import random
+
+    import tensorflow as tf
+
+    generator, windows = random.Random(0), []
+    for path in paths:
+        height, width, _ = tf.image.extract_jpeg_shape(tf.io.read_file(path)).numpy().tolist()
+        while True:
+            area = height * width * generator.uniform(0.08, 1.0)
+            ratio = math.exp(generator.uniform(-1, 1) * math.log(4 / 3))
+            rows, columns = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
+            if rows <= height and columns <= width:
+                break
+        windows.append([generator.randint(0, height - rows), generator.randint(0, width - columns), rows, columns])
+    return windows
 
 
 def _torchvision(folder: Path) -> Iterator[int]:
@@ -159,6 +188,7 @@ def _torchvision(folder: Path) -> Iterator[int]:
 TURNS: dict[str, Callable[[Path], Iterator[int]]] = {
     "photos: ours": _ours,
     "photos: bare": _bare,
+    "photos: bare, TF's crops": lambda folder: _bare(folder, own_crops=True),
     "photos: torchvision": _torchvision,
     "small: pad, crop, flip": lambda folder: _small("none"),
     "small: RandAugment": lambda folder: _small("randaugment"),

@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> None:
 
 def _name(shares: "np.ndarray", class_names: Sequence[str]) -> str:
     """The class of a picture, or what share of which it has."""
-    present = [(share, class_names[label]) for label, share in enumerate(shares) if share > 0]
+    present = [(share, class_names[label]) for label, share in enumerate(shares) if share >= 0.005]
     if len(present) == 1:
         return present[0][1]
     return " + ".join(f"{share:.0%} {name}" for share, name in sorted(present, reverse=True))

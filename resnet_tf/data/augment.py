@@ -4,6 +4,7 @@ Small pictures are augmented a batch at a time. `uniform` are random numbers in 
 """
 
 import math
+from collections.abc import Iterator, Mapping
 
 import tensorflow as tf
 
@@ -41,9 +42,25 @@ def random_numbers(
     return numbers[:, :uses]
 
 
+class _Columns(Mapping[str, tf.Tensor]):
+    """The numbers of each use, cut out when they are asked for: most recipes use few."""
+
+    def __init__(self, numbers: tf.Tensor):
+        self._numbers = numbers
+
+    def __getitem__(self, use: str) -> tf.Tensor:
+        return self._numbers[:, _COLUMNS.index(use)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_COLUMNS)
+
+    def __len__(self) -> int:
+        return len(_COLUMNS)
+
+
 def augment_batch(images: tf.Tensor, numbers: tf.Tensor, config: AugmentConfig, spec: Preprocess) -> tf.Tensor:
     """Apply what `config` asks for to a batch, in a fixed order; uint8 [B, H, W, C] in and out."""
-    uniform = dict(zip(_COLUMNS, tf.unstack(numbers, axis=1), strict=True))
+    uniform = _Columns(numbers)
     if config.pad_crop:
         images = pad_and_crop(images, uniform, config.pad_crop)
     if config.flip:
@@ -57,7 +74,8 @@ def augment_batch(images: tf.Tensor, numbers: tf.Tensor, config: AugmentConfig, 
         images = to_bytes(random_affine(tf.cast(images, tf.float32) / 255.0, uniform, config))
     if any((config.brightness, config.contrast, config.saturation, config.hue)):
         images = to_bytes(color_jitter(tf.cast(images, tf.float32) / 255.0, uniform, config))
-    mean = to_bytes(tf.constant(spec.mean[:: -1 if spec.channel_order == "bgr" else 1]))
+    if config.erasing or config.cutout:
+        mean = to_bytes(tf.constant(spec.mean[:: -1 if spec.channel_order == "bgr" else 1]))
     if config.erasing:
         images = random_erasing(images, uniform, config.erasing, mean)
     if config.cutout:
@@ -159,6 +177,8 @@ def random_affine(images: tf.Tensor, uniform: Uniform, config: AugmentConfig) ->
 
 def mirror(images: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
     """Left to right, those that are `chosen` (bool [B])."""
+    if images.shape[0] == 1:
+        return tf.cond(chosen[0], lambda: tf.reverse(images[0], axis=[1])[tf.newaxis], lambda: images)
     shape = tf.shape(images)
     # In three dimensions the kernel is several times faster than in four, and so is a choice without broadcasting.
     rows = tf.reverse(tf.reshape(images, [-1, shape[2], shape[3]]), axis=[1])
@@ -176,20 +196,26 @@ def pad_and_crop(images: tf.Tensor, uniform: Uniform, padding: int) -> tf.Tensor
     return tf.transpose(columns, [0, 2, 1, 3])
 
 
-def crop_numbers(seed: int, first: tf.Tensor, count: int) -> tf.Tensor:
-    """What `random_resized_crop` takes for `count` images from place `first` of the run on, float32 [count, _]."""
-    return random_numbers(seed, first, count, uses=2 * _CROP_TRIES + 2, stream=_CROP_STREAM)
+def draw_crops(seed: int, first: tf.Tensor, count: int, *, min_area: float) -> tf.Tensor:
+    """What `random_resized_crop` takes for `count` images from place `first` of the run on, float32 [count, 11, 2].
 
-
-def random_resized_crop(
-    picture: tf.Tensor, numbers: tf.Tensor, spec: Preprocess, *, min_area: float, antialias: bool
-) -> tf.Tensor:
-    """A random share of the area, at least `min_area`, at an aspect ratio of 3/4 to 4/3, resized to uint8 [h, w, 3].
-
-    Takes a picture as `preprocess.decode` does, of which no more than the crop is decoded, and one row of
-    `crop_numbers`. Drawn as by torchvision's RandomResizedCrop (Szegedy et al. 2015): ten tries, then the middle.
+    First ten tries, (height, width) over the square root of the picture's area, then the place in what is left.
     """
-    window = decode_window(picture, lambda shape: _draw_crop(shape, numbers, min_area), spec, at_least=spec.size)
+    numbers = random_numbers(seed, first, count, uses=2 * _CROP_TRIES + 2, stream=_CROP_STREAM)
+    share = min_area + (1.0 - min_area) * numbers[:, :_CROP_TRIES]
+    log_ratio = math.log(4 / 3) * (2.0 * numbers[:, _CROP_TRIES : 2 * _CROP_TRIES] - 1.0)
+    half = tf.exp(0.5 * log_ratio)
+    tries = tf.sqrt(share)[..., None] * tf.stack([1.0 / half, half], axis=-1)
+    return tf.concat([tries, numbers[:, tf.newaxis, -2:]], axis=1)
+
+
+def random_resized_crop(picture: tf.Tensor, drawn: tf.Tensor, spec: Preprocess, *, antialias: bool) -> tf.Tensor:
+    """A random part of a picture, at an aspect ratio of 3/4 to 4/3, resized to uint8 [height, width, 3].
+
+    Takes a picture as `preprocess.decode` does, of which no more than the crop is decoded, and one row of `draw_crops`.
+    Drawn as by torchvision's RandomResizedCrop (Szegedy et al. 2015): the first of ten tries that fits, or the middle.
+    """
+    window = decode_window(picture, lambda shape: _fit_crop(shape, drawn), spec, at_least=spec.size)
     if antialias:
         resized = tf.constant(spec.size) / tf.shape(window)[:2]
         crop = tf.raw_ops.ScaleAndTranslate(
@@ -202,25 +228,22 @@ def random_resized_crop(
         )[0]
     else:
         # What is left to shrink is too little to need antialiasing, which would double the time.
-        crop = tf.image.resize(window, spec.size, method=spec.interpolation)
+        resize = {"bilinear": tf.raw_ops.ResizeBilinear, "bicubic": tf.raw_ops.ResizeBicubic}[spec.interpolation]
+        crop = resize(images=window[tf.newaxis], size=spec.size, half_pixel_centers=True)[0]
     if spec.interpolation == "bicubic":
         crop = tf.clip_by_value(crop, 0.0, 255.0)  # a cubic kernel overshoots
     return tf.cast(crop + 0.5, tf.uint8)
 
 
-def _draw_crop(shape: tf.Tensor, numbers: tf.Tensor, min_area: float) -> tuple[tf.Tensor, tf.Tensor]:
+def _fit_crop(shape: tf.Tensor, drawn: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Offset and size, int32 [2], of a crop of a picture of `shape` (height, width)."""
     shape = tf.cast(shape, tf.float32)
-    share = min_area + (1.0 - min_area) * numbers[:_CROP_TRIES]
-    log_ratio = math.log(4 / 3) * (2.0 * numbers[_CROP_TRIES : 2 * _CROP_TRIES] - 1.0)
-    side = tf.sqrt(share * tf.reduce_prod(shape))
-    half = tf.exp(0.5 * log_ratio)
-    tries = tf.round(tf.stack([side / half, side * half], axis=1))
+    tries = tf.round(drawn[:-1] * tf.sqrt(tf.reduce_prod(shape)))
     # The whole picture, or of one that is too long or too tall the most that keeps to the ratio.
-    whole = tf.minimum(shape, tf.round(tf.reverse(shape, [0]) * 4 / 3))
+    whole = tf.minimum(shape, tf.round(tf.reverse(shape, [0]) * (4 / 3)))
     sizes = tf.concat([tries, whole[tf.newaxis]], axis=0)
     chosen = tf.argmax(tf.reduce_all((sizes <= shape) & (sizes >= 1), axis=1), output_type=tf.int32)
     size = sizes[chosen]
     spare = shape - size
-    offset = tf.where(chosen == _CROP_TRIES, tf.floor(spare / 2), tf.floor(numbers[-2:] * (spare + 1.0)))
+    offset = tf.where(chosen == _CROP_TRIES, spare / 2, drawn[-1] * (spare + 1.0))
     return tf.cast(offset, tf.int32), tf.cast(size, tf.int32)

@@ -1,11 +1,9 @@
 """Pictures that cannot be read: counted, named in bad_inputs.jsonl, and too many of them end a run."""
 
-import contextlib
 import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -39,7 +37,6 @@ class BadInputs:
         self._split, self._spec, self._limit, self._path = split, spec, config.max_bad_fraction, path
         self._listed = {self._key(line) for line in _read_lines(path)}
         self._known: dict[tuple[Any, ...], dict[str, Any]] = {}  # what was listed earlier may have been mended
-        self._failure: UserError | None = None
         for damage in split.damage:
             self._add(vars(damage))
         self._check()
@@ -53,31 +50,13 @@ class BadInputs:
         """Take down what the pipeline could not read: places in the split, int64; negative ones are fine pictures.
 
         Raises:
-            UserError: if that makes too many. `raising` brings it through a tf.data pipeline.
+            UserError: if that makes too many.
         """
         for example in examples[examples >= 0]:
             where = self._split.locate(int(example))
             if self._key(where) not in self._known:
                 self._add(where | {"reason": self._reason(int(example)), "examples": 1})
-        try:
-            self._check()
-        except UserError as failure:
-            self.fail(failure)
-
-    def fail(self, failure: UserError) -> NoReturn:
-        """Raise from within a tf.data pipeline what `raising` is to raise outside."""
-        self._failure = failure
-        raise failure
-
-    @contextlib.contextmanager
-    def raising(self) -> Iterator[None]:
-        """Around what reads batches: raises the `UserError` of `fail` itself instead of what TensorFlow makes of it."""
-        try:
-            yield
-        except tf.errors.OpError:
-            if self._failure:
-                raise self._failure from None
-            raise
+        self._check()
 
     def _reason(self, example: int) -> str:
         try:

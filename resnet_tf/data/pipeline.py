@@ -4,6 +4,7 @@ Training batch k is a function of (config, seed, k) alone: a run that starts at 
 """
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from resnet_tf.config import Config
+from resnet_tf.config import AugmentConfig, Config
 from resnet_tf.data import augment, mixing, order, preprocess, service
 from resnet_tf.data.bad_inputs import BadInputs, name_unreadable
 from resnet_tf.data.preprocess import to_bytes
@@ -19,8 +20,11 @@ from resnet_tf.data.sources import Source, Split
 from resnet_tf.errors import UserError
 from resnet_tf.spec import Preprocess
 
-# From an example's row in its batch, a scalar, to its picture, uint8 [H, W, C].
-LoadRow = Callable[[tf.Tensor], tf.Tensor]
+# From an example's row in its batch, a scalar, and its picture as the source has it to what is fed, uint8 [H, W, C].
+ChangeRow = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+# A dataset of one batch, from its places in the run and the examples there: images, uint8 [B, H, W, C], which of them
+# are missing, bool [B], and the row that stands in for each, int64 [B].
+Rows = Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]
 
 
 @dataclass(frozen=True)
@@ -67,12 +71,13 @@ def train_batches(
 ) -> tf.data.Dataset:
     """Batches `start`, `start` + 1, ... of a run.
 
-    A picture that cannot be read is replaced by the next of its batch and noted in `bad`.
+    A picture that cannot be read is replaced by the next of its batch.
 
     Returns:
         A dataset of (images: uint8 [B, H, W, C], which `preprocess.from_pixels` makes the network's input on its own
-        device, a quarter of the bytes to move; labels: int64 [B]), B being the shard's part of the global batch. With
-        mixup or cutmix in the recipe there is a third part, float32 [B, 5], which `mixing` takes.
+        device, a quarter of the bytes to move; labels: int64 [B]; missing: int64 [B], the examples that could not be
+        read, for `BadInputs.note`, and -1 for the others), B being the shard's part of the global batch. With mixup or
+        cutmix in the recipe there is a fourth part, float32 [B, 5], which `mixing` takes.
 
     Raises:
         UserError: if a batch does not divide among the workers, or too much of the split is unreadable.
@@ -83,19 +88,17 @@ def train_batches(
             f"data.batch_size={config.data.batch_size} must be a multiple of {group}, for {shard.count} workers"
             + (" with pictures mixed in pairs" if mixing.wanted(config.augment) else "")
         )
-    bad = bad or BadInputs(source.train, spec, config.data)
     rows = _memory_rows if _fits_in_memory(config, source.train, spec) else _streamed_rows
     batch = _batch_function(config, source.train, schedule, shard, spec, rows(config, source.train, spec, bad))
     options = tf.data.Options()
     options.deterministic = True
     steps = tf.data.Dataset.range(start, schedule.total_steps).with_options(options)
     if config.data.service:
-        numbered = steps.map(lambda step: (step, *batch(step)), num_parallel_calls=_parallel_batches())
-        end = schedule.total_steps
-        batches = service.distribute(numbered, config.data.service, start=start, end=end, fail=bad.fail)
+        numbered = _side_by_side(steps, lambda step: batch(step).map(lambda *parts: (step, *parts)))
+        batches = service.distribute(numbered, config.data.service, start=start, end=schedule.total_steps)
     else:
-        batches = steps.map(batch, num_parallel_calls=_parallel_batches())
-    return batches.map(_noting(bad)).prefetch(tf.data.AUTOTUNE).with_options(options)
+        batches = _side_by_side(steps, batch)
+    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
 def fed_pictures(config: Config, source: Source, *, step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -109,8 +112,9 @@ def fed_pictures(config: Config, source: Source, *, step: int) -> tuple[np.ndarr
     if step >= schedule.total_steps:
         raise UserError(f"the run has steps 0 to {schedule.total_steps - 1}; there is no step {step}")
     bad = BadInputs(source.train, spec, config.data)
-    with bad.raising():
-        images, labels, *mix = next(iter(train_batches(config, source, spec, schedule, start=step, bad=bad)))
+    with service.naming_failures():
+        images, labels, missing, *mix = next(iter(train_batches(config, source, spec, schedule, start=step, bad=bad)))
+    bad.note(missing.numpy())
     classes = len(source.class_names)
     if not mix:
         return images.numpy(), tf.one_hot(labels, classes).numpy()
@@ -155,18 +159,51 @@ def naming_failures(split: Split, spec: Preprocess) -> Iterator[None]:
         raise
 
 
+def stages(config: Config, source: Source, spec: Preprocess, schedule: Schedule) -> dict[str, tf.data.Dataset]:
+    """The input up to each of its stages, to be timed: datasets of how many images were made.
+
+    Without end but for the run's. What is kept in memory is read and decoded once, before the first batch.
+    """
+    split, size = source.train, config.data.batch_size
+    examples_at = order.examples_at(config, split.labels, places_per_epoch=schedule.steps_per_epoch * size)
+    crops_only = AugmentConfig(
+        random_resized_crop=config.augment.random_resized_crop, min_crop_area=config.augment.min_crop_area
+    )
+    undistorted = dataclasses.replace(config, augment=crops_only)
+
+    def up_to(change_row: Callable[[tf.Tensor], ChangeRow]) -> tf.data.Dataset:
+        def count(step: tf.Tensor) -> tf.data.Dataset:
+            places = step * size + tf.range(size, dtype=tf.int64)
+            change = change_row(places)
+            rows = split.rows(examples_at(places), lambda row, picture: _first_value(change(row, picture)))
+            return rows.ignore_errors().batch(size).map(tf.size)
+
+        return _side_by_side(tf.data.Dataset.range(schedule.total_steps), count)
+
+    return {
+        "reading alone": up_to(lambda places: lambda row, picture: picture),
+        "+ decoding": up_to(lambda places: _change_row(undistorted, spec, places)),
+        "+ augmentation": up_to(lambda places: _change_row(config, spec, places)),
+        "+ batches": train_batches(config, source, spec, schedule, start=0).map(lambda images, *_: tf.shape(images)[0]),
+    }
+
+
+def _first_value(picture: tf.Tensor) -> tf.Tensor:
+    """Something small that takes the whole picture to know: its shape would be known without."""
+    return tf.strings.length(picture) if picture.dtype == tf.string else tf.reshape(picture, [-1])[0]
+
+
 def load_images(split: Split, spec: Preprocess, bad: BadInputs) -> np.ndarray:
     """A whole split, decoded, cropped and rounded: uint8 [N, H, W, C]. The unreadable are replaced and noted."""
-    load, count, size = _center_crop_row(split, spec), split.num_examples, 1024
+    count, size = split.num_examples, 1024
 
-    def part(first: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def part(first: tf.Tensor) -> tf.data.Dataset:
         places = tf.range(first, tf.minimum(first + size, count))
-        images, missing, _ = _readable_rows(lambda row: load(places[row]), tf.size(places), spec)
-        return images, tf.where(missing, places, -1)
+        rows = _readable_rows(split, places, lambda row, picture: _center_crop(picture, spec), spec)
+        return rows.map(lambda images, missing, shown: (images, tf.where(missing, places, -1)))
 
-    parts = tf.data.Dataset.range(0, count, size).map(part, num_parallel_calls=_parallel_batches())
     images = []
-    for pixels, missing in parts.as_numpy_iterator():
+    for pixels, missing in _side_by_side(tf.data.Dataset.range(0, count, size), part).as_numpy_iterator():
         bad.note(missing)
         images.append(pixels)
     return np.concatenate(images)
@@ -184,136 +221,106 @@ def _fits_in_memory(config: Config, split: Split, spec: Preprocess) -> bool:
     return megabytes <= config.data.memory_limit_mb and not random_crops and not config.data.service
 
 
-def _parallel_batches() -> int:
-    """Batches in the making: enough that the cores never wait, and no more, since each takes its memory."""
-    return 2 + _cores() // 8
-
-
-def _cores() -> int:
-    return os.cpu_count() or 1
-
-
-# From the places in the run and the examples of a batch to its images, uint8 [B, H, W, C], which of them are missing,
-# bool [B], and the row that stands in for each.
-Rows = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
+def _side_by_side(steps: tf.data.Dataset, batch: Callable[[tf.Tensor], tf.data.Dataset]) -> tf.data.Dataset:
+    """The batches of the steps in order: as many in the making that no core waits, since each takes its memory."""
+    parallel = 2 + (os.cpu_count() or 1) // 8
+    return steps.interleave(batch, cycle_length=parallel, num_parallel_calls=parallel, deterministic=True)
 
 
 def _batch_function(
     config: Config, split: Split, schedule: Schedule, shard: Shard, spec: Preprocess, rows: Rows
-) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
-    """From a step to its batch: (images, labels, missing examples or -1) or, mixed, (images, labels, mix, missing)."""
+) -> Callable[[tf.Tensor], tf.data.Dataset]:
+    """From a step to a dataset of its one batch."""
     global_size = config.data.batch_size
     size = global_size // shard.count
     labels = tf.constant(split.labels)
     examples_at = order.examples_at(config, split.labels, places_per_epoch=schedule.steps_per_epoch * global_size)
 
-    def batch(step: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def batch(step: tf.Tensor) -> tf.data.Dataset:
         first = step * global_size + shard.index * size
         places = first + tf.range(size, dtype=tf.int64)
         examples = examples_at(places)
-        images, missing, shown = rows(places, examples)
-        images = tf.ensure_shape(images, (size, *spec.size, spec.channels))
-        parts = [images, tf.gather(labels, tf.gather(examples, shown))]
-        if mixing.wanted(config.augment):
-            parts.append(mixing.draw(config.runtime.seed, first, size, config.augment, spec.size))
-        return *parts, tf.where(missing, examples, -1)
+
+        def finish(images: tf.Tensor, missing: tf.Tensor, shown: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            parts: tuple[tf.Tensor, ...] = (
+                tf.ensure_shape(images, (size, *spec.size, spec.channels)),
+                tf.gather(labels, tf.gather(examples, shown)),
+                tf.where(missing, examples, -1),
+            )
+            if mixing.wanted(config.augment):
+                parts += (mixing.draw(config.runtime.seed, first, size, config.augment, spec.size),)
+            return parts
+
+        return rows(places, examples).map(finish)
 
     return batch
 
 
-def _memory_rows(config: Config, split: Split, spec: Preprocess, bad: BadInputs) -> Rows:
+def _memory_rows(config: Config, split: Split, spec: Preprocess, bad: BadInputs | None) -> Rows:
     """Small pictures are decoded once, kept as uint8, and augmented a batch at a time."""
     with tf.device("CPU"):
-        images = tf.constant(load_images(split, spec, bad))
+        images = tf.constant(load_images(split, spec, bad or BadInputs(split, spec, config.data)))
 
-    def rows(places: tf.Tensor, examples: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        numbers = augment.random_numbers(config.runtime.seed, places[0], places.shape[0])
-        augmented = augment.augment_batch(tf.gather(images, examples), numbers, config.augment, spec)
-        return augmented, tf.zeros_like(examples, tf.bool), tf.range(places.shape[0])
+    def rows(places: tf.Tensor, examples: tf.Tensor) -> tf.data.Dataset:
+        def augmented(chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            numbers = augment.random_numbers(config.runtime.seed, places[0], places.shape[0])
+            pixels = augment.augment_batch(tf.gather(images, chosen), numbers, config.augment, spec)
+            return pixels, tf.zeros_like(chosen, tf.bool), tf.range(places.shape[0], dtype=tf.int64)
+
+        return tf.data.Dataset.from_tensor_slices(examples[tf.newaxis]).map(augmented)
 
     return rows
 
 
-def _streamed_rows(config: Config, split: Split, spec: Preprocess, bad: BadInputs) -> Rows:
+def _streamed_rows(config: Config, split: Split, spec: Preprocess, bad: BadInputs | None) -> Rows:
     """Large pictures stay encoded until they are needed."""
-    center_crop = _center_crop_row(split, spec)
-    settings, seed = config.augment, config.runtime.seed
-
-    def rows(places: tf.Tensor, examples: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        numbers = augment.random_numbers(seed, places[0], places.shape[0])
-        crops = augment.crop_numbers(seed, places[0], places.shape[0])
-
-        def load(row: tf.Tensor) -> tf.Tensor:
-            if settings.random_resized_crop:
-                image = augment.random_resized_crop(
-                    split.load(examples[row]),
-                    crops[row],
-                    spec,
-                    min_area=settings.min_crop_area,
-                    antialias=settings.antialias,
-                )
-                image = preprocess.to_channels(image, spec)
-            else:
-                image = center_crop(examples[row])
-            # One at a time: on all cores, and without what only another image's operation would need.
-            return augment.augment_batch(image[tf.newaxis], numbers[row][tf.newaxis], settings, spec)[0]
-
-        return _readable_rows(load, places.shape[0], spec)
-
-    return rows
+    return lambda places, examples: _readable_rows(split, examples, _change_row(config, spec, places), spec)
 
 
-def _center_crop_row(split: Split, spec: Preprocess) -> LoadRow:
-    def load(example: tf.Tensor) -> tf.Tensor:
-        pixels = to_bytes(preprocess.center_crop(preprocess.decode(split.load(example), spec), spec))
-        return preprocess.to_channels(pixels, spec)
+def _change_row(config: Config, spec: Preprocess, places: tf.Tensor) -> ChangeRow:
+    """A picture decoded, cropped and augmented: what is drawn for it is drawn for all rows at once."""
+    settings, seed, count = config.augment, config.runtime.seed, places.shape[0]
+    numbers = augment.random_numbers(seed, places[0], count)
+    if settings.random_resized_crop:
+        crops = augment.draw_crops(seed, places[0], count, min_area=settings.min_crop_area)
 
-    return load
+    def change(row: tf.Tensor, picture: tf.Tensor) -> tf.Tensor:
+        if settings.random_resized_crop:
+            image = augment.random_resized_crop(picture, crops[row], spec, antialias=settings.antialias)
+            image = preprocess.to_channels(image, spec)
+        else:
+            image = _center_crop(picture, spec)
+        # One at a time: on all cores, and without what only another image's operation would need.
+        return augment.augment_batch(image[tf.newaxis], numbers[row][tf.newaxis], settings, spec)[0]
+
+    return change
 
 
-def _readable_rows(load: LoadRow, count: tf.Tensor | int, spec: Preprocess) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Rows 0 to `count` - 1, side by side; one that cannot be read is replaced by the next that can.
+def _center_crop(picture: tf.Tensor, spec: Preprocess) -> tf.Tensor:
+    pixels = to_bytes(preprocess.center_crop(preprocess.decode(picture, spec), spec))
+    return preprocess.to_channels(pixels, spec)
+
+
+def _readable_rows(split: Split, examples: tf.Tensor, change: ChangeRow, spec: Preprocess) -> tf.data.Dataset:
+    """One batch of changed pictures; one that cannot be read is replaced by the next that can.
 
     Which one that is follows from the batch alone, so that no later batch shifts. A batch without one readable picture
     is black.
     """
-    count = tf.cast(count, tf.int64)
+    shape, count = (*spec.size, spec.channels), tf.size(examples, tf.int64)
+    loaded = split.rows(examples, lambda row, picture: (row, tf.ensure_shape(change(row, picture), shape)))
+    black = tf.data.Dataset.from_tensor_slices((tf.constant([-1], tf.int64), tf.zeros((1, *shape), tf.uint8)))
 
-    def row_and_image(row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return row, tf.ensure_shape(load(row), (*spec.size, spec.channels))
+    def fill(found: tf.Tensor, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        rows = tf.range(count)
+        # The place, among those found, of the first row from each on; the last one found for the rest, or the black.
+        following = tf.minimum(tf.searchsorted(found[:-1], rows), tf.maximum(tf.size(found) - 2, 0))
 
-    loaded = tf.data.Dataset.range(count).map(row_and_image, num_parallel_calls=min(_cores(), 8)).ignore_errors()
-    black = tf.data.Dataset.from_tensors((tf.constant(-1, tf.int64), tf.zeros((*spec.size, spec.channels), tf.uint8)))
-    found, images = loaded.concatenate(black).batch(count + 1).get_single_element()
-    found, images = found[:-1], images[:-1]
-    rows = tf.range(count)
-    # The place, among those found, of the first row from each on; the last one found for the rest.
-    following = tf.minimum(tf.searchsorted(found, rows), tf.maximum(tf.size(found) - 1, 0))
-    complete = tf.size(found, tf.int64) == count
+        def filled() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            missing = ~tf.reduce_any(rows[:, None] == found[None, :], axis=1)
+            return tf.gather(images, following), missing, tf.maximum(tf.gather(found, following), 0)
 
-    def filled() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        if_any = tf.concat([images, tf.zeros((1, *spec.size, spec.channels), tf.uint8)], 0)
-        shown = tf.gather(tf.concat([found, [0]], 0), following)
-        return tf.gather(if_any, following), ~tf.reduce_any(rows[:, None] == found[None, :], axis=1), shown
+        complete = tf.size(found, tf.int64) == count + 1
+        return tf.cond(complete, lambda: (images[:-1], tf.zeros_like(rows, tf.bool), rows), filled)
 
-    return tf.cond(complete, lambda: (images, tf.zeros_like(rows, tf.bool), rows), filled)
-
-
-def _noting(bad: BadInputs) -> Callable[..., tuple[tf.Tensor, ...]]:
-    """Drops the last part of a batch, the missing examples, after they were noted."""
-
-    def take_down(examples: np.ndarray) -> np.ndarray:
-        bad.note(examples)
-        return np.zeros((), bool)
-
-    def note(*parts: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        *batch, missing = parts
-        noted = tf.cond(
-            tf.reduce_any(missing >= 0),
-            lambda: tf.ensure_shape(tf.numpy_function(take_down, [missing], tf.bool), []),
-            lambda: False,
-        )
-        with tf.control_dependencies([noted]):
-            return tuple(tf.identity(part) for part in batch)
-
-    return note
+    return loaded.ignore_errors().concatenate(black).batch(count + 1).map(fill)

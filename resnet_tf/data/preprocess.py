@@ -84,11 +84,10 @@ def decode_window(
         return sum(tf.cast(spare >= ratio, tf.int32) for ratio in _RATIOS[1:])
 
     def of_jpeg() -> tf.Tensor:
-        stored = tf.image.extract_jpeg_shape(picture)[:2]
+        stored = tf.cast(headers.size_of_jpeg(picture), tf.int32)
         orientation = headers.exif_orientation(picture) if spec.exif_orientation else None
         offset, size = _choose_stored(choose, stored, orientation)
-        with tf.control_dependencies([_check_size(stored, spec)]):
-            window = tf.concat([offset, size], 0)
+        window = tf.concat([offset, size], 0) + _refused(stored, spec)
 
         def at_scale(ratio: int) -> tf.Tensor:
             return tf.raw_ops.DecodeAndCropJpeg(
@@ -123,14 +122,17 @@ def decode(picture: tf.Tensor, spec: Preprocess) -> tf.Tensor:
     """
     if picture.dtype == tf.uint8:
         return picture if picture.shape[-1] == 3 else tf.image.grayscale_to_rgb(picture)
-    with tf.control_dependencies([_check_size(headers.picture_size(picture), spec)]):
-        image = tf.cond(
-            tf.io.is_jpeg(picture),
-            lambda: tf.io.decode_jpeg(picture, channels=3, dct_method=_DCT),
-            lambda: tf.io.decode_image(picture, channels=3, expand_animations=False),
-        )
-    image = tf.ensure_shape(image, (None, None, 3))
-    return _upright(image, headers.exif_orientation(picture)) if spec.exif_orientation else image
+
+    def of_jpeg() -> tf.Tensor:
+        sound = _refused(headers.size_of_jpeg(picture), spec)
+        image = tf.io.decode_jpeg(tf.strings.substr(picture, sound, tf.int32.max), channels=3, dct_method=_DCT)
+        return _upright(image, headers.exif_orientation(picture)) if spec.exif_orientation else image
+
+    def of_others() -> tf.Tensor:
+        sound = _refused(headers.size_of_others(picture), spec)
+        return tf.io.decode_image(tf.strings.substr(picture, sound, tf.int32.max), channels=3, expand_animations=False)
+
+    return tf.ensure_shape(tf.cond(tf.io.is_jpeg(picture), of_jpeg, of_others), (None, None, 3))
 
 
 def why_unreadable(picture: tf.Tensor, spec: Preprocess) -> str:
@@ -138,34 +140,29 @@ def why_unreadable(picture: tf.Tensor, spec: Preprocess) -> str:
     if picture.dtype == tf.string and not picture.numpy():
         return "the file is empty"
     try:
-        _decode_function(spec)(picture)
+        decode(picture, spec)
     except tf.errors.OpError as error:
         return plain_reason(error)
     return ""
 
 
-@functools.lru_cache(maxsize=4)
-def _decode_function(spec: Preprocess) -> Callable[[tf.Tensor], tf.Tensor]:
-    """`decode` as a graph: what it refuses, it refuses there in fewer words."""
-    return tf.function(lambda picture: decode(picture, spec), reduce_retracing=True)
-
-
 def plain_reason(error: tf.errors.OpError) -> str:
     """TensorFlow's message without the names of its nodes."""
-    words = re.sub(r"\{\{.*?\}\}|\[Op:.*?\]|assertion failed:|\bname:.*$", "", error.message.splitlines()[0])
-    return re.sub(r"[\[\]\"]", "", words).strip(" .;")
+    noise = r"\{\{.*?\}\}|\[Op:.*?\]|\bname:.*$|StringToNumberOp could not correctly convert string: "
+    return re.sub(noise, "", error.message.splitlines()[0]).strip(" .;")
 
 
-def _check_size(size: tf.Tensor, spec: Preprocess) -> tf.Operation:
-    """Refuse what has no known header or claims more than `spec.max_pixels`, from (height, width)."""
-    known = tf.debugging.Assert(
-        tf.reduce_min(size) > 0, ["not a JPEG, PNG, BMP, GIF or WebP picture, or one without pixels"]
-    )
-    few = tf.debugging.Assert(
-        tf.reduce_prod(tf.cast(size, tf.int64)) <= spec.max_pixels,
-        [f"its header claims more pixels than max_pixels={spec.max_pixels:,}: (height, width) is", size],
-    )
-    return tf.group(known, few)
+def _refused(size: tf.Tensor, spec: Preprocess) -> tf.Tensor:
+    """0, an int32 scalar; it fails for a header, (height, width), that is unknown or claims too many pixels.
+
+    What is decoded must depend on it. It fails by a number that is none, whose text is the message: an assertion has a
+    state for TensorFlow, and under op determinism it would take the whole pipeline apart into single steps.
+    """
+    pixels = tf.reduce_prod(tf.cast(size, tf.int64))
+    many = f"its header claims more than max_pixels={spec.max_pixels:,}"
+    message = tf.where(pixels <= spec.max_pixels, "0", many)
+    unknown = "not a JPEG, PNG, BMP, GIF or WebP picture, or one without pixels"
+    return tf.strings.to_number(tf.where(pixels > 0, message, unknown), tf.int32)
 
 
 # How the stored pixels of each EXIF orientation lie: transposed, then upside down, then mirrored.

@@ -4,10 +4,10 @@ The service hands each step to one of its workers (dynamic sharding) and gives b
 their step, and wait here until it is their turn: a run sees the same whatever the number of workers.
 """
 
+import contextlib
 import re
 import socket
-from collections.abc import Callable, Iterator
-from typing import NoReturn
+from collections.abc import Iterator
 
 import tensorflow as tf
 
@@ -18,9 +18,7 @@ _TIMEOUT = 10.0  # seconds for the dispatcher to answer
 _MOST_WAITING = 256
 
 
-def distribute(
-    numbered: tf.data.Dataset, address: str, *, start: int, end: int, fail: Callable[[UserError], NoReturn]
-) -> tf.data.Dataset:
+def distribute(numbered: tf.data.Dataset, address: str, *, start: int, end: int) -> tf.data.Dataset:
     """What `numbered` gives, prepared by the workers of a service.
 
     Args:
@@ -28,10 +26,9 @@ def distribute(
         address: `grpc://host:port` of the dispatcher. Its workers must find the data's files at the same paths.
         start: the first step.
         end: the step after the last.
-        fail: is given what goes wrong while batches are read, and raises it.
 
     Returns:
-        A dataset of parts, in the order of the steps.
+        A dataset of parts, in the order of the steps. Read it within `naming_failures`.
 
     Raises:
         UserError: if nobody listens at the address.
@@ -54,10 +51,21 @@ def distribute(
             if len(waiting) > _MOST_WAITING:
                 break
         if step < end:
-            fail(UserError(f"the data service at {address} lost step {step}: has one of its workers died?"))
+            raise UserError(f"the data service at {address} lost step {step}: has one of its workers died?")
 
     _, *signature = numbered.element_spec
     return tf.data.Dataset.from_generator(in_order, output_signature=tuple(signature))
+
+
+@contextlib.contextmanager
+def naming_failures() -> Iterator[None]:
+    """Brings what `distribute` raises while batches are read out of TensorFlow's errors."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if match := re.search(r"UserError: (.*)", error.message):
+            raise UserError(match[1]) from None
+        raise
 
 
 def _check_address(address: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_tf.config import Config
-from resnet_tf.data import bad_inputs, mixing, pipeline, preprocess
+from resnet_tf.data import bad_inputs, mixing, pipeline, preprocess, service
 from resnet_tf.data.bad_inputs import BadInputs
 from resnet_tf.data.pipeline import Schedule
 from resnet_tf.data.sources import Source, open_source
@@ -70,7 +70,7 @@ class Trainer:
             self.optimizer = optimizers.create_optimizer(config, self.schedule, self.model)
         # A random start has no convention of its own.
         self.spec = preprocess.from_config(config.data, getattr(self.model, "preprocess", None))
-        self._train_steps = self._compile()
+        self.train_steps = self._compile()
         logger.info(
             "%s: %s parameters; %s: %d images to train on, %d to test, %d classes; %d steps an epoch, %d epochs",
             config.model.name,
@@ -103,8 +103,8 @@ class Trainer:
         while self.step < self.schedule.total_steps and not self.model.stop_training:
             epoch = self.step // self.schedule.steps_per_epoch
             observers.on_epoch_begin(epoch)
-            with bad.raising():
-                logs = self._train_epoch(epoch, iterator, observers)
+            with service.naming_failures():
+                logs = self._train_epoch(epoch, iterator, observers, bad)
             self._average_statistics()
             metrics = evaluator().to_dict()
             logs |= {f"test_{name}": value for name, value in metrics.items() if name != "examples"}
@@ -115,13 +115,16 @@ class Trainer:
             logger.warning("%d unreadable pictures were left out; see %s", bad.count, workdir / bad_inputs.FILE_NAME)
         return metrics | {"step": self.step}
 
-    def _train_epoch(self, epoch: int, iterator: Any, observers: keras.callbacks.CallbackList) -> dict[str, Any]:
+    def _train_epoch(
+        self, epoch: int, iterator: Any, observers: keras.callbacks.CallbackList, bad: BadInputs
+    ) -> dict[str, Any]:
         """Train to the end of an epoch and return its figures."""
         first, last = self.step, (epoch + 1) * self.schedule.steps_per_epoch
         start, totals, logs = time.monotonic(), np.zeros(2), {}
         while self.step < last:
             count = min(self.config.runtime.steps_per_loop, last - self.step)
-            loop_totals = self._train_steps(iterator, tf.constant(count)).numpy()
+            loop_totals, missing = (value.numpy() for value in self.train_steps(iterator, tf.constant(count)))
+            bad.note(missing)
             self._check_finite(loop_totals[0], count)
             totals += loop_totals
             self.step += count
@@ -137,7 +140,10 @@ class Trainer:
         return logs
 
     def _compile(self):
-        """A graph that takes `count` steps in one call and returns [sum of losses, number of right answers]."""
+        """A graph that takes `count` steps in one call.
+
+        It returns [sum of losses, number of right answers] and the examples that could not be read, -1 for the others.
+        """
         config, model, optimizer, strategy, spec = self.config, self.model, self.optimizer, self.strategy, self.spec
 
         def replica_step(images, labels, mix=None):
@@ -160,11 +166,13 @@ class Trainer:
 
         @tf.function
         def train_steps(iterator, count):
-            totals = tf.zeros([2])
-            for _ in tf.range(count):
-                per_replica = strategy.run(replica_step, args=next(iterator))
+            totals, unreadable = tf.zeros([2]), tf.TensorArray(tf.int64, count)
+            for step in tf.range(count):
+                images, labels, missing, *mix = next(iterator)
+                per_replica = strategy.run(replica_step, args=(images, labels, *mix))
                 totals += strategy.reduce(tf.distribute.ReduceOp.SUM, per_replica, axis=None)
-            return totals
+                unreadable = unreadable.write(step, tf.concat(strategy.experimental_local_results(missing), 0))
+            return totals, unreadable.stack()
 
         return train_steps
 

@@ -142,8 +142,8 @@ def test_random_resized_crop_keeps_to_its_ranges():
     image = tf.io.encode_png(np.stack([rows * 4, columns * 3, 0 * rows], -1).astype(np.uint8))
     spec = Preprocess(size=(32, 32))
     areas, ratios = [], []
-    for numbers in augment.crop_numbers(1, tf.constant(0, tf.int64), 150):
-        crop = augment.random_resized_crop(image, numbers, spec, min_area=0.08, antialias=False).numpy().astype(float)
+    for drawn in augment.draw_crops(1, tf.constant(0, tf.int64), 150, min_area=0.08):
+        crop = augment.random_resized_crop(image, drawn, spec, antialias=False).numpy().astype(float)
         height = (crop[-1, 0, 0] - crop[0, 0, 0]) / 4 * 32 / 31
         width = (crop[0, -1, 1] - crop[0, 0, 1]) / 3 * 32 / 31
         areas.append(height * width / (60 * 80))
@@ -172,12 +172,13 @@ def _torchvisions_crop(height: int, width: int, numbers: np.ndarray, min_area: f
 
 def test_crops_are_drawn_as_torchvision_draws_them():
     generator = np.random.default_rng(0)
-    draw = tf.function(augment._draw_crop)
+    fit = tf.function(augment._fit_crop)
+    drawn = augment.draw_crops(1, tf.constant(0, tf.int64), 600, min_area=0.3)
+    uniform = augment.random_numbers(1, tf.constant(0, tf.int64), 600, uses=22, stream=1).numpy()
     different, fallbacks = 0, 0
-    for _ in range(600):
+    for row, numbers in zip(drawn, uniform, strict=True):
         shape = generator.integers(1, 600, 2) if generator.random() < 0.7 else np.array([generator.integers(1, 9), 500])
-        numbers = generator.random(22, np.float32)
-        offset, size = (value.numpy() for value in draw(tf.constant(shape, tf.int32), tf.constant(numbers), 0.3))
+        offset, size = (value.numpy() for value in fit(tf.constant(shape, tf.int32), row))
         expected = np.array(_torchvisions_crop(*shape.tolist(), numbers, 0.3))
         fallbacks += shape[1] > 20 * shape[0]
         different += [*offset, *size] != expected.tolist()

@@ -47,7 +47,7 @@ def test_an_epoch_takes_no_picture_twice(data_dir, photos, kind):
     for epoch in range(3):
         images = [
             image.tobytes()
-            for batch, _ in batches[epoch * schedule.steps_per_epoch : (epoch + 1) * schedule.steps_per_epoch]
+            for batch, *_ in batches[epoch * schedule.steps_per_epoch : (epoch + 1) * schedule.steps_per_epoch]
             for image in batch
         ]
         assert len(images) == schedule.steps_per_epoch * plain.data.batch_size
@@ -64,7 +64,7 @@ def test_batches_do_not_depend_on_tensorflows_own_seed(data_dir, photos, kind):
         tf.random.set_seed(seed)
         batches = pipeline.train_batches(config, source, spec, schedule, start=1)
         first.append(next(batches.as_numpy_iterator()))
-    for images, labels in first[1:]:
+    for images, labels, _ in first[1:]:
         np.testing.assert_array_equal(images, first[0][0])
         np.testing.assert_array_equal(labels, first[0][1])
 
@@ -86,7 +86,7 @@ def test_memory_and_stream_feed_the_same_pixels(data_dir, photos):
         config = dataclasses.replace(config, augment=AugmentConfig())
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=898))
         batches = pipeline.train_batches(config, source, spec, Schedule.of(config, source), start=0)
-        images, labels = next(batches.as_numpy_iterator())
+        images, labels, _ = next(batches.as_numpy_iterator())
         order = np.lexsort((*np.round(images.reshape(898, -1).T, 3), labels))
         pictures.append(images[order])
     np.testing.assert_allclose(*pictures, atol=1e-5)

@@ -1,6 +1,7 @@
 """What every source gives: splits whose examples can be had one by one, in any order, as operations of a graph."""
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,7 @@ class Split:
         labels: int64 [N], those of the examples in order.
         load: from an example's place (int64 scalar) to its picture, in graph operations: an encoded picture, a string
             scalar, or pixels, uint8 [height, width, 1 or 3].
+        stream: the same as a dataset of one picture, for sources that are datasets themselves; None for others.
         locate: where an example lies, from its place: `file`, and `offset` or `index` if the file holds several.
         damage: what of its files cannot be read; the examples there are not counted.
     """
@@ -46,6 +48,7 @@ class Split:
     load: Callable[[tf.Tensor], tf.Tensor]
     locate: Callable[[int], dict[str, Any]]
     damage: tuple[Damage, ...] = ()
+    stream: Callable[[tf.Tensor], tf.data.Dataset] | None = None
 
     @property
     def num_examples(self) -> int:
@@ -54,9 +57,28 @@ class Split:
 
     def examples(self, count: int = -1) -> tf.data.Dataset:
         """The first `count` examples, or all of them, in order: (picture, label: int64)."""
+        places = tf.range(self.num_examples if count < 0 else min(count, self.num_examples), dtype=tf.int64)
         labels = tf.constant(self.labels)
-        places = tf.data.Dataset.range(self.num_examples).take(count)
-        return places.map(lambda place: (self.load(place), labels[place]), num_parallel_calls=tf.data.AUTOTUNE)
+        return self.rows(places, lambda row, picture: (picture, labels[row]))
+
+    def rows(self, places: tf.Tensor, change: Callable[[tf.Tensor, tf.Tensor], Any]) -> tf.data.Dataset:
+        """What `change(row, picture)` makes of the pictures at `places`, int64 [n], for the rows 0 to n - 1, in order.
+
+        Side by side on all cores, also where TensorFlow's op determinism is on: that takes maps apart into single
+        steps if they hold operations with a state, such as a dataset's, but not interleaved datasets
+        (`make_deterministic.cc`).
+        """
+        rows, parallel = tf.data.Dataset.range(tf.size(places, tf.int64)), min(os.cpu_count() or 1, 8)
+        if self.stream is None:
+            return rows.map(lambda row: change(row, self.load(places[row])), num_parallel_calls=parallel)
+        stream = self.stream
+        pictures = rows.interleave(
+            lambda row: stream(places[row]).map(lambda picture: (row, picture)),
+            cycle_length=2 * parallel,
+            num_parallel_calls=parallel,
+            deterministic=True,
+        )
+        return pictures.map(change, num_parallel_calls=parallel)
 
     def check_whole(self) -> None:
         """Refuse a split that a test would count short.

@@ -26,7 +26,7 @@ def open_folder(root: Path, config: DataConfig) -> Source:
         everything = list_classes(root)
         if not everything:
             raise UserError(_no_splits(root, config.train_split))
-        train, test = (_hashed(everything, config.eval_fraction, chosen=chosen) for chosen in (False, True))
+        train, test = split_by_hash(everything, config.eval_fraction)
         whole = f"{root} (data.eval_fraction={config.eval_fraction:g})"
         _check_classes(train, test, whole, whole)
         if not test:
@@ -66,10 +66,13 @@ def _no_splits(root: Path, split: str) -> str:
     )
 
 
-def _hashed(everything: Classes, fraction: float, *, chosen: bool) -> Classes:
-    """The files whose hash is below `fraction`, or the others: a file keeps its side whatever is added beside it."""
-    sides = {name: [file for file in files if (_hash(file) < fraction) == chosen] for name, files in everything.items()}
-    return {name: files for name, files in sides.items() if files}
+def split_by_hash(everything: Classes, fraction: float) -> tuple[Classes, Classes]:
+    """For training and testing: a file keeps its side whatever is added beside it."""
+    sides: tuple[Classes, Classes] = ({}, {})
+    for name, files in everything.items():
+        for file in files:
+            sides[_hash(file) < fraction].setdefault(name, []).append(file)
+    return sides
 
 
 def _hash(file: str) -> float:

@@ -48,13 +48,12 @@ class Records:
     damage: tuple[Damage, ...]
 
 
-def read_at(file: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
+def read_at(file: tf.Tensor, offset: tf.Tensor) -> tf.data.Dataset:
     """The record that begins at a byte of a file, a string scalar, in graph operations."""
     variant = tf.raw_ops.TFRecordDatasetV2(
         filenames=[file], compression_type="", buffer_size=2**16, byte_offsets=[offset]
     )
-    records = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
-    return records.take(1).get_single_element()
+    return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string)).take(1)
 
 
 def index(files: Sequence[str], parse: Parse, *, layout: str) -> list[Records]:
@@ -96,10 +95,15 @@ def split(
     readable = labels != UNREADABLE
     which, offsets, labels = which[readable].astype(np.int64), offsets[readable], labels[readable] - first_label
     paths, whiches, starts = tf.constant(files), tf.constant(which), tf.constant(offsets)
+
+    def stream(place: tf.Tensor) -> tf.data.Dataset:
+        return read_at(paths[whiches[place]], starts[place]).map(picture)
+
     return Split(
         name,
         labels,
-        load=lambda place: picture(read_at(paths[whiches[place]], starts[place])),
+        load=lambda place: stream(place).get_single_element(),
+        stream=stream,
         locate=lambda place: {"file": files[which[place]], "offset": int(offsets[place])},
         damage=tuple(damage for each, part in parts for damage in each.damage if _concerns(damage, each, part)),
     )
@@ -172,7 +176,7 @@ def _walk(file: str, parse: Parse) -> Records:
 
 def _try_read(file: str, position: int) -> tuple[bytes | None, str]:
     try:
-        return read_at(tf.constant(file), tf.constant(position, tf.int64)).numpy(), ""
+        return read_at(tf.constant(file), tf.constant(position, tf.int64)).get_single_element().numpy(), ""
     except (tf.errors.DataLossError, tf.errors.OutOfRangeError, tf.errors.InvalidArgumentError):
         whole = position + _HEADER <= tf.io.gfile.stat(file).length
         return None, "the record's checksum is wrong or its end is missing" if whole else "the file is cut off here"

@@ -40,11 +40,18 @@ def open_registered(config: DataConfig) -> Source:
 
 
 def find_version(path: Path) -> Path | None:
-    """`path` itself or its newest version, where TFDS wrote a data set there."""
+    """The newest version of the TFDS data set at `path`: a version's own directory, a data set's, or one that holds it.
+
+    Raises:
+        UserError: if several data sets lie there.
+    """
     if (path / "dataset_info.json").is_file():
         return path
-    versions = [info.parent for info in path.glob("*/dataset_info.json")]
-    return max(versions, key=lambda directory: tfds.core.Version(directory.name), default=None)
+    versions = [info.parent for pattern in ("*", "*/*") for info in path.glob(f"{pattern}/dataset_info.json")]
+    names = sorted({str(version.parent) for version in versions})
+    if len(names) > 1:
+        raise UserError(f"{str(path)!r} holds several TFDS data sets; give one of {', '.join(names)}")
+    return max(versions, key=lambda version: tfds.core.Version(version.name), default=None)
 
 
 def _open(builder: tfds.core.DatasetBuilder, config: DataConfig) -> Source:
