@@ -3,10 +3,10 @@
     pip install '.[bench]' && python benchmarks/input.py --photos=DIR
 
 `photos` are random-resized crops to 224 pixels with flips, uint8 out, from the JPEGs in DIR, repeated. "Bare" is the
-least that TensorFlow can do: read, `extract_jpeg_shape`, `decode_and_crop_jpeg`, resize, flip, batch, with crops that were
-drawn beforehand by the same rules; "bare, TF's crops" draws smaller ones with TensorFlow's own operation. The DataLoader
-has 2 workers. `small` are 32-pixel pictures in memory, padded, cropped and flipped, and the same under RandAugment. Each turn
-is a process of its own, one at a time. `--json` prints one object a line: `case`, `images_per_second`, `ratio_to`,
+least that TensorFlow can do: read, `extract_jpeg_shape`, `decode_and_crop_jpeg`, resize, flip, batch, with crops drawn
+beforehand by the same rules; "bare, TF's crops" draws smaller ones with TensorFlow's own operation. The DataLoader has
+2 workers. `small` are 32-pixel pictures in memory, padded, cropped and flipped, and the same under RandAugment. Each
+turn is a process of its own, one at a time. `--json` prints one object a line: `case`, `images_per_second`, `ratio_to`,
 `ratio`.
 """
 

@@ -109,4 +109,4 @@ def exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
         orientation = tf.reduce_max(tf.where(values[:, 0] == _ORIENTATION, values[:, 4], 1))
         return tf.where((orientation >= 1) & (orientation <= 8), orientation, 1)
 
-    return tf.cond(is_exif(position), in_segment, lambda: 1)
+    return tf.cond(is_exif(position), in_segment, lambda: tf.constant(1))

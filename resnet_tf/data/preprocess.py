@@ -129,10 +129,31 @@ def decode(picture: tf.Tensor, spec: Preprocess) -> tf.Tensor:
         return _upright(image, headers.exif_orientation(picture)) if spec.exif_orientation else image
 
     def of_others() -> tf.Tensor:
-        sound = _refused(headers.size_of_others(picture), spec)
-        return tf.io.decode_image(tf.strings.substr(picture, sound, tf.int32.max), channels=3, expand_animations=False)
+        sound = tf.strings.substr(picture, _refused(headers.size_of_others(picture), spec), tf.int32.max)
+        is_bmp_or_webp = tf.reduce_any(tf.strings.substr(sound, 0, 2) == ["BM", "RI"])
+        return tf.cond(
+            is_bmp_or_webp,
+            lambda: _decode_bmp_or_webp(sound),
+            lambda: tf.io.decode_image(sound, channels=3, expand_animations=False),
+        )
 
     return tf.ensure_shape(tf.cond(tf.io.is_jpeg(picture), of_jpeg, of_others), (None, None, 3))
+
+
+def _decode_bmp_or_webp(encoded: tf.Tensor) -> tf.Tensor:
+    """TensorFlow gives these as they are stored only: with transparency, or as places in a BMP's palette."""
+    stored = tf.io.decode_image(encoded, channels=0, expand_animations=False)
+
+    def from_palette() -> tf.Tensor:
+        # The palette, blue first, ends where the pixels begin; it has 256 entries or fewer.
+        head = tf.cast(tf.io.decode_raw(encoded, tf.uint8, fixed_length=18), tf.int32)
+        begin, end = (tf.reduce_sum(head[at : at + 2] * [1, 256]) for at in (14, 10))
+        begin += 14
+        entries = tf.io.decode_raw(tf.strings.substr(encoded, begin, end - begin), tf.uint8)
+        colors = tf.reshape(entries[: tf.size(entries) // 4 * 4], [-1, 4])
+        return tf.gather(tf.reverse(colors[:, :3], [1]), tf.cast(stored[..., 0], tf.int32))
+
+    return tf.cond(tf.shape(stored)[-1] == 1, from_palette, lambda: stored[..., :3])
 
 
 def why_unreadable(picture: tf.Tensor, spec: Preprocess) -> str:
