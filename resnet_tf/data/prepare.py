@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -22,7 +23,7 @@ def prepare_folder(source: Path, target: Path, *, eval_fraction: float) -> tfds.
     failure.
 
     Raises:
-        UserError: if there are no such pictures, or `target` is in use or cannot be written.
+        UserError: if there are no such pictures, one cannot be read, or `target` is in use or cannot be written.
     """
     source, existed = source.expanduser(), target.exists()
     if not source.is_dir():
@@ -55,11 +56,19 @@ def prepare_folder(source: Path, target: Path, *, eval_fraction: float) -> tfds.
     return builder.info
 
 
-def _examples(classes: folder.Classes) -> Iterator[tuple[str, dict[str, str]]]:
+def _examples(classes: folder.Classes) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, files in classes.items():
         for file in files:
             file_name = f"{name}/{Path(file).name}"
-            yield file_name, {"image": file, "label": name, "file_name": file_name}
+            yield file_name, {"image": io.BytesIO(_read(file)), "label": name, "file_name": file_name}
+
+
+def _read(file: str) -> bytes:
+    """The file's bytes; read here and not by TFDS, so that what fails is told apart from what cannot be written."""
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise UserError(f"{file!r} cannot be read: {error.strerror}") from error
 
 
 def _builder_name(source: Path) -> str:

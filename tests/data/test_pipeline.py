@@ -1,17 +1,30 @@
 """Batches are a function of (config, seed, step); evaluation takes every picture once."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from sklearn.datasets import load_digits
+from tensorflow.python.framework import op_def_registry
 
 from resnet_tf.config import AugmentConfig, load_config
-from resnet_tf.data import pipeline, preprocess
+from resnet_tf.data import order, pipeline, preprocess
 from resnet_tf.data.bad_inputs import BadInputs
-from resnet_tf.data.pipeline import Schedule
+from resnet_tf.data.pipeline import Schedule, Shard
 from resnet_tf.data.sources import open_source
 from resnet_tf.errors import UserError
+
+
+def _arrays(folder):
+    """The digits' training half as an archive."""
+    path = folder / "digits.npz"
+    if not path.exists():
+        images = np.round(load_digits().images * (255 / 16)).astype(np.uint8)
+        labels = load_digits().target
+        np.savez(path, x_train=images[:300], y_train=labels[:300], x_test=images[300:350], y_test=labels[300:350])
+    return path
 
 
 def _setup(data_dir, photos, kind):
@@ -20,14 +33,17 @@ def _setup(data_dir, photos, kind):
     elif kind == "stream":
         overrides = [f"data.data_dir={data_dir}", "train.epochs=3", "data.memory_limit_mb=0", "augment.pad_crop=1"]
         config = load_config("digits", [*overrides, "data.batch_size=100"])
+    elif kind == "arrays":
+        overrides = [f"data.source={_arrays(photos)}", "train.epochs=3", "data.batch_size=60", "data.memory_limit_mb=0"]
+        config = load_config("digits", [*overrides, "augment.policy=trivialaugment"])
     else:
-        overrides = [f"data.source={photos}", "train.epochs=3", "data.batch_size=5", "data.image_size=32"]
-        config = load_config("imagefolder", overrides)
+        overrides = [f"data.source={photos}", "train.epochs=3", "data.batch_size=4", "data.image_size=32"]
+        config = load_config("imagefolder", [*overrides, "augment.mixup=0.3", "augment.cutmix=1"])
     source = open_source(config.data)
     return config, source, preprocess.from_config(config.data), Schedule.of(config, source)
 
 
-@pytest.mark.parametrize("kind", ["memory", "stream", "folder"])
+@pytest.mark.parametrize("kind", ["memory", "stream", "arrays", "folder"])
 def test_batch_k_is_the_same_wherever_the_run_started(data_dir, photos, kind):
     config, source, spec, schedule = _setup(data_dir, photos, kind)
     whole = list(pipeline.train_batches(config, source, spec, schedule, start=0).as_numpy_iterator())
@@ -35,11 +51,63 @@ def test_batch_k_is_the_same_wherever_the_run_started(data_dir, photos, kind):
     for start in (1, schedule.steps_per_epoch, schedule.total_steps - 1):
         resumed = pipeline.train_batches(config, source, spec, schedule, start=start).as_numpy_iterator()
         for ours, theirs in zip(resumed, whole[start:], strict=True):
-            np.testing.assert_array_equal(ours[0], theirs[0])
-            np.testing.assert_array_equal(ours[1], theirs[1])
+            for part, expected in zip(ours, theirs, strict=True):
+                np.testing.assert_array_equal(part, expected)
 
 
-@pytest.mark.parametrize("kind", ["memory", "stream", "folder"])
+@pytest.mark.parametrize("balance", ["none", "uniform"])
+@pytest.mark.parametrize("kind", ["memory", "stream", "arrays", "folder"])
+def test_two_workers_feed_what_one_feeds(data_dir, photos, kind, balance):
+    config, source, spec, schedule = _setup(data_dir, photos, kind)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, balance=balance))
+    whole = pipeline.train_batches(config, source, spec, schedule, start=1).as_numpy_iterator()
+    parts = [
+        pipeline.train_batches(config, source, spec, schedule, start=1, shard=Shard(index, 2)).as_numpy_iterator()
+        for index in range(2)
+    ]
+    for expected, first, second in zip(whole, *parts, strict=True):
+        for together, left, right in zip(expected, first, second, strict=True):
+            assert len(left) == len(right)
+            np.testing.assert_array_equal(np.concatenate([left, right]), together)
+
+
+def test_step_one_million_reads_nothing_of_what_lies_before_it(photos):
+    """All pictures but those of its own batch are gone."""
+    overrides = [f"data.source={photos}", "train.epochs=1000000", "data.batch_size=4", "data.image_size=32"]
+    config = load_config("imagefolder", overrides)
+    source, spec = open_source(config.data), preprocess.from_config(config.data)
+    schedule = Schedule.of(config, source)
+    places = 4_000_000 + tf.range(4, dtype=tf.int64)
+    examples = order.examples_at(config, source.train.labels, places_per_epoch=12)(places).numpy()
+    for place in set(range(12)) - set(examples.tolist()):
+        Path(source.train.locate(place)["file"]).unlink()
+    images, labels, missing = next(iter(pipeline.train_batches(config, source, spec, schedule, start=1_000_000)))
+    assert missing.numpy().max() == -1
+    np.testing.assert_array_equal(labels, source.train.labels[examples])
+    reds = images.numpy()[..., 0].mean(axis=(1, 2)) > images.numpy()[..., 2].mean(axis=(1, 2))
+    np.testing.assert_array_equal(reds, labels.numpy() == 1)
+
+
+# What op determinism leaves as it is, by `make_deterministic.cc` of TensorFlow 2.21: any other operation with a state
+# would make it read and decode one picture after another.
+_HARMLESS = {"TensorSliceDataset", "RangeDataset", "TFRecordDatasetV2"}
+
+
+@pytest.mark.parametrize("kind", ["memory", "stream", "arrays", "folder"])
+def test_op_determinism_leaves_the_pipeline_parallel(data_dir, photos, kind):
+    config, source, spec, schedule = _setup(data_dir, photos, kind)
+    batches = pipeline.train_batches(config, source, spec, schedule, start=0)
+    graph = tf.compat.v1.GraphDef.FromString(batches._as_serialized_graph().numpy())
+    nodes = [node for function in graph.library.function for node in function.node_def]
+    calls = {function.signature.name for function in graph.library.function}
+    present = {node.op for node in nodes} - calls
+    definitions = {name: op_def_registry.get(name) for name in present}
+    stateful = {name for name, definition in definitions.items() if definition.is_stateful}
+    assert stateful - {"StatefulPartitionedCall", "If", "While", "Case"} <= _HARMLESS
+    assert "ParallelMapDatasetV2" in present or kind == "memory"
+
+
+@pytest.mark.parametrize("kind", ["memory", "stream", "arrays", "folder"])
 def test_an_epoch_takes_no_picture_twice(data_dir, photos, kind):
     config, source, spec, schedule = _setup(data_dir, photos, kind)
     plain = dataclasses.replace(config, augment=AugmentConfig())
@@ -55,7 +123,7 @@ def test_an_epoch_takes_no_picture_twice(data_dir, photos, kind):
         assert len(set(images)) >= len(images) - 1
 
 
-@pytest.mark.parametrize("kind", ["memory", "stream", "folder"])
+@pytest.mark.parametrize("kind", ["memory", "stream", "arrays", "folder"])
 def test_batches_do_not_depend_on_tensorflows_own_seed(data_dir, photos, kind):
     """A run sets it to `runtime.seed`, whose default is 0."""
     config, source, spec, schedule = _setup(data_dir, photos, kind)
@@ -64,7 +132,7 @@ def test_batches_do_not_depend_on_tensorflows_own_seed(data_dir, photos, kind):
         tf.random.set_seed(seed)
         batches = pipeline.train_batches(config, source, spec, schedule, start=1)
         first.append(next(batches.as_numpy_iterator()))
-    for images, labels, _ in first[1:]:
+    for images, labels, *_ in first[1:]:
         np.testing.assert_array_equal(images, first[0][0])
         np.testing.assert_array_equal(labels, first[0][1])
 
@@ -86,7 +154,7 @@ def test_memory_and_stream_feed_the_same_pixels(data_dir, photos):
         config = dataclasses.replace(config, augment=AugmentConfig())
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=898))
         batches = pipeline.train_batches(config, source, spec, Schedule.of(config, source), start=0)
-        images, labels, _ = next(batches.as_numpy_iterator())
+        images, labels, *_ = next(batches.as_numpy_iterator())
         order = np.lexsort((*np.round(images.reshape(898, -1).T, 3), labels))
         pictures.append(images[order])
     np.testing.assert_allclose(*pictures, atol=1e-5)

@@ -1,5 +1,7 @@
 """Every source gives labelled pictures in an order that follows from a seed; what is wrong with one is named."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,7 +11,7 @@ from sklearn.datasets import load_digits
 
 from resnet_tf.config import DataConfig
 from resnet_tf.data import preprocess
-from resnet_tf.data.sources import Split, open_source
+from resnet_tf.data.sources import Source, Split, open_source
 from resnet_tf.errors import UserError
 from resnet_tf.spec import Preprocess
 
@@ -120,3 +122,116 @@ def test_a_data_set_without_labelled_pictures_is_refused(tmp_path):
     Numbers(data_dir=tmp_path).download_and_prepare()
     with pytest.raises(UserError, match=r"has no picture with a class label; it has \['number'\]"):
         open_source(DataConfig(source=str(tmp_path / "numbers")))
+
+
+def _plain_folder(root, classes=("cat", "dog"), count=60):
+    for label in classes:
+        (root / label).mkdir(parents=True)
+        for index in range(count):
+            (root / label / f"{index}.png").write_bytes(b"x")
+    return DataConfig(source=str(root))
+
+
+def _names(split: Split) -> set[str]:
+    return {"/".join(split.locate(place)["file"].split("/")[-2:]) for place in range(split.num_examples)}
+
+
+def test_a_folder_of_classes_is_split_by_the_names_of_its_files(tmp_path):
+    config = _plain_folder(tmp_path / "photos")
+    before = open_source(config)
+    train, test = _names(before.train), _names(before.test)
+    assert train | test == {f"{label}/{index}.png" for label in ("cat", "dog") for index in range(60)}
+    assert not train & test
+    assert 4 <= len(test) <= 22
+    for label in ("cat", "cow"):
+        (tmp_path / "photos" / label).mkdir(exist_ok=True)
+        for index in range(60, 90):
+            (tmp_path / "photos" / label / f"{index}.png").write_bytes(b"x")
+    after = open_source(config)
+    assert train <= _names(after.train), "a picture keeps its side whatever is added"
+    assert test <= _names(after.test)
+    moved = open_source(dataclasses.replace(config, source=str((tmp_path / "photos").rename(tmp_path / "other"))))
+    assert _names(moved.test) == _names(after.test)
+    half = open_source(dataclasses.replace(config, source=str(tmp_path / "other"), eval_fraction=0.5))
+    assert _names(after.test) < _names(half.test)
+    assert 0.35 < half.test.num_examples / 210 < 0.65
+    assert after.class_names == ("cat", "cow", "dog")
+
+
+def test_a_split_by_hash_must_leave_something_on_both_sides(tmp_path):
+    config = _plain_folder(tmp_path)
+    with pytest.raises(UserError, match=r"data.eval_fraction=0 leaves nothing of .* to test on"):
+        open_source(dataclasses.replace(config, eval_fraction=0.0))
+    with pytest.raises(UserError, match=r"has one class"):
+        open_source(dataclasses.replace(config, eval_fraction=1.0))
+
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (12, 6, 7, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("images", "keys"),
+    [
+        (IMAGES, ("x_train", "y_train", "x_test", "y_test")),
+        (IMAGES[..., 0], ("x_train", "y_train", "x_test", "y_test")),
+        (IMAGES[..., :1], ("train_images", "train_labels", "test_images", "test_labels")),
+    ],
+)
+def test_a_numpy_archive(tmp_path, images, keys):
+    labels = (np.arange(12) % 3).astype(np.uint8)
+    np.savez(tmp_path / "data.npz", **dict(zip(keys, (images, labels[:, None], images[:5], labels[:5]), strict=True)))
+    source = open_source(DataConfig(source=str(tmp_path / "data.npz")))
+    assert source.class_names == ("0", "1", "2")
+    assert source.class_counts.tolist() == [4, 4, 4]
+    assert (source.train.num_examples, source.test.num_examples) == (12, 5)
+    for place, (picture, label) in enumerate(source.train.examples().as_numpy_iterator()):
+        expected = images[place] if images.ndim == 4 else images[place][..., None]
+        np.testing.assert_array_equal(picture, expected)
+        assert label == labels[place]
+    decoded = preprocess.decode(source.train.load(tf.constant(3, tf.int64)), Preprocess(size=(6, 7)))
+    assert decoded.shape == (6, 7, 3)
+    assert source.train.locate(3) == {"file": str(tmp_path / "data.npz"), "index": 3}
+
+
+def test_a_numpy_archive_may_name_its_classes(tmp_path):
+    arrays = {"x_train": IMAGES, "y_train": np.arange(12) % 2, "x_test": IMAGES, "y_test": np.arange(12) % 2}
+    np.savez(tmp_path / "data.npz", class_names=np.array(["cat", "dog", "cow"]), **arrays)
+    source = open_source(DataConfig(source=str(tmp_path / "data.npz")))
+    assert source.class_names == ("cat", "dog", "cow")
+    assert source.describe_classes() == "cat 6, dog 6, cow 0"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"x_test": None},
+            r"has no x_test and y_test, nor test_images and test_labels; it has x_train, y_train, y_test",
+        ),
+        ({"x_train": IMAGES / 255}, r"x_train of .* is float64 \[12, 6, 7, 3\]; pictures are uint8"),
+        ({"x_train": IMAGES[..., :2]}, r"x_train of .* is uint8 \[12, 6, 7, 2\]; pictures are uint8"),
+        ({"y_train": np.zeros(11, int)}, r"y_train of .* is int64 \[11\]; labels are whole numbers .* the 12 pictures"),
+        ({"y_train": np.zeros(12)}, r"y_train of .* is float64 \[12\]; labels are whole numbers"),
+        ({"y_train": np.full(12, -1)}, r"labels are whole numbers from 0 on"),
+        ({"class_names": np.array(["cat"])}, r"has label 1, but class_names has 1 names"),
+        ({"x_train": np.array([object()] * 12)}, r"cannot read .*allow_pickle=False"),
+    ],
+)
+def test_wrong_archives_are_named(tmp_path, change, message):
+    arrays = {"x_train": IMAGES, "y_train": np.arange(12) % 2, "x_test": IMAGES, "y_test": np.arange(12) % 2, **change}
+    np.savez(tmp_path / "data.npz", **{key: value for key, value in arrays.items() if value is not None})
+    with pytest.raises(UserError, match=message):
+        open_source(DataConfig(source=str(tmp_path / "data.npz")))
+
+
+def test_a_file_that_is_no_archive_is_named(tmp_path):
+    (tmp_path / "data.npz").write_text("no")
+    with pytest.raises(UserError, match=r"cannot read .*data.npz"):
+        open_source(DataConfig(source=str(tmp_path / "data.npz")))
+
+
+def test_class_counts_are_told():
+    counts = np.repeat(np.arange(12), [5, 1, 7, *[3] * 9])
+    split = Split("train", counts, load=None, locate=None)
+    source = Source("s", tuple("abcdefghijkl"), split, split)
+    assert source.describe_classes() == "12 classes of 1 (b) to 7 (c) examples, median 3"

@@ -1,0 +1,86 @@
+"""Batches from a tf.data service in other processes are those that are made here, in the same order."""
+
+import contextlib
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from resnet_tf.config import load_config
+from resnet_tf.data import pipeline, preprocess, service
+from resnet_tf.data.pipeline import Schedule, Shard
+from resnet_tf.data.sources import open_source
+from resnet_tf.errors import UserError
+
+
+@contextlib.contextmanager
+def _server(*flags: str):
+    """`python -m resnet_tf.data_service`: its process, and the address that it prints."""
+    command = [sys.executable, "-m", "resnet_tf.data_service", "--host=127.0.0.1", *flags]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            address = process.stdout.readline().strip().removeprefix("data.service=")
+            yield process, address.replace("localhost", "127.0.0.1")
+        finally:
+            process.kill()
+
+
+def _config(photos, address="", epochs=30):
+    overrides = [f"data.source={photos}", f"train.epochs={epochs}", "data.batch_size=4", "data.image_size=32"]
+    return load_config("imagefolder", [*overrides, "augment.cutmix=1", f"data.service={address}"])
+
+
+def _batches(config, start=0, shard=None):
+    source, spec = open_source(config.data), preprocess.from_config(config.data)
+    schedule = Schedule.of(config, source)
+    batches = pipeline.train_batches(config, source, spec, schedule, start=start, shard=shard or Shard())
+    return batches.as_numpy_iterator()
+
+
+def _exhaust(batches, limit):
+    for _ in range(limit):
+        next(batches)
+
+
+@pytest.mark.slow
+def test_two_workers_of_a_service_give_what_is_made_here_and_a_lost_one_is_named(photos):
+    """TensorFlow's servers listen on every address of the machine; everything here speaks to 127.0.0.1."""
+    with _server("--port=0") as (first, address), _server(f"--dispatcher={address}") as (second, _):
+        for start, shard in ((0, Shard()), (31, Shard(1, 2))):
+            local = list(_batches(_config(photos), start, shard))
+            remote = list(_batches(_config(photos, address), start, shard))
+            assert len(local) == 90 - start
+            for ours, theirs in zip(remote, local, strict=True):
+                for part, expected in zip(ours, theirs, strict=True):
+                    np.testing.assert_array_equal(part, expected)
+        endless = _batches(_config(photos, address, epochs=100_000))
+        for _ in range(20):
+            next(endless)
+        second.kill()
+        second.wait(timeout=30)
+        lost = rf"the data service at {address} lost step \d+: has one of its workers"
+        with pytest.raises(UserError, match=lost), service.naming_failures():
+            _exhaust(endless, 5000)
+        first.send_signal(signal.SIGTERM)
+        first.wait(timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("localhost:5050", r"data.service='localhost:5050' is no address of a dispatcher; give grpc://HOST:PORT"),
+        ("grpc://127.0.0.1:9", r"data.service='grpc://127.0.0.1:9' does not answer .*resnet_tf.data_service --port=9"),
+        ("grpc://127.0.0.1:99999", r"data.service='grpc://127.0.0.1:99999' does not answer"),
+    ],
+)
+def test_wrong_addresses_are_named(photos, address, message):
+    with pytest.raises(UserError, match=message):
+        _batches(_config(photos, address))
+
+
+def test_the_command_names_wrong_addresses(command):
+    outcome = command("data_service", "--dispatcher=somewhere")
+    assert outcome.code == 2
+    assert outcome.err == "error: --dispatcher='somewhere' is no address of a dispatcher; give grpc://HOST:PORT\n"
