@@ -2,7 +2,8 @@
 
     python -m resnet_tf.train --config=imagefolder --set data.source=photos/ --set data.eval_split=val
 
-Crops, flips and normalisation as torchvision's ImageNet reference trains. The result depends on your photos.
+Crops, flips and normalisation as torchvision's ImageNet reference trains; photos are turned as their cameras noted. The
+result depends on your photos.
 """
 
 from resnet_tf.config import AugmentConfig, Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
@@ -11,7 +12,7 @@ from resnet_tf.config import AugmentConfig, Config, DataConfig, ModelConfig, Opt
 def get_config() -> Config:
     return Config(
         model=ModelConfig(name="resnet18"),
-        data=DataConfig(source="photos", batch_size=64),
+        data=DataConfig(source="photos", batch_size=64, exif_orientation=True),
         augment=AugmentConfig(random_resized_crop=True, flip=True),
         train=TrainConfig(epochs=90),
         optimizer=OptimizerConfig(base_lr=0.1, weight_decay=1e-4, warmup_epochs=5),

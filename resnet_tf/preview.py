@@ -48,7 +48,7 @@ def _name(shares: "np.ndarray", class_names: Sequence[str]) -> str:
     present = [(share, class_names[label]) for label, share in enumerate(shares) if share >= 0.005]
     if len(present) == 1:
         return present[0][1]
-    return " + ".join(f"{share:.0%} {name}" for share, name in sorted(present, reverse=True))
+    return "\n".join(f"{share:.0%} {name}" for share, name in sorted(present, reverse=True))
 
 
 if __name__ == "__main__":

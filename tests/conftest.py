@@ -99,6 +99,28 @@ def shallow(name: str, **settings: Any) -> keras.Model:
     return build(arch, name=name, **settings)
 
 
+def _feature(value) -> tf.train.Feature:
+    if isinstance(value, int):
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+
+
+def write_imagenet_records(path, examples) -> list[int]:
+    """Records of (encoded, label, further features of the class) in ImageNet's layout; returns where each begins."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    offsets, position = [], 0
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for encoded, label, further in examples:
+            features = {"image/encoded": _feature(encoded), "image/class/label": _feature(label)}
+            features |= {f"image/class/{name}": _feature(value) for name, value in further.items()}
+            features["image/height"] = _feature(8)
+            record = tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+            writer.write(record)
+            offsets.append(position)
+            position += len(record) + 16
+    return offsets
+
+
 def import_torch_zoo(name: str) -> ModuleType:
     """torchvision or timm, or a skip where they are not installed."""
     torch = pytest.importorskip("torch", reason="live parity takes torch, torchvision and timm")

@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import write_imagenet_records
 from PIL import Image
 
 from resnet_tf.config import iterate_keys
@@ -203,3 +205,80 @@ def test_preview_draws_the_batch_of_a_step(command, photos, tmp_path, monkeypatc
     ):
         refused = command("preview", *arguments, *arguments_)
         assert (refused.code, refused.err.splitlines()[-1]) == (2, f"error: {message}")
+
+
+def test_preview_names_the_shares_of_mixed_pictures(command, photos, tmp_path, monkeypatch):
+    titles = []
+    from matplotlib.axes import Axes
+
+    original = Axes.set_title
+    monkeypatch.setattr(Axes, "set_title", lambda self, text, **k: (titles.append(text), original(self, text, **k))[1])
+    arguments = [f"--data.source={photos}", "--data.batch_size=8", "--data.image_size=32", "--augment.cutmix=1"]
+    outcome = command("preview", "--config=imagefolder", *arguments, f"--out={tmp_path / 'grid.png'}")
+    assert outcome.code == 0, outcome.err
+    mixed = [re.findall(r"(\d+)% (blue|red)", title) for title in titles if "%" in title]
+    assert mixed, "pictures of two classes have neighbours of the other one"
+    for shares in mixed:
+        assert sum(int(share) for share, _ in shares) == pytest.approx(100, abs=1)
+
+
+def test_benchmark_times_the_input_beside_the_model(command, photos):
+    arguments = [f"--data.source={photos}", "--data.batch_size=4", "--data.image_size=32", "--model.name=resnet20"]
+    outcome = command("benchmark", "--config=imagefolder", *arguments, "--seconds=0.1")
+    assert outcome.code == 0, outcome.err
+    title, *rows, verdict = outcome.out.splitlines()
+    assert title == "imagefolder: images per second"
+    assert [re.split(r"\s{2,}", row.strip())[0] for row in rows] == [
+        "reading alone",
+        "+ decoding",
+        "+ augmentation",
+        "+ batches",
+        "resnet20 takes",
+    ]
+    assert verdict.startswith(("The input is the limit: ", "The model is the limit: "))
+
+    small = [*arguments, "--seconds=0.1", "--augment.random_resized_crop=false", "--json"]
+    lines = [json.loads(line) for line in command("benchmark", "--config=imagefolder", *small).out.splitlines()]
+    assert [line["case"] for line in lines[-2:]] == ["batches, from memory", "resnet20 takes"]
+    assert all(line["images_per_second"] > 0 for line in lines)
+
+
+def test_train_shows_the_classes_and_what_was_left_out(command, photos, tmp_path, caplog):
+    for index in range(3):
+        (photos / "train" / "red" / f"9{index}.jpg").write_bytes(b"")
+    settings = ["model.name=resnet20", "data.image_size=32", "data.batch_size=4", "train.epochs=1"]
+    settings += [f"data.source={photos}", "data.balance=uniform", "optimizer.warmup_epochs=0"]
+    arguments = ["--config=imagefolder", *(f"--{setting}" for setting in settings)]
+    refused = command("train", *arguments, f"--workdir={tmp_path / 'strict'}")
+    assert refused.code == 2
+    assert "error: 3 of the 15 pictures of split 'train' cannot be read" in refused.err.splitlines()[-1]
+    outcome = command("train", *arguments, "--data.max_bad_fraction=0.3", f"--workdir={tmp_path / 'run'}")
+    assert outcome.code == 0, outcome.err
+    assert "training examples (data.balance=uniform): blue 6, red 9" in caplog.text
+    noted = [json.loads(line) for line in (tmp_path / "run" / "bad_inputs.jsonl").read_text().splitlines()]
+    assert {Path(line["file"]).name for line in noted} <= {"90.jpg", "91.jpg", "92.jpg"}
+    assert f"{len(noted)} unreadable pictures were left out" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["npz", "records", "prepared"])
+def test_train_from_other_sources(command, photos, tmp_path, kind):
+    """A folder is trained above; the same pictures as arrays and as records."""
+    if kind == "npz":
+        pixels = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), np.uint8)
+        labels = np.arange(12) % 2
+        np.savez(tmp_path / "data.npz", x_train=pixels, y_train=labels, x_test=pixels[:6], y_test=labels[:6])
+        source = tmp_path / "data.npz"
+    elif kind == "prepared":
+        source = tmp_path / "prepared"
+        assert command("prepare", f"--from={photos}", f"--to={source}").code == 0
+    else:
+        source = tmp_path / "records"
+        for split in ("train", "test"):
+            files = sorted((photos / split).rglob("*.*"))
+            examples = [(file.read_bytes(), 1 + (file.parent.name == "red"), {}) for file in files]
+            write_imagenet_records(source / f"{split}-00000-of-00001", examples)
+    settings = ["model.name=resnet20", "data.image_size=32", "data.batch_size=4", "train.epochs=1"]
+    arguments = [f"--{each}" for each in [*settings, f"data.source={source}", "optimizer.warmup_epochs=0"]]
+    outcome = command("train", "--config=imagefolder", *arguments, f"--workdir={tmp_path / 'run'}")
+    assert outcome.code == 0, outcome.err
+    assert "6 of 6 test images answered alike" in outcome.out

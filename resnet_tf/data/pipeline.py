@@ -180,11 +180,12 @@ def stages(config: Config, source: Source, spec: Preprocess, schedule: Schedule)
 
         return _side_by_side(tf.data.Dataset.range(schedule.total_steps), count)
 
+    whole = "batches, from memory" if _fits_in_memory(config, split, spec) else "+ batches"
     return {
         "reading alone": up_to(lambda places: lambda row, picture: picture),
         "+ decoding": up_to(lambda places: _change_row(undistorted, spec, places)),
         "+ augmentation": up_to(lambda places: _change_row(config, spec, places)),
-        "+ batches": train_batches(config, source, spec, schedule, start=0).map(lambda images, *_: tf.shape(images)[0]),
+        whole: train_batches(config, source, spec, schedule, start=0).map(lambda images, *_: tf.shape(images)[0]),
     }
 
 

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import write_imagenet_records
 
 from resnet_tf.config import DataConfig
 from resnet_tf.data.bad_inputs import BadInputs
@@ -16,28 +17,6 @@ from resnet_tf.labels import imagenet_labels
 from resnet_tf.spec import Preprocess
 
 SPEC = Preprocess(size=(8, 8))
-
-
-def _feature(value) -> tf.train.Feature:
-    if isinstance(value, int):
-        return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
-    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-
-
-def _write(path, examples) -> list[int]:
-    """Records of (encoded, label, further features); returns where each begins."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    offsets, position = [], 0
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for encoded, label, further in examples:
-            features = {"image/encoded": _feature(encoded), "image/class/label": _feature(label)}
-            features |= {f"image/class/{name}": _feature(value) for name, value in further.items()}
-            features["image/height"] = _feature(8)
-            record = tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
-            writer.write(record)
-            offsets.append(position)
-            position += len(record) + 16
-    return offsets
 
 
 def _picture(number: int) -> bytes:
@@ -60,9 +39,9 @@ def shards(tmp_path):
     """Two files for training, one for testing; labels from 1 on, with WordNet's identifiers."""
     synsets = [b"n01440764", b"n01443537", b"n01484850"]
     examples = _examples(20, synset=synsets)
-    _write(tmp_path / "train-00000-of-00002", examples[:12])
-    _write(tmp_path / "train-00001-of-00002", examples[12:])
-    _write(tmp_path / "validation-00000-of-00001", _examples(6, synset=synsets))
+    write_imagenet_records(tmp_path / "train-00000-of-00002", examples[:12])
+    write_imagenet_records(tmp_path / "train-00001-of-00002", examples[12:])
+    write_imagenet_records(tmp_path / "validation-00000-of-00001", _examples(6, synset=synsets))
     return DataConfig(source=str(tmp_path), eval_split="validation")
 
 
@@ -87,21 +66,25 @@ def test_imagenets_layout(shards):
 
 
 def test_other_names_labels_and_places(tmp_path):
-    _write(tmp_path / "train" / "part.tfrecord", _examples(6, first_label=0, text=[b"cat", b"dog", b"cow"]))
-    _write(tmp_path / "test" / "part.tfrecord", _examples(3, first_label=0, text=[b"cat", b"dog", b"cow"]))
+    write_imagenet_records(
+        tmp_path / "train" / "part.tfrecord", _examples(6, first_label=0, text=[b"cat", b"dog", b"cow"])
+    )
+    write_imagenet_records(
+        tmp_path / "test" / "part.tfrecord", _examples(3, first_label=0, text=[b"cat", b"dog", b"cow"])
+    )
     source = open_source(DataConfig(source=str(tmp_path)))
     assert source.class_names == ("cat", "dog", "cow")
     assert source.train.labels.tolist() == [0, 1, 2, 0, 1, 2]
-    _write(tmp_path / "bare" / "train.tfrecords", _examples(4, first_label=0))
-    _write(tmp_path / "bare" / "test.tfrecords", _examples(4, first_label=0))
+    write_imagenet_records(tmp_path / "bare" / "train.tfrecords", _examples(4, first_label=0))
+    write_imagenet_records(tmp_path / "bare" / "test.tfrecords", _examples(4, first_label=0))
     assert open_source(DataConfig(source=str(tmp_path / "bare"))).class_names == ("0", "1", "2")
     with pytest.raises(UserError, match=r"no record files of split 'val', such as val-00000-of-00001; it has bare, te"):
         open_source(DataConfig(source=str(tmp_path), eval_split="val"))
 
 
 def test_a_thousand_numbers_are_imagenets_labels(tmp_path):
-    _write(tmp_path / "train-00000-of-00001", _examples(1000, classes=1000))
-    _write(tmp_path / "test-00000-of-00001", _examples(1))
+    write_imagenet_records(tmp_path / "train-00000-of-00001", _examples(1000, classes=1000))
+    write_imagenet_records(tmp_path / "test-00000-of-00001", _examples(1))
     assert open_source(DataConfig(source=str(tmp_path))).class_names == imagenet_labels()
 
 
@@ -139,7 +122,9 @@ def _flip(place):
 )
 def test_damage_is_named_and_costs_no_more_than_it_must(shards, tmp_path, change, lost, reason):
     path = tmp_path / "train-00000-of-00002"
-    offsets = _write(tmp_path / "again", _examples(12, synset=[b"n01440764", b"n01443537", b"n01484850"]))
+    offsets = write_imagenet_records(
+        tmp_path / "again", _examples(12, synset=[b"n01440764", b"n01443537", b"n01484850"])
+    )
     if "payload" in change:
         _damage(path, _flip(offsets[11 if "last" in change else 3] + 40))
     if change == "length":

@@ -116,6 +116,25 @@ def test_two_replicas_equal_one(tiny_config, tmp_path, monkeypatch, name):
     assert results["single"] == pytest.approx(results["mirrored"], rel=1e-4)
 
 
+def test_two_replicas_mix_pictures_as_one_does(tiny_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "create_network", _without_batch_norm)
+    mixed = _override(tiny_config, augment={"mixup": 0.4, "cutmix": 1.0}, data={"batch_size": 64}, train={"epochs": 1})
+    for strategy in ("single", "mirrored"):
+        config = _override(mixed, runtime={"strategy": strategy, "logical_devices": 2})
+        train_and_evaluate(config, tmp_path / strategy)
+    plain = train_and_evaluate(_override(mixed, augment={"mixup": 0.0, "cutmix": 0.0}), tmp_path / "plain")
+    lines = [read_metrics(tmp_path / each / "metrics.jsonl")[-1] for each in ("single", "mirrored", "plain")]
+    assert lines[0]["loss"] == pytest.approx(lines[1]["loss"], rel=1e-4)
+    assert abs(lines[0]["loss"] - lines[2]["loss"]) > 1e-3, "mixing changes what is learned"
+    for ours, theirs in zip(_weights(tmp_path / "single"), _weights(tmp_path / "mirrored"), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert plain["examples"] == 100
+    odd = _override(mixed, data={"batch_size": 66}, runtime={"strategy": "mirrored", "logical_devices": 2})
+    message = r"data.batch_size=66 does not divide among 2 replicas in groups of 2, as the pictures are mixed"
+    with pytest.raises(UserError, match=message):
+        train_and_evaluate(odd, tmp_path / "odd")
+
+
 def test_two_replicas_average_their_statistics(tiny_config, tmp_path):
     config = _override(tiny_config, runtime={"strategy": "mirrored", "logical_devices": 2}, train={"epochs": 1})
     result = train_and_evaluate(config, tmp_path)
