@@ -12,8 +12,9 @@ from absl import flags
 
 from resnet_tf import config as config_lib
 from resnet_tf.backend import require_tensorflow_backend
-from resnet_tf.errors import UserError
+from resnet_tf.errors import Interrupted, UserError
 
+_TRY_AGAIN = 75  # EX_TEMPFAIL
 _GROUP_FLAG = re.compile(r"--([a-z_]+\.[a-z_]+)(=.*)?", re.DOTALL)
 
 
@@ -22,8 +23,8 @@ def run(
 ) -> None:
     """Parse `sys.argv`, call `main(positional_arguments)` and exit.
 
-    A `UserError` becomes one line on stderr and exit code 2. `--group.key=value` is short for `--set=group.key=value`
-    where the command has `--set`.
+    A `UserError` becomes one line on stderr and exit code 2, `Interrupted` one and exit code 75. `--group.key=value` is
+    short for `--set=group.key=value` where the command has `--set`.
     """
     argv = _expand_group_flags(sys.argv) if with_config else sys.argv
     if {"--help", "-h"} & set(argv[1:]):
@@ -39,6 +40,9 @@ def run(
         main(arguments)
     except (UserError, flags.Error) as error:
         sys.exit(_fail(str(error)))
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(_TRY_AGAIN)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

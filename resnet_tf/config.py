@@ -107,36 +107,83 @@ class AugmentConfig:
 @dataclass(frozen=True)
 class TrainConfig:
     epochs: int = _key(90, "passes over the training split", minimum=1)
-    keep_checkpoints: int = _key(2, "newest checkpoints that are kept", minimum=1)
+    accumulate: int = _key(1, "parts that a step's batch is computed in, one after another, to save memory", minimum=1)
+    ema: float = _key(
+        0.0, "decay of a moving average of the weights, which is then what is tested and exported", minimum=0
+    )
+    keep_checkpoints: int = _key(2, "newest checkpoints that are kept; the best one stays, too", minimum=1)
+    checkpoint_steps: int = _key(0, "steps between checkpoints within an epoch; 0 saves at its end only", minimum=0)
+    max_bad_steps: int = _key(
+        10,
+        "steps in a row without a finite loss and gradient; that many take the run back to its checkpoint",
+        minimum=1,
+    )
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    name: str = _key("sgd", "optimizer", choices=("sgd", "adamw"))
+    name: str = _key("sgd", "optimizer: sgd, adamw, lamb, lars, muon, or another of Keras's by name")
     base_lr: float = _key(0.1, "peak learning rate for 256 images; scales with the batch (Goyal et al. 2017)")
-    momentum: float = _key(0.9, "momentum of sgd", minimum=0)
-    nesterov: bool = _key(False, "Nesterov's form of momentum")
-    weight_decay: float = _key(1e-4, "L2 decay of the kernels (coupled for sgd, decoupled for adamw)", minimum=0)
-    warmup_epochs: float = _key(5.0, "epochs of linear warmup before the cosine", minimum=0)
+    schedule: str = _key(
+        "cosine",
+        "how the learning rate falls after its warmup",
+        choices=("cosine", "linear", "polynomial", "step", "one_cycle", "constant"),
+    )
+    warmup_epochs: float = _key(5.0, "epochs of linear warmup before the schedule; not for one_cycle", minimum=0)
+    end_lr_fraction: float = _key(0.0, "learning rate at the end over its peak", minimum=0, maximum=1)
+    decay_epochs: tuple[float, ...] = _key((30.0, 60.0, 80.0), "for step: epochs at whose ends the rate falls")
+    decay_factor: float = _key(0.1, "for step: what the rate is multiplied by", minimum=0, maximum=1)
+    power: float = _key(2.0, "for polynomial: its power", minimum=0)
+    rise_fraction: float = _key(0.3, "for one_cycle: share of the run in which the rate rises", minimum=0, maximum=1)
+    momentum: float = _key(0.9, "momentum of sgd, lars and muon", minimum=0)
+    nesterov: bool = _key(False, "Nesterov's form of momentum, for sgd, lars and muon")
+    weight_decay: float = _key(1e-4, "decay of the kernels: L2 for sgd and lars, decoupled for the others", minimum=0)
+    decay_all: bool = _key(False, "decay biases and BatchNorm's parameters as well")
+    clip_norm: float = _key(0.0, "gradients with a larger norm, over all weights, are scaled down to it", minimum=0)
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    label_smoothing: float = _key(0.0, "share of the target spread over all classes", minimum=0)
+    name: str = _key(
+        "cross_entropy",
+        "what is minimised; binary is a sigmoid for each class (Wightman et al. 2021), focal that of Lin et al. 2017",
+        choices=("cross_entropy", "binary", "focal"),
+    )
+    label_smoothing: float = _key(0.0, "share of the target spread over all classes", minimum=0, maximum=1)
+    focal_gamma: float = _key(2.0, "for focal: how little easy examples count", minimum=0)
+    class_weights: str = _key(
+        "none",
+        "weights of the classes: by the inverse of their counts, or of their effective numbers (Cui et al. 2019)",
+        choices=("none", "inverse", "effective"),
+    )
+    effective_beta: float = _key(0.999, "for effective: beta", minimum=0, maximum=1)
+    logit_adjustment: float = _key(
+        0.0,
+        "times the logarithm of the classes' shares, added to the logits in training (Menon et al. 2021)",
+        minimum=0,
+    )
 
 
 @dataclass(frozen=True)
 class RuntimeConfig:
-    strategy: str = _key("auto", "how training is distributed", choices=("auto", "single", "mirrored"))
+    strategy: str = _key(
+        "auto",
+        "how training is distributed; multiworker reads TF_CONFIG",
+        choices=("auto", "single", "mirrored", "multiworker", "tpu"),
+    )
+    tpu: str = _key("local", "for tpu: its name or address, or local")
+    sync_batch_norm: bool = _key(False, "BatchNorm over the images of all replicas instead of each its own; slower")
     precision: str = _key(
         "auto",
         "numeric precision; auto picks by capability",
         choices=("auto", "float32", "mixed_bfloat16", "mixed_float16"),
     )
+    xla: bool = _key(False, "compile the training step with XLA; on CPUs it is slower")
     seed: int = _key(0, "seed of initialisation, shuffling and augmentation", minimum=0)
     deterministic: bool = _key(False, "only kernels that repeat bitwise; slower on some GPUs")
-    steps_per_loop: int = _key(50, "steps in one call into the graph", minimum=1)
+    steps_per_loop: int = _key(50, "most steps in one call into the graph", minimum=1)
     logical_devices: int = _key(1, "split the CPU into this many devices, to try several replicas", minimum=1)
+    profile: str = _key("", "steps to profile for TensorBoard, such as 100:110")
 
 
 @dataclass(frozen=True)

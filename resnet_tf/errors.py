@@ -1,4 +1,4 @@
-"""The one exception for mistakes that the user can mend."""
+"""Exceptions that the commands turn into a line and an exit code."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,6 +9,10 @@ class UserError(ValueError):
 
     The commands print the line and exit with code 2; from Python it is an ordinary `ValueError`.
     """
+
+
+class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
+    """A run was asked to stop, and saved where it was; the commands exit with code 75, as sysexits.h's EX_TEMPFAIL."""
 
 
 def closest(name: str, choices: Iterable[str], *, count: int = 3) -> str:

@@ -35,8 +35,11 @@ def main(arguments: list[str]) -> None:
     from resnet_tf.training.evaluation import evaluate_run
     from resnet_tf.training.loop import train_and_evaluate
     from resnet_tf.training.run import load_run
+    from resnet_tf.training.runtime import is_chief
 
     train_and_evaluate(config, workdir)
+    if not is_chief(config.runtime):
+        return
     run = load_run(workdir)
     source = open_source(config.data)
     evaluation = evaluate_run(run, source, batch_size=config.data.batch_size)

@@ -123,29 +123,49 @@ def fed_pictures(config: Config, source: Source, *, step: int) -> tuple[np.ndarr
     return tf.cast(tf.round(blended), tf.uint8).numpy(), shares.numpy()
 
 
-def eval_batches(split: Split, spec: Preprocess, batch_size: int) -> tf.data.Dataset:
-    """Every picture of a split once, in order; the last batch is filled up with examples of weight 0.
+def eval_batches(split: Split, spec: Preprocess, batch_size: int, *, shard: Shard = Shard()) -> tf.data.Dataset:
+    """Every picture of a split once, in order; the last batch is filled up with examples of place -1.
 
     Read it within `naming_failures`.
 
+    Args:
+        split: the pictures.
+        spec: how they become the network's input.
+        batch_size: of this worker.
+        shard: the part of the split that is this worker's; all workers have as many batches.
+
     Returns:
-        A dataset of (images: float32 [B, H, W, C], labels: int64 [B], weights: float32 [B]).
+        A dataset of (images: float32 [B, H, W, C], labels: int64 [B], places in the split: int64 [B]).
 
     Raises:
         UserError: if the split's files are damaged.
     """
     split.check_whole()
+    per_worker = -(-split.num_examples // (batch_size * shard.count)) * batch_size
+    places = tf.range(split.num_examples, dtype=tf.int64)[shard.index * per_worker : (shard.index + 1) * per_worker]
+    labels = tf.constant(split.labels)
 
-    def load(picture: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def load(row: tf.Tensor, picture: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         image = preprocess.normalize(preprocess.center_crop(preprocess.decode(picture, spec), spec), spec)
-        return image, label, tf.constant(1.0)
+        return image, labels[places[row]], places[row]
 
-    dataset = split.examples().map(load, num_parallel_calls=tf.data.AUTOTUNE)
-    missing = -split.num_examples % batch_size
-    if missing:
-        blank = (tf.zeros([missing, *spec.size, spec.channels]), tf.zeros([missing], tf.int64), tf.zeros([missing]))
-        dataset = dataset.concatenate(tf.data.Dataset.from_tensor_slices(blank))
+    dataset = split.rows(places, load)
+    if missing := per_worker - len(places):
+        blank = (tf.zeros([*spec.size, spec.channels]), tf.constant(0, tf.int64), tf.constant(-1, tf.int64))
+        dataset = dataset.concatenate(tf.data.Dataset.from_tensors(blank).repeat(missing))
     return dataset.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+
+def among_replicas(batches: tf.data.Dataset, replicas: int) -> tf.data.Dataset:
+    """Each batch in as many parts, one after the other, as a worker's replicas take them."""
+    if replicas == 1:
+        return batches
+
+    def split(*parts: tf.Tensor) -> tf.data.Dataset:
+        shares = (tf.reshape(part, [replicas, part.shape[0] // replicas, *part.shape[1:]]) for part in parts)
+        return tf.data.Dataset.from_tensor_slices(tuple(shares))
+
+    return batches.flat_map(split)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,12 @@
-"""Checkpoints: one directory a step, written beside its place and renamed once it is whole."""
+"""Checkpoints: one directory a step, written beside its place, verified, and renamed once it is whole."""
 
+import contextlib
+import hashlib
 import json
+import logging
+import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,42 +15,80 @@ import tensorflow as tf
 
 from resnet_tf.errors import UserError
 
+logger = logging.getLogger(__name__)
+
+# By name, such as "model": variables by their path.
+Parts = Mapping[str, Mapping[str, tf.Variable]]
+
 _STATE = "state"
 _METADATA = "metadata.json"
+_DIGESTS = "sha256.json"
+WRITING = ".writing"
 
 
-def save(
-    directory: Path,
-    model: keras.Model,
-    optimizer: keras.optimizers.Optimizer,
-    *,
-    step: int,
-    metadata: dict[str, Any],
-    keep: int,
-) -> Path:
-    """Write the checkpoint of a step, then drop the oldest beyond `keep`."""
+def save(directory: Path, parts: Parts, *, step: int, metadata: dict[str, Any], keep: int) -> Path:
+    """Write the checkpoint of a step, then drop the oldest beyond `keep`; the one with the best top-1 stays.
+
+    Raises:
+        UserError: if it cannot be written. What was there before is left as it was.
+    """
     final = directory / f"{step:08d}"
-    staging = directory / f"{final.name}.writing"
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    tf.train.Checkpoint(model=_values(model), optimizer=_values(optimizer)).write(str(staging / _STATE))
-    (staging / _METADATA).write_text(json.dumps({"step": step, **metadata}, indent=2) + "\n")
-    shutil.rmtree(final, ignore_errors=True)
-    staging.rename(final)
-    for old in steps(directory)[:-keep]:
+    staging = directory / f"{final.name}{WRITING}"
+    try:
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        _write(staging, parts, {"step": step, **metadata})
+        _replace(final, staging)
+    except (OSError, tf.errors.OpError) as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        reason = error.message if isinstance(error, tf.errors.OpError) else error.strerror or error
+        newest = max(steps(directory), default=None)
+        kept = "there is no earlier one" if newest is None else f"that of step {newest} is whole"
+        raise UserError(f"the checkpoint of step {step} cannot be written: {reason}; {kept}") from error
+    for old in _superfluous(directory, keep):
         shutil.rmtree(directory / f"{old:08d}")
     return final
 
 
 def steps(directory: Path) -> list[int]:
-    """Steps of the complete checkpoints, in order."""
+    """Steps of the checkpoints that were written to their end, in order."""
     return sorted(int(path.name) for path in directory.glob("*") if path.name.isdigit())
 
 
 def latest(directory: Path) -> Path | None:
-    """The newest complete checkpoint, or None."""
-    present = steps(directory)
-    return directory / f"{present[-1]:08d}" if present else None
+    """The newest checkpoint that is whole, or None where there is none at all. Damaged ones are named in the log.
+
+    Raises:
+        UserError: if there are checkpoints, but all are damaged.
+    """
+    present = [directory / f"{step:08d}" for step in reversed(steps(directory))]
+    damages = []
+    for checkpoint in present:
+        damage = find_damage(checkpoint)
+        if not damage:
+            return checkpoint
+        damages.append(damage)
+        logger.warning("%s; the checkpoint before it is taken", damage)
+    if present:
+        raise UserError(f"no checkpoint under {str(directory)!r} is whole: {'; '.join(damages)}")
+    return None
+
+
+def find_damage(checkpoint: Path) -> str:
+    """What is wrong with a checkpoint's files, in words; empty if they are as they were written."""
+    try:
+        digests = json.loads((checkpoint / _DIGESTS).read_text())
+        if not isinstance(digests, dict) or _METADATA not in digests:
+            return f"checkpoint {str(checkpoint)!r} is damaged: {_DIGESTS} does not list {_METADATA}"
+        for name, digest in digests.items():
+            if _digest(checkpoint / name) != digest:
+                return f"checkpoint {str(checkpoint)!r} is damaged: {name} is not what was written"
+    except (OSError, ValueError) as error:
+        reason = (
+            f"{Path(error.filename).name}: {error.strerror}" if isinstance(error, OSError) else f"{_DIGESTS}: {error}"
+        )
+        return f"checkpoint {str(checkpoint)!r} is damaged: {reason}"
+    return ""
 
 
 def read_metadata(checkpoint: Path) -> dict[str, Any]:
@@ -56,23 +99,74 @@ def read_metadata(checkpoint: Path) -> dict[str, Any]:
         raise UserError(f"checkpoint {str(checkpoint)!r} is damaged: {error}") from error
 
 
-def restore(checkpoint: Path, model: keras.Model, optimizer: keras.optimizers.Optimizer | None = None) -> None:
-    """Load the model's variables and, if given, the built optimizer's. Everything must be there."""
-    parts = {"model": _values(model)} | ({"optimizer": _values(optimizer)} if optimizer else {})
+def restore(checkpoint: Path, parts: Parts, *, partly: bool = False) -> None:
+    """Load variables. All must be there; `partly` allows that the checkpoint holds more."""
     reader = tf.train.Checkpoint(**parts)
     try:
         status = reader.read(str(checkpoint / _STATE))
         status.assert_existing_objects_matched()
-        if optimizer:
-            status.assert_consumed()
-        else:
+        if partly:
             status.expect_partial()
+        else:
+            status.assert_consumed()
     except (AssertionError, ValueError, IndexError, tf.errors.OpError) as error:
         raise UserError(f"checkpoint {str(checkpoint)!r} is damaged or of another network: {error}") from error
 
 
-def _values(owner: keras.Model | keras.optimizers.Optimizer) -> dict[str, tf.Variable]:
+def variables_of(owner: keras.Model | keras.optimizers.Optimizer) -> dict[str, tf.Variable]:
     """Variables by their path, such as `stage1_block1_conv1/kernel`: Keras 3's own are not seen by tf.train."""
     values = {variable.path: variable.value for variable in owner.variables}
     assert len(values) == len(owner.variables), "two variables share a path"
     return values
+
+
+def _write(staging: Path, parts: Parts, metadata: dict[str, Any]) -> None:
+    tf.train.Checkpoint(**parts).write(str(staging / _STATE))
+    (staging / _METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
+    # Read back, so that it is known to be readable before an older one is dropped.
+    digests = {path.name: _digest(path) for path in sorted(staging.iterdir())}
+    (staging / _DIGESTS).write_text(json.dumps(digests, indent=2) + "\n")
+    for path in staging.iterdir():
+        _flush(path)
+    _flush(staging)
+
+
+def _replace(final: Path, staging: Path) -> None:
+    """One rename; a directory that is in the way is moved aside before, as a rename cannot replace it."""
+    aside = final.with_name(f"{final.name}.old{WRITING}")
+    shutil.rmtree(aside, ignore_errors=True)
+    if final.exists():
+        final.rename(aside)
+    staging.rename(final)
+    _flush(final.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _superfluous(directory: Path, keep: int) -> list[int]:
+    present = steps(directory)
+    tested = {step: _top1(directory / f"{step:08d}") for step in present}
+    best = max(
+        (step for step in present if tested[step] is not None), key=lambda step: (tested[step], -step), default=None
+    )
+    return [step for step in present[:-keep] if step != best]
+
+
+def _top1(checkpoint: Path) -> float | None:
+    """The accuracy at that step; None if it was not tested there."""
+    with contextlib.suppress(UserError):  # a damaged one is not the best
+        return (read_metadata(checkpoint).get("metrics") or {}).get("top1")
+    return None
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    """To the disk, so that a rename is never there before what it names."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

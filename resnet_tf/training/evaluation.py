@@ -1,6 +1,6 @@
 """Exact evaluation: every example counts once, whatever the batch size and the number of replicas."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,10 @@ import tensorflow as tf
 from resnet_tf.data import pipeline
 from resnet_tf.data.sources import Source, Split, check_classes
 from resnet_tf.spec import Preprocess
+from resnet_tf.training.cluster import Cluster
 from resnet_tf.training.run import Run
+
+_BINS = 15  # of confidence, as most papers have
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,15 @@ class Evaluation:
     logits: np.ndarray
 
     def to_dict(self) -> dict[str, Any]:
-        """`examples`, `top1`, `top5`, `loss` as plain numbers; fractions in [0, 1], loss in nats."""
-        return {"examples": len(self.labels), "top1": self.top(1), "top5": self.top(5), "loss": self.loss}
+        """The figures as plain numbers: fractions in [0, 1], loss in nats."""
+        return {
+            "examples": len(self.labels),
+            "top1": self.top(1),
+            "top5": self.top(5),
+            "loss": self.loss,
+            "balanced_accuracy": self.balanced_accuracy,
+            "calibration_error": self.calibration_error,
+        }
 
     def __str__(self) -> str:
         return f"top-1 {self.top(1):.4f}  top-5 {self.top(5):.4f}  loss {self.loss:.4f}  on {len(self.labels):,} images"
@@ -46,10 +56,35 @@ class Evaluation:
     @property
     def loss(self) -> float:
         """Mean cross-entropy without label smoothing."""
-        logits = self.logits.astype(np.float64)
-        shifted = logits - logits.max(axis=1, keepdims=True)
-        own = np.take_along_axis(shifted, self.labels[:, None], axis=1)[:, 0]
-        return float(np.mean(np.log(np.exp(shifted).sum(axis=1)) - own))
+        own = np.take_along_axis(self.logits, self.labels[:, None], axis=1)
+        return float(np.mean(_log_sum(self.logits) - own))
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """How often examples of a class (row) are taken for another (column), int64 [C, C]."""
+        counts = np.zeros((self.logits.shape[1],) * 2, np.int64)
+        np.add.at(counts, (self.labels, self.predictions), 1)
+        return counts
+
+    @property
+    def recall(self) -> np.ndarray:
+        """The share of each class's examples that is found, float64 [C]; not a number for a class without any."""
+        counts = self.confusion
+        examples = counts.sum(axis=1)
+        return np.divide(np.diag(counts), examples, out=np.full(len(counts), np.nan), where=examples > 0)
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """The mean recall of the classes that have examples."""
+        return float(np.nanmean(self.recall))
+
+    @property
+    def calibration_error(self) -> float:
+        """How far confidence and accuracy are apart in 15 equally wide bins (Guo et al. 2017, On Calibration)."""
+        confidence = np.exp(self.logits - _log_sum(self.logits))[np.arange(len(self.labels)), self.predictions]
+        bins = np.minimum((np.ceil(confidence * _BINS) - 1).astype(int), _BINS - 1)
+        gaps = np.bincount(bins, (self.predictions == self.labels) - confidence, _BINS)
+        return float(np.abs(gaps).sum() / len(self.labels))
 
     @property
     def predictions(self) -> np.ndarray:
@@ -65,42 +100,73 @@ class Evaluation:
 
 
 class Evaluator:
-    """Evaluates a model on a split; the compiled function and the decoded data are kept between calls."""
+    """Evaluates a model on a split; the compiled function is kept between calls.
+
+    Args:
+        model: from normalised images to logits.
+        split: what it is tested on.
+        spec: how pictures become its input.
+        batch_size: images at a time, over all replicas.
+        strategy: what the model was built under. Every worker takes its part of the split and gets all answers.
+        flip: take the mean of the logits of a picture and of its mirror image.
+    """
 
     def __init__(
-        self, model: keras.Model, split: Split, spec: Preprocess, *, batch_size: int, strategy: tf.distribute.Strategy
+        self,
+        model: keras.Model,
+        split: Split,
+        spec: Preprocess,
+        *,
+        batch_size: int,
+        strategy: tf.distribute.Strategy,
+        flip: bool = False,
     ):
         self._strategy, self._split, self._spec = strategy, split, spec
-        # A global batch must divide evenly among the replicas, or their logits could not be gathered in order.
-        replicas = strategy.num_replicas_in_sync
-        global_batch = -(-min(batch_size, split.num_examples) // replicas) * replicas
-        self._batches = strategy.experimental_distribute_dataset(pipeline.eval_batches(split, spec, global_batch))
+        cluster, replicas = Cluster(strategy), strategy.num_replicas_in_sync
+        per_replica = -(-min(batch_size, split.num_examples) // replicas)
+        shard = pipeline.Shard(cluster.index, cluster.count)
+        batches = pipeline.eval_batches(split, spec, per_replica * cluster.replicas, shard=shard)
+        parts = pipeline.among_replicas(batches, cluster.replicas)
+        self._batches = strategy.distribute_datasets_from_function(lambda context: parts)
+
+        def answer(images):
+            logits = model(images, training=False)
+            return (logits + model(images[:, :, ::-1], training=False)) / 2 if flip else logits
 
         @tf.function(reduce_retracing=True)
-        def predict(images, labels, weights):
-            logits = strategy.run(lambda batch: model(batch, training=False), args=(images,))
-            return tuple(strategy.gather(value, axis=0) for value in (logits, labels, weights))
+        def predict(images, labels, places):
+            logits = strategy.run(answer, args=(images,))
+            return tuple(strategy.gather(value, axis=0) for value in (logits, labels, places))
 
         self._predict = predict
 
-    def __call__(self) -> Evaluation:
+    def __call__(self, check: Callable[[], None] = lambda: None) -> Evaluation:
+        """Evaluate the weights as they are; `check` is called before every batch, to raise what shall end it."""
         with pipeline.naming_failures(self._split, self._spec):
-            parts = list(self._parts())
-        logits, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        return Evaluation(labels=labels, logits=logits)
+            answers = list(self._answers(check))
+        logits, labels, places = (np.concatenate(arrays) for arrays in zip(*answers, strict=True))
+        order = np.argsort(places)[np.sum(places < 0) :]  # as in the split, and without what filled the last batches
+        return Evaluation(labels=labels[order], logits=logits[order])
 
-    def _parts(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _answers(self, check: Callable[[], None]) -> Iterator[tuple[np.ndarray, ...]]:
         for batch in self._batches:
-            logits, labels, weights = (value.numpy() for value in self._predict(*batch))
-            yield logits[weights > 0], labels[weights > 0]
+            check()
+            yield tuple(value.numpy() for value in self._predict(*batch))
 
 
-def evaluate_run(run: Run, source: Source, *, batch_size: int) -> Evaluation:
-    """Evaluate a loaded run on the test split of a data set, its own or another.
+def _log_sum(logits: np.ndarray) -> np.ndarray:
+    """The logarithm of the sum of the exponentials, float64 [N, 1]."""
+    wide = logits.astype(np.float64)
+    highest = wide.max(axis=1, keepdims=True)
+    return highest + np.log(np.exp(wide - highest).sum(axis=1, keepdims=True))
+
+
+def evaluate_run(run: Run, source: Source, *, batch_size: int, flip: bool = False) -> Evaluation:
+    """Evaluate a loaded run on the test split of a data set, its own or another; `flip` is that of `Evaluator`.
 
     Raises:
         UserError: if that data has other classes than the run was trained on, or cannot be read.
     """
     check_classes(run.labels, source)
     strategy = tf.distribute.get_strategy()
-    return Evaluator(run.model, source.test, run.preprocess, batch_size=batch_size, strategy=strategy)()
+    return Evaluator(run.model, source.test, run.preprocess, batch_size=batch_size, strategy=strategy, flip=flip)()

@@ -1,8 +1,11 @@
 """The training loop: one for every strategy."""
 
+import contextlib
 import logging
+import shutil
 import time
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +14,17 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_tf.config import Config
-from resnet_tf.data import bad_inputs, mixing, pipeline, preprocess, service
+from resnet_tf.data import bad_inputs, mixing, service
 from resnet_tf.data.bad_inputs import BadInputs
-from resnet_tf.data.pipeline import Schedule
-from resnet_tf.data.sources import Source, open_source
-from resnet_tf.errors import UserError
-from resnet_tf.training import checkpoint, objective, optimizers, run, runtime
+from resnet_tf.data.preprocess import plain_reason
+from resnet_tf.data.sources import open_source
+from resnet_tf.errors import Interrupted, UserError
+from resnet_tf.training import checkpoint, run, runtime
+from resnet_tf.training.cluster import Cluster
 from resnet_tf.training.evaluation import Evaluator
-from resnet_tf.training.progress import MetricsFile, ProgressLine, TensorBoardScalars
+from resnet_tf.training.guards import Pace, StopRequested, StopSignals
+from resnet_tf.training.progress import MetricsFile, Profile, ProgressLine, TensorBoardScalars
+from resnet_tf.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -28,217 +34,234 @@ def train_and_evaluate(
 ) -> dict[str, Any]:
     """Train what `config` describes, testing and saving after every epoch.
 
-    Started again with the same `workdir` and configuration, it continues from the newest checkpoint.
+    Started again with the same `workdir` and configuration, it continues from the newest checkpoint. SIGTERM and SIGINT
+    end it after one more checkpoint.
 
     Args:
         config: see `load_config`.
         workdir: the run directory, created if need be.
-        callbacks: further Keras callbacks. Their logs hold `step`, `loss`, `top1`, `test_loss`, `test_top1`,
-            `test_top5`, `learning_rate` and `images_per_second`; `model.stop_training` ends the run.
+        callbacks: further Keras callbacks. Their logs hold `step`, `loss`, `top1`, `gradient_norm`, `learning_rate`,
+            `images_per_second` and the figures of the test with `test_` before their names; with `train.ema` these are
+            of the averaged weights, and those with `raw_test_` of the others. `model.stop_training` ends the run.
 
     Returns:
-        `examples`, `top1`, `top5` and `loss` on the test split, and `step`.
+        `examples`, `top1`, `top5`, `loss` and further figures of the test split, and `step`.
 
     Raises:
-        UserError: for a configuration, data set or directory that does not fit, or a loss that is not finite.
+        UserError: for a configuration, data set or directory that does not fit, or losses that are not finite.
+        Interrupted: after a signal.
     """
     workdir = Path(workdir)
-    run.check_workdir(workdir, config)
+    chief = runtime.is_chief(config.runtime)
+    if chief:
+        run.check_workdir(workdir, config)
     strategy = runtime.start(config.runtime)
     _check_replicas(config, strategy)
-    source = open_source(config.data)
-    trainer = Trainer(config, source, strategy)
-    run.create_workdir(workdir, config)
-    return trainer.fit(workdir, callbacks)
+    _check_workers_agree(config, strategy)
+    trainer = Trainer(config, open_source(config.data), strategy)
+    if chief:
+        run.create_workdir(workdir, config)
+    with lost_workers_named(trainer):
+        return _Fit(trainer, workdir, callbacks).run()
 
 
-class Trainer:
-    """A model, its optimizer and its data, ready to run under a strategy."""
+class _Fit:
+    """A trainer at work in a run directory."""
 
-    def __init__(self, config: Config, source: Source, strategy: tf.distribute.Strategy):
-        self.config = config
-        self.source = source
-        self.strategy = strategy
-        self.schedule = Schedule.of(config, source)
-        self.step = 0
-        # Just before the weights are drawn: preparing a data set draws from the same generators.
-        keras.utils.set_random_seed(config.runtime.seed)
-        with strategy.scope():
-            self.model = run.create_network(
-                config, num_classes=_count_classes(config, source), weights=config.model.weights or None
-            )
-            self.optimizer = optimizers.create_optimizer(config, self.schedule, self.model)
-        # A random start has no convention of its own.
-        self.spec = preprocess.from_config(config.data, getattr(self.model, "preprocess", None))
-        self.train_steps = self._compile()
-        logger.info(
-            "%s: %s parameters; %s: %d images to train on, %d to test, %d classes; %d steps an epoch, %d epochs",
-            config.model.name,
-            f"{self.model.count_params():,}",
-            source.name,
-            source.train.num_examples,
-            source.test.num_examples,
-            len(source.class_names),
-            self.schedule.steps_per_epoch,
-            config.train.epochs,
+    def __init__(self, trainer: Trainer, workdir: Path, callbacks: Sequence[keras.callbacks.Callback]):
+        config, source = trainer.config, trainer.source
+        trainer.log_what_is_trained()
+        self._trainer, self._config = trainer, config
+        self._workdir, self._checkpoints = workdir, workdir / run.CHECKPOINTS
+        self._cluster = trainer.cluster
+        self._continue()
+        self._evaluator = Evaluator(
+            trainer.model, source.test, trainer.spec, batch_size=config.data.batch_size, strategy=trainer.strategy
         )
-        balance = "" if config.data.balance == "none" else f" (data.balance={config.data.balance})"
-        logger.info("training examples%s: %s", balance, source.describe_classes())
+        listed = workdir / bad_inputs.FILE_NAME if self._cluster.is_chief else None
+        self._bad_inputs = BadInputs(source.train, trainer.spec, config.data, listed)
+        self._signals = StopSignals()
+        self._pace = Pace(config.runtime.steps_per_loop)
+        self._profile = Profile(config.runtime.profile, workdir / run.TENSORBOARD)
+        self._callbacks = callbacks
+        self._batches: Any = None
 
-    def fit(self, workdir: Path, callbacks: Sequence[keras.callbacks.Callback]) -> dict[str, Any]:
-        """Continue from the newest checkpoint under `workdir`, if any, to the last step; see `train_and_evaluate`."""
-        self._restore(workdir)
-        evaluator = Evaluator(
-            self.model, self.source.test, self.spec, batch_size=self.config.data.batch_size, strategy=self.strategy
-        )
-        if self.step == self.schedule.total_steps:
-            return evaluator().to_dict() | {"step": self.step}
-        observers = self._observers(workdir, callbacks)
-        bad = BadInputs(self.source.train, self.spec, self.config.data, workdir / bad_inputs.FILE_NAME)
-        batches = pipeline.train_batches(self.config, self.source, self.spec, self.schedule, start=self.step, bad=bad)
-        iterator = iter(self.strategy.experimental_distribute_dataset(batches))
-        metrics: dict[str, Any] = {}
-        self.model.stop_training = False
+    def run(self) -> dict[str, Any]:
+        """To the last epoch; see `train_and_evaluate`."""
+        state, model = self._trainer.state, self._trainer.model
+        if state.epochs == self._config.train.epochs:
+            return self._test()[0] | {"step": state.step}
+        observers = self._observers()
+        model.stop_training = False
         observers.on_train_begin()
-        while self.step < self.schedule.total_steps and not self.model.stop_training:
-            epoch = self.step // self.schedule.steps_per_epoch
-            observers.on_epoch_begin(epoch)
-            with service.naming_failures():
-                logs = self._train_epoch(epoch, iterator, observers, bad)
-            self._average_statistics()
-            metrics = evaluator().to_dict()
-            logs |= {f"test_{name}": value for name, value in metrics.items() if name != "examples"}
-            observers.on_epoch_end(epoch, logs)  # before the checkpoint: what a kill in between adds twice is dropped
-            self._save(workdir, metrics)
+        metrics: dict[str, Any] = {}
+        with self._signals:
+            try:
+                while self._trainer.state.epochs < self._config.train.epochs and not model.stop_training:
+                    metrics = self._epoch(observers)
+            except StopRequested as request:
+                raise Interrupted(self._stop(str(request))) from None
         observers.on_train_end()
-        if bad.count:
-            logger.warning("%d unreadable pictures were left out; see %s", bad.count, workdir / bad_inputs.FILE_NAME)
-        return metrics | {"step": self.step}
+        if self._bad_inputs.count:
+            file = self._workdir / bad_inputs.FILE_NAME
+            logger.warning("%d unreadable pictures were left out; see %s", self._bad_inputs.count, file)
+        return metrics | {"step": self._trainer.state.step}
 
-    def _train_epoch(
-        self, epoch: int, iterator: Any, observers: keras.callbacks.CallbackList, bad: BadInputs
-    ) -> dict[str, Any]:
-        """Train to the end of an epoch and return its figures."""
-        first, last = self.step, (epoch + 1) * self.schedule.steps_per_epoch
-        start, totals, logs = time.monotonic(), np.zeros(2), {}
-        while self.step < last:
-            count = min(self.config.runtime.steps_per_loop, last - self.step)
-            loop_totals, missing = (value.numpy() for value in self.train_steps(iterator, tf.constant(count)))
-            bad.note(missing)
-            self._check_finite(loop_totals[0], count)
-            totals += loop_totals
-            self.step += count
-            images = (self.step - first) * self.config.data.batch_size
-            logs = {
-                "step": self.step,
-                "loss": totals[0] / images,
-                "top1": totals[1] / images,
-                "learning_rate": float(self.optimizer.learning_rate),
-                "images_per_second": images / (time.monotonic() - start),
-            }
-            observers.on_train_batch_end(self.step - first - 1, logs)
-        return logs
+    def _epoch(self, observers: keras.callbacks.CallbackList) -> dict[str, Any]:
+        """Train, test, tell and save; the figures of the test."""
+        epoch = self._trainer.state.epochs
+        observers.on_epoch_begin(epoch)
+        with service.naming_failures():
+            logs = self._train(observers)
+        metrics, raw = self._test()
+        logs |= _prefixed("test_", metrics) | _prefixed("raw_test_", raw)
+        # Before the checkpoint: what a kill in between leaves behind is written over.
+        observers.on_epoch_end(self._trainer.state.epochs, logs)
+        self._trainer.state.end_epoch()
+        self._trainer.save(self._checkpoints, metrics)
+        (ended,) = self._cluster.from_chief([float(self._trainer.model.stop_training)])
+        self._trainer.model.stop_training = bool(ended)
+        return metrics
 
-    def _compile(self):
-        """A graph that takes `count` steps in one call.
+    def _train(self, observers: keras.callbacks.CallbackList) -> dict[str, Any]:
+        """To the end of the epoch; its figures."""
+        steps_per_epoch = self._trainer.schedule.steps_per_epoch
+        while self._steps_left() > 0:
+            self._call(self._agree_on_steps())
+            state = self._trainer.state
+            if state.bad_in_a_row >= self._config.train.max_bad_steps:
+                self._go_back()
+                continue
+            observers.on_train_batch_end(state.step - state.epochs * steps_per_epoch - 1, self._logs())
+            every = self._config.train.checkpoint_steps
+            if every and state.step % every == 0 and self._steps_left():
+                self._trainer.save(self._checkpoints, None)
+        return self._logs()
 
-        It returns [sum of losses, number of right answers] and the examples that could not be read, -1 for the others.
-        """
-        config, model, optimizer, strategy, spec = self.config, self.model, self.optimizer, self.strategy, self.spec
+    def _agree_on_steps(self) -> int:
+        """How many the next call takes, on all workers; a signal to any of them stops all."""
+        state, every = self._trainer.state, self._config.train.checkpoint_steps
+        steps = min(self._steps_left(), self._pace.count)
+        if every:
+            steps = min(steps, every - state.step % every)
+        steps = self._profile.shorten(state.step, steps)
+        (agreed,) = self._cluster.from_chief([float(steps)])
+        (signals,) = self._cluster.add_up([float(bool(self._signals.received))])
+        if signals:
+            raise StopRequested(self._signals.received or "another worker was stopped")
+        return int(agreed)
 
-        def replica_step(images, labels, mix=None):
-            inputs, classes = preprocess.from_pixels(images, spec), model.output_shape[-1]
-            targets = tf.one_hot(labels, classes)
-            if mix is not None:
-                inputs = mixing.blend(inputs, mix, config.augment)
-                targets = mixing.targets(labels, mix, config.augment, num_classes=classes, size=spec.size)
-            with tf.GradientTape() as tape:
-                logits = model(inputs, training=True)
-                losses = objective.cross_entropy(targets, logits, config.loss)
-                loss = optimizer.scale_loss(tf.reduce_sum(losses) / config.data.batch_size)
-            gradients = tape.gradient(loss, [variable.value for variable in model.trainable_variables])
-            gradients = optimizers.add_coupled_decay(
-                gradients, model, optimizer, config, replicas=strategy.num_replicas_in_sync
-            )
-            optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
-            right = tf.equal(tf.argmax(logits, axis=-1), labels)
-            return tf.stack([tf.reduce_sum(losses), tf.reduce_sum(tf.cast(right, tf.float32))])
+    def _call(self, count: int) -> None:
+        """Take `count` steps in one call into the graph."""
+        state, start = self._trainer.state, time.monotonic()
+        if self._batches is None:
+            self._batches = self._trainer.batches(self._bad_inputs)
+        self._profile.begin(state.step)
+        figures, missing = (value.numpy() for value in self._trainer.step.run(self._batches, tf.constant(count)))
+        self._profile.end(state.step + count)
+        seconds = time.monotonic() - start
+        self._pace.note(count, seconds)
+        self._bad_inputs.note(missing)
+        state.add(figures, batch_size=self._config.data.batch_size)
+        state.seconds += seconds
 
-        @tf.function
-        def train_steps(iterator, count):
-            totals, unreadable = tf.zeros([2]), tf.TensorArray(tf.int64, count)
-            for step in tf.range(count):
-                images, labels, missing, *mix = next(iterator)
-                per_replica = strategy.run(replica_step, args=(images, labels, *mix))
-                totals += strategy.reduce(tf.distribute.ReduceOp.SUM, per_replica, axis=None)
-                unreadable = unreadable.write(step, tf.concat(strategy.experimental_local_results(missing), 0))
-            return totals, unreadable.stack()
+    def _steps_left(self) -> int:
+        """In the epoch under way."""
+        state = self._trainer.state
+        return (state.epochs + 1) * self._trainer.schedule.steps_per_epoch - state.step
 
-        return train_steps
+    def _logs(self) -> dict[str, Any]:
+        state = self._trainer.state
+        rate = float(self._trainer.optimizer.learning_rate)
+        return state.to_logs() | {"learning_rate": rate, "images_per_second": state.images / (state.seconds or np.nan)}
 
-    def _average_statistics(self) -> None:
-        """Replicas see different images, so their BatchNorm statistics differ: take the mean."""
-        if self.strategy.num_replicas_in_sync == 1:
-            return
-        for variable in self.model.non_trainable_variables:
-            replicas = self.strategy.run(tf.identity, args=(variable.value,))
-            variable.value.assign(self.strategy.reduce(tf.distribute.ReduceOp.MEAN, replicas, axis=None))
+    def _test(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Figures of the weights that count, and of the raw ones beside an average."""
+        # One worker alone must not leave a test.
+        check = self._signals.check if self._cluster.count == 1 else lambda: None
+        raw = self._evaluator(check).to_dict()
+        if not self._trainer.average:
+            return raw, {}
+        with self._trainer.average.in_place():
+            return self._evaluator(check).to_dict(), raw
 
-    def _observers(self, workdir: Path, callbacks: Sequence[keras.callbacks.Callback]) -> keras.callbacks.CallbackList:
-        epochs, steps_per_epoch = self.config.train.epochs, self.schedule.steps_per_epoch
-        own = [
-            MetricsFile(workdir / run.METRICS, start_step=self.step),
-            TensorBoardScalars(workdir / run.TENSORBOARD),
-            ProgressLine(epochs=epochs, steps_per_epoch=steps_per_epoch),
-        ]
-        return keras.callbacks.CallbackList(
-            [*own, *callbacks], model=self.model, epochs=epochs, steps=steps_per_epoch, verbose=0
-        )
+    def _continue(self) -> None:
+        """From the newest checkpoint that is whole, if there is one."""
+        if self._cluster.is_chief:
+            for unfinished in self._checkpoints.glob(f"*{checkpoint.WRITING}"):
+                shutil.rmtree(unfinished)
+        if self._trainer.restore_newest(self._checkpoints):
+            logger.info("continuing from step %d of %s", self._trainer.state.step, self._workdir)
 
-    def _restore(self, workdir: Path) -> None:
-        newest = checkpoint.latest(workdir / run.CHECKPOINTS)
-        if newest is None:
-            return
-        metadata = checkpoint.read_metadata(newest)
-        before, now = metadata["data"], self.source.identity
-        if before != now:
-            raise UserError(f"run {str(workdir)!r} was trained on {before}, but data.source now gives {now}")
-        checkpoint.restore(newest, self.model, self.optimizer)
-        self.step = metadata["step"]
-        logger.info("continuing from step %d of %s", self.step, newest)
-
-    def _save(self, workdir: Path, metrics: dict[str, Any]) -> None:
-        checkpoint.save(
-            workdir / run.CHECKPOINTS,
-            self.model,
-            self.optimizer,
-            step=self.step,
-            metadata={"preprocess": self.spec.to_dict(), "data": self.source.identity, "metrics": metrics},
-            keep=self.config.train.keep_checkpoints,
-        )
-
-    def _check_finite(self, loss: float, count: int) -> None:
-        if not np.isfinite(loss):
-            rate = self.config.optimizer.base_lr
+    def _go_back(self) -> None:
+        """To the newest checkpoint, once in a run: after that, or without one, bad steps end it."""
+        state = self._trainer.state
+        first = state.step - state.bad_in_a_row
+        what = f"steps {first} to {state.step - 1} had losses or gradients that are not finite"
+        if state.went_back or not self._trainer.restore_newest(self._checkpoints):
             raise UserError(
-                f"the loss is {loss} within steps {self.step} to {self.step + count}; a lower optimizer.base_lr (now "
-                f"{rate}) or a longer warmup often helps. The last checkpoint is kept"
+                f"{what}{', again' if state.went_back else ''}; a lower optimizer.base_lr (now "
+                f"{self._config.optimizer.base_lr}), a longer warmup or optimizer.clip_norm often helps. "
+                f"`python -m resnet_tf.preview --step={first}` draws what the first was fed. Checkpoints are kept"
             )
+        self._trainer.state.went_back = True
+        self._batches = None
+        logger.warning("%s; the run goes back to step %d, once", what, self._trainer.state.step)
 
+    def _stop(self, signal: str) -> str:
+        """Save, and say so."""
+        self._trainer.save(self._checkpoints, None)
+        where = f"stopped at step {self._trainer.state.step}, saved in {str(self._checkpoints)!r}"
+        return f"{signal}: {where}; the same command continues"
 
-def _count_classes(config: Config, source: Source) -> int:
-    """The classes of the data, checked against what the configuration says."""
-    asked, present = config.model.num_classes, len(source.class_names)
-    if asked not in (0, present):
-        raise UserError(
-            f"model.num_classes={asked}, but {source.name!r} has {present} classes; 0 takes the number from the data"
+    def _observers(self) -> keras.callbacks.CallbackList:
+        epochs, steps_per_epoch = self._config.train.epochs, self._trainer.schedule.steps_per_epoch
+        chosen: list[keras.callbacks.Callback] = []
+        if self._cluster.is_chief:  # only that one writes, and decides
+            chosen = [
+                MetricsFile(self._workdir / run.METRICS),
+                TensorBoardScalars(self._workdir / run.TENSORBOARD, config=self._config.to_json()),
+                ProgressLine(epochs=epochs, steps_per_epoch=steps_per_epoch),
+                *self._callbacks,
+            ]
+        return keras.callbacks.CallbackList(
+            chosen, model=self._trainer.model, epochs=epochs, steps=steps_per_epoch, verbose=0
         )
-    return present
+
+
+def _prefixed(prefix: str, metrics: dict[str, Any]) -> dict[str, Any]:
+    return {f"{prefix}{name}": value for name, value in metrics.items() if name != "examples"}
+
+
+@contextlib.contextmanager
+def lost_workers_named(trainer: Trainer) -> Iterator[None]:
+    """Among several workers, one that is gone ends the others with a plain line: they can start again together."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if trainer.cluster.count == 1:
+            raise
+        raise Interrupted(
+            f"worker {trainer.cluster.index} lost another one after step {trainer.state.step} "
+            f"({plain_reason(error)}); start all of them again, and they continue from the newest checkpoint"
+        ) from error
+
+
+def _check_workers_agree(config: Config, strategy: tf.distribute.Strategy) -> None:
+    own = float(zlib.crc32(config.to_json().encode()))
+    (chiefs,) = Cluster(strategy).from_chief([own])
+    if chiefs != own:
+        raise UserError("this worker was started with another configuration than the chief; they must be the same")
 
 
 def _check_replicas(config: Config, strategy: tf.distribute.Strategy) -> None:
-    replicas = strategy.num_replicas_in_sync
+    replicas, parts = strategy.num_replicas_in_sync, config.train.accumulate
     group = mixing.group_size(config.augment)
     if config.data.batch_size % (replicas * group):
         pairs = f" in groups of {group}, as the pictures are mixed" if group > 1 else ""
         raise UserError(f"data.batch_size={config.data.batch_size} does not divide among {replicas} replicas{pairs}")
+    if config.data.batch_size % (replicas * parts):
+        raise UserError(
+            f"data.batch_size={config.data.batch_size} does not divide into train.accumulate={parts} parts on each of "
+            f"{replicas} replica(s)"
+        )

@@ -1,67 +1,105 @@
-"""Learning-rate schedule, optimizer and weight decay, out of Keras's own parts."""
+"""The optimizer: Keras's own by name, with decay where the papers put it and a rate of its own for each weight."""
+
+import functools
+from typing import Any
 
 import keras
-import tensorflow as tf
 
-from resnet_tf.config import Config
+from resnet_tf.config import Config, OptimizerConfig
 from resnet_tf.data.pipeline import Schedule
+from resnet_tf.errors import UserError, closest
+from resnet_tf.training import schedules
+from resnet_tf.training.update_rules import RULES
 
 # A fixed name: Keras would number the optimizers of a process, and checkpoints go by the names of variables.
 _NAME = "optimizer"
+# Wrappers, and one that only Keras's own fit can drive.
+_NOT_OURS = {"Optimizer", "MultiOptimizer", "OptimizerMap", "LossScaleOptimizer", "ScheduleFreeAdamW"}
 
 
-def learning_rate(config: Config, schedule: Schedule) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Linear warmup from 0 to the peak, then half a cosine down to 0 at the last step (Loshchilov and Hutter 2016)."""
-    warmup = min(round(config.optimizer.warmup_epochs * schedule.steps_per_epoch), schedule.total_steps - 1)
-    return keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0 if warmup else config.peak_learning_rate,
-        decay_steps=schedule.total_steps - warmup,
-        warmup_target=config.peak_learning_rate if warmup else None,
-        warmup_steps=warmup,
-    )
+def list_optimizers() -> list[str]:
+    """The names that `optimizer.name` takes."""
+    classes = (value for name, value in vars(keras.optimizers).items() if name not in _NOT_OURS)
+    named = {value.__name__.lower() for value in classes if isinstance(value, type) and value is not type}
+    return sorted(named | set(RULES))
 
 
 def create_optimizer(config: Config, schedule: Schedule, model: keras.Model) -> keras.optimizers.Optimizer:
-    """The optimizer, built for the model's variables. Call it inside the strategy's scope."""
-    rate = learning_rate(config, schedule)
+    """The optimizer, built for the model's variables. Call it inside the strategy's scope.
+
+    Its `apply` takes gradients that are summed over the replicas already.
+
+    Raises:
+        UserError: if there is no optimizer of that name.
+    """
     settings = config.optimizer
-    if settings.name == "sgd":
-        optimizer = keras.optimizers.SGD(rate, momentum=settings.momentum, nesterov=settings.nesterov, name=_NAME)
-    else:
-        optimizer = keras.optimizers.AdamW(rate, weight_decay=settings.weight_decay, name=_NAME)
-        decayed = {id(variable) for variable in decayed_variables(model)}
-        optimizer.exclude_from_weight_decay(
-            var_list=[variable for variable in model.trainable_variables if id(variable) not in decayed]
-        )
+    kind, arguments = _kind(settings)
+    optimizer = _with_own_rates(kind)(schedules.learning_rate(config, schedule), name=_NAME, **arguments)
     if model.compute_dtype == "float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name=f"{_NAME}_scale")
     optimizer.build(model.trainable_variables)
+    decayed = {id(variable) for variable in decayed_variables(model, settings)}
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    decays = [settings.weight_decay if id(each) in decayed else None for each in model.trainable_variables]
+    inner.set_rates(decays, [1.0] * len(decays))
     return optimizer
 
 
-def decayed_variables(model: keras.Model) -> list[keras.Variable]:
+def decayed_variables(model: keras.Model, settings: OptimizerConfig) -> list[keras.Variable]:
     """The kernels: biases and BatchNorm's gamma and beta are not decayed (He et al. 2018, Bag of Tricks, sec. 3.1)."""
-    return [variable for variable in model.trainable_variables if variable.name == "kernel"]
+    if not settings.weight_decay:
+        return []
+    return [each for each in model.trainable_variables if settings.decay_all or each.name == "kernel"]
 
 
-def add_coupled_decay(
-    gradients: list[tf.Tensor],
-    model: keras.Model,
-    optimizer: keras.optimizers.Optimizer,
-    config: Config,
-    *,
-    replicas: int,
-) -> list[tf.Tensor]:
-    """Add the gradient of weight_decay / 2 * |kernel|^2, which is how the ResNet papers decay.
+def _kind(settings: OptimizerConfig) -> tuple[Any, dict[str, Any]]:
+    """The class, and what the configuration says of its arguments."""
+    name = settings.name.lower()
+    if name not in list_optimizers():
+        raise UserError(f"unknown optimizer.name {settings.name!r}; did you mean {closest(name, list_optimizers())}?")
+    if name == "adamw":  # Adam's direction; the decay is ours, as that of all others
+        return keras.optimizers.Adam, {}
+    kind = RULES.get(name) or next(each for each in vars(keras.optimizers).values() if _is_named(each, name))
+    if name in ("sgd", "lars"):
+        return kind, {"momentum": settings.momentum, "nesterov": settings.nesterov}
+    if name == "muon":
+        return kind, {
+            "momentum": settings.momentum,
+            "nesterov": settings.nesterov,
+            "weight_decay": None,
+            "adam_weight_decay": None,
+        }
+    return kind, {}
 
-    The optimizer sums gradients over replicas, so each replica adds its share, scaled as the loss is. AdamW decays by
-    itself.
-    """
-    if config.optimizer.name != "sgd" or not config.optimizer.weight_decay:
-        return gradients
-    rate = optimizer.scale_loss(config.optimizer.weight_decay / replicas)
-    decayed = {id(variable) for variable in decayed_variables(model)}
-    return [
-        gradient + rate * variable if id(variable) in decayed else gradient
-        for gradient, variable in zip(gradients, model.trainable_variables, strict=True)
-    ]
+
+def _is_named(value: Any, name: str) -> bool:
+    return isinstance(value, type) and value.__name__.lower() == name
+
+
+@functools.cache
+def _with_own_rates(kind: Any) -> Any:
+    """A Keras optimizer whose weights each have a decay and a share of the learning rate."""
+
+    class Rated(kind):
+        def set_rates(self, decays: list[float | None], shares: list[float]) -> None:
+            """The decay of each variable, None for those that have none, and its share of the learning rate."""
+            self._decays, self._shares = decays, shares
+
+        def decay_of(self, variable) -> float | None:
+            return self._decays[self._get_variable_index(variable)]
+
+        def update_step(self, gradient, variable, learning_rate):
+            learning_rate = learning_rate * self._shares[self._get_variable_index(variable)]
+            decay = self.decay_of(variable)
+            if decay is not None and not getattr(kind, "DECAYS_ITSELF", False):
+                if kind is keras.optimizers.SGD:
+                    gradient = gradient + decay * variable  # L2, as the ResNet papers decay
+                else:
+                    variable.assign_sub(decay * learning_rate * variable)  # Loshchilov and Hutter 2019
+            super().update_step(gradient, variable, learning_rate)
+
+        def _all_reduce_sum_gradients(self, grads_and_vars):
+            return grads_and_vars  # the training step has summed them, to see and to clip their norm
+
+    Rated.__name__ = kind.__name__
+    return Rated

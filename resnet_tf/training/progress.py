@@ -9,6 +9,8 @@ from typing import Any, TextIO
 import keras
 import tensorflow as tf
 
+from resnet_tf.errors import UserError
+
 
 class ProgressLine(keras.callbacks.Callback):
     """One line an epoch on stderr; on a terminal it moves while the epoch runs."""
@@ -52,25 +54,35 @@ class ProgressLine(keras.callbacks.Callback):
 
 
 class MetricsFile(keras.callbacks.Callback):
-    """metrics.jsonl: one JSON object an epoch. Lines after the step that a run continues from are dropped."""
+    """metrics.jsonl: one JSON object an epoch. Lines of later steps, left by a run that went back, are dropped.
 
-    def __init__(self, path: Path, *, start_step: int):
+    It is replaced as a whole, so that a kill leaves the old one or the new one.
+    """
+
+    def __init__(self, path: Path):
         super().__init__()
         self._path = path
-        kept = [line for line in read_metrics(path) if line["step"] <= start_step]
-        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        with self._path.open("a") as file:
-            file.write(json.dumps({"epoch": epoch + 1, **_figures(logs)}) + "\n")
+        figures = _figures(logs)
+        lines = [line for line in read_metrics(self._path) if line["step"] < figures["step"]]
+        lines.append({"epoch": epoch + 1, **figures})
+        staging = self._path.with_name(f"{self._path.name}.writing")
+        staging.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        staging.replace(self._path)
 
 
 class TensorBoardScalars(keras.callbacks.Callback):
-    """The same figures as TensorBoard scalars, by step."""
+    """The same figures as TensorBoard scalars, by step, and the configuration as text."""
 
-    def __init__(self, directory: Path):
+    def __init__(self, directory: Path, *, config: str):
         super().__init__()
         self._writer = tf.summary.create_file_writer(str(directory))
+        self._config = config
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        with self._writer.as_default(step=0):
+            tf.summary.text("config", f"```\n{self._config}```")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         figures = _figures(logs)
@@ -78,6 +90,44 @@ class TensorBoardScalars(keras.callbacks.Callback):
             for name, value in figures.items():
                 tf.summary.scalar(name, value)
         self._writer.flush()
+
+
+class Profile:
+    """Records a range of steps for TensorBoard's profiler.
+
+    Args:
+        steps: `first:last` as `runtime.profile` has them, the last not included; empty for none.
+        directory: TensorBoard's.
+
+    Raises:
+        UserError: if `steps` is no such range.
+    """
+
+    def __init__(self, steps: str, directory: Path):
+        self._directory = str(directory)
+        self._first, self._last, self._running = -1, -1, False
+        if not steps:
+            return
+        first, _, last = steps.partition(":")
+        if not (first.isdigit() and last.isdigit() and int(first) < int(last)):
+            raise UserError(f"runtime.profile={steps!r} is no range of steps, such as 100:110")
+        self._first, self._last = int(first), int(last)
+
+    def shorten(self, step: int, count: int) -> int:
+        """How many of `count` steps from `step` on to take in one call, so that it does not cross a border."""
+        return min([count, *(border - step for border in (self._first, self._last) if border > step)])
+
+    def begin(self, step: int) -> None:
+        """Before the steps from `step` on."""
+        if step == self._first:
+            tf.profiler.experimental.start(self._directory)
+            self._running = True
+
+    def end(self, step: int) -> None:
+        """When the steps before `step` are taken."""
+        if self._running and step >= self._last:
+            tf.profiler.experimental.stop()
+            self._running = False
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -27,10 +27,11 @@ class Run:
         workdir: its directory.
         config: the configuration that it was trained with.
         step: training steps behind the weights.
-        model: the network with the newest checkpoint's weights, computing in float32.
+        model: the network with the newest checkpoint's weights, their average if it has one, computing in float32.
         preprocess: how pictures become its input.
         labels: class names, in the order of the logits.
-        metrics: `examples`, `top1`, `top5` and `loss` on the test split at that step.
+        metrics: `examples`, `top1`, `top5`, `loss` and further figures of the test split at that step; empty for a
+            checkpoint within an epoch.
     """
 
     workdir: Path
@@ -60,8 +61,10 @@ def load_run(workdir: str | Path) -> Run:
     labels = tuple(metadata["data"]["class_names"])
     with runtime.precision_policy("float32"):
         model = create_network(config, num_classes=len(labels))  # its weights come from the checkpoint
-    checkpoint.restore(newest, model)
-    return Run(workdir, config, metadata["step"], model, spec, labels, metadata["metrics"])
+    # An average has no use for the state of dropout's random numbers, which the model's variables hold, too.
+    weights = {each.path: each.value for each in model.weights}
+    checkpoint.restore(newest, {"average" if config.train.ema else "model": weights}, partly=True)
+    return Run(workdir, config, metadata["step"], model, spec, labels, metadata["metrics"] or {})
 
 
 def create_network(config: Config, *, num_classes: int, weights: str | None = None) -> keras.Model:

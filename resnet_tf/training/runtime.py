@@ -2,7 +2,9 @@
 
 import contextlib
 import functools
+import json
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import tensorflow as tf
 
 from resnet_tf.config import RuntimeConfig
 from resnet_tf.errors import UserError
+from resnet_tf.training.cluster import Cluster, check_tf_config
 
 logger = logging.getLogger(__name__)
 
@@ -21,12 +24,24 @@ def start(config: RuntimeConfig) -> tf.distribute.Strategy:
         _split_cpu(config.logical_devices)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
-    policy, reason = choose_precision(config.precision)
+    strategy = _strategy(config)  # before anything else: a cluster must be joined before TensorFlow computes
+    policy, reason = choose_precision(config.precision, on_tpu=isinstance(strategy, tf.distribute.TPUStrategy))
     keras.config.set_dtype_policy(policy)
-    strategy = _strategy(config.strategy)
-    devices = _devices()[: strategy.num_replicas_in_sync]
-    logger.info("precision %s (%s); %d replica(s): %s", policy, reason, len(devices), ", ".join(devices))
+    cluster = Cluster(strategy)
+    among = f" on each of {cluster.count} workers" if cluster.count > 1 else ""
+    devices = ", ".join(_devices()[: cluster.replicas])
+    logger.info("precision %s (%s); %d replica(s)%s: %s", policy, reason, cluster.replicas, among, devices)
     return strategy
+
+
+def is_chief(config: RuntimeConfig) -> bool:
+    """Whether this process writes: alone it does, and among the workers of TF_CONFIG the first."""
+    if config.strategy != "multiworker":
+        return True
+    check_tf_config()
+    described = json.loads(os.environ["TF_CONFIG"])
+    kind, index = described["task"]["type"], int(described["task"]["index"])
+    return index == 0 and (kind == "chief" or "chief" not in described["cluster"])
 
 
 @contextlib.contextmanager
@@ -40,10 +55,12 @@ def precision_policy(policy: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def choose_precision(asked: str) -> tuple[str, str]:
+def choose_precision(asked: str, *, on_tpu: bool = False) -> tuple[str, str]:
     """The precision policy and the reason for it; `auto` takes bfloat16 where the hardware computes in it."""
     if asked != "auto":
         return asked, "as asked"
+    if on_tpu:
+        return "mixed_bfloat16", "auto: TPU"
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
@@ -58,11 +75,37 @@ def choose_precision(asked: str) -> tuple[str, str]:
     return "float32", "auto: the CPU has no bfloat16 instructions"
 
 
-def _strategy(asked: str) -> tf.distribute.Strategy:
+def _strategy(config: RuntimeConfig) -> tf.distribute.Strategy:
+    match config.strategy:
+        case "multiworker":
+            check_tf_config()
+            return _multiworker()
+        case "tpu":
+            return _tpu(config.tpu)
     devices = _devices()
-    if asked == "mirrored" or (asked == "auto" and len(devices) > 1 and devices[0].startswith("GPU")):
+    several_gpus = len(devices) > 1 and devices[0].startswith("GPU")
+    if config.strategy == "mirrored" or (config.strategy == "auto" and several_gpus):
         return mirrored(tuple(devices))
     return tf.distribute.get_strategy()  # the default one: a single device
+
+
+@functools.cache
+def _multiworker() -> tf.distribute.MultiWorkerMirroredStrategy:
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except (tf.errors.OpError, RuntimeError) as error:
+        raise UserError(f"the cluster of TF_CONFIG cannot be joined: {str(error).splitlines()[0]}") from error
+
+
+def _tpu(name: str) -> tf.distribute.TPUStrategy:
+    """The order that TensorFlow documents: connect, initialise, then the strategy."""
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except (tf.errors.OpError, ValueError) as error:
+        raise UserError(f"runtime.tpu={name!r} cannot be reached: {str(error).splitlines()[0]}") from error
+    return tf.distribute.TPUStrategy(resolver)
 
 
 @functools.cache

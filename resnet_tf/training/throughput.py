@@ -11,7 +11,7 @@ from resnet_tf.config import Config
 from resnet_tf.data import pipeline
 from resnet_tf.data.sources import open_source
 from resnet_tf.training import runtime
-from resnet_tf.training.loop import Trainer
+from resnet_tf.training.trainer import Trainer
 
 _STEPS = 4  # of the model in one timed call
 
@@ -55,7 +55,7 @@ def _steps(trainer: Trainer) -> Iterator[int]:
     batches = pipeline.train_batches(trainer.config, trainer.source, trainer.spec, trainer.schedule, start=0)
     iterator = iter(trainer.strategy.experimental_distribute_dataset(batches.take(1).cache().repeat()))
     while True:
-        trainer.train_steps(iterator, tf.constant(_STEPS))[0].numpy()
+        trainer.step.run(iterator, tf.constant(_STEPS))[0].numpy()
         yield _STEPS * trainer.config.data.batch_size
 
 

@@ -165,10 +165,27 @@ def test_evaluation_takes_every_picture_once_in_order(data_dir, photos, batch_si
     _, source, spec, _ = _setup(data_dir, photos, "memory")
     batches = list(pipeline.eval_batches(source.test, spec, batch_size).as_numpy_iterator())
     assert {len(images) for images, _, _ in batches} == {batch_size}
-    labels, weights = (np.concatenate([batch[place] for batch in batches]) for place in (1, 2))
-    expected = source.test.labels.tolist()
-    assert labels[weights > 0].tolist() == expected
-    assert weights.sum() == 899
+    labels, places = (np.concatenate([batch[part] for batch in batches]) for part in (1, 2))
+    assert labels[:899].tolist() == source.test.labels.tolist()
+    assert places.tolist() == [*range(899), *[-1] * (len(places) - 899)]
+
+
+def test_workers_share_an_evaluation_in_as_many_batches(data_dir, photos):
+    _, source, spec, _ = _setup(data_dir, photos, "memory")
+    found = []
+    for index in range(3):
+        batches = list(pipeline.eval_batches(source.test, spec, 64, shard=Shard(index, 3)).as_numpy_iterator())
+        assert len(batches) == 5
+        found += [place for *_, places in batches for place in places if place >= 0]
+    assert found == list(range(899))
+
+
+def test_replicas_take_the_parts_of_a_batch_in_order():
+    batches = tf.data.Dataset.from_tensor_slices(np.arange(24).reshape(2, 6, 2)).map(lambda each: (each, each[:, 0]))
+    parts = list(pipeline.among_replicas(batches, 3).as_numpy_iterator())
+    assert [labels.tolist() for _, labels in parts] == [[0, 2], [4, 6], [8, 10], [12, 14], [16, 18], [20, 22]]
+    assert {images.shape for images, _ in parts} == {(2, 2)}
+    assert pipeline.among_replicas(batches, 1) is batches
 
 
 def test_a_batch_larger_than_the_data_is_refused(data_dir):

@@ -1,5 +1,8 @@
 """Checkpoints are whole or not there, and say what is wrong with them."""
 
+import errno
+import shutil
+
 import keras
 import numpy as np
 import pytest
@@ -7,65 +10,96 @@ import pytest
 from resnet_tf.errors import UserError
 from resnet_tf.model.create import create_model
 from resnet_tf.training import checkpoint
-from resnet_tf.training.run import load_run
+
+FILES = ["state.index", "state.data-00000-of-00001", "metadata.json", "sha256.json"]
 
 
-def _model(name="resnet20"):
+def _parts(name="resnet20"):
     model = create_model(name, num_classes=3, input_shape=(8, 8, 1))
     optimizer = keras.optimizers.SGD(momentum=0.9, name="optimizer")
     optimizer.build(model.trainable_variables)
-    return model, optimizer
+    return {"model": checkpoint.variables_of(model), "optimizer": checkpoint.variables_of(optimizer)}
 
 
-def _save(directory, model, optimizer, step, keep=2):
-    return checkpoint.save(directory, model, optimizer, step=step, metadata={"note": "x"}, keep=keep)
+@pytest.fixture(scope="module")
+def parts():
+    return _parts()
 
 
-def test_everything_comes_back(tmp_path):
-    model, optimizer = _model()
-    for variable in [*model.variables, *optimizer.variables]:
-        variable.assign(np.random.default_rng(0).uniform(1, 5, variable.shape).astype(variable.dtype))
-    path = _save(tmp_path, model, optimizer, 7)
-    again, optimizer_again = _model()
-    checkpoint.restore(path, again, optimizer_again)
-    for ours, theirs in zip(
-        [*again.variables, *optimizer_again.variables], [*model.variables, *optimizer.variables], strict=True
-    ):
-        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
-    assert checkpoint.read_metadata(path) == {"step": 7, "note": "x"}
+def _save(directory, parts, step, *, keep=2, top1=None):
+    metrics = None if top1 is None else {"top1": top1}
+    return checkpoint.save(directory, parts, step=step, metadata={"note": "x", "metrics": metrics}, keep=keep)
 
 
-def test_the_newest_are_kept_and_unfinished_ones_passed_over(tmp_path):
-    model, optimizer = _model()
-    for step in (5, 10, 100):
-        _save(tmp_path, model, optimizer, step)
+def test_everything_comes_back(tmp_path, parts):
+    values = {}
+    for part, variables in parts.items():
+        for path, variable in variables.items():
+            values[part, path] = np.random.default_rng(0).uniform(1, 5, variable.shape).astype(variable.dtype.name)
+            variable.assign(values[part, path])
+    path = _save(tmp_path, parts, 7)
+    again = _parts()
+    checkpoint.restore(path, again)
+    for (part, name), value in values.items():
+        np.testing.assert_array_equal(again[part][name].numpy(), value)
+    assert checkpoint.read_metadata(path) == {"step": 7, "note": "x", "metrics": None}
+    assert sorted(each.name for each in path.iterdir()) == sorted(FILES)
+
+
+def test_the_newest_are_kept_and_the_best(tmp_path, parts):
+    for step, top1 in ((5, 0.5), (10, 0.9), (15, None), (20, 0.9), (100, 0.8), (105, None), (110, 0.1)):
+        _save(tmp_path, parts, step, top1=top1)
+    assert checkpoint.steps(tmp_path) == [10, 105, 110], "of equally good ones the first"
     (tmp_path / "00000200.writing").mkdir()
-    assert checkpoint.steps(tmp_path) == [10, 100]
-    assert checkpoint.latest(tmp_path).name == "00000100"
+    assert checkpoint.latest(tmp_path).name == "00000110"
     assert checkpoint.latest(tmp_path / "none") is None
 
 
-def test_a_checkpoint_of_another_network_is_refused(tmp_path):
-    path = _save(tmp_path, *_model(), 1)
+def test_a_step_is_written_anew(tmp_path, parts):
+    _save(tmp_path, parts, 5)
+    _save(tmp_path, parts, 5, top1=0.25)
+    assert checkpoint.read_metadata(tmp_path / "00000005")["metrics"] == {"top1": 0.25}
+    assert [path.name for path in tmp_path.iterdir()] == ["00000005"]
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path, parts):
+    path = _save(tmp_path, parts, 1)
     with pytest.raises(UserError, match=r"is damaged or of another network"):
-        checkpoint.restore(path, *_model("resnet32"))
+        checkpoint.restore(path, _parts("resnet32"))
 
 
-@pytest.mark.parametrize("name", ["state.index", "state.data-00000-of-00001"])
-def test_a_damaged_checkpoint_is_named(tmp_path, name):
-    path = _save(tmp_path, *_model(), 1)
-    file = path / name
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    with pytest.raises(UserError, match=r"00000001' is damaged"):
-        checkpoint.restore(path, *_model())
-    (path / "metadata.json").write_text("{")
-    with pytest.raises(UserError, match=r"00000001' is damaged"):
-        checkpoint.read_metadata(path)
+def _cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def test_a_directory_without_a_run_is_refused(tmp_path, tiny_config):
-    with pytest.raises(UserError, match=r"is not a run directory: it has no config.json"):
-        load_run(tmp_path)
-    (tmp_path / "config.json").write_text(tiny_config.to_json())
-    with pytest.raises(UserError, match=r"has no checkpoint yet"):
-        load_run(tmp_path)
+def _flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", [_cut, _flip, lambda path: path.unlink()], ids=["cut", "flip", "delete"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(tmp_path, parts, caplog, name, damage):
+    _save(tmp_path, parts, 1)
+    newest = _save(tmp_path, parts, 2)
+    damage(newest / name)
+    assert checkpoint.latest(tmp_path).name == "00000001"
+    assert f"checkpoint {str(newest)!r} is damaged" in caplog.text
+    shutil.rmtree(tmp_path / "00000001")
+    with pytest.raises(UserError, match=r"no checkpoint under .* is whole: .*00000002' is damaged"):
+        checkpoint.latest(tmp_path)
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path, parts, monkeypatch):
+    _save(tmp_path, parts, 1)
+
+    def full(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "_flush", full)
+    message = r"the checkpoint of step 2 cannot be written: No space left on device; that of step 1 is whole"
+    with pytest.raises(UserError, match=message):
+        _save(tmp_path, parts, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["00000001"]
+    assert not checkpoint.find_damage(tmp_path / "00000001")

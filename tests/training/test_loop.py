@@ -1,21 +1,25 @@
 """The loop, end to end on a few digits: learning, continuing, several replicas, callbacks, failures."""
 
 import dataclasses
+import hashlib
 import json
+import os
 import random
+import signal
 
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from resnet_tf.config import load_config
 from resnet_tf.data.sources import open_source
-from resnet_tf.errors import UserError
-from resnet_tf.training import checkpoint, optimizers, run, runtime
-from resnet_tf.training.loop import Trainer, train_and_evaluate
+from resnet_tf.errors import Interrupted, UserError
+from resnet_tf.training import checkpoint, loop, run, runtime
+from resnet_tf.training.evaluation import Evaluator, evaluate_run
+from resnet_tf.training.loop import train_and_evaluate
 from resnet_tf.training.progress import read_metrics
 from resnet_tf.training.run import load_run
+from resnet_tf.training.trainer import Trainer
 
 
 def _weights(workdir) -> list[np.ndarray]:
@@ -76,6 +80,99 @@ def test_a_finished_run_is_only_tested_again(tiny_config, tiny_run):
     assert (tiny_run / "metrics.jsonl").read_text() == before
 
 
+def _assert_same_run(ours, theirs):
+    for mine, other in zip(_weights(ours), _weights(theirs), strict=True):
+        np.testing.assert_array_equal(mine, other)
+    told = [
+        [{**line, "images_per_second": 0} for line in read_metrics(each / "metrics.jsonl")] for each in (ours, theirs)
+    ]
+    assert told[0] == told[1]
+
+
+@pytest.mark.parametrize("moment", ["in an epoch", "in a test"])
+def test_a_run_that_is_told_to_stop_continues_bitwise(tiny_config, tiny_run, tmp_path, monkeypatch, moment):
+    """With a call a step; a signal in the third step, or in the first test."""
+    calls = []
+
+    def after(original):
+        def call(*arguments):
+            calls.append(None)
+            if len(calls) == (3 if moment == "in an epoch" else 1):
+                os.kill(os.getpid(), signal.SIGTERM)
+            return original(*arguments)
+
+        return call
+
+    owner, name = (loop._Fit, "_call") if moment == "in an epoch" else (Evaluator, "__call__")
+    config = _override(tiny_config, runtime={"steps_per_loop": 1})
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, after(getattr(owner, name)))
+        with pytest.raises(Interrupted, match=r"SIGTERM: stopped at step \d+, saved in .*; the same command continues"):
+            train_and_evaluate(config, tmp_path)
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert checkpoint.steps(tmp_path / "checkpoints") == [3 if moment == "in an epoch" else 7]
+    assert load_run(tmp_path).metrics == {}
+    train_and_evaluate(config, tmp_path)
+    _assert_same_run(tmp_path, tiny_run)
+
+
+def test_checkpoints_within_an_epoch_and_after_damage(tiny_config, tiny_run, tmp_path, caplog):
+    config = _override(tiny_config, train={"checkpoint_steps": 3, "keep_checkpoints": 9})
+    assert train_and_evaluate(config, tmp_path, callbacks=[Stop(1)])["step"] == 7
+    assert checkpoint.steps(tmp_path / "checkpoints") == [3, 6, 7]
+    (tmp_path / "checkpoints" / "00000007" / "state.index").unlink()
+    caplog.set_level("INFO", "resnet_tf")
+    train_and_evaluate(config, tmp_path)
+    damage = "00000007' is damaged: state.index: No such file or directory; the checkpoint before it is taken"
+    assert damage in caplog.text
+    assert "continuing from step 6" in caplog.text
+    assert checkpoint.steps(tmp_path / "checkpoints") == [3, 6, 7, 9, 12, 14]
+    _assert_same_run(tmp_path, tiny_run)
+
+
+def test_an_average_is_tested_saved_and_loaded(tiny_config, tmp_path):
+    config = _override(tiny_config, train={"ema": 0.9})
+    result = train_and_evaluate(config, tmp_path)
+    line = read_metrics(tmp_path / "metrics.jsonl")[-1]
+    assert line["test_loss"] == result["loss"] != line["raw_test_loss"]
+    loaded = load_run(tmp_path)
+    assert evaluate_run(loaded, open_source(config.data), batch_size=100).loss == pytest.approx(
+        result["loss"], rel=1e-5
+    )
+
+
+def test_bad_steps_take_a_run_back_once(tiny_config, tmp_path, monkeypatch, caplog):
+    """From step 9 on nothing is finite, once for five steps and then for ever."""
+    config = _override(tiny_config, train={"max_bad_steps": 5}, runtime={"steps_per_loop": 1})
+    original_call, taken = loop._Fit._call, []
+
+    def spoil(self, steps):
+        state = self._trainer.state
+        spoiled = state.step >= 9 and len(taken) < 5 + 5 * forever
+        taken.extend([state.step] if spoiled else [])
+        kernel = self._trainer.model.layers[-1].kernel
+        good = kernel.numpy()
+        if spoiled:
+            kernel.assign(np.full_like(good, np.nan))
+        original_call(self, steps)
+        if spoiled:
+            kernel.assign(good)
+
+    monkeypatch.setattr(loop._Fit, "_call", spoil)
+    forever = False
+    assert train_and_evaluate(config, tmp_path / "once")["step"] == 14
+    assert taken == [9, 10, 11, 12, 13]
+    assert "steps 9 to 13 had losses or gradients that are not finite; the run goes back to step 7, once" in caplog.text
+    taken.clear()
+    forever = True
+    with pytest.raises(
+        UserError, match=r"steps 9 to 13 had losses .* not finite, again; a lower optimizer.base_lr .*--step=9"
+    ):
+        train_and_evaluate(config, tmp_path / "forever")
+    assert checkpoint.steps(tmp_path / "forever" / "checkpoints") == [7]
+
+
 def test_the_number_of_steps_in_a_call_changes_nothing(tiny_config, tiny_run, tmp_path):
     train_and_evaluate(_override(tiny_config, runtime={"steps_per_loop": 3}), tmp_path)
     for ours, theirs in zip(_weights(tmp_path), _weights(tiny_run), strict=True):
@@ -87,8 +184,8 @@ def test_callbacks_see_the_logs(tiny_config, tmp_path):
     spy = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append((epoch, dict(logs))))
     train_and_evaluate(tiny_config, tmp_path, callbacks=[spy, keras.callbacks.CSVLogger(tmp_path / "log.csv")])
     assert [epoch for epoch, _ in seen] == [0, 1]
-    names = {"step", "loss", "top1", "test_loss", "test_top1", "test_top5", "learning_rate", "images_per_second"}
-    assert set(seen[0][1]) == names
+    names = {"step", "loss", "top1", "gradient_norm", "learning_rate", "images_per_second"}
+    assert names | {"test_loss", "test_top1", "test_top5"} <= set(seen[0][1])
     assert len((tmp_path / "log.csv").read_text().splitlines()) == 3
 
 
@@ -154,8 +251,9 @@ def test_mixed_precision_trains(tiny_config, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_config, tmp_path):
     config = _override(tiny_config, optimizer={"base_lr": 1e20, "warmup_epochs": 0.0})
-    with pytest.raises(UserError, match=r"the loss is (nan|inf) within steps 0 to 7; a lower optimizer.base_lr"):
-        train_and_evaluate(config, tmp_path)
+    message = r"steps \d+ to \d+ had losses or gradients that are not finite; a lower optimizer.base_lr \(now 1e\+20\)"
+    with pytest.raises(UserError, match=message):
+        train_and_evaluate(_override(config, train={"max_bad_steps": 3}), tmp_path)
 
 
 def test_other_data_under_the_same_name_is_refused(tiny_config, tiny_run, tmp_path):
@@ -166,6 +264,9 @@ def test_other_data_under_the_same_name_is_refused(tiny_config, tiny_run, tmp_pa
     metadata = json.loads((newest / "metadata.json").read_text())
     metadata["data"]["class_names"][0] = "zero"
     (newest / "metadata.json").write_text(json.dumps(metadata))
+    digests = json.loads((newest / "sha256.json").read_text())
+    digests["metadata.json"] = hashlib.sha256((newest / "metadata.json").read_bytes()).hexdigest()
+    (newest / "sha256.json").write_text(json.dumps(digests))
     with pytest.raises(UserError, match=r"was trained on .*'zero'.*but data.source now gives"):
         train_and_evaluate(tiny_config, tmp_path / "run")
 
@@ -180,39 +281,3 @@ def test_the_seed_decides_the_start_whatever_came_before(tiny_config, data_dir):
         starts.append(Trainer(tiny_config, source, strategy).model.get_weights())
     for ours, theirs in zip(*starts, strict=True):
         np.testing.assert_array_equal(ours, theirs)
-
-
-def test_the_learning_rate_warms_up_and_falls_as_a_cosine(tiny_config):
-    config = _override(tiny_config, train={"epochs": 10}, optimizer={"warmup_epochs": 2.0, "base_lr": 0.2})
-    schedule = optimizers.Schedule(steps_per_epoch=7, total_steps=70)
-    rate = optimizers.learning_rate(config, schedule)
-    peak = 0.2 * 128 / 256
-    expected = [
-        peak * step / 14 if step < 14 else peak * 0.5 * (1 + np.cos(np.pi * (step - 14) / 56)) for step in range(71)
-    ]
-    np.testing.assert_allclose([float(rate(step)) for step in range(71)], expected, atol=1e-7)
-
-
-def test_sgd_steps_as_the_papers_write_it(tiny_config):
-    """v <- momentum v - lr (g + decay w), w <- w + v, decaying kernels only."""
-    config = _override(
-        tiny_config,
-        optimizer={"warmup_epochs": 0.0, "weight_decay": 0.1, "momentum": 0.5, "nesterov": False},
-        train={"epochs": 1000},
-    )
-    inputs = keras.Input((3,))
-    model = keras.Model(inputs, keras.layers.Dense(2, bias_initializer="ones")(inputs))
-    optimizer = optimizers.create_optimizer(config, optimizers.Schedule(100, 100_000), model)
-    kernel, bias = (variable.numpy().astype("float64") for variable in model.trainable_variables)
-    velocity = [0.0, 0.0]
-    for _ in range(4):
-        gradients = [tf.ones([3, 2]), tf.ones([2])]
-        gradients = optimizers.add_coupled_decay(gradients, model, optimizer, config, replicas=1)
-        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
-        velocity = [
-            0.5 * velocity[0] - config.peak_learning_rate * (1 + 0.1 * kernel),
-            0.5 * velocity[1] - config.peak_learning_rate,
-        ]
-        kernel, bias = kernel + velocity[0], bias + velocity[1]
-    np.testing.assert_allclose(model.trainable_variables[0].numpy(), kernel, rtol=1e-4)
-    np.testing.assert_allclose(model.trainable_variables[1].numpy(), bias, rtol=1e-4)

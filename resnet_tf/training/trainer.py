@@ -1,0 +1,146 @@
+"""What is trained: a model, its optimizer and its data under a strategy, and where the run is."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from resnet_tf.config import Config
+from resnet_tf.data import pipeline, preprocess
+from resnet_tf.data.bad_inputs import BadInputs
+from resnet_tf.data.pipeline import Schedule
+from resnet_tf.data.sources import Source
+from resnet_tf.errors import UserError
+from resnet_tf.training import checkpoint, optimizers, run
+from resnet_tf.training.average import WeightAverage
+from resnet_tf.training.cluster import Cluster
+from resnet_tf.training.objective import Objective
+from resnet_tf.training.state import RunState
+from resnet_tf.training.step import TrainStep
+
+logger = logging.getLogger(__name__)
+
+
+class Trainer:
+    """Ready to take steps, to save where it is, and to continue from there.
+
+    Attributes:
+        config: see `load_config`.
+        source: the data.
+        strategy: what it runs under.
+        cluster: this worker among all.
+        schedule: how many steps there are.
+        state: where the run is.
+        model: the network.
+        optimizer: built for it.
+        average: the average of its weights, or None.
+        spec: how pictures become its input.
+        step: the compiled training step.
+    """
+
+    def __init__(self, config: Config, source: Source, strategy: tf.distribute.Strategy):
+        self.config = config
+        self.source = source
+        self.strategy = strategy
+        self.cluster = Cluster(strategy)
+        self.schedule = Schedule.of(config, source)
+        self.state = RunState()
+        # Just before the weights are drawn: preparing a data set draws from the same generators.
+        keras.utils.set_random_seed(config.runtime.seed)
+        with strategy.scope():
+            self.model = run.create_network(
+                config, num_classes=_count_classes(config, source), weights=config.model.weights or None
+            )
+            if config.runtime.sync_batch_norm:
+                _synchronize(self.model)
+            self.optimizer = optimizers.create_optimizer(config, self.schedule, self.model)
+            self.average = WeightAverage(self.model, config.train.ema) if config.train.ema else None
+        # A random start has no convention of its own.
+        self.spec = preprocess.from_config(config.data, getattr(self.model, "preprocess", None))
+        objective = Objective(config.loss, source.class_counts)
+        self.step = TrainStep(config, self.model, self.optimizer, objective, self.average, strategy, self.spec)
+
+    def batches(self, bad: BadInputs | None = None) -> Any:
+        """An iterator of distributed batches, from the run's step on; this worker's part of them."""
+        shard = pipeline.Shard(self.cluster.index, self.cluster.count)
+        batches = pipeline.train_batches(
+            self.config, self.source, self.spec, self.schedule, start=self.state.step, shard=shard, bad=bad
+        )
+        parts = pipeline.among_replicas(batches, self.cluster.replicas)
+        return iter(self.strategy.distribute_datasets_from_function(lambda context: parts))
+
+    def save(self, directory: Path, metrics: dict[str, Any] | None) -> None:
+        """Write a checkpoint, if this is the chief; `metrics` are those of a test at this step, if there was one."""
+        if not self.cluster.is_chief:
+            return
+        metadata = {
+            "run": self.state.to_dict(),
+            "preprocess": self.spec.to_dict(),
+            "data": self.source.identity,
+            "metrics": metrics,
+        }
+        keep = self.config.train.keep_checkpoints
+        checkpoint.save(directory, self._parts(), step=self.state.step, metadata=metadata, keep=keep)
+
+    def restore_newest(self, directory: Path) -> bool:
+        """Continue from the chief's newest checkpoint that is whole; whether there was one.
+
+        Raises:
+            UserError: if all are damaged, or it was trained on other data, or does not fit.
+        """
+        newest = checkpoint.latest(directory) if self.cluster.is_chief else None
+        if newest:
+            self._restore(newest)
+        (found,) = self.cluster.from_chief([float(newest is not None)])
+        if found:
+            parts = self._parts()
+            self.cluster.share_variables([each for part in parts for each in parts[part].values()])
+            self.state = RunState.from_numbers(self.cluster.from_chief(self.state.to_numbers()))
+        return bool(found)
+
+    def _restore(self, path: Path) -> None:
+        metadata = checkpoint.read_metadata(path)
+        before, now = metadata["data"], self.source.identity
+        if before != now:
+            raise UserError(f"checkpoint {str(path)!r} was trained on {before}, but data.source now gives {now}")
+        checkpoint.restore(path, self._parts())
+        self.state = RunState(**metadata["run"])
+
+    def log_what_is_trained(self) -> None:
+        """Two lines: the network and the data, and the classes."""
+        source, config = self.source, self.config
+        logger.info(
+            "%s: %s parameters; %s: %d images to train on, %d to test, %d classes; %d steps an epoch, %d epochs",
+            config.model.name,
+            f"{self.model.count_params():,}",
+            source.name,
+            source.train.num_examples,
+            source.test.num_examples,
+            len(source.class_names),
+            self.schedule.steps_per_epoch,
+            config.train.epochs,
+        )
+        balance = "" if config.data.balance == "none" else f" (data.balance={config.data.balance})"
+        logger.info("training examples%s: %s", balance, source.describe_classes())
+
+    def _parts(self) -> checkpoint.Parts:
+        parts = {"model": checkpoint.variables_of(self.model), "optimizer": checkpoint.variables_of(self.optimizer)}
+        return parts | ({"average": self.average.values} if self.average else {})
+
+
+def _count_classes(config: Config, source: Source) -> int:
+    """The classes of the data, checked against what the configuration says."""
+    asked, present = config.model.num_classes, len(source.class_names)
+    if asked not in (0, present):
+        raise UserError(
+            f"model.num_classes={asked}, but {source.name!r} has {present} classes; 0 takes the number from the data"
+        )
+    return present
+
+
+def _synchronize(model: keras.Model) -> None:
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = True

@@ -1,0 +1,79 @@
+"""Update rules that Keras does not have as their papers mean them: LARS, LAMB, and Muon for convolutions."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+class Lars(keras.optimizers.SGD):
+    """SGD with momentum whose rate is scaled for each weight by |weight| / (|gradient| + decay * |weight|).
+
+    Weights that are not decayed, biases and BatchNorm's parameters, are not scaled either, as in MLPerf's reference.
+
+    Reference: You et al., Large Batch Training of Convolutional Networks, 2017.
+    """
+
+    DECAYS_ITSELF = True
+    TRUST = 0.001
+
+    def update_step(self, gradient, variable, learning_rate):
+        decay = self.decay_of(variable)
+        if decay is None:
+            super().update_step(gradient, variable, learning_rate)
+            return
+        weight = tf.norm(variable)
+        ratio = self.TRUST * _ratio(weight, tf.norm(gradient) + decay * weight)
+        super().update_step((gradient + decay * variable) * ratio, variable, learning_rate)
+
+
+class Lamb(keras.optimizers.Lamb):
+    """Adam's direction with decoupled decay, scaled for each weight to the weight's own norm.
+
+    Keras's own decays outside of that scaling. Weights that are not decayed are not scaled.
+
+    Reference: You et al., Large Batch Optimization for Deep Learning: Training BERT in 76 minutes, 2019, algorithm 2.
+    """
+
+    DECAYS_ITSELF = True
+
+    def update_step(self, gradient, variable, learning_rate):
+        index = self._get_variable_index(variable)
+        decay = self.decay_of(variable)
+        momentum, velocity = self._momentums[index], self._velocities[index]
+        step = tf.cast(self.iterations + 1, tf.float32)
+        self.assign_add(momentum, (gradient - momentum) * (1 - self.beta_1))
+        self.assign_add(velocity, (tf.square(gradient) - velocity) * (1 - self.beta_2))
+        mean = momentum / (1 - tf.pow(self.beta_1, step))
+        root = tf.sqrt(velocity / (1 - tf.pow(self.beta_2, step)))
+        update = mean / (root + self.epsilon)
+        if decay is not None:
+            update += decay * variable
+            update *= _ratio(tf.norm(variable), tf.norm(update))
+        self.assign_sub(variable, learning_rate * update)
+
+
+class Muon(keras.optimizers.Muon):
+    """Muon also for convolutions, as matrices of [H * W * inputs, outputs]; Keras's own gives those to Adam.
+
+    The class head, biases and BatchNorm's parameters are Adam's.
+
+    Reference: Jordan et al., Muon: An optimizer for hidden layers in neural networks, 2024.
+    """
+
+    def _should_use_adamw(self, variable) -> bool:
+        return len(variable.shape) != 4
+
+    def _muon_update_step(self, gradient, variable, lr, m):
+        self.assign_add(m, gradient + m * (self.momentum - 1))
+        update = gradient + self.momentum * m if self.nesterov else m
+        matrix = self.zeropower_via_newtonschulz5(tf.reshape(update, [-1, variable.shape[-1]]), self.ns_steps)
+        self.assign_sub(variable, tf.reshape(self.lr_adjust(lr * matrix), variable.shape))
+
+
+def _ratio(weight: tf.Tensor, update: tf.Tensor) -> tf.Tensor:
+    """1 where either is 0."""
+    return tf.where((weight > 0) & (update > 0), tf.math.divide_no_nan(weight, update), 1.0)
+
+
+RULES: dict[str, Any] = {"lars": Lars, "lamb": Lamb, "muon": Muon}

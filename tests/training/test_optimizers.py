@@ -1,0 +1,151 @@
+"""Update rules beside NumPy written from the papers and, in the slow tier, beside torch's and timm's."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import import_torch_zoo
+
+from resnet_tf.config import Config, DataConfig, OptimizerConfig
+from resnet_tf.data.pipeline import Schedule
+from resnet_tf.errors import UserError
+from resnet_tf.training.optimizers import create_optimizer, list_optimizers
+
+GENERATOR = np.random.default_rng(0)
+KERNEL, BIAS = GENERATOR.normal(size=(3, 3, 4, 8)), GENERATOR.normal(size=8)
+GRADIENTS = [(GENERATOR.normal(size=KERNEL.shape), GENERATOR.normal(size=8)) for _ in range(5)]
+
+
+def _run(name: str, **settings) -> tuple[np.ndarray, np.ndarray]:
+    """A kernel and a bias after the gradients, at a constant rate of 0.1."""
+    inputs = keras.Input((5, 5, 4))
+    model = keras.Model(inputs, keras.layers.Conv2D(8, 3, name="conv")(inputs))
+    for variable, value in zip(model.trainable_variables, (KERNEL, BIAS), strict=True):
+        variable.assign(value)
+    group = OptimizerConfig(name=name, base_lr=0.1, schedule="constant", warmup_epochs=0.0, **settings)
+    config = Config(data=DataConfig(batch_size=256), optimizer=group)
+    optimizer = create_optimizer(config, Schedule(10, 100), model)
+    for gradients in GRADIENTS:
+        optimizer.apply([tf.constant(each, tf.float32) for each in gradients], model.trainable_variables)
+    return tuple(variable.numpy() for variable in model.trainable_variables)
+
+
+def _sgd(weight, gradients, *, decay, momentum, rate=0.1):
+    velocity = 0.0
+    for gradient in gradients:
+        velocity = momentum * velocity - rate * (gradient + decay * weight)
+        weight = weight + velocity
+    return weight
+
+
+def _adam(weight, gradients, *, decay, rate=0.1, beta_1=0.9, beta_2=0.999, epsilon=1e-7, trust=False):
+    first = second = 0.0
+    for step, gradient in enumerate(gradients, 1):
+        first = beta_1 * first + (1 - beta_1) * gradient
+        second = beta_2 * second + (1 - beta_2) * gradient**2
+        if trust:
+            update = first / (1 - beta_1**step) / (np.sqrt(second / (1 - beta_2**step)) + 1e-7) + decay * weight
+            ratio = np.linalg.norm(weight) / np.linalg.norm(update) if decay else 1.0
+            weight = weight - rate * ratio * update
+            continue
+        weight = weight - rate * decay * weight  # Loshchilov and Hutter 2019, algorithm 2
+        scale = np.sqrt(1 - beta_2**step) / (1 - beta_1**step)
+        weight = weight - rate * scale * first / (np.sqrt(second) + epsilon)
+    return weight
+
+
+def test_sgd_decays_in_the_gradient_and_only_kernels():
+    kernel, bias = _run("sgd", weight_decay=0.1, momentum=0.5)
+    np.testing.assert_allclose(kernel, _sgd(KERNEL, [a for a, _ in GRADIENTS], decay=0.1, momentum=0.5), rtol=1e-4)
+    np.testing.assert_allclose(bias, _sgd(BIAS, [b for _, b in GRADIENTS], decay=0.0, momentum=0.5), rtol=1e-4)
+    _, decayed = _run("sgd", weight_decay=0.1, momentum=0.5, decay_all=True)
+    np.testing.assert_allclose(decayed, _sgd(BIAS, [b for _, b in GRADIENTS], decay=0.1, momentum=0.5), rtol=1e-4)
+
+
+def test_adamw_decays_beside_the_gradient():
+    kernel, bias = _run("adamw", weight_decay=0.1)
+    np.testing.assert_allclose(kernel, _adam(KERNEL, [a for a, _ in GRADIENTS], decay=0.1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(bias, _adam(BIAS, [b for _, b in GRADIENTS], decay=0.0), rtol=1e-4, atol=1e-5)
+
+
+def test_lamb_scales_direction_and_decay_together():
+    kernel, bias = _run("lamb", weight_decay=0.1)
+    expected = _adam(KERNEL, [a for a, _ in GRADIENTS], decay=0.1, trust=True)
+    np.testing.assert_allclose(kernel, expected, rtol=1e-4, atol=1e-5)
+    expected = _adam(BIAS, [b for _, b in GRADIENTS], decay=0.0, trust=True)
+    np.testing.assert_allclose(bias, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_lars_scales_the_gradient_to_the_weight():
+    kernel, bias = _run("lars", weight_decay=0.1, momentum=0.9)
+    weight, velocity = KERNEL, 0.0
+    for gradient, _ in GRADIENTS:
+        norm = np.linalg.norm(weight)
+        ratio = 0.001 * norm / (np.linalg.norm(gradient) + 0.1 * norm)
+        velocity = 0.9 * velocity - 0.1 * ratio * (gradient + 0.1 * weight)
+        weight = weight + velocity
+    np.testing.assert_allclose(kernel, weight, rtol=1e-4)
+    np.testing.assert_allclose(bias, _sgd(BIAS, [b for _, b in GRADIENTS], decay=0.0, momentum=0.9), rtol=1e-4)
+
+
+def test_muon_makes_the_updates_of_convolutions_orthogonal():
+    """After one step from zero momentum, the kernel moved by 0.2 sqrt(rows) times nearly orthogonal columns."""
+    kernel, _ = _run("muon", weight_decay=0.0, momentum=0.0)
+    whole = (KERNEL - kernel).reshape(-1, 8)
+    singular = np.linalg.svd(whole, compute_uv=False)
+    assert singular.max() < len(GRADIENTS) * 0.1 * 0.2 * np.sqrt(36) * 1.2
+    once = _newton_schulz(GRADIENTS[0][0].reshape(-1, 8))
+    assert np.linalg.svd(once, compute_uv=False).min() > 0.6
+    expected = KERNEL.reshape(-1, 8)
+    for gradient, _ in GRADIENTS:
+        expected = expected - 0.1 * 0.2 * np.sqrt(36) * _newton_schulz(gradient.reshape(-1, 8))
+    np.testing.assert_allclose(kernel.reshape(-1, 8), expected, atol=1e-3)
+
+
+def _newton_schulz(matrix):
+    """The quintic iteration of Jordan et al. 2024."""
+    x = matrix.T / np.linalg.norm(matrix)
+    for _ in range(5):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    return x.T
+
+
+@pytest.mark.parametrize("name", list_optimizers())
+def test_every_name_takes_steps_and_decays(name):
+    """`ftrl` starts anew from its sums, so that what decays is not what it reads."""
+    kernel, bias = _run(name, weight_decay=0.0)
+    assert np.isfinite(kernel).all()
+    assert np.isfinite(bias).all()
+    assert np.abs(kernel - KERNEL).max() > 0
+    decayed, same = _run(name, weight_decay=0.5)
+    np.testing.assert_array_equal(same, bias)
+    if name != "ftrl":
+        assert np.abs(decayed - kernel).max() > 0
+
+
+def test_unknown_names_are_refused():
+    assert {"adam", "adamw", "lamb", "lars", "lion", "muon", "nadam", "rmsprop", "sgd"} <= set(list_optimizers())
+    with pytest.raises(UserError, match=r"unknown optimizer.name 'agd'; did you mean .*'sgd'"):
+        _run("agd")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lamb", "lars"])
+def test_they_are_torchs_and_timms(name):
+    torch = pytest.importorskip("torch", reason="live parity takes torch and timm")
+    timm = import_torch_zoo("timm.optim")
+    kernel, bias = (torch.nn.Parameter(torch.tensor(each)) for each in (KERNEL, BIAS))
+    groups = [{"params": [kernel], "weight_decay": 0.1}, {"params": [bias], "weight_decay": 0.0}]
+    optimizer = {
+        "sgd": lambda: torch.optim.SGD(groups, lr=0.1, momentum=0.9),
+        "adamw": lambda: torch.optim.AdamW(groups, lr=0.1, eps=1e-7),
+        "lamb": lambda: timm.Lamb(groups, lr=0.1, eps=1e-7, max_grad_norm=None),
+        "lars": lambda: timm.Lars(groups, lr=0.1, momentum=0.9, trust_coeff=0.001),
+    }[name]()
+    for gradients in GRADIENTS:
+        kernel.grad, bias.grad = (torch.tensor(each) for each in gradients)
+        optimizer.step()
+    ours = _run(name, weight_decay=0.1, momentum=0.9)
+    for mine, theirs in zip(ours, (kernel, bias), strict=True):
+        np.testing.assert_allclose(mine, theirs.detach().numpy(), rtol=1e-3, atol=1e-4)

@@ -1,0 +1,157 @@
+"""One step: parts, replicas and clipping change what they should; what is not finite changes nothing."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from resnet_tf.config import load_config
+from resnet_tf.data.sources import open_source
+from resnet_tf.training import runtime, trainer
+from resnet_tf.training.trainer import Trainer
+
+
+def _config(data_dir, *overrides):
+    base = [f"data.data_dir={data_dir}", "model.name=resnet20", "data.batch_size=64", "train.epochs=20"]
+    base += ["optimizer.warmup_epochs=1", "optimizer.base_lr=0.1", "runtime.precision=float32"]
+    return load_config("digits", [*base, *overrides])
+
+
+def _trainer(config) -> Trainer:
+    return Trainer(config, open_source(config.data), runtime.start(config.runtime))
+
+
+def _take(trained: Trainer, count: int, batches=None) -> np.ndarray:
+    return trained.step.run(batches or trained.batches(), tf.constant(count))[0].numpy()
+
+
+def _values(trained: Trainer) -> list[np.ndarray]:
+    return [np.array(each) for each in [*trained.model.variables, *trained.optimizer.variables]]
+
+
+MIRRORED = ("runtime.strategy=mirrored", "runtime.logical_devices=2", "runtime.sync_batch_norm=true")
+
+
+@pytest.mark.parametrize("further", [(), ("train.accumulate=2",)], ids=["whole", "in parts"])
+def test_two_replicas_with_common_statistics_are_one_device(data_dir, further):
+    # At a high rate a difference in rounding doubles every few steps.
+    settings = ["model.name=resnet8_w32", "optimizer.base_lr=0.002", *further]
+    one = _take(_trainer(_config(data_dir, *settings)), 50)
+    two = _take(_trainer(_config(data_dir, *settings, *MIRRORED)), 50)
+    np.testing.assert_allclose(two[:, 0], one[:, 0], rtol=1e-5)
+    assert one[-10:, 0].mean() < 0.98 * one[0, 0]
+
+
+def _without_batch_norm(config, *, num_classes, weights=None):
+    inputs = keras.Input((config.data.image_size, config.data.image_size, config.data.channels))
+    x = keras.layers.Conv2D(8, 3, activation="relu", name="conv")(inputs)
+    x = keras.layers.Flatten(name="flat")(x)
+    return keras.Model(inputs, keras.layers.Dense(num_classes, name="logits")(x))
+
+
+def test_parts_add_up_to_the_batch(data_dir, monkeypatch):
+    monkeypatch.setattr(trainer.run, "create_network", _without_batch_norm)
+    whole, parts = (_trainer(_config(data_dir, f"train.accumulate={parts}")) for parts in (1, 4))
+    np.testing.assert_allclose(_take(whole, 10), _take(parts, 10), rtol=1e-5)
+    for ours, theirs in zip(_values(whole), _values(parts), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_are_clipped_by_the_norm_over_all_weights(data_dir, monkeypatch):
+    monkeypatch.setattr(trainer.run, "create_network", _without_batch_norm)
+    settings = ["optimizer.momentum=0", "optimizer.weight_decay=0", "optimizer.warmup_epochs=0"]
+    free = _trainer(_config(data_dir, *settings))
+    before = _values(free)[:4]
+    norm = _take(free, 1)[0, 2]
+    moved = np.sqrt(sum(((a - b) ** 2).sum() for a, b in zip(before, _values(free)[:4], strict=True)))
+    rate = free.config.peak_learning_rate
+    assert moved == pytest.approx(rate * norm, rel=1e-3)
+    for devices in ((), MIRRORED[:2]):
+        clipped = _trainer(_config(data_dir, *settings, f"optimizer.clip_norm={norm / 5}", *devices))
+        assert _take(clipped, 1)[0, 2] == pytest.approx(norm, rel=1e-4)
+        moved = np.sqrt(sum(((a - b) ** 2).sum() for a, b in zip(before, _values(clipped)[:4], strict=True)))
+        assert moved == pytest.approx(rate * norm / 5, rel=1e-3)
+
+
+@pytest.mark.parametrize("devices", [(), MIRRORED[:2]], ids=["single", "mirrored"])
+def test_a_bad_step_changes_nothing_but_its_number(data_dir, devices):
+    trained = _trainer(_config(data_dir, "train.ema=0.9", *devices))
+    _take(trained, 2)
+    before, average = _values(trained), [value.numpy() for value in trained.average.values.values()]
+    kernel = trained.model.layers[-1].kernel
+    good = kernel.numpy()
+    kernel.assign(np.full_like(good, np.nan))
+    figures = _take(trained, 3)
+    assert figures[:, 3].tolist() == [1, 1, 1]
+    kernel.assign(good)
+    number = trained.optimizer.iterations
+    assert int(number.numpy()) == 5
+    number.assign(2)
+    for ours, theirs in zip(_values(trained), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    for ours, theirs in zip(trained.average.values.values(), average, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs)
+    assert np.isfinite(_take(trained, 1)).all()
+
+
+def test_float16_shrinks_its_scale_until_gradients_are_finite(data_dir):
+    trained = _trainer(_config(data_dir, "runtime.precision=mixed_float16"))
+    trained.optimizer.dynamic_scale.assign(2.0**40)
+    figures = _take(trained, 40)
+    skipped = ~np.isfinite(figures[:, 2])
+    assert 5 < skipped.sum() < 35
+    assert not figures[skipped, 3].any(), "a scale that can shrink is no bad step"
+    assert np.isfinite(figures[-1]).all()
+    assert trained.optimizer.dynamic_scale.numpy() == 2.0 ** (40 - skipped.sum())
+
+
+def test_the_average_follows_the_weights_and_their_statistics(data_dir):
+    trained = _trainer(_config(data_dir, "train.ema=0.9"))
+    expected = {each.path: each.numpy().astype(np.float64) for each in trained.model.weights}
+    batches = trained.batches()
+    for step in range(12):
+        _take(trained, 1, batches)
+        share = 1 - min(0.9, (1 + step) / (10 + step))
+        for each in trained.model.weights:
+            expected[each.path] += share * (each.numpy() - expected[each.path])
+    assert any("moving_variance" in path for path in expected)
+    for path, value in trained.average.values.items():
+        np.testing.assert_allclose(value.numpy(), expected[path], rtol=1e-4, atol=1e-5)
+    raw = trained.model.get_weights()
+    with trained.average.in_place():
+        for each in trained.model.weights:
+            np.testing.assert_array_equal(each.numpy(), trained.average.values[each.path].numpy())
+    for ours, theirs in zip(trained.model.get_weights(), raw, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_replicas_have_the_same_state_after_every_step(data_dir):
+    trained = _trainer(_config(data_dir, *MIRRORED[:2]))
+    _take(trained, 3)
+    for variable in [*trained.model.variables, *trained.optimizer.variables]:
+        first, second = trained.strategy.experimental_local_results(variable.value)
+        np.testing.assert_array_equal(first.numpy(), second.numpy(), err_msg=variable.path)
+
+
+def test_a_step_compiles_for_tpus(data_dir):
+    """What can be seen without one: XLA takes the step with bfloat16 convolutions, fixed shapes and no custom calls."""
+    config = _config(data_dir, "runtime.precision=mixed_bfloat16", "runtime.xla=true")
+    trained = _trainer(config)
+    images, labels, *_ = next(trained.batches())
+    compiled = tf.function(lambda images, labels: trained.step.gradients(images, labels), jit_compile=True)
+    text = compiled.experimental_get_compiler_ir(images, labels)(stage="hlo")
+    convolutions = [line for line in text.splitlines() if " convolution(" in line]
+    assert len(convolutions) > 50
+    assert all(" bf16[" in line.split("convolution(")[0] for line in convolutions)
+    assert "custom-call" not in text
+    assert "<=" not in text.split("ENTRY")[1], "bounded dynamic dimensions are written so"
+    compiled_losses, losses = (
+        _take(each, 3)[:, 0]
+        for each in (
+            trained,
+            _trainer(dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, xla=False))),
+        )
+    )
+    np.testing.assert_allclose(compiled_losses, losses, rtol=0.05)
