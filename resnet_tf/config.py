@@ -36,6 +36,10 @@ class ModelConfig:
     num_classes: int = _key(0, "classes; 0 takes the number that the data set has", minimum=0)
     weights: str = _key("", "start from these weights: 'imagenet', another of list_weights(), or a file")
     new_head: bool = _key(False, "start with a fresh class head and leave out that of model.weights")
+    stochastic_depth: float = _key(
+        0.0, "chance to leave out the last block in training, rising linearly to it; 0 is the network's own", minimum=0
+    )
+    dropout: float = _key(0.0, "share of the pooled features left out in training; 0 is the network's own", minimum=0)
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,19 @@ class TrainConfig:
     ema: float = _key(
         0.0, "decay of a moving average of the weights, which is then what is tested and exported", minimum=0
     )
+    finetune: str = _key(
+        "full",
+        "what learns: all, the class head on a network as in testing, or first that and then all",
+        choices=("full", "probe", "head_then_all"),
+    )
+    head_epochs: int = _key(1, "for head_then_all: epochs in which only the class head learns", minimum=0)
+    freeze_batch_norm: bool = _key(False, "leave BatchNorm's parameters and statistics as they are")
+    start_size: int = _key(
+        0, "side of the pictures in the first epoch, growing to data.image_size in steps of 32; 0 is that", minimum=0
+    )
+    full_size_from: float = _key(
+        0.75, "share of the epochs after which pictures have their full size", minimum=0, maximum=1
+    )
     keep_checkpoints: int = _key(2, "newest checkpoints that are kept; the best one stays, too", minimum=1)
     checkpoint_steps: int = _key(0, "steps between checkpoints within an epoch; 0 saves at its end only", minimum=0)
     max_bad_steps: int = _key(
@@ -139,6 +156,9 @@ class OptimizerConfig:
     nesterov: bool = _key(False, "Nesterov's form of momentum, for sgd, lars and muon")
     weight_decay: float = _key(1e-4, "decay of the kernels: L2 for sgd and lars, decoupled for the others", minimum=0)
     decay_all: bool = _key(False, "decay biases and BatchNorm's parameters as well")
+    layer_decay: float = _key(
+        1.0, "share of the learning rate that each block has of the one after it; the class head has all", minimum=0
+    )
     clip_norm: float = _key(0.0, "gradients with a larger norm, over all weights, are scaled down to it", minimum=0)
 
 
@@ -149,6 +169,9 @@ class LossConfig:
         "what is minimised; binary is a sigmoid for each class (Wightman et al. 2021), focal that of Lin et al. 2017",
         choices=("cross_entropy", "binary", "focal"),
     )
+    teacher: str = _key("", "exported model to learn from besides the labels (Hinton et al. 2015)")
+    teacher_share: float = _key(0.5, "share of the teacher's part in the loss", minimum=0, maximum=1)
+    temperature: float = _key(1.0, "what the logits of both are divided by in the teacher's part", minimum=0)
     label_smoothing: float = _key(0.0, "share of the target spread over all classes", minimum=0, maximum=1)
     focal_gamma: float = _key(2.0, "for focal: how little easy examples count", minimum=0)
     class_weights: str = _key(

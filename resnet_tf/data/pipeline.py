@@ -265,8 +265,8 @@ def _batch_function(
         def finish(images: tf.Tensor, missing: tf.Tensor, shown: tf.Tensor) -> tuple[tf.Tensor, ...]:
             parts: tuple[tf.Tensor, ...] = (
                 tf.ensure_shape(images, (size, *spec.size, spec.channels)),
-                tf.gather(labels, tf.gather(examples, shown)),
-                tf.where(missing, examples, -1),
+                tf.ensure_shape(tf.gather(labels, tf.gather(examples, shown)), (size,)),
+                tf.ensure_shape(tf.where(missing, examples, -1), (size,)),
             )
             if mixing.wanted(config.augment):
                 parts += (mixing.draw(config.runtime.seed, first, size, config.augment, spec.size),)

@@ -1,6 +1,6 @@
 """Exact evaluation: every example counts once, whatever the batch size and the number of replicas."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,8 @@ class Evaluation:
         }
 
     def __str__(self) -> str:
-        return f"top-1 {self.top(1):.4f}  top-5 {self.top(5):.4f}  loss {self.loss:.4f}  on {len(self.labels):,} images"
+        figures = f"top-1 {self.top(1):.4f}  top-5 {self.top(5):.4f}  loss {self.loss:.4f}"
+        return f"{figures}  balanced {self.balanced_accuracy:.4f}  on {len(self.labels):,} images"
 
     def top(self, k: int) -> float:
         """Share of examples whose label is among the `k` largest logits; a tie counts against the label."""
@@ -85,6 +86,26 @@ class Evaluation:
         bins = np.minimum((np.ceil(confidence * _BINS) - 1).astype(int), _BINS - 1)
         gaps = np.bincount(bins, (self.predictions == self.labels) - confidence, _BINS)
         return float(np.abs(gaps).sum() / len(self.labels))
+
+    def classes(self, labels: Sequence[str]) -> dict[str, Any]:
+        """`recall` of each class by its name, None without examples; `confusion`, rows and columns in their order."""
+        recall = {
+            name: None if np.isnan(share) else share for name, share in zip(labels, self.recall.tolist(), strict=True)
+        }
+        return {"recall": recall, "confusion": self.confusion.tolist()}
+
+    def describe_classes(self, labels: Sequence[str]) -> str:
+        """A line a class, the least recalled first: its recall, its examples, and what it is most often taken for."""
+        counts, lines = self.confusion, []
+        for label in np.argsort(np.nan_to_num(self.recall, nan=2.0), kind="stable"):
+            examples, mistaken = int(counts[label].sum()), counts[label].copy()
+            if not examples:
+                continue
+            mistaken[label] = 0
+            other = int(mistaken.argmax())
+            taken = f"  {mistaken[other]} taken for {labels[other]}" if mistaken[other] else ""
+            lines.append(f"  {self.recall[label]:.4f} of {examples:>6,}  {labels[label]}{taken}")
+        return "\n".join(lines)
 
     @property
     def predictions(self) -> np.ndarray:

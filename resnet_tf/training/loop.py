@@ -157,7 +157,7 @@ class _Fit:
         if self._batches is None:
             self._batches = self._trainer.batches(self._bad_inputs)
         self._profile.begin(state.step)
-        figures, missing = (value.numpy() for value in self._trainer.step.run(self._batches, tf.constant(count)))
+        figures, missing = self._trainer.take(self._batches, count)
         self._profile.end(state.step + count)
         seconds = time.monotonic() - start
         self._pace.note(count, seconds)
@@ -216,6 +216,7 @@ class _Fit:
 
     def _observers(self) -> keras.callbacks.CallbackList:
         epochs, steps_per_epoch = self._config.train.epochs, self._trainer.schedule.steps_per_epoch
+        self._trainer.model.optimizer = self._trainer.optimizer  # some callbacks ask it for the learning rate
         chosen: list[keras.callbacks.Callback] = []
         if self._cluster.is_chief:  # only that one writes, and decides
             chosen = [

@@ -28,18 +28,27 @@ class Objective:
         shares = np.maximum(class_counts, 1) / max(class_counts.sum(), 1)
         self._offsets = (config.logit_adjustment * np.log(shares)).astype(np.float32)
 
-    def __call__(self, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    def __call__(self, targets: tf.Tensor, logits: tf.Tensor, taught: tf.Tensor | None = None) -> tf.Tensor:
         """From targets, the share of each class, and logits, both float32 [B, C], to losses, float32 [B].
+
+        `taught`, the teacher's logits, float32 [B, C], are learnt by their divergence, times the temperature's square,
+        so that it weighs the same at any temperature (Hinton et al. 2015, sec. 2).
 
         The mean over the *global* batch is the caller's to take: Keras's own reduction would weigh replicas equally
         even where their batches differ.
         """
         smoothing, classes = self._config.label_smoothing, logits.shape[-1]
+        own = logits
         weights = tf.linalg.matvec(targets, self._weights)
         targets = targets * (1.0 - smoothing) + smoothing / classes  # Szegedy et al. 2015
         if self._config.logit_adjustment:
             logits = logits + self._offsets
-        return weights * _LOSSES[self._config.name](targets, logits, self._config)
+        losses = weights * _LOSSES[self._config.name](targets, logits, self._config)
+        if taught is None:
+            return losses
+        share, temperature = self._config.teacher_share, self._config.temperature
+        divergence = _divergence(taught / temperature, own / temperature) * temperature**2
+        return (1.0 - share) * losses + share * divergence
 
 
 def class_weights(config: LossConfig, class_counts: np.ndarray) -> np.ndarray:
@@ -60,6 +69,12 @@ def class_weights(config: LossConfig, class_counts: np.ndarray) -> np.ndarray:
         weights = np.divide(1.0, numbers, out=np.zeros_like(counts), where=present)
         weights *= present.sum() / weights.sum()
     return weights.astype(np.float32)
+
+
+def _divergence(taught: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Kullback and Leibler's, of the student from the teacher."""
+    logs = tf.nn.log_softmax(taught)
+    return tf.reduce_sum(tf.exp(logs) * (logs - tf.nn.log_softmax(logits)), axis=-1)
 
 
 def _cross_entropy(targets: tf.Tensor, logits: tf.Tensor, config: LossConfig) -> tf.Tensor:

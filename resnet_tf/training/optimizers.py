@@ -41,7 +41,7 @@ def create_optimizer(config: Config, schedule: Schedule, model: keras.Model) -> 
     decayed = {id(variable) for variable in decayed_variables(model, settings)}
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     decays = [settings.weight_decay if id(each) in decayed else None for each in model.trainable_variables]
-    inner.set_rates(decays, [1.0] * len(decays))
+    inner.set_rates(decays, _shares(model.trainable_variables, settings.layer_decay))
     return optimizer
 
 
@@ -50,6 +50,22 @@ def decayed_variables(model: keras.Model, settings: OptimizerConfig) -> list[ker
     if not settings.weight_decay:
         return []
     return [each for each in model.trainable_variables if settings.decay_all or each.name == "kernel"]
+
+
+def _shares(variables: list[keras.Variable], layer_decay: float) -> list[float]:
+    """The share of the learning rate of each variable, by its block's distance from the class head.
+
+    Reference: Howard and Ruder, Universal Language Model Fine-tuning, 2018, sec. 3.2; Clark et al. 2020 by its name.
+    """
+    blocks = [_block(variable.path) for variable in variables]
+    order = list(dict.fromkeys(blocks))
+    return [layer_decay ** (len(order) - 1 - order.index(block)) for block in blocks]
+
+
+def _block(path: str) -> str:
+    """ "stage2_block1_conv2/kernel" -> "stage2_block1", which stands for all of the block; others by their layer."""
+    layer = path.split("/")[0]
+    return "_".join(layer.split("_")[:2]) if layer.startswith("stage") else layer.split("_")[0]
 
 
 def _kind(settings: OptimizerConfig) -> tuple[Any, dict[str, Any]]:

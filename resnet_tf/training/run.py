@@ -70,12 +70,15 @@ def load_run(workdir: str | Path) -> Run:
 def create_network(config: Config, *, num_classes: int, weights: str | None = None) -> keras.Model:
     """The network that `config` names, for input of the size that it asks for."""
     data, model = config.data, config.model
+    side = None if config.train.start_size else data.image_size  # pictures that grow
+    knobs: dict[str, Any] = {"stochastic_depth": model.stochastic_depth, "dropout": model.dropout}
     return create_model(
         model.name,
         num_classes=num_classes,
-        input_shape=(data.image_size, data.image_size, data.channels),
+        input_shape=(side, side, data.channels),
         weights=weights,
         new_head=model.new_head,
+        **{name: value for name, value in knobs.items() if value},
     )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from resnet_tf.config import Config
@@ -13,12 +14,14 @@ from resnet_tf.data.bad_inputs import BadInputs
 from resnet_tf.data.pipeline import Schedule
 from resnet_tf.data.sources import Source
 from resnet_tf.errors import UserError
+from resnet_tf.model.resnet import LOGITS_LAYER
 from resnet_tf.training import checkpoint, optimizers, run
 from resnet_tf.training.average import WeightAverage
 from resnet_tf.training.cluster import Cluster
 from resnet_tf.training.objective import Objective
 from resnet_tf.training.state import RunState
 from resnet_tf.training.step import TrainStep
+from resnet_tf.training.teacher import Teacher
 
 logger = logging.getLogger(__name__)
 
@@ -53,14 +56,15 @@ class Trainer:
             self.model = run.create_network(
                 config, num_classes=_count_classes(config, source), weights=config.model.weights or None
             )
-            if config.runtime.sync_batch_norm:
-                _synchronize(self.model)
+            _prepare_layers(self.model, config)
             self.optimizer = optimizers.create_optimizer(config, self.schedule, self.model)
             self.average = WeightAverage(self.model, config.train.ema) if config.train.ema else None
-        # A random start has no convention of its own.
-        self.spec = preprocess.from_config(config.data, getattr(self.model, "preprocess", None))
+            # A random start has no convention of its own.
+            self.spec = preprocess.from_config(config.data, getattr(self.model, "preprocess", None))
+            path = config.loss.teacher
+            teacher = Teacher(path, self.spec, source.class_names) if path else None
         objective = Objective(config.loss, source.class_counts)
-        self.step = TrainStep(config, self.model, self.optimizer, objective, self.average, strategy, self.spec)
+        self.step = TrainStep(config, self.model, self.optimizer, objective, self.average, strategy, self.spec, teacher)
 
     def batches(self, bad: BadInputs | None = None) -> Any:
         """An iterator of distributed batches, from the run's step on; this worker's part of them."""
@@ -70,6 +74,14 @@ class Trainer:
         )
         parts = pipeline.among_replicas(batches, self.cluster.replicas)
         return iter(self.strategy.distribute_datasets_from_function(lambda context: parts))
+
+    def take(self, batches: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Take steps that lie in one epoch: their figures and what was missing, see `TrainStep.run`."""
+        train, epoch = self.config.train, self.state.step // self.schedule.steps_per_epoch
+        head_only = train.finetune == "probe" or (train.finetune == "head_then_all" and epoch < train.head_epochs)
+        size = size_in_epoch(self.config, epoch)
+        figures, missing = self.step.run(batches, tf.constant(count), head_only=head_only, size=size)
+        return figures.numpy(), missing.numpy()
 
     def save(self, directory: Path, metrics: dict[str, Any] | None) -> None:
         """Write a checkpoint, if this is the chief; `metrics` are those of a test at this step, if there was one."""
@@ -130,6 +142,20 @@ class Trainer:
         return parts | ({"average": self.average.values} if self.average else {})
 
 
+def size_in_epoch(config: Config, epoch: int) -> int | None:
+    """The side of the pictures, growing linearly in steps of 32 pixels (of 4 below 64); None for the full one.
+
+    Reference: Tan and Le, EfficientNetV2, 2021, sec. 4.2, which grows it in stages.
+    """
+    start, full = config.train.start_size, config.data.image_size
+    last = config.train.full_size_from * config.train.epochs
+    if not start or epoch >= last:
+        return None
+    grain = 32 if full >= 64 else 4
+    size = (start + (full - start) * epoch / last) // grain * grain
+    return int(min(max(size, start), full)) if size < full else None
+
+
 def _count_classes(config: Config, source: Source) -> int:
     """The classes of the data, checked against what the configuration says."""
     asked, present = config.model.num_classes, len(source.class_names)
@@ -140,7 +166,14 @@ def _count_classes(config: Config, source: Source) -> int:
     return present
 
 
-def _synchronize(model: keras.Model) -> None:
+def _prepare_layers(model: keras.Model, config: Config) -> None:
+    """Say what is trained and what is synchronised, before the optimizer is built."""
+    train = config.train
+    if train.finetune != "full" and not config.model.weights:
+        raise UserError(f"train.finetune={train.finetune} starts from model.weights, and there are none")
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
-            layer.synchronized = True
+            layer.synchronized = config.runtime.sync_batch_norm
+            layer.trainable = not train.freeze_batch_norm
+        if train.finetune == "probe" and layer.name != LOGITS_LAYER:
+            layer.trainable = False

@@ -4,10 +4,16 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from sklearn.metrics import log_loss, top_k_accuracy_score
+from sklearn.metrics import (
+    balanced_accuracy_score,
+    confusion_matrix,
+    log_loss,
+    recall_score,
+    top_k_accuracy_score,
+)
 
 from resnet_tf.config import load_config
-from resnet_tf.data import preprocess
+from resnet_tf.data import pipeline, preprocess
 from resnet_tf.data.sources import open_source
 from resnet_tf.errors import UserError
 from resnet_tf.training import runtime
@@ -26,6 +32,48 @@ def test_figures_equal_scikit_learns():
     for k in (1, 5):
         assert evaluation.top(k) == top_k_accuracy_score(labels, logits, k=k, labels=range(7))
     assert evaluation.to_dict()["examples"] == 500
+    predicted = logits.argmax(1)
+    assert evaluation.balanced_accuracy == pytest.approx(balanced_accuracy_score(labels, predicted))
+    np.testing.assert_allclose(evaluation.recall, recall_score(labels, predicted, average=None))
+    np.testing.assert_array_equal(evaluation.confusion, confusion_matrix(labels, predicted))
+    named = evaluation.classes("abcdefg")
+    assert list(named["recall"]) == list("abcdefg")
+    assert evaluation.describe_classes("abcdefg").splitlines()[0].split()[0] == f"{evaluation.recall.min():.4f}"
+
+
+def test_calibration_error_is_that_of_guo_et_al():
+    generator = np.random.default_rng(1)
+    logits, labels = generator.normal(size=(2000, 5)) * 4, generator.integers(0, 5, 2000)
+    confidence = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    confidence, right = confidence.max(1), confidence.argmax(1) == labels
+    expected = 0.0
+    for low in np.arange(15) / 15:  # equation 3, with bins open below and closed above
+        inside = (confidence > low) & (confidence <= low + 1 / 15)
+        if inside.any():
+            expected += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+    assert Evaluation(labels, logits).calibration_error == pytest.approx(expected, rel=1e-9)
+    sure = Evaluation(np.array([0, 1]), np.array([[100.0, 0.0], [0.0, 100.0]]))
+    assert sure.calibration_error == pytest.approx(0.0, abs=1e-12)
+
+
+def test_classes_without_examples_do_not_count():
+    evaluation = Evaluation(np.array([0, 0, 2]), np.eye(3)[[0, 1, 2]])
+    assert evaluation.balanced_accuracy == 0.75
+    assert evaluation.classes(["a", "b", "c"])["recall"] == {"a": 0.5, "b": None, "c": 1.0}
+    assert evaluation.describe_classes(["a", "b", "c"]).splitlines() == [
+        "  0.5000 of      2  a  1 taken for b",
+        "  1.0000 of      1  c",
+    ]
+
+
+def test_a_flipped_test_takes_the_mean_of_both(tiny_run):
+    run = load_run(tiny_run)
+    split, strategy = open_source(run.config.data).test, tf.distribute.get_strategy()
+    both = Evaluator(run.model, split, run.preprocess, batch_size=100, strategy=strategy, flip=True)()
+    plain = Evaluator(run.model, split, run.preprocess, batch_size=100, strategy=strategy)()
+    batches = pipeline.eval_batches(split, run.preprocess, 100)
+    mirrored = np.concatenate([run.model(images[:, :, ::-1], training=False).numpy() for images, *_ in batches])
+    np.testing.assert_allclose(both.logits, (plain.logits + mirrored) / 2, atol=1e-5)
 
 
 def test_a_model_that_answers_nothing_is_not_right():

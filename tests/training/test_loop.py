@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from resnet_tf.config import load_config
+from resnet_tf.config import list_configs, load_config
 from resnet_tf.data.sources import open_source
 from resnet_tf.errors import Interrupted, UserError
 from resnet_tf.training import checkpoint, loop, run, runtime
@@ -177,6 +177,35 @@ def test_the_number_of_steps_in_a_call_changes_nothing(tiny_config, tiny_run, tm
     train_and_evaluate(_override(tiny_config, runtime={"steps_per_loop": 3}), tmp_path)
     for ours, theirs in zip(_weights(tmp_path), _weights(tiny_run), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_keras_own_callbacks_run_in_the_loop(tiny_config, tmp_path):
+    config = _override(tiny_config, train={"epochs": 5})
+    board = keras.callbacks.TensorBoard(tmp_path / "board", write_graph=False)
+    stopping = keras.callbacks.EarlyStopping("test_loss", mode="max", patience=1)  # the loss falls: no improvement
+    result = train_and_evaluate(config, tmp_path / "run", callbacks=[board, stopping])
+    assert result["step"] in (14, 21)
+    assert stopping.stopped_epoch > 0
+    assert any((tmp_path / "board").rglob("*.tfevents.*"))
+
+
+def test_steps_are_profiled_on_request(tiny_config, tmp_path):
+    config = _override(tiny_config, runtime={"profile": "3:5"}, train={"epochs": 1})
+    train_and_evaluate(config, tmp_path)
+    assert any((tmp_path / "tensorboard" / "plugins" / "profile").rglob("*.xplane.pb"))
+    with pytest.raises(UserError, match=r"runtime.profile='5' is no range of steps, such as 100:110"):
+        train_and_evaluate(_override(tiny_config, runtime={"profile": "5"}), tmp_path / "other")
+
+
+@pytest.mark.parametrize("name", list_configs())
+@pytest.mark.parametrize("strategy", ["single", "mirrored"])
+def test_every_recipe_trains_and_continues(photos, tmp_path, name, strategy):
+    """Shrunk: a small network and four pictures a step; the recipe's own augmentation, schedule and loss."""
+    settings = [f"data.source={photos}", "model.name=resnet8_w32", "data.image_size=32", "data.batch_size=4"]
+    settings += ["data.channels=3", "data.mean=0.5", "data.std=0.5", "train.epochs=2", f"runtime.strategy={strategy}"]
+    config = load_config(name, [*settings, "runtime.logical_devices=2", "optimizer.warmup_epochs=1"])
+    assert train_and_evaluate(config, tmp_path / "run", callbacks=[Stop(1)])["step"] == 3
+    assert train_and_evaluate(config, tmp_path / "run")["step"] == 6
 
 
 def test_callbacks_see_the_logs(tiny_config, tmp_path):

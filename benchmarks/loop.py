@@ -1,0 +1,208 @@
+"""The whole training loop (input, step, figures, log): ours, the bare step, Keras's fit, a PyTorch loop; interleaved.
+
+    pip install '.[bench]' && python benchmarks/loop.py
+
+ResNet-20 on pictures of 32 pixels in memory, padded, cropped and flipped, batch 128, SGD, 50 steps an epoch. The
+pictures are random numbers, which take as long as others. "bare step" is our compiled step on one batch that is there
+already. "Keras fit" is `model.fit` on the same network with stock layers and our input, 50 steps in one execution. The
+PyTorch loop is eager, channels_last, with pictures that are cropped and flipped as tensors. "two replicas" are two
+logical CPU devices under MirroredStrategy. Each turn is a process of its own. `--json` prints one object a line:
+`case`, `images_per_second`, `ratio_to`, `ratio`.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+BATCH, STEPS, SIZE = 128, 50, 32
+RATIOS = [
+    ("ours bfloat16", "bare step bfloat16"),
+    ("ours float32", "bare step float32"),
+    ("ours bfloat16", "Keras fit bfloat16"),
+    ("ours bfloat16", "Keras fit float32"),
+    ("ours bfloat16", "PyTorch bfloat16"),
+    ("two replicas bfloat16", "ours bfloat16"),
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=2, help="of 50 steps, after one to warm up")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--torch-python", default=sys.executable, help="an interpreter that has torch")
+    parser.add_argument("--turn", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.turn:
+        kind, precision = arguments.turn.rsplit(" ", 1)
+        print(TURNS[kind](precision, arguments.epochs))
+        return
+    names = sorted({name for pair in RATIOS for name in pair})
+    rates: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(arguments.rounds):
+        for name in names:
+            python = arguments.torch_python if "PyTorch" in name else sys.executable
+            command = [python, __file__, "--epochs", str(arguments.epochs), "--turn", name]
+            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            rates[name].append(float(output.stdout.splitlines()[-1]))
+            print(f"{name}: {rates[name][-1]:.0f} images/s", file=sys.stderr)
+    _report(rates, arguments.json)
+
+
+def _report(rates: dict[str, list[float]], as_json: bool) -> None:
+    for name, values in rates.items():
+        row = {"case": name, "images_per_second": round(median(values), 1)}
+        print(json.dumps(row) if as_json else f"{name}: {row['images_per_second']} images/s")
+    for ours, theirs in RATIOS:
+        ratios = [a / b for a, b in zip(rates[ours], rates[theirs], strict=True)]
+        row = {"case": ours, "ratio_to": theirs, "ratio": round(median(ratios), 3)}
+        spread = f"({min(ratios):.3f} to {max(ratios):.3f})"
+        print(json.dumps(row) if as_json else f"{ours} against {theirs}: {row['ratio']:.3f} {spread}")
+
+
+def _pictures() -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    return generator.integers(0, 256, (BATCH * STEPS, SIZE, SIZE, 3), np.uint8), np.arange(BATCH * STEPS) % 10
+
+
+def _config(precision: str, epochs: int, folder: str, *further: str):
+    from resnet_tf.config import load_config
+
+    images, labels = _pictures()
+    archive = Path(folder) / "random.npz"
+    np.savez(archive, x_train=images, y_train=labels, x_test=images[:256], y_test=labels[:256])
+    policy = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[precision]
+    settings = [f"data.source={archive}", f"train.epochs={epochs + 1}", f"runtime.precision={policy}"]
+    return load_config("cifar10_resnet20", [*settings, *further])
+
+
+def _ours(precision: str, epochs: int, *further: str) -> float:
+    import keras
+
+    import resnet_tf
+
+    class Clock(keras.callbacks.Callback):
+        """From the start of an epoch to its last step: the test and the checkpoint come after."""
+
+        def __init__(self):
+            super().__init__()
+            self.start, self.last, self.seconds = 0.0, 0.0, []
+
+        def on_epoch_begin(self, epoch, logs=None):
+            self.start = time.perf_counter()
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.last = time.perf_counter()
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.seconds.append(self.last - self.start)
+
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as folder:
+        config = _config(precision, epochs, folder, *further)
+        resnet_tf.train_and_evaluate(config, Path(folder) / "run", callbacks=[clock])
+    return epochs * STEPS * BATCH / sum(clock.seconds[1:])
+
+
+def _replicas(precision: str, epochs: int) -> float:
+    return _ours(precision, epochs, "runtime.strategy=mirrored", "runtime.logical_devices=2")
+
+
+def _bare(precision: str, epochs: int) -> float:
+    import tensorflow as tf
+
+    from resnet_tf.data import pipeline
+    from resnet_tf.data.sources import open_source
+    from resnet_tf.training import runtime
+    from resnet_tf.training.trainer import Trainer
+
+    with tempfile.TemporaryDirectory() as folder:
+        config = _config(precision, epochs, folder)
+        trainer = Trainer(config, open_source(config.data), runtime.start(config.runtime))
+    batches = pipeline.train_batches(config, trainer.source, trainer.spec, trainer.schedule, start=0)
+    iterator = iter(batches.take(1).cache().repeat())
+    trainer.step.run(iterator, tf.constant(STEPS))
+    start = time.perf_counter()
+    for _ in range(epochs):
+        trainer.step.run(iterator, tf.constant(STEPS))[0].numpy()
+    return epochs * STEPS * BATCH / (time.perf_counter() - start)
+
+
+def _keras_fit(precision: str, epochs: int) -> float:
+    import keras
+
+    import resnet_tf
+    from resnet_tf.data import pipeline, preprocess
+    from resnet_tf.data.sources import open_source
+    from resnet_tf.model import blocks
+
+    blocks.BatchNormalization = keras.layers.BatchNormalization
+    with tempfile.TemporaryDirectory() as folder:
+        config = _config(precision, epochs, folder)
+        source, spec = open_source(config.data), preprocess.from_config(config.data)
+    batches = pipeline.train_batches(config, source, spec, pipeline.Schedule.of(config, source), start=0)
+    keras.config.set_dtype_policy(config.runtime.precision)
+    model = resnet_tf.create_model("resnet20", num_classes=10, input_shape=(SIZE, SIZE, 3))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+    model.compile(optimizer, loss, metrics=["accuracy"], steps_per_execution=50)
+    inputs = batches.map(lambda images, labels, missing: (preprocess.from_pixels(images, spec), labels))
+    times = []
+    clock = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: times.append(time.perf_counter()))
+    model.fit(inputs, epochs=epochs + 1, steps_per_epoch=STEPS, verbose=0, callbacks=[clock])
+    return epochs * STEPS * BATCH / (times[-1] - times[0])
+
+
+def _torch(precision: str, epochs: int) -> float:
+    import torch
+
+    sys.path.insert(0, os.path.dirname(__file__))
+    from training import _torch_network
+
+    model = _torch_network("resnet20").to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=1e-4)
+    pixels, labels = (torch.from_numpy(each) for each in _pictures())
+    padded = torch.nn.functional.pad(pixels.permute(0, 3, 1, 2), (4, 4, 4, 4))
+    mean, std = (
+        torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1),
+        torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1),
+    )
+    start = 0.0
+    for epoch in range(epochs + 1):
+        if epoch == 1:
+            start = time.perf_counter()
+        order, total = torch.randperm(len(labels)), 0.0
+        for step in range(STEPS):
+            chosen = order[step * BATCH : (step + 1) * BATCH]
+            rows, columns = torch.randint(0, 9, (2, BATCH, 1)) + torch.arange(SIZE)
+            columns = torch.where(torch.rand(BATCH, 1) < 0.5, columns, columns.flip(1))
+            images = padded[chosen[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+            images = ((images / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+                loss = torch.nn.functional.cross_entropy(model(images).float(), labels[chosen])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item()
+    return epochs * STEPS * BATCH / (time.perf_counter() - start)
+
+
+TURNS: dict[str, Callable[[str, int], float]] = {
+    "ours": _ours,
+    "two replicas": _replicas,
+    "bare step": _bare,
+    "Keras fit": _keras_fit,
+    "PyTorch": _torch,
+}
+
+if __name__ == "__main__":
+    main()

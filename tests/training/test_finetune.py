@@ -1,0 +1,129 @@
+"""What learns, how fast, on pictures of what size, and from whom."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import resnet_tf
+from resnet_tf.config import Config, DataConfig, TrainConfig, load_config
+from resnet_tf.data.sources import open_source
+from resnet_tf.errors import UserError
+from resnet_tf.model.create import create_model
+from resnet_tf.training import runtime
+from resnet_tf.training.loop import train_and_evaluate
+from resnet_tf.training.progress import read_metrics
+from resnet_tf.training.trainer import Trainer, size_in_epoch
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    model = create_model("resnet8_w32", num_classes=10, input_shape=(8, 8, 1))
+    path = tmp_path_factory.mktemp("weights") / "start.weights.h5"
+    model.save_weights(path)
+    return path
+
+
+def _trainer(data_dir, *settings) -> Trainer:
+    base = [f"data.data_dir={data_dir}", "model.name=resnet8_w32", "data.batch_size=64", "train.epochs=3"]
+    base += ["optimizer.base_lr=0.01", "optimizer.warmup_epochs=0", "runtime.precision=float32"]
+    config = load_config("digits", [*base, *settings])
+    return Trainer(config, open_source(config.data), runtime.start(config.runtime))
+
+
+def _moved(trained: Trainer, count: int) -> dict[str, float]:
+    """How far each variable moves in some steps."""
+    before = {each.path: each.numpy() for each in trained.model.weights}
+    figures, _ = trained.take(trained.batches(), count)
+    trained.state.add(figures, batch_size=64)
+    return {each.path: np.abs(each.numpy() - before[each.path]).max() for each in trained.model.weights}
+
+
+def test_a_probe_moves_the_head_alone(data_dir, weights):
+    trained = _trainer(data_dir, f"model.weights={weights}", "train.finetune=probe")
+    moved = _moved(trained, 3)
+    assert {path for path, distance in moved.items() if distance} == {"logits/kernel", "logits/bias"}
+    slots = [each.path for each in trained.optimizer.variables if "momentum" in each.path]
+    assert len(slots) == 2, "what does not learn takes no memory"
+
+
+def test_first_the_head_then_all(data_dir, weights):
+    trained = _trainer(data_dir, f"model.weights={weights}", "train.finetune=head_then_all")
+    first = _moved(trained, trained.schedule.steps_per_epoch)
+    assert {path for path, distance in first.items() if distance} == {"logits/kernel", "logits/bias"}
+    second = _moved(trained, 6)
+    # The gammas behind which a block's last one is still almost 0 have next to no gradient.
+    assert [path for path, distance in second.items() if not distance and not path.endswith("gamma")] == []
+
+
+def test_batch_norm_stays_as_it_is(data_dir, weights):
+    moved = _moved(_trainer(data_dir, f"model.weights={weights}", "train.freeze_batch_norm=true"), 2)
+    for path, distance in moved.items():
+        assert (distance == 0) == ("_bn" in path or "norm" in path), path
+
+
+def test_earlier_blocks_learn_more_slowly(data_dir):
+    settings = ["optimizer.momentum=0", "optimizer.weight_decay=0"]
+    whole = _moved(_trainer(data_dir, *settings), 1)
+    moved = _moved(_trainer(data_dir, *settings, "optimizer.layer_decay=0.5"), 1)
+    kernels = [path for path in moved if path.endswith("kernel")]
+    blocks = list(dict.fromkeys(path.split("_conv")[0].split("_shortcut")[0] for path in kernels))
+    assert blocks[0] == "stem"
+    assert blocks[-1] == "logits/kernel"
+    for path in kernels:
+        distance = len(blocks) - 1 - blocks.index(path.split("_conv")[0].split("_shortcut")[0])
+        assert moved[path] == pytest.approx(whole[path] * 0.5**distance, rel=1e-2), path
+
+
+def test_a_head_alone_takes_weights_to_stand_on(data_dir):
+    with pytest.raises(UserError, match=r"train.finetune=probe starts from model.weights, and there are none"):
+        _trainer(data_dir, "train.finetune=probe")
+
+
+def test_pictures_grow_to_their_size():
+    config = Config(data=DataConfig(image_size=224), train=TrainConfig(epochs=8, start_size=128))
+    sizes = [size_in_epoch(config, epoch) for epoch in range(8)]
+    assert sizes == [128, 128, 160, 160, 192, 192, None, None]
+    assert size_in_epoch(dataclasses.replace(config, train=TrainConfig(epochs=8)), 0) is None
+
+
+def test_a_run_on_growing_pictures(data_dir, tmp_path):
+    overrides = [f"data.data_dir={data_dir}", "data.image_size=16", "train.start_size=8", "train.epochs=4"]
+    overrides += ["data.eval_split=test[:100]", "model.name=resnet8_w32", "train.full_size_from=0.5"]
+    result = train_and_evaluate(load_config("digits", overrides), tmp_path)
+    assert [line["epoch"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4]
+    assert result["top1"] > 0.2
+    run = resnet_tf.load_run(tmp_path)
+    assert run.preprocess.size == (16, 16)
+    assert resnet_tf.Predictor(resnet_tf.export_model(run, tmp_path / "models")).labels == run.labels
+
+
+def test_a_student_learns_what_its_teacher_answers(data_dir, tiny_run, tmp_path):
+    """With the whole loss from the teacher, nothing of the labels counts."""
+    path = resnet_tf.export_model(resnet_tf.load_run(tiny_run), tmp_path / "models")
+    trained = _trainer(data_dir, f"loss.teacher={tmp_path / 'models'}", "loss.teacher_share=1", "loss.temperature=2")
+    images, labels, _ = next(trained.batches())
+    _, _, totals = trained.step.gradients(images, labels)
+    _, _, others = trained.step.gradients(images, (labels + 1) % 10)
+    assert totals[0] == others[0]
+    rgb = tf.image.grayscale_to_rgb(tf.cast(images, tf.float32) / 255)
+    taught = tf.saved_model.load(str(path)).signatures["images"](images=rgb)["logits"].numpy() / 2
+    from resnet_tf.data import preprocess
+
+    own = trained.model(preprocess.from_pixels(images, trained.spec), training=True).numpy() / 2
+    chances, student = (np.exp(each - each.max(1, keepdims=True)) for each in (taught, own))
+    chances, student = (each / each.sum(1, keepdims=True) for each in (chances, student))
+    expected = 4 * (chances * np.log(chances / student)).sum()
+    assert float(totals[0]) == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_teacher_of_other_classes_is_refused(data_dir, tmp_path):
+    labels = [f"class{index}" for index in range(10)]
+    model = create_model("resnet8_w32", num_classes=10, input_shape=(8, 8, 1))
+    spec = resnet_tf.Preprocess(size=(8, 8), mean=(0.5,), std=(0.5,), channels=1)
+    path = resnet_tf.export_model(model, tmp_path, preprocess=spec, labels=labels)
+    with pytest.raises(UserError, match=r"loss.teacher='.*' knows other classes than the data: class0, class1"):
+        _trainer(data_dir, f"loss.teacher={path}")
+    with pytest.raises(UserError, match=r"loss.teacher='nowhere' is no exported model of this package"):
+        _trainer(data_dir, "loss.teacher=nowhere")
