@@ -12,7 +12,7 @@ from absl import flags
 
 from resnet_tf import config as config_lib
 from resnet_tf.backend import require_tensorflow_backend
-from resnet_tf.errors import Interrupted, UserError
+from resnet_tf.errors import Interrupted, UserError, is_full_disk, plain_reason
 
 _TRY_AGAIN = 75  # EX_TEMPFAIL
 _GROUP_FLAG = re.compile(r"--([a-z_]+\.[a-z_]+)(=.*)?", re.DOTALL)
@@ -46,6 +46,10 @@ def run(
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        if not is_full_disk(error):
+            raise
+        sys.exit(_fail(f"{plain_reason(error)}; make room, and start the same command again"))
 
 
 def config_flags(flag_values: flags.FlagValues) -> tuple[flags.FlagHolder, flags.FlagHolder]:

@@ -1,6 +1,9 @@
 """Exceptions that the commands turn into a line and an exit code."""
 
 import difflib
+import errno
+import os
+import re
 from collections.abc import Iterable
 
 
@@ -20,3 +23,15 @@ def closest(name: str, choices: Iterable[str], *, count: int = 3) -> str:
     choices = list(choices)
     near = difflib.get_close_matches(name, choices, n=count, cutoff=0.5) or choices
     return ", ".join(repr(choice) for choice in near)
+
+
+def plain_reason(error: Exception) -> str:
+    """What went wrong, without the names of TensorFlow's nodes or Python's numbers."""
+    message = getattr(error, "message", None) or str(error) or type(error).__name__
+    noise = r"\[Errno \d+\] |\{\{.*?\}\}|\[Op:.*?\]|\bname:.*$|StringToNumberOp could not correctly convert string: "
+    return re.sub(noise, "", message.splitlines()[0]).strip(" .;")
+
+
+def is_full_disk(error: Exception) -> bool:
+    """Whether a disk, or somebody's share of it, has no room left. Python and TensorFlow say so in the same words."""
+    return any(os.strerror(each) in str(error) for each in (errno.ENOSPC, errno.EDQUOT))

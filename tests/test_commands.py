@@ -1,14 +1,18 @@
 """The commands as a user types them: what they print, and how they refuse."""
 
+import errno
 import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
+import matplotlib.figure
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import write_imagenet_records
 from PIL import Image
 
@@ -104,6 +108,21 @@ def test_an_unwritable_workdir_is_refused(command, data_dir, tmp_path, monkeypat
     below = command("train", f"--workdir={tmp_path / 'a' / 'b'}")
     assert f"cannot be made: {str(tmp_path)!r} is not writable" in below.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_half_export(command, tiny_run, data_dir, tmp_path, monkeypatch):
+    own, native = os.strerror(errno.ENOSPC), "{{node SaveV2}} part-00000; No space left on device [Op:SaveV2]"
+    for error in (OSError(errno.ENOSPC, own), tf.errors.ResourceExhaustedError(None, None, native)):
+        monkeypatch.setattr(tf.saved_model, "save", Mock(side_effect=error))
+        outcome = command("export", f"--workdir={tiny_run}", f"--to={tmp_path / 'export'}")
+        assert outcome.code == 2
+        assert re.fullmatch(r"error: cannot write to .*: .*No space left on device\n", outcome.err)
+        assert "{{" not in outcome.err
+        assert not list((tmp_path / "export").glob("*"))
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", Mock(side_effect=OSError(errno.ENOSPC, own)))
+    outcome = command("preview", "--config=digits", f"--data.data_dir={data_dir}", f"--out={tmp_path / 'grid.png'}")
+    assert outcome.code == 2
+    assert outcome.err.endswith("No space left on device; make room, and start the same command again\n")
 
 
 def test_another_backend_is_refused_by_name(command, monkeypatch):

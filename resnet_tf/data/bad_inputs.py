@@ -11,7 +11,7 @@ import tensorflow as tf
 from resnet_tf.config import DataConfig
 from resnet_tf.data import preprocess
 from resnet_tf.data.sources import Split
-from resnet_tf.errors import UserError
+from resnet_tf.errors import UserError, plain_reason
 from resnet_tf.spec import Preprocess
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class BadInputs:
         try:
             return preprocess.why_unreadable(self._split.load(tf.constant(example, tf.int64)), self._spec)
         except tf.errors.OpError as error:
-            return preprocess.plain_reason(error)
+            return plain_reason(error)
 
     def _add(self, line: dict[str, Any]) -> None:
         if self._key(line) in self._known:
@@ -95,7 +95,7 @@ def name_unreadable(split: Split, spec: Preprocess, *, start: int = 0) -> str:
         try:
             reason = preprocess.why_unreadable(split.load(tf.constant(place, tf.int64)), spec)
         except tf.errors.OpError as error:
-            reason = preprocess.plain_reason(error)
+            reason = plain_reason(error)
         if reason:
             return _in_words(split.locate(place) | {"reason": reason})
     return ""

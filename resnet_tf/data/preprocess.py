@@ -4,14 +4,13 @@ It is written in graph operations, so that an export carries it along and a pict
 """
 
 import functools
-import re
 from collections.abc import Callable
 
 import tensorflow as tf
 
 from resnet_tf.config import DataConfig
 from resnet_tf.data import headers
-from resnet_tf.errors import UserError
+from resnet_tf.errors import UserError, plain_reason
 from resnet_tf.spec import Preprocess
 
 # ITU-R BT.601, as PIL and tf.image have it, but summing to exactly 1 so that grey stays grey.
@@ -165,12 +164,6 @@ def why_unreadable(picture: tf.Tensor, spec: Preprocess) -> str:
     except tf.errors.OpError as error:
         return plain_reason(error)
     return ""
-
-
-def plain_reason(error: tf.errors.OpError) -> str:
-    """TensorFlow's message without the names of its nodes."""
-    noise = r"\{\{.*?\}\}|\[Op:.*?\]|\bname:.*$|StringToNumberOp could not correctly convert string: "
-    return re.sub(noise, "", error.message.splitlines()[0]).strip(" .;")
 
 
 def _refused(size: tf.Tensor, spec: Preprocess) -> tf.Tensor:

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from resnet_tf import __version__
 from resnet_tf.config import Config, ExportConfig
-from resnet_tf.errors import UserError, closest
+from resnet_tf.errors import UserError, closest, plain_reason
 from resnet_tf.model.resnet import LOGITS_LAYER
 from resnet_tf.serving import signatures
 from resnet_tf.spec import Preprocess
@@ -161,8 +161,9 @@ def _write(directory: Path, holder: Any, doors: dict[str, Any], metadata: dict[s
         tf.saved_model.save(holder, str(staging), signatures=doors)
         (staging / METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
         staging.rename(final)
-    except OSError as error:
-        raise UserError(f"cannot write to {str(directory)!r}: {error.strerror or error}") from error
+    except (OSError, tf.errors.OpError) as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise UserError(f"cannot write to {str(directory)!r}: {plain_reason(error)}") from error
     return final
 
 

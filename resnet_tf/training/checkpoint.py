@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from resnet_tf.errors import UserError
+from resnet_tf.errors import UserError, plain_reason
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +41,9 @@ def save(directory: Path, parts: Parts, *, step: int, metadata: dict[str, Any], 
         _replace(final, staging)
     except (OSError, tf.errors.OpError) as error:
         shutil.rmtree(staging, ignore_errors=True)
-        reason = error.message if isinstance(error, tf.errors.OpError) else error.strerror or error
         newest = max(steps(directory), default=None)
         kept = "there is no earlier one" if newest is None else f"that of step {newest} is whole"
-        raise UserError(f"the checkpoint of step {step} cannot be written: {reason}; {kept}") from error
+        raise UserError(f"the checkpoint of step {step} cannot be written: {plain_reason(error)}; {kept}") from error
     for old in _superfluous(directory, keep):
         shutil.rmtree(directory / f"{old:08d}")
     return final

@@ -16,9 +16,8 @@ import tensorflow as tf
 from resnet_tf.config import Config
 from resnet_tf.data import bad_inputs, mixing, service
 from resnet_tf.data.bad_inputs import BadInputs
-from resnet_tf.data.preprocess import plain_reason
 from resnet_tf.data.sources import open_source
-from resnet_tf.errors import Interrupted, UserError
+from resnet_tf.errors import Interrupted, UserError, plain_reason
 from resnet_tf.training import checkpoint, run, runtime
 from resnet_tf.training.cluster import Cluster
 from resnet_tf.training.evaluation import Evaluator
@@ -222,7 +221,7 @@ class _Fit:
             chosen = [
                 MetricsFile(self._workdir / run.METRICS),
                 TensorBoardScalars(self._workdir / run.TENSORBOARD, config=self._config.to_json()),
-                ProgressLine(epochs=epochs, steps_per_epoch=steps_per_epoch),
+                ProgressLine(epochs=epochs, steps_per_epoch=steps_per_epoch, first_step=self._trainer.state.step),
                 *self._callbacks,
             ]
         return keras.callbacks.CallbackList(

@@ -15,7 +15,7 @@ from resnet_tf.errors import UserError
 class ProgressLine(keras.callbacks.Callback):
     """One line an epoch on stderr; on a terminal it moves while the epoch runs."""
 
-    def __init__(self, *, epochs: int, steps_per_epoch: int, stream: TextIO | None = None):
+    def __init__(self, *, epochs: int, steps_per_epoch: int, first_step: int, stream: TextIO | None = None):
         super().__init__()
         self._epochs = epochs
         self._steps_per_epoch = steps_per_epoch
@@ -23,31 +23,33 @@ class ProgressLine(keras.callbacks.Callback):
         self._live = self._stream.isatty()
         self._epoch = 0
         self._start = time.monotonic()
-        self._first_epoch: int | None = None
+        self._started_at = first_step / steps_per_epoch
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epoch = epoch
-        if self._first_epoch is None:
-            self._first_epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._live and logs:
-            share = int(100 * (batch + 1) / self._steps_per_epoch)
-            text = f"{self._prefix()} {share:3d}%  loss {logs['loss']:.4f}  {logs['images_per_second']:,.0f} images/s"
+            done = (batch + 1) / self._steps_per_epoch
+            text = f"{self._prefix()} {int(100 * done):3d}%  loss {logs['loss']:.4f}  {self._pace(logs, done)}"
             self._stream.write(f"\r\x1b[K{text}")
             self._stream.flush()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = logs or {}
-        done = epoch + 1 - (self._first_epoch or 0)
-        left = (time.monotonic() - self._start) / done * (self._epochs - epoch - 1)
         text = (
             f"{self._prefix()}  loss {logs['loss']:.4f}  top-1 {logs['top1']:.4f}  |  "
-            f"test loss {logs['test_loss']:.4f}  top-1 {logs['test_top1']:.4f}  |  "
-            f"lr {logs['learning_rate']:.4g}  {logs['images_per_second']:,.0f} images/s  {_clock(left)} left"
+            f"test loss {logs['test_loss']:.4f}  top-1 {logs['test_top1']:.4f}  |  {self._pace(logs, 1.0)}"
         )
         self._stream.write(f"\r\x1b[K{text}\n" if self._live else f"{text}\n")
         self._stream.flush()
+
+    def _pace(self, logs: dict[str, Any], done: float) -> str:
+        """With `done` of the epoch under way; the time left is that of all epochs."""
+        epochs = self._epoch + done
+        taken = epochs - self._started_at
+        left = (time.monotonic() - self._start) / taken * (self._epochs - epochs) if taken > 0 else float("nan")
+        return f"lr {logs['learning_rate']:.4g}  {logs['images_per_second']:,.0f} images/s  {_clock(left)} left"
 
     def _prefix(self) -> str:
         return f"epoch {self._epoch + 1:{len(str(self._epochs))}d}/{self._epochs}"

@@ -25,7 +25,9 @@ def _pair(**kwargs) -> tuple[BatchNormalization, keras.layers.BatchNormalization
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("kwargs", [{}, {"scale": False}, {"center": False, "epsilon": 1e-5, "momentum": 0.9}])
+@pytest.mark.parametrize(
+    "kwargs", [{}, {"scale": False}, {"center": False, "epsilon": 1e-5, "momentum": 0.9}, {"synchronized": True}]
+)
 def test_batch_normalization_equals_keras(training, kwargs):
     results = []
     for layer in _pair(**kwargs):

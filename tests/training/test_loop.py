@@ -2,10 +2,12 @@
 
 import dataclasses
 import hashlib
+import io
 import json
 import os
 import random
 import signal
+import time
 
 import keras
 import numpy as np
@@ -17,7 +19,7 @@ from resnet_tf.errors import Interrupted, UserError
 from resnet_tf.training import checkpoint, loop, run, runtime
 from resnet_tf.training.evaluation import Evaluator, evaluate_run
 from resnet_tf.training.loop import train_and_evaluate
-from resnet_tf.training.progress import read_metrics
+from resnet_tf.training.progress import ProgressLine, read_metrics
 from resnet_tf.training.run import load_run
 from resnet_tf.training.trainer import Trainer
 
@@ -206,6 +208,44 @@ def test_every_recipe_trains_and_continues(photos, tmp_path, name, strategy):
     config = load_config(name, [*settings, "runtime.logical_devices=2", "optimizer.warmup_epochs=1"])
     assert train_and_evaluate(config, tmp_path / "run", callbacks=[Stop(1)])["step"] == 3
     assert train_and_evaluate(config, tmp_path / "run")["step"] == 6
+
+
+@pytest.mark.parametrize(
+    ("gone", "message"),
+    [
+        ("train/red", r"\d of the 12 pictures of split 'train' cannot be read, more .*red/\d.\w+; No such file"),
+        ("test/red", r"split 'test' cannot be tested: .*red/\d.\w+; No such file"),
+    ],
+)
+def test_pictures_that_vanish_end_a_run_that_can_continue(photos, tmp_path, gone, message):
+    settings = [f"data.source={photos}", "model.name=resnet8_w32", "data.image_size=32", "data.batch_size=4"]
+    config = load_config("imagefolder", [*settings, "train.epochs=3"])
+    vanish = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: (photos / gone).rename(tmp_path / "gone") if epoch == 0 else None
+    )
+    with pytest.raises(UserError, match=message):
+        train_and_evaluate(config, tmp_path / "run", callbacks=[vanish])
+    newest = checkpoint.latest(tmp_path / "run" / "checkpoints")
+    assert newest is not None
+    (tmp_path / "gone").rename(photos / gone)
+    assert train_and_evaluate(config, tmp_path / "run")["step"] == 9
+
+
+def test_a_terminal_sees_a_moving_line(monkeypatch):
+    monkeypatch.setattr(time, "monotonic", iter([100.0, 110.0, 130.0]).__next__)
+    stream = io.StringIO()
+    stream.isatty = lambda: True
+    line = ProgressLine(epochs=4, steps_per_epoch=10, first_step=15, stream=stream)  # it continues from there
+    line.on_epoch_begin(1)
+    logs = {"loss": 0.5, "top1": 0.75, "learning_rate": 0.1, "images_per_second": 1234.0}
+    line.on_train_batch_end(6, logs)  # 2 steps in 10 s, 23 left
+    line.on_epoch_end(1, logs | {"test_loss": 0.25, "test_top1": 0.875})
+    first, second = stream.getvalue().split("\r\x1b[K")[1:]
+    assert first == "epoch 2/4  70%  loss 0.5000  lr 0.1  1,234 images/s  1:55 left"
+    assert second == (
+        "epoch 2/4  loss 0.5000  top-1 0.7500  |  test loss 0.2500  top-1 0.8750  |  "
+        "lr 0.1  1,234 images/s  2:00 left\n"
+    )
 
 
 def test_callbacks_see_the_logs(tiny_config, tmp_path):
