@@ -45,11 +45,16 @@ class ProgressLine(keras.callbacks.Callback):
         self._stream.flush()
 
     def _pace(self, logs: dict[str, Any], done: float) -> str:
-        """With `done` of the epoch under way; the time left is that of all epochs."""
+        """With `done` of the epoch under way. The time left is that of all epochs; a run that continues in the test
+        after an epoch has taken no step of its own to reckon it by.
+        """
         epochs = self._epoch + done
         taken = epochs - self._started_at
-        left = (time.monotonic() - self._start) / taken * (self._epochs - epochs) if taken > 0 else float("nan")
-        return f"lr {logs['learning_rate']:.4g}  {logs['images_per_second']:,.0f} images/s  {_clock(left)} left"
+        pace = f"lr {logs['learning_rate']:.4g}  {logs['images_per_second']:,.0f} images/s"
+        if taken <= 0:
+            return pace
+        left = (time.monotonic() - self._start) / taken * (self._epochs - epochs)
+        return f"{pace}  {_clock(left)} left"
 
     def _prefix(self) -> str:
         return f"epoch {self._epoch + 1:{len(str(self._epochs))}d}/{self._epochs}"
