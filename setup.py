@@ -8,6 +8,8 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 (VERSION,) = re.findall(r'__version__ = "(.+)"', (HERE / "resnet_tf" / "__init__.py").read_text())
 
+LITERT = ["ai-edge-litert>=2.1"]
+ONNX = ["tf2onnx>=1.16.1", "onnxruntime>=1.22"]  # the writer, and the reader that checks what it wrote
 TENSORFLOW = "2.21"  # the release that the kernels, the SavedModels and the distribution strategies are tested with
 
 setup(
@@ -37,8 +39,28 @@ setup(
         "gpu": [f"tensorflow[and-cuda]>={TENSORFLOW}"],
         "tpu": ["tensorflow-tpu>=2.20"],  # the newest TPU build; it lags behind tensorflow
         "torch": ["torch>=2.6"],  # the first whose torch.load(weights_only=True) is safe
-        "litert": ["ai-edge-litert>=2.1"],
-        "test": ["pytest>=8.4", "pillow>=11", "scikit-learn>=1.6", "ruff>=0.14", "mypy>=1.18", "build>=1.2"],
-        "bench": ["torch>=2.6", "torchvision>=0.21", "onnxruntime>=1.22", "openvino>=2025.2"],
+        "litert": LITERT,
+        "onnx": ONNX,
+        "test": [
+            *(
+                "pytest>=8.4",
+                "pytest-xdist>=3.6",
+                "pillow>=11",
+                "scikit-learn>=1.6",
+                "ruff>=0.14",
+                "mypy>=1.18",
+                "build>=1.2",
+                "pyyaml>=6",
+            ),
+            # Programs that read our exports.
+            *LITERT,
+            *ONNX,
+            "openvino>=2025.2",
+            "tf_keras>=2.21",
+            "tensorflow-hub>=0.16.1",
+            "setuptools<82",  # tensorflow-hub imports its pkg_resources
+            "tensorflow-serving-api>=2.19",  # the protocol buffers of the server
+        ],
+        "bench": ["torch>=2.6", "torchvision>=0.21", "openvino>=2025.2", *LITERT, *ONNX],
     },
 )

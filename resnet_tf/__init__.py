@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from resnet_tf.model.pretrained import list_weights
     from resnet_tf.model.resnet import Arch
     from resnet_tf.model.zoo import list_models
-    from resnet_tf.serving.artifact import export_model
+    from resnet_tf.serving.export import export_model
     from resnet_tf.serving.predictor import Predictor
     from resnet_tf.spec import Preprocess
     from resnet_tf.training.loop import train_and_evaluate
@@ -30,7 +30,7 @@ _HOMES = {
     "Preprocess": "resnet_tf.spec",
     "UserError": "resnet_tf.errors",
     "create_model": "resnet_tf.model.create",
-    "export_model": "resnet_tf.serving.artifact",
+    "export_model": "resnet_tf.serving.export",
     "list_configs": "resnet_tf.config",
     "list_models": "resnet_tf.model.zoo",
     "list_weights": "resnet_tf.model.pretrained",

@@ -26,7 +26,8 @@ def run(
     A `UserError` becomes one line on stderr and exit code 2, `Interrupted` one and exit code 75. `--group.key=value` is
     short for `--set=group.key=value` where the command has `--set`.
     """
-    argv = _expand_group_flags(sys.argv) if with_config else sys.argv
+    argv = _with_underscores(sys.argv)
+    argv = _expand_group_flags(argv) if with_config else argv
     if {"--help", "-h"} & set(argv[1:]):
         print(_help(flag_values, doc, with_config))
         return
@@ -75,6 +76,11 @@ def no_arguments(arguments: list[str]) -> None:
 def _fail(message: str) -> int:
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return 2
+
+
+def _with_underscores(argv: list[str]) -> list[str]:
+    """--batch-size=8 -> --batch_size=8: absl knows flags by their names in Python."""
+    return [re.sub(r"^--[a-z-]+", lambda flag: "--" + flag[0][2:].replace("-", "_"), argument) for argument in argv]
 
 
 def _expand_group_flags(argv: list[str]) -> list[str]:

@@ -213,6 +213,10 @@ class RuntimeConfig:
 class ExportConfig:
     top_k: int = _key(5, "classes named in an answer of the exported model", minimum=1)
     verify_examples: int = _key(10_000, "test images a fresh process must answer as the model does", minimum=1)
+    measured_examples: int = _key(256, "test images on which the change by a lower precision is measured", minimum=1)
+    calibration_examples: int = _key(128, "training images from which int8 takes its ranges", minimum=1)
+    max_logit_change: float = _key(0.25, "refuse an export whose logits change by more of their spread", minimum=0.0)
+    max_accuracy_loss: float = _key(0.01, "refuse an export that loses more top-1 accuracy", minimum=0.0)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,10 @@
-"""Export the newest checkpoint of a run as a SavedModel, under the next version number.
+"""Export the newest checkpoint of a run, under the next version number.
 
-python -m resnet_tf.export --workdir=DIR                           writes DIR/export/serving/VERSION
-python -m resnet_tf.export --workdir=DIR --to=/models/digits       writes /models/digits/VERSION
+python -m resnet_tf.export --workdir=DIR                                     a SavedModel: DIR/export/serving/VERSION
+python -m resnet_tf.export --workdir=DIR --precision=bfloat16                faster where the processor computes in it
+python -m resnet_tf.export --workdir=DIR --target=litert --precision=int8    for phones; ranges from training pictures
+python -m resnet_tf.export --workdir=DIR --target=hub                        to be fine-tuned, as TF Hub's modules
+python -m resnet_tf.export --workdir=DIR --to=/models/digits                 writes /models/digits/VERSION
 """
 
 from pathlib import Path
@@ -13,9 +16,22 @@ from resnet_tf.errors import UserError
 
 FLAGS = flags.FlagValues()
 WORKDIR = flags.DEFINE_string("workdir", "", "run directory", flag_values=FLAGS)
-TARGET = flags.DEFINE_string("target", "serving", "what to export for: serving", flag_values=FLAGS)
-PRECISION = flags.DEFINE_string("precision", "auto", "float32, or auto, which takes it", flag_values=FLAGS)
+TARGET = flags.DEFINE_string(
+    "target", "serving", "what for: serving, hub, hub_features, litert, keras or onnx", flag_values=FLAGS
+)
+PRECISION = flags.DEFINE_string(
+    "precision",
+    "auto",
+    "float32, which auto takes; serving: or bfloat16; litert: or float16, dynamic, int8",
+    flag_values=FLAGS,
+)
 TO = flags.DEFINE_string("to", "", "directory of versions; empty is WORKDIR/export/TARGET", flag_values=FLAGS)
+DEFAULT_SIGNATURE = flags.DEFINE_string(
+    "default_signature",
+    "serving_default",
+    "images: what reads the default signature only gets the one that takes pixels",
+    flag_values=FLAGS,
+)
 
 
 def main(arguments: list[str]) -> None:
@@ -24,11 +40,12 @@ def main(arguments: list[str]) -> None:
         raise UserError("--workdir=DIR is missing: the run to export")
     directory = Path(TO.value or Path(WORKDIR.value) / "export" / TARGET.value)
 
-    from resnet_tf.serving.artifact import export_model
+    from resnet_tf.serving.export import export_model
     from resnet_tf.training.run import load_run
 
     run = load_run(WORKDIR.value)
-    print(export_model(run, directory, target=TARGET.value, precision=PRECISION.value))
+    options = {"target": TARGET.value, "precision": PRECISION.value, "default_signature": DEFAULT_SIGNATURE.value}
+    print(export_model(run, directory, **options))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ def main(arguments: list[str]) -> None:
     workdir = Path(WORKDIR.value or f"runs/{Path(CONFIG.value).stem}-{datetime.datetime.now():%Y%m%d-%H%M%S}")
 
     from resnet_tf.data.sources import open_source
-    from resnet_tf.serving.artifact import export_model, find_export_of_step
+    from resnet_tf.serving.artifact import find_export_of_step
+    from resnet_tf.serving.export import export_model
     from resnet_tf.serving.verify import verify
     from resnet_tf.training.evaluation import evaluate_run
     from resnet_tf.training.loop import train_and_evaluate

@@ -1,6 +1,7 @@
 """The commands as a user types them: what they print, and how they refuse."""
 
 import errno
+import io
 import json
 import os
 import re
@@ -17,6 +18,8 @@ from conftest import write_imagenet_records
 from PIL import Image
 
 from resnet_tf.config import iterate_keys
+from resnet_tf.serving.export import export_model
+from resnet_tf.training.run import load_run
 
 COMMANDS = ("benchmark", "convert", "data_service", "evaluate", "export", "predict", "prepare", "preview", "train")
 
@@ -187,6 +190,44 @@ def test_evaluate_export_and_predict(command, tiny_run, tmp_path):
     refused = command("predict", f"--model={tmp_path / 'models'}", str(picture), str(tmp_path / "note.jpg"))
     assert refused.code == 2
     assert refused.err.startswith(f"error: {str(tmp_path / 'note.jpg')!r} is no picture that can be read: not a JPEG")
+
+
+@pytest.fixture(scope="module")
+def tiny_export(tiny_run, tmp_path_factory) -> Path:
+    return export_model(load_run(tiny_run), tmp_path_factory.mktemp("exports") / "digits")
+
+
+def test_predict_takes_folders_and_prints_a_table(command, photos, tiny_export):
+    (photos / "train" / "notes.txt").write_text("no picture")
+    outcome = command("predict", f"--model={tiny_export}", "--csv", "--batch-size=5", str(photos / "train"))
+    lines = outcome.out.splitlines()
+    assert outcome.code == 0
+    assert lines[0] == "file,label1,score1,label2,score2,label3,score3,label4,score4,label5,score5"
+    files = sorted(str(path) for path in (photos / "train").rglob("*") if path.suffix in (".jpg", ".png"))
+    assert [line.split(",")[0] for line in lines[1:]] == files
+    scores = np.array([line.split(",")[2::2] for line in lines[1:]], float)
+    assert (np.diff(scores, axis=1) <= 0).all()
+    empty = photos / "empty"
+    empty.mkdir()
+    assert (
+        f"no pictures in {str(empty)!r}: none of its files ends in .jpg"
+        in command("predict", f"--model={tiny_export}", str(empty)).err
+    )
+    assert "give --json or --csv, not both" in command("predict", "--model=x", "--json", "--csv", "a.jpg").err
+
+
+def test_predict_reads_standard_input_and_explains(command, photos, tiny_export, tmp_path, monkeypatch):
+    picture = next((photos / "train").rglob("*.jpg"))
+    monkeypatch.setattr(sys, "stdin", Mock(buffer=io.BytesIO(picture.read_bytes())))
+    maps = tmp_path / "maps"
+    outcome = command("predict", f"--model={tiny_export}", "--json", f"--explain={maps}", "-", str(picture))
+    assert outcome.code == 0, outcome.err
+    first, second = (json.loads(line) for line in outcome.out.splitlines())
+    assert first["file"] == "-"
+    assert first["labels"] == second["labels"]
+    assert sorted(path.name for path in maps.iterdir()) == ["1_stdin.png", f"2_{picture.stem}.png"]
+    with Image.open(maps / "1_stdin.png") as overlay:
+        assert overlay.size == (640, 350)
 
 
 def test_train_from_a_folder_by_flags_alone(command, photos, tmp_path):

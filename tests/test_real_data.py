@@ -11,7 +11,7 @@ from conftest import SHARED_DATA
 from resnet_tf.config import load_config
 from resnet_tf.data.sources import open_source
 from resnet_tf.model.create import create_model
-from resnet_tf.serving.artifact import export_model
+from resnet_tf.serving.export import export_model
 from resnet_tf.training.evaluation import Evaluator
 
 ARCHIVE = SHARED_DATA / "cifar10_jpeg.tar.xz"

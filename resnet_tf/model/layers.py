@@ -115,8 +115,11 @@ class StandardizedConv2D(keras.layers.Conv2D):
 
     EPSILON = 1e-8
 
+    def standardized(self, kernel: tf.Tensor) -> tf.Tensor:
+        """[h, w, in, out], float32 or float64, with mean 0 and variance 1 for each of the last."""
+        mean, variance = tf.nn.moments(kernel, axes=[0, 1, 2], keepdims=True)
+        return (kernel - mean) * tf.math.rsqrt(variance + self.EPSILON)
+
     def convolution_op(self, inputs, kernel):
-        wide = tf.cast(kernel, tf.float32)
-        mean, variance = tf.nn.moments(wide, axes=[0, 1, 2], keepdims=True)
-        standard = (wide - mean) * tf.math.rsqrt(variance + self.EPSILON)
+        standard = self.standardized(tf.cast(kernel, tf.float32))
         return super().convolution_op(inputs, tf.cast(standard, inputs.dtype))

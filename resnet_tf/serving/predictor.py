@@ -12,8 +12,7 @@ from resnet_tf.config import Config, flatten, override
 from resnet_tf.data import pipeline, preprocess
 from resnet_tf.data.sources import Split
 from resnet_tf.errors import UserError
-from resnet_tf.serving import artifact
-from resnet_tf.serving.signatures import BYTES_SIGNATURE
+from resnet_tf.serving import artifact, runners
 from resnet_tf.spec import Preprocess
 
 
@@ -33,25 +32,33 @@ class Prediction:
 
 
 class Predictor:
-    """Loads an export and answers for pictures.
+    """Loads an export of any kind, checks that its files are as they were written, and answers for pictures.
 
         predictor = Predictor("run/export/serving")
         predictor(["cat.jpg"])[0].labels
 
+    It can be used by several threads at a time.
+
     Attributes:
-        path: the SavedModel in use (the newest version, if `path` was their directory).
+        path: the version in use (the newest, if `path` was their directory).
         labels: names of all classes.
-        preprocess: what the graph does to a picture before the network sees it.
+        preprocess: what is done to a picture before the network sees it.
+        metadata: what was written beside the model.
+        top_k: classes named in a prediction.
+
+    Raises:
+        UserError: if there is no export, it is damaged, or it gives features instead of classes.
     """
 
     def __init__(self, path: str | Path):
         self.path = artifact.find_export(path)
-        metadata = artifact.read_metadata(self.path)
-        self.labels: tuple[str, ...] = tuple(metadata["labels"])
-        self.preprocess = Preprocess.from_dict(metadata["preprocess"])
-        self.metadata = metadata
-        self._model = artifact.load_saved_model(self.path)
-        self._answer = self._model.signatures[BYTES_SIGNATURE]
+        self.metadata = artifact.read_metadata(self.path)
+        self.labels: tuple[str, ...] = tuple(self.metadata["labels"])
+        self.preprocess = Preprocess.from_dict(self.metadata["preprocess"])
+        if not self.labels:
+            raise UserError(f"{str(self.path)!r} gives features: it has no classes to name")
+        self._runner = runners.load_runner(self.path, self.metadata)
+        self.top_k = min(self.config.export.top_k, len(self.labels))
 
     @property
     def config(self) -> Config:
@@ -71,21 +78,58 @@ class Predictor:
         remaining = iter(pictures)
         while batch := list(islice(remaining, batch_size)):
             answer = self.answer([_read(picture) for picture in batch], names=[_name(picture) for picture in batch])
-            rows = zip(answer["top_labels"], answer["top_scores"], answer["top_classes"], strict=True)
-            for labels, scores, classes in rows:
-                names = tuple(label.decode() for label in labels.numpy())
-                yield Prediction(names, tuple(map(float, scores)), tuple(map(int, classes)))
+            for probabilities in answer["probabilities"]:
+                yield self._best(probabilities)
 
-    def answer(self, encoded: Sequence[bytes], *, names: Sequence[str] | None = None) -> dict[str, tf.Tensor]:
-        """The outputs of `serving_default` for one batch of encoded pictures; `names` are for the error message."""
+    def from_pixels(self, images: np.ndarray) -> np.ndarray:
+        """Logits, float32 [B, C], for pictures of the network's size: float32 [B, H, W, 3], RGB in [0, 1].
+
+        Raises:
+            UserError: for another shape, kind of number or range.
+        """
+        images = np.asarray(images)
+        expected = (*self.preprocess.size, 3)
+        if images.ndim != 4 or images.shape[1:] != expected:
+            raise UserError(f"pictures of shape {images.shape}; expected [B, {', '.join(map(str, expected))}]")
+        if not np.issubdtype(images.dtype, np.floating):
+            raise UserError(f"pictures of {images.dtype}; expected float32 in [0, 1], which is pixels / 255")
+        if images.size and not (images.min() >= 0.0 and images.max() <= 1.0):
+            raise UserError(
+                f"pictures from {images.min():.4g} to {images.max():.4g}; expected RGB in [0, 1], which is pixels / 255"
+            )
+        return self._runner.logits(images.astype(np.float32, copy=False))
+
+    def answer(self, encoded: Sequence[bytes], *, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """`logits` and `probabilities`, float32 [B, C], for one batch of encoded pictures.
+
+        Args:
+            encoded: JPEG, PNG, BMP, GIF or WebP.
+            names: of the pictures, for the error's message.
+        """
         try:
-            return self._answer(image_bytes=tf.constant(list(encoded)))
+            return self._runner.answer(encoded)
         except tf.errors.InvalidArgumentError as error:
-            for index, item in enumerate(encoded):
-                if reason := preprocess.why_unreadable(tf.constant(item), self.preprocess):
-                    name = names[index] if names else f"picture {index} of the batch"
-                    raise UserError(f"{name} is no picture that can be read: {reason}") from error
+            self._blame_picture(error, encoded, names)
             raise
+
+    def explain(
+        self, pictures: Iterable[str | Path | bytes], *, batch_size: int = 32
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, str]]:
+        """What the network saw of each picture, float32 [H, W, 3] in [0, 1]; where what spoke for its best class was
+        seen, float32 [H, W] in [0, 1] (Grad-CAM, enlarged); and the name of that class.
+
+        Raises:
+            UserError: for a kind of export that does not tell, or as `__call__`.
+        """
+        if not isinstance(self._runner, runners.SavedModelRunner):
+            raise UserError(f"{str(self.path)!r} cannot explain its answers: export with target serving or hub")
+        remaining = iter(pictures)
+        while batch := list(islice(remaining, batch_size)):
+            encoded = [_read(picture) for picture in batch]
+            best = self.answer(encoded, names=[_name(picture) for picture in batch])["probabilities"].argmax(axis=1)
+            heatmaps = tf.image.resize(self._runner.heatmaps(encoded)[..., np.newaxis], self.preprocess.size)[..., 0]
+            crops = preprocess.crops(tf.constant(encoded), self.preprocess)
+            yield from zip(crops.numpy(), heatmaps.numpy(), (self.labels[place] for place in best), strict=True)
 
     def logits(self, split: Split, *, batch_size: int = 32, count: int = -1) -> tuple[np.ndarray, np.ndarray]:
         """Labels int64 [N] and logits float32 [N, C] for the first `count` pictures of a split, or all of them.
@@ -97,9 +141,21 @@ class Predictor:
         parts = []
         with pipeline.naming_failures(split, self.preprocess):
             for pictures, _ in split.examples(count).map(_encoded).batch(batch_size):
-                parts.append(self.answer(pictures.numpy())["logits"].numpy())
+                parts.append(self.answer(pictures.numpy())["logits"])
         logits = np.concatenate(parts)
         return split.labels[: len(logits)], logits
+
+    def _best(self, probabilities: np.ndarray) -> Prediction:
+        places = np.argsort(-probabilities, kind="stable")[: self.top_k].tolist()
+        scores = tuple(float(probabilities[place]) for place in places)
+        return Prediction(tuple(self.labels[place] for place in places), scores, tuple(places))
+
+    def _blame_picture(self, error: Exception, encoded: Sequence[bytes], names: Sequence[str] | None) -> None:
+        """Raise by name, if a picture is the reason of an error."""
+        for index, item in enumerate(encoded):
+            if reason := preprocess.why_unreadable(tf.constant(item), self.preprocess):
+                name = names[index] if names else f"picture {index} of the batch"
+                raise UserError(f"{name} is no picture that can be read: {reason}") from error
 
 
 def _encoded(picture: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

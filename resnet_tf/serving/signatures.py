@@ -1,37 +1,58 @@
 """The doors of an exported model: what each signature takes and gives."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-import keras
 import tensorflow as tf
 
 from resnet_tf.data import preprocess
-from resnet_tf.model.resnet import POOL_LAYER
 from resnet_tf.spec import Preprocess
 
 BYTES_SIGNATURE = "serving_default"
 IMAGES_SIGNATURE = "images"
 FEATURES_SIGNATURE = "features"
+CLASSIFY_SIGNATURE = "classify"
+EXPLAIN_SIGNATURE = "explain"
+
+# tf.Example's feature that holds an encoded picture, as in the ImageNet records.
+EXAMPLE_FEATURE = "image/encoded"
 
 
-def add_signatures(
-    model: keras.Model, spec: Preprocess, labels: Sequence[str], *, top_k: int
-) -> tuple[tf.train.Checkpoint, dict[str, tf.types.experimental.ConcreteFunction]]:
-    """A saveable object and its signatures; every output's first dimension is the batch.
+# From the network's input, float32 [B, H, W, C], already normalised, to its last feature map, float32 or bfloat16
+# [B, h, w, F], its features, float32 [B, F], its logits, float32 [B, classes], and the kernel of its class head,
+# float32 [F, classes].
+Network = Callable[[tf.Tensor], list[tf.Tensor]]
 
-    - `serving_default`: image_bytes, string [B], each a JPEG, PNG, BMP, GIF or WebP.
-    - `images`: float32 [B, H, W, 3], RGB in [0, 1], H and W being the network's own.
+
+def build_signatures(
+    network: Network, spec: Preprocess, labels: Sequence[str], *, top_k: int, default: str = BYTES_SIGNATURE
+) -> dict[str, tf.types.experimental.ConcreteFunction]:
+    """Signatures by name; every input's and output's first dimension is the batch.
+
+    - `serving_default`: image_bytes, string [B], each a JPEG, PNG, BMP, GIF or WebP of any size.
+    - `images`: float32 [B, H, W, 3], RGB in [0, 1], H and W being the network's own. A graph cannot refuse a picture in
+      [0, 255]: the answer would be wrong.
     - `features`: image_bytes as above; gives `features`, float32 [B, F], the pooled vector before the last layer.
+    - `classify`: inputs, string [B], each a serialised tf.Example with `image/encoded`; gives `classes`, string [B, C],
+      all labels, and `scores`, float32 [B, C], their probabilities. It is what TensorFlow Serving's Classify takes.
+    - `explain`: image_bytes as above; gives `heatmaps`, float32 [B, h, w], in [0, 1]: how much each place of the last
+      feature map spoke for the best class (Grad-CAM, Selvaraju et al. 2017).
 
     The first two give `logits` and `probabilities`, float32 [B, C], and the `top_k` best classes in falling order:
     `top_classes` int64 [B, K], `top_scores` float32 [B, K] and `top_labels` string [B, K].
+
+    Args:
+        network: what answers.
+        spec: how pictures become its input.
+        labels: names of its classes.
+        top_k: best classes named.
+        default: `images` puts that signature in `serving_default`'s place too, for consumers that read no other and
+            cannot decode; image_bytes then go to `image_bytes`.
     """
     names = tf.constant(list(labels))
     count = min(top_k, len(labels))
-    featurizer = keras.Model(model.input, model.get_layer(POOL_LAYER).output)
 
     def answer(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        logits = model(inputs, training=False)
+        _, _, logits, _ = network(inputs)
         probabilities = tf.nn.softmax(logits)
         scores, classes = tf.math.top_k(probabilities, count)
         return {
@@ -42,19 +63,44 @@ def add_signatures(
             "top_labels": tf.gather(names, classes),
         }
 
+    def of_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        return answer(preprocess.from_bytes(image_bytes, spec))
+
+    def of_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return answer(preprocess.normalize(images, spec))
+
+    def features(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"features": network(preprocess.from_bytes(image_bytes, spec))[1]}
+
+    def classify(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        examples = tf.io.parse_example(inputs, {EXAMPLE_FEATURE: tf.io.FixedLenFeature([], tf.string)})
+        scores = of_bytes(examples[EXAMPLE_FEATURE])["probabilities"]
+        return {"classes": tf.tile(names[tf.newaxis], [tf.shape(scores)[0], 1]), "scores": scores}
+
+    def explain(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        maps, _, logits, head = network(preprocess.from_bytes(image_bytes, spec))
+        return {"heatmaps": _heatmaps(maps, logits, head)}
+
     image_bytes = tf.TensorSpec([None], tf.string, name="image_bytes")
     images = tf.TensorSpec([None, *spec.size, 3], tf.float32, name="images")
     doors = {
-        BYTES_SIGNATURE: tf.function(
-            lambda image_bytes: answer(preprocess.from_bytes(image_bytes, spec)), [image_bytes]
-        ),
-        IMAGES_SIGNATURE: tf.function(lambda images: answer(preprocess.normalize(images, spec)), [images]),
-        FEATURES_SIGNATURE: tf.function(
-            lambda image_bytes: {"features": featurizer(preprocess.from_bytes(image_bytes, spec), training=False)},
-            [image_bytes],
-        ),
+        BYTES_SIGNATURE: (of_images, images) if default == IMAGES_SIGNATURE else (of_bytes, image_bytes),
+        IMAGES_SIGNATURE: (of_images, images),
+        FEATURES_SIGNATURE: (features, image_bytes),
+        CLASSIFY_SIGNATURE: (classify, tf.TensorSpec([None], tf.string, name="inputs")),
+        EXPLAIN_SIGNATURE: (explain, image_bytes),
     }
-    holder = tf.train.Checkpoint()  # tf.Module would see none of Keras 3's variables
-    holder.variables = [variable.value for variable in model.variables]
-    holder.names = names
-    return holder, {name: function.get_concrete_function() for name, function in doors.items()}
+    if default == IMAGES_SIGNATURE:
+        doors["image_bytes"] = (of_bytes, image_bytes)
+    return {name: tf.function(function, [taken]).get_concrete_function() for name, (function, taken) in doors.items()}
+
+
+def _heatmaps(maps: tf.Tensor, logits: tf.Tensor, head: tf.Tensor) -> tf.Tensor:
+    """float32 [B, h, w] in [0, 1] for the best class.
+
+    The class head is linear in the mean of the maps, so that the gradient of a logit by a map is its weight at every
+    place, and Grad-CAM needs no gradient (Selvaraju et al. 2017, sec. 3.1; Zhou et al. 2015).
+    """
+    weights = tf.gather(tf.transpose(head), tf.argmax(logits, axis=1))
+    evidence = tf.nn.relu(tf.einsum("bhwf,bf->bhw", tf.cast(maps, tf.float32), weights))
+    return tf.math.divide_no_nan(evidence, tf.reduce_max(evidence, axis=[1, 2], keepdims=True))

@@ -14,7 +14,7 @@ import numpy as np
 
 from resnet_tf.errors import UserError
 
-# Both sides compute in float32, but the graph of an export is compiled and batched on its own.
+# Both sides compute in float32, but the graph of an export is folded, compiled and batched on its own.
 TOLERANCE = 1e-4
 
 

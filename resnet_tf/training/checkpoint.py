@@ -1,10 +1,8 @@
 """Checkpoints: one directory a step, written beside its place, verified, and renamed once it is whole."""
 
 import contextlib
-import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from resnet_tf import manifest
 from resnet_tf.errors import UserError, plain_reason
 
 logger = logging.getLogger(__name__)
@@ -21,8 +20,8 @@ logger = logging.getLogger(__name__)
 Parts = Mapping[str, Mapping[str, tf.Variable]]
 
 _STATE = "state"
-_METADATA = "metadata.json"
-_DIGESTS = "sha256.json"
+_METADATA = Path("metadata.json")
+_MANIFEST = Path("sha256.json")
 WRITING = ".writing"
 
 
@@ -75,19 +74,8 @@ def latest(directory: Path) -> Path | None:
 
 def find_damage(checkpoint: Path) -> str:
     """What is wrong with a checkpoint's files, in words; empty if they are as they were written."""
-    try:
-        digests = json.loads((checkpoint / _DIGESTS).read_text())
-        if not isinstance(digests, dict) or _METADATA not in digests:
-            return f"checkpoint {str(checkpoint)!r} is damaged: {_DIGESTS} does not list {_METADATA}"
-        for name, digest in digests.items():
-            if _digest(checkpoint / name) != digest:
-                return f"checkpoint {str(checkpoint)!r} is damaged: {name} is not what was written"
-    except (OSError, ValueError) as error:
-        reason = (
-            f"{Path(error.filename).name}: {error.strerror}" if isinstance(error, OSError) else f"{_DIGESTS}: {error}"
-        )
-        return f"checkpoint {str(checkpoint)!r} is damaged: {reason}"
-    return ""
+    damage = manifest.find_damage(checkpoint, _MANIFEST, needed=_METADATA)
+    return damage and f"checkpoint {str(checkpoint)!r} is damaged: {damage}"
 
 
 def read_metadata(checkpoint: Path) -> dict[str, Any]:
@@ -123,11 +111,7 @@ def _write(staging: Path, parts: Parts, metadata: dict[str, Any]) -> None:
     tf.train.Checkpoint(**parts).write(str(staging / _STATE))
     (staging / _METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
     # Read back, so that it is known to be readable before an older one is dropped.
-    digests = {path.name: _digest(path) for path in sorted(staging.iterdir())}
-    (staging / _DIGESTS).write_text(json.dumps(digests, indent=2) + "\n")
-    for path in staging.iterdir():
-        _flush(path)
-    _flush(staging)
+    manifest.write_manifest(staging, _MANIFEST)
 
 
 def _replace(final: Path, staging: Path) -> None:
@@ -137,7 +121,7 @@ def _replace(final: Path, staging: Path) -> None:
     if final.exists():
         final.rename(aside)
     staging.rename(final)
-    _flush(final.parent)
+    manifest.flush(final.parent)
     shutil.rmtree(aside, ignore_errors=True)
 
 
@@ -155,17 +139,3 @@ def _top1(checkpoint: Path) -> float | None:
     with contextlib.suppress(UserError):  # a damaged one is not the best
         return (read_metadata(checkpoint).get("metrics") or {}).get("top1")
     return None
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    """To the disk, so that a rename is never there before what it names."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -24,7 +24,7 @@ from resnet_tf.model.create import convert_file, create_model
 from resnet_tf.model.pretrained import PRETRAINED, Pretrained, get_pretrained, list_weights
 from resnet_tf.model.weights import to_torchvision
 from resnet_tf.model.zoo import MODELS
-from resnet_tf.serving.artifact import export_model
+from resnet_tf.serving.export import export_model
 from resnet_tf.serving.predictor import Predictor
 from resnet_tf.spec import Preprocess
 

@@ -1,8 +1,13 @@
 """Exports: the same answers through every door and in every process, whole or not there."""
 
+import dataclasses
 import json
+import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,7 +17,8 @@ from resnet_tf.data.sources import open_source
 from resnet_tf.errors import UserError
 from resnet_tf.model.create import create_model
 from resnet_tf.serving import artifact
-from resnet_tf.serving.artifact import export_model
+from resnet_tf.serving.change import Change, check_change
+from resnet_tf.serving.export import export_model
 from resnet_tf.serving.predictor import Predictor
 from resnet_tf.serving.verify import verify
 from resnet_tf.spec import Preprocess
@@ -37,7 +43,7 @@ def encoded(run):
 
 def test_signatures_and_their_outputs(export):
     signatures = tf.saved_model.load(str(export)).signatures
-    assert set(signatures) == {"serving_default", "images", "features"}
+    assert set(signatures) == {"serving_default", "images", "features", "classify", "explain"}
     for name, dtype, shape in (("serving_default", tf.string, [None]), ("images", tf.float32, [None, 8, 8, 3])):
         (spec,) = signatures[name].structured_input_signature[1].values()
         assert (spec.dtype, spec.shape.as_list()) == (dtype, shape)
@@ -138,21 +144,67 @@ def test_a_place_that_holds_something_else_is_left_alone(run, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-@pytest.mark.parametrize("missing", ["saved_model.pb", "variables/variables.index", "assets.extra/resnet_tf.json"])
-def test_an_incomplete_export_is_refused(export, tmp_path, missing):
+FILES = ("saved_model.pb", "fingerprint.pb", "variables/variables.index", "assets.extra/resnet_tf.json")
+FILES += ("assets.extra/labels.txt", "assets.extra/sha256.json", "assets.extra/tf_serving_warmup_requests")
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", [_cut, _flip, lambda path: path.unlink()], ids=["cut", "flip", "delete"])
+def test_a_damaged_export_is_refused_before_anything_runs(export, tmp_path, monkeypatch, name, damage):
+    monkeypatch.setattr(tf.saved_model, "load", lambda path: pytest.fail("it was loaded"))
     shutil.copytree(export, tmp_path / "1")
-    (tmp_path / "1" / missing).unlink()
-    with pytest.raises(UserError, match=rf"is not a model exported by resnet_tf: '{missing}' is missing"):
-        Predictor(tmp_path / "1")
+    assert set(FILES) <= {path.relative_to(export).as_posix() for path in export.rglob("*")}
+    damage(tmp_path / "1" / name)
+    with pytest.raises(UserError, match=r"exported model '.*/1' is damaged: .*; export it again"):
+        Predictor(tmp_path)
 
 
-def test_a_damaged_export_is_refused(export, tmp_path):
-    for name in ("saved_model.pb", "assets.extra/resnet_tf.json"):
-        copy = tmp_path / name.replace("/", "_") / "1"
-        shutil.copytree(export, copy)
-        (copy / name).write_bytes((copy / name).read_bytes()[:100])
-        with pytest.raises(UserError, match=r"(cannot be loaded|is damaged)"):
-            Predictor(copy)
+def test_what_somebody_else_wrote_is_refused(tmp_path):
+    (tmp_path / "1").mkdir()
+    with pytest.raises(UserError, match=r"is not a model exported by resnet_tf: 'assets.extra/resnet_tf.json' is miss"):
+        Predictor(tmp_path)
+
+
+def test_a_failed_export_leaves_nothing_behind(run, tmp_path, monkeypatch):
+    def fail(*arguments, **options):
+        raise tf.errors.ResourceExhaustedError(None, None, "{{node SaveV2}} x; No space left on device [Op:SaveV2]")
+
+    monkeypatch.setattr(tf.saved_model, "save", fail)
+    with pytest.raises(UserError, match=r"cannot write to '.*': x; No space left on device$"):
+        export_model(run, tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+
+
+def test_the_graph_names_the_place_of_a_bad_picture(export, encoded):
+    """As another program sees it, which has no Python to look for the reason."""
+    answer = tf.saved_model.load(str(export)).signatures["serving_default"]
+    huge = bytearray(encoded[0])
+    huge[16:24] = (2**20).to_bytes(4, "big") * 2
+    photo = tf.io.encode_jpeg(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).numpy()
+    for bad, reason in (
+        (b"", "not a JPEG, PNG, BMP, GIF or WebP picture"),
+        (b"nonsense", "not a JPEG, PNG, BMP, GIF or WebP picture"),
+        (encoded[0][:60], "damaged or cut short"),
+        (photo[:200], "damaged or cut short"),
+        (photo[:12], "damaged or cut short"),
+        (bytes(huge), "its header claims more than max_pixels=67,108,864"),
+    ):
+        for place in (0, 2):
+            batch = [encoded[0]] * 3
+            batch[place] = bad
+            with pytest.raises(tf.errors.InvalidArgumentError, match=rf"picture {place} of the batch .*: {reason}"):
+                answer(image_bytes=tf.constant(batch))
+    assert answer(image_bytes=tf.constant(encoded))["logits"].shape == (16, 10)
 
 
 def test_what_is_no_picture_is_named_and_the_next_request_works(export, encoded):
@@ -164,3 +216,126 @@ def test_what_is_no_picture_is_named_and_the_next_request_works(export, encoded)
     assert len(predictor(encoded)) == len(encoded)
     with pytest.raises(UserError, match=r"cannot read 'nowhere.jpg': No such file"):
         predictor(["nowhere.jpg"])
+
+
+def test_pixels_of_another_shape_kind_or_range_are_refused(export):
+    predictor = Predictor(export)
+    pixels = np.random.default_rng(0).uniform(size=(2, 8, 8, 3)).astype("float32")
+    assert predictor.from_pixels(pixels).shape == (2, 10)
+    for wrong, message in (
+        (pixels[0], r"shape \(8, 8, 3\); expected \[B, 8, 8, 3\]"),
+        (pixels[:, :7], r"shape \(2, 7, 8, 3\); expected"),
+        ((pixels * 255).astype(np.uint8), r"pictures of uint8; expected float32 in \[0, 1\]"),
+        (pixels * 255, r"pictures from .* to 2\d\d.*; expected RGB in \[0, 1\]"),
+        (pixels * np.nan, r"pictures from nan to nan"),
+    ):
+        with pytest.raises(UserError, match=message):
+            predictor.from_pixels(wrong)
+
+
+def test_classify_takes_examples(run, export, encoded):
+    examples = [
+        tf.train.Example(
+            features=tf.train.Features(
+                feature={"image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[item]))}
+            )
+        ).SerializeToString()
+        for item in encoded
+    ]
+    model = tf.saved_model.load(str(export))
+    answer = model.signatures["classify"](inputs=tf.constant(examples))
+    expected = model.signatures["serving_default"](image_bytes=tf.constant(encoded))["probabilities"]
+    np.testing.assert_allclose(answer["scores"], expected, atol=1e-6)
+    assert answer["classes"].numpy().tolist() == [[label.encode() for label in run.labels]] * 16
+
+
+def test_heatmaps_are_those_of_grad_cam(run, export, encoded):
+    """Selvaraju et al. 2017, eq. 1 and 2, with the gradient taken by TensorFlow."""
+    model, spec = run.model, run.preprocess
+    last = keras.Model(model.input, [model.get_layer("pool").input, model.output])
+    with tf.GradientTape() as tape:
+        maps, _ = last(preprocess.from_bytes(tf.constant(encoded), spec), training=False)
+        tape.watch(maps)
+        best = tf.reduce_max(model.get_layer("logits")(model.get_layer("pool")(maps)), axis=1)
+    weights = tf.reduce_mean(tape.gradient(best, maps), axis=[1, 2])
+    expected = tf.nn.relu(tf.einsum("bhwf,bf->bhw", maps, weights)).numpy()
+    expected /= np.maximum(expected.max(axis=(1, 2), keepdims=True), 1e-12)
+    found = tf.saved_model.load(str(export)).signatures["explain"](image_bytes=tf.constant(encoded))["heatmaps"]
+    assert expected.max() > 0
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("target", ["serving", "hub", "litert", "keras", "onnx"])
+def test_every_target_answers_one_picture_alike(run, export, encoded, tmp_path, target):
+    for package in {"litert": ["ai_edge_litert"], "onnx": ["tf2onnx", "onnxruntime"]}.get(target, []):
+        pytest.importorskip(package)
+    path = export_model(run, tmp_path, target=target)
+    expected, found = Predictor(export).answer(encoded), Predictor(path).answer(encoded)
+    for name in ("logits", "probabilities"):
+        np.testing.assert_allclose(found[name], expected[name], atol=1e-4)
+    assert Predictor(path)(encoded)[0].labels == Predictor(export)(encoded)[0].labels
+    with pytest.raises(UserError, match=r"picture 1 of the batch is no picture that can be read"):
+        Predictor(path).answer([encoded[0], b"nonsense"])
+
+
+def test_bfloat16_tells_what_it_changes(run, tmp_path, encoded, caplog):
+    caplog.set_level("INFO", "resnet_tf")
+    path = export_model(run, tmp_path, precision="bfloat16")
+    change = artifact.read_metadata(path)["change"]
+    assert change["pictures"] == 100
+    assert change["data"] == "split 'test[:100]'"
+    assert 0 < change["logits"] < 0.05
+    assert abs(change["top1_before"] - run.metrics["top1"]) < 1e-9
+    assert "serving bfloat16: " in caplog.text
+    assert Predictor(path).answer(encoded)["logits"].dtype == np.float32
+
+
+def test_an_export_that_answers_too_differently_is_refused(run, tmp_path):
+    strict = dataclasses.replace(
+        run,
+        config=dataclasses.replace(run.config, export=dataclasses.replace(run.config.export, max_logit_change=1e-6)),
+    )
+    with pytest.raises(UserError, match=r"the export is not kept: .*; export.max_logit_change=1e-06 allows less"):
+        export_model(strict, tmp_path / "models", precision="bfloat16")
+    assert not (tmp_path / "models").exists()
+    change = Change(100, "split 'test'", 90, 0.01, 0.95, 0.90)
+    with pytest.raises(UserError, match=r"top-1 0.9500 to 0.9000; export.max_accuracy_loss=0.01 allows less"):
+        check_change(change, max_logit_change=0.25, max_accuracy_loss=0.01)
+
+
+def test_int8_of_a_bare_model_asks_for_pictures(tmp_path):
+    model = create_model("resnet20", num_classes=2, input_shape=(32, 32, 3))
+    with pytest.raises(UserError, match=r"int8 takes its ranges from pictures: give data=DataConfig"):
+        export_model(model, tmp_path / "models", target="litert", precision="int8")
+    assert not (tmp_path / "models").exists()
+    path = export_model(model, tmp_path / "models", precision="bfloat16")
+    assert artifact.read_metadata(path)["change"]["data"] == "random pictures"
+
+
+def test_features_are_exported_without_a_head(run, tmp_path):
+    backbone = create_model("resnet20", num_classes=0, input_shape=(32, 32, 3))
+    path = export_model(backbone, tmp_path, target="hub_features")
+    assert tf.saved_model.load(str(path))(tf.zeros([1, 32, 32, 3])).shape == (1, 64)
+    with pytest.raises(UserError, match=r"gives features: it has no classes to name"):
+        Predictor(path)
+
+
+@pytest.mark.slow
+def test_eight_threads_lose_nothing(export, encoded):
+    """10,000 predictions through one loaded model; resident memory stays within 5 %."""
+    predictor = Predictor(export)
+    expected = [prediction.indices for prediction in predictor(encoded)]
+
+    def ask(number: int) -> bool:
+        return predictor([encoded[number % 16]])[0].indices == expected[number % 16]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(ask, range(2000)))
+        before = _resident_bytes()
+        assert sum(pool.map(ask, range(10_000))) == 10_000
+    assert _resident_bytes() < 1.05 * before
+
+
+def _resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from resnet_tf import manifest
 from resnet_tf.errors import UserError
 from resnet_tf.model.create import create_model
 from resnet_tf.training import checkpoint
@@ -97,7 +98,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, parts, monkeypatch):
     def full(path):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "_flush", full)
+    monkeypatch.setattr(manifest, "flush", full)
     message = r"the checkpoint of step 2 cannot be written: No space left on device; that of step 1 is whole"
     with pytest.raises(UserError, match=message):
         _save(tmp_path, parts, 2)

@@ -1,0 +1,306 @@
+"""Speed of exported models beside their peers: Keras's export, compiled PyTorch, onnxruntime, OpenVINO; interleaved.
+
+    pip install '.[bench]' && python benchmarks/serving.py
+
+ResNet-50 at 224 pixels, float32 pictures in, logits out, batches of 1, 8 and 32. Ours and the ONNX file normalise the
+pictures, Keras and PyTorch take them normalised. Each case is a process that keeps its model and waits for its turn;
+turns are short and go round. "Keras export" is `model.export` of the same network with stock layers; "torch.compile"
+runs under bfloat16 autocast, channels_last, with freezing; onnxruntime and OpenVINO run our ONNX file, with OpenVINO's
+precision hint. The seconds that an export takes come first, and those of loading and a first answer in a fresh process
+that has imported TensorFlow. `--json` prints one object a line: `case` and `seconds`; `case`, `batch` and
+`milliseconds`; or `case`, `batch`, `ratio_to` and `ratio`, how many times faster. Without it, README's table
+comes last.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+BATCHES = (1, 8, 32)
+SECONDS = 1.5  # a turn takes about that long
+SIZE = 224
+OURS = ("ours float32", "ours bfloat16", "ours int8")
+PEERS = ("Keras export", "torch.compile bfloat16", "onnxruntime float32", "OpenVINO float32", "OpenVINO bfloat16")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--torch-python", default=sys.executable, help="an interpreter that has torch and torchvision")
+    parser.add_argument("--only", nargs="*", default=[*OURS, *PEERS], help="cases")
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        _serve(SERVERS[arguments.serve], arguments.folder)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        for name in ("export", *(each for each in SERVERS if each.startswith("first answer"))):
+            if name == "export" or name.removeprefix("first answer of ") in arguments.only:
+                for row in _ask(name, folder, arguments):
+                    print(json.dumps(row) if arguments.json else f"{row['case']}: {row['seconds']} s", flush=True)
+        _report(_measure(folder, arguments), arguments)
+
+
+def _measure(folder: Path, arguments: argparse.Namespace) -> dict[tuple[str, int], list[float]]:
+    """Milliseconds a picture batch, by case and batch, one for each round."""
+    servers = {name: _start(name, folder, arguments) for name in arguments.only}
+    times: dict[tuple[str, int], list[float]] = {}
+    for turn in range(arguments.rounds + 1):
+        for batch in BATCHES:
+            for name, server in servers.items():
+                took = float(_turn(server, str(batch)))
+                if turn:  # the first warms up
+                    times.setdefault((name, batch), []).append(took)
+    for server in servers.values():
+        server.communicate()
+    return times
+
+
+def _report(times: dict[tuple[str, int], list[float]], arguments: argparse.Namespace) -> None:
+    for (name, batch), values in times.items():
+        row = {"case": name, "batch": batch, "milliseconds": round(median(values), 2)}
+        print(json.dumps(row) if arguments.json else f"{name}, batch {batch}: {row['milliseconds']} ms")
+    for name, batch in times:
+        for peer in PEERS if name in OURS else ():
+            if (peer, batch) not in times:
+                continue
+            ratios = [b / a for a, b in zip(times[name, batch], times[peer, batch], strict=True)]
+            row = {"case": name, "batch": batch, "ratio_to": peer, "ratio": round(median(ratios), 3)}
+            text = f"{name} against {peer}, batch {batch}: {row['ratio']:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+            print(json.dumps(row) if arguments.json else text)
+    if not arguments.json:
+        _print_table(times)
+
+
+def _print_table(times: dict[tuple[str, int], list[float]]) -> None:
+    """Markdown: milliseconds a batch, and how many times faster than the first peer, medians of the rounds."""
+    names, reference = list(dict.fromkeys(name for name, _ in times)), PEERS[0]
+    print("\n| milliseconds a batch of |", " | ".join(map(str, BATCHES)), "|\n|---|" + "---|" * len(BATCHES))
+    for name in names:
+        cells = []
+        for batch in BATCHES:
+            own, peer = times[name, batch], times.get((reference, batch))
+            ratio = f" ({median(b / a for a, b in zip(own, peer, strict=True)):.2f}x)" if peer else ""
+            cells.append(f"{median(own):.4g}{ratio}")
+        print(f"| {name} |", " | ".join(cells), "|")
+
+
+def _start(name: str, folder: Path, arguments: argparse.Namespace) -> subprocess.Popen:
+    python = arguments.torch_python if "torch" in name else sys.executable
+    command = [python, __file__, "--serve", name, "--folder", str(folder)]
+    server = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    _read(server)  # it is ready
+    return server
+
+
+def _turn(server: subprocess.Popen, request: str) -> str:
+    assert server.stdin
+    server.stdin.write(request + "\n")
+    server.stdin.flush()
+    return _read(server)
+
+
+def _read(server: subprocess.Popen) -> str:
+    """The next answer: libraries print lines of their own, too."""
+    assert server.stdout
+    for line in server.stdout:
+        if line.startswith("> "):
+            return line[2:].strip()
+    raise SystemExit(f"{server.args} ended with {server.wait()}")
+
+
+def _ask(name: str, folder: Path, arguments: argparse.Namespace) -> list[dict]:
+    server = _start(name, folder, arguments)
+    rows = json.loads(_turn(server, "0"))
+    server.communicate()
+    return rows
+
+
+Answer = Callable[[np.ndarray], np.ndarray]
+
+
+def _serve(load: Callable[[Path], Answer | list[dict]], folder: Path) -> None:
+    """Answer each line of standard input: a batch size, with the milliseconds that a batch takes."""
+    answer = load(folder)
+    print("> ready", flush=True)
+    for line in sys.stdin:
+        if isinstance(answer, list):
+            print("> " + json.dumps(answer), flush=True)
+            continue
+        images = np.random.default_rng(0).uniform(size=(int(line), SIZE, SIZE, 3)).astype("float32")
+        answer(images)
+        times, end = [], time.perf_counter() + SECONDS
+        while time.perf_counter() < end or len(times) < 3:
+            start = time.perf_counter()
+            answer(images)
+            times.append(time.perf_counter() - start)
+        print(f"> {1000 * median(times)}", flush=True)
+
+
+def _network():
+    """Its BatchNorms are as uneven as trained ones: TensorFlow would leave out a bias of nothing but zeros, and with it
+    what makes one operation of a convolution and all that follows it.
+    """
+    import keras
+
+    import resnet_tf
+
+    keras.utils.set_random_seed(0)
+    generator = np.random.default_rng(0)
+    model = resnet_tf.create_model("resnet50")
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            channels = layer.gamma.shape
+            for variable, values in (
+                (layer.gamma, generator.uniform(0.5, 1.5, channels)),
+                (layer.beta, generator.normal(0.0, 0.1, channels)),
+                (layer.moving_mean, generator.normal(0.0, 0.1, channels)),
+                (layer.moving_variance, generator.uniform(0.5, 1.5, channels)),
+            ):
+                variable.assign(values)
+    return model
+
+
+def _export(folder: Path) -> list[dict]:
+    """All that is measured, written once; how long each export took."""
+    import keras
+
+    from resnet_tf.config import DataConfig
+    from resnet_tf.model import blocks
+    from resnet_tf.serving.export import export_model
+
+    noise = np.random.default_rng(0).integers(0, 256, (64, SIZE, SIZE, 3), np.uint8)
+    labels = np.arange(64) % 2
+    np.savez(folder / "noise.npz", x_train=noise, y_train=labels, x_test=noise, y_test=labels)
+    model, rows = _network(), []
+    for name, target, precision in (
+        ("float32", "serving", "float32"),
+        ("bfloat16", "serving", "bfloat16"),
+        ("int8", "litert", "int8"),
+        ("onnx", "onnx", "float32"),
+    ):
+        data = DataConfig(source=str(folder / "noise.npz"), image_size=SIZE) if precision == "int8" else None
+        start = time.perf_counter()
+        path = export_model(model, folder / name, target=target, precision=precision, data=data)
+        rows.append({"case": f"export {name}", "seconds": round(time.perf_counter() - start, 1)})
+        megabytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) / 1e6
+        print(f"{name}: {megabytes:.1f} MB", file=sys.stderr)
+    ours = blocks.BatchNormalization
+    blocks.BatchNormalization = keras.layers.BatchNormalization
+    _network().export(str(folder / "keras"), verbose=False)
+    blocks.BatchNormalization = ours
+    return rows
+
+
+def _first_answer(kind: str) -> Callable[[Path], list[dict]]:
+    def measure(folder: Path) -> list[dict]:
+        import tensorflow as tf
+
+        from resnet_tf.serving.predictor import Predictor
+
+        picture = tf.io.encode_jpeg(np.zeros((300, 400, 3), np.uint8)).numpy()
+        start = time.perf_counter()
+        Predictor(folder / kind)([picture])
+        return [{"case": f"first answer of ours {kind}", "seconds": round(time.perf_counter() - start, 2)}]
+
+    return measure
+
+
+def _ours(kind: str) -> Callable[[Path], Answer]:
+    def load(folder: Path) -> Answer:
+        import tensorflow as tf
+
+        model = tf.saved_model.load(str(folder / kind / "1"))
+        images_door = model.signatures["images"]
+        return lambda images: (model, images_door(images=tf.constant(images))["logits"].numpy())[1]
+
+    return load
+
+
+def _ours_int8(folder: Path) -> Answer:
+    from ai_edge_litert.interpreter import Interpreter
+
+    run = Interpreter(str(folder / "int8" / "1" / "model.tflite"), num_threads=os.cpu_count()).get_signature_runner()
+    return lambda images: run(images=images)["logits"]
+
+
+def _keras_export(folder: Path) -> Answer:
+    import tensorflow as tf
+
+    answer = tf.saved_model.load(str(folder / "keras"))
+    return lambda images: answer.serve(tf.constant(images)).numpy()
+
+
+def _torch_compile(folder: Path) -> Answer:
+    import torch
+    import torchvision
+
+    torch._inductor.config.freezing = True
+    model = torchvision.models.resnet50().eval().to(memory_format=torch.channels_last)
+    compiled = torch.compile(model)
+
+    def answer(images: np.ndarray) -> np.ndarray:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            return compiled(torch.from_numpy(images).permute(0, 3, 1, 2)).float().numpy()
+
+    for batch in BATCHES:
+        answer(np.zeros((batch, SIZE, SIZE, 3), np.float32))
+    return answer
+
+
+def _onnx_file(folder: Path) -> str:
+    (file,) = folder.rglob("model.onnx")
+    return str(file)
+
+
+def _onnxruntime(folder: Path) -> Answer:
+    from onnxruntime import InferenceSession, SessionOptions
+
+    session = InferenceSession(_onnx_file(folder), SessionOptions(), providers=["CPUExecutionProvider"])
+    return lambda images: session.run(["logits"], {"images": images})[0]
+
+
+def _openvino(precision: str) -> Callable[[Path], Answer]:
+    def load(folder: Path) -> Answer:
+        import openvino
+
+        core = openvino.Core()
+        model = core.read_model(_onnx_file(folder))
+        hints = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+        compiled = core.compile_model(model, "CPU", hints)
+        return lambda images: compiled({"images": images})[0]
+
+    return load
+
+
+SERVERS: dict[str, Callable[[Path], Answer | list[dict]]] = {
+    "export": _export,
+    "first answer of ours float32": _first_answer("float32"),
+    "first answer of ours bfloat16": _first_answer("bfloat16"),
+    "first answer of ours int8": _first_answer("int8"),
+    "ours float32": _ours("float32"),
+    "ours bfloat16": _ours("bfloat16"),
+    "ours int8": _ours_int8,
+    "Keras export": _keras_export,
+    "torch.compile bfloat16": _torch_compile,
+    "onnxruntime float32": _onnxruntime,
+    "OpenVINO float32": _openvino("f32"),
+    "OpenVINO bfloat16": _openvino("bf16"),
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+"""From a trained network to the files that others run."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from resnet_tf.config import Config, DataConfig, ExportConfig
+from resnet_tf.data import pipeline
+from resnet_tf.data.preprocess import normalize
+from resnet_tf.data.sources import open_source
+from resnet_tf.errors import UserError, closest
+from resnet_tf.model.resnet import LOGITS_LAYER
+from resnet_tf.model.weight_files import add_metadata
+from resnet_tf.serving import artifact, litert, onnx, runners, saved_model
+from resnet_tf.serving.change import Change, check_change, measure_change
+from resnet_tf.serving.signatures import BYTES_SIGNATURE, IMAGES_SIGNATURE
+from resnet_tf.spec import Preprocess
+
+logger = logging.getLogger(__name__)
+
+# By target, the precisions that it can have; the first is what `auto` takes, which answers as the network does.
+TARGETS = {
+    "serving": ("float32", "bfloat16"),
+    "hub": ("float32",),
+    "hub_features": ("float32",),
+    "litert": ("float32", "float16", "dynamic", "int8"),
+    "keras": ("float32",),
+    "onnx": ("float32",),
+}
+DEFAULT_SIGNATURES = (BYTES_SIGNATURE, IMAGES_SIGNATURE)
+
+_BATCH = 16
+_RANDOM_PICTURES = 32
+
+
+class Trained(Protocol):
+    """What an export needs of a run; `load_run` returns one."""
+
+    @property
+    def config(self) -> Config: ...
+    @property
+    def step(self) -> int: ...
+    @property
+    def model(self) -> keras.Model: ...
+    @property
+    def preprocess(self) -> Preprocess: ...
+    @property
+    def labels(self) -> Sequence[str]: ...
+    @property
+    def metrics(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What is exported, and what is known of it."""
+
+    model: keras.Model
+    spec: Preprocess
+    labels: tuple[str, ...]
+    settings: ExportConfig
+    data: DataConfig | None
+    weight_decay: float
+    known: dict[str, Any]
+
+
+def export_model(
+    run_or_model: "Trained | keras.Model",
+    directory: str | Path,
+    *,
+    target: str = "serving",
+    precision: str = "auto",
+    preprocess: Preprocess | None = None,
+    labels: Sequence[str] | None = None,
+    data: DataConfig | None = None,
+    default_signature: str = BYTES_SIGNATURE,
+) -> Path:
+    """Write an export as the next version under `directory`; versions that are there stay as they are.
+
+    Args:
+        run_or_model: what `load_run` returned, or a model of `create_model`.
+        directory: where versions lie, `directory/1`, `directory/2`, ...
+        target: `serving`, a SavedModel that is folded, frozen and fast (see `resnet_tf.serving.signatures`); `hub`, one
+            that can be called and fine-tuned, and `hub_features`, the same without the class head; `litert`; `keras`;
+            `onnx`.
+        precision: for `serving`, `float32` or `bfloat16`, which is fast only where the processor computes in it; for
+            `litert`, `float32`, `float16`, `dynamic` or `int8`; `auto` is `float32`, which answers as the network does.
+        preprocess: for a bare model, how pictures become its input; by default as its weights were trained
+            (`model.preprocess`), or ImageNet's at the model's input size.
+        labels: for a bare model, the names of its classes; by default those of its weights, or numbers.
+        data: pictures on which a change of the answers is measured, and which `int8` takes its ranges from; by default
+            those of the run. For a bare model without, the change is measured on random ones.
+        default_signature: `images` for consumers of a `serving` export that read `serving_default` alone and cannot
+            decode.
+
+    Returns:
+        The directory of the new version.
+
+    Raises:
+        UserError: for an unknown target or precision, a model without a head, labels that do not match it, a directory
+            that holds something else or cannot be written, or answers that change by more than
+            `export.max_logit_change` or lose more than `export.max_accuracy_loss`.
+    """
+    _check_choice("target", target, tuple(TARGETS))
+    precisions = TARGETS[target]
+    _check_choice("precision", precision, ("auto", *precisions))
+    _check_choice("default signature", default_signature, DEFAULT_SIGNATURES)
+    if default_signature != BYTES_SIGNATURE and target != "serving":
+        raise UserError(f"a default signature can be chosen for target serving only, not for {target}")
+    precision = precisions[0] if precision == "auto" else precision
+    subject = _subject(run_or_model, preprocess, labels, data)
+    _check_model(subject, target)
+    metadata = {
+        "model": subject.model.name,
+        "target": target,
+        "precision": precision,
+        "parameters": subject.model.count_params(),
+        "preprocess": subject.spec.to_dict(),
+        "labels": [] if target == "hub_features" else list(subject.labels),
+        **subject.known,
+    }
+    with artifact.new_version(Path(directory)) as (staging, final):
+        _write(subject, staging, target, precision, default_signature)
+        if precision != "float32" or target in ("litert", "onnx"):
+            change = _measure(subject, runners.load_runner(staging, metadata))
+            logger.info("%s %s: %s", target, precision, change)
+            metadata["change"] = asdict(change)
+        artifact.write_metadata(staging, metadata)
+    return final
+
+
+def _write(subject: _Subject, staging: Path, target: str, precision: str, default: str) -> None:
+    model, spec, labels, top_k = subject.model, subject.spec, subject.labels, subject.settings.top_k
+    if target == "serving":
+        saved_model.write_serving(model, spec, labels, staging, precision=precision, top_k=top_k, default=default)
+    elif target == "hub":
+        saved_model.write_hub(model, spec, labels, staging, weight_decay=subject.weight_decay, top_k=top_k)
+    elif target == "hub_features":
+        saved_model.write_hub_features(model, spec, staging, weight_decay=subject.weight_decay)
+    elif target == "litert":
+        file, pictures = staging / runners.LITERT_FILE, _calibration(subject) if precision == "int8" else ()
+        litert.write_litert(model, spec, file, precision=precision, pictures=pictures)
+    elif target == "keras":
+        model.save(staging / runners.KERAS_FILE)
+        add_metadata(staging / runners.KERAS_FILE, {"preprocess": spec.to_dict(), "labels": labels})
+    else:
+        onnx.write_onnx(model, spec, staging / runners.ONNX_FILE)
+
+
+def _subject(
+    run_or_model: "Trained | keras.Model",
+    spec: Preprocess | None,
+    labels: Sequence[str] | None,
+    data: DataConfig | None,
+) -> _Subject:
+    if isinstance(run_or_model, keras.Model):
+        model = run_or_model
+        spec = spec or getattr(model, "preprocess", None) or _default_preprocess(model)
+        labels = labels or getattr(model, "labels", None) or [str(index) for index in range(model.output_shape[-1])]
+        return _Subject(model, spec, tuple(labels), ExportConfig(), data, 0.0, {})
+    run = run_or_model
+    known = {"metrics": run.metrics, "step": run.step, "config": asdict(run.config)}
+    return _Subject(
+        model=run.model,
+        spec=spec or run.preprocess,
+        labels=tuple(labels or run.labels),
+        settings=run.config.export,
+        data=data or run.config.data,
+        weight_decay=run.config.optimizer.weight_decay,
+        known=known,
+    )
+
+
+def _measure(subject: _Subject, runner: runners.Runner) -> Change:
+    """Refuses what answers too differently from the network in float32."""
+    exact = tf.function(lambda images: subject.model(normalize(images, subject.spec), training=False))
+    batches, data = _batches(subject)
+    change = measure_change(lambda images: exact(tf.constant(images)).numpy(), runner.logits, batches, data)
+    settings = subject.settings
+    check_change(change, max_logit_change=settings.max_logit_change, max_accuracy_loss=settings.max_accuracy_loss)
+    return change
+
+
+def _batches(subject: _Subject) -> tuple[Iterator[tuple[np.ndarray, np.ndarray | None]], str]:
+    """Pictures to measure on, with their classes if they are known, and in words where they are from."""
+    if subject.data is None:
+        noise = np.random.default_rng(0).uniform(size=(_RANDOM_PICTURES, *subject.spec.size, 3)).astype(np.float32)
+        return ((noise[at : at + _BATCH], None) for at in range(0, _RANDOM_PICTURES, _BATCH)), "random pictures"
+    split = open_source(subject.data).test
+    places = _evenly(split.num_examples, subject.settings.measured_examples)
+
+    def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for at in range(0, len(places), _BATCH):
+            chosen = places[at : at + _BATCH]
+            yield np.stack(pipeline.load_pictures(split, subject.spec, chosen)), split.labels[chosen]
+
+    return batches(), f"split {split.name!r}"
+
+
+def _calibration(subject: _Subject) -> Iterator[np.ndarray]:
+    """Training pictures, one at a time: float32 [1, H, W, 3]."""
+    if subject.data is None:
+        raise UserError("precision int8 takes its ranges from pictures: give data=DataConfig(source=...)")
+    split = open_source(subject.data).train
+    for place in _evenly(split.num_examples, subject.settings.calibration_examples):
+        yield np.stack(pipeline.load_pictures(split, subject.spec, [place]))
+
+
+def _evenly(total: int, count: int) -> list[int]:
+    """`count` places, evenly over all: files often lie in the order of their classes."""
+    return np.linspace(0, total - 1, min(count, total)).astype(int).tolist()
+
+
+def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UserError(f"unknown {what} {value!r}; did you mean {closest(value, choices)}?")
+
+
+def _check_model(subject: _Subject, target: str) -> None:
+    model, spec, labels = subject.model, subject.spec, subject.labels
+    expected, given = model.input_shape[1:], (*spec.size, spec.channels)
+    if any(size not in (None, wanted) for size, wanted in zip(expected, given, strict=True)):
+        raise UserError(f"preprocess gives {given}, but {model.name} takes {expected}")
+    if target == "hub_features":
+        return
+    if model.layers[-1].name != LOGITS_LAYER:
+        raise UserError(
+            f"{model.name} has no class head: create it with num_classes above 0, or export it as hub_features"
+        )
+    classes = model.output_shape[-1]
+    if len(labels) != classes:
+        raise UserError(f"{len(labels)} labels for the {classes} classes of {model.name}")
+
+
+def _default_preprocess(model: keras.Model) -> Preprocess:
+    height, width, channels = model.input_shape[1:]
+    if channels != 3 or height is None or width is None:
+        raise UserError(
+            f"{model.name} takes {model.input_shape[1:]}: say with preprocess=Preprocess(...) what to feed it"
+        )
+    return Preprocess(size=(height, width))

@@ -1,0 +1,130 @@
+"""One way to ask every kind of export: encoded pictures or pixels in, answers as arrays out."""
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from resnet_tf.data import preprocess
+from resnet_tf.errors import UserError
+from resnet_tf.serving.signatures import BYTES_SIGNATURE, EXPLAIN_SIGNATURE, IMAGES_SIGNATURE
+from resnet_tf.spec import Preprocess
+
+# The file of each kind that is no SavedModel.
+KERAS_FILE, LITERT_FILE, ONNX_FILE = "model.keras", "model.tflite", "model.onnx"
+
+Answer = dict[str, np.ndarray]
+
+
+class Runner(Protocol):
+    """A loaded export. Both may be called by several threads at a time."""
+
+    def answer(self, encoded: Sequence[bytes]) -> Answer:
+        """`logits` and `probabilities`, float32 [B, C], for encoded pictures; see `signatures` for errors."""
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """float32 [B, C] for float32 [B, H, W, 3], RGB in [0, 1]."""
+
+
+def load_runner(export: Path, metadata: dict[str, Any]) -> Runner:
+    """The export in a directory, by the target that its metadata name.
+
+    Raises:
+        UserError: if it cannot be loaded, or a package that it needs is not installed.
+    """
+    spec = Preprocess.from_dict(metadata["preprocess"])
+    target = metadata["target"]
+    if target in ("serving", "hub"):
+        return SavedModelRunner(export)
+    of_images = {"litert": _load_litert, "keras": _load_keras, "onnx": _load_onnx}[target]
+    return PixelsRunner(of_images(export, spec), spec)
+
+
+class SavedModelRunner:
+    """A SavedModel: it decodes by itself."""
+
+    def __init__(self, export: Path):
+        try:
+            self._model = tf.saved_model.load(str(export))  # kept: it owns what its signatures use
+        except (OSError, ValueError, KeyError, IndexError, tf.errors.OpError) as error:
+            raise UserError(f"{str(export)!r} cannot be loaded: {error}") from error
+        self._doors = self._model.signatures
+        takes_bytes = "image_bytes" in self._doors  # where the default one takes pixels
+        self._by_bytes = self._doors["image_bytes" if takes_bytes else BYTES_SIGNATURE]
+
+    def answer(self, encoded: Sequence[bytes]) -> Answer:
+        return _arrays(self._by_bytes(image_bytes=tf.constant(list(encoded), tf.string)))
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        return self._doors[IMAGES_SIGNATURE](images=tf.constant(images, tf.float32))["logits"].numpy()
+
+    def heatmaps(self, encoded: Sequence[bytes]) -> np.ndarray:
+        """float32 [B, h, w], see `signatures`."""
+        return self._doors[EXPLAIN_SIGNATURE](image_bytes=tf.constant(list(encoded), tf.string))["heatmaps"].numpy()
+
+
+class PixelsRunner:
+    """A model that takes pixels: decoding is done here, by the same graph that a SavedModel carries."""
+
+    def __init__(self, logits: Callable[[np.ndarray], np.ndarray], spec: Preprocess):
+        self._logits = logits
+        strings = tf.TensorSpec([None], tf.string)
+        self._decode = tf.function(lambda encoded: preprocess.crops(encoded, spec), input_signature=[strings])
+
+    def answer(self, encoded: Sequence[bytes]) -> Answer:
+        logits = self.logits(self._decode(tf.constant(list(encoded), tf.string)).numpy())
+        return {"logits": logits, "probabilities": tf.nn.softmax(logits).numpy()}
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        return self._logits(np.asarray(images, np.float32))
+
+
+def _load_litert(export: Path, spec: Preprocess) -> Callable[[np.ndarray], np.ndarray]:
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise UserError("LiteRT models need the package ai-edge-litert: pip install 'resnet_tf[litert]'") from error
+    run = _loaded(
+        export, lambda file: Interpreter(file, num_threads=os.cpu_count()), LITERT_FILE
+    ).get_signature_runner()
+    lock = threading.Lock()  # an interpreter has one set of buffers
+
+    def logits(images: np.ndarray) -> np.ndarray:
+        with lock:
+            return run(images=images)["logits"].copy()
+
+    return logits
+
+
+def _load_keras(export: Path, spec: Preprocess) -> Callable[[np.ndarray], np.ndarray]:
+    import keras
+
+    import resnet_tf.model  # noqa: F401 (registers the layers)
+
+    model = _loaded(export, keras.saving.load_model, KERAS_FILE)
+    network = tf.function(lambda images: model(preprocess.normalize(images, spec), training=False))
+    return lambda images: network(tf.constant(images)).numpy()
+
+
+def _load_onnx(export: Path, spec: Preprocess) -> Callable[[np.ndarray], np.ndarray]:
+    try:
+        from onnxruntime import InferenceSession
+    except ImportError as error:
+        raise UserError("ONNX models need the package onnxruntime: pip install 'resnet_tf[onnx]'") from error
+    session = _loaded(export, lambda file: InferenceSession(file, providers=["CPUExecutionProvider"]), ONNX_FILE)
+    return lambda images: session.run(["logits"], {"images": images})[0]
+
+
+def _loaded(export: Path, load: Callable[[str], Any], file: str) -> Any:
+    try:
+        return load(str(export / file))
+    except Exception as error:  # each of the packages has its own
+        raise UserError(f"{str(export / file)!r} cannot be loaded: {error}") from error
+
+
+def _arrays(answer: dict[str, tf.Tensor]) -> Answer:
+    return {name: value.numpy() for name, value in answer.items()}

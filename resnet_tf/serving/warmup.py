@@ -1,0 +1,53 @@
+"""Requests that TensorFlow Serving answers before it takes any, so that the first one is not slow.
+
+https://www.tensorflow.org/tfx/serving/saved_model_warmup: records of PredictionLog in `assets.extra`. Its protocol
+buffers are in no package that is needed otherwise, so the few fields are written as they lie in the wire format:
+PredictionLog.predict_log = 6, PredictLog.request = 1, PredictRequest.model_spec = 1 and .inputs = 2 (a map entry has
+its key in 1 and its value in 2), ModelSpec.name = 1 and .signature_name = 3.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework import tensor_pb2
+
+from resnet_tf.serving.signatures import BYTES_SIGNATURE, IMAGES_SIGNATURE
+from resnet_tf.spec import Preprocess
+
+WARMUP = Path("assets.extra") / "tf_serving_warmup_requests"
+_BATCHES = (1, 8)
+
+
+def write_warmup(export: Path, spec: Preprocess, *, default: str) -> None:
+    """Requests to the decoding and to the `images` signature of an export, with pictures of noise."""
+    generator = np.random.default_rng(0)
+    height, width = spec.size
+    (export / WARMUP).parent.mkdir(parents=True, exist_ok=True)
+    by_bytes = "image_bytes" if default == IMAGES_SIGNATURE else BYTES_SIGNATURE
+    with tf.io.TFRecordWriter(str(export / WARMUP)) as writer:
+        for batch in _BATCHES:
+            pixels = generator.integers(0, 256, (batch, height, width, 3), np.uint8)
+            encoded = np.array([tf.io.encode_jpeg(each).numpy() for each in pixels], object)
+            writer.write(_request(by_bytes, "image_bytes", tf.make_tensor_proto(encoded, tf.string)))
+            writer.write(_request(IMAGES_SIGNATURE, "images", tf.make_tensor_proto(pixels / np.float32(255))))
+
+
+def _request(signature: str, name: str, value: tensor_pb2.TensorProto) -> bytes:
+    """One PredictionLog."""
+    entry = _field(1, name.encode()) + _field(2, value.SerializeToString())
+    model = _field(1, b"resnet_tf") + _field(3, signature.encode())
+    return _field(6, _field(1, _field(1, model) + _field(2, entry)))
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A length-delimited field of a protocol buffer."""
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    digits = bytearray()
+    while value > 127:
+        digits.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*digits, value])

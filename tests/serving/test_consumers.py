@@ -1,0 +1,179 @@
+"""Programs that were not written here read our exports: TensorFlow's C library and tools, OpenVINO, TF Hub, LiteRT."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+from resnet_tf.data.sources import open_source
+from resnet_tf.serving.export import export_model
+from resnet_tf.serving.predictor import Predictor
+from resnet_tf.training.run import load_run
+
+CLIENT = Path(__file__).with_name("client.c")
+TIMEOUT = 120  # seconds
+
+
+@pytest.fixture(scope="module")
+def run(tiny_run):
+    return load_run(tiny_run)
+
+
+@pytest.fixture(scope="module")
+def export(run, tmp_path_factory):
+    return export_model(run, tmp_path_factory.mktemp("models") / "digits")
+
+
+@pytest.fixture(scope="module")
+def encoded(run):
+    return [image for image, _ in open_source(run.config.data).test.examples(16).as_numpy_iterator()]
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).uniform(size=(5, 8, 8, 3)).astype("float32")
+
+
+def test_a_c_program_gets_the_same_logits(export, tmp_path):
+    """Compiled against the C library that the wheel brings; a real JPEG's bytes in."""
+    library = Path(tf.sysconfig.get_lib())
+    names = [f"-l:{file.name}" for file in library.glob("libtensorflow_*.so*")]
+    command = ["gcc", str(CLIENT), "-o", str(tmp_path / "client"), f"-I{tf.sysconfig.get_include()}", f"-L{library}"]
+    subprocess.run([*command, *names, f"-Wl,-rpath,{library}"], check=True, timeout=TIMEOUT)
+    picture = tmp_path / "picture.jpg"
+    picture.write_bytes(tf.io.encode_jpeg(np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)).numpy())
+    saved = saved_model_pb2.SavedModel.FromString((export / "saved_model.pb").read_bytes())
+    signature = saved.meta_graphs[0].signature_def["serving_default"]
+    source, _ = signature.inputs["image_bytes"].name.split(":")
+    result, index = signature.outputs["logits"].name.split(":")
+    child = subprocess.run(
+        [tmp_path / "client", export, source, result, index, picture],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
+    found = np.array(child.stdout.split(), np.float32)
+    expected = Predictor(export).answer([picture.read_bytes()])["logits"][0]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_openvino_reads_the_default_signature(run, images, tmp_path, precision):
+    openvino = pytest.importorskip("openvino")
+    path = export_model(run, tmp_path, precision=precision, default_signature="images")
+    core = openvino.Core()
+    exact = {"INFERENCE_PRECISION_HINT": "f32"} if precision == "float32" else {}
+    compiled = core.compile_model(core.read_model(path), "CPU", exact)
+    (logits,) = (output for output in compiled.outputs if "logits" in output.get_names())
+    found = compiled({"images": images})[logits]
+    expected = Predictor(path).from_pixels(images)
+    np.testing.assert_allclose(found, expected, atol=1e-4 if precision == "float32" else 0.05)
+
+
+@pytest.mark.parametrize("signature", ["serving_default", "images", "features", "classify", "explain"])
+def test_saved_model_cli_shows_and_runs_each_signature(export, tmp_path, signature):
+    tool = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli"]
+    shown = subprocess.run(
+        [*tool, "show", "--dir", str(export), "--tag_set", "serve", "--signature_def", signature],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
+    method = "classify" if signature == "classify" else "predict"
+    assert f"Method name is: tensorflow/serving/{method}" in shown.stdout
+
+
+def test_saved_model_cli_runs_pixels(export, images, tmp_path):
+    np.save(tmp_path / "images.npy", images)
+    tool = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", "run", "--dir", str(export)]
+    what = ["--tag_set", "serve", "--signature_def", "images", "--inputs", f"images={tmp_path / 'images.npy'}"]
+    subprocess.run(
+        [*tool, *what, "--outdir", str(tmp_path)], check=True, capture_output=True, text=True, timeout=TIMEOUT
+    )
+    np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), Predictor(export).from_pixels(images), atol=1e-5)
+
+
+FINE_TUNE = """
+import sys
+import numpy as np, tensorflow as tf, tensorflow_hub as hub, tf_keras
+
+generator = np.random.default_rng(0)
+labels = np.arange(64) % 2
+bright = 0.6 * labels[:, None, None, None]
+images = (generator.uniform(0, 0.4, (64, 8, 8, 3)) + bright).astype("float32")
+layer = hub.KerasLayer(sys.argv[1], trainable=True)
+assert len(layer.trainable_weights) == int(sys.argv[2]), len(layer.trainable_weights)
+assert len(layer.losses) == int(sys.argv[3]), len(layer.losses)
+statistics = [weight for weight in layer.weights if "moving" in weight.name or "mean" in weight.name]
+before = [np.array(weight) for weight in layer.weights]
+model = tf_keras.Sequential([layer, tf_keras.layers.Dense(2)])
+loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+model.compile(tf_keras.optimizers.SGD(0.05, momentum=0.9), loss, metrics=["accuracy"])
+history = model.fit(images, labels, epochs=8, batch_size=16, verbose=0).history
+changed = [not np.array_equal(old, new) for old, new in zip(before, layer.weights)]
+print(history["accuracy"][-1], sum(changed), len(changed))
+"""
+
+
+@pytest.mark.parametrize("target", ["hub", "hub_features"])
+def test_tf_hub_fine_tunes_it_in_a_fresh_process(run, tmp_path, target):
+    pytest.importorskip("tensorflow_hub")
+    path = export_model(run, tmp_path / "models", target=target)
+    model = run.model
+    weights = [each for each in model.trainable_variables if target == "hub" or not each.path.startswith("logits")]
+    kernels = [each for each in weights if each.path.endswith("kernel")]
+    child = subprocess.run(
+        [sys.executable, "-c", FINE_TUNE, str(path), str(len(weights)), str(len(kernels))],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
+    assert child.returncode == 0, child.stderr[-3000:]
+    accuracy, changed, total = child.stdout.split()[-3:]
+    assert float(accuracy) > 0.9
+    assert int(changed) >= int(total) - 1, "all weights and BatchNorm's statistics, but for a random seed's state"
+
+
+def test_a_hub_module_is_called_on_pixels_of_any_size(run, images, tmp_path):
+    path = export_model(run, tmp_path, target="hub")
+    module = tf.saved_model.load(str(path))
+    np.testing.assert_allclose(module(images), Predictor(path).from_pixels(images), atol=1e-5)
+    assert module(tf.zeros([2, 24, 16, 3])).shape == (2, 10)
+    features = tf.saved_model.load(str(export_model(run, tmp_path / "features", target="hub_features")))
+    assert features(images, training=False).shape == (5, 64)
+    for other in (path, export_model(run, tmp_path / "serving")):
+        layer = keras.layers.TFSMLayer(str(other), call_endpoint="images")
+        np.testing.assert_allclose(layer(images)["logits"], module(images), atol=1e-4)
+
+
+def test_onnxruntime_answers_alike(run, images, tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("tf2onnx")
+    path = export_model(run, tmp_path, target="onnx")
+    np.testing.assert_allclose(Predictor(path).from_pixels(images), _expected(run, images), atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "dynamic", "int8"])
+def test_the_litert_interpreter_answers(run, encoded, images, tmp_path, precision):
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter")
+    path = export_model(run, tmp_path, target="litert", precision=precision)
+    runner = interpreter.Interpreter(str(path / "model.tflite")).get_signature_runner("serving_default")
+    tolerance = {"float32": 1e-4, "float16": 1e-2}.get(precision, 0.3)
+    np.testing.assert_allclose(runner(images=images)["logits"], _expected(run, images), atol=tolerance)
+    predictor = Predictor(path)
+    assert predictor.metadata["change"]["pictures"] == 100
+    assert len(predictor(encoded)) == len(encoded)
+
+
+def _expected(run, images) -> np.ndarray:
+    from resnet_tf.data.preprocess import normalize
+
+    return run.model(normalize(images, run.preprocess), training=False).numpy()

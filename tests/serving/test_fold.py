@@ -1,0 +1,71 @@
+"""Folding and freezing against the networks that they start from."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import shallow
+
+from resnet_tf.serving import freeze as freezing
+from resnet_tf.serving.fold import fold
+from resnet_tf.serving.freeze import freeze, is_freezable
+
+FAMILIES = ["resnet50", "resnet50_v1", "resnet50_v2", "resnet34_d", "resnext50_32x4d", "resnet_rs50", "bit_r50x1"]
+FAMILIES += ["resnet20", "wrn_16_4", "plain20", "resnet_article"]
+
+
+def _uneven(name: str, **settings) -> keras.Model:
+    """A shallow network whose every weight counts: scales, offsets, biases and statistics of a trained one."""
+    model = shallow(name, input_shape=(64, 64, 3), num_classes=7, **settings)
+    generator = np.random.default_rng(0)
+    for weight in model.weights:
+        if "variance" in weight.path or "gamma" in weight.path:
+            weight.assign(generator.uniform(0.5, 2.0, weight.shape))
+        elif "kernel" not in weight.path and "seed" not in weight.path:
+            weight.assign(generator.normal(0.0, 0.3, weight.shape))
+    return model
+
+
+IMAGES = np.random.default_rng(1).normal(size=(3, 64, 64, 3)).astype("float32")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_folded_network_answers_alike(name):
+    model = _uneven(name)
+    before = model.get_weights()
+    expected = model(IMAGES, training=False).numpy()
+    folded = fold(model)
+    np.testing.assert_allclose(folded(IMAGES, training=False), expected, atol=2e-5 * np.abs(expected).max())
+    assert not [layer for layer in folded.layers if isinstance(layer, keras.layers.Dropout)]
+    if name not in ("resnet50_v2", "bit_r50x1", "wrn_16_4"):  # where activations come first
+        assert not [layer for layer in folded.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    for ours, theirs in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_bfloat16_is_in_the_variables_and_the_head_is_not():
+    model = _uneven("resnet50")
+    folded = fold(model, "bfloat16")
+    kinds = {variable.dtype for variable in folded.variables if not variable.path.startswith("logits")}
+    assert kinds == {"bfloat16"}
+    assert folded.get_layer("logits").kernel.dtype == "float32"
+    expected, found = model(IMAGES, training=False).numpy(), folded(IMAGES, training=False).numpy()
+    assert found.dtype == np.float32
+    difference = np.abs(found - expected).max() / np.abs(expected).max()
+    assert 1e-5 < difference < 0.05
+
+
+def test_a_frozen_network_has_constants_only():
+    model = fold(_uneven("resnet50"))
+    function = freeze(model).get_concrete_function()
+    assert not function.variables
+    graph = function.graph.as_graph_def()
+    assert not [node for node in graph.node if "Variable" in node.op]
+    np.testing.assert_allclose(function(tf.constant(IMAGES))[0], model(IMAGES), rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_too_large_for_a_graph_keeps_its_variables(monkeypatch):
+    monkeypatch.setattr(freezing, "LARGEST", 1000)
+    model = fold(_uneven("resnet20"))
+    assert not is_freezable(model)
+    np.testing.assert_allclose(freeze(model)(tf.constant(IMAGES))[0], model(IMAGES), rtol=1e-4, atol=1e-5)
