@@ -36,6 +36,7 @@ class ModelConfig:
     num_classes: int = _key(0, "classes; 0 takes the number that the data set has", minimum=0)
     weights: str = _key("", "start from these weights: 'imagenet', another of list_weights(), or a file")
     new_head: bool = _key(False, "start with a fresh class head and leave out that of model.weights")
+    stem: str = _key("", "how pictures enter: conv7, deep, or small for small pictures; empty is the network's own")
     stochastic_depth: float = _key(
         0.0, "chance to leave out the last block in training, rising linearly to it; 0 is the network's own", minimum=0
     )
@@ -123,11 +124,10 @@ class TrainConfig:
     head_epochs: int = _key(1, "for head_then_all: epochs in which only the class head learns", minimum=0)
     freeze_batch_norm: bool = _key(False, "leave BatchNorm's parameters and statistics as they are")
     start_size: int = _key(
-        0, "side of the pictures in the first epoch, growing to data.image_size in steps of 32; 0 is that", minimum=0
+        0, "side of the pictures in the first epoch, growing to train.end_size in steps of 32; 0 is that", minimum=0
     )
-    full_size_from: float = _key(
-        0.75, "share of the epochs after which pictures have their full size", minimum=0, maximum=1
-    )
+    end_size: int = _key(0, "side of the pictures trained on last; 0 is data.image_size, that of testing", minimum=0)
+    full_size_from: float = _key(0.75, "share of the epochs after which pictures grow no more", minimum=0, maximum=1)
     keep_checkpoints: int = _key(2, "newest checkpoints that are kept; the best one stays, too", minimum=1)
     checkpoint_steps: int = _key(0, "steps between checkpoints within an epoch; 0 saves at its end only", minimum=0)
     max_bad_steps: int = _key(

@@ -101,8 +101,16 @@ def restore(checkpoint: Path, parts: Parts, *, partly: bool = False) -> None:
 
 
 def variables_of(owner: keras.Model | keras.optimizers.Optimizer) -> dict[str, tf.Variable]:
-    """Variables by their path, such as `stage1_block1_conv1/kernel`: Keras 3's own are not seen by tf.train."""
-    values = {variable.path: variable.value for variable in owner.variables}
+    """Variables by their path, such as `stage1_block1_conv1/kernel`: Keras 3's own are not seen by tf.train.
+
+    Keras counts the generators of random numbers in a process: they go by the layer that draws from them.
+    """
+    layers = {
+        id(variable): f"{layer.name}/{variable.name}"
+        for layer in getattr(owner, "layers", ())
+        for variable in layer.variables
+    }
+    values = {layers.get(id(variable), variable.path): variable.value for variable in owner.variables}
     assert len(values) == len(owner.variables), "two variables share a path"
     return values
 

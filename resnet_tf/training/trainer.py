@@ -143,17 +143,21 @@ class Trainer:
 
 
 def size_in_epoch(config: Config, epoch: int) -> int | None:
-    """The side of the pictures, growing linearly in steps of 32 pixels (of 4 below 64); None for the full one.
+    """The side of the pictures, growing linearly in steps of 32 pixels (of 4 below 64); None for that of testing.
 
-    Reference: Tan and Le, EfficientNetV2, 2021, sec. 4.2, which grows it in stages.
+    References: Tan and Le, EfficientNetV2, 2021, sec. 4.2, which grows it in stages; Touvron et al., Fixing the
+    train-test resolution discrepancy, 2019, for pictures that stay smaller than those of testing.
     """
-    start, full = config.train.start_size, config.data.image_size
-    last = config.train.full_size_from * config.train.epochs
-    if not start or epoch >= last:
-        return None
-    grain = 32 if full >= 64 else 4
-    size = (start + (full - start) * epoch / last) // grain * grain
-    return int(min(max(size, start), full)) if size < full else None
+    train, tested = config.train, config.data.image_size
+    end = train.end_size or tested
+    start = train.start_size or end
+    last = train.full_size_from * train.epochs
+    size = end
+    if epoch < last:
+        grain = 32 if end >= 64 else 4
+        size = int((start + (end - start) * epoch / last) // grain * grain)
+        size = min(max(size, start), end)
+    return None if size == tested else size
 
 
 def _count_classes(config: Config, source: Source) -> int:

@@ -86,6 +86,10 @@ def test_pictures_grow_to_their_size():
     sizes = [size_in_epoch(config, epoch) for epoch in range(8)]
     assert sizes == [128, 128, 160, 160, 192, 192, None, None]
     assert size_in_epoch(dataclasses.replace(config, train=TrainConfig(epochs=8)), 0) is None
+    smaller = dataclasses.replace(config, train=TrainConfig(epochs=8, end_size=176))
+    assert [size_in_epoch(smaller, epoch) for epoch in (0, 7)] == [176, 176]
+    growing = dataclasses.replace(config, train=TrainConfig(epochs=8, start_size=96, end_size=160))
+    assert [size_in_epoch(growing, epoch) for epoch in range(8)] == [96, 96, 96, 128, 128, 128, 160, 160]
 
 
 def test_a_run_on_growing_pictures(data_dir, tmp_path):

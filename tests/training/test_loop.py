@@ -199,13 +199,32 @@ def test_steps_are_profiled_on_request(tiny_config, tmp_path):
         train_and_evaluate(_override(tiny_config, runtime={"profile": "5"}), tmp_path / "other")
 
 
-@pytest.mark.parametrize("name", list_configs())
-@pytest.mark.parametrize("strategy", ["single", "mirrored"])
+# Between them these have every part that a recipe can have; the slow tier tries the others.
+_TELLING = {"single": ("digits", "imagenet_rsb_a2"), "mirrored": ("imagefolder", "imagenet_torchvision_v2")}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "name"),
+    [
+        pytest.param(strategy, name, marks=() if name in _TELLING[strategy] else pytest.mark.slow)
+        for strategy in _TELLING
+        for name in list_configs()
+    ],
+)
 def test_every_recipe_trains_and_continues(photos, tmp_path, name, strategy):
     """Shrunk: a small network and four pictures a step; the recipe's own augmentation, schedule and loss."""
     settings = [f"data.source={photos}", "model.name=resnet8_w32", "data.image_size=32", "data.batch_size=4"]
     settings += ["data.channels=3", "data.mean=0.5", "data.std=0.5", "train.epochs=2", f"runtime.strategy={strategy}"]
-    config = load_config(name, [*settings, "runtime.logical_devices=2", "optimizer.warmup_epochs=1"])
+    settings += [
+        "runtime.logical_devices=2",
+        "optimizer.warmup_epochs=1",
+        "augment.repeats=1",
+        "model.stem=",
+        "data.eval_split=test",
+    ]
+    if load_config(name).train.end_size:
+        settings += ["train.end_size=24"]
+    config = load_config(name, settings)
     assert train_and_evaluate(config, tmp_path / "run", callbacks=[Stop(1)])["step"] == 3
     assert train_and_evaluate(config, tmp_path / "run")["step"] == 6
 

@@ -1,0 +1,202 @@
+"""Each published recipe beside what its source says, in its terms: rates by epoch, sizes, augmentation."""
+
+import dataclasses
+
+import pytest
+
+from resnet_tf.config import AugmentConfig, Config, list_configs, load_config
+from resnet_tf.data import mixing
+from resnet_tf.data.pipeline import Schedule
+from resnet_tf.training.schedules import learning_rate
+from resnet_tf.training.trainer import size_in_epoch
+
+CIFAR = 50_000
+IMAGENET = 1_281_167
+OWN = ("digits", "imagefolder")  # of this package
+HE_CIFAR = {
+    "epochs": 164,  # 64,000 steps
+    "batch": 128,
+    "optimizer": "sgd, momentum 0.9, decay 0.0001 of all",
+    "rates": {0: 0.1, 81: 0.1, 82: 0.01, 122: 0.01, 123: 0.001, 163: 0.001},  # 32,000 and 48,000 steps
+    "trained on": 32,
+    "tested on": "32 of 32",
+    "augmentation": {"flip": True, "pad_crop": 4},
+    "loss": "cross_entropy",
+}
+INCEPTION = {"random_resized_crop": True, "flip": True}  # 8 to 100 % of the picture
+RSB = {
+    "batch": 2048,
+    "tested on": "224 of 236",  # a crop of 0.95
+    "interpolation": "bicubic",
+    "optimizer": "lamb, decay 0.02 of kernels",
+}
+RSB_AUGMENTATION = {**INCEPTION, "policy": "randaugment", "cutmix": 1.0}
+SOURCES = {
+    "cifar10_resnet20": {"network": "resnet20", **HE_CIFAR},
+    "cifar10_resnet32": {"network": "resnet32", **HE_CIFAR},
+    "cifar10_resnet56": {"network": "resnet56", **HE_CIFAR},
+    "cifar10_resnet110": {
+        "network": "resnet110",
+        **HE_CIFAR,
+        "rates": {0: 0.0, 1: 0.1, 81: 0.1, 82: 0.01, 123: 0.001},
+    },
+    "cifar10_wrn_28_10": {
+        "network": "wrn_28_10",
+        "epochs": 200,
+        "batch": 128,
+        "optimizer": "sgd, Nesterov momentum 0.9, decay 0.0005 of all",
+        "rates": {0: 0.1, 59: 0.1, 60: 0.02, 119: 0.02, 120: 0.004, 159: 0.004, 160: 0.0008, 199: 0.0008},
+        "trained on": 32,
+        "tested on": "32 of 32",
+        "augmentation": {"flip": True, "pad_crop": 4},
+        "loss": "cross_entropy",
+    },
+    "cifar10_resnet18": {
+        "network": "resnet18, stem=small",
+        "epochs": 200,
+        "batch": 128,
+        "optimizer": "sgd, momentum 0.9, decay 0.0005 of all",
+        "rates": {0: 0.1, 100: 0.05, 200: 0.0},
+        "trained on": 32,
+        "tested on": "32 of 32",
+        "augmentation": {"flip": True, "pad_crop": 4},
+        "loss": "cross_entropy",
+        "mean": (0.4914, 0.4822, 0.4465),
+        "std": (0.2023, 0.1994, 0.2010),
+    },
+    "imagenet_resnet50": {
+        "network": "resnet50",
+        "epochs": 90,
+        "batch": 256,
+        "optimizer": "sgd, momentum 0.9, decay 0.0001 of all",
+        "rates": {0: 0.1, 29: 0.1, 30: 0.01, 59: 0.01, 60: 0.001, 89: 0.001},
+        "trained on": 224,
+        "tested on": "224 of 256",
+        "augmentation": INCEPTION,
+        "loss": "cross_entropy",
+    },
+    "imagenet_resnet50_v15": {
+        "network": "resnet50",
+        "epochs": 90,
+        "batch": 2048,
+        "optimizer": "sgd, momentum 0.875, decay 3.0517578125e-05 of kernels",
+        "rates": {0: 0.0, 5: 2.048, 47.5: 1.024, 90: 0.0},  # 0.256 for 256; five epochs of warmup
+        "trained on": 224,
+        "tested on": "224 of 256",
+        "augmentation": INCEPTION,
+        "loss": "cross_entropy, smoothing 0.1",
+    },
+    "imagenet_rsb_a1": {
+        "network": "resnet50, stochastic_depth=0.05",
+        **RSB,
+        "batch": 2046,  # 2,048, in whole pairs of three
+        "epochs": 600,
+        "rates": {0: 0.0, 5: 5e-3, 302.5: 2.5e-3, 600: 0.0},
+        "optimizer": "lamb, decay 0.01 of kernels",
+        "trained on": 224,
+        "augmentation": {**RSB_AUGMENTATION, "policy_magnitude": 7, "mixup": 0.2, "repeats": 3},
+        "loss": "binary, smoothing 0.1",
+    },
+    "imagenet_rsb_a2": {
+        "network": "resnet50, stochastic_depth=0.05",
+        **RSB,
+        "batch": 2046,  # 2,048, in whole pairs of three
+        "epochs": 300,
+        "rates": {0: 0.0, 5: 5e-3, 152.5: 2.5e-3, 300: 0.0},
+        "trained on": 224,
+        "augmentation": {**RSB_AUGMENTATION, "policy_magnitude": 7, "mixup": 0.1, "repeats": 3},
+        "loss": "binary",
+    },
+    "imagenet_rsb_a3": {
+        "network": "resnet50",
+        **RSB,
+        "epochs": 100,
+        "rates": {0: 0.0, 5: 8e-3, 52.5: 4e-3, 100: 0.0},
+        "trained on": 160,
+        "augmentation": {**RSB_AUGMENTATION, "policy_magnitude": 6, "mixup": 0.1},
+        "loss": "binary",
+    },
+    "imagenet_torchvision_v2": {
+        "network": "resnet50",
+        "epochs": 600,
+        "batch": 1024,
+        "optimizer": "sgd, momentum 0.9, decay 2e-05 of kernels",
+        "rates": {0: 0.0, 5: 0.5, 302.5: 0.25, 600: 0.0},
+        "trained on": 176,
+        "tested on": "224 of 232",
+        "augmentation": {
+            **INCEPTION,
+            "policy": "trivialaugment",
+            "erasing": 0.1,
+            "mixup": 0.2,
+            "cutmix": 1.0,
+            "repeats": 4,
+        },
+        "loss": "cross_entropy, smoothing 0.1",
+        # 0.99998 in epochs of 600, of 8 x 128 pictures, every 32 steps (references/classification/train.py).
+        "ema": pytest.approx(1 - (1 - 0.99998) * (8 * 128 * 32 / 600) / 32),
+    },
+    "imagenet_resnet_rs50": {
+        "network": "resnet_rs50, dropout=0.25",
+        "epochs": 350,
+        "batch": 4096,
+        "optimizer": "sgd, momentum 0.9, decay 4e-05 of kernels",
+        "rates": {0: 0.0, 5: 1.6, 177.5: 0.8, 350: 0.0},  # 0.1 for 256
+        "trained on": 160,
+        "tested on": "160 of 183",
+        "augmentation": {**INCEPTION, "policy": "randaugment", "policy_magnitude": 10},
+        "loss": "cross_entropy, smoothing 0.1",
+        "ema": 0.9999,
+    },
+}
+
+
+@pytest.mark.parametrize("name", list_configs())
+def test_a_recipe_is_that_of_its_source(name):
+    if name in OWN:
+        pytest.skip("a recipe of this package: its result is what it is measured by")
+    source = SOURCES[name]
+    recipe = resolve(load_config(name), rates_at=source["rates"], images=CIFAR if "cifar" in name else IMAGENET)
+    print("\n".join(f"{key}: {value}" for key, value in recipe.items()))
+    assert recipe == {"interpolation": "bilinear", "ema": 0.0, **PIXELS, **source, "rates": recipe["rates"]}
+    config = load_config(name)
+    assert config.data.batch_size % mixing.group_size(config.augment) == 0
+    for epoch, rate in source["rates"].items():
+        # A step beside the middle of a cosine is a little beside its half.
+        assert recipe["rates"][epoch] == pytest.approx(rate, rel=1e-3, abs=1e-9), f"learning rate in epoch {epoch}"
+
+
+PIXELS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # torchvision's for ImageNet
+
+
+def resolve(config: Config, *, rates_at, images) -> dict:
+    """What a run does, from what decides it."""
+    model, data, optimizer, loss = config.model, config.data, config.optimizer, config.loss
+    knobs = {"stem": model.stem, "stochastic_depth": model.stochastic_depth, "dropout": model.dropout}
+    steps = images // data.batch_size
+    rate = learning_rate(config, Schedule(steps, steps * config.train.epochs))
+    changed = {
+        key: value
+        for key, value in dataclasses.asdict(config.augment).items()
+        if value != getattr(AugmentConfig(), key)
+    }
+    momentum = f", {'Nesterov ' if optimizer.nesterov else ''}momentum {optimizer.momentum}"
+    last = config.train.epochs - 1
+    return {
+        "network": ", ".join([model.name, *(f"{knob}={value}" for knob, value in knobs.items() if value)]),
+        "epochs": config.train.epochs,
+        "batch": data.batch_size,
+        "optimizer": (
+            f"{optimizer.name}{momentum if optimizer.name == 'sgd' else ''}, decay {optimizer.weight_decay} of "
+            f"{'all' if optimizer.decay_all else 'kernels'}"
+        ),
+        "rates": {epoch: float(rate(round(epoch * steps))) for epoch in rates_at},
+        "trained on": size_in_epoch(config, last) or data.image_size,
+        "tested on": f"{data.image_size} of {round(data.image_size / data.crop_fraction)}",
+        "interpolation": data.interpolation,
+        "augmentation": changed,
+        "loss": loss.name + (f", smoothing {loss.label_smoothing}" if loss.label_smoothing else ""),
+        "ema": config.train.ema,
+        "mean": data.mean or PIXELS["mean"],
+        "std": data.std or PIXELS["std"],
+    }
