@@ -47,7 +47,7 @@ class ModelConfig:
 class DataConfig:
     source: str = _key(
         "digits",
-        "'digits', a TFDS name or directory, a folder of split/class/* or class/*, one of TFRecord files, or an .npz",
+        "'digits', a TFDS name or directory, a folder of split/class/*, class/*, TFRecord or IDX files, or an .npz",
     )
     data_dir: str = _key("", "where TFDS keeps prepared data sets; empty is TFDS's own default")
     train_split: str = _key("train", "split to train on; TFDS slices such as train[:90%] work")
@@ -74,6 +74,9 @@ class DataConfig:
         "none",
         "how often classes are shown: as they are, by the square root of their counts, or equally",
         choices=("none", "sqrt", "uniform"),
+    )
+    long_tail: float = _key(
+        1.0, "train on an exponentially falling share of each class, the last having 1 / this of the first", minimum=1
     )
     batch_size: int = _key(256, "images in a training step, over all replicas", minimum=1)
     service: str = _key("", "dispatcher of a tf.data service that prepares the batches, such as grpc://host:5050")

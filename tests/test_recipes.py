@@ -51,6 +51,18 @@ SOURCES = {
         "augmentation": {"flip": True, "pad_crop": 4},
         "loss": "cross_entropy",
     },
+    "cifar10_longtail": {
+        "network": "resnet32",
+        "epochs": 200,
+        "batch": 128,
+        "long tail": 100,
+        "optimizer": "sgd, momentum 0.9, decay 0.0002 of all",
+        "rates": {0: 0.0, 5: 0.1, 159: 0.1, 160: 1e-3, 179: 1e-3, 180: 1e-5, 199: 1e-5},
+        "trained on": 32,
+        "tested on": "32 of 32",
+        "augmentation": {"flip": True, "pad_crop": 4},
+        "loss": "cross_entropy",
+    },
     "cifar10_resnet18": {
         "network": "resnet18, stem=small",
         "epochs": 200,
@@ -158,7 +170,14 @@ def test_a_recipe_is_that_of_its_source(name):
     source = SOURCES[name]
     recipe = resolve(load_config(name), rates_at=source["rates"], images=CIFAR if "cifar" in name else IMAGENET)
     print("\n".join(f"{key}: {value}" for key, value in recipe.items()))
-    assert recipe == {"interpolation": "bilinear", "ema": 0.0, **PIXELS, **source, "rates": recipe["rates"]}
+    assert recipe == {
+        "long tail": 1.0,
+        "interpolation": "bilinear",
+        "ema": 0.0,
+        **PIXELS,
+        **source,
+        "rates": recipe["rates"],
+    }
     config = load_config(name)
     assert config.data.batch_size % mixing.group_size(config.augment) == 0
     for epoch, rate in source["rates"].items():
@@ -186,6 +205,7 @@ def resolve(config: Config, *, rates_at, images) -> dict:
         "network": ", ".join([model.name, *(f"{knob}={value}" for knob, value in knobs.items() if value)]),
         "epochs": config.train.epochs,
         "batch": data.batch_size,
+        "long tail": data.long_tail,
         "optimizer": (
             f"{optimizer.name}{momentum if optimizer.name == 'sgd' else ''}, decay {optimizer.weight_decay} of "
             f"{'all' if optimizer.decay_all else 'kernels'}"

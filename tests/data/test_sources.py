@@ -1,6 +1,9 @@
 """Every source gives labelled pictures in an order that follows from a seed; what is wrong with one is named."""
 
 import dataclasses
+import gzip
+import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -235,3 +238,78 @@ def test_class_counts_are_told():
     split = Split("train", counts, load=None, locate=None)
     source = Source("s", tuple("abcdefghijkl"), split, split)
     assert source.describe_classes() == "12 classes of 1 (b) to 7 (c) examples, median 3"
+
+
+def _write_idx(file, array):
+    """As http://yann.lecun.com/exdb/mnist describes it."""
+    header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+    opened = gzip.open if file.suffix == ".gz" else open
+    with opened(file, "wb") as stream:
+        stream.write(header + array.tobytes())
+
+
+@pytest.fixture
+def mnist(tmp_path):
+    """Like MNIST's four files, two of them not gzipped: (folder, pictures, labels) of its test split."""
+    generator = np.random.default_rng(0)
+    for name, ending, count in (("train", "", 30), ("t10k", ".gz", 10)):
+        images = generator.integers(0, 256, (count, 28, 28), np.uint8)
+        labels = np.arange(count, dtype=np.uint8) % 10
+        _write_idx(tmp_path / f"{name}-images-idx3-ubyte{ending}", images)
+        _write_idx(tmp_path / f"{name}-labels-idx1-ubyte{ending}", labels)
+    return tmp_path, images, labels
+
+
+def test_idx_files(mnist):
+    folder, images, labels = mnist
+    source = open_source(DataConfig(source=str(folder), channels=1, mean=(0.0,), std=(1.0,)))
+    assert (source.train.num_examples, source.class_names) == (30, tuple("0123456789"))
+    read = list(source.test.examples().as_numpy_iterator())
+    np.testing.assert_array_equal([picture[..., 0] for picture, _ in read], images)
+    assert [label for _, label in read] == labels.tolist()
+    assert source.test.locate(3) == {"file": str(folder / "t10k-images-idx3-ubyte.gz"), "index": 3}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda file: file.unlink(),
+            r"has no train-images-idx3-ubyte; it has t10k-images-idx3-ubyte.gz. data.train_spl",
+        ),
+        (lambda file: file.write_bytes(file.read_bytes()[:-1]), r"train-images-idx3-ubyte' is no whole IDX file"),
+        (lambda file: file.write_bytes(file.read_bytes()[:9]), r"train-images-idx3-ubyte' is no whole IDX file"),
+        (lambda file: _write_idx(file, np.zeros((29, 28, 28), np.uint8)), r"has 29 pictures, .* 30 labels"),
+        (lambda file: file.rename(f"{file}.gz"), r"cannot read .*train-images-idx3-ubyte.gz': Not a gzipped file"),
+    ],
+)
+def test_idx_files_that_are_not_whole_are_named(mnist, change, message):
+    change(mnist[0] / "train-images-idx3-ubyte")
+    with pytest.raises(UserError, match=message):
+        open_source(DataConfig(source=str(mnist[0])))
+
+
+FASHION = Path("/usr/share/datasets/fashion-mnist")  # Debian's dataset-fashion-mnist
+
+
+@pytest.mark.skipif(not FASHION.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
+def test_fashion_mnist_as_debian_has_it():
+    source = open_source(DataConfig(source=str(FASHION), channels=1, mean=(0.0,), std=(1.0,)))
+    assert np.bincount(source.train.labels).tolist() == [6000] * 10
+    assert np.bincount(source.test.labels).tolist() == [1000] * 10
+
+
+def test_a_long_tail_has_the_published_counts(tmp_path):
+    """CIFAR-10-LT at imbalance 100, as Cui et al. 2019 and Cao et al. 2019 train on it."""
+    labels = np.random.default_rng(0).permutation(np.arange(50_000) % 10)
+    images = labels.astype(np.uint8).reshape(-1, 1, 1)
+    np.savez(tmp_path / "c.npz", x_train=images, y_train=labels, x_test=images[:100], y_test=labels[:100])
+    config = DataConfig(source=str(tmp_path / "c.npz"))
+    source = open_source(dataclasses.replace(config, long_tail=100.0))
+    assert source.class_counts.tolist() == [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
+    assert source.test.num_examples == 100
+    for place in (0, 7000, 12_405):
+        assert int(source.train.load(tf.constant(place, tf.int64))[0, 0, 0]) == source.train.labels[place]
+    index = source.train.locate(12_405)["index"]
+    assert labels[index] == source.train.labels[12_405]
+    assert open_source(config).train.num_examples == 50_000

@@ -3,8 +3,10 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
+
 from resnet_tf.config import DataConfig
-from resnet_tf.data.sources import arrays, folder, imagenet_records, tfds_builders
+from resnet_tf.data.sources import arrays, folder, idx, imagenet_records, tfds_builders
 from resnet_tf.data.sources.base import Damage, Source, Split, check_classes
 from resnet_tf.errors import UserError
 from resnet_tf.labels import readable
@@ -21,7 +23,21 @@ def open_source(config: DataConfig) -> Source:
         UserError: if there is no such source or split, or what is there is no labelled set of pictures.
     """
     source = _open(config)
+    if config.long_tail > 1:
+        kept = _long_tail(source.train.labels, len(source.class_names), config.long_tail)
+        source = dataclasses.replace(source, train=source.train.chosen(kept))
     return dataclasses.replace(source, class_names=readable(source.class_names))
+
+
+def _long_tail(labels: np.ndarray, classes: int, ratio: float) -> np.ndarray:
+    """Places of the first n_k examples of class k, n_k = n ratio^(-k / (classes - 1)), n being an even share of all.
+
+    Reference: Cui et al., Class-Balanced Loss, 2019, sec. 5.1; Cao et al., LDAM, 2019, have the same counts.
+    """
+    even = len(labels) / classes
+    counts = (even * ratio ** (-np.arange(classes) / max(classes - 1, 1))).astype(int)
+    members = (np.flatnonzero(labels == label)[: max(count, 1)] for label, count in enumerate(counts))
+    return np.sort(np.concatenate(list(members)))
 
 
 def _open(config: DataConfig) -> Source:
@@ -33,6 +49,8 @@ def _open(config: DataConfig) -> Source:
             return tfds_builders.open_directory(version, config)
         if imagenet_records.list_files(path, config.train_split):
             return imagenet_records.open_records(path, config)
+        if idx.list_files(path):
+            return idx.open_idx(path, config)
         return folder.open_folder(path, config)
     if path.suffix == ".npz" and path.is_file():
         return arrays.open_arrays(path, config)

@@ -28,7 +28,7 @@ def open_arrays(path: Path, config: DataConfig) -> Source:
     names = names or tuple(str(label) for label in range(largest + 1))
     if largest >= len(names):
         raise UserError(f"{str(path)!r} has label {largest}, but class_names has {len(names)} names")
-    splits = (_split(path, name, *pair) for name, pair in ((config.train_split, train), (config.eval_split, test)))
+    splits = (array_split(path, name, *pair) for name, pair in ((config.train_split, train), (config.eval_split, test)))
     return Source(str(path), names, *splits)
 
 
@@ -58,7 +58,8 @@ def _read(archive: np.lib.npyio.NpzFile, path: Path, split: str) -> tuple[np.nda
     return images, flat.astype(np.int64)
 
 
-def _split(path: Path, name: str, images: np.ndarray, labels: np.ndarray) -> Split:
+def array_split(path: Path, name: str, images: np.ndarray, labels: np.ndarray) -> Split:
+    """A split of pictures, uint8 [N, H, W, 1 or 3], and labels, int64 [N], that a file had."""
     with tf.device("CPU"):
         pixels = tf.constant(images)
     return Split(

@@ -1,5 +1,6 @@
 """What every source gives: splits whose examples can be had one by one, in any order, as operations of a graph."""
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Callable, Sequence
@@ -79,6 +80,17 @@ class Split:
             deterministic=True,
         )
         return pictures.map(change, num_parallel_calls=parallel)
+
+    def chosen(self, places: np.ndarray) -> "Split":
+        """The split of nothing but the examples at `places`, int64 [n], in that order."""
+        where, load, stream, locate = tf.constant(places, tf.int64), self.load, self.stream, self.locate
+        return dataclasses.replace(
+            self,
+            labels=self.labels[places],
+            load=lambda place: load(where[place]),
+            locate=lambda place: locate(int(places[place])),
+            stream=stream and (lambda place: stream(where[place])),
+        )
 
     def check_whole(self) -> None:
         """Refuse a split that a test would count short.

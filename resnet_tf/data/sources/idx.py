@@ -1,0 +1,63 @@
+"""IDX files, gzipped or not, as MNIST and Fashion-MNIST are published: `train-images-idx3-ubyte.gz` and its like."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+
+from resnet_tf.config import DataConfig
+from resnet_tf.data.sources.arrays import array_split
+from resnet_tf.data.sources.base import Source, Split
+from resnet_tf.errors import UserError
+
+_SPLITS = {"test": "t10k"}  # what the files call it
+
+
+def list_files(directory: Path) -> list[Path]:
+    """The files of pictures in a directory."""
+    return sorted(each for each in directory.iterdir() if "-images-idx3-ubyte" in each.name)
+
+
+def open_idx(directory: Path, config: DataConfig) -> Source:
+    """Pictures uint8 [N, H, W], labels uint8 [N]; the classes are named by their numbers.
+
+    Reference: LeCun et al., the MNIST database, file formats.
+
+    Raises:
+        UserError: if a split's files are not there or are not whole.
+    """
+    train, test = (_open_split(directory, name) for name in (config.train_split, config.eval_split))
+    classes = int(max(train.labels.max(), test.labels.max())) + 1
+    return Source(str(directory), tuple(map(str, range(classes))), train, test)
+
+
+def _open_split(directory: Path, split: str) -> Split:
+    prefix = _SPLITS.get(split, split)
+    files = [_find(directory, f"{prefix}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1")]
+    images, labels = (_read(file, rank) for file, rank in zip(files, (3, 1), strict=True))
+    if len(images) != len(labels) or not len(labels):
+        raise UserError(f"{str(files[0])!r} has {len(images)} pictures, {str(files[1])!r} {len(labels)} labels")
+    return array_split(files[0], split, images[..., np.newaxis], labels.astype(np.int64))
+
+
+def _find(directory: Path, name: str) -> Path:
+    for file in (directory / name, directory / f"{name}.gz"):
+        if file.is_file():
+            return file
+    present = ", ".join(each.name for each in list_files(directory))
+    raise UserError(
+        f"{str(directory)!r} has no {name}; it has {present}. data.train_split and data.eval_split name the splits"
+    )
+
+
+def _read(file: Path, rank: int) -> np.ndarray:
+    """Its array, uint8: two zeros, the type (8), the rank, then each dimension, big-endian, and the bytes."""
+    try:
+        content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+    except (OSError, EOFError) as error:
+        raise UserError(f"cannot read {str(file)!r}: {error}") from error
+    start = 4 + 4 * rank
+    shape = np.frombuffer(content[4:start], ">i4") if len(content) >= start else np.zeros(rank)
+    if content[:4] != bytes((0, 0, 8, rank)) or len(content) - start != shape.prod(dtype=np.int64):
+        raise UserError(f"{str(file)!r} is no whole IDX file of bytes in {rank} dimensions")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
