@@ -199,14 +199,14 @@ def test_steps_are_profiled_on_request(tiny_config, tmp_path):
         train_and_evaluate(_override(tiny_config, runtime={"profile": "5"}), tmp_path / "other")
 
 
-# Between them these have every part that a recipe can have; the slow tier tries the others.
+# Between them these have every part that a recipe can have; CI leaves the others out.
 _TELLING = {"single": ("digits", "imagenet_rsb_a2"), "mirrored": ("imagefolder", "imagenet_torchvision_v2")}
 
 
 @pytest.mark.parametrize(
     ("strategy", "name"),
     [
-        pytest.param(strategy, name, marks=() if name in _TELLING[strategy] else pytest.mark.slow)
+        pytest.param(strategy, name, marks=() if name in _TELLING[strategy] else (pytest.mark.slow, pytest.mark.long))
         for strategy in _TELLING
         for name in list_configs()
     ],

@@ -33,7 +33,7 @@ def cifar(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("recipe", ["cifar10_resnet20", "cifar10_wrn_28_10"])
+@pytest.mark.parametrize("recipe", ["cifar10_resnet20", pytest.param("cifar10_wrn_28_10", marks=pytest.mark.long)])
 def test_the_first_hundred_steps_are_those_of_pytorch(cifar, recipe):
     """ResNet-20 under the recipe of He et al., and under that of the wide networks with Nesterov's momentum.
 
@@ -54,10 +54,10 @@ def test_at_the_full_rate_we_stay_exact_as_long_as_pytorch(cifar):
     """At 0.1 rounding grows a thousandfold within five steps: PyTorch's own float32 and float64 part by then."""
     torch = pytest.importorskip("torch")
     trainer = _trainer("cifar10_resnet20", cifar)
-    exact = _torch_losses(torch, trainer, rate=0.1, steps=20, dtype=torch.float64)
-    theirs = np.abs(_torch_losses(torch, trainer, rate=0.1, steps=20) / exact - 1)
-    ours = np.abs(_losses(trainer, steps=20) / exact - 1)
-    print("relative error after 1, 2, 5, 10 and 20 steps:", ours[[0, 1, 4, 9, 19]], theirs[[0, 1, 4, 9, 19]])
+    exact = _torch_losses(torch, trainer, rate=0.1, steps=12, dtype=torch.float64)
+    theirs = np.abs(_torch_losses(torch, trainer, rate=0.1, steps=12) / exact - 1)
+    ours = np.abs(_losses(trainer, steps=12) / exact - 1)
+    print("relative error after 1, 2, 5 and 10 steps:", ours[[0, 1, 4, 9]], theirs[[0, 1, 4, 9]])
     assert ours[0] < 1e-6
     assert ours[1] < 1e-3
     assert np.argmax(ours > 1e-2) >= 0.5 * np.argmax(theirs > 1e-2) > 0
