@@ -23,6 +23,7 @@ def find_damage(directory: Path, name: Path, *, needed: Path) -> str:
         name: the list.
         needed: a file that a whole list has.
     """
+    file = str(name)
     try:
         digests = json.loads((directory / name).read_text())
         if not isinstance(digests, dict) or needed.as_posix() not in digests:
@@ -31,9 +32,9 @@ def find_damage(directory: Path, name: Path, *, needed: Path) -> str:
             if _digest(directory / file) != digest:
                 return f"{file} is not what was written"
     except OSError as error:
-        return f"{Path(error.filename).relative_to(directory)}: {error.strerror}"
+        return f"{file}: {error.strerror}"
     except ValueError as error:
-        return f"{name}: {error}"
+        return f"{file}: {error}"
     return ""
 
 

@@ -40,6 +40,20 @@ TINY = (
 )
 
 
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+# What may happen to a file.
+DAMAGES: dict[str, Callable[[Path], None]] = {"cut": _cut, "flip": _flip, "delete": Path.unlink}
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a command did."""
@@ -76,6 +90,23 @@ def tiny_run(tiny_config, tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("run")
     train_and_evaluate(tiny_config, workdir)
     return workdir
+
+
+@pytest.fixture(scope="session")
+def tiny_export(tiny_run, tmp_path_factory) -> Path:
+    """An export of it. Tests must not write to it."""
+    from resnet_tf.serving.export import export_model
+    from resnet_tf.training.run import load_run
+
+    return export_model(load_run(tiny_run), tmp_path_factory.mktemp("exports") / "digits")
+
+
+@pytest.fixture(scope="session")
+def tiny_pictures(tiny_config) -> list[bytes]:
+    """Sixteen of the pictures that it is tested on, encoded."""
+    from resnet_tf.data.sources import open_source
+
+    return [image for image, _ in open_source(tiny_config.data).test.examples(16).as_numpy_iterator()]
 
 
 @pytest.fixture

@@ -18,8 +18,6 @@ from conftest import write_imagenet_records
 from PIL import Image
 
 from resnet_tf.config import iterate_keys
-from resnet_tf.serving.export import export_model
-from resnet_tf.training.run import load_run
 
 COMMANDS = ("benchmark", "convert", "data_service", "evaluate", "export", "predict", "prepare", "preview", "train")
 
@@ -190,11 +188,6 @@ def test_evaluate_export_and_predict(command, tiny_run, tmp_path):
     refused = command("predict", f"--model={tmp_path / 'models'}", str(picture), str(tmp_path / "note.jpg"))
     assert refused.code == 2
     assert refused.err.startswith(f"error: {str(tmp_path / 'note.jpg')!r} is no picture that can be read: not a JPEG")
-
-
-@pytest.fixture(scope="module")
-def tiny_export(tiny_run, tmp_path_factory) -> Path:
-    return export_model(load_run(tiny_run), tmp_path_factory.mktemp("exports") / "digits")
 
 
 def test_predict_takes_folders_and_prints_a_table(command, photos, tiny_export):

@@ -17,8 +17,8 @@ from resnet_tf.spec import Preprocess
 _LUMA = (0.299, 0.587, 0.114)
 # As accurate as PIL. TensorFlow's default is a rougher one, which costs networks trained elsewhere some right answers,
 # and no faster where the JPEG library has vector instructions.
-_AT_ONCE = 16  # pictures decoded, at most; there are no more threads than cores
 _DCT = "INTEGER_ACCURATE"
+_AT_ONCE = 16  # pictures decoded, at most; there are no more threads than cores
 _RATIOS = (1, 2, 4, 8)  # by which the JPEG library scales down while it decodes
 # Names of the kernels of ScaleAndTranslate.
 KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic"}

@@ -8,12 +8,10 @@ from typing import Any, Protocol
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from resnet_tf.config import Config, DataConfig, ExportConfig
 from resnet_tf.data import pipeline
-from resnet_tf.data.preprocess import normalize
-from resnet_tf.data.sources import open_source
+from resnet_tf.data.sources import Split, open_source
 from resnet_tf.errors import UserError, closest
 from resnet_tf.model.resnet import LOGITS_LAYER
 from resnet_tf.model.weight_files import add_metadata
@@ -178,9 +176,8 @@ def _subject(
 
 def _measure(subject: _Subject, runner: runners.Runner) -> Change:
     """Refuses what answers too differently from the network in float32."""
-    exact = tf.function(lambda images: subject.model(normalize(images, subject.spec), training=False))
     batches, data = _batches(subject)
-    change = measure_change(lambda images: exact(tf.constant(images)).numpy(), runner.logits, batches, data)
+    change = measure_change(runners.keras_logits(subject.model, subject.spec), runner.logits, batches, data)
     settings = subject.settings
     check_change(change, max_logit_change=settings.max_logit_change, max_accuracy_loss=settings.max_accuracy_loss)
     return change
@@ -197,7 +194,7 @@ def _batches(subject: _Subject) -> tuple[Iterator[tuple[np.ndarray, np.ndarray |
     def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for at in range(0, len(places), _BATCH):
             chosen = places[at : at + _BATCH]
-            yield np.stack(pipeline.load_pictures(split, subject.spec, chosen)), split.labels[chosen]
+            yield _load(split, subject.spec, chosen), split.labels[chosen]
 
     return batches(), f"split {split.name!r}"
 
@@ -208,7 +205,12 @@ def _calibration(subject: _Subject) -> Iterator[np.ndarray]:
         raise UserError("precision int8 takes its ranges from pictures: give data=DataConfig(source=...)")
     split = open_source(subject.data).train
     for place in _evenly(split.num_examples, subject.settings.calibration_examples):
-        yield np.stack(pipeline.load_pictures(split, subject.spec, [place]))
+        yield _load(split, subject.spec, [place])
+
+
+def _load(split: Split, spec: Preprocess, places: list[int]) -> np.ndarray:
+    with pipeline.naming_failures(split, spec):  # not what keeps an export from being written
+        return np.stack(pipeline.load_pictures(split, spec, places))
 
 
 def _evenly(total: int, count: int) -> list[int]:

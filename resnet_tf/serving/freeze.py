@@ -6,6 +6,10 @@ import keras
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from resnet_tf.data import preprocess
+from resnet_tf.serving.fold import fold
+from resnet_tf.spec import Preprocess
+
 # A SavedModel's graph is one protocol buffer, which cannot be larger than 2 GiB.
 LARGEST = 2_000_000_000  # bytes of weights
 
@@ -37,6 +41,17 @@ def freeze(
         return tf.graph_util.import_graph_def(graph, {source: inputs}, results, name="")
 
     return constant_network
+
+
+def freeze_with_pixels(model: keras.Model, spec: Preprocess) -> tf.types.experimental.PolymorphicFunction:
+    """The folded network from `images`, float32 [B, H, W, 3] RGB in [0, 1], to `logits`, with constants for weights."""
+    network = freeze(fold(model))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, *spec.size, 3], tf.float32, name="images")])
+    def logits(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"logits": network(preprocess.normalize(images, spec))[0]}
+
+    return logits
 
 
 def is_freezable(model: keras.Model) -> bool:

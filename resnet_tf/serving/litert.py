@@ -7,9 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from resnet_tf.data import preprocess
-from resnet_tf.serving.fold import fold
-from resnet_tf.serving.freeze import freeze
+from resnet_tf.serving.freeze import freeze_with_pixels
 from resnet_tf.spec import Preprocess
 
 
@@ -26,13 +24,7 @@ def write_litert(
             activations as they come; `int8`: all in 8 bits, float32 in and out (Jacob et al. 2017).
         pictures: for `int8`, what ranges of activations are taken from, each float32 [1, H, W, 3].
     """
-    network = freeze(fold(model))
-    images = tf.TensorSpec([None, *spec.size, 3], tf.float32, name="images")
-
-    @tf.function(input_signature=[images])
-    def logits(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"logits": network(preprocess.normalize(images, spec))[0]}
-
+    logits = freeze_with_pixels(model, spec)
     # From variables, the 8-bit converter can write a model without them.
     holder = tf.Module()
     holder.logits = logits

@@ -75,10 +75,8 @@ class Predictor:
 
     def stream(self, pictures: Iterable[str | Path | bytes], *, batch_size: int = 32) -> Iterator[Prediction]:
         """As `__call__`, a batch at a time."""
-        remaining = iter(pictures)
-        while batch := list(islice(remaining, batch_size)):
-            answer = self.answer([_read(picture) for picture in batch], names=[_name(picture) for picture in batch])
-            for probabilities in answer["probabilities"]:
+        for encoded, names in _batches(pictures, batch_size):
+            for probabilities in self.answer(encoded, names=names)["probabilities"]:
                 yield self._best(probabilities)
 
     def from_pixels(self, images: np.ndarray) -> np.ndarray:
@@ -123,10 +121,8 @@ class Predictor:
         """
         if not isinstance(self._runner, runners.SavedModelRunner):
             raise UserError(f"{str(self.path)!r} cannot explain its answers: export with target serving or hub")
-        remaining = iter(pictures)
-        while batch := list(islice(remaining, batch_size)):
-            encoded = [_read(picture) for picture in batch]
-            best = self.answer(encoded, names=[_name(picture) for picture in batch])["probabilities"].argmax(axis=1)
+        for encoded, names in _batches(pictures, batch_size):
+            best = self.answer(encoded, names=names)["probabilities"].argmax(axis=1)
             heatmaps = tf.image.resize(self._runner.heatmaps(encoded)[..., np.newaxis], self.preprocess.size)[..., 0]
             crops = preprocess.crops(tf.constant(encoded), self.preprocess)
             yield from zip(crops.numpy(), heatmaps.numpy(), (self.labels[place] for place in best), strict=True)
@@ -161,6 +157,13 @@ class Predictor:
 def _encoded(picture: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """As the signature takes it: what a source keeps as pixels becomes a PNG."""
     return (tf.io.encode_png(picture) if picture.dtype == tf.uint8 else picture), label
+
+
+def _batches(pictures: Iterable[str | Path | bytes], size: int) -> Iterator[tuple[list[bytes], list[str]]]:
+    """`size` pictures at a time, encoded, and what to call them."""
+    remaining = iter(pictures)
+    while batch := list(islice(remaining, size)):
+        yield [_read(picture) for picture in batch], [_name(picture) for picture in batch]
 
 
 def _read(picture: str | Path | bytes) -> bytes:

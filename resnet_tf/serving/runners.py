@@ -11,7 +11,12 @@ import tensorflow as tf
 
 from resnet_tf.data import preprocess
 from resnet_tf.errors import UserError
-from resnet_tf.serving.signatures import BYTES_SIGNATURE, EXPLAIN_SIGNATURE, IMAGES_SIGNATURE
+from resnet_tf.serving.signatures import (
+    BYTES_SIGNATURE,
+    EXPLAIN_SIGNATURE,
+    IMAGES_SIGNATURE,
+    MOVED_BYTES_SIGNATURE,
+)
 from resnet_tf.spec import Preprocess
 
 # The file of each kind that is no SavedModel.
@@ -53,8 +58,8 @@ class SavedModelRunner:
         except (OSError, ValueError, KeyError, IndexError, tf.errors.OpError) as error:
             raise UserError(f"{str(export)!r} cannot be loaded: {error}") from error
         self._doors = self._model.signatures
-        takes_bytes = "image_bytes" in self._doors  # where the default one takes pixels
-        self._by_bytes = self._doors["image_bytes" if takes_bytes else BYTES_SIGNATURE]
+        moved = MOVED_BYTES_SIGNATURE in self._doors
+        self._by_bytes = self._doors[MOVED_BYTES_SIGNATURE if moved else BYTES_SIGNATURE]
 
     def answer(self, encoded: Sequence[bytes]) -> Answer:
         return _arrays(self._by_bytes(image_bytes=tf.constant(list(encoded), tf.string)))
@@ -105,7 +110,11 @@ def _load_keras(export: Path, spec: Preprocess) -> Callable[[np.ndarray], np.nda
 
     import resnet_tf.model  # noqa: F401 (registers the layers)
 
-    model = _loaded(export, keras.saving.load_model, KERAS_FILE)
+    return keras_logits(_loaded(export, keras.saving.load_model, KERAS_FILE), spec)
+
+
+def keras_logits(model: Any, spec: Preprocess) -> Callable[[np.ndarray], np.ndarray]:
+    """What a Keras model answers to pictures, float32 [B, H, W, 3] RGB in [0, 1]."""
     network = tf.function(lambda images: model(preprocess.normalize(images, spec), training=False))
     return lambda images: network(tf.constant(images)).numpy()
 

@@ -12,6 +12,7 @@ IMAGES_SIGNATURE = "images"
 FEATURES_SIGNATURE = "features"
 CLASSIFY_SIGNATURE = "classify"
 EXPLAIN_SIGNATURE = "explain"
+MOVED_BYTES_SIGNATURE = "image_bytes"  # where `images` is the default one
 
 # tf.Example's feature that holds an encoded picture, as in the ImageNet records.
 EXAMPLE_FEATURE = "image/encoded"
@@ -91,7 +92,7 @@ def build_signatures(
         EXPLAIN_SIGNATURE: (explain, image_bytes),
     }
     if default == IMAGES_SIGNATURE:
-        doors["image_bytes"] = (of_bytes, image_bytes)
+        doors[MOVED_BYTES_SIGNATURE] = (of_bytes, image_bytes)
     return {name: tf.function(function, [taken]).get_concrete_function() for name, (function, taken) in doors.items()}
 
 

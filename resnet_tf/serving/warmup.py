@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
-from resnet_tf.serving.signatures import BYTES_SIGNATURE, IMAGES_SIGNATURE
+from resnet_tf.serving.signatures import BYTES_SIGNATURE, IMAGES_SIGNATURE, MOVED_BYTES_SIGNATURE
 from resnet_tf.spec import Preprocess
 
 WARMUP = Path("assets.extra") / "tf_serving_warmup_requests"
@@ -24,7 +24,7 @@ def write_warmup(export: Path, spec: Preprocess, *, default: str) -> None:
     generator = np.random.default_rng(0)
     height, width = spec.size
     (export / WARMUP).parent.mkdir(parents=True, exist_ok=True)
-    by_bytes = "image_bytes" if default == IMAGES_SIGNATURE else BYTES_SIGNATURE
+    by_bytes = MOVED_BYTES_SIGNATURE if default == IMAGES_SIGNATURE else BYTES_SIGNATURE
     with tf.io.TFRecordWriter(str(export / WARMUP)) as writer:
         for batch in _BATCHES:
             pixels = generator.integers(0, 256, (batch, height, width, 3), np.uint8)

@@ -70,8 +70,7 @@ def load_run(workdir: str | Path) -> Run:
 def create_network(config: Config, *, num_classes: int, weights: str | None = None) -> keras.Model:
     """The network that `config` names, for input of the size that it asks for."""
     data, model = config.data, config.model
-    changes = config.train.start_size or config.train.end_size
-    side = None if changes else data.image_size
+    side = None if config.train.start_size or config.train.end_size else data.image_size
     knobs: dict[str, Any] = {"stem": model.stem, "stochastic_depth": model.stochastic_depth, "dropout": model.dropout}
     return create_model(
         model.name,

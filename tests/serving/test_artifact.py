@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import DAMAGES
 
 from resnet_tf.data import preprocess
 from resnet_tf.data.sources import open_source
@@ -31,18 +32,8 @@ def run(tiny_run):
     return load_run(tiny_run)
 
 
-@pytest.fixture(scope="module")
-def export(run, tmp_path_factory):
-    return export_model(run, tmp_path_factory.mktemp("models") / "digits")
-
-
-@pytest.fixture(scope="module")
-def encoded(run):
-    return [image for image, _ in open_source(run.config.data).test.examples(16).as_numpy_iterator()]
-
-
-def test_signatures_and_their_outputs(export):
-    signatures = tf.saved_model.load(str(export)).signatures
+def test_signatures_and_their_outputs(tiny_export):
+    signatures = tf.saved_model.load(str(tiny_export)).signatures
     assert set(signatures) == {"serving_default", "images", "features", "classify", "explain"}
     for name, dtype, shape in (("serving_default", tf.string, [None]), ("images", tf.float32, [None, 8, 8, 3])):
         (spec,) = signatures[name].structured_input_signature[1].values()
@@ -61,16 +52,16 @@ def test_signatures_and_their_outputs(export):
     assert signatures["features"].structured_outputs["features"].shape.as_list() == [None, 64]
 
 
-def test_one_picture_gives_the_same_logits_through_every_door(run, export, encoded):
+def test_one_picture_gives_the_same_logits_through_every_door(run, tiny_export, tiny_pictures):
     images = tf.stack(
         [
             preprocess.center_crop(preprocess.decode(tf.constant(item), run.preprocess), run.preprocess)
-            for item in encoded
+            for item in tiny_pictures
         ]
     )
     expected = run.model(preprocess.normalize(images, run.preprocess), training=False).numpy()
-    signatures = tf.saved_model.load(str(export)).signatures
-    by_bytes = signatures["serving_default"](image_bytes=tf.constant(encoded))
+    signatures = tf.saved_model.load(str(tiny_export)).signatures
+    by_bytes = signatures["serving_default"](image_bytes=tf.constant(tiny_pictures))
     by_images = signatures["images"](images=images)
     for answer in (by_bytes, by_images):
         np.testing.assert_allclose(answer["logits"], expected, atol=1e-5)
@@ -80,27 +71,27 @@ def test_one_picture_gives_the_same_logits_through_every_door(run, export, encod
         np.testing.assert_array_equal(answer["top_classes"], order)
         np.testing.assert_allclose(answer["top_scores"], np.take_along_axis(probabilities, order, 1), atol=1e-5)
         np.testing.assert_array_equal(answer["top_labels"], np.array(run.labels, dtype=bytes)[order])
-    predictions = Predictor(export)(encoded)
+    predictions = Predictor(tiny_export)(tiny_pictures)
     assert [prediction.indices[0] for prediction in predictions] == expected.argmax(1).tolist()
 
 
-def test_pictures_of_any_size_and_kind_in_one_batch(export):
+def test_pictures_of_any_size_and_kind_in_one_batch(tiny_export):
     pixels = np.random.default_rng(0).integers(0, 255, (30, 50, 3), np.uint8)
     kinds = [tf.io.encode_png(pixels), tf.io.encode_jpeg(pixels[:11]), tf.io.encode_png(pixels[:, :7, :1])]
-    assert len(Predictor(export)([bytes(kind.numpy()) for kind in kinds])) == 3
+    assert len(Predictor(tiny_export)([bytes(kind.numpy()) for kind in kinds])) == 3
 
 
-def test_a_fresh_process_answers_alike(run, export):
+def test_a_fresh_process_answers_alike(run, tiny_export):
     evaluation = evaluate_run(run, open_source(run.config.data), batch_size=64)
-    result = verify(export, evaluation.logits, batch_size=32)
+    result = verify(tiny_export, evaluation.logits, batch_size=32)
     assert result.examples == result.same_top1 == 100
     assert result.largest_difference < 1e-5
     with pytest.raises(UserError, match=r"does not answer as the model does"):
-        verify(export, evaluation.logits + np.eye(100, 10) * 0.1, batch_size=32)
+        verify(tiny_export, evaluation.logits + np.eye(100, 10) * 0.1, batch_size=32)
 
 
-def test_metadata_says_everything(run, export):
-    metadata = artifact.read_metadata(export)
+def test_metadata_says_everything(run, tiny_export):
+    metadata = artifact.read_metadata(tiny_export)
     assert metadata["labels"] == list(run.labels)
     assert Preprocess.from_dict(metadata["preprocess"]) == run.preprocess
     assert metadata["metrics"] == run.metrics
@@ -148,24 +139,22 @@ FILES = ("saved_model.pb", "fingerprint.pb", "variables/variables.index", "asset
 FILES += ("assets.extra/labels.txt", "assets.extra/sha256.json", "assets.extra/tf_serving_warmup_requests")
 
 
-def _cut(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def _flip(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 4
-    path.write_bytes(content)
-
-
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("damage", [_cut, _flip, lambda path: path.unlink()], ids=["cut", "flip", "delete"])
-def test_a_damaged_export_is_refused_before_anything_runs(export, tmp_path, monkeypatch, name, damage):
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_export_is_refused_before_anything_runs(tiny_export, tmp_path, monkeypatch, name, damage):
     monkeypatch.setattr(tf.saved_model, "load", lambda path: pytest.fail("it was loaded"))
-    shutil.copytree(export, tmp_path / "1")
-    assert set(FILES) <= {path.relative_to(export).as_posix() for path in export.rglob("*")}
+    shutil.copytree(tiny_export, tmp_path / "1")
+    assert set(FILES) <= {path.relative_to(tiny_export).as_posix() for path in tiny_export.rglob("*")}
     damage(tmp_path / "1" / name)
     with pytest.raises(UserError, match=r"exported model '.*/1' is damaged: .*; export it again"):
+        Predictor(tmp_path)
+
+
+def test_a_list_that_names_another_place_is_damaged(tiny_export, tmp_path):
+    shutil.copytree(tiny_export, tmp_path / "1")
+    listed = tmp_path / "1" / artifact.MANIFEST
+    listed.write_text(listed.read_text().replace("fingerprint.pb", "/fingerprint.pb"))
+    with pytest.raises(UserError, match=r"is damaged: /fingerprint.pb: No such file"):
         Predictor(tmp_path)
 
 
@@ -185,41 +174,41 @@ def test_a_failed_export_leaves_nothing_behind(run, tmp_path, monkeypatch):
     assert not (tmp_path / "models").exists()
 
 
-def test_the_graph_names_the_place_of_a_bad_picture(export, encoded):
+def test_the_graph_names_the_place_of_a_bad_picture(tiny_export, tiny_pictures):
     """As another program sees it, which has no Python to look for the reason."""
-    answer = tf.saved_model.load(str(export)).signatures["serving_default"]
-    huge = bytearray(encoded[0])
+    answer = tf.saved_model.load(str(tiny_export)).signatures["serving_default"]
+    huge = bytearray(tiny_pictures[0])
     huge[16:24] = (2**20).to_bytes(4, "big") * 2
     photo = tf.io.encode_jpeg(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).numpy()
     for bad, reason in (
         (b"", "not a JPEG, PNG, BMP, GIF or WebP picture"),
         (b"nonsense", "not a JPEG, PNG, BMP, GIF or WebP picture"),
-        (encoded[0][:60], "damaged or cut short"),
+        (tiny_pictures[0][:60], "damaged or cut short"),
         (photo[:200], "damaged or cut short"),
         (photo[:12], "damaged or cut short"),
         (bytes(huge), "its header claims more than max_pixels=67,108,864"),
     ):
         for place in (0, 2):
-            batch = [encoded[0]] * 3
+            batch = [tiny_pictures[0]] * 3
             batch[place] = bad
             with pytest.raises(tf.errors.InvalidArgumentError, match=rf"picture {place} of the batch .*: {reason}"):
                 answer(image_bytes=tf.constant(batch))
-    assert answer(image_bytes=tf.constant(encoded))["logits"].shape == (16, 10)
+    assert answer(image_bytes=tf.constant(tiny_pictures))["logits"].shape == (16, 10)
 
 
-def test_what_is_no_picture_is_named_and_the_next_request_works(export, encoded):
-    predictor = Predictor(export)
+def test_what_is_no_picture_is_named_and_the_next_request_works(tiny_export, tiny_pictures):
+    predictor = Predictor(tiny_export)
     with pytest.raises(
         UserError, match=r"picture 1 of the batch is no picture that can be read: not a JPEG, PNG, BMP, GIF or WebP"
     ):
-        predictor.answer([encoded[0], b"nonsense"])
-    assert len(predictor(encoded)) == len(encoded)
+        predictor.answer([tiny_pictures[0], b"nonsense"])
+    assert len(predictor(tiny_pictures)) == len(tiny_pictures)
     with pytest.raises(UserError, match=r"cannot read 'nowhere.jpg': No such file"):
         predictor(["nowhere.jpg"])
 
 
-def test_pixels_of_another_shape_kind_or_range_are_refused(export):
-    predictor = Predictor(export)
+def test_pixels_of_another_shape_kind_or_range_are_refused(tiny_export):
+    predictor = Predictor(tiny_export)
     pixels = np.random.default_rng(0).uniform(size=(2, 8, 8, 3)).astype("float32")
     assert predictor.from_pixels(pixels).shape == (2, 10)
     for wrong, message in (
@@ -233,52 +222,53 @@ def test_pixels_of_another_shape_kind_or_range_are_refused(export):
             predictor.from_pixels(wrong)
 
 
-def test_classify_takes_examples(run, export, encoded):
+def test_classify_takes_examples(run, tiny_export, tiny_pictures):
     examples = [
         tf.train.Example(
             features=tf.train.Features(
                 feature={"image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[item]))}
             )
         ).SerializeToString()
-        for item in encoded
+        for item in tiny_pictures
     ]
-    model = tf.saved_model.load(str(export))
+    model = tf.saved_model.load(str(tiny_export))
     answer = model.signatures["classify"](inputs=tf.constant(examples))
-    expected = model.signatures["serving_default"](image_bytes=tf.constant(encoded))["probabilities"]
+    expected = model.signatures["serving_default"](image_bytes=tf.constant(tiny_pictures))["probabilities"]
     np.testing.assert_allclose(answer["scores"], expected, atol=1e-6)
     assert answer["classes"].numpy().tolist() == [[label.encode() for label in run.labels]] * 16
 
 
-def test_heatmaps_are_those_of_grad_cam(run, export, encoded):
+def test_heatmaps_are_those_of_grad_cam(run, tiny_export, tiny_pictures):
     """Selvaraju et al. 2017, eq. 1 and 2, with the gradient taken by TensorFlow."""
     model, spec = run.model, run.preprocess
     last = keras.Model(model.input, [model.get_layer("pool").input, model.output])
     with tf.GradientTape() as tape:
-        maps, _ = last(preprocess.from_bytes(tf.constant(encoded), spec), training=False)
+        maps, _ = last(preprocess.from_bytes(tf.constant(tiny_pictures), spec), training=False)
         tape.watch(maps)
         best = tf.reduce_max(model.get_layer("logits")(model.get_layer("pool")(maps)), axis=1)
     weights = tf.reduce_mean(tape.gradient(best, maps), axis=[1, 2])
     expected = tf.nn.relu(tf.einsum("bhwf,bf->bhw", maps, weights)).numpy()
     expected /= np.maximum(expected.max(axis=(1, 2), keepdims=True), 1e-12)
-    found = tf.saved_model.load(str(export)).signatures["explain"](image_bytes=tf.constant(encoded))["heatmaps"]
+    explain = tf.saved_model.load(str(tiny_export)).signatures["explain"]
+    found = explain(image_bytes=tf.constant(tiny_pictures))["heatmaps"]
     assert expected.max() > 0
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("target", ["serving", "hub", "litert", "keras", "onnx"])
-def test_every_target_answers_one_picture_alike(run, export, encoded, tmp_path, target):
+def test_every_target_answers_one_picture_alike(run, tiny_export, tiny_pictures, tmp_path, target):
     for package in {"litert": ["ai_edge_litert"], "onnx": ["tf2onnx", "onnxruntime"]}.get(target, []):
         pytest.importorskip(package)
     path = export_model(run, tmp_path, target=target)
-    expected, found = Predictor(export).answer(encoded), Predictor(path).answer(encoded)
+    expected, found = Predictor(tiny_export).answer(tiny_pictures), Predictor(path).answer(tiny_pictures)
     for name in ("logits", "probabilities"):
         np.testing.assert_allclose(found[name], expected[name], atol=1e-4)
-    assert Predictor(path)(encoded)[0].labels == Predictor(export)(encoded)[0].labels
+    assert Predictor(path)(tiny_pictures)[0].labels == Predictor(tiny_export)(tiny_pictures)[0].labels
     with pytest.raises(UserError, match=r"picture 1 of the batch is no picture that can be read"):
-        Predictor(path).answer([encoded[0], b"nonsense"])
+        Predictor(path).answer([tiny_pictures[0], b"nonsense"])
 
 
-def test_bfloat16_tells_what_it_changes(run, tmp_path, encoded, caplog):
+def test_bfloat16_tells_what_it_changes(run, tmp_path, tiny_pictures, caplog):
     caplog.set_level("INFO", "resnet_tf")
     path = export_model(run, tmp_path, precision="bfloat16")
     change = artifact.read_metadata(path)["change"]
@@ -287,7 +277,7 @@ def test_bfloat16_tells_what_it_changes(run, tmp_path, encoded, caplog):
     assert 0 < change["logits"] < 0.05
     assert abs(change["top1_before"] - run.metrics["top1"]) < 1e-9
     assert "serving bfloat16: " in caplog.text
-    assert Predictor(path).answer(encoded)["logits"].dtype == np.float32
+    assert Predictor(path).answer(tiny_pictures)["logits"].dtype == np.float32
 
 
 def test_an_export_that_answers_too_differently_is_refused(run, tmp_path):
@@ -321,13 +311,13 @@ def test_features_are_exported_without_a_head(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_eight_threads_lose_nothing(export, encoded):
+def test_eight_threads_lose_nothing(tiny_export, tiny_pictures):
     """10,000 predictions through one loaded model; resident memory stays within 5 %."""
-    predictor = Predictor(export)
-    expected = [prediction.indices for prediction in predictor(encoded)]
+    predictor = Predictor(tiny_export)
+    expected = [prediction.indices for prediction in predictor(tiny_pictures)]
 
     def ask(number: int) -> bool:
-        return predictor([encoded[number % 16]])[0].indices == expected[number % 16]
+        return predictor([tiny_pictures[number % 16]])[0].indices == expected[number % 16]
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(ask, range(2000)))

@@ -10,7 +10,6 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from resnet_tf.data.sources import open_source
 from resnet_tf.serving.export import export_model
 from resnet_tf.serving.predictor import Predictor
 from resnet_tf.training.run import load_run
@@ -25,21 +24,11 @@ def run(tiny_run):
 
 
 @pytest.fixture(scope="module")
-def export(run, tmp_path_factory):
-    return export_model(run, tmp_path_factory.mktemp("models") / "digits")
-
-
-@pytest.fixture(scope="module")
-def encoded(run):
-    return [image for image, _ in open_source(run.config.data).test.examples(16).as_numpy_iterator()]
-
-
-@pytest.fixture(scope="module")
 def images():
     return np.random.default_rng(0).uniform(size=(5, 8, 8, 3)).astype("float32")
 
 
-def test_a_c_program_gets_the_same_logits(export, tmp_path):
+def test_a_c_program_gets_the_same_logits(tiny_export, tmp_path):
     """Compiled against the C library that the wheel brings; a real JPEG's bytes in."""
     library = Path(tf.sysconfig.get_lib())
     names = [f"-l:{file.name}" for file in library.glob("libtensorflow_*.so*")]
@@ -47,19 +36,19 @@ def test_a_c_program_gets_the_same_logits(export, tmp_path):
     subprocess.run([*command, *names, f"-Wl,-rpath,{library}"], check=True, timeout=TIMEOUT)
     picture = tmp_path / "picture.jpg"
     picture.write_bytes(tf.io.encode_jpeg(np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)).numpy())
-    saved = saved_model_pb2.SavedModel.FromString((export / "saved_model.pb").read_bytes())
+    saved = saved_model_pb2.SavedModel.FromString((tiny_export / "saved_model.pb").read_bytes())
     signature = saved.meta_graphs[0].signature_def["serving_default"]
     source, _ = signature.inputs["image_bytes"].name.split(":")
     result, index = signature.outputs["logits"].name.split(":")
     child = subprocess.run(
-        [tmp_path / "client", export, source, result, index, picture],
+        [tmp_path / "client", tiny_export, source, result, index, picture],
         check=True,
         capture_output=True,
         text=True,
         timeout=TIMEOUT,
     )
     found = np.array(child.stdout.split(), np.float32)
-    expected = Predictor(export).answer([picture.read_bytes()])["logits"][0]
+    expected = Predictor(tiny_export).answer([picture.read_bytes()])["logits"][0]
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -77,10 +66,10 @@ def test_openvino_reads_the_default_signature(run, images, tmp_path, precision):
 
 
 @pytest.mark.parametrize("signature", ["serving_default", "images", "features", "classify", "explain"])
-def test_saved_model_cli_shows_and_runs_each_signature(export, tmp_path, signature):
+def test_saved_model_cli_shows_and_runs_each_signature(tiny_export, tmp_path, signature):
     tool = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli"]
     shown = subprocess.run(
-        [*tool, "show", "--dir", str(export), "--tag_set", "serve", "--signature_def", signature],
+        [*tool, "show", "--dir", str(tiny_export), "--tag_set", "serve", "--signature_def", signature],
         check=True,
         capture_output=True,
         text=True,
@@ -90,14 +79,14 @@ def test_saved_model_cli_shows_and_runs_each_signature(export, tmp_path, signatu
     assert f"Method name is: tensorflow/serving/{method}" in shown.stdout
 
 
-def test_saved_model_cli_runs_pixels(export, images, tmp_path):
+def test_saved_model_cli_runs_pixels(tiny_export, images, tmp_path):
     np.save(tmp_path / "images.npy", images)
-    tool = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", "run", "--dir", str(export)]
+    tool = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", "run", "--dir", str(tiny_export)]
     what = ["--tag_set", "serve", "--signature_def", "images", "--inputs", f"images={tmp_path / 'images.npy'}"]
     subprocess.run(
         [*tool, *what, "--outdir", str(tmp_path)], check=True, capture_output=True, text=True, timeout=TIMEOUT
     )
-    np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), Predictor(export).from_pixels(images), atol=1e-5)
+    np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), Predictor(tiny_export).from_pixels(images), atol=1e-5)
 
 
 FINE_TUNE = """
@@ -162,7 +151,7 @@ def test_onnxruntime_answers_alike(run, images, tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "dynamic", "int8"])
-def test_the_litert_interpreter_answers(run, encoded, images, tmp_path, precision):
+def test_the_litert_interpreter_answers(run, tiny_pictures, images, tmp_path, precision):
     interpreter = pytest.importorskip("ai_edge_litert.interpreter")
     path = export_model(run, tmp_path, target="litert", precision=precision)
     runner = interpreter.Interpreter(str(path / "model.tflite")).get_signature_runner("serving_default")
@@ -170,7 +159,7 @@ def test_the_litert_interpreter_answers(run, encoded, images, tmp_path, precisio
     np.testing.assert_allclose(runner(images=images)["logits"], _expected(run, images), atol=tolerance)
     predictor = Predictor(path)
     assert predictor.metadata["change"]["pictures"] == 100
-    assert len(predictor(encoded)) == len(encoded)
+    assert len(predictor(tiny_pictures)) == len(tiny_pictures)
 
 
 def _expected(run, images) -> np.ndarray:

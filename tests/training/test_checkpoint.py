@@ -6,6 +6,7 @@ import shutil
 import keras
 import numpy as np
 import pytest
+from conftest import DAMAGES
 
 from resnet_tf import manifest
 from resnet_tf.errors import UserError
@@ -69,18 +70,8 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path, parts):
         checkpoint.restore(path, _parts("resnet32"))
 
 
-def _cut(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def _flip(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 4
-    path.write_bytes(content)
-
-
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("damage", [_cut, _flip, lambda path: path.unlink()], ids=["cut", "flip", "delete"])
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(tmp_path, parts, caplog, name, damage):
     _save(tmp_path, parts, 1)
     newest = _save(tmp_path, parts, 2)
