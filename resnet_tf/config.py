@@ -89,6 +89,9 @@ class AugmentConfig:
     min_crop_area: float = _key(0.08, "least share of the area that those crops take", minimum=0, maximum=1)
     antialias: bool = _key(False, "resize those crops with antialiasing, as PIL does; slower")
     flip: bool = _key(False, "mirror left to right with probability 1/2")
+    alternating_flip: bool = _key(
+        False, "mirror left to right in every other epoch, half of the pictures in the first (Jordan 2024)"
+    )
     pad_crop: int = _key(0, "pad by this many pixels and crop at random (He et al. 2015, sec. 4.2)", minimum=0)
     shift: float = _key(0.0, "move by up to this many pixels either way", minimum=0)
     scale: float = _key(0.0, "zoom by a factor of up to exp(this) either way", minimum=0)
@@ -395,6 +398,8 @@ def _check_values(config: Config) -> None:
                 f"data.{name} has {len(getattr(data, name))} values for data.channels={data.channels}; "
                 f"give one a channel or one for all"
             )
+    if config.augment.flip and config.augment.alternating_flip:
+        raise UserError("augment.flip and augment.alternating_flip exclude each other")
     if 0 in data.std:
         raise UserError("data.std must not hold a zero")
     if not 0 < data.crop_fraction <= 1:

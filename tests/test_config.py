@@ -60,6 +60,7 @@ def test_a_config_file_by_path(tmp_path):
         (["data.batch_size=0"], r"data.batch_size must be at least 1, got 0"),
         (["optimizer.base_lr=fast"], r"optimizer.base_lr takes a number, got 'fast'"),
         (["augment.flip=maybe"], r"augment.flip takes true or false, got 'maybe'"),
+        (["augment.flip=true", "augment.alternating_flip=true"], r"augment.flip and augment.alternating_flip exclude"),
         (["data.mean=a,b"], r"data.mean takes numbers separated by commas, got 'a,b'"),
         (["data.mean=0.1,0.2"], r"data.mean has 2 values for data.channels=1"),
         (["data.std=0"], r"data.std must not hold a zero"),

@@ -4,7 +4,7 @@ Small pictures are augmented a batch at a time. `uniform` are random numbers in 
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import tensorflow as tf
 
@@ -26,6 +26,7 @@ _CROP_TRIES = 10
 # Uses that not every recipe has are drawn apart, so that a recipe's other numbers do not depend on them.
 _CROP_STREAM = 1
 MIX_STREAM = 2
+_FLIP_STREAM = 3
 
 
 def random_numbers(
@@ -40,6 +41,23 @@ def random_numbers(
         alg=_PHILOX,
     )
     return numbers[:, :uses]
+
+
+def alternate_flips(seed: int, count: int) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
+    """For a split of `count` examples: what makes the flips in a batch's random numbers alternate between epochs.
+
+    The function takes the numbers, the examples they are for, int64 [B], and the epochs, int64 [B]. Which epochs an
+    example is mirrored in, the even or the odd ones, is drawn once for the run.
+
+    Reference: Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU, 2024, sec. 3.6.
+    """
+    in_even_ones = random_numbers(seed, tf.constant(0, tf.int64), count, uses=1, stream=_FLIP_STREAM)[:, 0] < 0.5
+
+    def alternate(numbers: tf.Tensor, examples: tf.Tensor, epochs: tf.Tensor) -> tf.Tensor:
+        flipped = tf.gather(in_even_ones, examples) == (epochs % 2 == 0)
+        return tf.concat([tf.where(flipped, 0.0, 1.0)[:, tf.newaxis], numbers[:, 1:]], axis=1)
+
+    return alternate
 
 
 class _Columns(Mapping[str, tf.Tensor]):
@@ -63,7 +81,7 @@ def augment_batch(images: tf.Tensor, numbers: tf.Tensor, config: AugmentConfig, 
     uniform = _Columns(numbers)
     if config.pad_crop:
         images = pad_and_crop(images, uniform, config.pad_crop)
-    if config.flip:
+    if config.flip or config.alternating_flip:
         images = mirror(images, uniform["flip"] < 0.5)
     if config.policy != "none":
         layers, magnitude = config.policy_layers, config.policy_magnitude

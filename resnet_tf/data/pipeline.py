@@ -22,6 +22,8 @@ from resnet_tf.spec import Preprocess
 
 # From an example's row in its batch, a scalar, and its picture as the source has it to what is fed, uint8 [H, W, C].
 ChangeRow = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+# From the places of a batch in the run and the examples there to what augmentation draws, see `augment.random_numbers`.
+Draw = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 # A dataset of one batch, from its places in the run and the examples there: images, uint8 [B, H, W, C], which of them
 # are missing, bool [B], and the row that stands in for each, int64 [B].
 Rows = Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]
@@ -89,7 +91,8 @@ def train_batches(
             + (" with pictures mixed in pairs" if mixing.wanted(config.augment) else "")
         )
     rows = _memory_rows if _fits_in_memory(config, source.train, spec) else _streamed_rows
-    batch = _batch_function(config, source.train, schedule, shard, spec, rows(config, source.train, spec, bad))
+    make = rows(config, source.train, spec, _draw_function(config, source.train, schedule), bad)
+    batch = _batch_function(config, source.train, schedule, shard, spec, make)
     options = tf.data.Options()
     options.deterministic = True
     steps = tf.data.Dataset.range(start, schedule.total_steps).with_options(options)
@@ -191,20 +194,23 @@ def stages(config: Config, source: Source, spec: Preprocess, schedule: Schedule)
     )
     undistorted = dataclasses.replace(config, augment=crops_only)
 
-    def up_to(change_row: Callable[[tf.Tensor], ChangeRow]) -> tf.data.Dataset:
+    draw = _draw_function(config, split, schedule)
+
+    def up_to(change_row: Callable[[tf.Tensor, tf.Tensor], ChangeRow]) -> tf.data.Dataset:
         def count(step: tf.Tensor) -> tf.data.Dataset:
             places = step * size + tf.range(size, dtype=tf.int64)
-            change = change_row(places)
-            rows = split.rows(examples_at(places), lambda row, picture: _first_value(change(row, picture)))
+            examples = examples_at(places)
+            change = change_row(places, examples)
+            rows = split.rows(examples, lambda row, picture: _first_value(change(row, picture)))
             return rows.ignore_errors().batch(size).map(tf.size)
 
         return _side_by_side(tf.data.Dataset.range(schedule.total_steps), count)
 
     whole = "batches, from memory" if _fits_in_memory(config, split, spec) else "+ batches"
     return {
-        "reading alone": up_to(lambda places: lambda row, picture: picture),
-        "+ decoding": up_to(lambda places: _change_row(undistorted, spec, places)),
-        "+ augmentation": up_to(lambda places: _change_row(config, spec, places)),
+        "reading alone": up_to(lambda places, examples: lambda row, picture: picture),
+        "+ decoding": up_to(lambda places, examples: _change_row(undistorted, spec, places, draw(places, examples))),
+        "+ augmentation": up_to(lambda places, examples: _change_row(config, spec, places, draw(places, examples))),
         whole: train_batches(config, source, spec, schedule, start=0).map(lambda images, *_: tf.shape(images)[0]),
     }
 
@@ -277,15 +283,27 @@ def _batch_function(
     return batch
 
 
-def _memory_rows(config: Config, split: Split, spec: Preprocess, bad: BadInputs | None) -> Rows:
+def _draw_function(config: Config, split: Split, schedule: Schedule) -> Draw:
+    seed = config.runtime.seed
+
+    def draw(places: tf.Tensor, examples: tf.Tensor) -> tf.Tensor:
+        return augment.random_numbers(seed, places[0], places.shape[0])
+
+    if not config.augment.alternating_flip:
+        return draw
+    alternate = augment.alternate_flips(seed, split.num_examples)
+    places_per_epoch = schedule.steps_per_epoch * config.data.batch_size
+    return lambda places, examples: alternate(draw(places, examples), examples, places // places_per_epoch)
+
+
+def _memory_rows(config: Config, split: Split, spec: Preprocess, draw: Draw, bad: BadInputs | None) -> Rows:
     """Small pictures are decoded once, kept as uint8, and augmented a batch at a time."""
     with tf.device("CPU"):
         images = tf.constant(load_images(split, spec, bad or BadInputs(split, spec, config.data)))
 
     def rows(places: tf.Tensor, examples: tf.Tensor) -> tf.data.Dataset:
         def augmented(chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            numbers = augment.random_numbers(config.runtime.seed, places[0], places.shape[0])
-            pixels = augment.augment_batch(tf.gather(images, chosen), numbers, config.augment, spec)
+            pixels = augment.augment_batch(tf.gather(images, chosen), draw(places, chosen), config.augment, spec)
             return pixels, tf.zeros_like(chosen, tf.bool), tf.range(places.shape[0], dtype=tf.int64)
 
         return tf.data.Dataset.from_tensor_slices(examples[tf.newaxis]).map(augmented)
@@ -293,15 +311,18 @@ def _memory_rows(config: Config, split: Split, spec: Preprocess, bad: BadInputs 
     return rows
 
 
-def _streamed_rows(config: Config, split: Split, spec: Preprocess, bad: BadInputs | None) -> Rows:
+def _streamed_rows(config: Config, split: Split, spec: Preprocess, draw: Draw, bad: BadInputs | None) -> Rows:
     """Large pictures stay encoded until they are needed."""
-    return lambda places, examples: _readable_rows(split, examples, _change_row(config, spec, places), spec)
+
+    def rows(places: tf.Tensor, examples: tf.Tensor) -> tf.data.Dataset:
+        return _readable_rows(split, examples, _change_row(config, spec, places, draw(places, examples)), spec)
+
+    return rows
 
 
-def _change_row(config: Config, spec: Preprocess, places: tf.Tensor) -> ChangeRow:
+def _change_row(config: Config, spec: Preprocess, places: tf.Tensor, numbers: tf.Tensor) -> ChangeRow:
     """A picture decoded, cropped and augmented: what is drawn for it is drawn for all rows at once."""
     settings, seed, count = config.augment, config.runtime.seed, places.shape[0]
-    numbers = augment.random_numbers(seed, places[0], count)
     if settings.random_resized_crop:
         crops = augment.draw_crops(seed, places[0], count, min_area=settings.min_crop_area)
 

@@ -196,3 +196,16 @@ def test_turning_an_operation_on_leaves_the_others_as_they_were(operation):
     if operation == "flip":
         both = np.where(UNIFORM["flip"][:, None, None, None] < 0.5, both[:, :, ::-1], both)
     np.testing.assert_array_equal(both, alone)
+
+
+def test_alternating_flips_mirror_half_of_the_pictures_in_one_epoch_and_the_others_in_the_next():
+    alternate = augment.alternate_flips(0, 1000)
+    examples = tf.constant(np.random.default_rng(2).permutation(1000))
+    numbers = tf.random.stateless_uniform([1000, len(augment._COLUMNS)], seed=[0, 0])
+    epochs = [alternate(numbers, examples, tf.fill([1000], tf.constant(epoch, tf.int64))).numpy() for epoch in range(4)]
+    flipped = [drawn[:, augment._COLUMNS.index("flip")] < 0.5 for drawn in epochs]
+    np.testing.assert_array_equal(flipped[0], ~flipped[1])
+    np.testing.assert_array_equal(flipped[:2], flipped[2:])
+    assert 450 < flipped[0].sum() < 550
+    for drawn in epochs:
+        np.testing.assert_array_equal(drawn[:, 1:], numbers[:, 1:])

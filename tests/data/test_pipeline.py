@@ -55,6 +55,26 @@ def test_batch_k_is_the_same_wherever_the_run_started(data_dir, photos, kind):
                 np.testing.assert_array_equal(part, expected)
 
 
+@pytest.mark.parametrize("limit", [1024, 0], ids=["memory", "stream"])
+def test_every_picture_is_mirrored_in_every_other_epoch(tmp_path, limit):
+    images = np.random.default_rng(0).integers(0, 256, (60, 6, 6, 3), np.uint8)
+    labels = np.arange(60)
+    np.savez(tmp_path / "a.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    overrides = [f"data.source={tmp_path / 'a.npz'}", f"data.memory_limit_mb={limit}", "data.image_size=6"]
+    overrides += ["data.channels=3", "data.batch_size=20", "train.epochs=4", "augment.alternating_flip=true"]
+    config = load_config("cifar10_resnet20", [*overrides, "augment.flip=false", "augment.pad_crop=0"])
+    source, spec = open_source(config.data), preprocess.from_config(config.data)
+    batches = pipeline.train_batches(config, source, spec, Schedule.of(config, source), start=0)
+    mirrored = np.zeros((4, 60), bool)
+    for step, (pixels, shown, _) in enumerate(batches.as_numpy_iterator()):
+        for image, label in zip(pixels, shown, strict=True):
+            mirrored[step // 3, label] = flipped = not np.array_equal(image, images[label])
+            np.testing.assert_array_equal(image, images[label][:, ::-1] if flipped else images[label])
+    np.testing.assert_array_equal(mirrored[0], ~mirrored[1])
+    np.testing.assert_array_equal(mirrored[:2], mirrored[2:])
+    assert 15 < mirrored[0].sum() < 45
+
+
 @pytest.mark.parametrize("balance", ["none", "uniform"])
 @pytest.mark.parametrize("kind", ["memory", "stream", "arrays", "folder"])
 def test_two_workers_feed_what_one_feeds(data_dir, photos, kind, balance):
