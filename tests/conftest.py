@@ -26,6 +26,7 @@ tf.config.set_logical_device_configuration(
 from resnet_tf.config import Config, load_config  # noqa: E402 (after the devices are set)
 from resnet_tf.model.resnet import build  # noqa: E402
 from resnet_tf.model.zoo import MODELS  # noqa: E402
+from resnet_tf.training.progress import read_metrics  # noqa: E402
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -128,6 +129,15 @@ def shallow(name: str, **settings: Any) -> keras.Model:
     """A network with one block a stage: it has every kind of layer that the whole one has."""
     arch = dataclasses.replace(MODELS[name], depths=(1,) * len(MODELS[name].depths), dropout=0.1)
     return build(arch, name=name, **settings)
+
+
+def untimed_metrics(workdir: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl of a run without what depends on the clock, so that two runs can be compared."""
+    timings = {"images_per_second", "train_seconds", "test_seconds"}
+    return [
+        {name: value for name, value in line.items() if name not in timings}
+        for line in read_metrics(workdir / "metrics.jsonl")
+    ]
 
 
 def _feature(value) -> tf.train.Feature:

@@ -40,8 +40,9 @@ def train_and_evaluate(
         config: see `load_config`.
         workdir: the run directory, created if need be.
         callbacks: further Keras callbacks. Their logs hold `step`, `loss`, `top1`, `gradient_norm`, `learning_rate`,
-            `images_per_second` and the figures of the test with `test_` before their names; with `train.ema` these are
-            of the averaged weights, and those with `raw_test_` of the others. `model.stop_training` ends the run.
+            `images_per_second`, `train_seconds` and `test_seconds` of the epoch, and the figures of the test with
+            `test_` before their names; with `train.ema` these are of the averaged weights, and those with `raw_test_`
+            of the others. `model.stop_training` ends the run.
 
     Returns:
         `examples`, `top1`, `top5`, `loss` and further figures of the test split, and `step`.
@@ -112,8 +113,9 @@ class _Fit:
         observers.on_epoch_begin(epoch)
         with service.naming_failures():
             logs = self._train(observers)
+        start = time.monotonic()
         metrics, raw = self._test()
-        logs |= _prefixed("test_", metrics) | _prefixed("raw_test_", raw)
+        logs |= _prefixed("test_", metrics) | _prefixed("raw_test_", raw) | {"test_seconds": time.monotonic() - start}
         # Before the checkpoint: what a kill in between leaves behind is written over.
         observers.on_epoch_end(self._trainer.state.epochs, logs)
         self._trainer.state.end_epoch()
@@ -171,8 +173,11 @@ class _Fit:
 
     def _logs(self) -> dict[str, Any]:
         state = self._trainer.state
-        rate = float(self._trainer.optimizer.learning_rate)
-        return state.to_logs() | {"learning_rate": rate, "images_per_second": state.images / (state.seconds or np.nan)}
+        return state.to_logs() | {
+            "learning_rate": float(self._trainer.optimizer.learning_rate),
+            "images_per_second": state.images / (state.seconds or np.nan),
+            "train_seconds": state.seconds,
+        }
 
     def _test(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Figures of the weights that count, and of the raw ones beside an average."""
