@@ -12,7 +12,6 @@ logical CPU devices under MirroredStrategy. Each turn is a process of its own. `
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -164,35 +163,17 @@ def _keras_fit(precision: str, epochs: int) -> float:
 
 def _torch(precision: str, epochs: int) -> float:
     import torch
+    from pytorch_cifar10 import FastBatches, resnet20, take_step
 
-    sys.path.insert(0, os.path.dirname(__file__))
-    from training import _torch_network
-
-    model = _torch_network("resnet20").to(memory_format=torch.channels_last).train()
+    model = resnet20().to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=1e-4)
-    pixels, labels = (torch.from_numpy(each) for each in _pictures())
-    padded = torch.nn.functional.pad(pixels.permute(0, 3, 1, 2), (4, 4, 4, 4))
-    mean, std = (
-        torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1),
-        torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1),
-    )
+    batches = FastBatches(*_pictures())
     start = 0.0
     for epoch in range(epochs + 1):
         if epoch == 1:
             start = time.perf_counter()
-        order, total = torch.randperm(len(labels)), 0.0
-        for step in range(STEPS):
-            chosen = order[step * BATCH : (step + 1) * BATCH]
-            rows, columns = torch.randint(0, 9, (2, BATCH, 1)) + torch.arange(SIZE)
-            columns = torch.where(torch.rand(BATCH, 1) < 0.5, columns, columns.flip(1))
-            images = padded[chosen[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-            images = ((images / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-                loss = torch.nn.functional.cross_entropy(model(images).float(), labels[chosen])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            total += loss.item()
+        for images, labels in batches:
+            take_step(model, optimizer, images, labels, bfloat16=precision == "bfloat16")
     return epochs * STEPS * BATCH / (time.perf_counter() - start)
 
 

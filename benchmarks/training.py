@@ -121,7 +121,7 @@ def _keras_step(case: str, framework: str, precision: str):
 
 
 def _torch_step(case: str, framework: str, precision: str):
-    """One eager step in channels_last; the CIFAR network is written out, since torchvision has none."""
+    """One eager step in channels_last."""
     import torch
 
     size, batch, classes = SHAPES[case]
@@ -142,43 +142,16 @@ def _torch_step(case: str, framework: str, precision: str):
 
 
 def _torch_network(case: str):
+    import torch
+
     if case == "resnet50":
         import torchvision
 
         return torchvision.models.resnet50()
-    return _torch_resnet20()
+    from pytorch_cifar10 import resnet20
 
-
-def _torch_resnet20():
-    """ResNet-20 with option A, as He et al. 2015 describe it in section 4.2."""
-    import torch
-    from torch import nn
-    from torch.nn import functional
-
-    class Block(nn.Module):
-        def __init__(self, inputs: int, width: int, stride: int):
-            super().__init__()
-            self.conv1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False)
-            self.bn1 = nn.BatchNorm2d(width)
-            self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
-            self.bn2 = nn.BatchNorm2d(width)
-            self.stride, self.missing = stride, width - inputs
-
-        def forward(self, x):
-            y = functional.relu(self.bn1(self.conv1(x)))
-            y = self.bn2(self.conv2(y))
-            if self.missing:
-                half = self.missing // 2
-                x = functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, half, half))
-            return functional.relu(x + y)
-
-    layers, inputs = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()], 16
-    for width in (16, 32, 64):
-        for _ in range(3):
-            layers.append(Block(inputs, width, 2 if width > inputs else 1))
-            inputs = width
     torch.manual_seed(0)
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+    return resnet20()
 
 
 if __name__ == "__main__":
