@@ -34,7 +34,7 @@ def _key(
 class ModelConfig:
     name: str = _key("resnet50", "network, one of resnet_tf.list_models()")
     num_classes: int = _key(0, "classes; 0 takes the number that the data set has", minimum=0)
-    weights: str = _key("", "start from these weights: 'imagenet', another of list_weights(), or a file")
+    weights: str = _key("", "start from these weights: 'imagenet', another of list_weights(), a file, or a hub export")
     new_head: bool = _key(False, "start with a fresh class head and leave out that of model.weights")
     stem: str = _key("", "how pictures enter: conv7, deep, or small for small pictures; empty is the network's own")
     stochastic_depth: float = _key(

@@ -35,7 +35,7 @@ def create_model(
         input_shape: (height, width, channels); None leaves a height or width open.
         weights: None for a random start; published weights by name, one of `list_weights(name)`, or `imagenet` for the
             first of them; or a file of this network's weights as this package, torchvision, timm or
-            keras.applications write them (see `resnet_tf.model.weights.load_weights`).
+            keras.applications write them, or a hub export (see `resnet_tf.model.weights.load_weights`).
         new_head: start with a fresh class head and leave out that of `weights`, for other classes.
         features: `("stage2", "stage3", ...)` gives a dict of these feature maps instead of logits.
         **knobs: fields of `Arch` to change, such as `stem="small"`, `output_stride=8`, `stochastic_depth=0.1`,

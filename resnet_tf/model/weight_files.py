@@ -21,7 +21,7 @@ _METADATA_MEMBER = f"{_METADATA}.json"
 
 
 def read(path: Path) -> Arrays:
-    """Name -> array: `.safetensors`, `.npz`, PyTorch (`.pth`, `.pt`, `.th`, `.bin`) or Keras (`.h5`, `.keras`).
+    """Name -> array: `.safetensors`, `.npz`, PyTorch (`.pth`, `.pt`, `.th`, `.bin`), Keras (`.h5`, `.keras`), hub export.
 
     Names are the file's own: `layer1.0.conv1.weight` of PyTorch, `conv1_conv/kernel` of Keras.
 
@@ -29,11 +29,12 @@ def read(path: Path) -> Arrays:
         UserError: if there is no such file, it cannot be read, it is a pickle that holds more than arrays, or a value
             in it is not finite.
     """
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"no weights file {str(path)!r}")
-    check_readable(path.name)
+    if not path.is_dir():
+        check_readable(path.name)
     try:
-        arrays = _READERS[path.suffix](path)
+        arrays = _read_hub(path) if path.is_dir() else _READERS[path.suffix](path)
     except UserError:
         raise
     except Exception as error:  # each library has its own for a damaged file
@@ -80,7 +81,8 @@ def read_metadata(path: Path) -> dict[str, Any]:
         UserError: if it is damaged.
     """
     try:
-        text = _METADATA_READERS.get(path.suffix, lambda _: None)(path)
+        read_text = _read_hub_metadata if path.is_dir() else _METADATA_READERS.get(path.suffix, lambda _: None)
+        text = read_text(path)
         return json.loads(text) if text else {}
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"what {str(path)!r} says of its weights is damaged: {error}") from error
@@ -130,6 +132,26 @@ def _read_keras_archive(path: Path) -> Arrays:
         return _keras_3_arrays(file)
 
 
+def _read_hub(path: Path) -> Arrays:
+    """The variables of a hub export, a SavedModel that keeps them by number under `variables`; no graph is loaded."""
+    import tensorflow as tf
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    if not (path / "saved_model.pb").is_file():
+        raise UserError(f"{str(path)!r} is a directory; give a weights file, or DIR/VERSION of a hub export")
+    nodes = SavedModel.FromString((path / "saved_model.pb").read_bytes()).meta_graphs[0].object_graph_def.nodes
+    listed = [child.node_id for child in nodes[0].children if child.local_name == "variables"]
+    if not listed:
+        raise UserError(f"{str(path)!r} holds constants in the place of weights; export the run with --target=hub")
+    stored = tf.train.load_checkpoint(str(path / "variables" / "variables"))
+    return {
+        nodes[child.node_id].variable.name: stored.get_tensor(
+            f"variables/{child.local_name}/.ATTRIBUTES/VARIABLE_VALUE"
+        )
+        for child in nodes[listed[0]].children
+    }
+
+
 def _keras_2_arrays(file: Any) -> Arrays:
     arrays = {}
     for layer in map(_text, file.attrs["layer_names"]):
@@ -156,6 +178,10 @@ def _keras_3_arrays(file: Any) -> Arrays:
 
 def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _read_hub_metadata(path: Path) -> str:
+    return (path / "assets.extra" / "resnet_tf.json").read_text()  # as resnet_tf.serving.artifact writes it
 
 
 def _read_safetensors_metadata(path: Path) -> str | None:

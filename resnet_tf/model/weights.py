@@ -174,7 +174,8 @@ def load_weights(model: keras.Model, path: Path, *, new_head: bool = False) -> D
 
     Args:
         model: its weights are replaced.
-        path: `.safetensors`, `.npz`, `.h5`, `.weights.h5`, `.keras`, or a PyTorch pickle (which takes PyTorch).
+        path: `.safetensors`, `.npz`, `.h5`, `.weights.h5`, `.keras`, a PyTorch pickle (which takes PyTorch), or the
+            directory of a `hub` or `hub_features` export.
         new_head: keep the model's own class head and leave the file's out.
 
     Returns:

@@ -268,6 +268,29 @@ def test_every_target_answers_one_picture_alike(run, tiny_export, tiny_pictures,
         Predictor(path).answer([tiny_pictures[0], b"nonsense"])
 
 
+@pytest.mark.parametrize("target", ["hub", "hub_features"])
+def test_a_hub_export_is_where_another_network_starts(run, tmp_path, target):
+    path, head = export_model(run, tmp_path, target=target), target == "hub"
+    name, shape = run.config.model.name, run.model.input_shape[1:]
+    found = create_model(name, num_classes=len(run.labels), input_shape=shape, weights=path, new_head=not head)
+    expected = {each.path: each.numpy() for each in run.model.variables if head or not each.path.startswith("logits")}
+    assert len(expected) > 40
+    for variable in found.variables:
+        if variable.path in expected:
+            np.testing.assert_array_equal(variable.numpy(), expected.pop(variable.path), err_msg=variable.path)
+    assert not expected
+    assert found.preprocess == run.preprocess
+    assert found.labels == (run.labels if head else None)
+
+
+def test_an_export_without_weights_is_no_start(run, tiny_export, tmp_path):
+    name, shape = run.config.model.name, run.model.input_shape[1:]
+    with pytest.raises(UserError, match=r"holds constants in the place of weights; export the run with --target=hub"):
+        create_model(name, num_classes=len(run.labels), input_shape=shape, weights=tiny_export)
+    with pytest.raises(UserError, match=r"is a directory; give a weights file, or DIR/VERSION of a hub export"):
+        create_model(name, num_classes=len(run.labels), input_shape=shape, weights=tmp_path)
+
+
 def test_bfloat16_tells_what_it_changes(run, tmp_path, tiny_pictures, caplog):
     caplog.set_level("INFO", "resnet_tf")
     path = export_model(run, tmp_path, precision="bfloat16")

@@ -1,0 +1,154 @@
+"""What stands in the tables of results: each row, the runs behind it, and the command of each run."""
+
+from dataclasses import dataclass
+
+PYTORCH = "pytorch_cifar10"
+CIFAR, FASHION = "data/cifar10", "data/fashion-mnist"
+TWENTY = ("train.epochs=20", "optimizer.decay_epochs=[10,15]")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run; its files lie in results/NAME.
+
+    Attributes:
+        name: of the directory.
+        config: name of the recipe, or `pytorch_cifar10` for benchmarks/pytorch_cifar10.py.
+        changes: `key=value` for each --set, or the arguments of that program.
+        tested: arguments of a last `python -m resnet_tf.evaluate`, where that counts instead of the last epoch's test.
+    """
+
+    name: str
+    config: str
+    changes: tuple[str, ...] = ()
+    tested: tuple[str, ...] = ()
+
+    @property
+    def command(self) -> str:
+        """What a reader types, without its seed."""
+        if self.config == PYTORCH:
+            words = (f"python benchmarks/{PYTORCH}.py", *self.changes)
+        else:
+            words = (
+                "python -m resnet_tf.train",
+                f"--config={self.config}",
+                *(f"--set {each}" for each in self.changes),
+            )
+        return " ".join(word for word in words if "seed=" not in word)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table.
+
+    Attributes:
+        title: what it is.
+        runs: they differ in their seed alone; those of a row that is not run here have no files.
+        published: what the recipe's source reaches.
+        run_here: false where the hardware is missing.
+    """
+
+    title: str
+    runs: tuple[Run, ...]
+    published: str = ""
+    run_here: bool = True
+
+
+@dataclass(frozen=True)
+class Table:
+    """Attributes:
+    name: of the place in `page`, between `<!-- results: NAME -->` and `<!-- end -->`.
+    page: the Markdown file, from the root.
+    rows: its lines.
+    """
+
+    name: str
+    page: str
+    rows: tuple[Row, ...]
+
+
+def seeds(name: str, config: str, *changes: str, count: int = 3, tested: tuple[str, ...] = ()) -> tuple[Run, ...]:
+    """The same run from several seeds."""
+    key = "--seed=" if config == PYTORCH else "runtime.seed="
+    return tuple(Run(f"{name}_seed{seed}", config, (*changes, f"{key}{seed}"), tested) for seed in range(count))
+
+
+def cifar(name: str, config: str, *changes: str, **more) -> tuple[Run, ...]:
+    """A recipe of CIFAR-10 from several seeds."""
+    return seeds(name, config, f"data.source={CIFAR}", *changes, **more)
+
+
+def same_budget(network: str) -> Run:
+    """20 epochs of the paper's recipe for another network."""
+    changes = (f"data.source={CIFAR}", *TWENTY, f"model.name={network}")
+    return Run(f"{network}_20epochs", "cifar10_resnet20", changes)
+
+
+def long_tail(name: str, *changes: str) -> tuple[Run, ...]:
+    """A fifth of the recipe of Cao et al. 2019 on a smaller network, with one means against the imbalance."""
+    fifth = ("model.name=resnet20", "train.epochs=40", "optimizer.decay_epochs=[32,36]")
+    return cifar(f"longtail_{name}", "cifar10_longtail", *fifth, *changes)
+
+
+def fine_tuned(name: str, *changes: str) -> tuple[Run, ...]:
+    """From 200 pictures of Fashion-MNIST, tested on all 10,000."""
+    few = (f"data.source={FASHION}", "data.train_split=train[:200]", "data.eval_split=test[:1000]")
+    return seeds(f"finetune_{name}", "cifar10_finetune", *few, *changes, tested=("--set=data.eval_split=test",))
+
+
+WHOLE = Run("resnet20_164epochs", "cifar10_resnet20", (f"data.source={CIFAR}",))
+RESNET20 = cifar("resnet20_20epochs", "cifar10_resnet20", *TWENTY)
+FAST = cifar("fast", "cifar10_fast", tested=("--flip",))
+HALF = same_budget("resnet20_w8")
+PLAIN20, PLAIN56, RESNET56 = (same_budget(network) for network in ("plain20", "plain56", "resnet56"))
+
+TABLES = (
+    Table(
+        "cifar10",
+        "README.md",
+        (
+            Row("ResNet-20, the paper's whole recipe", (WHOLE,), "91.25"),
+            Row("the fast recipe, with the mirrored picture's logits at the test", FAST),
+            Row("ResNet-20, the paper's recipe in 20 epochs", RESNET20),
+            Row(
+                "PyTorch as usual: float32, torchvision's DataLoader and transforms",
+                seeds("pytorch_usual", PYTORCH, "--data=cifar", "--style=usual"),
+            ),
+            Row(
+                "PyTorch at its best: bfloat16, channels_last, pictures in memory",
+                seeds("pytorch_best", PYTORCH, "--data=cifar", "--style=best"),
+            ),
+            Row(
+                "Fashion-MNIST, ResNet-20 in 50 epochs",
+                (Run("fashion_mnist", "fashion_mnist", (f"data.source={FASHION}",)),),
+                "95.98 in 300",
+            ),
+        ),
+    ),
+    Table(
+        "residual",
+        "docs/depth.md",
+        (
+            Row("20 layers, plain", (PLAIN20,)),
+            Row("20 layers, residual", RESNET20[:1]),
+            Row("56 layers, plain", (PLAIN56,)),
+            Row("56 layers, residual", (RESNET56,)),
+        ),
+    ),
+    Table(
+        "longtail",
+        "docs/training.md",
+        (
+            Row("plain loss", long_tail("plain")),
+            Row("class weights", long_tail("class_weights", "loss.class_weights=inverse")),
+            Row("balanced sampling", long_tail("balanced", "data.balance=uniform")),
+            Row("focal loss", long_tail("focal", "loss.name=focal")),
+            Row("logit adjustment", long_tail("logit_adjustment", "loss.logit_adjustment=1")),
+        ),
+    ),
+)
+
+
+def all_runs() -> list[Run]:
+    """Every run of every table once, in their order."""
+    return list(dict.fromkeys(run for table in TABLES for row in table.rows if row.run_here for run in row.runs))

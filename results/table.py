@@ -1,0 +1,117 @@
+"""Rebuild the tables of results from results/*/metrics.jsonl, so that no figure is typed by hand.
+
+    python results/table.py             writes them into README.md and docs/
+    python results/table.py --check     writes nothing; exit code 1 if one is not what the figures say
+
+Accuracy is that of the last epoch's test, or what `evaluate` printed where the row has such a command, with the sample
+standard deviation over seeds. Minutes are the epochs times the median seconds of an epoch's training and test, so that
+a moment in which something else took the cores does not count; images/s is the median, too.
+"""
+
+import argparse
+import json
+import re
+import statistics
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from plan import PYTORCH, TABLES, Row, Run, Table
+
+from resnet_tf.config import load_config
+from resnet_tf.training.progress import read_metrics
+
+RESULTS = Path(__file__).parent
+HEAD = ("", "test accuracy (%)", "seeds", "epochs", "minutes", "images/s", "its source says", "command")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of one run: accuracy in [0, 1], minutes, images a second."""
+
+    accuracy: float
+    epochs: int
+    minutes: float
+    images_per_second: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    arguments = parser.parse_args()
+    stale = []
+    for table in TABLES:
+        page = RESULTS.parent / table.page
+        old = page.read_text()
+        new = insert(old, table.name, render(table))
+        if new != old:
+            stale.append(f"{table.page}: {table.name}")
+            if not arguments.check:
+                page.write_text(new)
+    if arguments.check and stale:
+        sys.exit(f"not what results/ says: {', '.join(stale)}; run python results/table.py")
+
+
+def insert(page: str, name: str, table: str) -> str:
+    """The page with `table` between the marks of its place."""
+    place = re.compile(rf"(<!-- results: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+    if len(place.findall(page)) != 1:
+        raise SystemExit(f"the page needs '<!-- results: {name} -->' and '<!-- end -->' once")
+    return place.sub(lambda marks: f"{marks[1]}{table}{marks[2]}", page)
+
+
+def render(table: Table) -> str:
+    """The table in Markdown, with the rows whose runs are all there and those that are not run here."""
+    lines = [_line(HEAD), "|" + "---|" * len(HEAD)]
+    lines += [_line(_cells(row)) for row in table.rows if not row.run_here or all(map(finished, row.runs))]
+    return "\n".join(lines) + "\n"
+
+
+def finished(run: Run) -> bool:
+    return (RESULTS / run.name / "metrics.jsonl").exists()
+
+
+def read(run: Run) -> Figures:
+    """The figures of a finished run.
+
+    Raises:
+        SystemExit: if what was run is not what its row says.
+    """
+    folder = RESULTS / run.name
+    if run.config != PYTORCH and load_config(folder / "config.json") != load_config(run.config, run.changes):
+        raise SystemExit(f"results/{run.name}/config.json is not what its command gives: {run.command}")
+    epochs = read_metrics(folder / "metrics.jsonl")
+    seconds = statistics.median(epoch["train_seconds"] + epoch["test_seconds"] for epoch in epochs)
+    evaluation = folder / "evaluation.json"
+    return Figures(
+        accuracy=json.loads(evaluation.read_text())["top1"] if run.tested else epochs[-1]["test_top1"],
+        epochs=len(epochs),
+        minutes=len(epochs) * seconds / 60,
+        images_per_second=statistics.median(epoch["images_per_second"] for epoch in epochs),
+    )
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    if not row.run_here:
+        return (row.title, "not run here", "", "", "", "", row.published, f"`{row.runs[0].command}`")
+    runs = [read(run) for run in row.runs]
+    accuracies = [100 * run.accuracy for run in runs]
+    spread = f" ± {statistics.stdev(accuracies):.2f}" if len(runs) > 1 else ""
+    return (
+        row.title,
+        f"**{statistics.mean(accuracies):.2f}**{spread}",
+        str(len(runs)),
+        str(runs[0].epochs),
+        f"{statistics.mean(run.minutes for run in runs):.1f}",
+        f"{statistics.mean(run.images_per_second for run in runs):,.0f}",
+        row.published,
+        f"`{row.runs[0].command}`",
+    )
+
+
+def _line(cells: tuple[str, ...]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    main()
