@@ -21,7 +21,8 @@ _METADATA_MEMBER = f"{_METADATA}.json"
 
 
 def read(path: Path) -> Arrays:
-    """Name -> array: `.safetensors`, `.npz`, PyTorch (`.pth`, `.pt`, `.th`, `.bin`), Keras (`.h5`, `.keras`), hub export.
+    """Name -> array of a hub export, or of a file: `.safetensors`, `.npz`, `.h5`, `.keras`, or PyTorch's `.pth`, `.pt`,
+    `.th` and `.bin`.
 
     Names are the file's own: `layer1.0.conv1.weight` of PyTorch, `conv1_conv/kernel` of Keras.
 

@@ -135,6 +135,7 @@ MODELS: dict[str, Arch] = {
     "plain44": dataclasses.replace(_cifar(7), shortcut="none"),
     "plain56": dataclasses.replace(_cifar(9), shortcut="none"),
     # For pictures of 8 to 16 pixels
+    "resnet20_w8": _cifar(3, width=8),
     "resnet8_w32": dataclasses.replace(_cifar(1, width=32), shortcut="projection", zero_gamma=True),
     # The article's five convolutions, each with the residual connection that its text promises and its code forgot
     "resnet_article": Arch(

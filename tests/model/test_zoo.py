@@ -77,6 +77,7 @@ PUBLISHED_PARAMETER_COUNTS = {
     "plain44": 658_586,
     "plain56": 853_018,
     # Counted by hand in test_hand_counts
+    "resnet20_w8": 68_050,
     "resnet8_w32": 308_650,
     "resnet_article": 600_586,
 }
@@ -103,6 +104,10 @@ def test_parameter_count(name, monkeypatch):
 def test_hand_counts():
     def conv(kernel, inputs, outputs):
         return kernel * kernel * inputs * outputs + 2 * outputs  # without bias, with gamma and beta
+
+    half = conv(3, 3, 8) + 6 * conv(3, 8, 8)
+    half += conv(3, 8, 16) + 5 * conv(3, 16, 16) + conv(3, 16, 32) + 5 * conv(3, 32, 32) + 32 * 10 + 10
+    assert half == PUBLISHED_PARAMETER_COUNTS["resnet20_w8"]
 
     digits = conv(3, 3, 32) + 2 * conv(3, 32, 32)
     digits += conv(3, 32, 64) + conv(3, 64, 64) + conv(1, 32, 64)
