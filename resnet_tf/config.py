@@ -134,6 +134,7 @@ class TrainConfig:
     )
     end_size: int = _key(0, "side of the pictures trained on last; 0 is data.image_size, that of testing", minimum=0)
     full_size_from: float = _key(0.75, "share of the epochs after which pictures grow no more", minimum=0, maximum=1)
+    test_every: int = _key(1, "epochs from one test and checkpoint to the next; the last is always tested", minimum=1)
     keep_checkpoints: int = _key(2, "newest checkpoints that are kept; the best one stays, too", minimum=1)
     checkpoint_steps: int = _key(0, "steps between checkpoints within an epoch; 0 saves at its end only", minimum=0)
     max_bad_steps: int = _key(

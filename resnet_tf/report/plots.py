@@ -72,8 +72,9 @@ def _draw_curves(
 ) -> None:
     """A negative scale draws the distance from 1 instead, as errors are drawn. Logarithmic, so that the end is seen."""
     for key, label in series:
-        values = np.array([line[key] for line in metrics])
-        axes.plot([line["epoch"] for line in metrics], (values - 1) * scale if scale < 0 else values, label=label)
+        lines = [line for line in metrics if key in line]  # not every epoch need be tested
+        values = np.array([line[key] for line in lines])
+        axes.plot([line["epoch"] for line in lines], (values - 1) * scale if scale < 0 else values, label=label)
     axes.set_yscale("log", nonpositive="mask")  # an error of 0 leaves a gap
     axes.set(title=title, xlabel="epoch")
     axes.grid(alpha=0.3, which="both")

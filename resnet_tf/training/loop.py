@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 def train_and_evaluate(
     config: Config, workdir: str | Path, *, callbacks: Sequence[keras.callbacks.Callback] = ()
 ) -> dict[str, Any]:
-    """Train what `config` describes, testing and saving after every epoch.
+    """Train what `config` describes, testing and saving after every epoch (or every few: `train.test_every`).
 
     Started again with the same `workdir` and configuration, it continues from the newest checkpoint. SIGTERM and SIGINT
     end it after one more checkpoint.
@@ -94,11 +94,14 @@ class _Fit:
         observers = self._observers()
         model.stop_training = False
         observers.on_train_begin()
-        metrics: dict[str, Any] = {}
+        metrics: dict[str, Any] | None = None
         with self._signals:
             try:
                 while self._trainer.state.epochs < self._config.train.epochs and not model.stop_training:
                     metrics = self._epoch(observers)
+                if metrics is None:  # a callback ended the run between two tests
+                    metrics = self._test()[0]
+                    self._trainer.save(self._checkpoints, metrics)
             except StopRequested as request:
                 raise Interrupted(self._stop(str(request))) from None
         observers.on_train_end()
@@ -107,19 +110,23 @@ class _Fit:
             logger.warning("%d unreadable pictures were left out; see %s", self._bad_inputs.count, file)
         return metrics | {"step": self._trainer.state.step}
 
-    def _epoch(self, observers: keras.callbacks.CallbackList) -> dict[str, Any]:
-        """Train, test, tell and save; the figures of the test."""
+    def _epoch(self, observers: keras.callbacks.CallbackList) -> dict[str, Any] | None:
+        """Train, test, tell and save; the figures of the test, if this epoch has one."""
         epoch = self._trainer.state.epochs
         observers.on_epoch_begin(epoch)
         with service.naming_failures():
             logs = self._train(observers)
-        start = time.monotonic()
-        metrics, raw = self._test()
-        logs |= _prefixed("test_", metrics) | _prefixed("raw_test_", raw) | {"test_seconds": time.monotonic() - start}
+        metrics, train = None, self._config.train
+        if (epoch + 1) % train.test_every == 0 or epoch + 1 == train.epochs:
+            start = time.monotonic()
+            metrics, raw = self._test()
+            seconds = time.monotonic() - start
+            logs |= _prefixed("test_", metrics) | _prefixed("raw_test_", raw) | {"test_seconds": seconds}
         # Before the checkpoint: what a kill in between leaves behind is written over.
         observers.on_epoch_end(self._trainer.state.epochs, logs)
         self._trainer.state.end_epoch()
-        self._trainer.save(self._checkpoints, metrics)
+        if metrics is not None:
+            self._trainer.save(self._checkpoints, metrics)
         (ended,) = self._cluster.from_chief([float(self._trainer.model.stop_training)])
         self._trainer.model.stop_training = bool(ended)
         return metrics

@@ -37,10 +37,10 @@ class ProgressLine(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = logs or {}
-        text = (
-            f"{self._prefix()}  loss {logs['loss']:.4f}  top-1 {logs['top1']:.4f}  |  "
-            f"test loss {logs['test_loss']:.4f}  top-1 {logs['test_top1']:.4f}  |  {self._pace(logs, 1.0)}"
-        )
+        text = f"{self._prefix()}  loss {logs['loss']:.4f}  top-1 {logs['top1']:.4f}  |  "
+        if "test_loss" in logs:  # not every epoch need be tested
+            text += f"test loss {logs['test_loss']:.4f}  top-1 {logs['test_top1']:.4f}  |  "
+        text += self._pace(logs, 1.0)
         self._stream.write(f"\r\x1b[K{text}\n" if self._live else f"{text}\n")
         self._stream.flush()
 

@@ -189,6 +189,25 @@ def test_keras_own_callbacks_run_in_the_loop(tiny_config, tmp_path):
     assert any((tmp_path / "board").rglob("*.tfevents.*"))
 
 
+def test_tests_may_be_rare(tiny_config, tmp_path):
+    rare = _override(tiny_config, train={"epochs": 5, "test_every": 2})
+    train_and_evaluate(rare, tmp_path / "rare")
+    lines = read_metrics(tmp_path / "rare" / "metrics.jsonl")
+    assert [line["epoch"] for line in lines if "test_top1" in line] == [2, 4, 5]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5]
+    often = _override(tiny_config, train={"epochs": 5})
+    train_and_evaluate(often, tmp_path / "often")
+    assert load_run(tmp_path / "rare").metrics == load_run(tmp_path / "often").metrics
+
+    class Enough(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = epoch == 2
+
+    ended = train_and_evaluate(rare, tmp_path / "ended", callbacks=[Enough()])
+    assert ended["step"] == 3 * lines[0]["step"]
+    assert load_run(tmp_path / "ended").metrics["top1"] == ended["top1"]
+
+
 def test_steps_are_profiled_on_request(tiny_config, tmp_path):
     config = _override(tiny_config, runtime={"profile": "3:5"}, train={"epochs": 1})
     train_and_evaluate(config, tmp_path)
