@@ -117,6 +117,12 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
+    rule: str = _key(
+        "none",
+        "fills in what is left at its default from the number and the size of the pictures: the published rule of BiT, "
+        "or one for own photos",
+        choices=("none", "bit", "photos"),
+    )
     epochs: int = _key(90, "passes over the training split", minimum=1)
     accumulate: int = _key(1, "parts that a step's batch is computed in, one after another, to save memory", minimum=1)
     ema: float = _key(

@@ -35,7 +35,9 @@ def main(arguments: list[str]) -> None:
     from resnet_tf.data.pipeline import fed_pictures
     from resnet_tf.data.sources import open_source
     from resnet_tf.report.plots import draw_grid
+    from resnet_tf.training.rules import resolve
 
+    config = resolve(config)
     source = open_source(config.data)
     pictures, shares = fed_pictures(config, source, step=STEP.value)
     shown = [(picture, _name(row, source.class_names)) for picture, row in zip(pictures, shares, strict=True)]

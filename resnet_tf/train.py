@@ -42,6 +42,7 @@ def main(arguments: list[str]) -> None:
     if not is_chief(config.runtime):
         return
     run = load_run(workdir)
+    config = run.config  # with what follows from the data
     source = open_source(config.data)
     evaluation = evaluate_run(run, source, batch_size=config.data.batch_size)
     print(f"test    {evaluation}")

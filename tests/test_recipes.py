@@ -12,7 +12,9 @@ from resnet_tf.training.trainer import size_in_epoch
 
 CIFAR = 50_000
 IMAGENET = 1_281_167
-OWN = ("digits", "imagefolder")  # of this package
+FASHION = 60_000
+OWN = ("digits", "imagefolder", "finetune")  # of this package
+BY_RULE = ("bit_finetune",)  # by the size of the data: tests/training/test_rules.py
 HE_CIFAR = {
     "epochs": 164,  # 64,000 steps
     "batch": 128,
@@ -75,6 +77,21 @@ SOURCES = {
         "loss": "cross_entropy",
         "mean": (0.4914, 0.4822, 0.4465),
         "std": (0.2023, 0.1994, 0.2010),
+    },
+    "fashion_mnist": {
+        # Zhong et al. 2017, but for 300 epochs with a falling rate of 0.1: one cycle with that peak, and an average.
+        "network": "resnet20",
+        "epochs": 50,
+        "batch": 128,
+        "optimizer": "sgd, Nesterov momentum 0.9, decay 0.0005 of all",
+        "rates": {0: 0.1 / 25, 15: 0.1, 50: 0.1 / 25 / 1e4},
+        "trained on": 28,
+        "tested on": "28 of 28",
+        "augmentation": {"flip": True, "pad_crop": 4, "erasing": 0.5},
+        "loss": "cross_entropy",
+        "ema": 0.999,
+        "mean": (0.2860,),  # of the data
+        "std": (0.3530,),
     },
     "imagenet_resnet50": {
         "network": "resnet50",
@@ -164,13 +181,13 @@ SOURCES = {
 
 
 def test_every_recipe_but_our_own_has_a_source():
-    assert sorted([*SOURCES, *OWN]) == list_configs()
+    assert sorted([*SOURCES, *OWN, *BY_RULE]) == list_configs()
 
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_recipe_is_that_of_its_source(name):
-    source = SOURCES[name]
-    recipe = resolve(load_config(name), rates_at=source["rates"], images=CIFAR if "cifar" in name else IMAGENET)
+    source, images = SOURCES[name], {"cifar10": CIFAR, "fashion": FASHION, "imagenet": IMAGENET}
+    recipe = resolve(load_config(name), rates_at=source["rates"], images=images[name.split("_")[0]])
     print("\n".join(f"{key}: {value}" for key, value in recipe.items()))
     assert recipe == {
         "long tail": 1.0,

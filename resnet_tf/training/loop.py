@@ -18,7 +18,7 @@ from resnet_tf.data import bad_inputs, mixing, service
 from resnet_tf.data.bad_inputs import BadInputs
 from resnet_tf.data.sources import open_source
 from resnet_tf.errors import Interrupted, UserError, plain_reason
-from resnet_tf.training import checkpoint, run, runtime
+from resnet_tf.training import checkpoint, rules, run, runtime
 from resnet_tf.training.cluster import Cluster
 from resnet_tf.training.evaluation import Evaluator
 from resnet_tf.training.guards import Pace, StopRequested, StopSignals
@@ -51,7 +51,7 @@ def train_and_evaluate(
         UserError: for a configuration, data set or directory that does not fit, or losses that are not finite.
         Interrupted: after a signal.
     """
-    workdir = Path(workdir)
+    workdir, config = Path(workdir), rules.resolve(config)
     chief = runtime.is_chief(config.runtime)
     if chief:
         run.check_workdir(workdir, config)

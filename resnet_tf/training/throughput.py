@@ -10,7 +10,7 @@ import tensorflow as tf
 from resnet_tf.config import Config
 from resnet_tf.data import pipeline
 from resnet_tf.data.sources import open_source
-from resnet_tf.training import runtime
+from resnet_tf.training import rules, runtime
 from resnet_tf.training.trainer import Trainer
 
 _STEPS = 4  # of the model in one timed call
@@ -39,6 +39,7 @@ class Throughput:
 
 def measure_input(config: Config, *, seconds: float) -> Throughput:
     """Time each stage of a recipe's input and its training step, one after another, `seconds` each."""
+    config = rules.resolve(config)
     strategy = runtime.start(config.runtime)
     source = open_source(config.data)
     trainer = Trainer(config, source, strategy)
