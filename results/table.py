@@ -4,8 +4,9 @@
     python results/table.py --check     writes nothing; exit code 1 if one is not what the figures say
 
 Accuracy is that of the last epoch's test, or what `evaluate` printed where the row has such a command, with the sample
-standard deviation over seeds. Minutes are the epochs times the median seconds of an epoch's training and test, so that
-a moment in which something else took the cores does not count; images/s is the median, too.
+standard deviation over seeds. Minutes are the epochs times the median seconds of an epoch, and the tests times the
+median seconds of a test, so that a moment in which something else took the cores does not count; images/s is the median
+of the epochs, too.
 """
 
 import argparse
@@ -81,12 +82,13 @@ def read(run: Run) -> Figures:
     if run.config != PYTORCH and load_config(folder / "config.json") != load_config(run.config, run.changes):
         raise SystemExit(f"results/{run.name}/config.json is not what its command gives: {run.command}")
     epochs = read_metrics(folder / "metrics.jsonl")
-    seconds = statistics.median(epoch["train_seconds"] + epoch["test_seconds"] for epoch in epochs)
+    tests = [epoch["test_seconds"] for epoch in epochs if "test_seconds" in epoch]
+    training = statistics.median(epoch["train_seconds"] for epoch in epochs)
     evaluation = folder / "evaluation.json"
     return Figures(
         accuracy=json.loads(evaluation.read_text())["top1"] if run.tested else epochs[-1]["test_top1"],
         epochs=len(epochs),
-        minutes=len(epochs) * seconds / 60,
+        minutes=(len(epochs) * training + len(tests) * statistics.median(tests)) / 60,
         images_per_second=statistics.median(epoch["images_per_second"] for epoch in epochs),
     )
 

@@ -79,6 +79,7 @@ PUBLISHED_PARAMETER_COUNTS = {
     # Counted by hand in test_hand_counts
     "resnet20_w8": 68_050,
     "resnet8_w32": 308_650,
+    "resnet8_w64": 1_210_410,
     "resnet_article": 600_586,
 }
 
@@ -113,6 +114,10 @@ def test_hand_counts():
     digits += conv(3, 32, 64) + conv(3, 64, 64) + conv(1, 32, 64)
     digits += conv(3, 64, 128) + conv(3, 128, 128) + conv(1, 64, 128) + 128 * 10 + 10
     assert digits == PUBLISHED_PARAMETER_COUNTS["resnet8_w32"]
+
+    fast = conv(3, 3, 32) + 256 * 10 + 10
+    fast += sum(conv(3, i, o) + conv(3, o, o) + conv(1, i, o) for i, o in ((32, 64), (64, 128), (128, 256)))
+    assert fast == PUBLISHED_PARAMETER_COUNTS["resnet8_w64"]
 
     for blocks, name in ((18, "resnet164_v2"), (111, "resnet1001_v2")):
         total, inputs = 3 * 3 * 3 * 16, 16
