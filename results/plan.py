@@ -1,9 +1,11 @@
 """What stands in the tables of results: each row, the runs behind it, and the command of each run."""
 
+import dataclasses
 from dataclasses import dataclass
 
 PYTORCH = "pytorch_cifar10"
 CIFAR, FASHION = "data/cifar10", "data/fashion-mnist"
+SCRATCH = ("model.weights=", "model.new_head=false", "train.finetune=full")
 TWENTY = ("train.epochs=20", "optimizer.decay_epochs=[10,15]")
 
 
@@ -16,12 +18,14 @@ class Run:
         config: name of the recipe, or `pytorch_cifar10` for benchmarks/pytorch_cifar10.py.
         changes: `key=value` for each --set, or the arguments of that program.
         tested: arguments of a last `python -m resnet_tf.evaluate`, where that counts instead of the last epoch's test.
+        hub_of: name of the run whose hub export it starts from.
     """
 
     name: str
     config: str
     changes: tuple[str, ...] = ()
     tested: tuple[str, ...] = ()
+    hub_of: str = ""
 
     @property
     def command(self) -> str:
@@ -90,10 +94,24 @@ def long_tail(name: str, *changes: str) -> tuple[Run, ...]:
     return cifar(f"longtail_{name}", "cifar10_longtail", *fifth, *changes)
 
 
-def fine_tuned(name: str, *changes: str) -> tuple[Run, ...]:
-    """From 200 pictures of Fashion-MNIST, tested on all 10,000."""
-    few = (f"data.source={FASHION}", "data.train_split=train[:200]", "data.eval_split=test[:1000]")
-    return seeds(f"finetune_{name}", "cifar10_finetune", *few, *changes, tested=("--set=data.eval_split=test",))
+def fine_tuned(name: str, *changes: str, hub_of: str = "") -> tuple[Run, ...]:
+    """ResNet-20 on the first 200 pictures of Fashion-MNIST, about 20 a class, tested on all 10,000."""
+    few = (f"data.source={FASHION}", "data.train_split=train[:200]", "data.image_size=32", "data.crop_fraction=1")
+    augment = ("augment.random_resized_crop=false", "augment.pad_crop=4", "train.test_every=1000")
+    runs = seeds(f"finetune_{name}", "finetune", "model.name=resnet20", *few, *augment, *changes)
+    return tuple(dataclasses.replace(run, hub_of=hub_of) for run in runs)
+
+
+def three_ways(name: str, title: str, weights: str, hub_of: str = "") -> tuple["Row", ...]:
+    """What is trained, from the same weights."""
+    ways = {"the class head": "probe", "first that, then all": "head_then_all", "all": "full"}
+    return tuple(
+        Row(
+            f"{title}: {text}",
+            fine_tuned(f"{name}_{way}", f"model.weights={weights}", f"train.finetune={way}", hub_of=hub_of),
+        )
+        for text, way in ways.items()
+    )
 
 
 WHOLE = Run("resnet20_164epochs", "cifar10_resnet20", (f"data.source={CIFAR}",))
@@ -146,9 +164,20 @@ TABLES = (
             Row("logit adjustment", long_tail("logit_adjustment", "loss.logit_adjustment=1")),
         ),
     ),
+    Table(
+        "finetune",
+        "docs/training.md",
+        (
+            *three_ways("imported", "the imported CIFAR-10 weights", "data/resnet20-12fca82f.th"),
+            *three_ways("hub", "a hub export", f"out/{RESNET20[0].name}/export/hub/1", hub_of=RESNET20[0].name),
+            Row("from scratch, as many steps", fine_tuned("scratch", *SCRATCH)),
+            Row("from scratch, ten times as many", fine_tuned("scratch_long", *SCRATCH, "train.epochs=400")),
+        ),
+    ),
 )
 
 
 def all_runs() -> list[Run]:
-    """Every run of every table once, in their order."""
-    return list(dict.fromkeys(run for table in TABLES for row in table.rows if row.run_here for run in row.runs))
+    """Every run of every table once, in their order, and that of results/cost.py."""
+    runs = [run for table in TABLES for row in table.rows if row.run_here for run in row.runs]
+    return list(dict.fromkeys([*runs, HALF]))

@@ -7,8 +7,9 @@ DIR holds `cifar/`, CIFAR-10 as train/CLASS/*.jpg and test/CLASS/*.jpg, and what
 
     python -m resnet_tf.prepare --from=cifar --to=data/cifar10
 
-and `data/fashion-mnist`, the four IDX files. The commands start in DIR; runs go to DIR/out/NAME and what they print to
-DIR/log/NAME.log. A run that was stopped continues, except PyTorch's, which starts anew.
+`data/fashion-mnist`, the four IDX files, and `data/resnet20-12fca82f.th` of akamaster/pytorch_resnet_cifar10. The
+commands start in DIR; runs go to DIR/out/NAME and what they print to DIR/log/NAME.log. A run that was stopped
+continues, except PyTorch's, which starts anew.
 """
 
 import argparse
@@ -58,6 +59,8 @@ def _run(run: Run, root: Path, torch_python: str) -> None:
                 raise SystemExit(f"{run.name} ended with {done.returncode}; see {log.name}")
             return done.stdout
 
+        if run.hub_of and not (root / "out" / run.hub_of / "export" / "hub").exists():
+            call(sys.executable, "-m", "resnet_tf.export", f"--workdir=out/{run.hub_of}", "--target=hub")
         if run.config == PYTORCH:
             program = str(PROJECT / "benchmarks" / f"{PYTORCH}.py")
             call(torch_python, program, *run.changes, f"--out={workdir}")

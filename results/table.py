@@ -10,6 +10,7 @@ of the epochs, too.
 """
 
 import argparse
+import dataclasses
 import json
 import re
 import statistics
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from plan import PYTORCH, TABLES, Row, Run, Table
 
-from resnet_tf.config import load_config
+from resnet_tf.config import Config, flatten, load_config
 from resnet_tf.training.progress import read_metrics
 
 RESULTS = Path(__file__).parent
@@ -79,8 +80,8 @@ def read(run: Run) -> Figures:
         SystemExit: if what was run is not what its row says.
     """
     folder = RESULTS / run.name
-    if run.config != PYTORCH and load_config(folder / "config.json") != load_config(run.config, run.changes):
-        raise SystemExit(f"results/{run.name}/config.json is not what its command gives: {run.command}")
+    if run.config != PYTORCH and (other := _other_settings(run)):
+        raise SystemExit(f"results/{run.name} was not run as {run.command}: {', '.join(other)} differ")
     epochs = read_metrics(folder / "metrics.jsonl")
     tests = [epoch["test_seconds"] for epoch in epochs if "test_seconds" in epoch]
     training = statistics.median(epoch["train_seconds"] for epoch in epochs)
@@ -91,6 +92,14 @@ def read(run: Run) -> Figures:
         minutes=(len(epochs) * training + len(tests) * statistics.median(tests)) / 60,
         images_per_second=statistics.median(epoch["images_per_second"] for epoch in epochs),
     )
+
+
+def _other_settings(run: Run) -> list[str]:
+    """Keys in which what was run is not what the command says; `train.rule` may fill in what it leaves at a default."""
+    stored, said = load_config(RESULTS / run.name / "config.json"), load_config(run.config, run.changes)
+    was, now, defaults = (flatten(dataclasses.asdict(each)) for each in (stored, said, Config()))
+    derived = said.train.rule != "none"
+    return [key for key in now if was[key] != now[key] and not (derived and now[key] == defaults[key])]
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -1,0 +1,39 @@
+"""Draw docs/residual.png from the runs of the table in docs/depth.md, as Figure 6 of He et al. 2015.
+
+python results/figure.py
+"""
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from plan import PLAIN20, PLAIN56, RESNET20, RESNET56
+
+from resnet_tf.training.progress import read_metrics
+
+RESULTS = Path(__file__).parent
+CURVES = {
+    "plain, 20 layers": (PLAIN20, "tab:orange", 1),
+    "plain, 56 layers": (PLAIN56, "tab:orange", 2.5),
+    "residual, 20 layers": (RESNET20[0], "tab:blue", 1),
+    "residual, 56 layers": (RESNET56, "tab:blue", 2.5),
+}
+
+
+def main() -> None:
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    loss, error = figure.subplots(1, 2)
+    for label, (run, color, width) in CURVES.items():
+        epochs = read_metrics(RESULTS / run.name / "metrics.jsonl")
+        places = [epoch["epoch"] for epoch in epochs]
+        loss.plot(places, [epoch["loss"] for epoch in epochs], color=color, linewidth=width, label=label)
+        error.plot(places, [100 * (1 - epoch["test_top1"]) for epoch in epochs], color=color, linewidth=width)
+    loss.set(title="training loss (nats)", xlabel="epoch", yscale="log")
+    error.set(title="test error (%)", xlabel="epoch", ylim=(0, 60))
+    loss.legend()
+    for axes in (loss, error):
+        axes.grid(alpha=0.3, which="both")
+    figure.savefig(RESULTS.parent / "docs" / "residual.png", dpi=100)
+
+
+if __name__ == "__main__":
+    main()
