@@ -15,6 +15,7 @@ import json
 import re
 import statistics
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from resnet_tf.training.progress import read_metrics
 
 RESULTS = Path(__file__).parent
 HEAD = ("", "test accuracy (%)", "seeds", "epochs", "minutes", "images/s", "its source says", "command")
+COST = ("docs/serving.md", "cost")  # the place of results/cost.json
 
 
 @dataclass(frozen=True)
@@ -42,14 +44,14 @@ def main() -> None:
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
     stale = []
-    for table in TABLES:
-        page = RESULTS.parent / table.page
-        old = page.read_text()
-        new = insert(old, table.name, render(table))
+    for page, name, lines in [*((each.page, each.name, render(each)) for each in TABLES), (*COST, render_cost())]:
+        path = RESULTS.parent / page
+        old = path.read_text()
+        new = insert(old, name, lines)
         if new != old:
-            stale.append(f"{table.page}: {table.name}")
+            stale.append(f"{page}: {name}")
             if not arguments.check:
-                page.write_text(new)
+                path.write_text(new)
     if arguments.check and stale:
         sys.exit(f"not what results/ says: {', '.join(stale)}; run python results/table.py")
 
@@ -64,9 +66,25 @@ def insert(page: str, name: str, table: str) -> str:
 
 def render(table: Table) -> str:
     """The table in Markdown, with the rows whose runs are all there and those that are not run here."""
-    lines = [_line(HEAD), "|" + "---|" * len(HEAD)]
-    lines += [_line(_cells(row)) for row in table.rows if not row.run_here or all(map(finished, row.runs))]
-    return "\n".join(lines) + "\n"
+    return _markdown(HEAD, [_cells(row) for row in table.rows if not row.run_here or all(map(finished, row.runs))])
+
+
+def render_cost() -> str:
+    """What results/cost.py measured, if it did."""
+    if not (RESULTS / "cost.json").exists():
+        return ""
+    head = ("network", "precision", "test accuracy (%)", "MB", "images/s one at a time", "in batches of 32")
+    rows = [
+        (
+            row["network"],
+            row["precision"],
+            f"{100 * row['top1']:.2f}",
+            f"{row['megabytes']:.2f}",
+            *(f"{rate:,.0f}" for rate in row["images_per_second"].values()),
+        )
+        for row in json.loads((RESULTS / "cost.json").read_text())
+    ]
+    return _markdown(head, rows)
 
 
 def finished(run: Run) -> bool:
@@ -120,8 +138,13 @@ def _cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def _line(cells: tuple[str, ...]) -> str:
-    return "| " + " | ".join(cells) + " |"
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Without the columns that no row fills; nothing at all without rows."""
+    if not rows:
+        return ""
+    kept = [column for column, name in enumerate(head) if not name or any(row[column] for row in rows)]
+    lines = ["| " + " | ".join(row[column] for column in kept) + " |" for row in (head, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(kept), *lines[1:]]) + "\n"
 
 
 if __name__ == "__main__":
