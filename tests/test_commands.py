@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -237,6 +238,31 @@ def test_train_from_a_folder_by_flags_alone(command, photos, tmp_path):
     assert {line.split()[1] for line in answer.out.splitlines()[1:]} == {"blue", "red"}
 
 
+def test_evaluate_writes_the_page(command, tiny_run, tiny_export, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(tiny_run, workdir)
+    page = workdir / "report" / "index.html"
+    outcome = command("evaluate", f"--workdir={workdir}", "--json")
+    assert (outcome.code, outcome.err.splitlines()[-1]) == (0, f"report  {page}")
+    top1 = json.loads(outcome.out)["top1"]
+    assert f"<b>{100 * top1:.2f} %</b>top-1" in page.read_text()
+    page.unlink()
+    command("evaluate", f"--workdir={workdir}", "--set", "data.eval_split=test[:50]")
+    assert not page.exists(), "it is the page of the run's own data"
+
+    shutil.rmtree(page.parent)
+    page.parent.write_text("a file")
+    outcome = command("evaluate", f"--workdir={workdir}")
+    assert outcome.code == 0
+    assert "no report: cannot write the report to" in outcome.err
+    other = tmp_path / "page"
+    outcome = command("evaluate", f"--model={tiny_export}", f"--report={other}")
+    assert outcome.code == 0, outcome.err
+    assert "<b>serving, float32</b>export" in (other / "index.html").read_text()
+    refused = command("evaluate", f"--model={tiny_export}", f"--report={page.parent}")
+    assert (refused.code, refused.err.count("error: cannot write the report to")) == (2, 1)
+
+
 def test_the_default_job_is_the_digits(command, tmp_path, data_dir, monkeypatch):
     """The command without arguments, shortened only by its environment: an empty directory and prepared data."""
     monkeypatch.chdir(tmp_path)
@@ -247,6 +273,8 @@ def test_the_default_job_is_the_digits(command, tmp_path, data_dir, monkeypatch)
     assert workdir.name.startswith("digits-")
     assert "899 of 899 test images answered alike" in outcome.out
     assert (workdir / "report" / "summary.png").stat().st_size > 10_000
+    assert f"report  {workdir / 'report' / 'index.html'}" in outcome.out
+    assert "resnet8_w32 on digits" in (workdir / "report" / "index.html").read_text()
 
     again = command("train", "--set", "train.epochs=1", "--set", f"data.data_dir={data_dir}", f"--workdir={workdir}")
     assert again.out == outcome.out, "a finished run is tested and its export checked again, nothing more"

@@ -2,16 +2,15 @@
 
 import contextlib
 import json
-import platform
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import keras
 import tensorflow as tf
 
-from resnet_tf import __version__, manifest
+from resnet_tf import manifest
+from resnet_tf.environment import versions
 from resnet_tf.errors import UserError, plain_reason
 
 _EXTRA = Path("assets.extra")
@@ -51,7 +50,7 @@ def new_version(directory: Path) -> Iterator[tuple[Path, Path]]:
 
 def write_metadata(export: Path, metadata: dict[str, Any]) -> None:
     """What is known of an export, and its labels, a line each."""
-    (export / METADATA).write_text(json.dumps({**metadata, "versions": _versions()}, indent=2) + "\n")
+    (export / METADATA).write_text(json.dumps({**metadata, "versions": versions()}, indent=2) + "\n")
     (export / LABELS).write_text("".join(f"{label}\n" for label in metadata["labels"]))
 
 
@@ -102,12 +101,3 @@ def _check_directory(directory: Path) -> None:
             f"{str(directory)!r} holds something else ({', '.join(strangers) or 'it is a file'}); "
             "exports need a directory of their own"
         )
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "resnet_tf": __version__,
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "python": platform.python_version(),
-    }

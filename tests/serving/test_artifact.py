@@ -97,7 +97,7 @@ def test_metadata_says_everything(run, tiny_export):
     assert metadata["metrics"] == run.metrics
     assert metadata["parameters"] == run.model.count_params()
     assert metadata["config"] == json.loads(run.config.to_json())
-    assert set(metadata["versions"]) == {"resnet_tf", "tensorflow", "keras", "python"}
+    assert set(metadata["versions"]) == {"resnet_tf", "tensorflow", "keras", "numpy", "python"}
 
 
 def test_versions_count_up_and_are_never_overwritten(run, tmp_path):

@@ -1,0 +1,63 @@
+"""What a report is made of, gathered from a test, its data and the network behind it."""
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from resnet_tf.config import Config
+from resnet_tf.data import pipeline
+from resnet_tf.data.sources import Source
+from resnet_tf.environment import describe
+from resnet_tf.figures import Evaluation
+from resnet_tf.report.page import Report, write_page
+from resnet_tf.serving.predictor import Predictor
+from resnet_tf.spec import Preprocess
+from resnet_tf.training.progress import read_metrics
+from resnet_tf.training.run import METRICS, Run
+
+
+def write_run_report(directory: Path, run: Run, evaluation: Evaluation, source: Source) -> Path:
+    """The page of a run that was tested on a data set with its classes; returns `directory/index.html`.
+
+    Raises:
+        UserError: if `directory` cannot be written.
+    """
+    metrics = read_metrics(run.workdir / METRICS)
+    facts = {"parameters": f"{run.model.count_params():,}"}
+    if metrics:
+        rate = statistics.median(line["images_per_second"] for line in metrics)
+        minutes = sum(line["train_seconds"] for line in metrics) / 60
+        facts |= {"images per second, in training": f"{rate:,.0f}", "minutes of training": f"{minutes:,.1f}"}
+    return _write(directory, run.config.model.name, evaluation, source, run.preprocess, run.config, facts, metrics)
+
+
+def write_export_report(directory: Path, predictor: Predictor, evaluation: Evaluation, source: Source) -> Path:
+    """The page of an exported model, as `write_run_report`."""
+    known = predictor.metadata
+    facts = {"parameters": f"{known['parameters']:,}", "export": f"{known['target']}, {known['precision']}"}
+    return _write(directory, known["model"], evaluation, source, predictor.preprocess, predictor.config, facts)
+
+
+def _write(
+    directory: Path,
+    network: str,
+    evaluation: Evaluation,
+    source: Source,
+    spec: Preprocess,
+    config: Config,
+    facts: dict[str, str],
+    metrics: Sequence[dict[str, Any]] = (),
+) -> Path:
+    report = Report(
+        title=f"{network} on {source.name}",
+        evaluation=evaluation,
+        class_names=source.class_names,
+        load_pictures=lambda places: pipeline.load_pictures(source.test, spec, places),
+        metrics=metrics,
+        train_counts=source.class_counts,
+        facts=facts,
+        config=config.to_json(),
+        environment=describe(),
+    )
+    return write_page(directory, report)
