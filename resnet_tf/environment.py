@@ -29,9 +29,14 @@ def describe() -> dict[str, str]:
         **versions(),
         "system": platform.platform(),
         "processor": processor(),
-        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "cores": str(cores()),
         "GPUs": ", ".join(each.get("device_name", "unknown") for each in gpus) or "none",
     }
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processor() -> str:

@@ -12,11 +12,13 @@ import tensorflow as tf
 from resnet_tf import manifest
 from resnet_tf.environment import versions
 from resnet_tf.errors import UserError, plain_reason
+from resnet_tf.report.card import model_card
 
 _EXTRA = Path("assets.extra")
 METADATA = _EXTRA / "resnet_tf.json"
 LABELS = _EXTRA / "labels.txt"
 MANIFEST = _EXTRA / "sha256.json"
+CARD = "README.md"
 
 
 @contextlib.contextmanager
@@ -48,10 +50,12 @@ def new_version(directory: Path) -> Iterator[tuple[Path, Path]]:
             directory.rmdir()  # only if it is empty: then there was nothing before
 
 
-def write_metadata(export: Path, metadata: dict[str, Any]) -> None:
-    """What is known of an export, and its labels, a line each."""
-    (export / METADATA).write_text(json.dumps({**metadata, "versions": versions()}, indent=2) + "\n")
+def write_metadata(export: Path, metadata: dict[str, Any], *, bytes_signature: str) -> None:
+    """What is known of an export, its labels, a line each, and its model card, see `model_card`."""
+    known = {**metadata, "versions": versions()}
+    (export / METADATA).write_text(json.dumps(known, indent=2) + "\n")
     (export / LABELS).write_text("".join(f"{label}\n" for label in metadata["labels"]))
+    (export / CARD).write_text(model_card(known, bytes_signature=bytes_signature))
 
 
 def find_export(path: str | Path) -> Path:

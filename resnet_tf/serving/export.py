@@ -17,7 +17,8 @@ from resnet_tf.model.resnet import LOGITS_LAYER
 from resnet_tf.model.weight_files import add_metadata
 from resnet_tf.serving import artifact, litert, onnx, runners, saved_model
 from resnet_tf.serving.change import Change, check_change, measure_change
-from resnet_tf.serving.signatures import BYTES_SIGNATURE, IMAGES_SIGNATURE
+from resnet_tf.serving.signatures import BYTES_SIGNATURE, IMAGES_SIGNATURE, MOVED_BYTES_SIGNATURE
+from resnet_tf.serving.speed import measure_speed
 from resnet_tf.spec import Preprocess
 
 logger = logging.getLogger(__name__)
@@ -124,11 +125,15 @@ def export_model(
     }
     with artifact.new_version(Path(directory)) as (staging, final):
         _write(subject, staging, target, precision, default_signature)
-        if precision != "float32" or target in ("litert", "onnx"):
-            change = _measure(subject, runners.load_runner(staging, metadata))
-            logger.info("%s %s: %s", target, precision, change)
-            metadata["change"] = asdict(change)
-        artifact.write_metadata(staging, metadata)
+        if target != "hub_features":
+            runner = runners.load_runner(staging, metadata)
+            if precision != "float32" or target in ("litert", "onnx"):
+                change = _measure(subject, runner)
+                logger.info("%s %s: %s", target, precision, change)
+                metadata["change"] = asdict(change)
+            metadata["speed"] = measure_speed(runner, subject.spec)
+        moved = default_signature != BYTES_SIGNATURE
+        artifact.write_metadata(staging, metadata, bytes_signature=MOVED_BYTES_SIGNATURE if moved else BYTES_SIGNATURE)
     return final
 
 
