@@ -6,7 +6,7 @@
 `train.rule=photos` chooses epochs, batch and size; what you set yourself stays. The result depends on your photos.
 """
 
-from resnet_tf.config import AugmentConfig, Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from resnet_tf.config import AugmentConfig, Config, DataConfig, ExportConfig, ModelConfig, OptimizerConfig, TrainConfig
 
 
 def get_config() -> Config:
@@ -16,4 +16,5 @@ def get_config() -> Config:
         augment=AugmentConfig(random_resized_crop=True, min_crop_area=0.35, flip=True),
         train=TrainConfig(rule="photos", finetune="head_then_all"),
         optimizer=OptimizerConfig(base_lr=0.08, warmup_epochs=1, nesterov=True),
+        export=ExportConfig(checkpoint="best"),
     )

@@ -67,6 +67,17 @@ def config_flags(flag_values: flags.FlagValues) -> tuple[flags.FlagHolder, flags
     return config, overrides
 
 
+def checkpoint_flag(flag_values: flags.FlagValues) -> flags.FlagHolder:
+    """Define `--checkpoint`, for what `load_run` loads."""
+    return flags.DEFINE_enum(
+        "checkpoint",
+        "",
+        ["", "latest", "best"],
+        "of a run: latest, or best on its test split; empty is the run's export.checkpoint",
+        flag_values=flag_values,
+    )
+
+
 def no_arguments(arguments: list[str]) -> None:
     """Refuse positional arguments, which are most often a flag that lost its dashes."""
     if arguments:

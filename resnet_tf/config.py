@@ -224,6 +224,11 @@ class RuntimeConfig:
 
 @dataclass(frozen=True)
 class ExportConfig:
+    checkpoint: str = _key(
+        "latest",
+        "which one is tested at the end and exported: the newest, or that with the best top-1 on the test split",
+        choices=("latest", "best"),
+    )
     top_k: int = _key(5, "classes named in an answer of the exported model", minimum=1)
     verify_examples: int = _key(10_000, "test images a fresh process must answer as the model does", minimum=1)
     measured_examples: int = _key(256, "test images on which the change by a lower precision is measured", minimum=1)

@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     Tested = tuple[Evaluation, Sequence[str], Callable[[Path], Path]]
 
 FLAGS = flags.FlagValues()
-WORKDIR = flags.DEFINE_string("workdir", "", "run directory to test the newest checkpoint of", flag_values=FLAGS)
+WORKDIR = flags.DEFINE_string("workdir", "", "run directory to test", flag_values=FLAGS)
 MODEL = flags.DEFINE_string("model", "", "exported model to test, instead of --workdir", flag_values=FLAGS)
 DATA = flags.DEFINE_string("data", "", "other data than it was trained on, as in data.source", flag_values=FLAGS)
+CHECKPOINT = cli.checkpoint_flag(FLAGS)
 SET = flags.DEFINE_multi_string("set", [], "override a data key, as in --set data.eval_split=val", flag_values=FLAGS)
 JSON = flags.DEFINE_bool("json", False, "print one JSON object", flag_values=FLAGS)
 CLASSES = flags.DEFINE_bool("classes", False, "also each class's recall, and what it is taken for", flag_values=FLAGS)
@@ -71,7 +72,7 @@ def _test_run(changes: dict[str, str]) -> "Tested":
     from resnet_tf.training.evaluation import evaluate_run
     from resnet_tf.training.run import load_run
 
-    run = load_run(WORKDIR.value)
+    run = load_run(WORKDIR.value, checkpoint=CHECKPOINT.value)
     data = override(run.config, changes).data
     source = open_source(data)
     evaluation = evaluate_run(run, source, batch_size=data.batch_size, flip=FLIP.value)

@@ -1,4 +1,4 @@
-"""Export the newest checkpoint of a run, under the next version number.
+"""Export a run, under the next version number.
 
 python -m resnet_tf.export --workdir=DIR                                     a SavedModel: DIR/export/serving/VERSION
 python -m resnet_tf.export --workdir=DIR --precision=bfloat16                faster where the processor computes in it
@@ -16,6 +16,7 @@ from resnet_tf.errors import UserError
 
 FLAGS = flags.FlagValues()
 WORKDIR = flags.DEFINE_string("workdir", "", "run directory", flag_values=FLAGS)
+CHECKPOINT = cli.checkpoint_flag(FLAGS)
 TARGET = flags.DEFINE_string(
     "target", "serving", "what for: serving, hub, hub_features, litert, keras or onnx", flag_values=FLAGS
 )
@@ -43,7 +44,7 @@ def main(arguments: list[str]) -> None:
     from resnet_tf.serving.export import export_model
     from resnet_tf.training.run import load_run
 
-    run = load_run(WORKDIR.value)
+    run = load_run(WORKDIR.value, checkpoint=CHECKPOINT.value)
     options = {"target": TARGET.value, "precision": PRECISION.value, "default_signature": DEFAULT_SIGNATURE.value}
     print(export_model(run, directory, **options))
 

@@ -5,18 +5,13 @@ python -m resnet_tf.preview --config=imagefolder --set data.source=photos/ --set
 python -m resnet_tf.preview --step=1000 --count=64                 the batch of a later step
 """
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from absl import flags
 
 from resnet_tf import cli
 from resnet_tf.config import load_config
 from resnet_tf.errors import UserError
-
-if TYPE_CHECKING:
-    import numpy as np
 
 FLAGS = flags.FlagValues()
 CONFIG, SET = cli.config_flags(FLAGS)
@@ -32,25 +27,14 @@ def main(arguments: list[str]) -> None:
     if out.suffix != ".png" or not out.absolute().parent.is_dir():
         raise UserError(f"--out={OUT.value!r} must be a .png file in a directory that exists")
 
-    from resnet_tf.data.pipeline import fed_pictures
     from resnet_tf.data.sources import open_source
-    from resnet_tf.report.plots import draw_grid
+    from resnet_tf.reporting import draw_batch
     from resnet_tf.training.rules import resolve
 
     config = resolve(config)
     source = open_source(config.data)
-    pictures, shares = fed_pictures(config, source, step=STEP.value)
-    shown = [(picture, _name(row, source.class_names)) for picture, row in zip(pictures, shares, strict=True)]
     title = f"{Path(CONFIG.value).stem}: step {STEP.value} of {source.name}, {config.data.image_size} pixels"
-    print(draw_grid(out, title=title, pictures=shown[: COUNT.value]))
-
-
-def _name(shares: "np.ndarray", class_names: Sequence[str]) -> str:
-    """The class of a picture, or what share of which it has."""
-    present = [(share, class_names[label]) for label, share in enumerate(shares) if share >= 0.005]
-    if len(present) == 1:
-        return present[0][1]
-    return "\n".join(f"{share:.0%} {name}" for share, name in sorted(present, reverse=True))
+    print(draw_batch(out, config, source, step=STEP.value, count=COUNT.value, title=title))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""What a report is made of, gathered from a test, its data and the network behind it."""
+"""What pages and pictures are made of, gathered from data, tests and the networks behind them."""
 
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from resnet_tf.config import Config
 from resnet_tf.data import pipeline
@@ -11,6 +13,7 @@ from resnet_tf.data.sources import Source
 from resnet_tf.environment import describe
 from resnet_tf.figures import Evaluation
 from resnet_tf.report.page import Report, write_page
+from resnet_tf.report.plots import draw_grid
 from resnet_tf.serving.predictor import Predictor
 from resnet_tf.spec import Preprocess
 from resnet_tf.training.progress import read_metrics
@@ -37,6 +40,25 @@ def write_export_report(directory: Path, predictor: Predictor, evaluation: Evalu
     known = predictor.metadata
     facts = {"parameters": f"{known['parameters']:,}", "export": f"{known['target']}, {known['precision']}"}
     return _write(directory, known["model"], evaluation, source, predictor.preprocess, predictor.config, facts)
+
+
+def draw_batch(path: Path, config: Config, source: Source, *, step: int, count: int, title: str) -> Path:
+    """Draw at most `count` pictures of a step's batch as the network is fed them, with their classes, as a PNG.
+
+    Raises:
+        UserError: if the run has no such step, or its pictures cannot be read.
+    """
+    pictures, shares = pipeline.fed_pictures(config, source, step=step)
+    shown = [(picture, _name(row, source.class_names)) for picture, row in zip(pictures, shares, strict=True)]
+    return draw_grid(path, title=title, pictures=shown[:count])
+
+
+def _name(shares: np.ndarray, class_names: Sequence[str]) -> str:
+    """The class of a picture, or what share of which it has."""
+    present = [(share, class_names[label]) for label, share in enumerate(shares) if share >= 0.005]
+    if len(present) == 1:
+        return present[0][1]
+    return "\n".join(f"{share:.0%} {name}" for share, name in sorted(present, reverse=True))
 
 
 def _write(

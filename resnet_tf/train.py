@@ -3,6 +3,7 @@
 python -m resnet_tf.train                                          the embedded handwritten digits
 python -m resnet_tf.train --config=NAME --workdir=DIR              a recipe; the same command continues a run
 python -m resnet_tf.train --config=imagefolder --set data.source=photos/ --set model.name=resnet18
+python -m resnet_tf.train --config=NAME --dry-run                  what it would do, and a picture of its first batch
 """
 
 import datetime
@@ -11,16 +12,25 @@ from pathlib import Path
 from absl import flags
 
 from resnet_tf import cli
-from resnet_tf.config import load_config
+from resnet_tf.config import Config, load_config
 
 FLAGS = flags.FlagValues()
 CONFIG, SET = cli.config_flags(FLAGS)
 WORKDIR = flags.DEFINE_string("workdir", "", "run directory; empty is runs/CONFIG-TIME", flag_values=FLAGS)
+DRY_RUN = flags.DEFINE_bool(
+    "dry_run",
+    False,
+    "say what the run would do, draw its first batch to CONFIG-dry-run.png, and end",
+    flag_values=FLAGS,
+)
 
 
 def main(arguments: list[str]) -> None:
     cli.no_arguments(arguments)
     config = load_config(CONFIG.value, overrides=SET.value)
+    if DRY_RUN.value:
+        _show_plan(config)
+        return
     workdir = Path(WORKDIR.value or f"runs/{Path(CONFIG.value).stem}-{datetime.datetime.now():%Y%m%d-%H%M%S}")
 
     from resnet_tf.data.sources import open_source
@@ -47,6 +57,19 @@ def main(arguments: list[str]) -> None:
     print(f"export  {export}")
     checked = evaluation.logits[: config.export.verify_examples]
     print(f"        {verify(export, checked, batch_size=config.data.batch_size)}")
+
+
+def _show_plan(config: Config) -> None:
+    from resnet_tf.data.sources import open_source
+    from resnet_tf.reporting import draw_batch
+    from resnet_tf.training.plan import make_plan
+    from resnet_tf.training.rules import resolve
+
+    config, name = resolve(config), Path(CONFIG.value).stem
+    facts, picture = make_plan(config), Path(f"{name}-dry-run.png")
+    draw_batch(picture, config, open_source(config.data), step=0, count=32, title=f"{name}: first batch")
+    for fact, text in {**facts, "first batch": picture}.items():
+        print(f"{fact:<14} {text}")
 
 
 if __name__ == "__main__":

@@ -281,6 +281,29 @@ def test_the_default_job_is_the_digits(command, tmp_path, data_dir, monkeypatch)
     assert [path.name for path in (workdir / "export" / "serving").iterdir()] == ["1"]
 
 
+def test_a_dry_run_says_what_would_be_done_and_writes_a_picture(command, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.iterdir())
+    arguments = ["--config=imagefolder", f"--data.source={photos}", "--data.batch_size=5", "--data.image_size=32"]
+    outcome = command("train", *arguments, "--model.name=resnet20", "--train.epochs=3", "--dry-run")
+    assert outcome.code == 0, outcome.err
+    facts = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in outcome.out.splitlines())
+    assert facts["data"] == f"{photos}: 12 pictures to train on, 6 to test, 2 classes"
+    assert facts["classes"] == "blue 6, red 6"
+    assert facts["steps"] == "6 of 5: 3 epochs of 2; 2 other pictures are left out of each"
+    assert "0.0408 billion multiply-adds a picture of 32 pixels" in facts["network"]
+    assert re.fullmatch(r"(float32|mixed_bfloat16) \(auto: .*\)", facts["precision"])
+    assert facts["runs on"].startswith("1 replica(s) by ")
+    assert re.match(r"about \d+ MB on each replica", facts["memory"])
+    assert facts["first batch"] == "imagefolder-dry-run.png"
+    assert set(tmp_path.iterdir()) - before == {tmp_path / "imagefolder-dry-run.png"}
+    refused = command("train", *arguments, "--dry-run", "--data.batch_size=50")
+    assert (refused.code, refused.err.splitlines()[-1]) == (
+        2,
+        "error: data.batch_size=50 is more than the 12 images of split 'train'",
+    )
+
+
 def test_preview_draws_the_batch_of_a_step(command, photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = ["--config=imagefolder", f"--data.source={photos}", "--data.batch_size=4", "--data.image_size=32"]
@@ -329,6 +352,22 @@ def test_benchmark_times_the_input_beside_the_model(command, photos):
     lines = [json.loads(line) for line in command("benchmark", "--config=imagefolder", *small).out.splitlines()]
     assert [line["case"] for line in lines[-2:]] == ["batches, from memory", "resnet20 takes"]
     assert all(line["images_per_second"] > 0 for line in lines)
+
+
+def test_benchmark_times_a_step_and_exports(command, tiny_export):
+    small = ["--seconds=0.1", "--data.image_size=32", "--data.batch_size=4"]
+    outcome = command("benchmark", "--what=train", "--model=resnet20", *small)
+    assert outcome.code == 0, outcome.err
+    assert re.fullmatch(r"images per second\n +resnet20, 32 pixels, 4 in a step +[\d,]+\n", outcome.out)
+    outcome = command("benchmark", "--what=serving", "--model=resnet20", *small, "--json")
+    assert outcome.code == 0, outcome.err
+    lines = [json.loads(line) for line in outcome.out.splitlines()]
+    assert [line["case"] for line in lines[:3]] == [f"resnet20 float32, batch of {size}" for size in (1, 8, 32)]
+    assert all(line["milliseconds"] > 0 for line in lines)
+    outcome = command("benchmark", "--what=serving", f"--model={tiny_export}", "--seconds=0.1")
+    assert outcome.out.splitlines()[0] == f"{tiny_export}: milliseconds"
+    unknown = command("benchmark", "--what=train", "--model=resnet51")
+    assert (unknown.code, "did you mean resnet50" in unknown.err) == (2, True)
 
 
 def test_train_shows_the_classes_and_what_was_left_out(command, photos, tmp_path, caplog):

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "config": {"errors"},
     "model": {"model", "spec", "labels", "errors"},
     "data": {"data", "spec", "labels", "config", "errors"},
-    "training": {"training", "manifest", "figures", "model", "data", "spec", "config", "errors"},
+    "training": {"training", "report", "manifest", "figures", "model", "data", "spec", "config", "errors"},
     "serving": {
         "serving",
         "report",

@@ -104,19 +104,24 @@ def train_batches(
     return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
-def fed_pictures(config: Config, source: Source, *, step: int) -> tuple[np.ndarray, np.ndarray]:
+def fed_pictures(
+    config: Config, source: Source, spec: Preprocess | None = None, *, step: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Training batch `step` as the network sees it: uint8 [B, H, W, C], and float32 [B, C] shares of the classes.
+
+    Only the pictures of that batch are read, and by this process; without `spec`, they are prepared as the
+    configuration says.
 
     Raises:
         UserError: if the run has no such step.
     """
-    spec = preprocess.from_config(config.data)
+    spec = spec or preprocess.from_config(config.data)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, memory_limit_mb=0, service=""))
     schedule = Schedule.of(config, source)
     if step >= schedule.total_steps:
         raise UserError(f"the run has steps 0 to {schedule.total_steps - 1}; there is no step {step}")
     bad = BadInputs(source.train, spec, config.data)
-    with service.naming_failures():
-        images, labels, missing, *mix = next(iter(train_batches(config, source, spec, schedule, start=step, bad=bad)))
+    images, labels, missing, *mix = next(iter(train_batches(config, source, spec, schedule, start=step, bad=bad)))
     bad.note(missing.numpy())
     classes = len(source.class_names)
     if not mix:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
@@ -13,6 +14,7 @@ from resnet_tf.figures import Evaluation
 
 _MOST_CLASS_NAMES = 20
 _LONGEST_NAME = 18
+_PANEL = (5.6, 4.4)  # inches
 
 
 def draw_summary(
@@ -84,10 +86,25 @@ def draw_panels(
 
 
 def _save_panel(path: Path, draw: Callable[[Axes], None]) -> Path:
-    figure = Figure(figsize=(5.6, 4.4), layout="constrained")
+    figure = Figure(figsize=_PANEL, layout="constrained")
     draw(figure.subplots())
     figure.savefig(path, dpi=100)
     return path
+
+
+def draw_confusion(labels: np.ndarray, predictions: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+    """How often examples of a class (row) are taken for another (column), as a picture, uint8 [H, W, 4].
+
+    Args:
+        labels: true classes, int [N].
+        predictions: predicted classes, int [N].
+        class_names: names of the classes in label order.
+    """
+    figure = Figure(figsize=_PANEL, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    _draw_confusion(figure.subplots(), labels, predictions, class_names)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())
 
 
 def draw_grid(path: Path, *, title: str, pictures: Sequence[tuple[np.ndarray, str]]) -> Path:

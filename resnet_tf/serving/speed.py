@@ -2,11 +2,14 @@
 
 import statistics
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from resnet_tf.environment import cores, processor
+from resnet_tf.serving import artifact, runners
 from resnet_tf.serving.runners import Runner
 from resnet_tf.spec import Preprocess
 
@@ -21,19 +24,30 @@ def measure_speed(runner: Runner, spec: Preprocess) -> dict[str, Any]:
         `milliseconds` for one picture, `images_per_second` in batches of `batch`, `cores` and `processor`.
     """
     return {
-        "milliseconds": 1000 * _seconds(runner, spec, 1),
-        "images_per_second": _BATCH / _seconds(runner, spec, _BATCH),
+        "milliseconds": 1000 * _seconds(runner, spec, 1, _SECONDS),
+        "images_per_second": _BATCH / _seconds(runner, spec, _BATCH, _SECONDS),
         "batch": _BATCH,
         "cores": cores(),
         "processor": processor(),
     }
 
 
-def _seconds(runner: Runner, spec: Preprocess, batch: int) -> float:
+def measure_batches(export: Path, batches: Sequence[int], *, seconds: float) -> dict[int, float]:
+    """Milliseconds in which an export answers a batch of pixels, by its size; medians over `seconds` each.
+
+    Raises:
+        UserError: if it is damaged, or a package that it needs is missing.
+    """
+    metadata = artifact.read_metadata(export)
+    runner, spec = runners.load_runner(export, metadata), Preprocess.from_dict(metadata["preprocess"])
+    return {batch: 1000 * _seconds(runner, spec, batch, seconds) for batch in batches}
+
+
+def _seconds(runner: Runner, spec: Preprocess, batch: int, seconds: float) -> float:
     images = np.random.default_rng(0).uniform(size=(batch, *spec.size, 3)).astype(np.float32)
     runner.logits(images)
     times: list[float] = []
-    while len(times) < _CALLS and sum(times) < _SECONDS:
+    while not times or (len(times) < _CALLS and sum(times) < seconds):
         start = time.perf_counter()
         runner.logits(images)
         times.append(time.perf_counter() - start)

@@ -72,6 +72,24 @@ def latest(directory: Path) -> Path | None:
     return None
 
 
+def best(directory: Path) -> Path | None:
+    """Of the checkpoints that are whole, the one with the best top-1; the newest, if none was tested.
+
+    Raises:
+        UserError: if there are checkpoints, but all are damaged.
+    """
+    newest = latest(directory)
+    tested = _tested(directory)
+    while tested:
+        step = _best_step(tested)
+        checkpoint = directory / f"{step:08d}"
+        if not (damage := find_damage(checkpoint)):
+            return checkpoint
+        logger.warning("%s; the best of the others is taken", damage)
+        del tested[step]
+    return newest
+
+
 def find_damage(checkpoint: Path) -> str:
     """What is wrong with a checkpoint's files, in words; empty if they are as they were written."""
     damage = manifest.find_damage(checkpoint, _MANIFEST, needed=_METADATA)
@@ -134,12 +152,20 @@ def _replace(final: Path, staging: Path) -> None:
 
 
 def _superfluous(directory: Path, keep: int) -> list[int]:
-    present = steps(directory)
-    tested = {step: _top1(directory / f"{step:08d}") for step in present}
-    best = max(
-        (step for step in present if tested[step] is not None), key=lambda step: (tested[step], -step), default=None
-    )
-    return [step for step in present[:-keep] if step != best]
+    tested = _tested(directory)
+    best_step = _best_step(tested) if tested else None
+    return [step for step in steps(directory)[:-keep] if step != best_step]
+
+
+def _tested(directory: Path) -> dict[int, float]:
+    """By step, the accuracies of the checkpoints that were tested."""
+    found = {step: _top1(directory / f"{step:08d}") for step in steps(directory)}
+    return {step: top1 for step, top1 in found.items() if top1 is not None}
+
+
+def _best_step(tested: dict[int, float]) -> int:
+    """The first of those that are equally good."""
+    return max(tested, key=lambda step: (tested[step], -step))
 
 
 def _top1(checkpoint: Path) -> float | None:

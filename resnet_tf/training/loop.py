@@ -14,15 +14,16 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_tf.config import Config
-from resnet_tf.data import bad_inputs, mixing, service
+from resnet_tf.data import bad_inputs, pipeline, service
 from resnet_tf.data.bad_inputs import BadInputs
 from resnet_tf.data.sources import open_source
 from resnet_tf.errors import Interrupted, UserError, plain_reason
+from resnet_tf.figures import Evaluation
 from resnet_tf.training import checkpoint, rules, run, runtime
 from resnet_tf.training.cluster import Cluster
 from resnet_tf.training.evaluation import Evaluator
 from resnet_tf.training.guards import Pace, StopRequested, StopSignals
-from resnet_tf.training.progress import MetricsFile, Profile, ProgressLine, TensorBoardScalars
+from resnet_tf.training.progress import MetricsFile, Profile, ProgressLine, TensorBoard
 from resnet_tf.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,6 @@ def train_and_evaluate(
     if chief:
         run.check_workdir(workdir, config)
     strategy = runtime.start(config.runtime)
-    _check_replicas(config, strategy)
     _check_workers_agree(config, strategy)
     trainer = Trainer(config, open_source(config.data), strategy)
     if chief:
@@ -85,51 +85,54 @@ class _Fit:
         self._profile = Profile(config.runtime.profile, workdir / run.TENSORBOARD)
         self._callbacks = callbacks
         self._batches: Any = None
+        self._board = self._open_board() if self._cluster.is_chief else None
 
     def run(self) -> dict[str, Any]:
         """To the last epoch; see `train_and_evaluate`."""
         state, model = self._trainer.state, self._trainer.model
         if state.epochs == self._config.train.epochs:
-            return self._test()[0] | {"step": state.step}
+            return self._test()[0].to_dict() | {"step": state.step}
         observers = self._observers()
         model.stop_training = False
         observers.on_train_begin()
-        metrics: dict[str, Any] | None = None
+        tested: Evaluation | None = None
         with self._signals:
             try:
                 while self._trainer.state.epochs < self._config.train.epochs and not model.stop_training:
-                    metrics = self._epoch(observers)
-                if metrics is None:  # a callback ended the run between two tests
-                    metrics = self._test()[0]
-                    self._trainer.save(self._checkpoints, metrics)
+                    tested = self._epoch(observers)
+                if tested is None:  # a callback ended the run between two tests
+                    tested, _ = self._test()
+                    self._trainer.save(self._checkpoints, tested.to_dict())
             except StopRequested as request:
                 raise Interrupted(self._stop(str(request))) from None
         observers.on_train_end()
+        if self._board:
+            self._board.show_confusion(tested, self._trainer.source.class_names, step=self._trainer.state.step)
         if self._bad_inputs.count:
             file = self._workdir / bad_inputs.FILE_NAME
             logger.warning("%d unreadable pictures were left out; see %s", self._bad_inputs.count, file)
-        return metrics | {"step": self._trainer.state.step}
+        return tested.to_dict() | {"step": self._trainer.state.step}
 
-    def _epoch(self, observers: keras.callbacks.CallbackList) -> dict[str, Any] | None:
-        """Train, test, tell and save; the figures of the test, if this epoch has one."""
+    def _epoch(self, observers: keras.callbacks.CallbackList) -> Evaluation | None:
+        """Train, test, tell and save; the test, if this epoch has one."""
         epoch = self._trainer.state.epochs
         observers.on_epoch_begin(epoch)
         with service.naming_failures():
             logs = self._train(observers)
-        metrics, train = None, self._config.train
+        tested, train = None, self._config.train
         if (epoch + 1) % train.test_every == 0 or epoch + 1 == train.epochs:
             start = time.monotonic()
-            metrics, raw = self._test()
+            tested, raw = self._test()
             seconds = time.monotonic() - start
-            logs |= _prefixed("test_", metrics) | _prefixed("raw_test_", raw) | {"test_seconds": seconds}
+            logs |= _prefixed("test_", tested) | _prefixed("raw_test_", raw) | {"test_seconds": seconds}
         # Before the checkpoint: what a kill in between leaves behind is written over.
         observers.on_epoch_end(self._trainer.state.epochs, logs)
         self._trainer.state.end_epoch()
-        if metrics is not None:
-            self._trainer.save(self._checkpoints, metrics)
+        if tested is not None:
+            self._trainer.save(self._checkpoints, tested.to_dict())
         (ended,) = self._cluster.from_chief([float(self._trainer.model.stop_training)])
         self._trainer.model.stop_training = bool(ended)
-        return metrics
+        return tested
 
     def _train(self, observers: keras.callbacks.CallbackList) -> dict[str, Any]:
         """To the end of the epoch; its figures."""
@@ -186,15 +189,15 @@ class _Fit:
             "train_seconds": state.seconds,
         }
 
-    def _test(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Figures of the weights that count, and of the raw ones beside an average."""
+    def _test(self) -> tuple[Evaluation, Evaluation | None]:
+        """Of the weights that count, and of the raw ones beside an average."""
         # One worker alone must not leave a test.
         check = self._signals.check if self._cluster.count == 1 else lambda: None
-        raw = self._evaluator(check).to_dict()
+        raw = self._evaluator(check)
         if not self._trainer.average:
-            return raw, {}
+            return raw, None
         with self._trainer.average.in_place():
-            return self._evaluator(check).to_dict(), raw
+            return self._evaluator(check), raw
 
     def _continue(self) -> None:
         """From the newest checkpoint that is whole, if there is one."""
@@ -225,14 +228,23 @@ class _Fit:
         where = f"stopped at step {self._trainer.state.step}, saved in {str(self._checkpoints)!r}"
         return f"{signal}: {where}; the same command continues"
 
+    def _open_board(self) -> TensorBoard:
+        trainer = self._trainer
+
+        def inputs() -> np.ndarray:
+            return pipeline.fed_pictures(self._config, trainer.source, trainer.spec, step=0)[0]
+
+        directory, first = self._workdir / run.TENSORBOARD, trainer.state.step == 0
+        return TensorBoard(directory, config=self._config.to_json(), inputs=inputs if first else None)
+
     def _observers(self) -> keras.callbacks.CallbackList:
         epochs, steps_per_epoch = self._config.train.epochs, self._trainer.schedule.steps_per_epoch
         self._trainer.model.optimizer = self._trainer.optimizer  # some callbacks ask it for the learning rate
         chosen: list[keras.callbacks.Callback] = []
-        if self._cluster.is_chief:  # only that one writes, and decides
+        if self._board:  # only the chief writes, and decides
             chosen = [
                 MetricsFile(self._workdir / run.METRICS),
-                TensorBoardScalars(self._workdir / run.TENSORBOARD, config=self._config.to_json()),
+                self._board,
                 ProgressLine(epochs=epochs, steps_per_epoch=steps_per_epoch, first_step=self._trainer.state.step),
                 *self._callbacks,
             ]
@@ -241,8 +253,9 @@ class _Fit:
         )
 
 
-def _prefixed(prefix: str, metrics: dict[str, Any]) -> dict[str, Any]:
-    return {f"{prefix}{name}": value for name, value in metrics.items() if name != "examples"}
+def _prefixed(prefix: str, tested: Evaluation | None) -> dict[str, Any]:
+    figures = tested.to_dict() if tested else {}
+    return {f"{prefix}{name}": value for name, value in figures.items() if name != "examples"}
 
 
 @contextlib.contextmanager
@@ -264,16 +277,3 @@ def _check_workers_agree(config: Config, strategy: tf.distribute.Strategy) -> No
     (chiefs,) = Cluster(strategy).from_chief([own])
     if chiefs != own:
         raise UserError("this worker was started with another configuration than the chief; they must be the same")
-
-
-def _check_replicas(config: Config, strategy: tf.distribute.Strategy) -> None:
-    replicas, parts = strategy.num_replicas_in_sync, config.train.accumulate
-    group = mixing.group_size(config.augment)
-    if config.data.batch_size % (replicas * group):
-        pairs = f" in groups of {group}, as the pictures are mixed" if group > 1 else ""
-        raise UserError(f"data.batch_size={config.data.batch_size} does not divide among {replicas} replicas{pairs}")
-    if config.data.batch_size % (replicas * parts):
-        raise UserError(
-            f"data.batch_size={config.data.batch_size} does not divide into train.accumulate={parts} parts on each of "
-            f"{replicas} replica(s)"
-        )

@@ -3,13 +3,19 @@
 import json
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from resnet_tf.errors import UserError
+from resnet_tf.figures import Evaluation
+from resnet_tf.report.plots import draw_confusion
+
+_SHOWN, _A_ROW = 64, 8  # pictures of the first batch
 
 
 class ProgressLine(keras.callbacks.Callback):
@@ -79,17 +85,26 @@ class MetricsFile(keras.callbacks.Callback):
         staging.replace(self._path)
 
 
-class TensorBoardScalars(keras.callbacks.Callback):
-    """The same figures as TensorBoard scalars, by step, and the configuration as text."""
+class TensorBoard(keras.callbacks.Callback):
+    """The same figures as TensorBoard scalars, by step; the configuration as text, the network as a graph, pictures.
 
-    def __init__(self, directory: Path, *, config: str):
+    Args:
+        directory: TensorBoard's.
+        config: as text.
+        inputs: gives the first batch as the network is fed it, uint8 [B, H, W, 1 or 3]; None for a run that continues.
+    """
+
+    def __init__(self, directory: Path, *, config: str, inputs: Callable[[], np.ndarray] | None = None):
         super().__init__()
         self._writer = tf.summary.create_file_writer(str(directory))
-        self._config = config
+        self._config, self._inputs = config, inputs
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         with self._writer.as_default(step=0):
             tf.summary.text("config", f"```\n{self._config}```")
+            _write_graph(self.model)
+            if self._inputs:
+                tf.summary.image("inputs", _montage(self._inputs()[:_SHOWN])[np.newaxis])
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         figures = _figures(logs)
@@ -97,6 +112,31 @@ class TensorBoardScalars(keras.callbacks.Callback):
             for name, value in figures.items():
                 tf.summary.scalar(name, value)
         self._writer.flush()
+
+    def show_confusion(self, evaluation: Evaluation, class_names: Sequence[str], *, step: int) -> None:
+        """The confusion matrix of the last test, as a picture."""
+        picture = draw_confusion(evaluation.labels, evaluation.predictions, class_names)
+        with self._writer.as_default(step=step):
+            tf.summary.image("confusion", picture[np.newaxis])
+        self._writer.flush()
+
+
+def _write_graph(model: keras.Model) -> None:
+    """The layers, as TensorBoard's graph plugin draws a Keras model."""
+    metadata = tf.compat.v1.SummaryMetadata()
+    metadata.plugin_data.plugin_name = "graph_keras_model"
+    metadata.plugin_data.content = b"1"
+    tf.summary.write("network", model.to_json(), metadata=metadata)
+
+
+def _montage(pictures: np.ndarray) -> np.ndarray:
+    """[N, H, W, C] in rows of eight, [rows * H, 8 * W, C], filled up with black."""
+    rows = -(-len(pictures) // _A_ROW)
+    count, height, width, channels = pictures.shape
+    filled = np.zeros((rows * _A_ROW, height, width, channels), pictures.dtype)
+    filled[:count] = pictures
+    grid = filled.reshape(rows, _A_ROW, height, width, channels).swapaxes(1, 2)
+    return grid.reshape(rows * height, _A_ROW * width, channels)
 
 
 class Profile:

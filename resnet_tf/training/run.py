@@ -12,7 +12,8 @@ from resnet_tf.config import CONFIG_FILE, Config, flatten, load_config
 from resnet_tf.errors import UserError
 from resnet_tf.model.create import create_model
 from resnet_tf.spec import Preprocess
-from resnet_tf.training import checkpoint, runtime
+from resnet_tf.training import checkpoint as checkpoints
+from resnet_tf.training import runtime
 
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
@@ -27,7 +28,7 @@ class Run:
         workdir: its directory.
         config: the configuration that it was trained with.
         step: training steps behind the weights.
-        model: the network with the newest checkpoint's weights, their average if it has one, computing in float32.
+        model: the network with the checkpoint's weights, their average if it has one, computing in float32.
         preprocess: how pictures become its input.
         labels: class names, in the order of the logits.
         metrics: `examples`, `top1`, `top5`, `loss` and further figures of the test split at that step; empty for a
@@ -43,8 +44,13 @@ class Run:
     metrics: dict[str, Any]
 
 
-def load_run(workdir: str | Path) -> Run:
-    """Load the newest checkpoint of a run directory.
+def load_run(workdir: str | Path, *, checkpoint: str = "") -> Run:
+    """Load a run from its directory.
+
+    Args:
+        workdir: the run directory.
+        checkpoint: `latest` or `best`, the one with the best top-1 on the test split; empty is what the run's
+            `export.checkpoint` says.
 
     Raises:
         UserError: if there is no run, no checkpoint, or a damaged one.
@@ -53,24 +59,30 @@ def load_run(workdir: str | Path) -> Run:
     if not (workdir / CONFIG_FILE).is_file():
         raise UserError(f"{str(workdir)!r} is not a run directory: it has no {CONFIG_FILE}")
     config = load_config(workdir / CONFIG_FILE)
-    newest = checkpoint.latest(workdir / CHECKPOINTS)
-    if newest is None:
+    finders = {"latest": checkpoints.latest, "best": checkpoints.best}
+    which = checkpoint or config.export.checkpoint
+    if which not in finders:
+        raise UserError(f"checkpoint={which!r}; it takes {', '.join(finders)}")
+    chosen = finders[which](workdir / CHECKPOINTS)
+    if chosen is None:
         raise UserError(f"run {str(workdir)!r} has no checkpoint yet")
-    metadata = checkpoint.read_metadata(newest)
+    metadata = checkpoints.read_metadata(chosen)
     spec = Preprocess.from_dict(metadata["preprocess"])
     labels = tuple(metadata["data"]["class_names"])
     with runtime.precision_policy("float32"):
         model = create_network(config, num_classes=len(labels))  # its weights come from the checkpoint
     # An average has no use for the state of dropout's random numbers, which the model's variables hold, too.
     weights = {each.path: each.value for each in model.weights}
-    checkpoint.restore(newest, {"average" if config.train.ema else "model": weights}, partly=True)
+    checkpoints.restore(chosen, {"average" if config.train.ema else "model": weights}, partly=True)
     return Run(workdir, config, metadata["step"], model, spec, labels, metadata["metrics"] or {})
 
 
-def create_network(config: Config, *, num_classes: int, weights: str | None = None) -> keras.Model:
-    """The network that `config` names, for input of the size that it asks for."""
+def create_network(
+    config: Config, *, num_classes: int, weights: str | None = None, side: int | None = None
+) -> keras.Model:
+    """The network that `config` names, for input of the size that it asks for, or of `side` pixels."""
     data, model = config.data, config.model
-    side = None if config.train.start_size or config.train.end_size else data.image_size
+    side = side or (None if config.train.start_size or config.train.end_size else data.image_size)
     knobs: dict[str, Any] = {"stem": model.stem, "stochastic_depth": model.stochastic_depth, "dropout": model.dropout}
     return create_model(
         model.name,

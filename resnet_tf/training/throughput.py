@@ -1,15 +1,18 @@
-"""How many images per second the input gives and the model takes."""
+"""How many images per second the input gives and the training step takes."""
 
 import itertools
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 from resnet_tf.config import Config
 from resnet_tf.data import pipeline
-from resnet_tf.data.sources import open_source
+from resnet_tf.data.sources import Source, open_source
+from resnet_tf.data.sources.arrays import array_split
 from resnet_tf.training import rules, runtime
 from resnet_tf.training.trainer import Trainer
 
@@ -46,6 +49,26 @@ def measure_input(config: Config, *, seconds: float) -> Throughput:
     stages = pipeline.stages(config, source, trainer.spec, trainer.schedule)
     given = {name: _rate(_endless(dataset), seconds) for name, dataset in stages.items()}
     return Throughput(given, _rate(_steps(trainer), seconds))
+
+
+def measure_training(config: Config, *, seconds: float) -> float:
+    """Images per second of a recipe's training step alone, for `seconds`; on random pixels, so that it takes no data.
+
+    Raises:
+        UserError: for a network or settings that do not fit.
+    """
+    strategy = runtime.start(config.runtime)
+    return _rate(_steps(Trainer(config, _random_source(config), strategy)), seconds)
+
+
+def _random_source(config: Config) -> Source:
+    """One batch to train on, of `model.num_classes` or 1,000 classes."""
+    data, classes = config.data, config.model.num_classes or 1000
+    shape = (data.batch_size, data.image_size, data.image_size, data.channels)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    labels = np.arange(data.batch_size) % classes
+    train, test = (array_split(Path("random pixels"), name, pixels, labels) for name in ("train", "test"))
+    return Source("random pixels", tuple(map(str, range(classes))), train, test)
 
 
 def _endless(dataset: tf.data.Dataset) -> Iterator[int]:

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_tf.config import Config
-from resnet_tf.data import pipeline, preprocess
+from resnet_tf.data import mixing, pipeline, preprocess
 from resnet_tf.data.bad_inputs import BadInputs
 from resnet_tf.data.pipeline import Schedule
 from resnet_tf.data.sources import Source
@@ -24,6 +24,8 @@ from resnet_tf.training.step import TrainStep
 from resnet_tf.training.teacher import Teacher
 
 logger = logging.getLogger(__name__)
+
+_RARE = 10  # times as many examples of one class as of another
 
 
 class Trainer:
@@ -44,6 +46,7 @@ class Trainer:
     """
 
     def __init__(self, config: Config, source: Source, strategy: tf.distribute.Strategy):
+        _check_replicas(config, strategy)
         self.config = config
         self.source = source
         self.strategy = strategy
@@ -121,7 +124,7 @@ class Trainer:
         self.state = RunState(**metadata["run"])
 
     def log_what_is_trained(self) -> None:
-        """Two lines: the network and the data, and the classes."""
+        """Two lines: the network and the data, and the classes; a third where some of these are rare."""
         source, config = self.source, self.config
         logger.info(
             "%s: %s parameters; %s: %d images to train on, %d to test, %d classes; %d steps an epoch, %d epochs",
@@ -136,6 +139,8 @@ class Trainer:
         )
         balance = "" if config.data.balance == "none" else f" (data.balance={config.data.balance})"
         logger.info("training examples%s: %s", balance, source.describe_classes())
+        if warning := _warn_of_rare_classes(config, source):
+            logger.warning("%s", warning)
 
     def _parts(self) -> checkpoint.Parts:
         parts = {"model": checkpoint.variables_of(self.model), "optimizer": checkpoint.variables_of(self.optimizer)}
@@ -160,6 +165,21 @@ def size_in_epoch(config: Config, epoch: int) -> int | None:
     return None if size == tested else size
 
 
+def _warn_of_rare_classes(config: Config, source: Source) -> str:
+    """A line, if some classes are rare and nothing is done about it."""
+    loss = config.loss
+    met = config.data.balance != "none" or loss.class_weights != "none" or loss.logit_adjustment or loss.name == "focal"
+    counts = source.class_counts
+    fewest, most = int(counts.argmin()), int(counts.argmax())
+    if met or counts[most] < _RARE * max(counts[fewest], 1):
+        return ""
+    return (
+        f"class {source.class_names[fewest]!r} has {counts[fewest]:,} training examples where "
+        f"{source.class_names[most]!r} has {counts[most]:,}: rare classes are found less often; "
+        "loss.logit_adjustment=1 or data.balance=uniform makes up for that (docs/training.md)"
+    )
+
+
 def _count_classes(config: Config, source: Source) -> int:
     """The classes of the data, checked against what the configuration says."""
     asked, present = config.model.num_classes, len(source.class_names)
@@ -181,3 +201,16 @@ def _prepare_layers(model: keras.Model, config: Config) -> None:
             layer.trainable = not train.freeze_batch_norm
         if train.finetune == "probe" and layer.name != LOGITS_LAYER:
             layer.trainable = False
+
+
+def _check_replicas(config: Config, strategy: tf.distribute.Strategy) -> None:
+    replicas, parts = strategy.num_replicas_in_sync, config.train.accumulate
+    group = mixing.group_size(config.augment)
+    if config.data.batch_size % (replicas * group):
+        pairs = f" in groups of {group}, as the pictures are mixed" if group > 1 else ""
+        raise UserError(f"data.batch_size={config.data.batch_size} does not divide among {replicas} replicas{pairs}")
+    if config.data.batch_size % (replicas * parts):
+        raise UserError(
+            f"data.batch_size={config.data.batch_size} does not divide into train.accumulate={parts} parts on each of "
+            f"{replicas} replica(s)"
+        )

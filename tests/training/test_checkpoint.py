@@ -57,6 +57,19 @@ def test_the_newest_are_kept_and_the_best(tmp_path, parts):
     assert checkpoint.latest(tmp_path / "none") is None
 
 
+def test_the_best_is_found_among_those_that_are_whole(tmp_path, parts, caplog):
+    assert checkpoint.best(tmp_path) is None
+    _save(tmp_path, parts, 1, keep=9)
+    assert checkpoint.best(tmp_path).name == "00000001", "the newest, where none was tested"
+    for step, top1 in ((2, 0.5), (3, 0.9), (4, 0.9), (5, 0.8), (6, None)):
+        _save(tmp_path, parts, step, top1=top1, keep=9)
+    assert checkpoint.best(tmp_path).name == "00000003"
+    DAMAGES["cut"](tmp_path / "00000003" / "state.index")
+    assert checkpoint.best(tmp_path).name == "00000004"
+    assert "00000003' is damaged" in caplog.text
+    assert "the best of the others is taken" in caplog.text
+
+
 def test_a_step_is_written_anew(tmp_path, parts):
     _save(tmp_path, parts, 5)
     _save(tmp_path, parts, 5, top1=0.25)

@@ -338,6 +338,46 @@ def test_two_replicas_mix_pictures_as_one_does(tiny_config, tmp_path, monkeypatc
         train_and_evaluate(odd, tmp_path / "odd")
 
 
+def test_the_best_checkpoint_is_loaded_on_request(tiny_config, tmp_path):
+    """At a rate that wrecks what the first epoch learned, the second is worse."""
+    wrecked = _override(tiny_config, optimizer={"schedule": "step", "decay_epochs": (1.0,), "decay_factor": 1.0})
+    config = _override(wrecked, train={"epochs": 2}, export={"checkpoint": "best"})
+    train_and_evaluate(config, tmp_path, callbacks=[_Wreck()])
+    first, second = (line["test_top1"] for line in read_metrics(tmp_path / "metrics.jsonl"))
+    assert second < first
+    assert (load_run(tmp_path).step, load_run(tmp_path).metrics["top1"]) == (7, first)
+    assert load_run(tmp_path, checkpoint="latest").step == 14
+    with pytest.raises(UserError, match=r"checkpoint='newest'; it takes latest, best"):
+        load_run(tmp_path, checkpoint="newest")
+
+
+class _Wreck(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 1:
+            head = self.model.get_layer("logits").kernel
+            head.assign(-10 * head)
+
+
+def test_rare_classes_are_told_unless_something_is_done(data_dir, tiny_config, tmp_path, caplog):
+    uneven = _override(tiny_config, data={"long_tail": 20.0, "batch_size": 64}, train={"epochs": 1})
+    source, strategy = open_source(uneven.data), runtime.start(uneven.runtime)
+    Trainer(uneven, source, strategy).log_what_is_trained()
+    counts = source.class_counts
+    rare = f"class '9' has {counts[9]} training examples where '0' has {counts[0]}: rare classes are found less often"
+    assert rare in caplog.text
+    for change in (
+        {"loss": {"logit_adjustment": 1.0}},
+        {"loss": {"class_weights": "inverse"}},
+        {"loss": {"name": "focal"}},
+        {"data": {"balance": "uniform"}},
+        {"data": {"long_tail": 5.0}},
+    ):
+        caplog.clear()
+        met = _override(uneven, **change)
+        Trainer(met, open_source(met.data), strategy).log_what_is_trained()
+        assert "are found less often" not in caplog.text
+
+
 def test_two_replicas_average_their_statistics(tiny_config, tmp_path):
     config = _override(tiny_config, runtime={"strategy": "mirrored", "logical_devices": 2}, train={"epochs": 1})
     result = train_and_evaluate(config, tmp_path)

@@ -1,0 +1,58 @@
+"""What a run will do, before it does it."""
+
+import keras
+
+from resnet_tf.config import Config
+from resnet_tf.data.sources import open_source
+from resnet_tf.model.cost import count_kept_numbers, count_multiply_adds
+from resnet_tf.training import rules, runtime
+from resnet_tf.training.run import create_network
+from resnet_tf.training.trainer import Trainer
+
+
+def make_plan(config: Config) -> dict[str, str]:
+    """What a run is made of and how much, by name, in words. It does what a run does before its first step.
+
+    Raises:
+        UserError: for whatever would keep the run from starting.
+    """
+    config = rules.resolve(config)
+    strategy = runtime.start(config.runtime)
+    source = open_source(config.data)
+    trainer = Trainer(config, source, strategy)
+    data, optimizer, schedule = config.data, config.optimizer, trainer.schedule
+    over = source.train.num_examples - schedule.steps_per_epoch * data.batch_size
+    policy, reason = runtime.choose_precision(config.runtime.precision)
+    replicas = strategy.num_replicas_in_sync
+    # A network for pictures of any size has no cost of its own.
+    sized = create_network(config, num_classes=len(source.class_names), side=data.image_size)
+    return {
+        "network": f"{config.model.name}, {trainer.model.count_params():,} parameters, "
+        f"{count_multiply_adds(sized) / 1e9:.3g} billion multiply-adds a picture of {data.image_size} pixels",
+        "data": f"{source.name}: {source.train.num_examples:,} pictures to train on, {source.test.num_examples:,} to "
+        f"test, {len(source.class_names):,} classes",
+        "classes": source.describe_classes(),
+        "steps": f"{schedule.total_steps:,} of {data.batch_size}: {config.train.epochs} epochs of "
+        f"{schedule.steps_per_epoch:,}; {over:,} other pictures are left out of each",
+        "learning rate": f"{optimizer.name}, {config.peak_learning_rate:.4g} at its peak, {optimizer.schedule}",
+        "runs on": f"{replicas} replica(s) by {type(strategy).__name__}, {data.batch_size // replicas} pictures each",
+        "precision": f"{policy} ({reason})",
+        "memory": _memory(trainer, sized),
+    }
+
+
+def _memory(trainer: Trainer, sized: keras.Model) -> str:
+    """The largest parts of what a step takes."""
+    config = trainer.config
+    half = keras.config.dtype_policy().compute_dtype != "float32"
+    trainable = sum(variable.value.shape.num_elements() for variable in trainer.model.trainable_variables)
+    slots = sum(variable.value.shape.num_elements() for variable in trainer.optimizer.variables)
+    weights = 4 * (sized.count_params() + trainable + slots)  # float32 under every policy, and the gradients
+    pictures = config.data.batch_size // trainer.strategy.num_replicas_in_sync // config.train.accumulate
+    kept = (2 if half else 4) * count_kept_numbers(sized) * pictures
+    parts = f"{_megabytes(kept)} of feature maps, {_megabytes(weights)} of weights, gradients and optimizer"
+    return f"about {_megabytes(weights + kept)} on each replica: {parts}"
+
+
+def _megabytes(count: float) -> str:
+    return f"{count / 2**20:,.0f} MB"

@@ -1,0 +1,60 @@
+"""The tutorial on own photos, command by command, on a small folder."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import resnet_tf
+from resnet_tf.training.run import load_run
+
+PAGE = (Path(__file__).parents[1] / "docs" / "own_photos.md").read_text()
+COMMANDS = re.findall(r"^    python -m resnet_tf\.(.+)$", PAGE, re.MULTILINE)
+# So that a ResNet-18 on two cores is done in seconds; the tutorial's own sizes follow from the number of photos.
+SHORT = ("data.image_size=64", "train.epochs=3", "train.head_epochs=1", "data.batch_size=16")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """Three classes that differ in their colour, and a file in the place of the published weights."""
+    generator = np.random.default_rng(0)
+    for label, name in enumerate(("cat", "dog", "hamster")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for index in range(30):
+            pixels = generator.integers(0, 100, (80, 100, 3), np.uint8)
+            pixels[..., label] += 120
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{index}.jpg")
+    published = tmp_path / "published.weights.h5"
+    resnet_tf.create_model("resnet18").save_weights(published)
+    monkeypatch.setattr("resnet_tf.model.create.fetch", lambda row: published)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_every_command_of_the_tutorial_runs(command, folder):
+    assert len(COMMANDS) == 6
+    outputs = {}
+    for line in COMMANDS:
+        name, *arguments = shlex.split(line)
+        short = [f"--set={each}" for each in SHORT] if name == "train" else []
+        outcome = command(name, *arguments, *short)
+        assert outcome.code == 0, f"{line}: {outcome.err}"
+        outputs[line] = outcome.out
+    plan, trained, figures, answers, _, phone = outputs.values()
+    assert "cat 2" in plan
+    assert (folder / "finetune-dry-run.png").exists()
+    assert "answered alike" in trained
+    assert (folder / "runs/photos/report/index.html").exists()
+    assert re.search(r"of +\d+  hamster", figures)
+    assert answers.count("photos/cat/") == 30
+    assert len(list((folder / "maps").iterdir())) == 30
+    assert (folder / phone.strip() / "model.tflite").exists()
+    run = load_run("runs/photos")
+    assert run.config.train.rule == "photos"
+    assert run.labels == ("cat", "dog", "hamster")
+    names: dict = {}
+    exec(compile(re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)[1], "own_photos.md", "exec"), names)
+    assert names["predictor"].labels == run.labels

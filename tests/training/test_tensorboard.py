@@ -1,0 +1,84 @@
+"""What TensorBoard reads back from a run's event files."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.graph.keras_util import keras_model_to_graph_def
+
+from resnet_tf.data import pipeline
+from resnet_tf.data.sources import open_source
+from resnet_tf.training.loop import train_and_evaluate
+from resnet_tf.training.progress import read_metrics
+from resnet_tf.training.run import load_run
+
+
+@pytest.fixture(scope="module")
+def events(tiny_run):
+    accumulator = EventAccumulator(str(tiny_run / "tensorboard"), size_guidance={"tensors": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def _pictures(events: EventAccumulator, tag: str) -> list[np.ndarray]:
+    """After its width and height, the PNG files of a tag."""
+    assert events.summary_metadata[tag].plugin_data.plugin_name == "images"
+    (event,) = events.Tensors(tag)
+    return [np.asarray(Image.open(io.BytesIO(png))) for png in event.tensor_proto.string_val[2:]]
+
+
+def test_scalars_are_those_of_the_metrics_file(events, tiny_run):
+    lines = read_metrics(tiny_run / "metrics.jsonl")
+    for name in set(lines[0]) - {"epoch", "step"}:
+        found = [(event.step, float(tf.make_ndarray(event.tensor_proto))) for event in events.Tensors(name)]
+        assert found == [(line["step"], pytest.approx(line[name], rel=1e-6)) for line in lines]
+
+
+def test_the_first_batch_is_shown_as_it_is_fed(events, tiny_config):
+    fed, _ = pipeline.fed_pictures(tiny_config, open_source(tiny_config.data), step=0)
+    (grid,) = _pictures(events, "inputs")
+    assert grid.shape == (64, 64)  # eight rows of eight digits of eight pixels
+    for index in (0, 7, 8, 63):
+        row, column = divmod(index, 8)
+        np.testing.assert_array_equal(grid[8 * row : 8 * row + 8, 8 * column : 8 * column + 8], fed[index, ..., 0])
+
+
+def test_the_confusion_matrix_is_a_picture(events):
+    (picture,) = _pictures(events, "confusion")
+    assert picture.shape == (440, 560, 4)
+    assert picture[..., :3].std() > 10
+
+
+def test_the_graph_is_one_that_tensorboard_draws(events, tiny_run):
+    assert events.summary_metadata["network"].plugin_data.plugin_name == "graph_keras_model"
+    (event,) = events.Tensors("network")
+    drawn = keras_model_to_graph_def(json.loads(event.tensor_proto.string_val[0]))
+    layers = {layer.name for layer in load_run(tiny_run).model.layers}
+    assert {node.name.split("/")[-1] for node in drawn.node} == layers
+
+
+def test_the_configuration_is_text(events, tiny_config):
+    (event,) = events.Tensors("config/text_summary")
+    assert tiny_config.to_json() in event.tensor_proto.string_val[0].decode()
+
+
+def test_a_run_that_continues_shows_no_first_batch_again(tiny_config, tmp_path):
+    import dataclasses
+
+    import keras
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = True
+
+    config = dataclasses.replace(tiny_config, train=dataclasses.replace(tiny_config.train, epochs=2))
+    train_and_evaluate(config, tmp_path, callbacks=[Stop()])
+    train_and_evaluate(config, tmp_path)
+    accumulator = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"tensors": 0})
+    accumulator.Reload()
+    assert [event.step for event in accumulator.Tensors("inputs")] == [0]
+    assert [event.step for event in accumulator.Tensors("loss")] == [7, 14]
