@@ -80,7 +80,7 @@ class DataConfig:
     )
     batch_size: int = _key(256, "images in a training step, over all replicas", minimum=1)
     service: str = _key("", "dispatcher of a tf.data service that prepares the batches, such as grpc://host:5050")
-    memory_limit_mb: int = _key(1024, "a training split is kept decoded in memory if it needs no more", minimum=0)
+    memory_limit_mb: int = _key(1024, "a split is kept decoded in memory between epochs if it needs no more", minimum=0)
 
 
 @dataclass(frozen=True)
@@ -270,6 +270,10 @@ def list_configs() -> list[str]:
 
 def load_config(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Config:
     """Load a recipe by name, or a `.py` or `.json` file by path, and apply `key=value` overrides in order.
+
+    >>> config = load_config("cifar10_resnet20", ["data.batch_size=256"])
+    >>> config.model.name, config.peak_learning_rate
+    ('resnet20', 0.2)
 
     A `.py` file defines `get_config()` returning a `Config`; a `.json` file is what a run wrote.
 

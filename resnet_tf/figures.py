@@ -34,6 +34,10 @@ class ClassFigures:
 class Evaluation:
     """Figures of one pass over a split.
 
+    >>> answers = Evaluation(labels=np.array([0, 1, 1]), logits=np.array([[9.0, 0.0], [0.0, 9.0], [9.0, 0.0]]))
+    >>> round(answers.top(1), 4), answers.recall.tolist(), answers.confusion.tolist()
+    (0.6667, [1.0, 0.5], [[1, 0], [1, 1]])
+
     Attributes:
         labels: int64 [N], in the order of the split.
         logits: float32 [N, C].

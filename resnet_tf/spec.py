@@ -9,6 +9,9 @@ from typing import Any
 class Preprocess:
     """How a picture becomes the input of a network. `resnet_tf.data.preprocess` does what it says.
 
+    >>> Preprocess.from_dict(Preprocess(size=(224, 224)).to_dict()).crop_fraction
+    0.875
+
     Attributes:
         size: (height, width) of the network's input, in pixels.
         channels: 3 for colour, 1 for grey.

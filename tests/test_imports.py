@@ -34,7 +34,18 @@ MAY_IMPORT = {
     "reporting": {"report", "serving", "training", "data", "figures", "environment", "spec", "config"},
     "backend": {"errors"},
     "cli": {"backend", "config", "errors"},
-    "__init__": {"backend", "config", "errors", "model", "serving", "spec", "training"},
+    "__init__": {
+        "backend",
+        "config",
+        "data",
+        "errors",
+        "figures",
+        "model",
+        "reporting",
+        "serving",
+        "spec",
+        "training",
+    },
 }
 COMMANDS = {"benchmark", "convert", "data_service", "train", "evaluate", "export", "predict", "prepare", "preview"}
 

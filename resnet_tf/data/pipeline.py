@@ -5,6 +5,7 @@ Training batch k is a function of (config, seed, k) alone: a run that starts at 
 
 import contextlib
 import dataclasses
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -131,7 +132,9 @@ def fed_pictures(
     return tf.cast(tf.round(blended), tf.uint8).numpy(), shares.numpy()
 
 
-def eval_batches(split: Split, spec: Preprocess, batch_size: int, *, shard: Shard = Shard()) -> tf.data.Dataset:
+def eval_batches(
+    split: Split, spec: Preprocess, batch_size: int, *, shard: Shard = Shard(), memory_limit_mb: int = 0
+) -> tf.data.Dataset:
     """Every picture of a split once, in order; the last batch is filled up with examples of place -1.
 
     Read it within `naming_failures`.
@@ -141,6 +144,7 @@ def eval_batches(split: Split, spec: Preprocess, batch_size: int, *, shard: Shar
         spec: how they become the network's input.
         batch_size: of this worker.
         shard: the part of the split that is this worker's; all workers have as many batches.
+        memory_limit_mb: what is made of it is kept for the next time that it is read, if it needs no more.
 
     Returns:
         A dataset of (images: float32 [B, H, W, C], labels: int64 [B], places in the split: int64 [B]).
@@ -161,7 +165,10 @@ def eval_batches(split: Split, spec: Preprocess, batch_size: int, *, shard: Shar
     if missing := per_worker - len(places):
         blank = (tf.zeros([*spec.size, spec.channels]), tf.constant(0, tf.int64), tf.constant(-1, tf.int64))
         dataset = dataset.concatenate(tf.data.Dataset.from_tensors(blank).repeat(missing))
-    return dataset.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    batches = dataset.batch(batch_size, drop_remainder=True)
+    if 4 * per_worker * math.prod(spec.size) * spec.channels <= memory_limit_mb * 2**20:
+        batches = batches.cache()
+    return batches.prefetch(tf.data.AUTOTUNE)
 
 
 def among_replicas(batches: tf.data.Dataset, replicas: int) -> tf.data.Dataset:

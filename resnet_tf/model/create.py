@@ -29,6 +29,12 @@ def create_model(
 ) -> keras.Model:
     """Create a residual network as a plain Functional `keras.Model`: compile, fit and save it as usual.
 
+    >>> create_model("resnet20", num_classes=10, input_shape=(32, 32, 3)).output_shape
+    (None, 10)
+    >>> backbone = create_model("resnet18", input_shape=(64, 64, 3), features=("stage2", "stage4"))
+    >>> {name: shape[1:] for name, shape in backbone.output_shape.items()}
+    {'stage2': (8, 8, 128), 'stage4': (2, 2, 512)}
+
     Args:
         name: one of `list_models()`.
         num_classes: length of the logits; 0 gives the pooled features.

@@ -149,7 +149,11 @@ MODELS: dict[str, Arch] = {
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of the networks that match a shell pattern, such as `resnet*_v2`."""
+    """Names of the networks that match a shell pattern.
+
+    >>> list_models("resnet*_v2")[:3]
+    ['resnet50_v2', 'resnet101_v2', 'resnet152_v2']
+    """
     return [name for name in MODELS if fnmatch.fnmatchcase(name, pattern)]
 
 

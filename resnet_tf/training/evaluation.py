@@ -24,6 +24,7 @@ class Evaluator:
         batch_size: images at a time, over all replicas.
         strategy: what the model was built under. Every worker takes its part of the split and gets all answers.
         flip: take the mean of the logits of a picture and of its mirror image.
+        memory_limit_mb: the split is kept ready for the next test, if it needs no more.
     """
 
     def __init__(
@@ -35,12 +36,14 @@ class Evaluator:
         batch_size: int,
         strategy: tf.distribute.Strategy,
         flip: bool = False,
+        memory_limit_mb: int = 0,
     ):
         self._strategy, self._split, self._spec = strategy, split, spec
         cluster, replicas = Cluster(strategy), strategy.num_replicas_in_sync
         per_replica = -(-min(batch_size, split.num_examples) // replicas)
         shard = pipeline.Shard(cluster.index, cluster.count)
-        batches = pipeline.eval_batches(split, spec, per_replica * cluster.replicas, shard=shard)
+        size = per_replica * cluster.replicas
+        batches = pipeline.eval_batches(split, spec, size, shard=shard, memory_limit_mb=memory_limit_mb)
         parts = pipeline.among_replicas(batches, cluster.replicas)
         self._batches = strategy.distribute_datasets_from_function(lambda context: parts)
 

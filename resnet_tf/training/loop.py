@@ -76,7 +76,12 @@ class _Fit:
         self._cluster = trainer.cluster
         self._continue()
         self._evaluator = Evaluator(
-            trainer.model, source.test, trainer.spec, batch_size=config.data.batch_size, strategy=trainer.strategy
+            trainer.model,
+            source.test,
+            trainer.spec,
+            batch_size=config.data.batch_size,
+            strategy=trainer.strategy,
+            memory_limit_mb=config.data.memory_limit_mb,
         )
         listed = workdir / bad_inputs.FILE_NAME if self._cluster.is_chief else None
         self._bad_inputs = BadInputs(source.train, trainer.spec, config.data, listed)

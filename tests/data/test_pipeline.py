@@ -1,6 +1,7 @@
 """Batches are a function of (config, seed, step); evaluation takes every picture once."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +189,20 @@ def test_evaluation_takes_every_picture_once_in_order(data_dir, photos, batch_si
     labels, places = (np.concatenate([batch[part] for batch in batches]) for part in (1, 2))
     assert labels[:899].tolist() == source.test.labels.tolist()
     assert places.tolist() == [*range(899), *[-1] * (len(places) - 899)]
+
+
+def test_a_test_that_is_repeated_reads_its_pictures_once(photos):
+    source = open_source(load_config("imagefolder", [f"data.source={photos}"]).data)
+    spec = preprocess.from_config(load_config("imagefolder", ["data.image_size=32"]).data)
+    kept, read = (pipeline.eval_batches(source.test, spec, 4, memory_limit_mb=limit) for limit in (1, 0))
+    expected = list(read.as_numpy_iterator())
+    list(kept.as_numpy_iterator())
+    shutil.rmtree(photos / "test")
+    for ours, theirs in zip(kept.as_numpy_iterator(), expected, strict=True):
+        for part, other in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(part, other)
+    with pytest.raises(tf.errors.NotFoundError):
+        list(read.as_numpy_iterator())
 
 
 def test_workers_share_an_evaluation_in_as_many_batches(data_dir, photos):

@@ -1,0 +1,119 @@
+"""Write docs/api.md, the Python API, from the docstrings of what `resnet_tf` exports.
+
+python docs/make_api.py             writes it
+python docs/make_api.py --check     writes nothing; exit code 1 if it is not what the docstrings say
+"""
+
+import ast
+import inspect
+import re
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import resnet_tf
+
+PAGE = Path(__file__).parent / "api.md"
+GROUPS = {
+    "Networks": ("create_model", "list_models", "list_weights", "convert_file", "Arch", "BatchNormalization"),
+    "Settings": ("load_config", "list_configs", "Config"),
+    "Data": ("open_source", "prepare_folder", "Source", "Preprocess"),
+    "Training": ("train_and_evaluate", "make_plan", "load_run", "Run", "measure_input", "measure_training"),
+    "Tests": ("evaluate_run", "Evaluation", "write_run_report"),
+    "Exports": ("export_model", "Predictor", "Prediction"),
+    "Errors": ("UserError", "Interrupted"),
+}
+SECTIONS = ("Args", "Attributes", "Returns", "Raises", "Reference", "References")
+
+
+def main() -> None:
+    text = "\n".join(_page())
+    if "--check" in sys.argv:
+        if not PAGE.exists() or PAGE.read_text() != text:
+            sys.exit("docs/api.md is not what the docstrings say; run python docs/make_api.py")
+        return
+    PAGE.write_text(text)
+
+
+def _page() -> Iterator[str]:
+    yield "# Python API\n"
+    yield "All of it is imported from `resnet_tf`. `python docs/make_api.py` writes this page from the docstrings."
+    for group, names in GROUPS.items():
+        yield f"\n## {group}"
+        for name in names:
+            yield from _entry(name, getattr(resnet_tf, name))
+    yield ""
+
+
+def _entry(name: str, thing: Any) -> Iterator[str]:
+    yield f"\n### `{name}`\n"
+    if inspect.isclass(thing):
+        yield from _text(thing)
+        for method, function in vars(thing).items():
+            shown = method == "__call__" or not method.startswith("_")
+            if isinstance(function, classmethod):
+                function = function.__func__
+            if shown and inspect.isfunction(function) and function.__doc__:
+                yield f"\n```python\n{_signature(method, function)}\n```\n"
+                yield from _text(function)
+            elif shown and isinstance(function, property) and function.__doc__:
+                yield f"\n- `.{method}`: {' '.join(inspect.cleandoc(function.__doc__).split())}"
+    else:
+        yield f"```python\n{_signature(name, thing)}\n```\n"
+        yield from _text(thing)
+
+
+def _signature(name: str, function: Any) -> str:
+    """As it stands in the source, so that it is the same under every version of Python."""
+    (node,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
+    assert isinstance(node, ast.FunctionDef)
+    returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+    line = f"{name}({ast.unparse(node.args)}){returns}"
+    if len(line) <= 100:
+        return line
+    arguments = "".join(f"\n    {part}," for part in _split(ast.unparse(node.args)))
+    return f"{name}({arguments}\n){returns}"
+
+
+def _split(arguments: str) -> list[str]:
+    """At the commas between arguments, not at those within brackets."""
+    parts, depth = [""], 0
+    for character in arguments:
+        depth += (character in "[(") - (character in "])")
+        if character == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts]
+
+
+def _text(thing: Any) -> Iterator[str]:
+    """The docstring, its sections as lists."""
+    paragraphs = re.split(r"\n\n", inspect.cleandoc(thing.__doc__))
+    for number, paragraph in enumerate(paragraphs):
+        title, _, rest = paragraph.partition(":")
+        if number:
+            yield ""
+        if paragraph.startswith(">>> "):
+            yield f"```pycon\n{paragraph}\n```"
+        elif title in SECTIONS and rest.startswith("\n"):
+            yield f"**{title}**\n"
+            yield from _items(textwrap.dedent(rest.strip("\n")))
+        else:
+            yield paragraph
+
+
+def _items(block: str) -> Iterator[str]:
+    """Each `name: meaning`, its further lines drawn in."""
+    for line in block.splitlines():
+        named = re.match(r"(\*{0,2}[\w.]+): (.*)", line)
+        if named:
+            yield f"- `{named[1]}`: {named[2]}"
+        else:
+            yield f"{'  ' if line.startswith(' ') else '- '}{line.strip()}"
+
+
+if __name__ == "__main__":
+    main()
