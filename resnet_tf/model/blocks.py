@@ -1,5 +1,7 @@
 """Residual blocks. Every function maps a [N, H, W, C] Keras tensor to another, and names its layers after itself.
 
+In a network of one dimension it is [N, L, C].
+
 References: He et al., Deep Residual Learning for Image Recognition, 2015 (post-activation);
 He et al., Identity Mappings in Deep Residual Networks, 2016 (pre-activation);
 He et al., Bag of Tricks for Image Classification, 2018 (ResNet-D);
@@ -9,6 +11,7 @@ Xie et al., Aggregated Residual Transformations, 2016 (groups); Hu et al., Squee
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import keras
 from keras import KerasTensor, layers
 
 from resnet_tf.model.initializers import FanOutNormal
@@ -50,7 +53,7 @@ def residual(x: KerasTensor, arch: "Arch", place: Place) -> KerasTensor:
         y = squeeze_excite(y, arch, name=f"{name}_se")
     if arch.shortcut != "none":
         skip = shortcut(x, arch, place)
-        y = layers.Add(name=f"{name}_add")([skip, drop_path(y, place)])
+        y = layers.Add(name=f"{name}_add")([skip, drop_path(y, arch, place)])
     return activate(y, arch, name=name)
 
 
@@ -60,10 +63,12 @@ def preactivated_residual(x: KerasTensor, arch: "Arch", place: Place) -> KerasTe
     activated = norm(x, arch, name=f"{name}_preact")
     if x.shape[-1] != width:
         skip = conv(activated, arch, width, 1, stride=stride, use_bias=arch.conv_bias, name=f"{name}_shortcut_conv")
+    elif stride > 1:
+        skip = of_dimensions("MaxPooling", arch)(1, strides=stride, name=f"{name}_shortcut_pool")(x)
     else:
-        skip = layers.MaxPooling2D(1, strides=stride, name=f"{name}_shortcut_pool")(x) if stride > 1 else x
+        skip = x
     branch = {"basic": preactivated_basic, "bottleneck": preactivated_bottleneck}[arch.block]
-    return layers.Add(name=f"{name}_add")([skip, drop_path(branch(activated, arch, place), place)])
+    return layers.Add(name=f"{name}_add")([skip, drop_path(branch(activated, arch, place), arch, place)])
 
 
 def preactivated_basic(x: KerasTensor, arch: "Arch", place: Place) -> KerasTensor:
@@ -120,19 +125,20 @@ def shortcut(x: KerasTensor, arch: "Arch", place: Place) -> KerasTensor:
         return PadShortcut(width, stride=stride, name=f"{name}_pad")(x)
     if arch.shortcut == "average" and stride > 1:
         # Every pixel counts, where a strided 1x1 convolution reads one in four (He et al. 2018, sec. 4.2).
-        x = layers.AveragePooling2D(2, strides=stride, padding="same", name=f"{name}_pool")(x)
+        x = of_dimensions("AveragePooling", arch)(2, strides=stride, padding="same", name=f"{name}_pool")(x)
         stride = 1
     elif arch.shortcut == "average" and place.dilation > place.first_dilation:
         # Where dilation took the stride's place, timm pools all the same, zeros beyond the border included.
-        x = layers.ZeroPadding2D(((0, 1), (0, 1)), name=f"{name}_pool_pad")(x)
-        x = layers.AveragePooling2D(2, strides=1, name=f"{name}_pool")(x)
+        after = (0, 1) if arch.dimensions == 1 else ((0, 1), (0, 1))
+        x = of_dimensions("ZeroPadding", arch)(after, name=f"{name}_pool_pad")(x)
+        x = of_dimensions("AveragePooling", arch)(2, strides=1, name=f"{name}_pool")(x)
     return conv_norm(x, arch, width, 1, stride=stride, activated=False, name=f"{name}_conv")
 
 
 def squeeze_excite(x: KerasTensor, arch: "Arch", *, name: str) -> KerasTensor:
     """Scale each channel by a gate that sees all of the picture (Hu et al. 2017)."""
     channels = x.shape[-1]
-    gate = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_squeeze")(x)
+    gate = of_dimensions("GlobalAveragePooling", arch)(keepdims=True, name=f"{name}_squeeze")(x)
     gate = conv(gate, arch, round(channels * arch.se_ratio / 8) * 8, 1, use_bias=True, name=f"{name}_reduce")
     gate = layers.ReLU(name=f"{name}_relu")(gate)
     gate = conv(gate, arch, channels, 1, use_bias=True, name=f"{name}_expand")
@@ -140,11 +146,12 @@ def squeeze_excite(x: KerasTensor, arch: "Arch", *, name: str) -> KerasTensor:
     return layers.Multiply(name=f"{name}_scale")([x, gate])
 
 
-def drop_path(x: KerasTensor, place: Place) -> KerasTensor:
+def drop_path(x: KerasTensor, arch: "Arch", place: Place) -> KerasTensor:
     """Stochastic depth: leave the branch of an example out with some probability (Huang et al. 2016)."""
     if not place.drop_rate:
         return x
-    return layers.Dropout(place.drop_rate, noise_shape=(None, 1, 1, 1), name=f"{place.name}_drop")(x)
+    noise_shape = (None, *(1,) * (arch.dimensions + 1))
+    return layers.Dropout(place.drop_rate, noise_shape=noise_shape, name=f"{place.name}_drop")(x)
 
 
 def conv_norm(
@@ -182,8 +189,8 @@ def conv(
     """Convolution padded by kernel // 2 on every side, as PyTorch does it."""
     if stride > 1 and kernel > 1:
         # "same" would pad a strided convolution by one side more than the other.
-        x = layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x)
-    layer = StandardizedConv2D if arch.standardize else layers.Conv2D
+        x = of_dimensions("ZeroPadding", arch)(kernel // 2, name=f"{name}_pad")(x)
+    layer = StandardizedConv2D if arch.standardize else of_dimensions("Conv", arch)
     return layer(
         filters,
         kernel,
@@ -208,6 +215,11 @@ def norm(x: KerasTensor, arch: "Arch", *, activated: bool = True, zero_gamma: bo
         )
     x = layer(x)
     return activate(x, arch, name=name) if activated else x
+
+
+def of_dimensions(kind: str, arch: "Arch") -> type[keras.Layer]:
+    """`Conv`, `MaxPooling`, ... of Keras for the network's number of dimensions."""
+    return getattr(layers, f"{kind}{arch.dimensions}D")
 
 
 def activate(x: KerasTensor, arch: "Arch", *, name: str) -> KerasTensor:

@@ -21,7 +21,7 @@ def create_model(
     name: str,
     *,
     num_classes: int = 1000,
-    input_shape: tuple[int | None, int | None, int] = (224, 224, 3),
+    input_shape: tuple[int | None, ...] = (224, 224, 3),
     weights: str | Path | None = None,
     new_head: bool = False,
     features: Sequence[str] = (),
@@ -38,7 +38,8 @@ def create_model(
     Args:
         name: one of `list_models()`.
         num_classes: length of the logits; 0 gives the pooled features.
-        input_shape: (height, width, channels); None leaves a height or width open.
+        input_shape: (height, width, channels), or (length, channels) for the networks of one dimension (`*_1d`); None
+            leaves a size open.
         weights: None for a random start; published weights by name, one of `list_weights(name)`, or `imagenet` for the
             first of them; or a file of this network's weights as this package, torchvision, timm or
             keras.applications write them, or a hub export (see `resnet_tf.model.weights.load_weights`).
@@ -85,7 +86,8 @@ def convert_file(source: str | Path, name: str, target: Path, *, num_classes: in
         raise UserError(f"{str(target)!r} must end in {', '.join(kinds)}")
     if not target.absolute().parent.is_dir():
         raise UserError(f"there is no directory {str(target.absolute().parent)!r} to write to")
-    model = create_model(name, num_classes=num_classes, input_shape=(None, None, 3))
+    sizes = (None,) * get_arch(name).dimensions
+    model = create_model(name, num_classes=num_classes, input_shape=(*sizes, 3))
     dialect = _load(model, name, source)
     spec, labels = model.preprocess, model.labels
     metadata = {"model": name, "preprocess": spec and spec.to_dict(), "labels": labels}
@@ -106,7 +108,7 @@ def convert_file(source: str | Path, name: str, target: Path, *, num_classes: in
 def _load(model: keras.Model, name: str, weights: str | Path, *, new_head: bool = False) -> Dialect:
     """Fill the model and set its `preprocess` and `labels` to those that belong to the weights."""
     path = Path(weights)
-    size, channels = model.input_shape[1:3], model.input_shape[3]
+    size, channels = model.input_shape[1:-1], model.input_shape[-1]
     if path.suffix in weight_files.SUFFIXES or path.exists():
         dialect = load_weights(model, path, new_head=new_head)
         spec, labels = _stored(path)

@@ -13,9 +13,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
     """Keras's BatchNormalization, computed by TensorFlow's fused kernel.
 
     `keras.layers.BatchNormalization` is written out in elementary operations, which about halves the training speed of
-    a ResNet. This one calls FusedBatchNormV3 on [N, H, W, C] float inputs normalised over the last axis. Everything
-    else (masks, other ranks, `renorm=True`) is left to Keras. Parameters, moving statistics and the sums inside the
-    kernel are float32 under every precision policy. Weights are interchangeable with Keras's.
+    a ResNet. This one calls FusedBatchNormV3 on [N, H, W, C] and [N, L, C] float inputs normalised over the last axis.
+    Everything else (masks, other ranks, `renorm=True`) is left to Keras. Parameters, moving statistics and the sums
+    inside the kernel are float32 under every precision policy. Weights are interchangeable with Keras's.
 
     `synchronized=True` takes the statistics over the images of all replicas, which have equally many; the fused kernel
     cannot, so that is slower where there are several.
@@ -31,8 +31,14 @@ class BatchNormalization(keras.layers.BatchNormalization):
     def call(self, inputs, training=None, mask=None):
         if not self._is_fusable(inputs, mask):
             return super().call(inputs, training=training, mask=mask)
+        if inputs.shape.rank == 3:
+            return tf.squeeze(self._normalize(inputs[:, tf.newaxis], bool(training)), axis=1)
+        return self._normalize(inputs, bool(training))
+
+    def _normalize(self, inputs: tf.Tensor, training: bool) -> tf.Tensor:
+        """[N, H, W, C] by the fused kernel."""
         inputs = tf.cast(inputs, self.compute_dtype)
-        learning = bool(training) and self.trainable
+        learning = training and self.trainable
         if learning and self.synchronized and tf.distribute.get_replica_context().num_replicas_in_sync > 1:
             return self._normalize_over_replicas(inputs)
         channels = inputs.shape[-1]
@@ -53,8 +59,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def _is_fusable(self, inputs, mask) -> bool:
         return (
-            inputs.shape.rank == 4
-            and self.axis in (-1, 3)
+            inputs.shape.rank in (3, 4)
+            and self.axis in (-1, inputs.shape.rank - 1)
             and self.compute_dtype in _FUSED_DTYPES
             and mask is None
             and not self.renorm
@@ -81,7 +87,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
 class PadShortcut(keras.layers.Layer):
     """The parameter-free shortcut: every `stride`-th pixel, and zeros for the channels that are new (option A).
 
-    Input [N, H, W, C], output [N, ceil(H / stride), ceil(W / stride), filters], zeros on both sides of the C channels.
+    Input [N, H, W, C], output [N, ceil(H / stride), ceil(W / stride), filters], zeros on both sides of the C channels;
+    [N, L, C] likewise.
 
     Reference: He et al., Deep Residual Learning, 2015, sec. 3.3 and 4.2.
     """
@@ -92,10 +99,10 @@ class PadShortcut(keras.layers.Layer):
         self.stride = stride
 
     def call(self, inputs):
-        missing = self.filters - inputs.shape[-1]
+        missing, rank = self.filters - inputs.shape[-1], inputs.shape.rank
         # The same pixels as inputs[:, ::stride, ::stride], several times faster there and back.
-        kept = tf.nn.avg_pool2d(inputs, ksize=1, strides=self.stride, padding="SAME")
-        return tf.pad(kept, [[0, 0], [0, 0], [0, 0], [missing // 2, missing - missing // 2]])
+        kept = tf.nn.avg_pool(inputs, ksize=1, strides=self.stride, padding="SAME")
+        return tf.pad(kept, [[0, 0]] * (rank - 1) + [[missing // 2, missing - missing // 2]])
 
     def compute_output_shape(self, input_shape):
         batch, *space, _ = input_shape

@@ -47,6 +47,8 @@ class Arch:
         zero_gamma: start every post-activation block as the identity.
         stochastic_depth: probability of leaving out the last block in training; rises linearly with depth.
         dropout: dropout before the class head.
+        dimensions: 2 for pictures, [N, H, W, C]; 1 for signals and sequences, [N, L, C], with kernels as long as those
+            of pictures are wide.
         output_stride: input pixels for one pixel of the last feature map, if less than the network's own; strides
             beyond it become dilations (Chen et al. 2017). 0 is the network's own.
     """
@@ -74,6 +76,7 @@ class Arch:
     zero_gamma: bool = True
     stochastic_depth: float = 0.0
     dropout: float = 0.0
+    dimensions: int = 2
     output_stride: int = 0
 
     def __post_init__(self):
@@ -81,6 +84,8 @@ class Arch:
             if getattr(self, field) not in choices:
                 given = getattr(self, field)
                 raise UserError(f"{field}={given!r}; it takes {', '.join(map(repr, choices))}")
+        if self.standardize and self.dimensions != 2:
+            raise UserError("standardize=True takes dimensions=2")
         if self.output_stride and (self.total_stride % self.output_stride or self.output_stride < self.stem_stride):
             possible = [size for size in (1, 2, 4, 8, 16, 32) if self.stem_stride <= size <= self.total_stride]
             raise UserError(f"output_stride={self.output_stride} is impossible here; it can be {possible}")
@@ -109,13 +114,14 @@ _CHOICES = {
     "stride_conv": (1, 2),
     "stride_block": ("first", "last"),
     "norm": ("batch", "group"),
+    "dimensions": (1, 2),
 }
 
 
 def build(
     arch: Arch,
     *,
-    input_shape: tuple[int | None, int | None, int],
+    input_shape: tuple[int | None, ...],
     num_classes: int,
     name: str,
     features: Sequence[str] = (),
@@ -124,7 +130,7 @@ def build(
 
     Args:
         arch: what to build.
-        input_shape: (height, width, channels); a height or width of None leaves it open.
+        input_shape: (height, width, channels), or (length, channels) in one dimension; None leaves a size open.
         num_classes: outputs of the last Dense layer; 0 stops at the pooled features.
         name: name of the model.
         features: `stem`, `stage1`, `stage2`, ...: put out these feature maps instead of a class head.
@@ -169,8 +175,8 @@ def _stem(x: KerasTensor, arch: Arch) -> KerasTensor:
         return x
     if arch.stem_pool == "conv":
         return blocks.conv_norm(x, arch, width, 3, stride=2, name="stem_pool_conv")
-    x = layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
-    return layers.MaxPooling2D(3, strides=2, name="stem_pool")(x)
+    x = blocks.of_dimensions("ZeroPadding", arch)(1, name="stem_pool_pad")(x)
+    return blocks.of_dimensions("MaxPooling", arch)(3, strides=2, name="stem_pool")(x)
 
 
 def _places(arch: Arch) -> Iterator[list[Place]]:
@@ -200,7 +206,7 @@ def _places(arch: Arch) -> Iterator[list[Place]]:
 
 def _head(x: KerasTensor, arch: Arch, num_classes: int) -> KerasTensor:
     # The mean over pixels and the head are float32 under every policy: they cost nothing, and logits stay exact.
-    x = layers.GlobalAveragePooling2D(name=POOL_LAYER, dtype="float32")(x)
+    x = blocks.of_dimensions("GlobalAveragePooling", arch)(name=POOL_LAYER, dtype="float32")(x)
     if not num_classes:
         return x
     if arch.dropout:
@@ -216,13 +222,16 @@ def _chosen(maps: dict[str, KerasTensor], feature: str) -> KerasTensor:
     return maps[feature]
 
 
-def _check_input_shape(arch: Arch, input_shape: tuple[int | None, int | None, int], name: str) -> None:
-    if len(input_shape) != 3 or not input_shape[2] or input_shape[2] < 1:
-        raise UserError(f"input_shape={tuple(input_shape)} is not (height, width, channels), such as (224, 224, 3)")
-    height, width, _ = input_shape
-    smallest = min((side for side in (height, width) if side is not None), default=arch.total_stride)
-    if smallest < arch.total_stride:
+def _check_input_shape(arch: Arch, input_shape: tuple[int | None, ...], name: str) -> None:
+    form = "(height, width, channels), such as (224, 224, 3)"
+    if arch.dimensions == 1:
+        form = "(length, channels), such as (16000, 1)"
+    if len(input_shape) != arch.dimensions + 1 or not input_shape[-1] or input_shape[-1] < 1:
+        raise UserError(f"input_shape={tuple(input_shape)} is not {form}, which {name} takes")
+    known = [side for side in input_shape[:-1] if side is not None]
+    if min(known, default=arch.total_stride) < arch.total_stride:
+        size, places = ("x".join(map(str, each)) for each in (input_shape[:-1], [arch.total_stride] * arch.dimensions))
         raise UserError(
-            f"an input of {height}x{width} pixels is too small for {name}, whose last feature map has one pixel for "
-            f"{arch.total_stride}x{arch.total_stride} of the input; stem='small' keeps small pictures large"
+            f"an input of {size} is too small for {name}, whose last feature map has one place for {places} of the "
+            "input; stem='small' keeps small inputs large"
         )

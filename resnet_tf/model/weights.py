@@ -287,11 +287,11 @@ def _absorb(
 def _from_torch(array: np.ndarray, variable: keras.Variable) -> np.ndarray:
     if array.ndim == 4 and len(variable.shape) == 2:  # a class head kept as a 1x1 convolution
         array = array[:, :, 0, 0]
-    return array.transpose({4: (2, 3, 1, 0), 2: (1, 0)}.get(array.ndim, range(array.ndim)))
+    return array.transpose({4: (2, 3, 1, 0), 3: (2, 1, 0), 2: (1, 0)}.get(array.ndim, range(array.ndim)))
 
 
 def _to_torch(array: np.ndarray, dialect: Dialect, names: tuple[str, str]) -> np.ndarray:
-    array = array.transpose({4: (3, 2, 0, 1), 2: (1, 0)}.get(array.ndim, range(array.ndim)))
+    array = array.transpose({4: (3, 2, 0, 1), 3: (2, 1, 0), 2: (1, 0)}.get(array.ndim, range(array.ndim)))
     as_convolution = dialect.name == "timm BiT" and names == (LOGITS_LAYER, "kernel")
     # safetensors writes memory as it lies, whatever the strides say.
     return np.ascontiguousarray(array[:, :, np.newaxis, np.newaxis] if as_convolution else array)

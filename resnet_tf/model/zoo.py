@@ -114,6 +114,9 @@ MODELS: dict[str, Arch] = {
     "bit_r101x1": _bit(_101, width=1),
     "bit_r50x3": _bit(_50, width=3),
     "bit_r152x2": _bit(_152, width=2),
+    # In one dimension, for signals and sequences: [N, L, C]
+    "resnet18_1d": Arch(depths=(2, 2, 2, 2), block="basic", dimensions=1),
+    "resnet34_1d": Arch(depths=(3, 4, 6, 3), block="basic", dimensions=1),
     # CIFAR (option B: shortcut="projection")
     "resnet20": _cifar(3),
     "resnet32": _cifar(5),

@@ -163,6 +163,11 @@ def _subject(
 ) -> _Subject:
     if isinstance(run_or_model, keras.Model):
         model = run_or_model
+        if len(model.input_shape) != 4:
+            raise UserError(
+                f"{model.name} takes {model.input_shape[1:]}, and exports are for networks of pictures; Keras's own "
+                "model.export() or model.save() keep this one"
+            )
         spec = spec or getattr(model, "preprocess", None) or _default_preprocess(model)
         labels = labels or getattr(model, "labels", None) or [str(index) for index in range(model.output_shape[-1])]
         return _Subject(model, spec, tuple(labels), ExportConfig(), data, 0.0, {})

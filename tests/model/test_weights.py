@@ -126,7 +126,8 @@ def test_our_own_files_come_back(name, suffix, tmp_path):
 @pytest.mark.parametrize("name", MODELS)
 def test_every_weight_has_a_name_or_the_network_says_so(name):
     """Names depend on the kinds of layers, not on how many: one block a stage is enough."""
-    model, arch = shallow(name, input_shape=(64, 64, 3), num_classes=2), MODELS[name]
+    arch = MODELS[name]
+    model = shallow(name, input_shape=(64,) * arch.dimensions + (3,), num_classes=2)
     if arch.preactivation and arch.norm == "batch":
         with pytest.raises(UserError, match=r"has parts that neither torchvision nor timm has names for"):
             weights.to_torchvision(model)

@@ -76,6 +76,9 @@ PUBLISHED_PARAMETER_COUNTS = {
     "plain32": 464_154,
     "plain44": 658_586,
     "plain56": 853_018,
+    # Counted by hand in test_hand_counts, of three channels
+    "resnet18_1d": 4_357_800,
+    "resnet34_1d": 7_732_136,
     # Counted by hand in test_hand_counts
     "resnet20_w8": 68_050,
     "resnet8_w32": 308_650,
@@ -99,7 +102,8 @@ def test_every_model_has_a_published_count():
 def test_parameter_count(name, monkeypatch):
     monkeypatch.setattr(FanOutNormal, "__call__", lambda self, shape, dtype=None: keras.ops.zeros(shape, dtype))
     classes = 1000 if MODELS[name].stem in ("conv7", "deep") else 10
-    assert _trainable(create_model(name, num_classes=classes)) == PUBLISHED_PARAMETER_COUNTS[name]
+    shape = (224, 3) if MODELS[name].dimensions == 1 else (224, 224, 3)
+    assert _trainable(create_model(name, num_classes=classes, input_shape=shape)) == PUBLISHED_PARAMETER_COUNTS[name]
 
 
 def test_hand_counts():
@@ -118,6 +122,16 @@ def test_hand_counts():
     fast = conv(3, 3, 32) + 256 * 10 + 10
     fast += sum(conv(3, i, o) + conv(3, o, o) + conv(1, i, o) for i, o in ((32, 64), (64, 128), (128, 256)))
     assert fast == PUBLISHED_PARAMETER_COUNTS["resnet8_w64"]
+
+    for depths, name in (((2, 2, 2, 2), "resnet18_1d"), ((3, 4, 6, 3), "resnet34_1d")):
+        total, inputs = 7 * 3 * 64 + 2 * 64, 64
+        for stage, depth in enumerate(depths):
+            width = 64 * 2**stage
+            for _ in range(depth):
+                total += 3 * inputs * width + 3 * width * width + 4 * width
+                total += (inputs * width + 2 * width) * (inputs != width)  # the projection
+                inputs = width
+        assert total + 512 * 1000 + 1000 == PUBLISHED_PARAMETER_COUNTS[name]
 
     for blocks, name in ((18, "resnet164_v2"), (111, "resnet1001_v2")):
         total, inputs = 3 * 3 * 3 * 16, 16

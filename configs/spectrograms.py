@@ -1,0 +1,28 @@
+"""Sounds by their spectrograms, as grey pictures of 64 by 64: ResNet-20.
+
+    python examples/signals.py --out=signals/
+    python -m resnet_tf.train --config=spectrograms --set data.source=signals/spectrograms.npz
+
+The example makes four kinds of signal in noise, and trains a network of one dimension on the same. Pictures are not
+mirrored: time has a direction.
+"""
+
+from resnet_tf.config import AugmentConfig, Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+
+
+def get_config() -> Config:
+    return Config(
+        model=ModelConfig(name="resnet20"),
+        data=DataConfig(
+            source="signals/spectrograms.npz",
+            image_size=64,
+            channels=1,
+            mean=(0.5,),
+            std=(0.25,),
+            crop_fraction=1.0,
+            batch_size=64,
+        ),
+        augment=AugmentConfig(pad_crop=4),
+        train=TrainConfig(epochs=6),
+        optimizer=OptimizerConfig(base_lr=0.2, warmup_epochs=1, weight_decay=5e-4),
+    )

@@ -1,0 +1,159 @@
+"""Networks for signals, [N, L, C]: PyTorch's answers, and something learned."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from conftest import shallow
+
+from resnet_tf.errors import UserError
+from resnet_tf.model.create import create_model
+from resnet_tf.model.layers import BatchNormalization, PadShortcut
+from resnet_tf.model.weights import to_torchvision
+from resnet_tf.model.zoo import get_arch
+from resnet_tf.serving.export import export_model
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "signals.py"
+
+
+def _torch_resnet18():
+    """torchvision's network with every operation in one dimension, written from its parts."""
+    from torch import nn
+
+    class Block(nn.Module):
+        def __init__(self, inputs, width, stride):
+            super().__init__()
+            self.conv1 = nn.Conv1d(inputs, width, 3, stride, 1, bias=False)
+            self.bn1 = nn.BatchNorm1d(width)
+            self.conv2 = nn.Conv1d(width, width, 3, 1, 1, bias=False)
+            self.bn2 = nn.BatchNorm1d(width)
+            if stride > 1:
+                self.downsample = nn.Sequential(nn.Conv1d(inputs, width, 1, stride, bias=False), nn.BatchNorm1d(width))
+
+        def forward(self, x):
+            y = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
+            return (y + (self.downsample(x) if hasattr(self, "downsample") else x)).relu()
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv1 = nn.Conv1d(2, 64, 7, 2, 3, bias=False)
+            self.bn1 = nn.BatchNorm1d(64)
+            self.maxpool = nn.MaxPool1d(3, 2, 1)
+            widths = (64, 64, 128, 256, 512)
+            for stage in range(1, 5):
+                blocks = [Block(widths[stage - 1], widths[stage], 1 if stage == 1 else 2)]
+                setattr(self, f"layer{stage}", nn.Sequential(*blocks, Block(widths[stage], widths[stage], 1)))
+            self.fc = nn.Linear(512, 5)
+
+        def forward(self, x):
+            x = self.maxpool(self.bn1(self.conv1(x)).relu())
+            for stage in range(1, 5):
+                x = getattr(self, f"layer{stage}")(x)
+            return self.fc(x.mean(2))
+
+    return Network()
+
+
+def test_a_network_of_one_dimension_answers_as_pytorchs():
+    torch = pytest.importorskip("torch", reason="takes PyTorch")
+    generator = np.random.default_rng(0)
+    model = create_model("resnet18_1d", num_classes=5, input_shape=(200, 2))
+    for variable in model.variables:
+        low, high = (0.5, 1.5) if variable.path.endswith(("gamma", "variance")) else (-0.05, 0.05)
+        variable.assign(generator.uniform(low, high, variable.shape))
+    theirs = _torch_resnet18().eval()
+    state = {name: torch.from_numpy(array) for name, array in to_torchvision(model).items()}
+    missing, unexpected = theirs.load_state_dict(state, strict=False)
+    assert all(name.endswith("num_batches_tracked") for name in missing)
+    assert not unexpected
+    signals = generator.normal(size=(3, 200, 2)).astype("float32")
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(signals).transpose(1, 2)).numpy()
+    logits = model(signals, training=False).numpy()
+    np.testing.assert_allclose(logits, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("name", "knobs"),
+    [
+        ("resnet18", {}),
+        ("resnet50_d", {"se_ratio": 1 / 16, "stochastic_depth": 0.2}),
+        ("resnet50_d", {"output_stride": 8}),
+        ("resnet50_v2", {"groups": 1}),
+        ("resnet20", {}),
+        ("resnext50_32x4d", {"norm": "group"}),
+    ],
+)
+def test_every_block_has_a_form_in_one_dimension(name, knobs):
+    """The output of each stage is as long as the picture's is wide."""
+    depths = (2,) * len(get_arch(name).depths)
+    wide = create_model(name, input_shape=(64, 64, 3), num_classes=3, depths=depths, **knobs)
+    long = create_model(name, input_shape=(64, 3), num_classes=3, depths=depths, dimensions=1, **knobs)
+    shapes = {layer.name: layer.output.shape for layer in wide.layers}
+    for layer in long.layers:
+        batch, *size, channels = layer.output.shape
+        if len(size) == 1:
+            assert (batch, *size, *size, channels) == shapes[layer.name], layer.name
+    assert np.isfinite(long(np.ones((2, 64, 3), "float32"), training=True)).all()
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_normalisation_of_signals_is_kerass(training):
+    ours, theirs = BatchNormalization(), keras.layers.BatchNormalization()
+    signals = np.random.default_rng(0).normal(3.0, 2.0, (4, 10, 5)).astype("float32")
+    outputs = [np.asarray(layer(signals, training=training)) for layer in (ours, theirs)]
+    np.testing.assert_allclose(*outputs, atol=1e-5)
+    for mine, other in zip(ours.weights, theirs.weights, strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-6)
+
+
+def test_the_shortcut_of_signals_takes_every_second():
+    signals = np.random.default_rng(0).normal(size=(2, 7, 3)).astype("float32")
+    expected = np.pad(signals[:, ::2], [(0, 0), (0, 0), (1, 2)])
+    np.testing.assert_array_equal(PadShortcut(6, stride=2)(signals), expected)
+
+
+def test_what_does_not_fit_is_refused(tmp_path):
+    for shape in ((224, 224, 3), (16000,)):
+        with pytest.raises(UserError, match=r"is not \(length, channels\), such as \(16000, 1\), which resnet18_1d"):
+            create_model("resnet18_1d", input_shape=shape)
+    with pytest.raises(UserError, match=r"an input of 31 is too small for resnet18_1d, .* one place for 32 of"):
+        create_model("resnet18_1d", input_shape=(31, 1))
+    with pytest.raises(UserError, match=r"standardize=True takes dimensions=2"):
+        create_model("bit_r50x1", input_shape=(64, 1), dimensions=1)
+    model = shallow("resnet18_1d", input_shape=(64, 1), num_classes=2)
+    with pytest.raises(UserError, match=r"exports are for networks of pictures; Keras's own model.export\(\)"):
+        export_model(model, tmp_path / "export")
+
+
+def test_the_example_makes_what_its_recipe_trains_on(tmp_path, command):
+    """Four kinds of signal, told apart by their samples and by their spectrograms."""
+    out = tmp_path / "signals"
+    arguments = [sys.executable, str(EXAMPLE), f"--out={out}", "--train=400", "--epochs=2"]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "of 100 test signals" in done.stdout
+    archive = np.load(out / "spectrograms.npz")
+    assert (archive["x_train"].dtype, archive["x_train"].shape) == (np.uint8, (400, 64, 64))
+    outcome = command(
+        "train", "--config=spectrograms", f"--data.source={out / 'spectrograms.npz'}", f"--workdir={tmp_path / 'run'}"
+    )
+    assert outcome.code == 0, outcome.err
+    assert float(outcome.out.split("top-1 ")[1].split()[0]) > 0.9
+
+
+def test_spectrograms_have_their_axes_as_they_say():
+    """A tone of 1,000 Hz is a bright line an eighth of the way up from the lower edge of 8,000 / 2 Hz."""
+    spec = importlib.util.spec_from_file_location("signals", EXAMPLE)
+    signals = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(signals)
+    tone = np.sin(2 * np.pi * 1000 * np.arange(signals.LENGTH) / signals.RATE).astype("float32")
+    picture = signals.make_spectrograms(tone[None])[0]
+    assert picture.shape == (64, 64)
+    rows = picture.argmax(axis=0)
+    np.testing.assert_array_equal(rows, 63 - (1000 // (8000 / 128) - 1))
