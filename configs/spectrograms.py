@@ -1,4 +1,4 @@
-"""Sounds by their spectrograms, as grey pictures of 64 by 64: ResNet-20.
+"""Sounds by their spectrograms, as grey pictures of 32 by 32: ResNet-20.
 
     python examples/signals.py --out=signals/
     python -m resnet_tf.train --config=spectrograms --set data.source=signals/spectrograms.npz
@@ -15,14 +15,14 @@ def get_config() -> Config:
         model=ModelConfig(name="resnet20"),
         data=DataConfig(
             source="signals/spectrograms.npz",
-            image_size=64,
+            image_size=32,
             channels=1,
             mean=(0.5,),
             std=(0.25,),
             crop_fraction=1.0,
             batch_size=64,
         ),
-        augment=AugmentConfig(pad_crop=4),
-        train=TrainConfig(epochs=6),
+        augment=AugmentConfig(pad_crop=2),
+        train=TrainConfig(epochs=20),
         optimizer=OptimizerConfig(base_lr=0.2, warmup_epochs=1, weight_decay=5e-4),
     )

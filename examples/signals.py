@@ -16,15 +16,15 @@ import tensorflow as tf
 
 import resnet_tf
 
-RATE, LENGTH, SIZE = 8000, 4096, 64  # samples a second, samples, pixels of a spectrogram
+RATE, LENGTH, SIZE = 8000, 2048, 32  # samples a second, samples, pixels of a spectrogram
 CLASSES = ("rising", "falling", "steady", "pulsing")
-DECIBELS = 60.0  # below the loudest that a spectrogram shows
+DECIBELS = 40.0  # below the loudest that a spectrogram shows
 
 
 def make_signals(count: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """float32 [count, LENGTH] with a standard deviation of about 1, and their classes, int64 [count].
 
-    Between 300 and 2,500 Hz, a third as loud as the white noise around them.
+    Between 300 and 2,500 Hz, half again as loud as the white noise around them.
     """
     generator = np.random.default_rng(seed)
     classes = np.arange(count) % len(CLASSES)
@@ -33,15 +33,15 @@ def make_signals(count: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
     slope = (high - low) / time[-1]
     phases = np.stack([low * time + slope * time**2 / 2, high * time - slope * time**2 / 2, high * time, high * time])
     waves = np.sin(2 * np.pi * (phases[classes, np.arange(count)] + generator.uniform(size=(count, 1))))
-    pulses = np.sin(2 * np.pi * generator.uniform(6, 12, (count, 1)) * time) > 0
+    pulses = np.sin(2 * np.pi * generator.uniform(15, 30, (count, 1)) * time) > 0
     waves = np.where((classes == CLASSES.index("pulsing"))[:, None], waves * pulses, waves)
-    signals = waves / 3 + generator.normal(size=waves.shape)
+    signals = waves + generator.normal(scale=0.5, size=waves.shape)
     return (signals / signals.std()).astype(np.float32), classes
 
 
 def make_spectrograms(signals: np.ndarray) -> np.ndarray:
-    """uint8 [N, 64, 64]: time to the right, frequency upwards, brightness in decibels."""
-    transformed = tf.signal.stft(signals, frame_length=128, frame_step=(LENGTH - 128) // (SIZE - 1))
+    """uint8 [N, 32, 32]: time to the right, frequency upwards, brightness in decibels."""
+    transformed = tf.signal.stft(signals, frame_length=2 * SIZE, frame_step=(LENGTH - 2 * SIZE) // (SIZE - 1))
     power = tf.abs(transformed[:, :SIZE, 1 : SIZE + 1]).numpy() ** 2
     loudness = 10 * np.log10(power + 1e-9)
     relative = 1 + (loudness - loudness.max(axis=(1, 2), keepdims=True)) / DECIBELS
@@ -51,8 +51,8 @@ def make_spectrograms(signals: np.ndarray) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--train", type=int, default=2000, help="signals to train on; a quarter as many test")
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--train", type=int, default=1000, help="signals to train on; a quarter as many test")
+    parser.add_argument("--epochs", type=int, default=8)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     train, test = make_signals(arguments.train, seed=0), make_signals(arguments.train // 4, seed=1)
