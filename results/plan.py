@@ -96,7 +96,7 @@ def same_budget(network: str) -> Run:
 def long_tail(name: str, *changes: str) -> tuple[Run, ...]:
     """A fifth of the recipe of Cao et al. 2019 on a smaller network, with one means against the imbalance."""
     fifth = ("model.name=resnet20", "train.epochs=40", "optimizer.decay_epochs=[32,36]")
-    return cifar(f"longtail_{name}", "cifar10_longtail", *fifth, *changes)
+    return cifar(f"longtail_{name}", "cifar10_longtail", *fifth, *changes, count=1)
 
 
 def fine_tuned(name: str, *changes: str, hub_of: str = "") -> tuple[Run, ...]:

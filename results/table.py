@@ -65,8 +65,8 @@ def insert(page: str, name: str, table: str) -> str:
 
 
 def render(table: Table) -> str:
-    """The table in Markdown, with the rows whose runs are all there and those that are not run here."""
-    return _markdown(HEAD, [_cells(row) for row in table.rows if not row.run_here or all(map(finished, row.runs))])
+    """The table in Markdown, with the rows that have finished runs and those that are not run here."""
+    return _markdown(HEAD, [_cells(row) for row in table.rows if not row.run_here or any(map(finished, row.runs))])
 
 
 def render_cost() -> str:
@@ -123,13 +123,13 @@ def _other_settings(run: Run) -> list[str]:
 def _cells(row: Row) -> tuple[str, ...]:
     if not row.run_here:
         return (row.title, "not run here", "", "", "", "", row.published, f"`{row.runs[0].command}`")
-    runs = [read(run) for run in row.runs]
+    runs = [read(run) for run in row.runs if finished(run)]
     accuracies = [100 * run.accuracy for run in runs]
     spread = f" ± {statistics.stdev(accuracies):.2f}" if len(runs) > 1 else ""
     return (
         row.title,
         f"**{statistics.mean(accuracies):.2f}**{spread}",
-        str(len(runs)),
+        str(len(runs)) if len(runs) == len(row.runs) else f"{len(runs)} of {len(row.runs)}",
         str(runs[0].epochs),
         f"{statistics.mean(run.minutes for run in runs):.1f}",
         f"{statistics.mean(run.images_per_second for run in runs):,.0f}",
