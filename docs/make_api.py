@@ -25,6 +25,7 @@ GROUPS = {
     "Exports": ("export_model", "Predictor", "Prediction"),
     "Errors": ("UserError", "Interrupted"),
 }
+_NAMED = r"(\*{0,2}[\w.]+): (.*)"
 SECTIONS = ("Args", "Attributes", "Returns", "Raises", "Reference", "References")
 
 
@@ -106,9 +107,12 @@ def _text(thing: Any) -> Iterator[str]:
 
 
 def _items(block: str) -> Iterator[str]:
-    """Each `name: meaning`, its further lines drawn in."""
+    """Each `name: meaning`, its further lines drawn in; text without names as it is."""
+    if not re.match(_NAMED, block):
+        yield block
+        return
     for line in block.splitlines():
-        named = re.match(r"(\*{0,2}[\w.]+): (.*)", line)
+        named = re.match(_NAMED, line)
         if named:
             yield f"- `{named[1]}`: {named[2]}"
         else:

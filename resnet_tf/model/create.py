@@ -32,7 +32,7 @@ def create_model(
     >>> create_model("resnet20", num_classes=10, input_shape=(32, 32, 3)).output_shape
     (None, 10)
     >>> backbone = create_model("resnet18", input_shape=(64, 64, 3), features=("stage2", "stage4"))
-    >>> {name: shape[1:] for name, shape in backbone.output_shape.items()}
+    >>> {name: each.shape[1:] for name, each in backbone.output.items()}
     {'stage2': (8, 8, 128), 'stage4': (2, 2, 512)}
 
     Args:

@@ -62,7 +62,7 @@ def test_the_graph_is_one_that_tensorboard_draws(events, tiny_run):
 
 
 def test_the_configuration_is_text(events, tiny_config):
-    (event,) = events.Tensors("config/text_summary")
+    (event,) = events.Tensors("config")
     assert tiny_config.to_json() in event.tensor_proto.string_val[0].decode()
 
 
