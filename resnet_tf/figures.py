@@ -87,9 +87,7 @@ class Evaluation:
     @property
     def recall(self) -> np.ndarray:
         """The share of each class's examples that is found, float64 [C]; not a number for a class without any."""
-        counts = self.confusion
-        examples = counts.sum(axis=1)
-        return np.divide(np.diag(counts), examples, out=np.full(len(counts), np.nan), where=examples > 0)
+        return _right_of(self.confusion, axis=1)
 
     @property
     def balanced_accuracy(self) -> float:
@@ -99,9 +97,7 @@ class Evaluation:
     @property
     def precision(self) -> np.ndarray:
         """The share of the answers naming a class that are right, float64 [C]; not a number where none does."""
-        counts = self.confusion
-        answers = counts.sum(axis=0)
-        return np.divide(np.diag(counts), answers, out=np.full(len(counts), np.nan), where=answers > 0)
+        return _right_of(self.confusion, axis=0)
 
     @property
     def probabilities(self) -> np.ndarray:
@@ -176,6 +172,12 @@ class Evaluation:
         places = np.flatnonzero(wrong)
         excess = (self.logits.max(axis=1) - own)[places]
         return places[np.argsort(-excess, kind="stable")[:count]].tolist()
+
+
+def _right_of(counts: np.ndarray, *, axis: int) -> np.ndarray:
+    """The diagonal as a share of the sums over `axis`."""
+    sums = counts.sum(axis=axis)
+    return np.divide(np.diag(counts), sums, out=np.full(len(counts), np.nan), where=sums > 0)
 
 
 def _log_sum(logits: np.ndarray) -> np.ndarray:

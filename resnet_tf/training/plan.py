@@ -35,7 +35,8 @@ def make_plan(config: Config) -> dict[str, str]:
         "steps": f"{schedule.total_steps:,} of {data.batch_size}: {config.train.epochs} epochs of "
         f"{schedule.steps_per_epoch:,}; {over:,} other pictures are left out of each",
         "learning rate": f"{optimizer.name}, {config.peak_learning_rate:.4g} at its peak, {optimizer.schedule}",
-        "runs on": f"{replicas} replica(s) by {type(strategy).__name__}, {data.batch_size // replicas} pictures each",
+        "runs on": f"{replicas} replica(s) by {type(strategy).__name__} (runtime.strategy={config.runtime.strategy}), "
+        f"{data.batch_size // replicas} pictures each",
         "precision": f"{policy} ({reason})",
         "memory": _memory(trainer, sized),
     }
