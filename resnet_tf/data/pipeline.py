@@ -106,12 +106,12 @@ def train_batches(
 
 
 def fed_pictures(
-    config: Config, source: Source, spec: Preprocess | None = None, *, step: int
+    config: Config, source: Source, spec: Preprocess | None = None, *, step: int, bad: BadInputs | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Training batch `step` as the network sees it: uint8 [B, H, W, C], and float32 [B, C] shares of the classes.
 
     Only the pictures of that batch are read, and by this process; without `spec`, they are prepared as the
-    configuration says.
+    configuration says. Those that cannot be read are noted in `bad`.
 
     Raises:
         UserError: if the run has no such step.
@@ -121,7 +121,7 @@ def fed_pictures(
     schedule = Schedule.of(config, source)
     if step >= schedule.total_steps:
         raise UserError(f"the run has steps 0 to {schedule.total_steps - 1}; there is no step {step}")
-    bad = BadInputs(source.train, spec, config.data)
+    bad = bad or BadInputs(source.train, spec, config.data)
     images, labels, missing, *mix = next(iter(train_batches(config, source, spec, schedule, start=step, bad=bad)))
     bad.note(missing.numpy())
     classes = len(source.class_names)

@@ -231,7 +231,8 @@ def _check_input_shape(arch: Arch, input_shape: tuple[int | None, ...], name: st
     known = [side for side in input_shape[:-1] if side is not None]
     if min(known, default=arch.total_stride) < arch.total_stride:
         size, places = ("x".join(map(str, each)) for each in (input_shape[:-1], [arch.total_stride] * arch.dimensions))
+        unit = " pixels" if arch.dimensions == 2 else ""
         raise UserError(
-            f"an input of {size} is too small for {name}, whose last feature map has one place for {places} of the "
-            "input; stem='small' keeps small inputs large"
+            f"an input of {size}{unit} is too small for {name}, whose last feature map has one place for {places} of "
+            "the input; stem='small' keeps small inputs large"
         )

@@ -237,7 +237,7 @@ class _Fit:
         trainer = self._trainer
 
         def inputs() -> np.ndarray:
-            return pipeline.fed_pictures(self._config, trainer.source, trainer.spec, step=0)[0]
+            return pipeline.fed_pictures(self._config, trainer.source, trainer.spec, step=0, bad=self._bad_inputs)[0]
 
         directory, first = self._workdir / run.TENSORBOARD, trainer.state.step == 0
         return TensorBoard(directory, config=self._config.to_json(), inputs=inputs if first else None)

@@ -105,7 +105,7 @@ def test_a_run_keeps_what_followed_and_continues(tmp_path, pictures):
     kept = json.loads((tmp_path / "run" / CONFIG_FILE).read_text())
     assert (kept["train"]["rule"], kept["train"]["epochs"], kept["data"]["batch_size"]) == ("photos", 40, 32)
     assert train_and_evaluate(config, tmp_path / "run") == first
-    assert load_run(tmp_path / "run").step == first["step"] == 40
+    assert load_run(tmp_path / "run", checkpoint="latest").step == first["step"] == 40
     pictures(39)
     with pytest.raises(UserError, match=r"was trained on .* but data.source now gives"):
         train_and_evaluate(config, tmp_path / "run")
