@@ -37,12 +37,14 @@ _BATCHES = (1, 8, 32)  # of an export
 
 def main(arguments: list[str]) -> None:
     cli.no_arguments(arguments)
-    exported = WHAT.value == "serving" and bool(MODEL.value) and Path(MODEL.value).exists()
-    if MODEL.value and not exported and not FLAGS["config"].present:
+    if WHAT.value == "serving" and MODEL.value and Path(MODEL.value).exists():
+        _time_export(Path(MODEL.value))
+        return
+    if MODEL.value and not FLAGS["config"].present:
         config = override(Config(), {"data.batch_size": 32, "model.name": MODEL.value, **parse_assignments(SET.value)})
     else:
         config = load_config(CONFIG.value, overrides=SET.value)
-        if MODEL.value and not exported:
+        if MODEL.value:
             config = override(config, {"model.name": MODEL.value})
     {"input": _time_input, "train": _time_training, "serving": _time_serving}[WHAT.value](config)
 
@@ -64,16 +66,19 @@ def _time_training(config: Config) -> None:
     _show("images per second", {f"{config.model.name}, {data.image_size} pixels, {data.batch_size} in a step": rate})
 
 
-def _time_serving(config: Config) -> None:
+def _time_export(path: Path) -> None:
     from resnet_tf.serving.artifact import find_export
+    from resnet_tf.serving.speed import measure_batches
+
+    export = find_export(path)
+    _show_batches(str(export), measure_batches(export, _BATCHES, seconds=SECONDS.value))
+
+
+def _time_serving(config: Config) -> None:
     from resnet_tf.serving.export import export_model
     from resnet_tf.serving.speed import measure_batches
     from resnet_tf.training.runtime import choose_precision
 
-    if Path(MODEL.value).exists() and MODEL.value:
-        export = find_export(MODEL.value)
-        _show_batches(str(export), measure_batches(export, _BATCHES, seconds=SECONDS.value))
-        return
     half = choose_precision("auto")[0] == "mixed_bfloat16"
     model = _network(config)
     with tempfile.TemporaryDirectory() as scratch:

@@ -21,8 +21,7 @@ def count_multiply_adds(model: keras.Model) -> int:
 def count_kept_numbers(model: keras.Model) -> int:
     """Numbers that a training step must keep of one example until its gradients are known.
 
-    These are the inputs of convolutions, of normalisations and of pooling: each layer's output but for those that only
-    an activation or a sum reads.
+    These are the inputs of convolutions, normalisations and dense layers, and what activations put out.
     """
     read_again = (layers.Conv2D, layers.Conv1D, layers.BatchNormalization, layers.GroupNormalization, layers.Dense)
     kept = {}

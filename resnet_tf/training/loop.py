@@ -90,7 +90,7 @@ class _Fit:
         self._profile = Profile(config.runtime.profile, workdir / run.TENSORBOARD)
         self._callbacks = callbacks
         self._batches: Any = None
-        self._board = self._open_board() if self._cluster.is_chief else None
+        self._board: TensorBoard | None = None
 
     def run(self) -> dict[str, Any]:
         """To the last epoch; see `train_and_evaluate`."""
@@ -246,7 +246,8 @@ class _Fit:
         epochs, steps_per_epoch = self._config.train.epochs, self._trainer.schedule.steps_per_epoch
         self._trainer.model.optimizer = self._trainer.optimizer  # some callbacks ask it for the learning rate
         chosen: list[keras.callbacks.Callback] = []
-        if self._board:  # only the chief writes, and decides
+        if self._cluster.is_chief:  # only that one writes, and decides
+            self._board = self._open_board()
             chosen = [
                 MetricsFile(self._workdir / run.METRICS),
                 self._board,
