@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from resnet_tf.config import AugmentConfig, Config
 from resnet_tf.data import augment, mixing, order, preprocess, service
+from resnet_tf.data.autotune import without_autotune
 from resnet_tf.data.bad_inputs import BadInputs, name_unreadable
 from resnet_tf.data.preprocess import to_bytes
 from resnet_tf.data.sources import Source, Split
@@ -28,6 +29,7 @@ Draw = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 # A dataset of one batch, from its places in the run and the examples there: images, uint8 [B, H, W, C], which of them
 # are missing, bool [B], and the row that stands in for each, int64 [B].
 Rows = Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]
+_AHEAD = 2  # batches that are ready before they are asked for: one while the other is taken
 
 
 @dataclass(frozen=True)
@@ -94,15 +96,13 @@ def train_batches(
     rows = _memory_rows if _fits_in_memory(config, source.train, spec) else _streamed_rows
     make = rows(config, source.train, spec, _draw_function(config, source.train, schedule), bad)
     batch = _batch_function(config, source.train, schedule, shard, spec, make)
-    options = tf.data.Options()
-    options.deterministic = True
-    steps = tf.data.Dataset.range(start, schedule.total_steps).with_options(options)
+    steps = tf.data.Dataset.range(start, schedule.total_steps)
     if config.data.service:
         numbered = _side_by_side(steps, lambda step: batch(step).map(lambda *parts: (step, *parts)))
         batches = service.distribute(numbered, config.data.service, start=start, end=schedule.total_steps)
     else:
         batches = _side_by_side(steps, batch)
-    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
+    return without_autotune(batches.prefetch(_AHEAD))
 
 
 def fed_pictures(
@@ -168,7 +168,7 @@ def eval_batches(
     batches = dataset.batch(batch_size, drop_remainder=True)
     if 4 * per_worker * math.prod(spec.size) * spec.channels <= memory_limit_mb * 2**20:
         batches = batches.cache()
-    return batches.prefetch(tf.data.AUTOTUNE)
+    return without_autotune(batches.prefetch(_AHEAD))
 
 
 def among_replicas(batches: tf.data.Dataset, replicas: int) -> tf.data.Dataset:
@@ -263,7 +263,8 @@ def _fits_in_memory(config: Config, split: Split, spec: Preprocess) -> bool:
 def _side_by_side(steps: tf.data.Dataset, batch: Callable[[tf.Tensor], tf.data.Dataset]) -> tf.data.Dataset:
     """The batches of the steps in order: as many in the making that no core waits, since each takes its memory."""
     parallel = 2 + (os.cpu_count() or 1) // 8
-    return steps.interleave(batch, cycle_length=parallel, num_parallel_calls=parallel, deterministic=True)
+    made = steps.interleave(batch, cycle_length=parallel, num_parallel_calls=parallel, deterministic=True)
+    return without_autotune(made)
 
 
 def _batch_function(

@@ -150,9 +150,8 @@ def decode_window(
         ratio = tf.gather(tf.constant(_RATIOS), ratio_place(size))
         return tf.cast(tf.round(tf.image.resize(window, size // ratio, method="area")), tf.uint8)
 
-    if picture.dtype == tf.uint8:
-        return of_others()
-    return tf.ensure_shape(tf.cond(tf.io.is_jpeg(picture), of_jpeg, of_others), (None, None, 3))
+    window = of_others() if picture.dtype == tf.uint8 else tf.cond(tf.io.is_jpeg(picture), of_jpeg, of_others)
+    return tf.ensure_shape(window, (None, None, 3))
 
 
 def decode(picture: tf.Tensor, spec: Preprocess) -> tf.Tensor:

@@ -56,6 +56,35 @@ def test_batch_k_is_the_same_wherever_the_run_started(data_dir, photos, kind):
                 np.testing.assert_array_equal(part, expected)
 
 
+@pytest.mark.parametrize("kind", ["memory", "stream", "folder"])
+def test_no_iterator_waits_for_an_autotuner(data_dir, photos, kind):
+    """The end of one would wait for its thread, up to a minute."""
+    config, source, spec, schedule = _setup(data_dir, photos, kind)
+    tested = pipeline.eval_batches(source.test, spec, 2)
+    for batches in (
+        pipeline.train_batches(config, source, spec, schedule, start=0),
+        pipeline.among_replicas(tested, 2),
+        source.test.examples(),
+        *pipeline.stages(config, source, spec, schedule).values(),
+    ):
+        assert batches.options().autotune.enabled is False
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_policies_apply_to_random_crops_of_arrays(tmp_path, channels):
+    images = np.random.default_rng(0).integers(0, 256, (40, 48, 48, channels), np.uint8)
+    labels = np.arange(40) % 2
+    np.savez(tmp_path / "a.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    overrides = [f"data.source={tmp_path / 'a.npz'}", "data.image_size=32", "data.batch_size=20", "train.epochs=2"]
+    config = load_config("imagefolder", [*overrides, "augment.policy=trivialaugment", "data.memory_limit_mb=0"])
+    source, spec = open_source(config.data), preprocess.from_config(config.data)
+    batches = pipeline.train_batches(config, source, spec, Schedule.of(config, source), start=0)
+    for pixels, _, missing in batches.as_numpy_iterator():
+        assert pixels.shape == (20, 32, 32, 3)
+        assert pixels.std() > 10
+        assert (missing == -1).all()
+
+
 @pytest.mark.parametrize("limit", [1024, 0], ids=["memory", "stream"])
 def test_every_picture_is_mirrored_in_every_other_epoch(tmp_path, limit):
     images = np.random.default_rng(0).integers(0, 256, (60, 6, 6, 3), np.uint8)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from resnet_tf.data.autotune import without_autotune
 from resnet_tf.errors import UserError
 
 
@@ -60,7 +61,7 @@ class Split:
         """The first `count` examples, or all of them, in order: (picture, label: int64)."""
         places = tf.range(self.num_examples if count < 0 else min(count, self.num_examples), dtype=tf.int64)
         labels = tf.constant(self.labels)
-        return self.rows(places, lambda row, picture: (picture, labels[row]))
+        return without_autotune(self.rows(places, lambda row, picture: (picture, labels[row])))
 
     def rows(self, places: tf.Tensor, change: Callable[[tf.Tensor, tf.Tensor], Any]) -> tf.data.Dataset:
         """What `change(row, picture)` makes of the pictures at `places`, int64 [n], for the rows 0 to n - 1, in order.
