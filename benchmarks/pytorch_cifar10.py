@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--decay-epochs", type=int, nargs="+", default=(10, 15))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("pytorch_cifar10"), help="gets metrics.jsonl")
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
     best = arguments.style == "best"

@@ -6,13 +6,14 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
 
 from absl import flags
 
 from resnet_tf import config as config_lib
 from resnet_tf.backend import require_tensorflow_backend
-from resnet_tf.errors import Interrupted, UserError, is_full_disk, plain_reason
+from resnet_tf.errors import Interrupted, UserError, closest, is_full_disk, plain_reason
 
 _TRY_AGAIN = 75  # EX_TEMPFAIL
 _GROUP_FLAG = re.compile(r"--([a-z_]+\.[a-z_]+)(=.*)?", re.DOTALL)
@@ -39,6 +40,9 @@ def run(
         with _native_log_muted():
             _start_tensorflow()
         main(arguments)
+    except flags.UnrecognizedFlagError as error:
+        unknown, *known = (name.replace("_", "-") for name in (error.flagname, *flag_values))
+        sys.exit(_fail(f"unknown flag {unknown!r}; did you mean {closest(unknown, known)}?"))
     except (UserError, flags.Error) as error:
         sys.exit(_fail(str(error)))
     except Interrupted as stop:
@@ -58,7 +62,7 @@ def config_flags(flag_values: flags.FlagValues) -> tuple[flags.FlagHolder, flags
     config = flags.DEFINE_string(
         "config",
         "digits",
-        f"recipe ({', '.join(config_lib.list_configs())}) or path to a .py or .json config",
+        f"path of a .py or .json config, or a recipe: {', '.join(config_lib.list_configs())}",
         flag_values=flag_values,
     )
     overrides = flags.DEFINE_multi_string(
@@ -73,7 +77,7 @@ def checkpoint_flag(flag_values: flags.FlagValues) -> flags.FlagHolder:
         "checkpoint",
         "",
         ["", "latest", "best"],
-        "of a run: latest, or best on its test split; empty is the run's export.checkpoint",
+        "which one of the run's, best is that on its test split; empty is its export.checkpoint",
         flag_values=flag_values,
     )
 
@@ -110,19 +114,42 @@ def _expand_group_flags(argv: list[str]) -> list[str]:
 
 
 def _help(flag_values: flags.FlagValues, doc: str, with_config: bool) -> str:
+    defined = [flag for group in flag_values.flags_by_module_dict().values() for flag in group]
     lines = [doc.strip(), "", "Flags:"]
-    for module_flags in flag_values.flags_by_module_dict().values():
-        for flag in module_flags:
-            default = "" if flag.default in (None, [], "") else f" (default: {flag.default})"
-            lines.append(f"  --{flag.name:<18} {flag.help}{default}")
-    lines.append(f"  --{'help':<18} show this text")
+    lines += _columns([*map(_describe, defined), ("--help", "show this text")], width=20)
     if with_config:
         lines += [
             "",
             "Configuration keys, set with --set KEY=VALUE; shown with their defaults, which a recipe may change:",
         ]
-        lines.append(config_lib.describe_keys())
+        lines += _columns(config_lib.describe_keys(), width=44)
     return "\n".join(lines)
+
+
+def _describe(flag: flags.Flag) -> tuple[str, str]:
+    """Its name as it is typed, and its meaning without what absl adds."""
+    meaning = re.sub(r"^<.*?>: |;?\n.*", "", flag.help)
+    if isinstance(flag, flags.EnumFlag):
+        meaning += f" ({' | '.join(filter(None, flag.parser.enum_values))})"
+    silent = isinstance(flag, flags.BooleanFlag) or flag.default in (None, [], "")
+    return f"--{flag.name.replace('_', '-')}", meaning + ("" if silent else f" (default: {flag.default})")
+
+
+def _columns(rows: Iterable[tuple[str, str]], *, width: int) -> list[str]:
+    """A line of 120 characters a row, and more of them for a long meaning."""
+    indent = " " * (width + 3)
+    return [
+        line
+        for name, meaning in rows
+        for line in textwrap.wrap(
+            meaning,
+            width=120,
+            initial_indent=f"  {name:<{width}} ",
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    ]
 
 
 def _start_tensorflow() -> None:

@@ -78,7 +78,7 @@ class DataConfig:
     long_tail: float = _key(
         1.0, "train on an exponentially falling share of each class, the last having 1 / this of the first", minimum=1
     )
-    batch_size: int = _key(256, "images in a training step, over all replicas", minimum=1)
+    batch_size: int = _key(256, "pictures in a training step, over all replicas", minimum=1)
     service: str = _key("", "dispatcher of a tf.data service that prepares the batches, such as grpc://host:5050")
     memory_limit_mb: int = _key(1024, "a split is kept decoded in memory between epochs if it needs no more", minimum=0)
 
@@ -153,7 +153,7 @@ class TrainConfig:
 @dataclass(frozen=True)
 class OptimizerConfig:
     name: str = _key("sgd", "optimizer: sgd, adamw, lamb, lars, muon, or another of Keras's by name")
-    base_lr: float = _key(0.1, "peak learning rate for 256 images; scales with the batch (Goyal et al. 2017)")
+    base_lr: float = _key(0.1, "peak learning rate for 256 pictures; scales with the batch (Goyal et al. 2017)")
     schedule: str = _key(
         "cosine",
         "how the learning rate falls after its warmup",
@@ -208,7 +208,7 @@ class RuntimeConfig:
         choices=("auto", "single", "mirrored", "multiworker", "tpu"),
     )
     tpu: str = _key("local", "for tpu: its name or address, or local")
-    sync_batch_norm: bool = _key(False, "BatchNorm over the images of all replicas instead of each its own; slower")
+    sync_batch_norm: bool = _key(False, "BatchNorm over the pictures of all replicas instead of each its own; slower")
     precision: str = _key(
         "auto",
         "numeric precision; auto picks by capability",
@@ -230,9 +230,9 @@ class ExportConfig:
         choices=("latest", "best"),
     )
     top_k: int = _key(5, "classes named in an answer of the exported model", minimum=1)
-    verify_examples: int = _key(10_000, "test images a fresh process must answer as the model does", minimum=1)
-    measured_examples: int = _key(256, "test images on which the change by a lower precision is measured", minimum=1)
-    calibration_examples: int = _key(128, "training images from which int8 takes its ranges", minimum=1)
+    verify_examples: int = _key(10_000, "test pictures that a fresh process must answer as the model does", minimum=1)
+    measured_examples: int = _key(256, "test pictures on which the change by a lower precision is measured", minimum=1)
+    calibration_examples: int = _key(128, "training pictures from which int8 takes its ranges", minimum=1)
     max_logit_change: float = _key(0.25, "refuse an export whose logits change by more of their spread", minimum=0.0)
     max_accuracy_loss: float = _key(0.01, "refuse an export that loses more top-1 accuracy", minimum=0.0)
 
@@ -255,7 +255,7 @@ class Config:
 
     @property
     def peak_learning_rate(self) -> float:
-        """Linear scaling (Goyal et al. 2017): base_lr is per 256 images."""
+        """Linear scaling (Goyal et al. 2017): base_lr is per 256 pictures."""
         return self.optimizer.base_lr * self.data.batch_size / 256
 
     def to_json(self) -> str:
@@ -325,14 +325,12 @@ def flatten(groups: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
 
 
-def describe_keys() -> str:
-    """A table of every key, its default and its meaning, for `--help`."""
-    rows = []
+def describe_keys() -> Iterator[tuple[str, str]]:
+    """Every key with its default, and its meaning, for `--help`."""
     for dotted, item in iterate_keys():
         choices = item.metadata["choices"]
         meaning = item.metadata["meaning"] + (f" ({' | '.join(choices)})" if choices else "")
-        rows.append(f"  {f'{dotted}={_format(item.default)}':<44} {meaning}")
-    return "\n".join(rows)
+        yield f"{dotted}={_format(item.default)}", meaning
 
 
 def _config_directory() -> Path:

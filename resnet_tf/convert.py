@@ -1,7 +1,7 @@
 """Bring the weights of torchvision, timm, keras.applications or the CIFAR repositories here, or ours to PyTorch.
 
 python -m resnet_tf.convert --from=resnet50.safetensors --model=resnet50 --to=resnet50.weights.h5
-python -m resnet_tf.convert --from=resnet20-12fca82f.th --model=resnet20 --num_classes=10 --to=resnet20.weights.h5
+python -m resnet_tf.convert --from=resnet20-12fca82f.th --model=resnet20 --num-classes=10 --to=resnet20.weights.h5
 python -m resnet_tf.convert --from=resnet50.weights.h5 --model=resnet50 --to=resnet50.safetensors
 python -m resnet_tf.convert --from=torchvision/IMAGENET1K_V1 --model=resnet50 --to=resnet50.weights.h5
 """

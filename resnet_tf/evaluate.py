@@ -1,4 +1,4 @@
-"""Test a trained run or an exported model; every image counts once.
+"""Test a trained run or an exported model; every picture counts once.
 
 python -m resnet_tf.evaluate --workdir=DIR
 python -m resnet_tf.evaluate --model=DIR/export/serving
@@ -31,7 +31,9 @@ WORKDIR = flags.DEFINE_string("workdir", "", "run directory to test", flag_value
 MODEL = flags.DEFINE_string("model", "", "exported model to test, instead of --workdir", flag_values=FLAGS)
 DATA = flags.DEFINE_string("data", "", "other data than it was trained on, as in data.source", flag_values=FLAGS)
 CHECKPOINT = cli.checkpoint_flag(FLAGS)
-SET = flags.DEFINE_multi_string("set", [], "override a data key, as in --set data.eval_split=val", flag_values=FLAGS)
+SET = flags.DEFINE_multi_string(
+    "set", [], "override a data key, as in --set data.eval_split=val; repeatable", flag_values=FLAGS
+)
 JSON = flags.DEFINE_bool("json", False, "print one JSON object", flag_values=FLAGS)
 CLASSES = flags.DEFINE_bool("classes", False, "also each class's recall, and what it is taken for", flag_values=FLAGS)
 FLIP = flags.DEFINE_bool("flip", False, "mean logits of a picture and its mirror; for --workdir", flag_values=FLAGS)

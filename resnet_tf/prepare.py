@@ -3,7 +3,7 @@
 python -m resnet_tf.prepare --from=photos/ --to=prepared/
 python -m resnet_tf.train --config=imagefolder --set data.source=prepared/
 
-The folder holds split/class/file, or class/file, of which a share (--eval_fraction) becomes the test split. The files
+The folder holds split/class/file, or class/file, of which a share (--eval-fraction) becomes the test split. The files
 are kept byte for byte.
 """
 

@@ -31,6 +31,7 @@ def test_help_answers_without_tensorflow(name):
     )
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert f"python -m resnet_tf.{name}" in child.stdout
+    assert max(map(len, child.stdout.splitlines())) <= 120
     if name == "train":
         assert all(key in child.stdout for key, _ in iterate_keys())
 
@@ -41,7 +42,7 @@ def test_help_answers_without_tensorflow(name):
         (["train", "--config=digit"], "unknown config 'digit'; did you mean 'digits'"),
         (["train", "--set", "data.sorce=x"], "unknown key 'data.sorce'; did you mean 'data.source'"),
         (["train", "--data.sorce=x"], "unknown key 'data.sorce'; did you mean 'data.source'"),
-        (["train", "--wokdir=x"], "Unknown command line flag 'wokdir'. Did you mean: workdir ?"),
+        (["train", "--wokdir=x"], "unknown flag 'wokdir'; did you mean 'workdir'?"),
         (["train", "digits"], "unexpected argument 'digits'; flags start with --"),
         (["evaluate"], "give either --workdir=DIR or --model=EXPORTED"),
         (["evaluate", "--workdir=/nowhere"], "'/nowhere' is not a run directory: it has no config.json"),
@@ -71,7 +72,7 @@ def test_mistakes_are_one_line_and_exit_code_2(command, arguments, message):
         ("data.source=fashion_mnits", "unknown data set 'fashion_mnits'; did you mean 'fashion_mnist'"),
         ("data.source=./photos", "data.source='./photos': there is no such folder"),
         ("data.eval_split=tset", "data set 'digits/1.0.0' has no split 'tset'; did you mean 'test'"),
-        ("data.batch_size=1000", "data.batch_size=1000 is more than the 898 images of split 'train'"),
+        ("data.batch_size=1000", "data.batch_size=1000 is more than the 898 pictures of split 'train'"),
     ],
 )
 def test_mistakes_found_on_the_way_leave_nothing_behind(command, data_dir, tmp_path, change, message):
@@ -231,7 +232,7 @@ def test_train_from_a_folder_by_flags_alone(command, photos, tmp_path):
     outcome = command("train", "--config=imagefolder", *arguments, f"--workdir={workdir}")
     assert outcome.code == 0, outcome.err
     assert outcome.err.count("epoch ") >= 2
-    assert "reloaded in a fresh process: 6 of 6 test images answered alike" in outcome.out
+    assert "reloaded in a fresh process: 6 of 6 test pictures answered alike" in outcome.out
     found = {path.name for path in workdir.iterdir()}
     assert found == {"config.json", "checkpoints", "metrics.jsonl", "tensorboard", "report", "export"}
     answer = command("predict", f"--model={workdir / 'export' / 'serving' / '1'}", str(photos / "test/red/0.jpg"))
@@ -271,7 +272,7 @@ def test_the_default_job_is_the_digits(command, tmp_path, data_dir, monkeypatch)
     assert outcome.code == 0, outcome.err
     (workdir,) = Path("runs").iterdir()
     assert workdir.name.startswith("digits-")
-    assert "899 of 899 test images answered alike" in outcome.out
+    assert "899 of 899 test pictures answered alike" in outcome.out
     assert (workdir / "report" / "summary.png").stat().st_size > 10_000
     assert f"report  {workdir / 'report' / 'index.html'}" in outcome.out
     assert "resnet8_w32 on digits" in (workdir / "report" / "index.html").read_text()
@@ -300,7 +301,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_a_picture(command, photos,
     refused = command("train", *arguments, "--dry-run", "--data.batch_size=50")
     assert (refused.code, refused.err.splitlines()[-1]) == (
         2,
-        "error: data.batch_size=50 is more than the 12 images of split 'train'",
+        "error: data.batch_size=50 is more than the 12 pictures of split 'train'",
     )
 
 
@@ -408,4 +409,4 @@ def test_train_from_other_sources(command, photos, tmp_path, kind):
     arguments = [f"--{each}" for each in [*settings, f"data.source={source}", "optimizer.warmup_epochs=0"]]
     outcome = command("train", "--config=imagefolder", *arguments, f"--workdir={tmp_path / 'run'}")
     assert outcome.code == 0, outcome.err
-    assert "6 of 6 test images answered alike" in outcome.out
+    assert "6 of 6 test pictures answered alike" in outcome.out

@@ -50,7 +50,7 @@ class Schedule:
         steps = source.train.num_examples // config.data.batch_size
         if steps == 0:
             raise UserError(
-                f"data.batch_size={config.data.batch_size} is more than the {source.train.num_examples} images of "
+                f"data.batch_size={config.data.batch_size} is more than the {source.train.num_examples} pictures of "
                 f"split {source.train.name!r}"
             )
         return cls(steps, steps * config.train.epochs)

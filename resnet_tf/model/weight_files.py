@@ -53,7 +53,7 @@ def check_readable(file_name: str) -> None:
         raise UserError(f"{file_name!r} is no weights file that can be read: give {', '.join(SUFFIXES)}")
     if _READERS[suffix] is _read_torch and importlib.util.find_spec("torch") is None:
         raise UserError(
-            f"reading {file_name!r} takes PyTorch: pip install 'resnet_tf[torch]', or give a .safetensors file"
+            f"reading {file_name!r} needs PyTorch: pip install 'resnet_tf[torch]', or give a .safetensors file"
         )
 
 

@@ -231,7 +231,7 @@ def _draw_confusion(axes: Axes, labels: np.ndarray, predictions: np.ndarray, cla
 
 
 def _draw_mistakes(figure: Any, mistakes: Sequence[tuple[np.ndarray, str, str]]) -> None:
-    figure.suptitle("most confident mistakes on the test images")
+    figure.suptitle("most confident mistakes on the test pictures")
     for axes in figure.subplots(1, 12).flat:
         axes.axis("off")
     for axes, (image, true, predicted) in zip(figure.axes, mistakes, strict=False):

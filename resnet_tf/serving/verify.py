@@ -34,7 +34,7 @@ class Verification:
 
     def __str__(self) -> str:
         return (
-            f"reloaded in a fresh process: {self.same_top1} of {self.examples} test images answered alike, "
+            f"reloaded in a fresh process: {self.same_top1} of {self.examples} test pictures answered alike, "
             f"logits within {self.largest_difference:.1e}"
         )
 

@@ -254,7 +254,7 @@ def test_replicas_take_the_parts_of_a_batch_in_order():
 
 def test_a_batch_larger_than_the_data_is_refused(data_dir):
     config = load_config("digits", [f"data.data_dir={data_dir}", "data.batch_size=899"])
-    with pytest.raises(UserError, match=r"data.batch_size=899 is more than the 898 images of split 'train'"):
+    with pytest.raises(UserError, match=r"data.batch_size=899 is more than the 898 pictures of split 'train'"):
         Schedule.of(config, open_source(config.data))
 
 

@@ -84,8 +84,8 @@ def _folder(root, files):
     [
         (["notes.txt"], r"has no folder 'train'; it has no folders"),
         (["training/cat/1.png", "test/cat/1.png"], r"has no folder 'train'; it has test, training"),
-        (["train/cat/1.txt", "test/cat/1.png"], r"no images under '.*train'"),
-        (["train/1.png", "test/1.png"], r"no images under '.*train'"),
+        (["train/cat/1.txt", "test/cat/1.png"], r"no pictures under '.*train'"),
+        (["train/1.png", "test/1.png"], r"no pictures under '.*train'"),
         (["train/cat/1.png", "test/cat/1.png"], r"train' has one class, 'cat'; training takes two or more"),
         (
             ["train/cat/1.png", "train/dog/1.png", "test/cow/1.png"],

@@ -54,7 +54,7 @@ def _list_split(root: Path, split: str) -> Classes:
         raise UserError(_no_splits(root, split))
     classes = list_classes(root / split)
     if not classes:
-        raise UserError(f"no images under {str(root / split)!r}: expected class/file with {', '.join(SUFFIXES)}")
+        raise UserError(f"no pictures under {str(root / split)!r}: expected class/file with {', '.join(SUFFIXES)}")
     return classes
 
 

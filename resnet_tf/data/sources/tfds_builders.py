@@ -34,7 +34,7 @@ def open_registered(config: DataConfig) -> Source:
         names = ["digits", *tfds.list_builders(with_community_datasets=False)]
         raise UserError(
             f"unknown data set {config.source!r}; did you mean {closest(config.source, names)}? "
-            "A folder of images is given by its path"
+            "A folder of pictures is given by its path"
         ) from None
     return _open(builder, config)
 
