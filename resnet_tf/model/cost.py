@@ -18,10 +18,13 @@ def count_multiply_adds(model: keras.Model) -> int:
     return sum(_multiply_adds(layer) for layer in model.layers)
 
 
-def count_kept_numbers(model: keras.Model) -> int:
+def count_kept_numbers(model: keras.Model) -> tuple[int, int]:
     """Numbers that a training step must keep of one example until its gradients are known.
 
     These are the inputs of convolutions, normalisations and dense layers, and what activations put out.
+
+    Returns:
+        Those of all such maps together, and of the largest.
     """
     read_again = (layers.Conv2D, layers.Conv1D, layers.BatchNormalization, layers.GroupNormalization, layers.Dense)
     kept = {}
@@ -30,7 +33,7 @@ def count_kept_numbers(model: keras.Model) -> int:
             kept[id(layer.input)] = math.prod(_known(layer.input.shape, layer))
         elif isinstance(layer, layers.Activation):  # its gradient is reckoned from what it put out
             kept[id(layer.output)] = math.prod(_known(layer.output.shape, layer))
-    return sum(kept.values())
+    return sum(kept.values()), max(kept.values())
 
 
 def _multiply_adds(layer: keras.Layer) -> int:

@@ -111,9 +111,9 @@ def _summary(metadata: dict[str, Any]) -> str:
         data, train, model = config["data"], config["train"], config["model"]
         start = f"from {model['weights']!r}" if model["weights"] else "from a random start"
         lines.append(
-            f"Trained on split {data['train_split']!r} of {data['source']!r}, {start}, for {train['epochs']} epochs "
-            f"({metadata['step']:,} steps of {data['batch_size']}); `assets.extra/resnet_tf.json` has the whole "
-            "configuration."
+            f"Trained on split {data['train_split']!r} of {data['source']!r}, {start}: the weights after "
+            f"{metadata['step']:,} steps of {data['batch_size']} pictures, in a run of {train['epochs']} epochs. "
+            "`assets.extra/resnet_tf.json` has the whole configuration."
         )
     return "\n".join(lines)
 

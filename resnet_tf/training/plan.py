@@ -9,6 +9,11 @@ from resnet_tf.training import rules, runtime
 from resnet_tf.training.run import create_network
 from resnet_tf.training.trainer import Trainer
 
+# Where paths join, a map's gradient, that of the map before, and the sum of the two.
+_GRADIENTS = 3
+# What the graph, the kernels and their scratch memory take, as `benchmarks/memory.py` found it on a CPU.
+_BYTES_A_LAYER = 1_300_000
+
 
 def make_plan(config: Config) -> dict[str, str]:
     """What a run is made of and how much, by name, in words. It does what a run does before its first step.
@@ -43,16 +48,18 @@ def make_plan(config: Config) -> dict[str, str]:
 
 
 def _memory(trainer: Trainer, sized: keras.Model) -> str:
-    """The largest parts of what a step takes."""
+    """The largest parts of what a step takes; `benchmarks/memory.py` compares it with what is taken."""
     config = trainer.config
     half = keras.config.dtype_policy().compute_dtype != "float32"
     trainable = sum(variable.value.shape.num_elements() for variable in trainer.model.trainable_variables)
     slots = sum(variable.value.shape.num_elements() for variable in trainer.optimizer.variables)
     weights = 4 * (sized.count_params() + trainable + slots)  # float32 under every policy, and the gradients
     pictures = config.data.batch_size // trainer.strategy.num_replicas_in_sync // config.train.accumulate
-    kept = (2 if half else 4) * count_kept_numbers(sized) * pictures
-    parts = f"{_megabytes(kept)} of feature maps, {_megabytes(weights)} of weights, gradients and optimizer"
-    return f"about {_megabytes(weights + kept)} on each replica: {parts}"
+    every_map, largest = count_kept_numbers(sized)
+    maps = (2 if half else 4) * (every_map + _GRADIENTS * largest) * pictures
+    parts = f"{_megabytes(maps)} of feature maps, {_megabytes(weights)} of weights, gradients and optimizer"
+    work = _BYTES_A_LAYER * len(sized.layers)
+    return f"about {_megabytes(weights + maps + work)} on each replica: {parts}, {_megabytes(work)} to work in"
 
 
 def _megabytes(count: float) -> str:
