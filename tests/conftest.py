@@ -32,7 +32,7 @@ SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 # A low rate, so that two epochs end in a network with ordinary logits.
 TINY = (
-    "model.name=resnet20",
+    "model.name=resnet8_w32",
     "train.epochs=2",
     "data.batch_size=128",
     "data.eval_split=test[:100]",

@@ -18,7 +18,8 @@ import tensorflow as tf
 from conftest import write_imagenet_records
 from PIL import Image
 
-from resnet_tf.config import iterate_keys
+from resnet_tf.config import iterate_keys, load_config
+from resnet_tf.training.loop import train_and_evaluate
 
 COMMANDS = ("benchmark", "convert", "data_service", "evaluate", "export", "predict", "prepare", "preview", "train")
 
@@ -227,7 +228,7 @@ def test_predict_reads_standard_input_and_explains(command, photos, tiny_export,
 
 def test_train_from_a_folder_by_flags_alone(command, photos, tmp_path):
     workdir = tmp_path / "run"
-    arguments = ["--data.source", str(photos), "--set", "model.name=resnet20", "--set", "data.image_size=32"]
+    arguments = ["--data.source", str(photos), "--set", "model.name=resnet8_w32", "--set", "data.image_size=32"]
     arguments += ["--set", "train.epochs=2", "--set", "data.batch_size=4", "--set", "optimizer.warmup_epochs=0"]
     outcome = command("train", "--config=imagefolder", *arguments, f"--workdir={workdir}")
     assert outcome.code == 0, outcome.err
@@ -374,7 +375,7 @@ def test_benchmark_times_a_step_and_exports(command, tiny_export):
 def test_train_shows_the_classes_and_what_was_left_out(command, photos, tmp_path, caplog):
     for index in range(3):
         (photos / "train" / "red" / f"9{index}.jpg").write_bytes(b"")
-    settings = ["model.name=resnet20", "data.image_size=32", "data.batch_size=4", "train.epochs=1"]
+    settings = ["model.name=resnet8_w32", "data.image_size=32", "data.batch_size=4", "train.epochs=1"]
     settings += [f"data.source={photos}", "data.balance=uniform", "optimizer.warmup_epochs=0"]
     arguments = ["--config=imagefolder", *(f"--{setting}" for setting in settings)]
     refused = command("train", *arguments, f"--workdir={tmp_path / 'strict'}")
@@ -405,8 +406,6 @@ def test_train_from_other_sources(command, photos, tmp_path, kind):
             files = sorted((photos / split).rglob("*.*"))
             examples = [(file.read_bytes(), 1 + (file.parent.name == "red"), {}) for file in files]
             write_imagenet_records(source / f"{split}-00000-of-00001", examples)
-    settings = ["model.name=resnet20", "data.image_size=32", "data.batch_size=4", "train.epochs=1"]
-    arguments = [f"--{each}" for each in [*settings, f"data.source={source}", "optimizer.warmup_epochs=0"]]
-    outcome = command("train", "--config=imagefolder", *arguments, f"--workdir={tmp_path / 'run'}")
-    assert outcome.code == 0, outcome.err
-    assert "6 of 6 test pictures answered alike" in outcome.out
+    settings = ["model.name=resnet8_w32", "data.image_size=32", "data.batch_size=4", "train.epochs=1"]
+    config = load_config("imagefolder", [*settings, f"data.source={source}", "optimizer.warmup_epochs=0"])
+    assert train_and_evaluate(config, tmp_path / "run")["examples"] == 6

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.slow
+@pytest.mark.long  # CI tests the wheel as a whole
 def test_the_wheel_runs_from_any_folder(tmp_path):
     """Unpacked in a place of its own, so that neither the checkout nor an installed copy can help out."""
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]

@@ -25,6 +25,7 @@ def test_the_python_lines_run(tmp_path, monkeypatch, data_dir):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_lines_on_published_weights_run(tmp_path, monkeypatch):
     """With a random start in the place of the published file."""
     resnet_tf.create_model("resnet50").save_weights(tmp_path / "published.weights.h5")

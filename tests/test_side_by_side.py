@@ -65,6 +65,7 @@ def test_losses_agree_step_by_step(pair):
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
+@pytest.mark.long
 def test_both_learn():
     torch.manual_seed(0)
     keras.utils.set_random_seed(0)

@@ -14,7 +14,10 @@ from resnet_tf.model.create import create_model
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "steps"),
-    [("resnet110", 50), ("resnet164_v2", 40), pytest.param("resnet1001_v2", 40, marks=pytest.mark.long)],
+    [
+        ("resnet110", 50),
+        *(pytest.param(name, 40, marks=pytest.mark.long) for name in ("resnet164_v2", "resnet1001_v2")),
+    ],
 )
 def test_deep_networks_fit_a_batch(name, steps):
     keras.utils.set_random_seed(0)

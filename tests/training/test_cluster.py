@@ -86,6 +86,7 @@ def test_two_workers_are_one(data_dir, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_lost_worker_ends_the_other_and_both_continue(data_dir, tmp_path):
     settings = _settings(data_dir, "train.checkpoint_steps=1", "runtime.steps_per_loop=1", "train.epochs=40")
     directory = tmp_path / "run" / "checkpoints"
