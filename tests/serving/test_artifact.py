@@ -49,7 +49,7 @@ def test_signatures_and_their_outputs(tiny_export):
             "top_labels": (tf.string, [None, 5]),
         }
     assert list(signatures["serving_default"].structured_input_signature[1]) == ["image_bytes"]
-    assert signatures["features"].structured_outputs["features"].shape.as_list() == [None, 64]
+    assert signatures["features"].structured_outputs["features"].shape.as_list() == [None, 128]
 
 
 def test_one_picture_gives_the_same_logits_through_every_door(run, tiny_export, tiny_pictures):

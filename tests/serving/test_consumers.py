@@ -137,7 +137,7 @@ def test_a_hub_module_is_called_on_pixels_of_any_size(run, images, tmp_path):
     np.testing.assert_allclose(module(images), Predictor(path).from_pixels(images), atol=1e-5)
     assert module(tf.zeros([2, 24, 16, 3])).shape == (2, 10)
     features = tf.saved_model.load(str(export_model(run, tmp_path / "features", target="hub_features")))
-    assert features(images, training=False).shape == (5, 64)
+    assert features(images, training=False).shape == (5, 128)
     for other in (path, export_model(run, tmp_path / "serving")):
         layer = keras.layers.TFSMLayer(str(other), call_endpoint="images")
         np.testing.assert_allclose(layer(images)["logits"], module(images), atol=1e-4)
