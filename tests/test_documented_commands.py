@@ -53,6 +53,7 @@ SHORT = {
     "benchmarks/digits_seeds.py": "--seeds=1",
     "benchmarks/input.py": "--rounds=1 --seconds=0.2",
     "benchmarks/input_memory.py": "--images=6000 --files=1200",
+    "benchmarks/memory.py": "--case=resnet20",
     "benchmarks/loop.py": "--rounds=1 --epochs=1",
     "benchmarks/pytorch_cifar10.py": "--epochs=1",
     "benchmarks/serving.py": "--rounds=1 --only 'ours float32' 'Keras export'",

@@ -53,13 +53,15 @@ def _memory(trainer: Trainer, sized: keras.Model) -> str:
     half = keras.config.dtype_policy().compute_dtype != "float32"
     trainable = sum(variable.value.shape.num_elements() for variable in trainer.model.trainable_variables)
     slots = sum(variable.value.shape.num_elements() for variable in trainer.optimizer.variables)
-    weights = 4 * (sized.count_params() + trainable + slots)  # float32 under every policy, and the gradients
-    pictures = config.data.batch_size // trainer.strategy.num_replicas_in_sync // config.train.accumulate
+    parts = config.train.accumulate
+    gradients = trainable * (2 if parts > 1 else 1)  # of a part, and the sum over parts
+    weights = 4 * (sized.count_params() + gradients + slots)  # float32 under every policy
+    pictures = config.data.batch_size // trainer.strategy.num_replicas_in_sync // parts
     every_map, largest = count_kept_numbers(sized)
     maps = (2 if half else 4) * (every_map + _GRADIENTS * largest) * pictures
-    parts = f"{_megabytes(maps)} of feature maps, {_megabytes(weights)} of weights, gradients and optimizer"
+    shares = f"{_megabytes(maps)} of feature maps, {_megabytes(weights)} of weights, gradients and optimizer"
     work = _BYTES_A_LAYER * len(sized.layers)
-    return f"about {_megabytes(weights + maps + work)} on each replica: {parts}, {_megabytes(work)} to work in"
+    return f"about {_megabytes(weights + maps + work)} on each replica: {shares}, {_megabytes(work)} to work in"
 
 
 def _megabytes(count: float) -> str:
