@@ -17,6 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from memory import megabytes
+
 BATCH = 64
 EARLY = 5_000
 
@@ -83,15 +85,8 @@ def _measure(folder: str, images: int) -> dict[str, float]:
     for name, limit, done in (("early_mb", EARLY, BATCH), ("late_mb", images, EARLY)):
         for _ in range(done // BATCH, limit // BATCH):
             next(batches)
-        row[name] = round(_resident_megabytes(), 1)
+        row[name] = round(megabytes("VmRSS"), 1)
     return row
-
-
-def _resident_megabytes() -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError("/proc/self/status has no VmRSS")
 
 
 if __name__ == "__main__":

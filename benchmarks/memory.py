@@ -83,13 +83,13 @@ def _taken(settings: list[str]) -> int:
     from resnet_tf.training.throughput import measure_training
 
     tf.nn.conv2d(tf.zeros([1, 8, 8, 3]), tf.zeros([3, 3, 3, 8]), 1, "SAME")
-    before = _megabytes("VmRSS")
+    before = megabytes("VmRSS")
     measure_training(_config(settings), seconds=1)
-    return round(_megabytes("VmHWM") - before)
+    return round(megabytes("VmHWM") - before)
 
 
-def _megabytes(name: str) -> float:
-    """A figure of Linux on this process."""
+def megabytes(name: str) -> float:
+    """What Linux says of this process's memory: VmRSS is what it holds, VmHWM the most that it held."""
     (kilobytes,) = re.findall(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return int(kilobytes) / 1024
 

@@ -102,7 +102,7 @@ def train_batches(
         batches = service.distribute(numbered, config.data.service, start=start, end=schedule.total_steps)
     else:
         batches = _side_by_side(steps, batch)
-    return without_autotune(batches.prefetch(_AHEAD))
+    return batches.prefetch(_AHEAD)
 
 
 def fed_pictures(

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
+from resnet_tf.data.autotune import without_autotune
 from resnet_tf.errors import UserError
 
 _TIMEOUT = 10.0  # seconds for the dispatcher to answer
@@ -54,7 +55,7 @@ def distribute(numbered: tf.data.Dataset, address: str, *, start: int, end: int)
             raise UserError(f"the data service at {address} lost step {step}: has one of its workers died?")
 
     _, *signature = numbered.element_spec
-    return tf.data.Dataset.from_generator(in_order, output_signature=tuple(signature))
+    return without_autotune(tf.data.Dataset.from_generator(in_order, output_signature=tuple(signature)))
 
 
 @contextlib.contextmanager

@@ -258,7 +258,7 @@ def test_every_recipe_trains_and_continues(photos, tmp_path, name, strategy):
 )
 def test_pictures_that_vanish_end_a_run_that_can_continue(photos, tmp_path, gone, message):
     settings = [f"data.source={photos}", "model.name=resnet8_w32", "data.image_size=32", "data.batch_size=4"]
-    # Read anew for each test: one that fits in memory would not miss them.
+    # Read anew for each test: one that fits in memory would not miss them. And more steps than are read ahead.
     config = load_config("imagefolder", [*settings, "train.epochs=9", "data.memory_limit_mb=0"])
     vanish = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: (photos / gone).rename(tmp_path / "gone") if epoch == 0 else None
