@@ -154,7 +154,7 @@ def _keras_fit(precision: str, epochs: int) -> float:
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
     model.compile(optimizer, loss, metrics=["accuracy"], steps_per_execution=50)
-    inputs = batches.map(lambda images, labels, missing: (preprocess.from_pixels(images, spec), labels))
+    inputs = batches.map(lambda images, labels, missing: (preprocess.from_fed(images, spec), labels))
     times = []
     clock = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: times.append(time.perf_counter()))
     model.fit(inputs, epochs=epochs + 1, steps_per_epoch=STEPS, verbose=0, callbacks=[clock])

@@ -1,20 +1,18 @@
-"""Signals in noise, told apart by a residual network of one dimension, and their spectrograms for one of two.
+"""Signals in noise, for a residual network of one dimension, and their spectrograms, for one of two.
 
     python examples/signals.py --out=signals/
 
-writes signals.npz and spectrograms.npz, and trains resnet18_1d on the first; then
+writes signals.npz and spectrograms.npz; then
 
+    python -m resnet_tf.train --config=signals --set data.source=signals/signals.npz
     python -m resnet_tf.train --config=spectrograms --set data.source=signals/spectrograms.npz
 """
 
 import argparse
 from pathlib import Path
 
-import keras
 import numpy as np
 import tensorflow as tf
-
-import resnet_tf
 
 RATE, LENGTH, SIZE = 8000, 2048, 32  # samples a second, samples, pixels of a spectrogram
 CLASSES = ("rising", "falling", "steady", "pulsing")
@@ -52,7 +50,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--train", type=int, default=1000, help="signals to train on; a quarter as many test")
-    parser.add_argument("--epochs", type=int, default=8)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     train, test = make_signals(arguments.train, seed=0), make_signals(arguments.train // 4, seed=1)
@@ -60,16 +57,6 @@ def main() -> None:
     np.savez(arguments.out / "signals.npz", x_train=train[0], x_test=test[0], **names)
     pictures = {"x_train": make_spectrograms(train[0]), "x_test": make_spectrograms(test[0])}
     np.savez(arguments.out / "spectrograms.npz", **pictures, **names)
-
-    keras.utils.set_random_seed(0)
-    model = resnet_tf.create_model("resnet18_1d", num_classes=len(CLASSES), input_shape=(LENGTH, 1))
-    steps = arguments.epochs * (arguments.train // 64)
-    optimizer = keras.optimizers.AdamW(keras.optimizers.schedules.CosineDecay(1e-3, steps), weight_decay=1e-2)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer, loss, metrics=["accuracy"])
-    model.fit(train[0][..., None], train[1], batch_size=64, epochs=arguments.epochs, verbose=2)
-    accuracy = model.evaluate(test[0][..., None], test[1], verbose=0)[1]
-    print(f"resnet18_1d: {accuracy:.4f} of {len(test[1])} test signals")
 
 
 if __name__ == "__main__":

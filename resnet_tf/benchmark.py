@@ -63,7 +63,7 @@ def _time_training(config: Config) -> None:
 
     rate = measure_training(config, seconds=SECONDS.value)
     data = config.data
-    _show("images per second", {f"{config.model.name}, {data.image_size} pixels, {data.batch_size} in a step": rate})
+    _show("images per second", {f"{config.model.name}, {data.size_in_words}, {data.batch_size} in a step": rate})
 
 
 def _time_export(path: Path) -> None:

@@ -56,11 +56,18 @@ class DataConfig:
         0.1, "share of a folder of class/file that is kept for testing, by hash of the name", minimum=0, maximum=1
     )
     image_size: int = _key(224, "height and width of the network's input, in pixels", minimum=1)
-    channels: int = _key(3, "channels of the network's input: 3 (RGB) or 1 (grey)", minimum=1)
-    mean: tuple[float, ...] = _key(
-        (), "subtracted from pixels in [0, 1], one a channel or one for all; empty is the weights' own, or ImageNet's"
+    channels: int = _key(3, "channels of the network's input: 3 (RGB) or 1 (grey); of signals, any number", minimum=1)
+    length: int = _key(
+        0,
+        "samples of a signal, for networks of one dimension (`*_1d`); 0 is for pictures of data.image_size",
+        minimum=0,
     )
-    std: tuple[float, ...] = _key((), "divides what is left; empty is the weights' own, or ImageNet's")
+    mean: tuple[float, ...] = _key(
+        (),
+        "subtracted from pixels in [0, 1] or from samples, one a channel or one for all; empty is the weights' own, or "
+        "ImageNet's, or 0 of signals",
+    )
+    std: tuple[float, ...] = _key((), "divides what is left; empty is the weights' own, or ImageNet's, or 1 of signals")
     channel_order: str = _key("auto", "order of colours; auto is the weights' own", choices=("auto", "rgb", "bgr"))
     crop_fraction: float = _key(0.875, "side of the central crop over the resized shorter side, in testing", minimum=0)
     interpolation: str = _key("bilinear", "how pictures are resized", choices=("bilinear", "bicubic"))
@@ -82,6 +89,11 @@ class DataConfig:
     service: str = _key("", "dispatcher of a tf.data service that prepares the batches, such as grpc://host:5050")
     memory_limit_mb: int = _key(1024, "a split is kept decoded in memory between epochs if it needs no more", minimum=0)
 
+    @property
+    def size_in_words(self) -> str:
+        """What the network is made for, such as `224 pixels`."""
+        return f"{self.length:,} samples" if self.length else f"{self.image_size} pixels"
+
 
 @dataclass(frozen=True)
 class AugmentConfig:
@@ -92,7 +104,9 @@ class AugmentConfig:
     alternating_flip: bool = _key(
         False, "mirror left to right in every other epoch, half of the pictures in the first (Jordan 2024)"
     )
-    pad_crop: int = _key(0, "pad by this many pixels and crop at random (He et al. 2015, sec. 4.2)", minimum=0)
+    pad_crop: int = _key(
+        0, "pad by this many pixels, or samples, and crop at random (He et al. 2015, sec. 4.2)", minimum=0
+    )
     shift: float = _key(0.0, "move by up to this many pixels either way", minimum=0)
     scale: float = _key(0.0, "zoom by a factor of up to exp(this) either way", minimum=0)
     rotation: float = _key(0.0, "turn by up to this many degrees either way", minimum=0)
@@ -113,6 +127,11 @@ class AugmentConfig:
     cutmix: float = _key(0.0, "paste a box of another picture; alpha of its size (Yun et al. 2019)", minimum=0)
     mix_probability: float = _key(1.0, "share of the pictures that mixup or cutmix change", minimum=0, maximum=1)
     repeats: int = _key(1, "times a picture stands in a batch, each augmented anew (Hoffer et al. 2020)", minimum=1)
+
+
+# What signals (`data.length`) can have of it, and what else they cannot have.
+_AUGMENT_SIGNALS = {"pad_crop", "mixup", "mix_probability", "repeats"}
+_FOR_PICTURES = {"train": {"rule", "start_size", "end_size"}, "loss": {"teacher"}}
 
 
 @dataclass(frozen=True)
@@ -404,7 +423,7 @@ def _check_values(config: Config) -> None:
         if maximum is not None and not value <= maximum:
             raise UserError(f"{dotted} must be at most {maximum}, got {value!r}")
     data = config.data
-    if data.channels not in (1, 3):
+    if data.channels not in (1, 3) and not data.length:
         raise UserError(f"data.channels must be 3 (RGB) or 1 (grey), got {data.channels}")
     for name in ("mean", "std"):
         if len(getattr(data, name)) not in (0, 1, data.channels):
@@ -414,10 +433,23 @@ def _check_values(config: Config) -> None:
             )
     if config.augment.flip and config.augment.alternating_flip:
         raise UserError("augment.flip and augment.alternating_flip exclude each other")
+    if data.length:
+        _check_settings_of_signals(config)
     if 0 in data.std:
         raise UserError("data.std must not hold a zero")
     if not 0 < data.crop_fraction <= 1:
         raise UserError(f"data.crop_fraction must be above 0 and at most 1, got {data.crop_fraction}")
+
+
+def _check_settings_of_signals(config: Config) -> None:
+    """What would change a picture must be left at its default."""
+    groups = {"augment": set(vars(config.augment)) - _AUGMENT_SIGNALS, **_FOR_PICTURES}
+    for group, names in groups.items():
+        settings = getattr(config, group)
+        for name in sorted(names):
+            if getattr(settings, name) != getattr(type(settings)(), name):
+                takes = ", ".join(f"augment.{each}" for each in sorted(_AUGMENT_SIGNALS))
+                raise UserError(f"{group}.{name} is for pictures, and data.length asks for signals; these take {takes}")
 
 
 def _format(value: Any) -> str:

@@ -59,7 +59,7 @@ class Evaluation:
 
     def __str__(self) -> str:
         figures = f"top-1 {self.top(1):.4f}  top-5 {self.top(5):.4f}  loss {self.loss:.4f}"
-        return f"{figures}  balanced {self.balanced_accuracy:.4f}  on {len(self.labels):,} images"
+        return f"{figures}  balanced {self.balanced_accuracy:.4f}  on {len(self.labels):,} examples"
 
     def top(self, k: int) -> float:
         """Share of examples whose label is among the `k` largest logits; a tie counts against the label."""

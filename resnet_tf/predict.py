@@ -1,9 +1,10 @@
-"""Name what is on pictures, with an exported model of any kind.
+"""Name what is on pictures, or in signals, with an exported model of any kind.
 
 python -m resnet_tf.predict --model=DIR/export/serving cat.jpg dog.png
 python -m resnet_tf.predict --model=DIR/export/litert --csv photos/ > all.csv     folders, with all that is below them
 python -m resnet_tf.predict --model=DIR/export/serving --json - < cat.jpg         one picture from standard input
 python -m resnet_tf.predict --model=DIR/export/serving --explain=maps/ photos/    also where the network looked
+python -m resnet_tf.predict --model=DIR/export/serving heart.npy                  a signal, to a network of signals
 """
 
 import csv
@@ -29,7 +30,7 @@ JSON = flags.DEFINE_bool("json", False, "print one JSON object a picture", flag_
 CSV = flags.DEFINE_bool("csv", False, "print a table: file, and label and score of each place", flag_values=FLAGS)
 EXPLAIN = flags.DEFINE_string("explain", "", "directory for Grad-CAM overlays, a PNG a picture", flag_values=FLAGS)
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
+_SUFFIXES = {"pictures": (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"), "signals": (".npy",)}
 _STANDARD_INPUT = "-"
 
 
@@ -40,12 +41,13 @@ def main(arguments: list[str]) -> None:
         raise UserError("no pictures given: name files or folders, or - for one picture from standard input")
     if JSON.value and CSV.value:
         raise UserError("give --json or --csv, not both")
-    files = [file for argument in arguments for file in _list_files(argument)]
-    pictures = [sys.stdin.buffer.read() if file == _STANDARD_INPUT else file for file in files]
 
     from resnet_tf.serving.predictor import Predictor
 
     predictor = Predictor(MODEL.value)
+    kind = "signals" if predictor.preprocess.is_of_signals else "pictures"
+    files = [file for argument in arguments for file in _list_files(argument, kind)]
+    pictures = [sys.stdin.buffer.read() if file == _STANDARD_INPUT else file for file in files]
     show = _as_json if JSON.value else _as_csv(predictor) if CSV.value else _as_text(predictor)
     for file, prediction in zip(files, predictor.stream(pictures, batch_size=BATCH_SIZE.value), strict=True):
         show(file, prediction)
@@ -53,14 +55,14 @@ def main(arguments: list[str]) -> None:
         _draw_explanations(predictor, files, pictures, Path(EXPLAIN.value))
 
 
-def _list_files(argument: str) -> list[str]:
-    """A file itself; of a folder, the pictures in it and below it, in order."""
-    folder = Path(argument)
+def _list_files(argument: str, kind: str) -> list[str]:
+    """A file itself; of a folder, the pictures or signals in it and below it, in order."""
+    folder, suffixes = Path(argument), _SUFFIXES[kind]
     if not folder.is_dir():
         return [argument]
-    found = sorted(str(path) for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
+    found = sorted(str(path) for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
     if not found:
-        raise UserError(f"no pictures in {argument!r}: none of its files ends in {', '.join(_SUFFIXES)}")
+        raise UserError(f"no {kind} in {argument!r}: none of its files ends in {', '.join(suffixes)}")
     return found
 
 

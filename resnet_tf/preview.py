@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> None:
 
     config = resolve(config)
     source = open_source(config.data)
-    title = f"{Path(CONFIG.value).stem}: step {STEP.value} of {source.name}, {config.data.image_size} pixels"
+    title = f"{Path(CONFIG.value).stem}: step {STEP.value} of {source.name}, {config.data.size_in_words}"
     print(draw_batch(out, config, source, step=STEP.value, count=COUNT.value, title=title))
 
 

@@ -14,6 +14,7 @@ from resnet_tf.environment import describe
 from resnet_tf.figures import Evaluation
 from resnet_tf.report.page import Report, write_page
 from resnet_tf.report.plots import draw_grid
+from resnet_tf.report.waveform import draw_signal
 from resnet_tf.serving.predictor import Predictor
 from resnet_tf.spec import Preprocess
 from resnet_tf.training.progress import read_metrics
@@ -43,14 +44,15 @@ def write_export_report(directory: Path, predictor: Predictor, evaluation: Evalu
 
 
 def draw_batch(path: Path, config: Config, source: Source, *, step: int, count: int, title: str) -> Path:
-    """Draw at most `count` pictures of a step's batch as the network is fed them, with their classes, as a PNG.
+    """Draw at most `count` examples of a step's batch as the network is fed them, with their classes, as a PNG.
 
     Raises:
         UserError: if the run has no such step, or its pictures cannot be read.
     """
-    pictures, shares = pipeline.fed_pictures(config, source, step=step)
-    shown = [(picture, _name(row, source.class_names)) for picture, row in zip(pictures, shares, strict=True)]
-    return draw_grid(path, title=title, pictures=shown[:count])
+    examples, shares = (fed[:count] for fed in pipeline.fed_examples(config, source, step=step))
+    pictures = map(draw_signal, examples) if config.data.length else examples
+    named = [(picture, _name(row, source.class_names)) for picture, row in zip(pictures, shares, strict=True)]
+    return draw_grid(path, title=title, pictures=named)
 
 
 def _name(shares: np.ndarray, class_names: Sequence[str]) -> str:
@@ -71,11 +73,15 @@ def _write(
     facts: dict[str, str],
     metrics: Sequence[dict[str, Any]] = (),
 ) -> Path:
+    def load(places: Sequence[int]) -> list[np.ndarray]:
+        examples = pipeline.load_examples(source.test, spec, places)
+        return [draw_signal(signal) / 255 for signal in examples] if spec.is_of_signals else examples
+
     report = Report(
         title=f"{network} on {source.name}",
         evaluation=evaluation,
         class_names=source.class_names,
-        load_pictures=lambda places: pipeline.load_pictures(source.test, spec, places),
+        load_pictures=load,
         metrics=metrics,
         train_counts=source.class_counts,
         facts=facts,

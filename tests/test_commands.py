@@ -233,7 +233,7 @@ def test_train_from_a_folder_by_flags_alone(command, photos, tmp_path):
     outcome = command("train", "--config=imagefolder", *arguments, f"--workdir={workdir}")
     assert outcome.code == 0, outcome.err
     assert outcome.err.count("epoch ") >= 2
-    assert "reloaded in a fresh process: 6 of 6 test pictures answered alike" in outcome.out
+    assert "reloaded in a fresh process: 6 of 6 test examples answered alike" in outcome.out
     found = {path.name for path in workdir.iterdir()}
     assert found == {"config.json", "checkpoints", "metrics.jsonl", "tensorboard", "report", "export"}
     answer = command("predict", f"--model={workdir / 'export' / 'serving' / '1'}", str(photos / "test/red/0.jpg"))
@@ -273,7 +273,7 @@ def test_the_default_job_is_the_digits(command, tmp_path, data_dir, monkeypatch)
     assert outcome.code == 0, outcome.err
     (workdir,) = Path("runs").iterdir()
     assert workdir.name.startswith("digits-")
-    assert "899 of 899 test pictures answered alike" in outcome.out
+    assert "899 of 899 test examples answered alike" in outcome.out
     assert (workdir / "report" / "summary.png").stat().st_size > 10_000
     assert f"report  {workdir / 'report' / 'index.html'}" in outcome.out
     assert "resnet8_w32 on digits" in (workdir / "report" / "index.html").read_text()
@@ -290,10 +290,10 @@ def test_a_dry_run_says_what_would_be_done_and_writes_a_picture(command, photos,
     outcome = command("train", *arguments, "--model.name=resnet20", "--train.epochs=3", "--dry-run")
     assert outcome.code == 0, outcome.err
     facts = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in outcome.out.splitlines())
-    assert facts["data"] == f"{photos}: 12 pictures to train on, 6 to test, 2 classes"
+    assert facts["data"] == f"{photos}: 12 examples to train on, 6 to test, 2 classes"
     assert facts["classes"] == "blue 6, red 6"
     assert facts["steps"] == "6 of 5: 3 epochs of 2; 2 other pictures are left out of each"
-    assert "0.0406 billion multiply-adds a picture of 32 pixels" in facts["network"]
+    assert "0.0406 billion multiply-adds at 32 pixels" in facts["network"]
     assert re.fullmatch(r"(float32|mixed_bfloat16) \(auto: .*\)", facts["precision"])
     assert facts["runs on"].startswith("1 replica(s) by ")
     assert re.match(r"about \d+ MB on each replica", facts["memory"])

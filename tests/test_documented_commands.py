@@ -30,9 +30,10 @@ ELSEWHERE = {
     "python -m pytest -n 2": ".ci/run",
     'python -m pytest -n 2 -m "slow and not long"': ".ci/run",
     "python docs/make_api.py": "tests/test_api.py",
-    "python examples/signals.py --out=signals/": "tests/model/test_one_dimension.py",
+    "python examples/signals.py --out=signals/": "tests/test_signals.py",
+    "python -m resnet_tf.train --config=signals --set data.source=signals/signals.npz": "tests/test_signals.py",
     "python -m resnet_tf.train --config=spectrograms --set data.source=signals/spectrograms.npz": (
-        "tests/model/test_one_dimension.py"
+        "tests/test_signals.py"
     ),
     "python -m resnet_tf.data_service --port=5050": "tests/data/test_service.py",
     "python -m resnet_tf.data_service --dispatcher=grpc://HOST:5050 --host=MY_NAME": "tests/data/test_service.py",

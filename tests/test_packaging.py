@@ -41,6 +41,6 @@ def test_the_wheel_runs_from_any_folder(tmp_path):
         check=False,
     )
     assert child.returncode == 0, child.stderr
-    assert "899 of 899 test pictures answered alike" in child.stdout
+    assert "899 of 899 test examples answered alike" in child.stdout
     assert "WARNING" not in child.stderr
     assert "oneDNN" not in child.stderr

@@ -47,7 +47,7 @@ def test_cifar_as_a_folder_of_images_learns_by_flags_alone(command, tmp_path):
     figures = json.loads(command("evaluate", f"--workdir={workdir}", "--json").out)
     assert figures["examples"] == 1000
     assert figures["top1"] > 0.35
-    assert "1000 of 1000 test pictures answered alike" in outcome.out
+    assert "1000 of 1000 test examples answered alike" in outcome.out
 
 
 @pytest.mark.slow

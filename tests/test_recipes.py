@@ -13,7 +13,7 @@ from resnet_tf.training.trainer import size_in_epoch
 CIFAR = 50_000
 IMAGENET = 1_281_167
 FASHION = 60_000
-OWN = ("digits", "imagefolder", "finetune", "cifar10_fast", "spectrograms")  # of this package
+OWN = ("digits", "imagefolder", "finetune", "cifar10_fast", "signals", "spectrograms")  # of this package
 BY_RULE = ("bit_finetune",)  # by the size of the data: tests/training/test_rules.py
 HE_CIFAR = {
     "epochs": 164,  # 64,000 steps

@@ -77,8 +77,13 @@ class _Columns(Mapping[str, tf.Tensor]):
 
 
 def augment_batch(images: tf.Tensor, numbers: tf.Tensor, config: AugmentConfig, spec: Preprocess) -> tf.Tensor:
-    """Apply what `config` asks for to a batch, in a fixed order; uint8 [B, H, W, C] in and out."""
+    """Apply what `config` asks for to a batch, in a fixed order.
+
+    uint8 [B, H, W, C] in and out, or signals, float32 [B, L, C].
+    """
     uniform = _Columns(numbers)
+    if spec.is_of_signals:
+        return shift_signals(images, uniform, config.pad_crop) if config.pad_crop else images
     if config.pad_crop:
         images = pad_and_crop(images, uniform, config.pad_crop)
     if config.flip or config.alternating_flip:
@@ -212,6 +217,13 @@ def pad_and_crop(images: tf.Tensor, uniform: Uniform, padding: int) -> tf.Tensor
     rows = tf.gather(padded, top + tf.range(height), axis=1, batch_dims=1)
     columns = tf.gather(tf.transpose(rows, [0, 2, 1, 3]), left + tf.range(width), axis=1, batch_dims=1)
     return tf.transpose(columns, [0, 2, 1, 3])
+
+
+def shift_signals(signals: tf.Tensor, uniform: Uniform, most: int) -> tf.Tensor:
+    """Pad both ends of signals [B, L, C] with `most` zeros and crop the old length at a random place."""
+    padded = tf.pad(signals, [[0, 0], [most, most], [0, 0]])
+    start = tf.cast(uniform["pad_row"] * (2 * most + 1), tf.int32)[:, None]
+    return tf.gather(padded, start + tf.range(signals.shape[1]), axis=1, batch_dims=1)
 
 
 def draw_crops(seed: int, first: tf.Tensor, count: int, *, min_area: float) -> tf.Tensor:

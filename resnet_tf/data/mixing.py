@@ -6,6 +6,7 @@ costs nothing, and the pictures travel as bytes.
 """
 
 import functools
+import math
 
 import numpy as np
 import tensorflow as tf
@@ -26,7 +27,7 @@ def group_size(config: AugmentConfig) -> int:
     return 2 * config.repeats if wanted(config) else 1
 
 
-def draw(seed: int, first: tf.Tensor, count: int, config: AugmentConfig, size: tuple[int, int]) -> tf.Tensor:
+def draw(seed: int, first: tf.Tensor, count: int, config: AugmentConfig, size: tuple[int, ...]) -> tf.Tensor:
     """How `count` pictures from place `first` (int64) of the run on are mixed, float32 [count, 5].
 
     Columns: weight of the picture itself, then top, bottom, left and right of the box that is its partner's. Mixup has
@@ -44,20 +45,28 @@ def draw(seed: int, first: tf.Tensor, count: int, config: AugmentConfig, size: t
 
 
 def blend(images: tf.Tensor, mix: tf.Tensor, config: AugmentConfig) -> tf.Tensor:
-    """Pictures float32 [B, H, W, C] mixed with their partners as `draw` said."""
-    row, column = (tf.range(size, dtype=tf.float32)[None, :] for size in images.shape[1:3])
-    weight, top, bottom, left, right = (part[:, None] for part in tf.unstack(mix, axis=1))
-    inside = ((row >= top) & (row < bottom))[:, :, None] & ((column >= left) & (column < right))[:, None, :]
-    own = tf.where(inside, 0.0, weight[:, :, None])[..., None]
+    """Pictures float32 [B, H, W, C], or signals [B, L, C], mixed with their partners as `draw` said."""
+    if config.cutmix:
+        own = _own_shares(mix, images.shape[1:3])
+    else:
+        own = tf.reshape(mix[:, 0], [-1, *[1] * (images.shape.rank - 1)])
     return own * images + (1.0 - own) * tf.gather(images, _partners(tf.shape(images)[0], config))
 
 
+def _own_shares(mix: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """How much of each pixel is the picture's own, float32 [B, H, W, 1]."""
+    row, column = (tf.range(length, dtype=tf.float32)[None, :] for length in size)
+    weight, top, bottom, left, right = (part[:, None] for part in tf.unstack(mix, axis=1))
+    inside = ((row >= top) & (row < bottom))[:, :, None] & ((column >= left) & (column < right))[:, None, :]
+    return tf.where(inside, 0.0, weight[:, :, None])[..., None]
+
+
 def targets(
-    labels: tf.Tensor, mix: tf.Tensor, config: AugmentConfig, *, num_classes: int, size: tuple[int, int]
+    labels: tf.Tensor, mix: tf.Tensor, config: AugmentConfig, *, num_classes: int, size: tuple[int, ...]
 ) -> tf.Tensor:
     """Labels int64 [B] -> float32 [B, C]: each class has the share of the pixels that are its own."""
     weight, top, bottom, left, right = tf.unstack(mix, axis=1)
-    own = weight * (1.0 - (bottom - top) * (right - left) / float(size[0] * size[1]))
+    own = weight * (1.0 - (bottom - top) * (right - left) / float(math.prod(size)))
     one_hot = tf.one_hot(labels, num_classes)
     return own[:, None] * one_hot + (1.0 - own)[:, None] * tf.gather(one_hot, _partners(tf.shape(labels)[0], config))
 

@@ -17,7 +17,6 @@ from resnet_tf.config import AugmentConfig, Config
 from resnet_tf.data import augment, mixing, order, preprocess, service
 from resnet_tf.data.autotune import without_autotune
 from resnet_tf.data.bad_inputs import BadInputs, name_unreadable
-from resnet_tf.data.preprocess import to_bytes
 from resnet_tf.data.sources import Source, Split
 from resnet_tf.errors import UserError
 from resnet_tf.spec import Preprocess
@@ -79,10 +78,11 @@ def train_batches(
     A picture that cannot be read is replaced by the next of its batch.
 
     Returns:
-        A dataset of (images: uint8 [B, H, W, C], which `preprocess.from_pixels` makes the network's input on its own
-        device, a quarter of the bytes to move; labels: int64 [B]; missing: int64 [B], the examples that could not be
-        read, for `BadInputs.note`, and -1 for the others), B being the shard's part of the global batch. With mixup or
-        cutmix in the recipe there is a fourth part, float32 [B, 5], which `mixing` takes.
+        A dataset of (images: uint8 [B, H, W, C], which `preprocess.from_fed` makes the network's input on its own
+        device, a quarter of the bytes to move, or signals, float32 [B, L, C]; labels: int64 [B]; missing: int64 [B],
+        the examples that could not be read, for `BadInputs.note`, and -1 for the others), B being the shard's part of
+        the global batch. With mixup or cutmix in the recipe there is a fourth part, float32 [B, 5], which `mixing`
+        takes.
 
     Raises:
         UserError: if a batch does not divide among the workers, or too much of the split is unreadable.
@@ -105,13 +105,13 @@ def train_batches(
     return batches.prefetch(_AHEAD)
 
 
-def fed_pictures(
+def fed_examples(
     config: Config, source: Source, spec: Preprocess | None = None, *, step: int, bad: BadInputs | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Training batch `step` as the network sees it: uint8 [B, H, W, C], and float32 [B, C] shares of the classes.
+    """Training batch `step` as the network sees it, and float32 [B, C] shares of the classes.
 
-    Only the pictures of that batch are read, and by this process; without `spec`, they are prepared as the
-    configuration says. Those that cannot be read are noted in `bad`.
+    Pictures are uint8 [B, H, W, C], signals float32 [B, L, C]. Only those of that batch are read, and by this process;
+    without `spec`, they are prepared as the configuration says. Those that cannot be read are noted in `bad`.
 
     Raises:
         UserError: if the run has no such step.
@@ -129,7 +129,8 @@ def fed_pictures(
         return images.numpy(), tf.one_hot(labels, classes).numpy()
     blended = mixing.blend(tf.cast(images, tf.float32), mix[0], config.augment)
     shares = mixing.targets(labels, mix[0], config.augment, num_classes=classes, size=spec.size)
-    return tf.cast(tf.round(blended), tf.uint8).numpy(), shares.numpy()
+    blended = blended if spec.is_of_signals else tf.round(blended)
+    return tf.cast(blended, preprocess.fed_type(spec)).numpy(), shares.numpy()
 
 
 def eval_batches(
@@ -147,7 +148,8 @@ def eval_batches(
         memory_limit_mb: what is made of it is kept for the next time that it is read, if it needs no more.
 
     Returns:
-        A dataset of (images: float32 [B, H, W, C], labels: int64 [B], places in the split: int64 [B]).
+        A dataset of (images: float32 [B, H, W, C], or signals [B, L, C]; labels: int64 [B]; places in the split: int64
+        [B]).
 
     Raises:
         UserError: if the split's files are damaged.
@@ -158,8 +160,7 @@ def eval_batches(
     labels = tf.constant(split.labels)
 
     def load(row: tf.Tensor, picture: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        image = preprocess.normalize(preprocess.center_crop(preprocess.decode(picture, spec), spec), spec)
-        return image, labels[places[row]], places[row]
+        return preprocess.to_input(picture, spec), labels[places[row]], places[row]
 
     dataset = split.rows(places, load)
     if missing := per_worker - len(places):
@@ -233,12 +234,12 @@ def _first_value(picture: tf.Tensor) -> tf.Tensor:
 
 
 def load_images(split: Split, spec: Preprocess, bad: BadInputs) -> np.ndarray:
-    """A whole split, decoded, cropped and rounded: uint8 [N, H, W, C]. The unreadable are replaced and noted."""
+    """A whole split as it is fed, see `preprocess.to_fed`. The unreadable are replaced and noted."""
     count, size = split.num_examples, 1024
 
     def part(first: tf.Tensor) -> tf.data.Dataset:
         places = tf.range(first, tf.minimum(first + size, count))
-        rows = _readable_rows(split, places, lambda row, picture: _center_crop(picture, spec), spec)
+        rows = _readable_rows(split, places, lambda row, picture: preprocess.to_fed(picture, spec), spec)
         return rows.map(lambda images, missing, shown: (images, tf.where(missing, places, -1)))
 
     images = []
@@ -248,14 +249,14 @@ def load_images(split: Split, spec: Preprocess, bad: BadInputs) -> np.ndarray:
     return np.concatenate(images)
 
 
-def load_pictures(split: Split, spec: Preprocess, indices: Sequence[int]) -> list[np.ndarray]:
-    """The pictures at some places of a split as the network is shown them, each float32 [H, W, 3] in [0, 1]."""
-    pictures = (split.load(tf.constant(index, tf.int64)) for index in indices)
-    return [preprocess.center_crop(preprocess.decode(picture, spec), spec).numpy() for picture in pictures]
+def load_examples(split: Split, spec: Preprocess, indices: Sequence[int]) -> list[np.ndarray]:
+    """What is at some places of a split, not yet normalised: float32 [H, W, 3] in [0, 1], or signals [L, C]."""
+    examples = (split.load(tf.constant(index, tf.int64)) for index in indices)
+    return [preprocess.before_normalization(example, spec).numpy() for example in examples]
 
 
 def _fits_in_memory(config: Config, split: Split, spec: Preprocess) -> bool:
-    megabytes = split.num_examples * spec.size[0] * spec.size[1] * spec.channels / 2**20
+    megabytes = split.num_examples * math.prod(spec.size) * spec.channels * preprocess.fed_type(spec).size / 2**20
     random_crops = config.augment.random_resized_crop  # these are taken of the original pictures
     return megabytes <= config.data.memory_limit_mb and not random_crops and not config.data.service
 
@@ -344,16 +345,11 @@ def _change_row(config: Config, spec: Preprocess, places: tf.Tensor, numbers: tf
             image = augment.random_resized_crop(picture, crops[row], spec, antialias=settings.antialias)
             image = preprocess.to_channels(image, spec)
         else:
-            image = _center_crop(picture, spec)
+            image = preprocess.to_fed(picture, spec)
         # One at a time: on all cores, and without what only another image's operation would need.
         return augment.augment_batch(image[tf.newaxis], numbers[row][tf.newaxis], settings, spec)[0]
 
     return change
-
-
-def _center_crop(picture: tf.Tensor, spec: Preprocess) -> tf.Tensor:
-    pixels = to_bytes(preprocess.center_crop(preprocess.decode(picture, spec), spec))
-    return preprocess.to_channels(pixels, spec)
 
 
 def _readable_rows(split: Split, examples: tf.Tensor, change: ChangeRow, spec: Preprocess) -> tf.data.Dataset:
@@ -362,9 +358,9 @@ def _readable_rows(split: Split, examples: tf.Tensor, change: ChangeRow, spec: P
     Which one that is follows from the batch alone, so that no later batch shifts. A batch without one readable picture
     is black.
     """
-    shape, count = (*spec.size, spec.channels), tf.size(examples, tf.int64)
+    shape, kind, count = (*spec.size, spec.channels), preprocess.fed_type(spec), tf.size(examples, tf.int64)
     loaded = split.rows(examples, lambda row, picture: (row, tf.ensure_shape(change(row, picture), shape)))
-    black = tf.data.Dataset.from_tensor_slices((tf.constant([-1], tf.int64), tf.zeros((1, *shape), tf.uint8)))
+    black = tf.data.Dataset.from_tensor_slices((tf.constant([-1], tf.int64), tf.zeros((1, *shape), kind)))
 
     def fill(found: tf.Tensor, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         rows = tf.range(count)

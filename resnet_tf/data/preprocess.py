@@ -34,14 +34,18 @@ def from_config(data: DataConfig, weights: Preprocess | None = None) -> Preproce
     Raises:
         UserError: if what is left open has another number of channels.
     """
-    base = weights or Preprocess(size=(data.image_size, data.image_size))
+    if data.length:
+        own = Preprocess.of_signals(data.length, channels=data.channels)
+    else:
+        own = Preprocess(size=(data.image_size, data.image_size))
+    base = weights or own
     mean, std = data.mean or base.mean, data.std or base.std
     if {len(mean), len(std)} - {1, data.channels}:
         raise UserError(
             f"data.channels={data.channels} takes data.mean and data.std of its own: the default has {base.channels}"
         )
     return Preprocess(
-        size=(data.image_size, data.image_size),
+        size=own.size,
         channels=data.channels,
         crop_fraction=data.crop_fraction,
         interpolation=data.interpolation,
@@ -52,6 +56,29 @@ def from_config(data: DataConfig, weights: Preprocess | None = None) -> Preproce
         exif_orientation=data.exif_orientation,
         max_pixels=data.max_pixels,
     )
+
+
+def to_input(example: tf.Tensor, spec: Preprocess) -> tf.Tensor:
+    """An example as its source has it -> network input, float32 [height, width, channels] or [length, channels]."""
+    return normalize(before_normalization(example, spec), spec)
+
+
+def before_normalization(example: tf.Tensor, spec: Preprocess) -> tf.Tensor:
+    """An example as its source has it -> float32 of `spec.shape_before`: RGB in [0, 1], or samples."""
+    if spec.is_of_signals:
+        return tf.ensure_shape(example, spec.shape_before)
+    return center_crop(decode(example, spec), spec)
+
+
+def to_fed(example: tf.Tensor, spec: Preprocess) -> tf.Tensor:
+    """An example as its source has it -> what is augmented and moved to the device, of `fed_type`, see `from_fed`."""
+    example = before_normalization(example, spec)
+    return example if spec.is_of_signals else to_channels(to_bytes(example), spec)
+
+
+def fed_type(spec: Preprocess) -> tf.DType:
+    """Pictures are fed as bytes, a quarter to move; signals as they are."""
+    return tf.float32 if spec.is_of_signals else tf.uint8
 
 
 def from_bytes(encoded: tf.Tensor, spec: Preprocess) -> tf.Tensor:
@@ -112,7 +139,7 @@ def decode_window(
     choose: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]],
     spec: Preprocess,
     *,
-    at_least: tuple[int, int],
+    at_least: tuple[int, ...],
 ) -> tf.Tensor:
     """Only a window of a picture, uint8 [h, w, 3] RGB, for training: of a JPEG, no more than that is decoded.
 
@@ -202,7 +229,9 @@ def _decode_bmp_or_webp(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def why_unreadable(picture: tf.Tensor, spec: Preprocess) -> str:
-    """In a few words, why `decode` fails for a picture; empty if it does not."""
+    """In a few words, why `decode` fails for a picture; empty if it does not, and for signals."""
+    if spec.is_of_signals:
+        return ""
     if picture.dtype == tf.string and not picture.numpy():
         return "the file is empty"
     try:
@@ -288,14 +317,14 @@ def center_crop(image: tf.Tensor, spec: Preprocess) -> tf.Tensor:
 
 
 def normalize(images: tf.Tensor, spec: Preprocess) -> tf.Tensor:
-    """RGB float32 [..., 3] in [0, 1] -> network input, float32 [..., channels]."""
+    """RGB float32 [..., 3] in [0, 1], or samples [..., channels] -> network input, float32 [..., channels]."""
     return standardize(to_channels(images, spec), spec)
 
 
 def to_channels(images: tf.Tensor, spec: Preprocess) -> tf.Tensor:
-    """RGB [..., 3] -> [..., channels], float or uint8: unchanged, or its luma."""
+    """RGB [..., 3] -> [..., channels], float or uint8: unchanged, or its luma. Signals are left alone."""
     images = tf.convert_to_tensor(images)
-    if spec.channels == 3:
+    if spec.channels == 3 or spec.is_of_signals:
         return images
     grey = luma(tf.cast(images, tf.float32))
     return grey if images.dtype.is_floating else tf.cast(tf.round(grey), images.dtype)
@@ -307,13 +336,13 @@ def luma(images: tf.Tensor) -> tf.Tensor:
 
 
 def to_bytes(pixels: tf.Tensor) -> tf.Tensor:
-    """[0, 1] -> the nearest of 256 levels, uint8; `from_pixels` starts from them."""
+    """[0, 1] -> the nearest of 256 levels, uint8; `from_fed` starts from them."""
     return tf.cast(tf.round(pixels * 255.0), tf.uint8)
 
 
-def from_pixels(pixels: tf.Tensor, spec: Preprocess) -> tf.Tensor:
-    """Pictures of the network's size and channels, uint8 [..., channels] -> network input, float32."""
-    return standardize(tf.cast(pixels, tf.float32) / 255.0, spec)
+def from_fed(fed: tf.Tensor, spec: Preprocess) -> tf.Tensor:
+    """What `to_fed` gave, of any number of examples -> network input, float32."""
+    return standardize(fed if spec.is_of_signals else tf.cast(fed, tf.float32) / 255.0, spec)
 
 
 def standardize(images: tf.Tensor, spec: Preprocess) -> tf.Tensor:

@@ -36,7 +36,7 @@ def draw_summary(
         labels: true classes of the test split, int [N].
         predictions: predicted classes, int [N].
         class_names: names of the classes in label order.
-        mistakes: (image float [H, W, 3] in [0, 1], true class, predicted class), at most 12 are drawn.
+        mistakes: (image float [H, W, 1 or 3] in [0, 1], true class, predicted class), at most 12 are drawn.
     """
     figure = Figure(figsize=(13, 7.2), layout="constrained")
     figure.suptitle(title)
@@ -231,9 +231,9 @@ def _draw_confusion(axes: Axes, labels: np.ndarray, predictions: np.ndarray, cla
 
 
 def _draw_mistakes(figure: Any, mistakes: Sequence[tuple[np.ndarray, str, str]]) -> None:
-    figure.suptitle("most confident mistakes on the test pictures")
+    figure.suptitle("most confident mistakes in testing")
     for axes in figure.subplots(1, 12).flat:
         axes.axis("off")
     for axes, (image, true, predicted) in zip(figure.axes, mistakes, strict=False):
-        axes.imshow(image, interpolation="nearest")
+        axes.imshow(image, interpolation="nearest", cmap="gray", vmin=0, vmax=1)
         axes.set_title(f"{true}\nread as {predicted}", fontsize=9)

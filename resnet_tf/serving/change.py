@@ -17,7 +17,7 @@ class Change:
         data: where they are from.
         same_top1: how many of them have the same best class.
         logits: root of the mean square of the logits' differences, relative to the logits' standard deviation.
-        top1_before: accuracy of the network in float32; None where nobody knows what is on the pictures.
+        top1_before: accuracy of the network in float32; None where nobody knows what the examples are.
         top1_after: accuracy of the export.
     """
 
@@ -30,7 +30,7 @@ class Change:
 
     def __str__(self) -> str:
         accuracy = "" if self.top1_before is None else f", top-1 {self.top1_before:.4f} to {self.top1_after:.4f}"
-        alike = f"{self.same_top1} of {self.pictures} pictures ({self.data}) answered alike"
+        alike = f"{self.same_top1} of {self.pictures} examples ({self.data}) answered alike"
         return f"{alike}, logits changed by {self.logits:.2%}{accuracy}"
 
 
@@ -40,7 +40,10 @@ def measure_change(
     batches: Iterable[tuple[np.ndarray, np.ndarray | None]],
     data: str,
 ) -> Change:
-    """Ask both for logits of batches of (images [B, H, W, 3] in [0, 1], labels [B] or None), described by `data`."""
+    """Ask both for the logits of batches, (images [B, H, W, 3] in [0, 1] or signals [B, L, C], labels [B] or None).
+
+    `data` says where these are from.
+    """
     before, after, labels = [], [], []
     for images, classes in batches:
         before.append(exact(images))

@@ -35,7 +35,7 @@ TARGETS = {
 DEFAULT_SIGNATURES = (BYTES_SIGNATURE, IMAGES_SIGNATURE)
 
 _BATCH = 16
-_RANDOM_PICTURES = 32
+_RANDOM = 32  # examples
 
 
 class Trained(Protocol):
@@ -90,7 +90,7 @@ def export_model(
         precision: for `serving`, `float32` or `bfloat16`, which is fast only where the processor computes in it; for
             `litert`, `float32`, `float16`, `dynamic` or `int8`; `auto` is `float32`, which answers as the network does.
         preprocess: for a bare model, how pictures become its input; by default as its weights were trained
-            (`model.preprocess`), or ImageNet's at the model's input size.
+            (`model.preprocess`), or ImageNet's at the model's input size. Signals are left as they are.
         labels: for a bare model, the names of its classes; by default those of its weights, or numbers.
         data: pictures on which a change of the answers is measured, and which `int8` takes its ranges from; by default
             those of the run. For a bare model without, the change is measured on random ones.
@@ -114,6 +114,8 @@ def export_model(
     precision = precisions[0] if precision == "auto" else precision
     subject = _subject(run_or_model, preprocess, labels, data)
     _check_model(subject, target)
+    if default_signature != BYTES_SIGNATURE and subject.spec.is_of_signals:
+        raise UserError(f"{subject.model.name} takes signals, which are not decoded: it has one default signature")
     metadata = {
         "model": subject.model.name,
         "target": target,
@@ -163,11 +165,6 @@ def _subject(
 ) -> _Subject:
     if isinstance(run_or_model, keras.Model):
         model = run_or_model
-        if len(model.input_shape) != 4:
-            raise UserError(
-                f"{model.name} takes {model.input_shape[1:]}, and exports are for networks of pictures; Keras's own "
-                "model.export() or model.save() keep this one"
-            )
         spec = spec or getattr(model, "preprocess", None) or _default_preprocess(model)
         labels = labels or getattr(model, "labels", None) or [str(index) for index in range(model.output_shape[-1])]
         return _Subject(model, spec, tuple(labels), ExportConfig(), data, 0.0, {})
@@ -194,10 +191,10 @@ def _measure(subject: _Subject, runner: runners.Runner) -> Change:
 
 
 def _batches(subject: _Subject) -> tuple[Iterator[tuple[np.ndarray, np.ndarray | None]], str]:
-    """Pictures to measure on, with their classes if they are known, and in words where they are from."""
+    """Examples to measure on, with their classes if they are known, and in words where they are from."""
     if subject.data is None:
-        noise = np.random.default_rng(0).uniform(size=(_RANDOM_PICTURES, *subject.spec.size, 3)).astype(np.float32)
-        return ((noise[at : at + _BATCH], None) for at in range(0, _RANDOM_PICTURES, _BATCH)), "random pictures"
+        noise = np.random.default_rng(0).uniform(size=(_RANDOM, *subject.spec.shape_before)).astype(np.float32)
+        return ((noise[at : at + _BATCH], None) for at in range(0, _RANDOM, _BATCH)), "random"
     split = open_source(subject.data).test
     places = _evenly(split.num_examples, subject.settings.measured_examples)
 
@@ -210,9 +207,9 @@ def _batches(subject: _Subject) -> tuple[Iterator[tuple[np.ndarray, np.ndarray |
 
 
 def _calibration(subject: _Subject) -> Iterator[np.ndarray]:
-    """Training pictures, one at a time: float32 [1, H, W, 3]."""
+    """Training examples, one at a time: float32 [1, H, W, 3], or signals [1, L, C]."""
     if subject.data is None:
-        raise UserError("precision int8 takes its ranges from pictures: give data=DataConfig(source=...)")
+        raise UserError("precision int8 takes its ranges from examples: give data=DataConfig(source=...)")
     split = open_source(subject.data).train
     for place in _evenly(split.num_examples, subject.settings.calibration_examples):
         yield _load(split, subject.spec, [place])
@@ -220,7 +217,7 @@ def _calibration(subject: _Subject) -> Iterator[np.ndarray]:
 
 def _load(split: Split, spec: Preprocess, places: list[int]) -> np.ndarray:
     with pipeline.naming_failures(split, spec):  # not what keeps an export from being written
-        return np.stack(pipeline.load_pictures(split, spec, places))
+        return np.stack(pipeline.load_examples(split, spec, places))
 
 
 def _evenly(total: int, count: int) -> list[int]:
@@ -236,7 +233,9 @@ def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
 def _check_model(subject: _Subject, target: str) -> None:
     model, spec, labels = subject.model, subject.spec, subject.labels
     expected, given = model.input_shape[1:], (*spec.size, spec.channels)
-    if any(size not in (None, wanted) for size, wanted in zip(expected, given, strict=True)):
+    if len(expected) != len(given) or any(
+        size not in (None, wanted) for size, wanted in zip(expected, given, strict=True)
+    ):
         raise UserError(f"preprocess gives {given}, but {model.name} takes {expected}")
     if target == "hub_features":
         return
@@ -250,9 +249,11 @@ def _check_model(subject: _Subject, target: str) -> None:
 
 
 def _default_preprocess(model: keras.Model) -> Preprocess:
-    height, width, channels = model.input_shape[1:]
-    if channels != 3 or height is None or width is None:
+    *size, channels = model.input_shape[1:]
+    if None not in size and len(size) == 1:
+        return Preprocess.of_signals(*size, channels=channels)
+    if None in size or channels != 3:
         raise UserError(
             f"{model.name} takes {model.input_shape[1:]}: say with preprocess=Preprocess(...) what to feed it"
         )
-    return Preprocess(size=(height, width))
+    return Preprocess(size=tuple(size))

@@ -11,6 +11,7 @@ from resnet_tf.model.resnet import LOGITS_LAYER, POOL_LAYER
 
 # They stay float32 in every precision, as in training: they cost nothing, and logits stay exact.
 _FLOAT32 = (POOL_LAYER, LOGITS_LAYER)
+_CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.Conv1D)
 
 
 def fold(model: keras.Model, precision: str = "float32") -> keras.Model:
@@ -35,9 +36,10 @@ def fold(model: keras.Model, precision: str = "float32") -> keras.Model:
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
         config = layer.get_config()
         config["dtype"] = "float32" if layer.name in _FLOAT32 else precision
-        if not isinstance(layer, keras.layers.Conv2D):
+        if not isinstance(layer, _CONVOLUTIONS):
             return type(layer).from_config(config)
-        return keras.layers.Conv2D.from_config(config | {"use_bias": layer.use_bias or layer.name in norms})
+        plain = keras.layers.Conv1D if isinstance(layer, keras.layers.Conv1D) else keras.layers.Conv2D
+        return plain.from_config(config | {"use_bias": layer.use_bias or layer.name in norms})
 
     def call(layer: keras.layers.Layer, *arguments: Any, **options: Any) -> Any:
         return arguments[0] if layer.name in left_out else layer(*arguments, **options)
@@ -58,7 +60,7 @@ def _is_foldable(layer: keras.layers.Layer) -> bool:
     if not isinstance(layer, keras.layers.BatchNormalization):
         return False
     source = _source(layer)
-    return isinstance(source, keras.layers.Conv2D) and len(source._outbound_nodes) == 1
+    return isinstance(source, _CONVOLUTIONS) and len(source._outbound_nodes) == 1
 
 
 def _weights(layer: keras.layers.Layer, norm: keras.layers.BatchNormalization | None) -> list[np.ndarray]:

@@ -8,6 +8,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from resnet_tf.data import preprocess
 from resnet_tf.serving.fold import fold
+from resnet_tf.serving.signatures import array_taken
 from resnet_tf.spec import Preprocess
 
 # A SavedModel's graph is one protocol buffer, which cannot be larger than 2 GiB.
@@ -43,13 +44,13 @@ def freeze(
     return constant_network
 
 
-def freeze_with_pixels(model: keras.Model, spec: Preprocess) -> tf.types.experimental.PolymorphicFunction:
-    """The folded network from `images`, float32 [B, H, W, 3] RGB in [0, 1], to `logits`, with constants for weights."""
+def freeze_from_arrays(model: keras.Model, spec: Preprocess) -> tf.types.experimental.PolymorphicFunction:
+    """The folded network from `images`, or `signals`, to `logits`, with constants for weights; see `array_taken`."""
     network = freeze(fold(model))
 
-    @tf.function(input_signature=[tf.TensorSpec([None, *spec.size, 3], tf.float32, name="images")])
-    def logits(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"logits": network(preprocess.normalize(images, spec))[0]}
+    @tf.function(input_signature=[array_taken(spec)])
+    def logits(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"logits": network(preprocess.normalize(inputs, spec))[0]}
 
     return logits
 

@@ -16,11 +16,13 @@ from resnet_tf.spec import Preprocess
 def reusable(model: keras.Model, spec: Preprocess, *, weight_decay: float) -> tuple[Any, keras.Model]:
     """An object to save, and the network in it. Called with `(images, training=False)` it gives what the model gives.
 
-    images: float32 [B, H, W, 3], RGB in [0, 1]; H and W may differ from the ones that the model was trained on.
+    images: float32 [B, H, W, 3], RGB in [0, 1], or signals [B, L, C]; H and W, or L, may differ from the ones that the
+    model was trained on.
     `training` switches dropout and BatchNorm, whose moving statistics it updates. `regularization_losses` are
     `weight_decay / 2` times the squares of each kernel, without those of BatchNorm and without biases.
     """
-    open_model = keras.models.clone_model(model, input_tensors=keras.Input((None, None, spec.channels), name="images"))
+    sizes = (None,) * len(spec.size)
+    open_model = keras.models.clone_model(model, input_tensors=keras.Input((*sizes, spec.channels), name="images"))
     open_model.set_weights(model.get_weights())
 
     @tf.function
@@ -28,7 +30,7 @@ def reusable(model: keras.Model, spec: Preprocess, *, weight_decay: float) -> tu
         return open_model(preprocess.normalize(images, spec), training=training)
 
     for training in (False, True):
-        call.get_concrete_function(tf.TensorSpec([None, None, None, 3], tf.float32), training)
+        call.get_concrete_function(tf.TensorSpec([None, *sizes, spec.shape_before[-1]], tf.float32), training)
     holder = tf.train.Checkpoint()  # tf.Module would see none of Keras 3's variables
     holder.__call__ = call
     holder.variables = [variable.value for variable in open_model.variables]

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from resnet_tf.serving.freeze import freeze_with_pixels
+from resnet_tf.serving.freeze import freeze_from_arrays
 from resnet_tf.spec import Preprocess
 
 
@@ -16,15 +16,17 @@ def write_litert(
 ) -> None:
     """Write a model with the signature `serving_default`: `images`, float32 [B, H, W, 3] RGB in [0, 1], to `logits`.
 
+    Of a network of signals: `signals`, float32 [B, L, C], to `logits`.
+
     Args:
         model: of `create_model`.
         spec: how pictures become its input; normalisation is put in front.
         file: where to.
         precision: `float32`; `float16`, kept in half the space and computed in float32; `dynamic`: kernels in 8 bits,
             activations as they come; `int8`: all in 8 bits, float32 in and out (Jacob et al. 2017).
-        pictures: for `int8`, what ranges of activations are taken from, each float32 [1, H, W, 3].
+        pictures: for `int8`, what ranges of activations are taken from, each float32 [1, H, W, 3], or a signal.
     """
-    logits = freeze_with_pixels(model, spec)
+    logits = freeze_from_arrays(model, spec)
     # From variables, the 8-bit converter can write a model without them.
     holder = tf.Module()
     holder.logits = logits

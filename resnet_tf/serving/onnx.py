@@ -5,14 +5,14 @@ from pathlib import Path
 import keras
 
 from resnet_tf.errors import UserError
-from resnet_tf.serving.freeze import freeze_with_pixels
+from resnet_tf.serving.freeze import freeze_from_arrays
 from resnet_tf.spec import Preprocess
 
 _OPSET = 18
 
 
 def write_onnx(model: keras.Model, spec: Preprocess, file: Path) -> None:
-    """Write a model from `images`, float32 [B, H, W, 3] RGB in [0, 1], to `logits`, float32 [B, C].
+    """Write a model from `images`, float32 [B, H, W, 3] RGB in [0, 1], or `signals`, [B, L, C], to `logits`.
 
     Raises:
         UserError: if tf2onnx is not installed.
@@ -21,5 +21,5 @@ def write_onnx(model: keras.Model, spec: Preprocess, file: Path) -> None:
         import tf2onnx
     except ImportError as error:
         raise UserError("target onnx needs the package tf2onnx: pip install 'resnet_tf[onnx]'") from error
-    function = freeze_with_pixels(model, spec)
+    function = freeze_from_arrays(model, spec)
     tf2onnx.convert.from_function(function, function.input_signature, opset=_OPSET, output_path=str(file))

@@ -1,4 +1,4 @@
-"""An exported model as a Python function from pictures to labels."""
+"""An exported model as a Python function from pictures, or signals, to labels."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from resnet_tf.spec import Preprocess
 
 @dataclass(frozen=True)
 class Prediction:
-    """The best classes for one picture, in falling order.
+    """The best classes for one picture, or signal, in falling order.
 
     Attributes:
         labels: names of the classes.
@@ -37,12 +37,13 @@ class Predictor:
         predictor = Predictor("run/export/serving")
         predictor(["cat.jpg"])[0].labels
 
-    It can be used by several threads at a time.
+    A model of signals takes NumPy's `.npy` files in place of pictures, each float [L], or [L, C]. It can be used by
+    several threads at a time.
 
     Attributes:
         path: the version in use (the newest, if `path` was their directory).
         labels: names of all classes.
-        preprocess: what is done to a picture before the network sees it.
+        preprocess: what is done to a picture, or signal, before the network sees it.
         metadata: what was written beside the model.
         top_k: classes named in a prediction.
 
@@ -82,16 +83,21 @@ class Predictor:
     def from_pixels(self, images: np.ndarray) -> np.ndarray:
         """Logits, float32 [B, C], for pictures of the network's size: float32 [B, H, W, 3], RGB in [0, 1].
 
+        For signals of its length, float32 [B, L, C], as they are.
+
         Raises:
             UserError: for another shape, kind of number or range.
         """
         images = np.asarray(images)
-        expected = (*self.preprocess.size, 3)
-        if images.ndim != 4 or images.shape[1:] != expected:
-            raise UserError(f"pictures of shape {images.shape}; expected [B, {', '.join(map(str, expected))}]")
+        expected, of_signals = self.preprocess.shape_before, self.preprocess.is_of_signals
+        if images.shape[1:] != expected:
+            what = "signals" if of_signals else "pictures"
+            raise UserError(f"{what} of shape {images.shape}; expected [B, {', '.join(map(str, expected))}]")
+        if of_signals and not (np.issubdtype(images.dtype, np.floating) and np.isfinite(images).all()):
+            raise UserError(f"signals of {images.dtype}; expected finite floating-point numbers")
         if not np.issubdtype(images.dtype, np.floating):
             raise UserError(f"pictures of {images.dtype}; expected float32 in [0, 1], which is pixels / 255")
-        if images.size and not (images.min() >= 0.0 and images.max() <= 1.0):
+        if not of_signals and images.size and not (images.min() >= 0.0 and images.max() <= 1.0):
             raise UserError(
                 f"pictures from {images.min():.4g} to {images.max():.4g}; expected RGB in [0, 1], which is pixels / 255"
             )
@@ -101,13 +107,13 @@ class Predictor:
         """`logits` and `probabilities`, float32 [B, C], for one batch of encoded pictures.
 
         Args:
-            encoded: JPEG, PNG, BMP, GIF or WebP.
+            encoded: JPEG, PNG, BMP, GIF or WebP; of a signal, NumPy's `.npy`.
             names: of the pictures, for the error's message.
         """
         try:
             return self._runner.answer(encoded)
-        except tf.errors.InvalidArgumentError as error:
-            self._blame_picture(error, encoded, names)
+        except (tf.errors.InvalidArgumentError, runners.SignalError) as error:
+            self._blame_one(error, encoded, names)
             raise
 
     def explain(
@@ -120,7 +126,9 @@ class Predictor:
             UserError: for a kind of export that does not tell, or as `__call__`.
         """
         if not isinstance(self._runner, runners.SavedModelRunner):
-            raise UserError(f"{str(self.path)!r} cannot explain its answers: export with target serving or hub")
+            raise UserError(
+                f"{str(self.path)!r} cannot explain its answers: export a network of pictures for serving or hub"
+            )
         for encoded, names in _batches(pictures, batch_size):
             best = self.answer(encoded, names=names)["probabilities"].argmax(axis=1)
             heatmaps = tf.image.resize(self._runner.heatmaps(encoded)[..., np.newaxis], self.preprocess.size)[..., 0]
@@ -136,8 +144,11 @@ class Predictor:
         split.check_whole()
         parts = []
         with pipeline.naming_failures(split, self.preprocess):
-            for pictures, _ in split.examples(count).map(_encoded).batch(batch_size):
-                parts.append(self.answer(pictures.numpy())["logits"])
+            for examples, _ in split.examples(count).map(_encoded).batch(batch_size):
+                found = examples.numpy()
+                parts.append(
+                    self._runner.logits(found) if self.preprocess.is_of_signals else self.answer(found)["logits"]
+                )
         logits = np.concatenate(parts)
         return split.labels[: len(logits)], logits
 
@@ -146,16 +157,26 @@ class Predictor:
         scores = tuple(float(probabilities[place]) for place in places)
         return Prediction(tuple(self.labels[place] for place in places), scores, tuple(places))
 
-    def _blame_picture(self, error: Exception, encoded: Sequence[bytes], names: Sequence[str] | None) -> None:
-        """Raise by name, if a picture is the reason of an error."""
+    def _blame_one(self, error: Exception, encoded: Sequence[bytes], names: Sequence[str] | None) -> None:
+        """Raise by name, if a picture or a signal is the reason of an error."""
+        what = "signal" if self.preprocess.is_of_signals else "picture"
         for index, item in enumerate(encoded):
-            if reason := preprocess.why_unreadable(tf.constant(item), self.preprocess):
-                name = names[index] if names else f"picture {index} of the batch"
-                raise UserError(f"{name} is no picture that can be read: {reason}") from error
+            if reason := self._why_unreadable(item):
+                name = names[index] if names else f"{what} {index} of the batch"
+                raise UserError(f"{name} is no {what} that can be read: {reason}") from error
+
+    def _why_unreadable(self, encoded: bytes) -> str:
+        if not self.preprocess.is_of_signals:
+            return preprocess.why_unreadable(tf.constant(encoded), self.preprocess)
+        try:
+            runners.decode_signal(encoded, self.preprocess)
+        except runners.SignalError as error:
+            return str(error)
+        return ""
 
 
 def _encoded(picture: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """As the signature takes it: what a source keeps as pixels becomes a PNG."""
+    """As the signature takes it: what a source keeps as pixels becomes a PNG. Signals are left alone."""
     return (tf.io.encode_png(picture) if picture.dtype == tf.uint8 else picture), label
 
 

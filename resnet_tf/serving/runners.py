@@ -1,5 +1,6 @@
 """One way to ask every kind of export: encoded pictures or pixels in, answers as arrays out."""
 
+import io
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -16,6 +17,8 @@ from resnet_tf.serving.signatures import (
     EXPLAIN_SIGNATURE,
     IMAGES_SIGNATURE,
     MOVED_BYTES_SIGNATURE,
+    SIGNALS_SIGNATURE,
+    array_taken,
 )
 from resnet_tf.spec import Preprocess
 
@@ -29,10 +32,13 @@ class Runner(Protocol):
     """A loaded export. Both may be called by several threads at a time."""
 
     def answer(self, encoded: Sequence[bytes]) -> Answer:
-        """`logits` and `probabilities`, float32 [B, C], for encoded pictures; see `signatures` for errors."""
+        """`logits` and `probabilities`, float32 [B, C], for encoded pictures; see `signatures` for errors.
+
+        A signal is encoded as NumPy's `.npy`; see `decode_signal`.
+        """
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """float32 [B, C] for float32 [B, H, W, 3], RGB in [0, 1]."""
+        """float32 [B, C] for float32 [B, H, W, 3], RGB in [0, 1], or signals [B, L, C]."""
 
 
 def load_runner(export: Path, metadata: dict[str, Any]) -> Runner:
@@ -44,9 +50,10 @@ def load_runner(export: Path, metadata: dict[str, Any]) -> Runner:
     spec = Preprocess.from_dict(metadata["preprocess"])
     target = metadata["target"]
     if target in ("serving", "hub"):
-        return SavedModelRunner(export)
-    of_images = {"litert": _load_litert, "keras": _load_keras, "onnx": _load_onnx}[target]
-    return PixelsRunner(of_images(export, spec), spec)
+        model = SavedModelRunner(export)
+        return SignalsRunner(model.of_signals, spec) if spec.is_of_signals else model
+    load = {"litert": _load_litert, "keras": _load_keras, "onnx": _load_onnx}[target]
+    return (SignalsRunner if spec.is_of_signals else PixelsRunner)(load(export, spec), spec)
 
 
 class SavedModelRunner:
@@ -66,6 +73,10 @@ class SavedModelRunner:
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         return self._doors[IMAGES_SIGNATURE](images=tf.constant(images, tf.float32))["logits"].numpy()
+
+    def of_signals(self, signals: np.ndarray) -> np.ndarray:
+        """Logits, of a network of signals."""
+        return self._doors[SIGNALS_SIGNATURE](signals=tf.constant(signals, tf.float32))["logits"].numpy()
 
     def heatmaps(self, encoded: Sequence[bytes]) -> np.ndarray:
         """float32 [B, h, w], see `signatures`."""
@@ -88,6 +99,42 @@ class PixelsRunner:
         return self._logits(np.asarray(images, np.float32))
 
 
+class SignalError(ValueError):
+    """What is wrong with an encoded signal."""
+
+
+class SignalsRunner:
+    """A model of signals."""
+
+    def __init__(self, logits: Callable[[np.ndarray], np.ndarray], spec: Preprocess):
+        self._logits, self._spec = logits, spec
+
+    def answer(self, encoded: Sequence[bytes]) -> Answer:
+        logits = self.logits(np.stack([decode_signal(signal, self._spec) for signal in encoded]))
+        return {"logits": logits, "probabilities": tf.nn.softmax(logits).numpy()}
+
+    def logits(self, signals: np.ndarray) -> np.ndarray:
+        return self._logits(np.asarray(signals, np.float32))
+
+
+def decode_signal(encoded: bytes, spec: Preprocess) -> np.ndarray:
+    """A signal, [L] or [L, C], from the bytes of an `.npy` file: float32 [L, C].
+
+    Raises:
+        SignalError: saying what is wrong with it.
+    """
+    try:
+        signal = np.lib.format.read_array(io.BytesIO(encoded), allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise SignalError(f"it is no .npy file of numbers ({error})") from error
+    signal = signal[:, np.newaxis] if signal.ndim == 1 else signal
+    if signal.dtype.kind != "f" or signal.shape != spec.shape_before:
+        raise SignalError(f"it is {signal.dtype} {list(signal.shape)}, not floating-point {list(spec.shape_before)}")
+    if not np.isfinite(signal).all():
+        raise SignalError("it holds numbers that are not finite")
+    return signal.astype(np.float32)
+
+
 def _load_litert(export: Path, spec: Preprocess) -> Callable[[np.ndarray], np.ndarray]:
     try:
         from ai_edge_litert.interpreter import Interpreter
@@ -98,9 +145,11 @@ def _load_litert(export: Path, spec: Preprocess) -> Callable[[np.ndarray], np.nd
     ).get_signature_runner()
     lock = threading.Lock()  # an interpreter has one set of buffers
 
+    name = array_taken(spec).name
+
     def logits(images: np.ndarray) -> np.ndarray:
         with lock:
-            return run(images=images)["logits"].copy()
+            return run(**{name: images})["logits"].copy()
 
     return logits
 
@@ -114,7 +163,7 @@ def _load_keras(export: Path, spec: Preprocess) -> Callable[[np.ndarray], np.nda
 
 
 def keras_logits(model: Any, spec: Preprocess) -> Callable[[np.ndarray], np.ndarray]:
-    """What a Keras model answers to pictures, float32 [B, H, W, 3] RGB in [0, 1]."""
+    """What a Keras model answers to pictures, float32 [B, H, W, 3] RGB in [0, 1], or to signals, [B, L, C]."""
     network = tf.function(lambda images: model(preprocess.normalize(images, spec), training=False))
     return lambda images: network(tf.constant(images)).numpy()
 
@@ -125,7 +174,7 @@ def _load_onnx(export: Path, spec: Preprocess) -> Callable[[np.ndarray], np.ndar
     except ImportError as error:
         raise UserError("ONNX models need the package onnxruntime: pip install 'resnet_tf[onnx]'") from error
     session = _loaded(export, lambda file: InferenceSession(file, providers=["CPUExecutionProvider"]), ONNX_FILE)
-    return lambda images: session.run(["logits"], {"images": images})[0]
+    return lambda images: session.run(["logits"], {array_taken(spec).name: images})[0]
 
 
 def _loaded(export: Path, load: Callable[[str], Any], file: str) -> Any:

@@ -76,6 +76,6 @@ def _mark_classify(export: Path) -> None:
     """TensorFlow Serving's Classify asks a signature for its method's name; TensorFlow writes Predict's for all."""
     file = export / "saved_model.pb"
     saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
-    for graph in saved.meta_graphs:
+    for graph in (each for each in saved.meta_graphs if CLASSIFY_SIGNATURE in each.signature_def):
         graph.signature_def[CLASSIFY_SIGNATURE].method_name = tf.compat.v1.saved_model.CLASSIFY_METHOD_NAME
     file.write_bytes(saved.SerializeToString())

@@ -7,7 +7,7 @@ import tensorflow as tf
 from resnet_tf.data import preprocess
 from resnet_tf.spec import Preprocess
 
-BYTES_SIGNATURE = "serving_default"
+BYTES_SIGNATURE = SIGNALS_SIGNATURE = "serving_default"
 IMAGES_SIGNATURE = "images"
 FEATURES_SIGNATURE = "features"
 CLASSIFY_SIGNATURE = "classify"
@@ -18,10 +18,14 @@ MOVED_BYTES_SIGNATURE = "image_bytes"  # where `images` is the default one
 EXAMPLE_FEATURE = "image/encoded"
 
 
-# From the network's input, float32 [B, H, W, C], already normalised, to its last feature map, float32 or bfloat16
-# [B, h, w, F], its features, float32 [B, F], its logits, float32 [B, classes], and the kernel of its class head,
-# float32 [F, classes].
+# From the network's input, float32 [B, H, W, C], or [B, L, C] of signals, already normalised, to its last feature map,
+# float32 or bfloat16 [B, h, w, F] or [B, l, F], its features, float32 [B, F], its logits, float32 [B, classes], and the
+# kernel of its class head, float32 [F, classes].
 Network = Callable[[tf.Tensor], list[tf.Tensor]]
+# From that input to what a signature gives.
+Answer = Callable[[tf.Tensor], dict[str, tf.Tensor]]
+# By name, what answers and what it takes.
+Doors = dict[str, tuple[Answer, tf.TensorSpec]]
 
 
 def build_signatures(
@@ -37,6 +41,8 @@ def build_signatures(
       all labels, and `scores`, float32 [B, C], their probabilities. It is what TensorFlow Serving's Classify takes.
     - `explain`: image_bytes as above; gives `heatmaps`, float32 [B, h, w], in [0, 1]: how much each place of the last
       feature map spoke for the best class (Grad-CAM, Selvaraju et al. 2017).
+
+    Of a network of signals: `serving_default` and `features`, and both take signals, float32 [B, L, C].
 
     The first two give `logits` and `probabilities`, float32 [B, C], and the `top_k` best classes in falling order:
     `top_classes` int64 [B, K], `top_scores` float32 [B, K] and `top_labels` string [B, K].
@@ -64,6 +70,14 @@ def build_signatures(
             "top_labels": tf.gather(names, classes),
         }
 
+    if spec.is_of_signals:
+        doors = _of_signals(network, answer, spec)
+    else:
+        doors = _of_pictures(network, answer, spec, names, default)
+    return {name: tf.function(function, [taken]).get_concrete_function() for name, (function, taken) in doors.items()}
+
+
+def _of_pictures(network: Network, answer: Answer, spec: Preprocess, names: tf.Tensor, default: str) -> Doors:
     def of_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         return answer(preprocess.from_bytes(image_bytes, spec))
 
@@ -82,9 +96,8 @@ def build_signatures(
         maps, _, logits, head = network(preprocess.from_bytes(image_bytes, spec))
         return {"heatmaps": _heatmaps(maps, logits, head)}
 
-    image_bytes = tf.TensorSpec([None], tf.string, name="image_bytes")
-    images = tf.TensorSpec([None, *spec.size, 3], tf.float32, name="images")
-    doors = {
+    image_bytes, images = tf.TensorSpec([None], tf.string, name="image_bytes"), array_taken(spec)
+    doors: Doors = {
         BYTES_SIGNATURE: (of_images, images) if default == IMAGES_SIGNATURE else (of_bytes, image_bytes),
         IMAGES_SIGNATURE: (of_images, images),
         FEATURES_SIGNATURE: (features, image_bytes),
@@ -93,7 +106,23 @@ def build_signatures(
     }
     if default == IMAGES_SIGNATURE:
         doors[MOVED_BYTES_SIGNATURE] = (of_bytes, image_bytes)
-    return {name: tf.function(function, [taken]).get_concrete_function() for name, (function, taken) in doors.items()}
+    return doors
+
+
+def _of_signals(network: Network, answer: Answer, spec: Preprocess) -> Doors:
+    def of_signals(signals: tf.Tensor) -> dict[str, tf.Tensor]:
+        return answer(preprocess.normalize(signals, spec))
+
+    def features(signals: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"features": network(preprocess.normalize(signals, spec))[1]}
+
+    signals = array_taken(spec)
+    return {SIGNALS_SIGNATURE: (of_signals, signals), FEATURES_SIGNATURE: (features, signals)}
+
+
+def array_taken(spec: Preprocess) -> tf.TensorSpec:
+    """What is taken where nothing is decoded: `images`, float32 [B, H, W, 3] in [0, 1], or `signals`, [B, L, C]."""
+    return tf.TensorSpec([None, *spec.shape_before], tf.float32, name="signals" if spec.is_of_signals else "images")
 
 
 def _heatmaps(maps: tf.Tensor, logits: tf.Tensor, head: tf.Tensor) -> tf.Tensor:

@@ -18,7 +18,7 @@ _SECONDS, _CALLS = 0.5, 20  # whichever comes first, after a call that does not 
 
 
 def measure_speed(runner: Runner, spec: Preprocess) -> dict[str, Any]:
-    """Medians over calls with random pixels.
+    """Medians over calls with random pixels or samples.
 
     Returns:
         `milliseconds` for one picture, `images_per_second` in batches of `batch`, `cores` and `processor`.
@@ -44,7 +44,7 @@ def measure_batches(export: Path, batches: Sequence[int], *, seconds: float) -> 
 
 
 def _seconds(runner: Runner, spec: Preprocess, batch: int, seconds: float) -> float:
-    images = np.random.default_rng(0).uniform(size=(batch, *spec.size, 3)).astype(np.float32)
+    images = np.random.default_rng(0).uniform(size=(batch, *spec.shape_before)).astype(np.float32)
     runner.logits(images)
     times: list[float] = []
     while not times or (len(times) < _CALLS and sum(times) < seconds):

@@ -23,7 +23,7 @@ class Verification:
     """How an export's answers compare with the model's.
 
     Attributes:
-        examples: pictures compared.
+        examples: how many were compared.
         same_top1: how many of them have the same best class.
         largest_difference: of any logit, relative to the largest logit.
     """
@@ -34,7 +34,7 @@ class Verification:
 
     def __str__(self) -> str:
         return (
-            f"reloaded in a fresh process: {self.same_top1} of {self.examples} test pictures answered alike, "
+            f"reloaded in a fresh process: {self.same_top1} of {self.examples} test examples answered alike, "
             f"logits within {self.largest_difference:.1e}"
         )
 

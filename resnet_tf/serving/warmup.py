@@ -12,7 +12,12 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
-from resnet_tf.serving.signatures import BYTES_SIGNATURE, IMAGES_SIGNATURE, MOVED_BYTES_SIGNATURE
+from resnet_tf.serving.signatures import (
+    BYTES_SIGNATURE,
+    IMAGES_SIGNATURE,
+    MOVED_BYTES_SIGNATURE,
+    SIGNALS_SIGNATURE,
+)
 from resnet_tf.spec import Preprocess
 
 WARMUP = Path("assets.extra") / "tf_serving_warmup_requests"
@@ -20,14 +25,17 @@ _BATCHES = (1, 8)
 
 
 def write_warmup(export: Path, spec: Preprocess, *, default: str) -> None:
-    """Requests to the decoding and to the `images` signature of an export, with pictures of noise."""
+    """Requests to the decoding and to the `images` signature of an export, or to that of signals, with noise."""
     generator = np.random.default_rng(0)
-    height, width = spec.size
     (export / WARMUP).parent.mkdir(parents=True, exist_ok=True)
     by_bytes = MOVED_BYTES_SIGNATURE if default == IMAGES_SIGNATURE else BYTES_SIGNATURE
     with tf.io.TFRecordWriter(str(export / WARMUP)) as writer:
         for batch in _BATCHES:
-            pixels = generator.integers(0, 256, (batch, height, width, 3), np.uint8)
+            if spec.is_of_signals:
+                signals = generator.normal(size=(batch, *spec.shape_before)).astype(np.float32)
+                writer.write(_request(SIGNALS_SIGNATURE, "signals", tf.make_tensor_proto(signals)))
+                continue
+            pixels = generator.integers(0, 256, (batch, *spec.shape_before), np.uint8)
             encoded = np.array([tf.io.encode_jpeg(each).numpy() for each in pixels], object)
             writer.write(_request(by_bytes, "image_bytes", tf.make_tensor_proto(encoded, tf.string)))
             writer.write(_request(IMAGES_SIGNATURE, "images", tf.make_tensor_proto(pixels / np.float32(255))))

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from resnet_tf.data import pipeline
 from resnet_tf.data.sources import Source, Split, check_classes
+from resnet_tf.errors import UserError
 from resnet_tf.figures import Evaluation
 from resnet_tf.spec import Preprocess
 from resnet_tf.training.cluster import Cluster
@@ -79,5 +80,7 @@ def evaluate_run(run: Run, source: Source, *, batch_size: int, flip: bool = Fals
         UserError: if that data has other classes than the run was trained on, or cannot be read.
     """
     check_classes(run.labels, source)
+    if flip and run.preprocess.is_of_signals:
+        raise UserError("signals have no mirror image: their time has a direction")
     strategy = tf.distribute.get_strategy()
     return Evaluator(run.model, source.test, run.preprocess, batch_size=batch_size, strategy=strategy, flip=flip)()

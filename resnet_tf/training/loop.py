@@ -19,6 +19,7 @@ from resnet_tf.data.bad_inputs import BadInputs
 from resnet_tf.data.sources import open_source
 from resnet_tf.errors import Interrupted, UserError, plain_reason
 from resnet_tf.figures import Evaluation
+from resnet_tf.report.waveform import draw_signal
 from resnet_tf.training import checkpoint, rules, run, runtime
 from resnet_tf.training.cluster import Cluster
 from resnet_tf.training.evaluation import Evaluator
@@ -237,7 +238,8 @@ class _Fit:
         trainer = self._trainer
 
         def inputs() -> np.ndarray:
-            return pipeline.fed_pictures(self._config, trainer.source, trainer.spec, step=0, bad=self._bad_inputs)[0]
+            fed, _ = pipeline.fed_examples(self._config, trainer.source, trainer.spec, step=0, bad=self._bad_inputs)
+            return np.stack([draw_signal(signal) for signal in fed]) if trainer.spec.is_of_signals else fed
 
         directory, first = self._workdir / run.TENSORBOARD, trainer.state.step == 0
         return TensorBoard(directory, config=self._config.to_json(), inputs=inputs if first else None)

@@ -33,8 +33,8 @@ def make_plan(config: Config) -> dict[str, str]:
     sized = create_network(config, num_classes=len(source.class_names), side=data.image_size)
     return {
         "network": f"{config.model.name}, {trainer.model.count_params():,} parameters, "
-        f"{count_multiply_adds(sized) / 1e9:.3g} billion multiply-adds a picture of {data.image_size} pixels",
-        "data": f"{source.name}: {source.train.num_examples:,} pictures to train on, {source.test.num_examples:,} to "
+        f"{count_multiply_adds(sized) / 1e9:.3g} billion multiply-adds at {data.size_in_words}",
+        "data": f"{source.name}: {source.train.num_examples:,} examples to train on, {source.test.num_examples:,} to "
         f"test, {len(source.class_names):,} classes",
         "classes": source.describe_classes(),
         "steps": f"{schedule.total_steps:,} of {data.batch_size}: {config.train.epochs} epochs of "

@@ -83,11 +83,12 @@ def create_network(
     """The network that `config` names, for input of the size that it asks for, or of `side` pixels."""
     data, model = config.data, config.model
     side = side or (None if config.train.start_size or config.train.end_size else data.image_size)
+    size = (data.length,) if data.length else (side, side)
     knobs: dict[str, Any] = {"stem": model.stem, "stochastic_depth": model.stochastic_depth, "dropout": model.dropout}
     return create_model(
         model.name,
         num_classes=num_classes,
-        input_shape=(side, side, data.channels),
+        input_shape=(*size, data.channels),
         weights=weights,
         new_head=model.new_head,
         **{name: value for name, value in knobs.items() if value},

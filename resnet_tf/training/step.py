@@ -28,7 +28,7 @@ class TrainStep:
         objective: the loss.
         average: updated after every step, if given.
         strategy: what the step runs under.
-        spec: how pixels become the model's input.
+        spec: how what is fed becomes the model's input.
         teacher: its logits are learnt, too, if given.
     """
 
@@ -91,8 +91,9 @@ class TrainStep:
     ) -> tuple[Any, Any, Any]:
         """A replica's share of a step. It changes no variable, so that XLA can compile it and the step can be dropped.
 
-        Takes uint8 [B, H, W, C], int64 [B] and, for mixed pictures, float32 [B, 5]; returns the gradients, the new
-        values of what is not trained, and float32 [2], the sum of the losses and of right answers.
+        Takes uint8 [B, H, W, C], or signals, float32 [B, L, C]; int64 [B] and, for mixed ones, float32 [B, 5]. Returns
+        the gradients, the new values of what is not trained, and float32 [2], the sum of the losses and of right
+        answers.
         """
         config, parts, learning = self._config, self._config.train.accumulate, self._learning(head_only)
         inputs, targets = self._inputs(images, labels, mix)
@@ -122,7 +123,7 @@ class TrainStep:
 
     def _inputs(self, images: tf.Tensor, labels: tf.Tensor, mix: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
         """The model's input, and the share of each class in it."""
-        inputs, classes = preprocess.from_pixels(images, self._spec), self._model.output_shape[-1]
+        inputs, classes = preprocess.from_fed(images, self._spec), self._model.output_shape[-1]
         if mix is None:
             return inputs, tf.one_hot(labels, classes)
         settings, size = self._config.augment, self._spec.size

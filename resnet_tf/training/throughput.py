@@ -52,7 +52,7 @@ def measure_input(config: Config, *, seconds: float) -> Throughput:
 
 
 def measure_training(config: Config, *, seconds: float) -> float:
-    """Images per second of a recipe's training step alone, for `seconds`; on random pixels, so that it takes no data.
+    """Images per second of a recipe's training step alone, for `seconds`; on random ones, so that it takes no data.
 
     Raises:
         UserError: for a network or settings that do not fit.
@@ -63,12 +63,15 @@ def measure_training(config: Config, *, seconds: float) -> float:
 
 def _random_source(config: Config) -> Source:
     """One batch to train on, of `model.num_classes` or 1,000 classes."""
-    data, classes = config.data, config.model.num_classes or 1000
-    shape = (data.batch_size, data.image_size, data.image_size, data.channels)
-    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    data, classes, generator = config.data, config.model.num_classes or 1000, np.random.default_rng(0)
+    if data.length:
+        examples = generator.normal(size=(data.batch_size, data.length, data.channels)).astype(np.float32)
+    else:
+        shape = (data.batch_size, data.image_size, data.image_size, data.channels)
+        examples = generator.integers(0, 256, shape, np.uint8)
     labels = np.arange(data.batch_size) % classes
-    train, test = (array_split(Path("random pixels"), name, pixels, labels) for name in ("train", "test"))
-    return Source("random pixels", tuple(map(str, range(classes))), train, test)
+    train, test = (array_split(Path("random"), name, examples, labels) for name in ("train", "test"))
+    return Source("random examples", tuple(map(str, range(classes))), train, test)
 
 
 def _endless(dataset: tf.data.Dataset) -> Iterator[int]:

@@ -127,7 +127,7 @@ class Trainer:
         """Two lines: the network and the data, and the classes; a third where some of these are rare."""
         source, config = self.source, self.config
         logger.info(
-            "%s: %s parameters; %s: %d pictures to train on, %d to test, %d classes; %d steps an epoch, %d epochs",
+            "%s: %s parameters; %s: %d examples to train on, %d to test, %d classes; %d steps an epoch, %d epochs",
             config.model.name,
             f"{self.model.count_params():,}",
             source.name,

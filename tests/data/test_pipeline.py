@@ -260,7 +260,7 @@ def test_a_batch_larger_than_the_data_is_refused(data_dir):
 
 def test_pictures_by_place(data_dir, photos):
     _, source, spec, _ = _setup(data_dir, photos, "memory")
-    chosen = pipeline.load_pictures(source.test, spec, [5, 2])
+    chosen = pipeline.load_examples(source.test, spec, [5, 2])
     images = pipeline.load_images(source.test, spec, BadInputs(source.test, spec, load_config("digits").data))
     for picture, place in zip(chosen, (5, 2), strict=True):
         np.testing.assert_array_equal(np.round(picture[..., :1] * 255), images[place])

@@ -89,10 +89,10 @@ def test_pixels_of_training_become_the_input_that_testing_makes():
     spec = Preprocess(size=(4, 4), channel_order="bgr")
     pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), np.uint8)
     np.testing.assert_array_equal(
-        preprocess.from_pixels(tf.constant(pixels), spec), preprocess.normalize(tf.constant(pixels) / 255, spec)
+        preprocess.from_fed(tf.constant(pixels), spec), preprocess.normalize(tf.constant(pixels) / 255, spec)
     )
     np.testing.assert_allclose(
-        preprocess.from_pixels(tf.constant(pixels), spec)[..., 0], (pixels[..., 2] / 255 - 0.485) / 0.229, rtol=1e-4
+        preprocess.from_fed(tf.constant(pixels), spec)[..., 0], (pixels[..., 2] / 255 - 0.485) / 0.229, rtol=1e-4
     )
 
 

@@ -213,7 +213,7 @@ def test_a_numpy_archive_may_name_its_classes(tmp_path):
         ),
         ({"x_train": IMAGES / 255}, r"x_train of .* is float64 \[12, 6, 7, 3\]; pictures are uint8"),
         ({"x_train": IMAGES[..., :2]}, r"x_train of .* is uint8 \[12, 6, 7, 2\]; pictures are uint8"),
-        ({"y_train": np.zeros(11, int)}, r"y_train of .* is int64 \[11\]; labels are whole numbers .* the 12 pictures"),
+        ({"y_train": np.zeros(11, int)}, r"y_train of .* is int64 \[11\]; labels are whole numbers .* the 12 examples"),
         ({"y_train": np.zeros(12)}, r"y_train of .* is float64 \[12\]; labels are whole numbers"),
         ({"y_train": np.full(12, -1)}, r"labels are whole numbers from 0 on"),
         ({"class_names": np.array(["cat"])}, r"has label 1, but class_names has 1 names"),

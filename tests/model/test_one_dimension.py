@@ -1,23 +1,14 @@
 """Networks for signals, [N, L, C]: PyTorch's answers, and something learned."""
 
-import importlib.util
-import subprocess
-import sys
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
-from conftest import shallow
 
 from resnet_tf.errors import UserError
 from resnet_tf.model.create import create_model
 from resnet_tf.model.layers import BatchNormalization, PadShortcut
 from resnet_tf.model.weights import to_torchvision
 from resnet_tf.model.zoo import get_arch
-from resnet_tf.serving.export import export_model
-
-EXAMPLE = Path(__file__).parents[2] / "examples" / "signals.py"
 
 
 def _torch_resnet18():
@@ -118,7 +109,7 @@ def test_the_shortcut_of_signals_takes_every_second():
     np.testing.assert_array_equal(PadShortcut(6, stride=2)(signals), expected)
 
 
-def test_what_does_not_fit_is_refused(tmp_path):
+def test_what_does_not_fit_is_refused():
     for shape in ((224, 224, 3), (16000,)):
         with pytest.raises(UserError, match=r"is not \(length, channels\), such as \(16000, 1\), which resnet18_1d"):
             create_model("resnet18_1d", input_shape=shape)
@@ -126,35 +117,3 @@ def test_what_does_not_fit_is_refused(tmp_path):
         create_model("resnet18_1d", input_shape=(31, 1))
     with pytest.raises(UserError, match=r"standardize=True takes dimensions=2"):
         create_model("bit_r50x1", input_shape=(64, 1), dimensions=1)
-    model = shallow("resnet18_1d", input_shape=(64, 1), num_classes=2)
-    with pytest.raises(UserError, match=r"exports are for networks of pictures; Keras's own model.export\(\)"):
-        export_model(model, tmp_path / "export")
-
-
-@pytest.mark.slow
-def test_the_example_makes_what_its_recipe_trains_on(tmp_path, command):
-    """Four kinds of signal, told apart by their samples and by their spectrograms."""
-    out = tmp_path / "signals"
-    arguments = [sys.executable, str(EXAMPLE), f"--out={out}", "--train=400", "--epochs=1"]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "of 100 test signals" in done.stdout
-    archive = np.load(out / "spectrograms.npz")
-    assert (archive["x_train"].dtype, archive["x_train"].shape) == (np.uint8, (400, 32, 32))
-    outcome = command(
-        "train", "--config=spectrograms", f"--data.source={out / 'spectrograms.npz'}", f"--workdir={tmp_path / 'run'}"
-    )
-    assert outcome.code == 0, outcome.err
-    assert float(outcome.out.split("top-1 ")[1].split()[0]) > 0.9
-
-
-def test_spectrograms_have_their_axes_as_they_say():
-    """A tone of 1,000 Hz is a bright line, the eighth of rows of 125 Hz from below."""
-    spec = importlib.util.spec_from_file_location("signals", EXAMPLE)
-    signals = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(signals)
-    tone = np.sin(2 * np.pi * 1000 * np.arange(signals.LENGTH) / signals.RATE).astype("float32")
-    picture = signals.make_spectrograms(tone[None])[0]
-    assert picture.shape == (32, 32)
-    rows = picture.argmax(axis=0)
-    np.testing.assert_array_equal(rows, 31 - (1000 // 125 - 1))

@@ -55,7 +55,7 @@ def test_the_card_says_what_the_metadata_say(run, tiny_export):
     assert "'digits'" in card
     assert "10 classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9." in card
     figures = [f"{run.metrics[name]:.4f}" for name in ("top1", "top5", "balanced_accuracy", "loss")]
-    assert "On the 100 pictures of split 'test[:100]'" in card
+    assert "On the 100 examples of split 'test[:100]'" in card
     assert f"| {' | '.join(figures)} |" in card
     assert metadata["speed"]["milliseconds"] > 0
     assert f"{metadata['speed']['milliseconds']:.3g} ms" in card
@@ -80,5 +80,5 @@ def test_the_card_of_a_bare_model_claims_nothing(tmp_path):
     assert "40 classes: 0, 1, 2" in card
     assert "and 20 more, in `assets.extra/labels.txt`" in card
     assert 'model.signatures["image_bytes"]' in card
-    assert re.search(r"This export answers \d+ of 32 pictures \(random pictures\) as the network does", card)
+    assert re.search(r"This export answers \d+ of 32 examples \(random\) as the network does", card)
     assert "slow elsewhere" in card

@@ -318,11 +318,11 @@ def test_an_export_that_answers_too_differently_is_refused(run, tmp_path):
 
 def test_int8_of_a_bare_model_asks_for_pictures(tmp_path):
     model = create_model("resnet20", num_classes=2, input_shape=(32, 32, 3))
-    with pytest.raises(UserError, match=r"int8 takes its ranges from pictures: give data=DataConfig"):
+    with pytest.raises(UserError, match=r"int8 takes its ranges from examples: give data=DataConfig"):
         export_model(model, tmp_path / "models", target="litert", precision="int8")
     assert not (tmp_path / "models").exists()
     path = export_model(model, tmp_path / "models", precision="bfloat16")
-    assert artifact.read_metadata(path)["change"]["data"] == "random pictures"
+    assert artifact.read_metadata(path)["change"]["data"] == "random"
 
 
 def test_features_are_exported_without_a_head(run, tmp_path):

@@ -115,7 +115,7 @@ def test_a_student_learns_what_its_teacher_answers(data_dir, tiny_run, tmp_path)
     taught = tf.saved_model.load(str(path)).signatures["images"](images=rgb)["logits"].numpy() / 2
     from resnet_tf.data import preprocess
 
-    own = trained.model(preprocess.from_pixels(images, trained.spec), training=True).numpy() / 2
+    own = trained.model(preprocess.from_fed(images, trained.spec), training=True).numpy() / 2
     chances, student = (np.exp(each - each.max(1, keepdims=True)) for each in (taught, own))
     chances, student = (each / each.sum(1, keepdims=True) for each in (chances, student))
     expected = 4 * (chances * np.log(chances / student)).sum()

@@ -88,7 +88,7 @@ def _torch_losses(torch, trainer, *, rate, steps, dtype=None) -> np.ndarray:
     losses = []
     for step, (images, labels, *_) in zip(range(steps), trainer.batches(), strict=False):
         assert float(ours(step)) == pytest.approx(rate, rel=1e-6)
-        inputs = preprocess.from_pixels(images, trainer.spec).numpy().transpose(0, 3, 1, 2)
+        inputs = preprocess.from_fed(images, trainer.spec).numpy().transpose(0, 3, 1, 2)
         logits = network(torch.from_numpy(inputs).to(dtype))
         loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels.numpy()))
         optimizer.zero_grad()

@@ -42,6 +42,11 @@ def _long_tail(labels: np.ndarray, classes: int, ratio: float) -> np.ndarray:
 
 def _open(config: DataConfig) -> Source:
     path = Path(config.source).expanduser()
+    if config.length and path.suffix != ".npz":
+        raise UserError(
+            f"data.length={config.length} asks for signals, which come from an .npz archive; data.source is "
+            f"{config.source!r}"
+        )
     if config.source == "digits":
         return tfds_builders.open_digits(config)
     if path.is_dir():

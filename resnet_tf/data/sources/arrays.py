@@ -1,4 +1,7 @@
-"""A NumPy archive: `x_train`, `y_train`, `x_test`, `y_test` as Keras keeps them, or `train_images`, `train_labels`."""
+"""A NumPy archive: `x_train`, `y_train`, `x_test`, `y_test` as Keras keeps them, or `train_images`, `train_labels`.
+
+It is what signals come from, too.
+"""
 
 import zipfile
 from pathlib import Path
@@ -14,11 +17,13 @@ from resnet_tf.errors import UserError
 def open_arrays(path: Path, config: DataConfig) -> Source:
     """Pictures are uint8 [N, H, W] or [N, H, W, 1 or 3], labels whole numbers [N] or [N, 1].
 
+    With `data.length`, signals of that length: floating-point numbers [N, length], or [N, length, channels].
+
     An optional `class_names`, text [C], names the labels 0 to C - 1; without it they are numbers.
     """
     try:
         with np.load(path) as archive:  # pickles are refused
-            train, test = (_read(archive, path, name) for name in (config.train_split, config.eval_split))
+            train, test = (_read(archive, path, name, config) for name in (config.train_split, config.eval_split))
             names = tuple(map(str, archive["class_names"])) if "class_names" in archive else ()
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         if isinstance(error, UserError):
@@ -32,39 +37,61 @@ def open_arrays(path: Path, config: DataConfig) -> Source:
     return Source(str(path), names, *splits)
 
 
-def _read(archive: np.lib.npyio.NpzFile, path: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+def _read(archive: np.lib.npyio.NpzFile, path: Path, split: str, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
     for keys in ((f"x_{split}", f"y_{split}"), (f"{split}_images", f"{split}_labels")):
         if set(keys) <= set(archive):
-            images, labels = (archive[key] for key in keys)
+            examples, labels = (archive[key] for key in keys)
             break
     else:
         raise UserError(
             f"{str(path)!r} has no x_{split} and y_{split}, nor {split}_images and {split}_labels; it has "
             f"{', '.join(archive)}. data.train_split and data.eval_split name the splits"
         )
-    if images.ndim == 3:
-        images = images[..., np.newaxis]
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
-        raise UserError(
-            f"{keys[0]} of {str(path)!r} is {images.dtype} {list(images.shape)}; pictures are uint8 [N, H, W] or "
-            "[N, H, W, 1 or 3]"
-        )
+    what = f"{keys[0]} of {str(path)!r}"
+    examples = _signals(examples, what, config) if config.length else _pictures(examples, what)
     flat = labels.reshape(-1) if labels.size == len(labels) else labels
-    if len(labels) != len(images) or flat.ndim != 1 or flat.dtype.kind not in "iu" or not flat.size or flat.min() < 0:
+    if len(labels) != len(examples) or flat.ndim != 1 or flat.dtype.kind not in "iu" or not flat.size or flat.min() < 0:
         raise UserError(
             f"{keys[1]} of {str(path)!r} is {labels.dtype} {list(labels.shape)}; labels are whole numbers from 0 on, "
-            f"one for each of the {len(images)} pictures"
+            f"one for each of the {len(examples)} examples"
         )
-    return images, flat.astype(np.int64)
+    return examples, flat.astype(np.int64)
 
 
-def array_split(path: Path, name: str, images: np.ndarray, labels: np.ndarray) -> Split:
-    """A split of pictures, uint8 [N, H, W, 1 or 3], and labels, int64 [N], that a file had."""
+def _pictures(images: np.ndarray, what: str) -> np.ndarray:
+    """uint8 [N, H, W, 1 or 3]."""
+    pictures = images[..., np.newaxis] if images.ndim == 3 else images
+    if images.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[-1] not in (1, 3):
+        raise UserError(
+            f"{what} is {images.dtype} {list(images.shape)}; pictures are uint8 [N, H, W] or [N, H, W, 1 or 3], and "
+            "signals take data.length"
+        )
+    return pictures
+
+
+def _signals(signals: np.ndarray, what: str, config: DataConfig) -> np.ndarray:
+    """float32 [N, length, channels]."""
+    if signals.ndim == 2:
+        signals = signals[..., np.newaxis]
+    expected = (config.length, config.channels)
+    if signals.dtype.kind != "f" or signals.ndim != 3 or signals.shape[1:] != expected:
+        raise UserError(
+            f"{what} is {signals.dtype} {list(signals.shape)}; data.length={expected[0]} and data.channels="
+            f"{expected[1]} take floating-point numbers [N, {expected[0]}, {expected[1]}]"
+        )
+    if not np.isfinite(signals).all():
+        first = int(np.argmin(np.isfinite(signals).all(axis=(1, 2))))
+        raise UserError(f"{what} holds numbers that are not finite; signal {first} is the first with one")
+    return signals.astype(np.float32)
+
+
+def array_split(path: Path, name: str, examples: np.ndarray, labels: np.ndarray) -> Split:
+    """A split of pictures, uint8 [N, H, W, 1 or 3], or signals, float32 [N, L, C], and labels, int64 [N], of a file."""
     with tf.device("CPU"):
-        pixels = tf.constant(images)
+        kept = tf.constant(examples)
     return Split(
         name,
         labels,
-        load=lambda place: pixels[place],
+        load=lambda place: kept[place],
         locate=lambda place: {"file": str(path), "index": place},
     )

@@ -39,7 +39,7 @@ class Split:
         name: as it was asked for, such as `train` or `train[:90%]`.
         labels: int64 [N], those of the examples in order.
         load: from an example's place (int64 scalar) to its picture, in graph operations: an encoded picture, a string
-            scalar, or pixels, uint8 [height, width, 1 or 3].
+            scalar, or pixels, uint8 [height, width, 1 or 3]; or to a signal, float32 [length, channels].
         stream: the same as a dataset of one picture, for sources that are datasets themselves; None for others.
         locate: where an example lies, from its place: `file`, and `offset` or `index` if the file holds several.
         damage: what of its files cannot be read; the examples there are not counted.

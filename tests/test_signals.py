@@ -1,0 +1,371 @@
+"""Signals from an archive through training, testing, the report and every kind of export."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import shallow
+
+from resnet_tf.config import AugmentConfig, Config, load_config
+from resnet_tf.data import augment, mixing, pipeline, preprocess
+from resnet_tf.data.pipeline import Schedule
+from resnet_tf.data.sources import open_source
+from resnet_tf.errors import UserError
+from resnet_tf.report.waveform import draw_signal
+from resnet_tf.serving.export import export_model
+from resnet_tf.serving.fold import fold
+from resnet_tf.serving.predictor import Predictor
+from resnet_tf.spec import Preprocess
+from resnet_tf.training.evaluation import evaluate_run
+from resnet_tf.training.run import load_run
+from resnet_tf.training.throughput import measure_training
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "signals.py"
+LENGTH, CHANNELS = 64, 2
+SPEC = Preprocess(size=(LENGTH,), channels=CHANNELS, mean=(0.5, -1.0), std=(2.0, 0.5))
+
+
+def _tones(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of a low or a high frequency, in both channels, at a random phase."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(count) % 2
+    angles = 2 * np.pi * np.where(labels, 9, 3)[:, None, None] * np.linspace(0, 1, LENGTH)[:, None]
+    waves = np.sin(angles + generator.uniform(0, 6, (count, 1, CHANNELS)))
+    return (waves * SPEC.std + SPEC.mean).astype("float32"), labels
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "tones.npz"
+    (x_train, y_train), (x_test, y_test) = _tones(96, 0), _tones(20, 1)
+    np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test, class_names=["low", "high"])
+    return path
+
+
+def _config(archive: Path, *changes: str) -> Config:
+    settings = (
+        f"data.source={archive}",
+        f"data.length={LENGTH}",
+        f"data.channels={CHANNELS}",
+        "data.mean=0.5,-1",
+        "data.std=2,0.5",
+        "data.batch_size=32",
+        "augment.pad_crop=4",
+        "train.epochs=3",
+    )
+    return load_config("signals", [*settings, *changes])
+
+
+@pytest.fixture(scope="module")
+def trained(archive, tmp_path_factory) -> Path:
+    """A run by the command. Tests must not write to it."""
+    from resnet_tf.training.loop import train_and_evaluate
+
+    workdir = tmp_path_factory.mktemp("run")
+    train_and_evaluate(_config(archive), workdir)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def served(trained, tmp_path_factory) -> Path:
+    """Its serving export. Tests must not write to it."""
+    return export_model(load_run(trained), tmp_path_factory.mktemp("export") / "tones")
+
+
+def _batches(config: Config, *, start: int = 0) -> list[tuple[np.ndarray, ...]]:
+    source, spec = open_source(config.data), preprocess.from_config(config.data)
+    schedule = Schedule.of(config, source)
+    return list(pipeline.train_batches(config, source, spec, schedule, start=start).as_numpy_iterator())
+
+
+@pytest.mark.parametrize("memory", [0, 1024])
+def test_batches_hold_each_signal_once_an_epoch_moved_by_up_to_the_padding(archive, memory):
+    config = _config(archive, f"data.memory_limit_mb={memory}")
+    signals, labels = _tones(96, 0)
+    padded = np.pad(signals, [(0, 0), (4, 4), (0, 0)])
+    windows = np.stack([padded[:, at : at + LENGTH] for at in range(9)], axis=1)
+    batches = _batches(config)
+    assert len(batches) == 9
+    for epoch in range(3):
+        fed, fed_labels, missing = (
+            np.concatenate(part) for part in zip(*batches[3 * epoch : 3 * epoch + 3], strict=True)
+        )
+        assert fed.dtype == np.float32
+        assert (missing == -1).all()
+        same = (fed[:, None, None] == windows).all(axis=(3, 4))  # [fed, example, move]
+        found, example, move = np.nonzero(same)
+        np.testing.assert_array_equal(found, np.arange(96))
+        assert sorted(example) == list(range(96))
+        np.testing.assert_array_equal(fed_labels, labels[example])
+        assert set(move) == set(range(9))
+    for late, whole in zip(_batches(config, start=5), batches[5:], strict=True):
+        for part, expected in zip(late, whole, strict=True):
+            np.testing.assert_array_equal(part, expected)
+
+
+def test_padding_is_silence():
+    signals = tf.ones([3, 10, 2])
+    moved = augment.shift_signals(signals, {"pad_row": tf.constant([0.0, 0.5, 0.99])}, 2).numpy()
+    expected = [[0] * 2 + [1] * 8, [1] * 10, [1] * 8 + [0] * 2]
+    np.testing.assert_array_equal(moved[..., 0], expected)
+    np.testing.assert_array_equal(moved[..., 1], expected)
+
+
+def test_mixup_blends_signals_and_their_labels():
+    config, signals = AugmentConfig(mixup=0.4), np.random.default_rng(0).normal(size=(4, 6, 2)).astype("float32")
+    mix = mixing.draw(0, tf.constant(0, tf.int64), 4, config, (6,))
+    own = mix.numpy()[:, 0]
+    assert np.ptp(own) > 0.01
+    partner = [1, 0, 3, 2]
+    expected = own[:, None, None] * signals + (1 - own)[:, None, None] * signals[partner]
+    np.testing.assert_allclose(mixing.blend(tf.constant(signals), mix, config), expected, rtol=1e-6)
+    shares = mixing.targets(tf.constant([0, 1, 2, 0], tf.int64), mix, config, num_classes=3, size=(6,)).numpy()
+    identity = np.eye(3)[[0, 1, 2, 0]]
+    np.testing.assert_allclose(shares, own[:, None] * identity + (1 - own)[:, None] * identity[partner], atol=1e-6)
+
+
+def test_training_and_testing_normalise_alike(archive):
+    config = _config(archive, "augment.pad_crop=0")
+    source, spec = open_source(config.data), preprocess.from_config(config.data)
+    assert spec == SPEC
+    signals, labels = _tones(20, 1)
+    expected = (signals - SPEC.mean) / SPEC.std
+    (inputs, fed_labels, places), *_ = pipeline.eval_batches(source.test, spec, 20).as_numpy_iterator()
+    np.testing.assert_allclose(inputs, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(fed_labels, labels)
+    np.testing.assert_array_equal(places, np.arange(20))
+    fed = np.stack([preprocess.to_fed(signal, spec) for signal in signals])
+    np.testing.assert_allclose(preprocess.from_fed(tf.constant(fed), spec), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_run_learns_and_continues_to_the_same_end(archive, trained, tmp_path):
+    from resnet_tf.training.loop import train_and_evaluate
+
+    run = load_run(trained)
+    evaluation = evaluate_run(run, open_source(run.config.data), batch_size=7)
+    signals, labels = _tones(20, 1)
+    logits = run.model((signals - SPEC.mean) / SPEC.std, training=False).numpy()
+    np.testing.assert_allclose(evaluation.logits, logits, atol=1e-4 * np.abs(logits).max())
+    np.testing.assert_array_equal(evaluation.labels, labels)
+    with pytest.raises(UserError, match="signals have no mirror image"):
+        evaluate_run(run, open_source(run.config.data), batch_size=7, flip=True)
+
+    class StopAfterOne(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = True
+
+    config = _config(archive)
+    train_and_evaluate(config, tmp_path / "run", callbacks=[StopAfterOne()])
+    train_and_evaluate(config, tmp_path / "run")
+    for ours, theirs in zip(load_run(tmp_path / "run").model.weights, run.model.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("target", "precision"),
+    [
+        *(("serving", "float32"), ("serving", "bfloat16"), ("hub", "float32"), ("keras", "float32")),
+        *(("litert", "float32"), ("litert", "int8"), ("onnx", "float32")),
+    ],
+)
+def test_every_export_answers_as_the_run(trained, tmp_path, monkeypatch, capsys, target, precision):
+    if target == "onnx":
+        pytest.importorskip("tf2onnx", reason="takes tf2onnx")
+    run = load_run(trained)
+    export = export_model(run, tmp_path / "export", target=target, precision=precision)
+    predictor = Predictor(export)
+    signals, labels = _tones(20, 1)
+    expected = run.model((signals - SPEC.mean) / SPEC.std, training=False).numpy()
+    tolerance = (1e-4 if precision == "float32" else 0.1) * np.abs(expected).max()
+    np.testing.assert_allclose(predictor.from_pixels(signals), expected, atol=tolerance)
+    found, logits = predictor.logits(open_source(run.config.data).test, batch_size=6)
+    np.testing.assert_array_equal(found, labels)
+    np.testing.assert_allclose(logits, expected, atol=tolerance)
+    np.save(export / "signal.npy", signals[3])
+    (prediction,) = predictor([export / "signal.npy"])
+    assert prediction.labels[0] == ("low", "high")[expected[3].argmax()]
+    monkeypatch.chdir(export)
+    monkeypatch.setattr("resnet_tf.serving.artifact.manifest.find_damage", lambda *_, **__: "")
+    if target != "hub":
+        for block in re.findall(r"```python\n(.*?)```", (export / "README.md").read_text(), re.DOTALL):
+            exec(compile(block, "README.md", "exec"), {})
+        assert capsys.readouterr().out.strip()
+
+
+def test_the_serving_export_gives_features_and_labels(trained, served):
+    run = load_run(trained)
+    signatures = tf.saved_model.load(str(served)).signatures
+    assert set(signatures) == {"serving_default", "features"}
+    signals = tf.constant(_tones(5, 1)[0])
+    answer = signatures["serving_default"](signals=signals)
+    assert answer["top_labels"][0, 0].numpy().decode() == ("low", "high")[int(answer["logits"][0].numpy().argmax())]
+    inner = keras.Model(run.model.input, run.model.layers[-2].output)
+    expected = inner((signals - SPEC.mean) / SPEC.std, training=False).numpy()
+    features = signatures["features"](signals=signals)["features"]
+    np.testing.assert_allclose(features, expected, atol=1e-4 * np.abs(expected).max())
+    records = list(tf.data.TFRecordDataset(str(served / "assets.extra" / "tf_serving_warmup_requests")))
+    assert len(records) == 2
+    with pytest.raises(UserError, match="cannot explain its answers: export a network of pictures"):
+        list(Predictor(served).explain([]))
+
+
+def test_the_reusable_export_takes_other_lengths(trained, tmp_path):
+    run = load_run(trained)
+    module = tf.saved_model.load(str(export_model(run, tmp_path / "export", target="hub")))
+    longer = np.concatenate([_tones(3, 1)[0]] * 2, axis=1)
+    assert module(longer).shape == (3, 2)
+    features = tf.saved_model.load(str(export_model(run, tmp_path / "features", target="hub_features")))
+    assert features(longer).shape == (3, 512)
+
+
+def test_every_normalisation_of_a_network_of_signals_is_folded():
+    model, generator = shallow("resnet18_1d", input_shape=(64, 2), num_classes=3), np.random.default_rng(0)
+    for variable in model.variables:
+        low, high = (0.5, 1.5) if variable.path.endswith(("gamma", "variance")) else (-0.1, 0.1)
+        if "seed" not in variable.path:
+            variable.assign(generator.uniform(low, high, variable.shape))
+    folded = fold(model)
+    assert not [layer for layer in folded.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    signals = generator.normal(size=(4, 64, 2)).astype("float32")
+    expected = model(signals, training=False).numpy()
+    np.testing.assert_allclose(folded(signals), expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_a_bare_network_is_exported_with_its_samples_as_they_are(tmp_path):
+    model = shallow("resnet18_1d", input_shape=(64, 3), num_classes=2)
+    predictor = Predictor(export_model(model, tmp_path / "export"))
+    assert predictor.preprocess == Preprocess.of_signals(64, channels=3)
+    signals = np.random.default_rng(0).normal(size=(2, 64, 3)).astype("float32")
+    np.testing.assert_allclose(predictor.from_pixels(signals), model(signals, training=False), atol=1e-4)
+    with pytest.raises(UserError, match=r"takes \(None, 3\): say with preprocess=Preprocess"):
+        export_model(shallow("resnet18_1d", input_shape=(None, 3), num_classes=2), tmp_path / "open")
+    with pytest.raises(UserError, match=r"preprocess gives \(64, 64, 3\), but resnet18_1d takes \(64, 3\)"):
+        export_model(model, tmp_path / "wrong", preprocess=Preprocess(size=(64, 64)))
+    with pytest.raises(UserError, match=r"resnet18_1d takes signals, which are not decoded: it has one default"):
+        export_model(model, tmp_path / "moved", default_signature="images")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (np.zeros((64, 3), "float32"), r"it is float32 \[64, 3\], not floating-point \[64, 2\]"),
+        (np.zeros((64, 2), int), r"it is int64 \[64, 2\], not"),
+        (np.full((64, 2), np.nan), r"it holds numbers that are not finite"),
+        (b"\x93NUMPY", r"it is no \.npy file of numbers"),
+        (b"", r"it is no \.npy file of numbers"),
+    ],
+)
+def test_a_signal_that_cannot_be_read_is_named(served, tmp_path, content, reason):
+    predictor = Predictor(served)
+    file = tmp_path / "one.npy"
+    file.write_bytes(content) if isinstance(content, bytes) else np.save(file, content)
+    with pytest.raises(UserError, match=rf"one\.npy' is no signal that can be read: {reason}"):
+        predictor([file])
+    if not isinstance(content, bytes):
+        with pytest.raises(UserError, match=r"signals of (shape|int64|float64)"):
+            predictor.from_pixels(content[None])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            "augment.flip=true",
+            r"augment\.flip is for pictures, and data\.length asks for signals; these take augment\.",
+        ),
+        ("augment.cutmix=1", r"augment\.cutmix is for pictures"),
+        ("augment.random_resized_crop=true", r"augment\.random_resized_crop is for pictures"),
+        ("train.rule=photos", r"train\.rule is for pictures"),
+        ("train.start_size=16", r"train\.start_size is for pictures"),
+        ("loss.teacher=there", r"loss\.teacher is for pictures"),
+        ("data.mean=1,2,3", r"data\.mean has 3 values for data\.channels=2"),
+    ],
+)
+def test_settings_of_pictures_are_refused(archive, change, message):
+    with pytest.raises(UserError, match=message):
+        _config(archive, change)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"x_train": np.zeros((4, 64, 2), "uint8")},
+            r"x_train of .* is uint8 \[4, 64, 2\]; data\.length=64 and",
+        ),
+        ({"x_train": np.zeros((4, 60, 2))}, r"take floating-point numbers \[N, 64, 2\]"),
+        (
+            {"x_test": np.where(np.arange(4)[:, None, None] == 2, np.inf, np.zeros((4, 64, 2)))},
+            r"signal 2 is the first",
+        ),
+        ({"y_train": np.zeros(3, int)}, r"one for each of the 4 examples"),
+    ],
+)
+def test_an_archive_that_does_not_fit_is_refused(tmp_path, changes, message):
+    arrays = {"x_train": np.zeros((4, 64, 2)), "x_test": np.zeros((4, 64, 2))}
+    labels = {"y_train": np.zeros(4, int), "y_test": np.zeros(4, int)}
+    np.savez(tmp_path / "some.npz", **{**arrays, **labels, **changes})
+    with pytest.raises(UserError, match=message):
+        open_source(_config(tmp_path / "some.npz").data)
+
+
+def test_signals_come_from_an_archive_and_archives_of_signals_take_a_length(archive):
+    with pytest.raises(UserError, match=r"signals, which come from an \.npz archive; data\.source is 'digits'"):
+        open_source(_config(Path("digits")).data)
+    with pytest.raises(UserError, match=r"is float32 \[96, 64, 2\]; pictures are uint8 .* signals take data\.length"):
+        open_source(load_config("spectrograms", [f"data.source={archive}"]).data)
+
+
+def test_the_training_step_is_timed_on_random_signals(archive):
+    assert measure_training(_config(archive, "data.source=nowhere.npz", "data.batch_size=4"), seconds=0.1) > 0
+
+
+def test_a_drawn_signal_shows_where_its_samples_lie():
+    ramp = np.linspace(-1, 1, 960)
+    picture = draw_signal(np.stack([ramp, 0 * ramp], axis=1))
+    assert (picture.shape, picture.dtype) == ((64, 96, 1), np.uint8)
+    first, second = (picture[rows, :, 0] == 0 for rows in (slice(32), slice(32, 64)))
+    np.testing.assert_allclose(first.argmax(axis=0), np.linspace(31, 0, 97)[1:], atol=1)
+    assert first.any(axis=0).all()
+    assert set(np.nonzero(second)[0]) <= {15, 16}  # zero, in the middle
+    assert draw_signal(np.ones((5, 12))).shape == (12 * 16, 5, 1)
+
+
+@pytest.mark.slow
+def test_the_example_makes_what_its_recipes_train_on(tmp_path, command):
+    """Four kinds of signal, told apart by their samples and by their spectrograms."""
+    out = tmp_path / "signals"
+    arguments = [sys.executable, str(EXAMPLE), f"--out={out}", "--train=400"]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    archive = np.load(out / "spectrograms.npz")
+    assert (archive["x_train"].dtype, archive["x_train"].shape) == (np.uint8, (400, 32, 32))
+    for recipe, least, changes in (("spectrograms", 0.9, ()), ("signals", 0.2, ("--train.epochs=1",))):
+        source, workdir = f"--data.source={out / recipe}.npz", f"--workdir={tmp_path / recipe}"
+        outcome = command("train", f"--config={recipe}", source, workdir, *changes)
+        assert outcome.code == 0, outcome.err
+        assert float(outcome.out.split("top-1 ")[1].split()[0]) > least
+        assert "100 of 100 test examples answered alike" in outcome.out
+        assert (tmp_path / recipe / "report" / "index.html").is_file()
+    np.save(tmp_path / "one.npy", np.load(out / "signals.npz")["x_test"][0])
+    named = command("predict", f"--model={tmp_path / 'signals' / 'export' / 'serving'}", str(tmp_path / "one.npy"))
+    assert named.code == 0, named.err
+    assert "one.npy\n  1  " in named.out
+
+
+def test_spectrograms_have_their_axes_as_they_say():
+    """A tone of 1,000 Hz is a bright line, the eighth of rows of 125 Hz from below."""
+    spec = importlib.util.spec_from_file_location("signals", EXAMPLE)
+    signals = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(signals)
+    tone = np.sin(2 * np.pi * 1000 * np.arange(signals.LENGTH) / signals.RATE).astype("float32")
+    picture = signals.make_spectrograms(tone[None])[0]
+    assert picture.shape == (32, 32)
+    rows = picture.argmax(axis=0)
+    np.testing.assert_array_equal(rows, 31 - (1000 // 125 - 1))
