@@ -340,7 +340,7 @@ def test_a_drawn_signal_shows_where_its_samples_lie():
 @pytest.mark.slow
 def test_the_example_makes_what_its_recipes_train_on(tmp_path, command):
     """Four kinds of signal, told apart by their samples and by their spectrograms."""
-    out = tmp_path / "signals"
+    out = tmp_path / "data"
     arguments = [sys.executable, str(EXAMPLE), f"--out={out}", "--train=400"]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
