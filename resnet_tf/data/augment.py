@@ -213,17 +213,21 @@ def pad_and_crop(images: tf.Tensor, uniform: Uniform, padding: int) -> tf.Tensor
     """Pad every side with `padding` black pixels and crop the old size at a random place."""
     height, width = images.shape[1:3]
     padded = tf.pad(images, [[0, 0], [padding, padding], [padding, padding], [0, 0]])
-    top, left = (tf.cast(uniform[name] * (2 * padding + 1), tf.int32)[:, None] for name in ("pad_row", "pad_column"))
-    rows = tf.gather(padded, top + tf.range(height), axis=1, batch_dims=1)
-    columns = tf.gather(tf.transpose(rows, [0, 2, 1, 3]), left + tf.range(width), axis=1, batch_dims=1)
+    rows = _cropped(padded, uniform["pad_row"], padding, height)
+    columns = _cropped(tf.transpose(rows, [0, 2, 1, 3]), uniform["pad_column"], padding, width)
     return tf.transpose(columns, [0, 2, 1, 3])
 
 
 def shift_signals(signals: tf.Tensor, uniform: Uniform, most: int) -> tf.Tensor:
     """Pad both ends of signals [B, L, C] with `most` zeros and crop the old length at a random place."""
     padded = tf.pad(signals, [[0, 0], [most, most], [0, 0]])
-    start = tf.cast(uniform["pad_row"] * (2 * most + 1), tf.int32)[:, None]
-    return tf.gather(padded, start + tf.range(signals.shape[1]), axis=1, batch_dims=1)
+    return _cropped(padded, uniform["pad_row"], most, signals.shape[1])
+
+
+def _cropped(padded: tf.Tensor, uniform: tf.Tensor, padding: int, length: int) -> tf.Tensor:
+    """`length` places of axis 1, padded at both ends, from a random one on that differs for each of the batch."""
+    start = tf.cast(uniform * (2 * padding + 1), tf.int32)[:, None]
+    return tf.gather(padded, start + tf.range(length), axis=1, batch_dims=1)
 
 
 def draw_crops(seed: int, first: tf.Tensor, count: int, *, min_area: float) -> tf.Tensor:

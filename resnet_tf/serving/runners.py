@@ -50,16 +50,16 @@ def load_runner(export: Path, metadata: dict[str, Any]) -> Runner:
     spec = Preprocess.from_dict(metadata["preprocess"])
     target = metadata["target"]
     if target in ("serving", "hub"):
-        model = SavedModelRunner(export)
-        return SignalsRunner(model.of_signals, spec) if spec.is_of_signals else model
+        model = SavedModelRunner(export, spec)
+        return ArraysRunner(model.logits, spec) if spec.is_of_signals else model
     load = {"litert": _load_litert, "keras": _load_keras, "onnx": _load_onnx}[target]
-    return (SignalsRunner if spec.is_of_signals else PixelsRunner)(load(export, spec), spec)
+    return ArraysRunner(load(export, spec), spec)
 
 
 class SavedModelRunner:
-    """A SavedModel: it decodes by itself."""
+    """A SavedModel: it decodes pictures by itself."""
 
-    def __init__(self, export: Path):
+    def __init__(self, export: Path, spec: Preprocess):
         try:
             self._model = tf.saved_model.load(str(export))  # kept: it owns what its signatures use
         except (OSError, ValueError, KeyError, IndexError, tf.errors.OpError) as error:
@@ -67,32 +67,34 @@ class SavedModelRunner:
         self._doors = self._model.signatures
         moved = MOVED_BYTES_SIGNATURE in self._doors
         self._by_bytes = self._doors[MOVED_BYTES_SIGNATURE if moved else BYTES_SIGNATURE]
+        self._by_arrays = self._doors[SIGNALS_SIGNATURE if spec.is_of_signals else IMAGES_SIGNATURE]
+        self._taken = array_taken(spec).name
 
     def answer(self, encoded: Sequence[bytes]) -> Answer:
         return _arrays(self._by_bytes(image_bytes=tf.constant(list(encoded), tf.string)))
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        return self._doors[IMAGES_SIGNATURE](images=tf.constant(images, tf.float32))["logits"].numpy()
-
-    def of_signals(self, signals: np.ndarray) -> np.ndarray:
-        """Logits, of a network of signals."""
-        return self._doors[SIGNALS_SIGNATURE](signals=tf.constant(signals, tf.float32))["logits"].numpy()
+        return self._by_arrays(**{self._taken: tf.constant(images, tf.float32)})["logits"].numpy()
 
     def heatmaps(self, encoded: Sequence[bytes]) -> np.ndarray:
         """float32 [B, h, w], see `signatures`."""
         return self._doors[EXPLAIN_SIGNATURE](image_bytes=tf.constant(list(encoded), tf.string))["heatmaps"].numpy()
 
 
-class PixelsRunner:
-    """A model that takes pixels: decoding is done here, by the same graph that a SavedModel carries."""
+class ArraysRunner:
+    """A model that takes pixels or samples: decoding is done here, for pictures by the graph of a SavedModel."""
 
     def __init__(self, logits: Callable[[np.ndarray], np.ndarray], spec: Preprocess):
-        self._logits = logits
+        self._logits, self._spec = logits, spec
         strings = tf.TensorSpec([None], tf.string)
-        self._decode = tf.function(lambda encoded: preprocess.crops(encoded, spec), input_signature=[strings])
+        self._crops = tf.function(lambda encoded: preprocess.crops(encoded, spec), input_signature=[strings])
 
     def answer(self, encoded: Sequence[bytes]) -> Answer:
-        logits = self.logits(self._decode(tf.constant(list(encoded), tf.string)).numpy())
+        if self._spec.is_of_signals:
+            arrays = np.stack([decode_signal(signal, self._spec) for signal in encoded])
+        else:
+            arrays = self._crops(tf.constant(list(encoded), tf.string)).numpy()
+        logits = self.logits(arrays)
         return {"logits": logits, "probabilities": tf.nn.softmax(logits).numpy()}
 
     def logits(self, images: np.ndarray) -> np.ndarray:
@@ -101,20 +103,6 @@ class PixelsRunner:
 
 class SignalError(ValueError):
     """What is wrong with an encoded signal."""
-
-
-class SignalsRunner:
-    """A model of signals."""
-
-    def __init__(self, logits: Callable[[np.ndarray], np.ndarray], spec: Preprocess):
-        self._logits, self._spec = logits, spec
-
-    def answer(self, encoded: Sequence[bytes]) -> Answer:
-        logits = self.logits(np.stack([decode_signal(signal, self._spec) for signal in encoded]))
-        return {"logits": logits, "probabilities": tf.nn.softmax(logits).numpy()}
-
-    def logits(self, signals: np.ndarray) -> np.ndarray:
-        return self._logits(np.asarray(signals, np.float32))
 
 
 def decode_signal(encoded: bytes, spec: Preprocess) -> np.ndarray:

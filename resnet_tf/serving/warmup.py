@@ -34,11 +34,11 @@ def write_warmup(export: Path, spec: Preprocess, *, default: str) -> None:
             if spec.is_of_signals:
                 signals = generator.normal(size=(batch, *spec.shape_before)).astype(np.float32)
                 writer.write(_request(SIGNALS_SIGNATURE, "signals", tf.make_tensor_proto(signals)))
-                continue
-            pixels = generator.integers(0, 256, (batch, *spec.shape_before), np.uint8)
-            encoded = np.array([tf.io.encode_jpeg(each).numpy() for each in pixels], object)
-            writer.write(_request(by_bytes, "image_bytes", tf.make_tensor_proto(encoded, tf.string)))
-            writer.write(_request(IMAGES_SIGNATURE, "images", tf.make_tensor_proto(pixels / np.float32(255))))
+            else:
+                pixels = generator.integers(0, 256, (batch, *spec.shape_before), np.uint8)
+                encoded = np.array([tf.io.encode_jpeg(each).numpy() for each in pixels], object)
+                writer.write(_request(by_bytes, "image_bytes", tf.make_tensor_proto(encoded, tf.string)))
+                writer.write(_request(IMAGES_SIGNATURE, "images", tf.make_tensor_proto(pixels / np.float32(255))))
 
 
 def _request(signature: str, name: str, value: tensor_pb2.TensorProto) -> bytes:
