@@ -20,7 +20,7 @@ import numpy as np
 from plan import HALF, RESNET20
 
 PROJECT = Path(__file__).parents[1]
-RUNS = {"ResNet-20": RESNET20[0], "half as wide": HALF}
+RUNS = {"ResNet-20": RESNET20[-1], "half as wide": HALF}
 EXPORTS = (("serving", "float32"), ("serving", "bfloat16"), ("litert", "int8"))
 BATCHES = (1, 32)
 ROUNDS, SECONDS = 7, 1.0

@@ -194,7 +194,7 @@ TABLES = (
         "docs/training.md",
         (
             *three_ways("imported", "the imported CIFAR-10 weights", "data/resnet20-12fca82f.th"),
-            *three_ways("hub", "a hub export", f"out/{RESNET20[0].name}/export/hub/1", hub_of=RESNET20[0].name),
+            *three_ways("hub", "a hub export", f"out/{RESNET20[-1].name}/export/hub/1", hub_of=RESNET20[-1].name),
             Row("from scratch, as many steps", fine_tuned("scratch", *SCRATCH)),
             Row("from scratch, ten times as many", fine_tuned("scratch_long", *SCRATCH, "train.epochs=400")),
         ),
