@@ -1,9 +1,14 @@
-"""Fashion-MNIST with ResNet-20, flips, crops and random erasing as in Zhong et al. 2017, in a sixth of their epochs.
+"""Fashion-MNIST with ResNet-20: the network, batch and decay of Zhong et al. 2017 in a fifth of their epochs.
 
-    python -m resnet_tf.train --config=fashion_mnist                                   from TFDS
-    python -m resnet_tf.train --config=fashion_mnist --set data.source=fashion-mnist/  a folder of the four IDX files
+    python -m resnet_tf.train --config=fashion_mnist --workdir=runs/fashion
+    python -m resnet_tf.evaluate --workdir=runs/fashion --flip
 
-The paper trains 300 epochs, the rate falling in steps, for 95.98 %; one cycle of Smith and Topin 2017 needs fewer.
+or, not from TFDS but from a folder of the four IDX files, with --set data.source=fashion-mnist/ in the first.
+
+The paper trains 300 epochs, the rate falling in steps: 95.61 % with flips and crops of 4 pixels, 95.98 % with random
+erasing as well. One cycle (Smith and Topin 2017) and an average of the weights need fewer; so few are better spent on
+pictures that are changed less: mirrored in every other epoch (Jordan 2024), crops of 2 pixels, nothing erased. The test
+takes the mean with the mirrored picture's logits, as his does.
 """
 
 from resnet_tf.config import AugmentConfig, Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
@@ -21,7 +26,7 @@ def get_config() -> Config:
             crop_fraction=1.0,
             batch_size=128,
         ),
-        augment=AugmentConfig(flip=True, pad_crop=4, erasing=0.5),
-        train=TrainConfig(epochs=50, ema=0.999),
+        augment=AugmentConfig(alternating_flip=True, pad_crop=2),
+        train=TrainConfig(epochs=56, ema=0.999, test_every=4),
         optimizer=OptimizerConfig(base_lr=0.2, schedule="one_cycle", nesterov=True, weight_decay=5e-4, decay_all=True),
     )

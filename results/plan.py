@@ -33,11 +33,10 @@ class Run:
         if self.config == PYTORCH:
             words = (f"python benchmarks/{PYTORCH}.py", *self.changes)
         else:
-            words = (
-                "python -m resnet_tf.train",
-                f"--config={self.config}",
-                *(f"--set {each}" for each in self.changes),
-            )
+            changes = (f"--set {each}" for each in self.changes)
+            words = ("python -m resnet_tf.train", f"--config={self.config}", *changes)
+        if self.tested:
+            words += ("--workdir=run && python -m resnet_tf.evaluate --workdir=run", *self.tested)
         return " ".join(word for word in words if "seed=" not in word)
 
 
@@ -142,9 +141,9 @@ TABLES = (
                 seeds("pytorch_best", PYTORCH, "--data=cifar", "--style=best", count=1),
             ),
             Row(
-                "Fashion-MNIST, ResNet-20 in 50 epochs",
-                (Run("fashion_mnist", "fashion_mnist", (f"data.source={FASHION}",)),),
-                "95.98 in 300",
+                "Fashion-MNIST, ResNet-20 in 56 epochs, with the mirrored picture's logits at the test",
+                (Run("fashion_mnist", "fashion_mnist", (f"data.source={FASHION}",), tested=("--flip",)),),
+                "95.61 in 300",
             ),
         ),
     ),
