@@ -233,6 +233,43 @@ def test_a_file_that_is_no_archive_is_named(tmp_path):
         open_source(DataConfig(source=str(tmp_path / "data.npz")))
 
 
+@pytest.mark.parametrize(
+    ("spec", "places"),
+    [
+        ("train[:9]", slice(0, 9)),
+        ("train[9:]", slice(9, 12)),
+        ("train[-4:-1]", slice(8, 11)),
+        ("train[25%:75%]", slice(3, 9)),
+        ("train[:10%]", slice(0, 1)),  # 1.2 examples
+    ],
+)
+def test_a_part_of_an_archive(tmp_path, spec, places):
+    labels = np.arange(12) % 5
+    np.savez(tmp_path / "data.npz", x_train=IMAGES, y_train=labels, x_test=IMAGES, y_test=labels)
+    source = open_source(DataConfig(source=str(tmp_path / "data.npz"), train_split=spec, eval_split="train"))
+    pictures, numbers = zip(*source.train.examples().as_numpy_iterator(), strict=True)
+    np.testing.assert_array_equal(pictures, IMAGES[places])
+    assert numbers == tuple(labels[places])
+    assert source.train.locate(0)["index"] == places.start
+    assert (source.train.name, source.test.num_examples, source.class_names) == (spec, 12, tuple("01234"))
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("train[:13]", r"no split 'train\[:13\]' of 12 examples; a part is written train\[:200\], "),
+        ("train[first:9]", r"no split 'train\[first:9\]' of 12 examples; a part is written train"),
+        ("train[:9", r"no split 'train\[:9' of 12 examples"),
+        ("train[5:5]", r"split 'train\[5:5\]' of 12 examples holds none"),
+        ("validation[:9]", r"has no x_validation and y_validation"),
+    ],
+)
+def test_parts_that_are_none_are_named(tmp_path, spec, message):
+    np.savez(tmp_path / "data.npz", **{f"{each}_train": IMAGES if each == "x" else np.zeros(12, int) for each in "xy"})
+    with pytest.raises(UserError, match=message):
+        open_source(DataConfig(source=str(tmp_path / "data.npz"), train_split="train", eval_split=spec))
+
+
 def test_class_counts_are_told():
     counts = np.repeat(np.arange(12), [5, 1, 7, *[3] * 9])
     split = Split("train", counts, load=None, locate=None)
@@ -268,6 +305,16 @@ def test_idx_files(mnist):
     np.testing.assert_array_equal([picture[..., 0] for picture, _ in read], images)
     assert [label for _, label in read] == labels.tolist()
     assert source.test.locate(3) == {"file": str(folder / "t10k-images-idx3-ubyte.gz"), "index": 3}
+
+
+def test_a_part_of_idx_files_keeps_the_classes(mnist):
+    folder, images, labels = mnist
+    splits = {"train_split": "train[:3]", "eval_split": "test[2:4]"}
+    source = open_source(DataConfig(source=str(folder), channels=1, mean=(0.0,), std=(1.0,), **splits))
+    assert (source.train.labels.tolist(), source.class_names) == ([0, 1, 2], tuple("0123456789"))
+    read = list(source.test.examples().as_numpy_iterator())
+    np.testing.assert_array_equal([picture[..., 0] for picture, _ in read], images[2:4])
+    assert [label for _, label in read] == labels[2:4].tolist()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_tf.config import DataConfig
+from resnet_tf.data.sources import slices
 from resnet_tf.data.sources.base import Source, Split
 from resnet_tf.errors import UserError
 
@@ -37,7 +38,8 @@ def open_arrays(path: Path, config: DataConfig) -> Source:
     return Source(str(path), names, *splits)
 
 
-def _read(archive: np.lib.npyio.NpzFile, path: Path, split: str, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
+def _read(archive: np.lib.npyio.NpzFile, path: Path, name: str, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
+    split = slices.plain_name(name)
     for keys in ((f"x_{split}", f"y_{split}"), (f"{split}_images", f"{split}_labels")):
         if set(keys) <= set(archive):
             examples, labels = (archive[key] for key in keys)
@@ -86,12 +88,16 @@ def _signals(signals: np.ndarray, what: str, config: DataConfig) -> np.ndarray:
 
 
 def array_split(path: Path, name: str, examples: np.ndarray, labels: np.ndarray) -> Split:
-    """A split of pictures, uint8 [N, H, W, 1 or 3], or signals, float32 [N, L, C], and labels, int64 [N], of a file."""
+    """A split of pictures, uint8 [N, H, W, 1 or 3], or signals, float32 [N, L, C], and labels, int64 [N], of a file.
+
+    `name` may be that of a part, such as `train[:90%]`.
+    """
+    part = slices.part(name, len(labels))
     with tf.device("CPU"):
-        kept = tf.constant(examples)
+        kept = tf.constant(examples[part])
     return Split(
         name,
-        labels,
+        labels[part],
         load=lambda place: kept[place],
-        locate=lambda place: {"file": str(path), "index": place},
+        locate=lambda place: {"file": str(path), "index": part.start + place},
     )

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from resnet_tf.config import DataConfig
+from resnet_tf.data.sources import slices
 from resnet_tf.data.sources.arrays import array_split
-from resnet_tf.data.sources.base import Source, Split
+from resnet_tf.data.sources.base import Source
 from resnet_tf.errors import UserError
 
 _SPLITS = {"test": "t10k"}  # what the files call it
@@ -26,18 +27,23 @@ def open_idx(directory: Path, config: DataConfig) -> Source:
     Raises:
         UserError: if a split's files are not there or are not whole.
     """
-    train, test = (_open_split(directory, name) for name in (config.train_split, config.eval_split))
-    classes = int(max(train.labels.max(), test.labels.max())) + 1
-    return Source(str(directory), tuple(map(str, range(classes))), train, test)
+    names = (config.train_split, config.eval_split)
+    whole = [_read_split(directory, slices.plain_name(name)) for name in names]
+    classes = 1 + max(int(labels.max()) for _, _, labels in whole)
+    splits = (
+        array_split(file, name, images, labels) for name, (file, images, labels) in zip(names, whole, strict=True)
+    )
+    return Source(str(directory), tuple(map(str, range(classes))), *splits)
 
 
-def _open_split(directory: Path, split: str) -> Split:
+def _read_split(directory: Path, split: str) -> tuple[Path, np.ndarray, np.ndarray]:
+    """The file of pictures; these, uint8 [N, H, W, 1]; and labels, int64 [N]."""
     prefix = _SPLITS.get(split, split)
     files = [_find(directory, f"{prefix}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1")]
     images, labels = (_read(file, rank) for file, rank in zip(files, (3, 1), strict=True))
     if len(images) != len(labels) or not len(labels):
         raise UserError(f"{str(files[0])!r} has {len(images)} pictures, {str(files[1])!r} {len(labels)} labels")
-    return array_split(files[0], split, images[..., np.newaxis], labels.astype(np.int64))
+    return files[0], images[..., np.newaxis], labels.astype(np.int64)
 
 
 def _find(directory: Path, name: str) -> Path:
