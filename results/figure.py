@@ -6,6 +6,7 @@ python results/figure.py
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from plan import PLAIN20, PLAIN56, RESNET20, RESNET56
 
 from resnet_tf.training.progress import read_metrics
@@ -27,11 +28,12 @@ def main() -> None:
         places = [epoch["epoch"] for epoch in epochs]
         loss.plot(places, [epoch["loss"] for epoch in epochs], color=color, linewidth=width, label=label)
         error.plot(places, [100 * (1 - epoch["test_top1"]) for epoch in epochs], color=color, linewidth=width)
-    loss.set(title="training loss (nats)", xlabel="epoch", yscale="log")
-    error.set(title="test error (%)", xlabel="epoch", ylim=(0, 60))
-    loss.legend()
+    loss.set(title="training loss (nats)", xlabel="epoch", ylim=(0, 2.5))
+    error.set(title="test error (%)", xlabel="epoch", ylim=(0, 90))
+    figure.legend(loc="outside lower center", ncols=len(CURVES))
     for axes in (loss, error):
-        axes.grid(alpha=0.3, which="both")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
     figure.savefig(RESULTS.parent / "docs" / "residual.png", dpi=100)
 
 
