@@ -27,6 +27,7 @@ ELSEWHERE = {
     "python -m venv .venv": ".ci/run",
     "python -m resnet_tf.train": "tests/test_commands.py",
     "python -m resnet_tf.evaluate --workdir=runs/fast --flip": "tests/test_commands.py",
+    "python -m resnet_tf.evaluate --workdir=run --flip": "tests/test_commands.py",
     "python -m pytest -n 2": ".ci/run",
     'python -m pytest -n 2 -m "slow and not long"': ".ci/run",
     "python docs/make_api.py": "tests/test_api.py",
@@ -68,7 +69,11 @@ TIMEOUT = 900
 
 def documented(page: str) -> list[str]:
     """The command lines of a file in their order: indented, between backquotes, or beside a table as a comment."""
-    text = re.sub(r"\\+\n\s*", "", (ROOT / page).read_text())
+    return _commands((ROOT / page).read_text())
+
+
+def _commands(text: str) -> list[str]:
+    text = re.sub(r"\\+\n\s*", "", text)
     spans = re.findall(r"^    (.+)$|`([^`\n]+)`|<!-- (.+) -->", text, re.MULTILINE)
     parts = [part for span in spans for part in "".join(span).split(" && ")]
     bare = [re.sub(r"^(\$ |[A-Z_]+='[^']*' +)+| {2,}\S.*", "", part).strip() for part in parts]
@@ -78,7 +83,7 @@ def documented(page: str) -> list[str]:
 def _of_rows(page: str) -> list[str]:
     """Those of the tables of results, which are recipes."""
     tables = re.findall(r"<!-- results: .*?<!-- end -->", (ROOT / page).read_text(), re.DOTALL)
-    return [line for line in documented(page) if any(f"`{line}`" in table for table in tables)]
+    return [line for table in tables for line in _commands(table)]
 
 
 OF_RECIPES = list(
