@@ -28,6 +28,7 @@ ELSEWHERE = {
     "python -m resnet_tf.train": "tests/test_commands.py",
     "python -m resnet_tf.evaluate --workdir=runs/fast --flip": "tests/test_commands.py",
     "python -m resnet_tf.evaluate --workdir=run --flip": "tests/test_commands.py",
+    "python -m resnet_tf.evaluate --workdir=runs/fashion --flip": "tests/test_commands.py",
     "python -m pytest -n 2": ".ci/run",
     'python -m pytest -n 2 -m "slow and not long"': ".ci/run",
     "python docs/make_api.py": "tests/test_api.py",
