@@ -3,11 +3,13 @@
 python results/figure.py
 """
 
+import sys
 from pathlib import Path
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from plan import PLAIN20, PLAIN56, RESNET20, RESNET56
+from table import finished
 
 from resnet_tf.training.progress import read_metrics
 
@@ -24,6 +26,8 @@ def main() -> None:
     figure = Figure(figsize=(10, 4), layout="constrained")
     loss, error = figure.subplots(1, 2)
     for label, (run, color, width) in CURVES.items():
+        if not finished(run):
+            sys.exit(f"no figures of {run.name}: run it with python results/run.py --root=DIR {run.name}")
         epochs = read_metrics(RESULTS / run.name / "metrics.jsonl")
         places = [epoch["epoch"] for epoch in epochs]
         loss.plot(places, [epoch["loss"] for epoch in epochs], color=color, linewidth=width, label=label)
