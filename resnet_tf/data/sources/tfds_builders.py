@@ -13,7 +13,8 @@ from resnet_tf.config import DataConfig
 from resnet_tf.data import digits
 from resnet_tf.data.sources import records
 from resnet_tf.data.sources.base import Damage, Source, Split
-from resnet_tf.errors import UserError, closest
+from resnet_tf.data.sources.tfds_features import check_features
+from resnet_tf.errors import UserError, closest, plain_reason
 
 
 def open_digits(config: DataConfig) -> Source:
@@ -22,21 +23,49 @@ def open_digits(config: DataConfig) -> Source:
 
 
 def open_directory(version: Path, config: DataConfig) -> Source:
-    """A directory that `find_version` found."""
-    return _open(tfds.builder_from_directory(version), config)
+    """Open the prepared data set in a directory that `find_version` returned.
+
+    Raises:
+        UserError: if its metadata is corrupt or names a class that is not TFDS's own.
+    """
+    check_features(version)
+    try:
+        builder = tfds.builder_from_directory(version)
+    except Exception as error:  # TFDS raises many types for corrupt metadata
+        raise UserError(f"{str(version)!r} is not a TFDS data set that can be read: {plain_reason(error)}") from error
+    return _open(builder, config)
 
 
 def open_registered(config: DataConfig) -> Source:
-    """A data set by its TFDS name."""
+    """Open a data set by its TFDS name: from TFDS's own code, or else as prepared in `data.data_dir`.
+
+    Names with a namespace (`huggingface:x`, `kaggle:x`) are refused: TFDS would fetch and run code of other people.
+
+    Raises:
+        UserError: if TFDS has no such data set, or it cannot be prepared.
+    """
+    if ":" in config.source:
+        raise UserError(
+            f"data.source={config.source!r} names a community data set, whose code would be fetched and run; prepare "
+            "it with TFDS, and give the path of the prepared directory"
+        )
     try:
-        builder = tfds.builder(config.source, data_dir=config.data_dir or None)
-    except tfds.core.registered.DatasetNotFoundError:
+        builder_class = tfds.builder_cls(config.source)
+    except (tfds.core.registered.DatasetNotFoundError, ValueError):
+        if prepared := _find_prepared(config):
+            return open_directory(prepared, config)
         names = ["digits", *tfds.list_builders(with_community_datasets=False)]
         raise UserError(
             f"unknown data set {config.source!r}; did you mean {closest(config.source, names)}? "
-            "A folder of pictures is given by its path"
+            "A folder of images is given by its path"
         ) from None
-    return _open(builder, config)
+    return _open(builder_class(data_dir=config.data_dir or None), config)
+
+
+def _find_prepared(config: DataConfig) -> Path | None:
+    """The data set named `data.source` in the directory of prepared data sets."""
+    data_dir = Path(config.data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    return find_version(data_dir / config.source)
 
 
 def find_version(path: Path) -> Path | None:
