@@ -44,6 +44,11 @@ for _row, _header in enumerate(_HEADERS):
 _MODULI, _DIVISORS = np.array([(each.moduli, each.divisors) for each in _HEADERS], np.int64).swapaxes(0, 1)
 _ADDED, _SIGNED = (np.array([[getattr(each, name)] for each in _HEADERS]) for name in ("added", "signed"))
 
+# RFC 9649, sec. 2.7: the flags of an extended WebP, and the bits in them.
+_WEBP_FLAGS_OFFSET, _WEBP_ANIMATION, _WEBP_ALPHA = 20, 0x02, 0x10
+_EXTENDED_WEBP = {**dict(enumerate(b"RIFF")), **dict(enumerate(b"WEBPVP8X", start=8))}
+_FLAGS_WITH_ALPHA = [bytes([flags | _WEBP_ALPHA]) for flags in range(256)]
+
 _EXIF_WITHIN = 2**17  # cameras write EXIF first; a segment holds at most 64 kB
 _MAX_SEGMENTS = 16
 _ORIENTATION = 0x0112
@@ -67,6 +72,28 @@ def size_of_others(encoded: tf.Tensor) -> tf.Tensor:
     sizes = tf.where(_SIGNED, tf.minimum(sizes, 2**32 - sizes), sizes)
     matches = tf.reduce_all((head == _SIGNATURES) | (_SIGNATURES < 0), axis=1, keepdims=True)
     return tf.reduce_sum(tf.where(matches, sizes, 0), axis=0)
+
+
+def flag_alpha_of_animated_webp(encoded: tf.Tensor) -> tf.Tensor:
+    """Return an animated WebP with its alpha flag set, and anything else unchanged.
+
+    TensorFlow allocates 3 channels for an animation whose header lacks the flag, but decodes 4 into them, which
+    corrupts the heap and aborts the process. With the flag set, it allocates 4; the decoded colors are the same.
+
+    Args:
+        encoded: image bytes, string scalar.
+    """
+    head = tf.cast(tf.io.decode_raw(encoded, tf.uint8, fixed_length=_HEAD), tf.int32)
+    is_extended = tf.reduce_all(tf.gather(head, list(_EXTENDED_WEBP)) == list(_EXTENDED_WEBP.values()))
+    flags = head[_WEBP_FLAGS_OFFSET]
+    is_animated = is_extended & (tf.bitwise.bitwise_and(flags, _WEBP_ANIMATION) > 0)
+
+    def with_alpha() -> tf.Tensor:
+        before = tf.strings.substr(encoded, 0, _WEBP_FLAGS_OFFSET)
+        after = tf.strings.substr(encoded, _WEBP_FLAGS_OFFSET + 1, tf.int32.max)
+        return tf.strings.join([before, tf.gather(_FLAGS_WITH_ALPHA, flags), after])
+
+    return tf.cond(is_animated, with_alpha, lambda: encoded)
 
 
 def exif_orientation(encoded: tf.Tensor) -> tf.Tensor:

@@ -214,6 +214,7 @@ def decode(picture: tf.Tensor, spec: Preprocess) -> tf.Tensor:
 
 def _decode_bmp_or_webp(encoded: tf.Tensor) -> tf.Tensor:
     """TensorFlow gives these as they are stored only: with transparency, or as places in a BMP's palette."""
+    encoded = headers.flag_alpha_of_animated_webp(encoded)
     stored = tf.io.decode_image(encoded, channels=0, expand_animations=False)
 
     def from_palette() -> tf.Tensor:

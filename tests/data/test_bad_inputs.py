@@ -1,5 +1,6 @@
 """Pictures from the wild: read as PIL reads them, or left out, named and counted; a test never skips one."""
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -46,6 +47,11 @@ def _sixteen_bits() -> Image.Image:
     return Image.fromarray((np.mgrid[:48, :60].sum(axis=0) * 600).astype(np.uint16))
 
 
+def _animated_webp(image: Image.Image = PICTURE, **options) -> bytes:
+    """Two frames; without transparency, the header has no alpha flag, which made TensorFlow abort the process."""
+    return _encoded("WEBP", image, save_all=True, append_images=[image.rotate(180)], **options)
+
+
 READABLE = {
     "progressive JPEG": _encoded("JPEG", progressive=True),
     "grey JPEG": _encoded("JPEG", PICTURE.convert("L")),
@@ -60,6 +66,10 @@ READABLE = {
     "grey BMP": _encoded("BMP", PICTURE.convert("L")),
     "transparent BMP": _encoded("BMP", _transparent()),
     "transparent WebP": _encoded("WEBP", _transparent(), lossless=True, exact=True),
+    "animated WebP": _animated_webp(),
+    "animated lossless WebP": _animated_webp(lossless=True),
+    "animated transparent WebP": _animated_webp(_transparent(), lossless=True, exact=True),
+    "animated WebP with metadata": _animated_webp(exif=Image.Exif().tobytes(), icc_profile=bytes(128)),
 }
 
 
@@ -268,6 +278,7 @@ def fuzz(count: int, seed: int) -> None:
         _encoded("BMP", small),
     ]
     seeds += [_encoded("WEBP", small), _encoded("WEBP", small, lossless=True), _encoded("PNG", _sixteen_bits())]
+    seeds += [_animated_webp(small), _animated_webp(small, lossless=True)]
     generator, read = random.Random(seed), 0
     for _ in range(count):
         encoded = tf.constant(_mutated(generator, seeds))
@@ -283,26 +294,44 @@ def fuzz(count: int, seed: int) -> None:
     print(json.dumps({"read": read, "peak_mb": peak}))
 
 
+def decode_all_webp_flags() -> None:
+    """Decode static and animated WebPs with every value of the flags in their header."""
+    for encoded in (
+        *(READABLE["animated WebP"], READABLE["animated lossless WebP"], READABLE["animated transparent WebP"]),
+        *(READABLE["transparent WebP"], _encoded("WEBP", exif=Image.Exif().tobytes())),
+    ):
+        for flags in range(256):
+            changed = bytearray(encoded)
+            changed[20] = flags
+            with contextlib.suppress(tf.errors.InvalidArgumentError):
+                assert preprocess.decode(tf.constant(bytes(changed)), SPEC).shape == (48, 60, 3)
+    print(json.dumps({"end": True}))
+
+
+def _in_a_child(call: str) -> dict:
+    """Call a function of this file in a process of its own, which a fault in a decoder may abort."""
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    child = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, 'tests/data'); import test_bad_inputs as t; t.{call}"],
+        cwd=root,
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert child.returncode == 0, child.stderr[-2000:]
+    return json.loads(child.stdout.splitlines()[-1])
+
+
+def test_no_flags_of_a_webp_end_the_process():
+    assert _in_a_child("decode_all_webp_flags()") == {"end": True}
+
+
 @pytest.mark.slow
 @pytest.mark.long
 def test_mutated_pictures_neither_crash_nor_take_more_memory_than_the_cap():
     """The cap: what TensorFlow itself takes, and a few pictures of the most pixels that are allowed, 12 MB each."""
-    code = "import sys; sys.path.insert(0, 'tests/data'); import test_bad_inputs; test_bad_inputs.fuzz({}, {})"
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    peaks, read = [], 0
-    for count, seed in ((1, 0), (20_000, 1)):
-        child = subprocess.run(
-            [sys.executable, "-c", code.format(count, seed)],
-            cwd=root,
-            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
-            capture_output=True,
-            text=True,
-            timeout=900,
-            check=False,
-        )
-        assert child.returncode == 0, child.stderr[-2000:]
-        answer = json.loads(child.stdout.splitlines()[-1])
-        peaks.append(answer["peak_mb"])
-        read = answer["read"]
-    assert read > 2000, "many mutations leave a picture"
-    assert peaks[1] < peaks[0] + 200
+    one, many = (_in_a_child(f"fuzz({count}, {seed})") for count, seed in ((1, 0), (20_000, 1)))
+    assert many["read"] > 2000, "many mutations leave a picture"
+    assert many["peak_mb"] < one["peak_mb"] + 200

@@ -1,6 +1,7 @@
 """Exports: the same answers through every door and in every process, whole or not there."""
 
 import dataclasses
+import io
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import DAMAGES
+from PIL import Image
 
 from resnet_tf.data import preprocess
 from resnet_tf.data.sources import open_source
@@ -194,6 +196,17 @@ def test_the_graph_names_the_place_of_a_bad_picture(tiny_export, tiny_pictures):
             with pytest.raises(tf.errors.InvalidArgumentError, match=rf"picture {place} of the batch .*: {reason}"):
                 answer(image_bytes=tf.constant(batch))
     assert answer(image_bytes=tf.constant(tiny_pictures))["logits"].shape == (16, 10)
+
+
+def test_an_animated_webp_is_answered_by_its_first_frame(tiny_export):
+    """It aborted a served model: TensorFlow decodes 4 channels into memory for 3."""
+    first, second = (np.full((16, 16, 3), value, np.uint8) for value in (40, 200))
+    animated, still = io.BytesIO(), io.BytesIO()
+    Image.fromarray(first).save(animated, "WEBP", save_all=True, append_images=[Image.fromarray(second)], lossless=True)
+    Image.fromarray(first).save(still, "PNG")
+    answer = tf.saved_model.load(str(tiny_export)).signatures["serving_default"]
+    logits = answer(image_bytes=tf.constant([animated.getvalue(), still.getvalue()]))["logits"]
+    np.testing.assert_array_equal(logits[0], logits[1])
 
 
 def test_what_is_no_picture_is_named_and_the_next_request_works(tiny_export, tiny_pictures):

@@ -38,8 +38,8 @@ def check_features(version: Path) -> None:
     foreign = [name for name in names if not (isinstance(name, str) and _OWN_CLASS.fullmatch(name))]
     if foreign:
         raise UserError(
-            f"{str(path)!r} names the class {foreign[0]!r}, whose module would be imported and run; only feature classes "
-            "under tensorflow_datasets.core.features are accepted"
+            f"{str(path)!r} names the class {foreign[0]!r}, whose module would be imported and run; only feature "
+            "classes under tensorflow_datasets.core.features are accepted"
         )
 
 
