@@ -258,7 +258,11 @@ class ExportConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides a run. Each group is a frozen dataclass; `--set group.key=value` overrides a key."""
+    """Everything that decides a run. Each group is a frozen dataclass; `--set group.key=value` overrides a key.
+
+    `given` holds the dotted keys that an override or a JSON file set, also to their default value; `train.rule` changes
+    none of them. It is neither compared nor stored.
+    """
 
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
@@ -268,6 +272,7 @@ class Config:
     loss: LossConfig = LossConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     export: ExportConfig = ExportConfig()
+    given: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
 
     def __post_init__(self):
         _check_values(self)
@@ -277,9 +282,13 @@ class Config:
         """Linear scaling (Goyal et al. 2017): base_lr is per 256 pictures."""
         return self.optimizer.base_lr * self.data.batch_size / 256
 
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Group -> key -> value."""
+        return {group.name: dataclasses.asdict(getattr(self, group.name)) for group in _groups()}
+
     def to_json(self) -> str:
         """The whole configuration as indented JSON; `load_config` reads it back."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        return json.dumps(self.to_dict(), indent=2) + "\n"
 
 
 def list_configs() -> list[str]:
@@ -329,14 +338,18 @@ def override(config: Config, values: dict[str, Any]) -> Config:
         group, name = dotted.split(".")
         groups.setdefault(group, {})[name] = _parse(dotted, _key_type(group, name), value)
     changes = {group: dataclasses.replace(getattr(config, group), **new) for group, new in groups.items()}
-    return dataclasses.replace(config, **changes)
+    return dataclasses.replace(config, **changes, given=config.given | set(values))
 
 
 def iterate_keys() -> Iterator[tuple[str, dataclasses.Field]]:
     """Every dotted key with its dataclass field, in the order of definition."""
-    for group in dataclasses.fields(Config):
+    for group in _groups():
         for item in dataclasses.fields(group.default):  # type: ignore[arg-type]
             yield f"{group.name}.{item.name}", item
+
+
+def _groups() -> list[dataclasses.Field]:
+    return [item for item in dataclasses.fields(Config) if dataclasses.is_dataclass(item.default)]
 
 
 def flatten(groups: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -431,6 +444,12 @@ def _check_values(config: Config) -> None:
                 f"data.{name} has {len(getattr(data, name))} values for data.channels={data.channels}; "
                 f"give one a channel or one for all"
             )
+    train = config.train
+    if train.finetune == "head_then_all" and train.head_epochs >= train.epochs:
+        raise UserError(
+            f"train.head_epochs={train.head_epochs} of train.epochs={train.epochs} leaves no epoch for the other "
+            "layers of train.finetune=head_then_all; give more epochs, or train.finetune=probe for the head alone"
+        )
     if config.augment.flip and config.augment.alternating_flip:
         raise UserError("augment.flip and augment.alternating_flip exclude each other")
     if data.length:

@@ -10,7 +10,6 @@ of the epochs, too.
 """
 
 import argparse
-import dataclasses
 import json
 import re
 import statistics
@@ -115,7 +114,7 @@ def read(run: Run) -> Figures:
 def _other_settings(run: Run) -> list[str]:
     """Keys in which what was run is not what the command says; `train.rule` may fill in what it leaves at a default."""
     stored, said = load_config(RESULTS / run.name / "config.json"), load_config(run.config, run.changes)
-    was, now, defaults = (flatten(dataclasses.asdict(each)) for each in (stored, said, Config()))
+    was, now, defaults = (flatten(each.to_dict()) for each in (stored, said, Config()))
     derived = said.train.rule != "none"
     return [key for key in now if was[key] != now[key] and not (derived and now[key] == defaults[key])]
 

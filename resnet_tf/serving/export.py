@@ -169,7 +169,7 @@ def _subject(
         labels = labels or getattr(model, "labels", None) or [str(index) for index in range(model.output_shape[-1])]
         return _Subject(model, spec, tuple(labels), ExportConfig(), data, 0.0, {})
     run = run_or_model
-    known = {"metrics": run.metrics, "step": run.step, "config": asdict(run.config)}
+    known = {"metrics": run.metrics, "step": run.step, "config": run.config.to_dict()}
     return _Subject(
         model=run.model,
         spec=spec or run.preprocess,

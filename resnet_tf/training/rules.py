@@ -1,6 +1,5 @@
-"""Settings that follow from the data: `train.rule` fills in what a configuration leaves at its defaults."""
+"""Default settings from the data: `train.rule` fills in what a configuration leaves at its defaults."""
 
-import dataclasses
 import logging
 import math
 from collections.abc import Callable
@@ -14,44 +13,65 @@ from resnet_tf.data.sources import Split, open_source
 
 logger = logging.getLogger(__name__)
 
-_MEASURED = 32  # pictures, whose middle side counts
+_MEASURED = 32  # images, whose median shorter side counts
 
 
 def resolve(config: Config) -> Config:
-    """The configuration that a run has: with the settings that `train.rule` derives from its data.
+    """Return the configuration of a run, with the settings that `train.rule` derives from its data.
 
-    A rule decides no key that differs from `Config()`: what a recipe or `--set` says stays. A resolved configuration
-    comes back as it is.
+    A rule changes no key in `config.given` (set by `--set` or a JSON file) and none that a recipe set to other than its
+    default; what it derives from such a key follows the value that applies. A resolved configuration is returned as it
+    is.
 
     Raises:
-        UserError: for data that cannot be opened.
+        UserError: for data that cannot be opened, or derived settings that contradict those that were given.
     """
     if config.train.rule == "none":
         return config
     source = open_source(config.data)
-    side = _middle_side(source.train)
-    derived = _RULES[config.train.rule](source.train.num_examples, side)
-    now, defaults = (flatten(dataclasses.asdict(each)) for each in (config, Config()))
-    left = {key: value for key, value in derived.items() if now[key] == defaults[key]}
-    settings = ", ".join(f"{key}={value}" for key, value in left.items())
+    shorter_side = _median_shorter_side(source.train)
+    settings = _Settings(config)
+    _RULES[config.train.rule](settings, source.train.num_examples, shorter_side)
+    derived = ", ".join(f"{key}={value}" for key, value in settings.derived.items())
     count = f"{source.train.num_examples:,}"
-    logger.info("train.rule=%s for %s pictures of %d pixels: %s", config.train.rule, count, side, settings)
-    return override(config, left)
+    logger.info("train.rule=%s for %s images of %d pixels: %s", config.train.rule, count, shorter_side, derived)
+    return override(config, settings.derived)
 
 
-def _middle_side(split: Split) -> int:
-    """The median shorter side of the first pictures, in pixels; those that cannot be read are left to the run."""
+class _Settings:
+    """The values that apply: those of a configuration where it sets them, otherwise those that a rule derives.
+
+    Attributes:
+        derived: key -> value, for the keys that the configuration leaves open.
+    """
+
+    def __init__(self, config: Config):
+        self._values, defaults = (flatten(each.to_dict()) for each in (config, Config()))
+        self._fixed = config.given | {key for key, value in self._values.items() if value != defaults[key]}
+        self.derived: dict[str, Any] = {}
+
+    def settle(self, key: str, value: Any) -> Any:
+        """Derive `value` for a key that is open; return the value that applies."""
+        if key in self._fixed:
+            return self._values[key]
+        self.derived[key] = value
+        return value
+
+
+def _median_shorter_side(split: Split) -> int:
+    """Median shorter side of the first images, in pixels; unreadable images are left to the run."""
     spec = preprocess.from_config(DataConfig())
     readable = [picture for picture, _ in split.examples(_MEASURED) if not preprocess.why_unreadable(picture, spec)]
     return int(np.median([min(preprocess.decode(picture, spec).shape[:2]) for picture in readable] or [0]))
 
 
-def _bit(examples: int, side: int) -> dict[str, Any]:
+def _bit(settings: _Settings, examples: int, shorter_side: int) -> None:
     """BiT-HyperRule of Kolesnikov et al., Big Transfer, 2020, sec. 3.3, as google-research/big_transfer has it.
 
-    500, 10,000 or 20,000 steps of 512 pictures, their rate divided by ten three times, mixup from 20,000 pictures on,
-    128 pixels for small pictures and 480 for others. Where there are fewer than 512 pictures, all of them make a step.
-    A run ends with a whole epoch, so it is up to one longer.
+    500, 10,000 or 20,000 steps of 512 images, with the learning rate divided by ten three times, mixup from 20,000
+    images on, 128 pixels for small images and 480 for others. With fewer than 512 images, all of them make a step. A
+    run ends with a whole epoch, so that it is up to one longer. In a run of other epochs, which `train.epochs` sets,
+    warmup and decays lie at the same fractions of it.
     """
     if examples < 20_000:
         warmup, *decays, end = 100, 200, 300, 400, 500
@@ -59,32 +79,27 @@ def _bit(examples: int, side: int) -> dict[str, Any]:
         warmup, *decays, end = 500, 3_000, 6_000, 9_000, 10_000
     else:
         warmup, *decays, end = 500, 6_000, 12_000, 18_000, 20_000
-    batch = min(512, examples)
-    steps = examples // batch  # an epoch
-    epochs = math.ceil(end / steps)
-    return {
-        "data.batch_size": batch,
-        "data.image_size": 128 if side < 96 else 480,
-        "train.epochs": epochs,
-        "train.test_every": max(1, epochs // 20),
-        "optimizer.warmup_epochs": warmup / steps,
-        "optimizer.decay_epochs": tuple(decay / steps for decay in decays),
-        "augment.mixup": 0.1 if examples >= 20_000 else 0.0,
-    }
+    batch = settings.settle("data.batch_size", min(512, examples))
+    steps_per_epoch = max(1, examples // batch)
+    own_epochs = math.ceil(end / steps_per_epoch)
+    epochs = settings.settle("train.epochs", own_epochs)
+    scale = 1.0 if epochs == own_epochs else epochs * steps_per_epoch / end
+    settings.settle("data.image_size", 128 if shorter_side < 96 else 480)
+    settings.settle("train.test_every", max(1, epochs // 20))
+    settings.settle("optimizer.warmup_epochs", scale * warmup / steps_per_epoch)
+    settings.settle("optimizer.decay_epochs", tuple(scale * decay / steps_per_epoch for decay in decays))
+    settings.settle("augment.mixup", 0.1 if examples >= 20_000 else 0.0)
 
 
-def _photos(examples: int, side: int) -> dict[str, Any]:
-    """For weights of ImageNet and a small processor: some 20,000 pictures are shown, each at least three times.
+def _photos(settings: _Settings, examples: int, shorter_side: int) -> None:
+    """For ImageNet weights and a small processor: about 20,000 images are trained on, each at least three times.
 
-    Smaller pictures than 128 pixels are enlarged to that, as the first layers of such networks take a quarter of it.
+    Images below 128 pixels are enlarged to that, as the first layers of such networks take a quarter of it.
     """
-    epochs = min(max(3, round(20_000 / examples)), 40)
-    return {
-        "data.batch_size": min(32 if examples < 5_000 else 64, examples),
-        "data.image_size": min(max(128, math.ceil(side / 32) * 32), 224),
-        "train.epochs": epochs,
-        "train.head_epochs": max(1, epochs // 5),
-    }
+    epochs = settings.settle("train.epochs", min(max(3, round(20_000 / examples)), 40))
+    settings.settle("train.head_epochs", max(1, epochs // 5))
+    settings.settle("data.batch_size", min(32 if examples < 5_000 else 64, examples))
+    settings.settle("data.image_size", min(max(128, math.ceil(shorter_side / 32) * 32), 224))
 
 
-_RULES: dict[str, Callable[[int, int], dict[str, Any]]] = {"bit": _bit, "photos": _photos}
+_RULES: dict[str, Callable[[_Settings, int, int], None]] = {"bit": _bit, "photos": _photos}

@@ -1,6 +1,5 @@
 """The run directory: what lies where, who may write to it, and how a finished run is loaded."""
 
-import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +127,7 @@ def create_workdir(workdir: Path, config: Config) -> None:
 
 
 def _check_same_config(workdir: Path, config: Config) -> None:
-    before, now = (flatten(dataclasses.asdict(each)) for each in (load_config(workdir / CONFIG_FILE), config))
+    before, now = (flatten(each.to_dict()) for each in (load_config(workdir / CONFIG_FILE), config))
     changes = [f"{key}={before[key]!r} there and {now[key]!r} now" for key in now if before[key] != now[key]]
     if changes:
         raise UserError(

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from resnet_tf.config import CONFIG_FILE, load_config
+from resnet_tf.config import CONFIG_FILE, flatten, load_config
 from resnet_tf.data.pipeline import Schedule
 from resnet_tf.errors import UserError
+from resnet_tf.model.create import create_model
 from resnet_tf.training import rules
 from resnet_tf.training.loop import train_and_evaluate
 from resnet_tf.training.run import load_run
@@ -39,7 +40,7 @@ def imagined(monkeypatch):
         monkeypatch.setattr(
             rules, "open_source", lambda data: SimpleNamespace(train=SimpleNamespace(num_examples=examples))
         )
-        monkeypatch.setattr(rules, "_middle_side", lambda split: side)
+        monkeypatch.setattr(rules, "_median_shorter_side", lambda split: side)
 
     return imagine
 
@@ -89,6 +90,73 @@ def test_own_photos(imagined, count, side, epochs, batch, size):
     imagined(count, side)
     config = rules.resolve(load_config("finetune"))
     assert (config.train.epochs, config.data.batch_size, config.data.image_size) == (epochs, batch, size)
+
+
+@pytest.mark.parametrize(("epochs", "head_epochs"), [(2, 1), (3, 1), (9, 1), (10, 2), (41, 8)])
+def test_head_epochs_follow_the_epochs_that_apply(imagined, epochs, head_epochs):
+    """They were a fifth of the rule's own 40 epochs, so that a run of 3 trained the head alone."""
+    imagined(20, 8)
+    config = rules.resolve(load_config("finetune", [f"train.epochs={epochs}"]))
+    assert (config.train.epochs, config.train.head_epochs) == (epochs, head_epochs)
+    assert config.train.finetune == "head_then_all"
+
+
+def test_a_short_finetune_moves_the_backbone(pictures, tmp_path):
+    weights = tmp_path / "start.weights.h5"
+    create_model("resnet8_w32", num_classes=2, input_shape=(16, 16, 3)).save_weights(weights)
+    settings = [f"data.source={pictures(40)}", "model.name=resnet8_w32", f"model.weights={weights}"]
+    config = load_config("finetune", [*settings, "data.image_size=16", "train.epochs=3", "model.new_head=false"])
+    train_and_evaluate(config, tmp_path / "run")
+    before = create_model("resnet8_w32", num_classes=2, input_shape=(16, 16, 3), weights=weights)
+    after = load_run(tmp_path / "run", checkpoint="latest").model
+    kernels = [layer.name for layer in before.layers if "conv" in layer.name and layer.name.endswith("conv1")]
+    for name in kernels:
+        change = np.abs(after.get_layer(name).kernel.numpy() - before.get_layer(name).kernel.numpy()).max()
+        assert change > 0, name
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [["train.epochs=1"], ["train.epochs=3", "train.head_epochs=3"], ["train.epochs=3", "train.head_epochs=9"]],
+)
+def test_a_run_of_the_head_alone_is_refused(settings):
+    with pytest.raises(UserError, match=r"leaves no epoch for the other layers of train.finetune=head_then_all"):
+        load_config("finetune", settings)
+    load_config("finetune", [*settings, "train.finetune=probe"])
+
+
+@pytest.mark.parametrize("epochs", [2, 10, 40, 100])
+def test_big_transfers_steps_lie_at_the_same_fractions_of_other_epochs(imagined, epochs):
+    imagined(1_024, 32)
+    settings = rules.resolve(load_config("bit_finetune", [f"train.epochs={epochs}"]))
+    assert settings.train.test_every == max(1, epochs // 20)
+    assert settings.optimizer.warmup_epochs == pytest.approx(epochs / 5)
+    assert settings.optimizer.decay_epochs == pytest.approx(tuple(epochs * tenths / 5 for tenths in (2, 3, 4)))
+
+
+@pytest.mark.parametrize("batch", [100, 256, 2_048])
+def test_big_transfers_steps_follow_the_batch_that_applies(imagined, batch):
+    imagined(1_000, 32)
+    config = rules.resolve(load_config("bit_finetune", [f"data.batch_size={batch}"]))
+    steps = max(1, 1_000 // batch)
+    assert (config.data.batch_size, config.train.epochs) == (batch, -(-500 // steps))
+    assert config.optimizer.warmup_epochs * steps == pytest.approx(100)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings"),
+    [
+        ("finetune", {"train.epochs": 90, "data.image_size": 224, "data.batch_size": 256, "train.head_epochs": 1}),
+        ("bit_finetune", {"train.epochs": 90, "augment.mixup": 0.0, "optimizer.warmup_epochs": 5.0}),
+        ("bit_finetune", {"optimizer.decay_epochs": (30.0, 60.0, 80.0), "train.test_every": 1}),
+    ],
+)
+def test_a_key_that_is_set_to_its_default_stays(imagined, recipe, settings):
+    """A rule took what equals the default for what is left open."""
+    imagined(50_000, 32)
+    texts = [f"{key}={str(value).strip('()')}" for key, value in settings.items()]
+    resolved = flatten(rules.resolve(load_config(recipe, texts)).to_dict())
+    assert {key: resolved[key] for key in settings} == settings
 
 
 def test_what_is_said_stays(pictures):
