@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from resnet_tf.model import weights
 from resnet_tf.model.create import create_model
+from resnet_tf.model.zoo import MODELS
 
 torch = pytest.importorskip("torch", reason="the comparison takes PyTorch: pip install '.[torch]'")
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
@@ -39,7 +40,7 @@ def pair(tmp_path):
     article_pytorch.train(theirs, steps=3)
     save_file({name: each.numpy() for name, each in theirs.state_dict().items()}, tmp_path / "article.safetensors")
     ours = article_keras.article_net()
-    weights.load_weights(ours, tmp_path / "article.safetensors")
+    weights.load_weights(ours, tmp_path / "article.safetensors", arch=MODELS["resnet_article"])
     return theirs, ours
 
 

@@ -60,7 +60,7 @@ def create_model(
     arch = dataclasses.replace(get_arch(name), **_checked_knobs(knobs))
     model = build(arch, input_shape=input_shape, num_classes=num_classes, name=name, features=features)
     if weights is not None:
-        _load(model, name, weights, new_head=new_head)
+        _load(model, name, arch, weights, new_head=new_head)
     return model
 
 
@@ -86,11 +86,16 @@ def convert_file(source: str | Path, name: str, target: Path, *, num_classes: in
         raise UserError(f"{str(target)!r} must end in {', '.join(kinds)}")
     if not target.absolute().parent.is_dir():
         raise UserError(f"there is no directory {str(target.absolute().parent)!r} to write to")
-    sizes = (None,) * get_arch(name).dimensions
-    model = create_model(name, num_classes=num_classes, input_shape=(*sizes, 3))
-    dialect = _load(model, name, source)
+    arch = get_arch(name)
+    model = create_model(name, num_classes=num_classes, input_shape=(*(None,) * arch.dimensions, 3))
+    dialect = _load(model, name, arch, source)
     spec, labels = model.preprocess, model.labels
-    metadata = {"model": name, "preprocess": spec and spec.to_dict(), "labels": labels}
+    metadata = {
+        "model": name,
+        "arch": dataclasses.asdict(arch),
+        "preprocess": spec and spec.to_dict(),
+        "labels": labels,
+    }
     staging = target.with_name(f"writing.{target.name}")
     try:
         if kind == ".safetensors":
@@ -105,19 +110,19 @@ def convert_file(source: str | Path, name: str, target: Path, *, num_classes: in
     return dialect.name
 
 
-def _load(model: keras.Model, name: str, weights: str | Path, *, new_head: bool = False) -> Dialect:
+def _load(model: keras.Model, name: str, arch: Arch, weights: str | Path, *, new_head: bool = False) -> Dialect:
     """Fill the model and set its `preprocess` and `labels` to those that belong to the weights."""
     path = Path(weights)
     size, channels = model.input_shape[1:-1], model.input_shape[-1]
     if path.suffix in weight_files.SUFFIXES or path.exists():
-        dialect = load_weights(model, path, new_head=new_head)
+        dialect = load_weights(model, path, arch=arch, new_head=new_head)
         spec, labels = _stored(path)
         spec = spec or dialect.preprocess
         if spec and None not in size:
             spec = dataclasses.replace(spec, size=size)
     else:
         published = get_pretrained(name, str(weights))
-        dialect = load_weights(model, fetch(published), new_head=new_head)
+        dialect = load_weights(model, fetch(published), arch=arch, new_head=new_head)
         spec, labels = published.preprocess_at(*size), published.labels
     has_head = model.layers[-1].name == LOGITS_LAYER
     model.preprocess = spec if spec and spec.channels == channels else None

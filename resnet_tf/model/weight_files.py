@@ -76,16 +76,21 @@ def add_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """The JSON values that this package wrote beside the weights; nothing for files that others wrote.
+    """Return the JSON values that this package wrote beside the weights.
+
+    Of a file that Keras alone wrote, this is `keras_name`, the name of the model, where the file has it.
 
     Raises:
-        UserError: if it is damaged.
+        UserError: if they are corrupt.
     """
     try:
         read_text = _read_hub_metadata if path.is_dir() else _METADATA_READERS.get(path.suffix, lambda _: None)
         text = read_text(path)
-        return json.loads(text) if text else {}
-    except (OSError, ValueError, KeyError) as error:
+        metadata = json.loads(text) if text else {}
+        if not isinstance(metadata, dict):
+            raise ValueError(f"it is {type(metadata).__name__}, not an object")
+        return metadata
+    except (OSError, ValueError, KeyError, RecursionError) as error:
         raise UserError(f"what {str(path)!r} says of its weights is damaged: {error}") from error
 
 
@@ -194,12 +199,23 @@ def _read_safetensors_metadata(path: Path) -> str | None:
 
 def _read_keras_metadata(path: Path) -> str | None:
     with h5py.File(path) as file:
-        return _text(file[_METADATA][()]) if _METADATA in file else None
+        if _METADATA in file:
+            return _text(file[_METADATA][()])
+        return _keras_name(file.attrs["model_config"]) if "model_config" in file.attrs else None
 
 
 def _read_keras_archive_metadata(path: Path) -> str | None:
     with zipfile.ZipFile(path) as archive:
-        return archive.read(_METADATA_MEMBER).decode() if _METADATA_MEMBER in archive.namelist() else None
+        if _METADATA_MEMBER in archive.namelist():
+            return archive.read(_METADATA_MEMBER).decode()
+        return _keras_name(archive.read("config.json"))
+
+
+def _keras_name(model_config: str | bytes) -> str | None:
+    """The name in the configuration that Keras saves with a whole model, as JSON metadata."""
+    content = json.loads(model_config)
+    config = content.get("config") if isinstance(content, dict) else None
+    return json.dumps({"keras_name": config["name"]}) if isinstance(config, dict) and "name" in config else None
 
 
 _READERS: dict[str, Callable[[Path], Arrays]] = {

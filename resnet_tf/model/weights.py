@@ -5,8 +5,10 @@ Layouts differ: PyTorch keeps convolutions as [out, in, height, width] and linea
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,7 +16,7 @@ import numpy as np
 from resnet_tf import spec
 from resnet_tf.errors import UserError
 from resnet_tf.model import weight_files
-from resnet_tf.model.resnet import LOGITS_LAYER
+from resnet_tf.model.resnet import LOGITS_LAYER, Arch
 from resnet_tf.model.weight_files import Arrays
 from resnet_tf.model.zoo import MODELS
 from resnet_tf.spec import Preprocess
@@ -41,7 +43,9 @@ class Dialect:
         variables: our variable name -> theirs.
         separator: between module and variable.
         torch_layout: whether kernels are [out, in, ...].
-        epsilon: of its BatchNorm.
+        epsilon: of its BatchNorm; None for this package's own files, whose network has it.
+        implies: fields of `Arch` that its networks have and that neither names nor shapes show, each with the possible
+            values.
         preprocess: what its published networks were trained on; None for this package's own files.
         prefix: before every name.
     """
@@ -51,7 +55,8 @@ class Dialect:
     variables: dict[str, str]
     separator: str
     torch_layout: bool
-    epsilon: float
+    epsilon: float | None
+    implies: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     preprocess: Preprocess | None = None
     prefix: str = ""
 
@@ -73,14 +78,34 @@ _CONV = r"conv(?P<conv>\d)"
 _THEIR_BLOCK = re.compile(r"(?:stage|layer|stages\.|conv)(\d+)(?:_block|\.blocks\.|\.)(\d+)")
 
 
-def _torch(name: str, preprocess: Preprocess, *modules: tuple[str, str], prefix: str = "") -> Dialect:
+def _torch(
+    name: str, preprocess: Preprocess, *modules: tuple[str, str], prefix: str = "", **implies: tuple[Any, ...]
+) -> Dialect:
     return Dialect(
-        name, modules, _TORCH_VARIABLES, ".", torch_layout=True, epsilon=1e-5, preprocess=preprocess, prefix=prefix
+        name,
+        modules,
+        _TORCH_VARIABLES,
+        ".",
+        torch_layout=True,
+        epsilon=1e-5,
+        implies={"stride_conv": (2,), "stride_block": ("first",), **implies},
+        preprocess=preprocess,
+        prefix=prefix,
     )
 
 
-def _keras(name: str, preprocess: Preprocess | None, *modules: tuple[str, str], epsilon: float = 1e-5) -> Dialect:
-    return Dialect(name, modules, _KERAS_VARIABLES, "/", torch_layout=False, epsilon=epsilon, preprocess=preprocess)
+def _keras(name: str, preprocess: Preprocess, *modules: tuple[str, str], **implies: tuple[Any, ...]) -> Dialect:
+    """keras.applications, whose BatchNorm has an epsilon of its own."""
+    return Dialect(
+        name,
+        modules,
+        _KERAS_VARIABLES,
+        "/",
+        torch_layout=False,
+        epsilon=1.001e-5,
+        implies={"shortcut": ("projection",), **implies},
+        preprocess=preprocess,
+    )
 
 
 _TORCH_BODY = (
@@ -116,7 +141,7 @@ _APPLICATIONS_BODY = (
 )
 
 DIALECTS = (
-    _keras("resnet_tf", None, (".*", "{layer}")),
+    Dialect("resnet_tf", ((".*", "{layer}"),), _KERAS_VARIABLES, "/", torch_layout=False, epsilon=None),
     _torch(
         "torchvision",
         spec.TORCHVISION,
@@ -124,6 +149,7 @@ DIALECTS = (
         ("BLOCK_shortcut_conv", "layer{stage}.{block0}.downsample.0"),
         ("BLOCK_shortcut_conv_bn", "layer{stage}.{block0}.downsample.1"),
         (LOGITS_LAYER, "fc"),
+        shortcut=("projection", "pad", "none"),  # the latter two have no weights: networks that only we write so
     ),
     _torch(
         "timm",  # where the projection follows a pooling, which takes place 0
@@ -133,6 +159,7 @@ DIALECTS = (
         ("BLOCK_shortcut_conv", "layer{stage}.{block0}.downsample.1"),
         ("BLOCK_shortcut_conv_bn", "layer{stage}.{block0}.downsample.2"),
         (LOGITS_LAYER, "fc"),
+        shortcut=("average",),
     ),
     _torch(
         "timm BiT",
@@ -145,16 +172,18 @@ DIALECTS = (
         ("BLOCK_shortcut_conv", "stages.{stage0}.blocks.{block0}.downsample.conv"),
         ("final_gn", "norm"),
         (LOGITS_LAYER, "head.fc"),
+        standardize=(True,),
     ),
-    _torch("akamaster CIFAR", spec.CIFAR, *_CIFAR_BODY),
-    _torch("akamaster CIFAR", spec.CIFAR, *_CIFAR_BODY, prefix="module."),
+    _torch("akamaster CIFAR", spec.CIFAR, *_CIFAR_BODY, shortcut=("pad", "projection")),
+    _torch("akamaster CIFAR", spec.CIFAR, *_CIFAR_BODY, prefix="module.", shortcut=("pad", "projection")),
     _keras(
         "keras.applications",
         spec.KERAS_V1,
         *_APPLICATIONS_BODY,
         ("stem_conv_bn", "conv1_bn"),
         ("BLOCK_shortcut_conv_bn", "conv{stage_plus1}_block{block}_0_bn"),
-        epsilon=1.001e-5,
+        stride_conv=(1,),
+        stride_block=("first",),
     ),
     _keras(
         "keras.applications V2",
@@ -162,12 +191,17 @@ DIALECTS = (
         *_APPLICATIONS_BODY,
         ("BLOCK_preact_bn", "conv{stage_plus1}_block{block}_preact_bn"),
         ("final_bn", "post_bn"),
-        epsilon=1.001e-5,
+        stride_conv=(2,),
+        stride_block=("last",),
     ),
 )
 
 
-def load_weights(model: keras.Model, path: Path, *, new_head: bool = False) -> Dialect:
+# What acts in training only, or is chosen anew wherever weights are used.
+_NOT_STORED = ("zero_gamma", "stochastic_depth", "dropout", "norm_momentum", "norm_epsilon", "output_stride")
+
+
+def load_weights(model: keras.Model, path: Path, *, arch: Arch, new_head: bool = False) -> Dialect:
     """Fill a model of `create_model` from a file of this package's, torchvision's, timm's or keras.applications'.
 
     Everything is checked before the first variable is set, so a refused file leaves the model as it was.
@@ -176,13 +210,15 @@ def load_weights(model: keras.Model, path: Path, *, new_head: bool = False) -> D
         model: its weights are replaced.
         path: `.safetensors`, `.npz`, `.h5`, `.weights.h5`, `.keras`, a PyTorch pickle (which takes PyTorch), or the
             directory of a `hub` or `hub_features` export.
+        arch: what the model was built from.
         new_head: keep the model's own class head and leave the file's out.
 
     Returns:
         The dialect that the file was written in.
 
     Raises:
-        UserError: if the file cannot be read or does not hold exactly this network.
+        UserError: if the file cannot be read or does not hold exactly this network, also where another one has the same
+            names and shapes.
     """
     arrays = {
         name: array for name, array in weight_files.read(path).items() if not name.endswith("num_batches_tracked")
@@ -196,6 +232,7 @@ def load_weights(model: keras.Model, path: Path, *, new_head: bool = False) -> D
         head = {dialect.key(LOGITS_LAYER, kind) for kind in ("kernel", "bias")}
         arrays = {name: array for name, array in arrays.items() if name not in head}
     values = _translate(model, arrays, variables, dialect, path)
+    _check_architecture(model.name, arch, dialect, weight_files.read_metadata(path), path)
     for names, variable in variables.items():
         variable.assign(values[names])
     return dialect
@@ -217,6 +254,58 @@ def to_torchvision(model: keras.Model) -> Arrays:
         str(names[ours]): _to_torch(variable.numpy().astype(np.float32), dialect, ours)
         for ours, variable in _named_variables(model).items()
     }
+
+
+def _check_architecture(name: str, arch: Arch, dialect: Dialect, metadata: Mapping[str, Any], path: Path) -> None:
+    """Refuse the weights of another network whose names and shapes are the same.
+
+    What a file of this package says of its network counts; otherwise, what its dialect implies.
+
+    Args:
+        name: of the model.
+        arch: of the model.
+        dialect: of the file.
+        metadata: of the file, see `weight_files.read_metadata`.
+        path: of the file.
+    """
+    # A name that Keras saved is one of ours where the layers are.
+    stored = metadata.get("model") or (metadata.get("keras_name") if dialect is DIALECTS[0] else None)
+    implies, origin = dialect.implies, f"come from {dialect.name}"
+    if stored:
+        origin = f"were written for {stored}"
+        fields = metadata.get("arch")
+        if not isinstance(fields, dict):
+            fields = vars(MODELS[stored]) if str(stored) in MODELS and stored != name else {}
+        implies = {key: (tuple(value) if isinstance(value, list) else value,) for key, value in fields.items()}
+    needed = {
+        key: values[0]
+        for key, values in implies.items()
+        if _acts(key, arch) and key not in _NOT_STORED and getattr(arch, key) not in values
+    }
+    if not needed:
+        return
+    settings, present = (
+        ", ".join(f"{key}={value!r}" for key, value in fields.items())
+        for fields in (needed, {key: getattr(arch, key) for key in needed})
+    )
+    raise UserError(
+        f"the weights in {str(path)!r} {origin}, a network with {settings}; {name} has {present}, with the same names "
+        f"and shapes but other results. Use {_which_fit({**vars(arch), **needed}) or f'{name} with {settings}'}"
+    )
+
+
+def _acts(key: str, arch: Arch) -> bool:
+    """Whether a field of `Arch` exists and makes a difference in this network."""
+    return hasattr(arch, key) and (key != "stride_conv" or arch.block == "bottleneck")
+
+
+def _which_fit(wanted: Mapping[str, Any]) -> str:
+    """Names of the networks with these fields of `Arch`, empty for none."""
+    return " or ".join(
+        name
+        for name, arch in MODELS.items()
+        if all(value == wanted[key] for key, value in vars(arch).items() if key not in _NOT_STORED)
+    )
 
 
 def _named_variables(model: keras.Model) -> dict[tuple[str, str], keras.Variable]:
@@ -278,6 +367,8 @@ def _absorb(
     """Take up a convolution's bias in the mean behind it, and another epsilon in the variance: both exactly."""
     for layer, bias in biases.items():
         values[layer, "moving_mean"] = values[layer, "moving_mean"] - bias
+    if dialect.epsilon is None:
+        return values
     for (layer, kind), value in values.items():
         if kind == "moving_variance":
             values[layer, kind] = value + np.float32(dialect.epsilon - model.get_layer(layer).epsilon)

@@ -152,7 +152,8 @@ def _write(subject: _Subject, staging: Path, target: str, precision: str, defaul
         litert.write_litert(model, spec, file, precision=precision, pictures=pictures)
     elif target == "keras":
         model.save(staging / runners.KERAS_FILE)
-        add_metadata(staging / runners.KERAS_FILE, {"preprocess": spec.to_dict(), "labels": labels})
+        known = {"model": model.name, "preprocess": spec.to_dict(), "labels": labels}
+        add_metadata(staging / runners.KERAS_FILE, known)
     else:
         onnx.write_onnx(model, spec, staging / runners.ONNX_FILE)
 

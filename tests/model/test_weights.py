@@ -1,6 +1,9 @@
 """Weights in and out, against the real torchvision, timm and keras.applications, and the refusals."""
 
+import dataclasses
+import itertools
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -12,7 +15,7 @@ from conftest import shallow
 from safetensors.numpy import load_file, save_file
 
 from resnet_tf.errors import UserError
-from resnet_tf.model import weights
+from resnet_tf.model import weight_files, weights
 from resnet_tf.model.create import create_model
 from resnet_tf.model.zoo import MODELS
 
@@ -114,7 +117,7 @@ def test_our_own_files_come_back(name, suffix, tmp_path):
         variable.assign(formula.weight(variable.path, tuple(variable.shape)))
     path = tmp_path / f"ours{suffix}"
     first.save(path) if suffix == ".keras" else first.save_weights(path)
-    weights.load_weights(second, path)
+    weights.load_weights(second, path, arch=MODELS[name])
     for ours, theirs in zip(second.weights, first.weights, strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
     if suffix == ".keras":
@@ -168,7 +171,7 @@ def test_wrong_files_are_named_and_nothing_is_half_loaded(tmp_path):
     def refused(message, arrays=None, path=None):
         path = path or _save(tmp_path, arrays)
         with pytest.raises(UserError, match=message):
-            weights.load_weights(model, path)
+            weights.load_weights(model, path, arch=MODELS["resnet18"])
 
     state = _state_dict("resnet18")
     refused(
@@ -212,12 +215,12 @@ def test_pickles_give_arrays_and_run_nothing(tmp_path):
         (listed, "'.*listed.pth' holds list, not a state dict"),
     ):
         with pytest.raises(UserError, match=message):
-            weights.load_weights(model, path)
+            weights.load_weights(model, path, arch=MODELS["resnet18"])
     assert not (tmp_path / "harm").exists()
     for now, then in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(now, then)
     torch.save({"model": state}, tmp_path / "good.pth")
-    weights.load_weights(model, tmp_path / "good.pth")
+    weights.load_weights(model, tmp_path / "good.pth", arch=MODELS["resnet18"])
     np.testing.assert_array_equal(model.get_layer("logits").bias, state["fc.bias"])
 
 
@@ -271,3 +274,146 @@ def test_convert_refuses(command, tmp_path):
         assert outcome.code == 2
         assert outcome.err.startswith(f"error: {message}")
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+def _signature(name: str) -> tuple:
+    """What weights files show of a network: names and shapes, one block a stage, and the number of blocks."""
+    model = shallow(name, input_shape=(64,) * MODELS[name].dimensions + (3,), num_classes=2)
+    variables = weights._named_variables(model)
+    return MODELS[name].depths, tuple(sorted((names, tuple(each.shape)) for names, each in variables.items()))
+
+
+def _look_alikes() -> list[tuple[str, str]]:
+    """Ordered pairs of networks whose files have the same names and shapes."""
+    alike: dict[tuple, list[str]] = {}
+    for name in MODELS:
+        alike.setdefault(_signature(name), []).append(name)
+    return [pair for names in alike.values() for pair in itertools.permutations(names, 2)]
+
+
+def _dialect_file(dialect: weights.Dialect, name: str, path: Path, metadata=None) -> Path:
+    """A file of a network's weights with one block a stage, as the dialect names them."""
+    model = shallow(name, input_shape=(64,) * MODELS[name].dimensions + (3,), num_classes=2)
+    arrays = {}
+    for names, variable in weights._named_variables(model).items():
+        array = variable.numpy()
+        arrays[dialect.key(*names)] = weights._to_torch(array, dialect, names) if dialect.torch_layout else array
+    weight_files.write_safetensors(path, arrays, metadata or {})
+    return path
+
+
+def test_look_alikes_are_the_known_ones():
+    found = {tuple(sorted(pair)) for pair in _look_alikes()}
+    versions = {(f"resnet{depth}", f"resnet{depth}_v1") for depth in (50, 101, 152)}
+    assert found == versions | {(f"plain{depth}", f"resnet{depth}") for depth in (20, 32, 44, 56)}
+
+
+def test_weights_of_a_look_alike_are_refused_and_the_network_that_fits_is_named(tmp_path):
+    """In every dialect that says which of the two it stands for; files of our own say it by name."""
+    refused = set()
+    for theirs, ours in _look_alikes():
+        model = shallow(ours, input_shape=(64, 64, 3), num_classes=2)
+        before = model.get_weights()
+        for dialect in weights.DIALECTS:
+            possible = [
+                all(getattr(MODELS[name], key) in values for key, values in dialect.implies.items())
+                for name in (theirs, ours)
+            ]
+            if not possible[0] or not all(dialect.key(*names) for names in weights._named_variables(model)):
+                continue
+            says = [] if possible[1] else [{}]
+            for metadata in (*says, {"model": theirs}, {"model": theirs, "arch": dataclasses.asdict(MODELS[theirs])}):
+                path = _dialect_file(dialect, theirs, tmp_path / "theirs.safetensors", metadata)
+                with pytest.raises(UserError, match=rf"{ours} has .* but other results. Use {theirs}$"):
+                    weights.load_weights(model, path, arch=MODELS[ours])
+                refused.add((dialect.name, theirs, ours, bool(metadata)))
+        for now, then in zip(model.get_weights(), before, strict=True):
+            np.testing.assert_array_equal(now, then)
+    for case in (
+        ("keras.applications", "resnet50_v1", "resnet50", False),
+        ("torchvision", "resnet50", "resnet50_v1", False),
+        ("akamaster CIFAR", "resnet20", "plain20", False),
+        ("torchvision", "plain20", "resnet20", True),
+        ("resnet_tf", "resnet101", "resnet101_v1", True),
+    ):
+        assert case in refused
+
+
+@pytest.mark.parametrize("layout", ["keras 3", "keras 2", "whole model"])
+def test_keras_applications_resnet50_is_not_torchvisions(layout, tmp_path):
+    theirs = _application("resnet50_v1")
+    path = tmp_path / ("theirs.keras" if layout == "whole model" else "theirs.weights.h5")
+    if layout == "keras 2":
+        _save_keras_2(theirs, path)
+    else:
+        theirs.save(path) if layout == "whole model" else theirs.save_weights(path)
+    message = (
+        r"come from keras.applications, a network with stride_conv=1; resnet50 has stride_conv=2.* Use resnet50_v1$"
+    )
+    with pytest.raises(UserError, match=message):
+        create_model("resnet50", input_shape=(64, 64, 3), weights=path)
+    create_model("resnet50", input_shape=(64, 64, 3), weights=path, stride_conv=1)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "name", "knobs", "fits"),
+    [
+        ("torchvision", "resnet50", {"shortcut": "average"}, "resnet50"),
+        ("torchvision", "resnext50_32x4d", {"stride_conv": 1}, "resnext50_32x4d"),
+        ("timm", "resnet50_d", {"shortcut": "projection"}, "resnet50_d"),
+        ("timm", "resnet_rs50", {"stride_block": "last"}, "resnet_rs50"),
+        ("keras.applications V2", "resnet50_v2", {"stride_block": "first"}, "resnet50_v2"),
+        ("keras.applications V2", "resnet50_v2", {"stride_conv": 1}, "resnet50_v2"),
+        ("timm BiT", "bit_r50x1", {"standardize": False}, "bit_r50x1"),
+        ("akamaster CIFAR", "resnet20", {"shortcut": "none"}, "resnet20"),
+    ],
+)
+def test_knobs_that_no_name_or_shape_shows(dialect, name, knobs, fits, tmp_path):
+    (row, *_) = (each for each in weights.DIALECTS if each.name == dialect)
+    model = shallow(name, input_shape=(64, 64, 3), num_classes=2)
+    path = _dialect_file(row, name, tmp_path / "weights.safetensors")
+    weights.load_weights(model, path, arch=MODELS[name])
+    with pytest.raises(UserError, match=rf"Use {fits}$"):
+        weights.load_weights(model, path, arch=dataclasses.replace(MODELS[name], **knobs))
+
+
+def test_knobs_that_files_say_nothing_about_are_free(tmp_path):
+    """Dilation, another activation and regularization are chosen wherever weights are used."""
+    path = _save(tmp_path, _state_dict("resnet50"))
+    knobs = {"output_stride": 8, "activation": "silu", "stochastic_depth": 0.1, "zero_gamma": False}
+    create_model("resnet50", input_shape=(64, 64, 3), weights=path, **knobs)
+
+
+def test_what_keras_saved_of_our_own_says_its_name(tmp_path):
+    model = shallow("resnet50_v1", input_shape=(64, 64, 3), num_classes=2)
+    model.save(tmp_path / "ours.keras")
+    other = shallow("resnet50", input_shape=(64, 64, 3), num_classes=2)
+    with pytest.raises(UserError, match=r"were written for resnet50_v1, .* Use resnet50_v1$"):
+        weights.load_weights(other, tmp_path / "ours.keras", arch=MODELS["resnet50"])
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "7", '"x"', "{", "[" * 100_000, '{"model": [1], "arch": [2]}', '{"arch": {"x": 1}}']
+)
+def test_strange_metadata_is_refused_or_ignored_in_one_line(text, tmp_path):
+    path = _save(tmp_path, _state_dict("resnet18"))
+    save_file(load_file(path), path, {"resnet_tf": text})
+    model = create_model("resnet18", input_shape=(64, 64, 3))
+    if text.endswith("}"):
+        weights.load_weights(model, path, arch=MODELS["resnet18"])
+    else:
+        with pytest.raises(UserError, match=r"says of its weights is damaged"):
+            weights.load_weights(model, path, arch=MODELS["resnet18"])
+
+
+def test_convert_keeps_the_architecture(command, tmp_path):
+    """A file of resnet50_v1 under torchvision's names comes back as resnet50_v1 alone."""
+    theirs = _application("resnet50_v1")
+    theirs.save_weights(tmp_path / "theirs.weights.h5")
+    torch_names = tmp_path / "v1.safetensors"
+    there = command("convert", f"--from={tmp_path}/theirs.weights.h5", "--model=resnet50_v1", f"--to={torch_names}")
+    assert there.code == 0, there.err
+    refused = command("convert", f"--from={torch_names}", "--model=resnet50", f"--to={tmp_path}/x.keras")
+    assert refused.code == 2
+    assert re.search(r"were written for resnet50_v1, a network with stride_conv=1; .* Use resnet50_v1$", refused.err)
+    assert command("convert", f"--from={torch_names}", "--model=resnet50_v1", f"--to={tmp_path}/x.keras").code == 0
