@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 
 LITERT = ["ai-edge-litert>=2.1"]
 ONNX = ["tf2onnx>=1.16.1", "onnxruntime>=1.22"]  # the writer, and the reader that checks what it wrote
-TENSORFLOW = "2.21"  # the release that the kernels, the SavedModels and the distribution strategies are tested with
+TENSORFLOW = "2.20"  # the newest release that exists for TPUs, see requirements-tpu.txt; CI installs 2.21
 
 setup(
     name="resnet_tf",
@@ -32,12 +32,11 @@ setup(
         "absl-py>=2.1",
         "safetensors>=0.5",  # weights of other libraries without pickles
         "numpy>=2.0",
-        "tensorboard>=2.20",  # tf.summary takes its writers from there since tensorflow 2.21
+        "tensorboard>=2.20",  # tf.summary takes its writers from there; tensorflow 2.21 no longer requires it
         "matplotlib>=3.9",  # the first with wheels for numpy 2
     ],
     extras_require={
         "gpu": [f"tensorflow[and-cuda]>={TENSORFLOW}"],
-        "tpu": ["tensorflow-tpu>=2.20"],  # the newest TPU build; it lags behind tensorflow
         "torch": ["torch>=2.6"],  # the first whose torch.load(weights_only=True) is safe
         "litert": LITERT,
         "onnx": ONNX,

@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from resnet_tf.backend import require_tensorflow_backend
+from resnet_tf.backend import check_installation
 
 __version__ = "0.1.0"
 
@@ -93,7 +93,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'resnet_tf' has no attribute {name!r}")
-    require_tensorflow_backend()
+    check_installation()
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 

@@ -1,10 +1,42 @@
-"""Keras runs on TensorFlow here, and says so before it is imported."""
+"""Check of the installation before TensorFlow and Keras are imported: one TensorFlow, as Keras's backend."""
 
+import importlib.metadata
 import json
 import os
 from pathlib import Path
 
 from resnet_tf.errors import UserError
+
+# Distributions that each install a whole TensorFlow into the same folder.
+_TENSORFLOWS = ("tensorflow", "tensorflow-cpu", "tensorflow-tpu", "tf-nightly", "tf-nightly-cpu", "tf-nightly-tpu")
+
+
+def check_installation() -> None:
+    """Check that one TensorFlow is installed and that Keras is set to run on it.
+
+    Raises:
+        UserError: if several distributions of TensorFlow are installed over each other, or another Keras backend is
+            configured.
+    """
+    require_one_tensorflow()
+    require_tensorflow_backend()
+
+
+def require_one_tensorflow() -> None:
+    """Refuse several TensorFlows in one environment, whose import fails with an undefined symbol."""
+    found = [f"{name} {version}" for name in _TENSORFLOWS if (version := _version(name))]
+    if len(found) > 1:
+        raise UserError(
+            f"{' and '.join(found)} are installed over each other; make a new environment with one of them (for a TPU: "
+            "pip install -r requirements-tpu.txt && pip install --no-deps .)"
+        )
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def require_tensorflow_backend() -> None:

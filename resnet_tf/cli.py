@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from absl import flags
 
 from resnet_tf import config as config_lib
-from resnet_tf.backend import require_tensorflow_backend
+from resnet_tf.backend import check_installation
 from resnet_tf.errors import Interrupted, UserError, closest, is_full_disk, plain_reason
 
 _TRY_AGAIN = 75  # EX_TEMPFAIL
@@ -36,7 +36,7 @@ def run(
     logging.getLogger("resnet_tf").setLevel(logging.INFO)
     try:
         arguments = flag_values(argv)[1:]
-        require_tensorflow_backend()
+        check_installation()
         with _native_log_muted():
             _start_tensorflow()
         main(arguments)

@@ -1,0 +1,84 @@
+"""The installation: one TensorFlow, the requirements for TPUs, and the core of the suite on tensorflow-tpu."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import resnet_tf
+from resnet_tf.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+TPU_REQUIREMENTS = ROOT / "requirements-tpu.txt"
+
+# The core of the package without further libraries and commands in processes. The TPU wheel has no XLA for the host CPU
+# ("could not find registered transfer manager for platform Host"), with which Keras computes grouped convolutions and
+# one test compiles the training step.
+WITHOUT_HOST_XLA = ("-k", "not resnext and not compiles_for_tpus")
+CORE = (
+    *("tests/model/test_layers.py", "tests/model/test_zoo.py", "tests/data/test_headers.py"),
+    *("tests/data/test_preprocess.py", "tests/training/test_step.py", "tests/training/test_checkpoint.py"),
+    *("tests/training/test_optimizers.py", "tests/training/test_finetune.py"),
+    *("tests/serving/test_fold.py", "tests/serving/test_artifact.py"),
+)
+
+
+@pytest.mark.parametrize("other", ["tensorflow-tpu", "tensorflow-cpu", "tf-nightly"])
+def test_two_tensorflows_are_named(other, tmp_path, monkeypatch, command):
+    """The metadata that pip leaves is enough: importing both would fail with an undefined symbol."""
+    information = tmp_path / f"{other.replace('-', '_')}-2.20.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {other}\nVersion: 2.20.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    message = rf"tensorflow \S+ and {other} 2.20.0 are installed over each other; make a new environment"
+    with pytest.raises(UserError, match=message):
+        resnet_tf.create_model  # noqa: B018 (looked up on first use)
+    outcome = command("train", "--dry-run")
+    assert outcome.code == 2
+    assert re.fullmatch(rf"error: {message}.*\n", outcome.err)
+
+
+def _requirements(text: str) -> dict[str, str]:
+    """Distribution -> its version specifiers."""
+    return dict(re.findall(r"^([\w-]+)((?:[<>=~]=?[\d.]+,?)+)", text, re.MULTILINE))
+
+
+def test_requirements_for_tpus_are_those_of_setup():
+    setup = (ROOT / "setup.py").read_text()
+    listed = setup[setup.index("install_requires=[") : setup.index("extras_require")]
+    own = _requirements("\n".join(re.findall(r'"([\w-]+[<>=~][^"]+)"', listed)))
+    tpu = _requirements(TPU_REQUIREMENTS.read_text())
+    assert own, "setup.py lists requirements"
+    assert {name: tpu.get(name) for name in own} == own
+    assert set(tpu) - set(own) == {"tensorflow-tpu", "libtpu"}
+    assert "tensorflow-tpu" not in setup, "an extra would bring a second TensorFlow"
+    (floor,) = re.findall(r'TENSORFLOW = "([\d.]+)"', setup)
+    assert tpu["tensorflow-tpu"].startswith(f"=={floor}")
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_the_core_passes_on_tensorflow_tpu(tmp_path):
+    """The README's two lines in a fresh environment, a forward pass, and the core of the suite; takes minutes."""
+    python = tmp_path / "venv" / "bin" / "python"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYTEST"))}
+    environment |= {"TPU_SKIP_MDS_QUERY": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONSAFEPATH": "1"}
+
+    def run(*arguments: str | Path) -> str:
+        child = subprocess.run(
+            arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1800, check=False
+        )
+        assert child.returncode == 0, (child.stdout + child.stderr)[-4000:]
+        return child.stdout
+
+    run(sys.executable, "-m", "venv", tmp_path / "venv")
+    run(python, "-m", "pip", "install", "-r", TPU_REQUIREMENTS)
+    run(python, "-m", "pip", "install", "--no-deps", ROOT)
+    forward = "import tensorflow as tf, resnet_tf; model = resnet_tf.create_model('resnet18', input_shape=(64, 64, 3));"
+    forward += "print(tf.__version__, model(tf.zeros((1, 64, 64, 3))).shape)"
+    assert run(python, "-c", forward).splitlines()[-1] == "2.20.0 (1, 1000)"
+    run(python, "-m", "pip", "install", "pytest", "pytest-xdist", "pillow", "scikit-learn", "pyyaml")
+    print(run(python, "-m", "pytest", "-n", "2", "-q", "-p", "no:cacheprovider", *WITHOUT_HOST_XLA, *CORE))
