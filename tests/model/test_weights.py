@@ -312,6 +312,8 @@ def test_weights_of_a_look_alike_are_refused_and_the_network_that_fits_is_named(
     """In every dialect that says which of the two it stands for; files of our own say it by name."""
     refused = set()
     for theirs, ours in _look_alikes():
+        if not theirs.startswith(("resnet50", "resnet20", "plain20")):
+            continue  # with one block a stage, deeper ones are the same
         model = shallow(ours, input_shape=(64, 64, 3), num_classes=2)
         before = model.get_weights()
         for dialect in weights.DIALECTS:
@@ -334,7 +336,7 @@ def test_weights_of_a_look_alike_are_refused_and_the_network_that_fits_is_named(
         ("torchvision", "resnet50", "resnet50_v1", False),
         ("akamaster CIFAR", "resnet20", "plain20", False),
         ("torchvision", "plain20", "resnet20", True),
-        ("resnet_tf", "resnet101", "resnet101_v1", True),
+        ("resnet_tf", "resnet50", "resnet50_v1", True),
     ):
         assert case in refused
 
