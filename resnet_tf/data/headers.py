@@ -45,8 +45,8 @@ _MODULI, _DIVISORS = np.array([(each.moduli, each.divisors) for each in _HEADERS
 _ADDED, _SIGNED = (np.array([[getattr(each, name)] for each in _HEADERS]) for name in ("added", "signed"))
 
 # RFC 9649, sec. 2.7: the flags of an extended WebP, and the bits in them.
+_EXTENDED_WEBP = _SIGNATURES[-1]
 _WEBP_FLAGS_OFFSET, _WEBP_ANIMATION, _WEBP_ALPHA = 20, 0x02, 0x10
-_EXTENDED_WEBP = {**dict(enumerate(b"RIFF")), **dict(enumerate(b"WEBPVP8X", start=8))}
 _FLAGS_WITH_ALPHA = [bytes([flags | _WEBP_ALPHA]) for flags in range(256)]
 
 _EXIF_WITHIN = 2**17  # cameras write EXIF first; a segment holds at most 64 kB
@@ -83,8 +83,8 @@ def flag_alpha_of_animated_webp(encoded: tf.Tensor) -> tf.Tensor:
     Args:
         encoded: image bytes, string scalar.
     """
-    head = tf.cast(tf.io.decode_raw(encoded, tf.uint8, fixed_length=_HEAD), tf.int32)
-    is_extended = tf.reduce_all(tf.gather(head, list(_EXTENDED_WEBP)) == list(_EXTENDED_WEBP.values()))
+    head = tf.cast(tf.io.decode_raw(encoded, tf.uint8, fixed_length=_HEAD), tf.int64)
+    is_extended = tf.reduce_all((head == _EXTENDED_WEBP) | (_EXTENDED_WEBP < 0))
     flags = head[_WEBP_FLAGS_OFFSET]
     is_animated = is_extended & (tf.bitwise.bitwise_and(flags, _WEBP_ANIMATION) > 0)
 

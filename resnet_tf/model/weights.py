@@ -197,7 +197,7 @@ DIALECTS = (
 )
 
 
-# What acts in training only, or is chosen anew wherever weights are used.
+# Fields of `Arch` that act in training only, or that users of the same weights choose independently.
 _NOT_STORED = ("zero_gamma", "stochastic_depth", "dropout", "norm_momentum", "norm_epsilon", "output_stride")
 
 
@@ -268,8 +268,8 @@ def _check_architecture(name: str, arch: Arch, dialect: Dialect, metadata: Mappi
         metadata: of the file, see `weight_files.read_metadata`.
         path: of the file.
     """
-    # A name that Keras saved is one of ours where the layers are.
-    stored = metadata.get("model") or (metadata.get("keras_name") if dialect is DIALECTS[0] else None)
+    # Keras stores a model's name in files of any origin: it is one of MODELS only where the layer names are ours.
+    stored = metadata.get("model") or (metadata.get("keras_name") if dialect.name == "resnet_tf" else None)
     implies, origin = dialect.implies, f"come from {dialect.name}"
     if stored:
         origin = f"were written for {stored}"
@@ -295,7 +295,7 @@ def _check_architecture(name: str, arch: Arch, dialect: Dialect, metadata: Mappi
 
 
 def _acts(key: str, arch: Arch) -> bool:
-    """Whether a field of `Arch` exists and makes a difference in this network."""
+    """Return True if `key` is a field of `Arch` that changes the output of this network."""
     return hasattr(arch, key) and (key != "stride_conv" or arch.block == "bottleneck")
 
 
