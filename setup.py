@@ -19,11 +19,14 @@ setup(
     long_description=(HERE / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    license_files=["LICENSE", "resnet_tf/data/digits.LICENSE.txt"],
+    license_files=["LICENSE", "resnet_tf/data/sources/digits.LICENSE.txt"],
     python_requires=">=3.11",
     packages=[*find_packages(include=["resnet_tf", "resnet_tf.*"]), "resnet_tf.configs"],
     package_dir={"resnet_tf.configs": "configs"},
-    package_data={"resnet_tf": ["imagenet_classes.txt"], "resnet_tf.data": ["digits.npz", "digits.LICENSE.txt"]},
+    package_data={
+        "resnet_tf.core": ["imagenet_classes.txt"],
+        "resnet_tf.data.sources": ["digits.npz", "digits.LICENSE.txt"],
+    },
     install_requires=[
         f"tensorflow>={TENSORFLOW}",
         "keras>=3.15.1",  # earlier releases have known CVEs in the loading of models

@@ -85,7 +85,7 @@ def gradient_likeness(model: keras.Model, images: tf.Tensor) -> np.ndarray:
 
 def _pictures() -> tuple[tf.Tensor, np.ndarray]:
     """64 digits, float32 [64, 32, 32, 3] of mean 0 and variance 1, and their labels."""
-    with resources.files("resnet_tf.data").joinpath("digits.npz").open("rb") as file:
+    with resources.files("resnet_tf.data.sources").joinpath("digits.npz").open("rb") as file:
         archive = np.load(file)
         images, labels = archive["images"][:64, ..., np.newaxis], archive["labels"][:64].astype(np.int64)
     images = tf.image.resize(np.repeat(images, 3, axis=-1).astype(np.float32), [32, 32], "bicubic")

@@ -71,7 +71,7 @@ def _config(settings: list[str]):
 
 
 def _expected(settings: list[str]) -> int:
-    from resnet_tf.training.plan import make_plan
+    from resnet_tf.workflows.plan import make_plan
 
     (megabytes,) = re.findall(r"about ([\d,]+) MB", make_plan(_config(settings))["memory"])
     return int(megabytes.replace(",", ""))

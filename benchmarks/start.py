@@ -73,7 +73,7 @@ def _train(scratch: Path) -> None:
 
     import resnet_tf
     from resnet_tf.config import load_config
-    from resnet_tf.errors import Interrupted
+    from resnet_tf.core.errors import Interrupted
     from resnet_tf.training import checkpoint
 
     save = checkpoint.save

@@ -6,15 +6,7 @@
 the wall time.
 """
 
-from resnet_tf.config import (
-    AugmentConfig,
-    Config,
-    DataConfig,
-    ModelConfig,
-    OptimizerConfig,
-    RuntimeConfig,
-    TrainConfig,
-)
+from resnet_tf.config import AugmentConfig, Config, DataConfig, ModelConfig, OptimizerConfig, RuntimeConfig, TrainConfig
 
 
 def get_config() -> Config:

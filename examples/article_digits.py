@@ -8,7 +8,7 @@ import numpy as np
 
 def load() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Images float32 [N, 8, 8, 1] in [0, 1] and labels int64 [N]: the first half to train on, the second to test."""
-    with resources.files("resnet_tf.data").joinpath("digits.npz").open("rb") as file:
+    with resources.files("resnet_tf.data.sources").joinpath("digits.npz").open("rb") as file:
         archive = np.load(file)
         images, labels = archive["images"][..., np.newaxis] / np.float32(16), archive["labels"].astype(np.int64)
     half = len(images) // 2

@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from resnet_tf import cli
-from resnet_tf.config import Config, load_config, override, parse_assignments
-from resnet_tf.errors import UserError
+from resnet_tf.config import Config, command_line, load_config, override, parse_assignments
+from resnet_tf.core.errors import UserError
 
 if TYPE_CHECKING:
     import keras
 
 FLAGS = flags.FlagValues()
-CONFIG, SET = cli.config_flags(FLAGS)
+CONFIG, SET = command_line.config_flags(FLAGS)
 WHAT = flags.DEFINE_enum("what", "input", ["input", "train", "serving"], "what to time", flag_values=FLAGS)
 MODEL = flags.DEFINE_string(
     "model",
@@ -36,7 +35,7 @@ _BATCHES = (1, 8, 32)  # of an export
 
 
 def main(arguments: list[str]) -> None:
-    cli.no_arguments(arguments)
+    command_line.no_arguments(arguments)
     if WHAT.value == "serving" and MODEL.value and Path(MODEL.value).exists():
         _time_export(Path(MODEL.value))
         return
@@ -124,4 +123,4 @@ def _show(title: str, figures: dict[str, float], case: str = "") -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, FLAGS, doc=__doc__, with_config=True)
+    command_line.run(main, FLAGS, doc=__doc__, with_config=True)

@@ -9,8 +9,8 @@ TensorFlow: its own DispatchServer and WorkerServer do as well. Stop it with Ctr
 
 from absl import flags
 
-from resnet_tf import cli
-from resnet_tf.errors import UserError
+from resnet_tf.config import command_line
+from resnet_tf.core.errors import UserError
 
 FLAGS = flags.FlagValues()
 PORT = flags.DEFINE_integer(
@@ -26,7 +26,7 @@ WORKER_PORT = flags.DEFINE_integer(
 
 
 def main(arguments: list[str]) -> None:
-    cli.no_arguments(arguments)
+    command_line.no_arguments(arguments)
 
     import tensorflow as tf
 
@@ -53,4 +53,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, FLAGS, doc=__doc__)
+    command_line.run(main, FLAGS, doc=__doc__)

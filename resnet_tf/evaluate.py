@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from resnet_tf import cli
-from resnet_tf.config import override, parse_assignments
-from resnet_tf.errors import UserError
+from resnet_tf.config import command_line, override, parse_assignments
+from resnet_tf.core.errors import UserError
 
 if TYPE_CHECKING:
-    from resnet_tf.figures import Evaluation
+    from resnet_tf.core.metrics import Evaluation
 
     # The figures, the names of the classes, and what writes the page to a directory.
     Tested = tuple[Evaluation, Sequence[str], Callable[[Path], Path]]
@@ -30,7 +29,7 @@ FLAGS = flags.FlagValues()
 WORKDIR = flags.DEFINE_string("workdir", "", "run directory to test", flag_values=FLAGS)
 MODEL = flags.DEFINE_string("model", "", "exported model to test, instead of --workdir", flag_values=FLAGS)
 DATA = flags.DEFINE_string("data", "", "other data than it was trained on, as in data.source", flag_values=FLAGS)
-CHECKPOINT = cli.checkpoint_flag(FLAGS)
+CHECKPOINT = command_line.checkpoint_flag(FLAGS)
 SET = flags.DEFINE_multi_string(
     "set", [], "override a data key, as in --set data.eval_split=val; repeatable", flag_values=FLAGS
 )
@@ -46,7 +45,7 @@ REPORT = flags.DEFINE_string(
 
 
 def main(arguments: list[str]) -> None:
-    cli.no_arguments(arguments)
+    command_line.no_arguments(arguments)
     if bool(WORKDIR.value) == bool(MODEL.value):
         raise UserError("give either --workdir=DIR or --model=EXPORTED")
     if FLIP.value and MODEL.value:
@@ -70,9 +69,9 @@ def main(arguments: list[str]) -> None:
 
 def _test_run(changes: dict[str, str]) -> "Tested":
     from resnet_tf.data.sources import open_source
-    from resnet_tf.reporting import write_run_report
     from resnet_tf.training.evaluation import evaluate_run
     from resnet_tf.training.run import load_run
+    from resnet_tf.workflows.reporting import write_run_report
 
     run = load_run(WORKDIR.value, checkpoint=CHECKPOINT.value)
     data = override(run.config, changes).data
@@ -82,10 +81,10 @@ def _test_run(changes: dict[str, str]) -> "Tested":
 
 
 def _test_export(changes: dict[str, str]) -> "Tested":
+    from resnet_tf.core.metrics import Evaluation
     from resnet_tf.data.sources import check_classes, open_source
-    from resnet_tf.figures import Evaluation
-    from resnet_tf.reporting import write_export_report
     from resnet_tf.serving.predictor import Predictor
+    from resnet_tf.workflows.reporting import write_export_report
 
     predictor = Predictor(MODEL.value)
     source = open_source(override(predictor.config, changes).data)
@@ -95,4 +94,4 @@ def _test_export(changes: dict[str, str]) -> "Tested":
 
 
 if __name__ == "__main__":
-    cli.run(main, FLAGS, doc=__doc__)
+    command_line.run(main, FLAGS, doc=__doc__)

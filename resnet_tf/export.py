@@ -11,12 +11,12 @@ from pathlib import Path
 
 from absl import flags
 
-from resnet_tf import cli
-from resnet_tf.errors import UserError
+from resnet_tf.config import command_line
+from resnet_tf.core.errors import UserError
 
 FLAGS = flags.FlagValues()
 WORKDIR = flags.DEFINE_string("workdir", "", "run directory", flag_values=FLAGS)
-CHECKPOINT = cli.checkpoint_flag(FLAGS)
+CHECKPOINT = command_line.checkpoint_flag(FLAGS)
 TARGET = flags.DEFINE_string(
     "target", "serving", "what for: serving, hub, hub_features, litert, keras or onnx", flag_values=FLAGS
 )
@@ -36,7 +36,7 @@ DEFAULT_SIGNATURE = flags.DEFINE_string(
 
 
 def main(arguments: list[str]) -> None:
-    cli.no_arguments(arguments)
+    command_line.no_arguments(arguments)
     if not WORKDIR.value:
         raise UserError("--workdir=DIR is missing: the run to export")
     directory = Path(TO.value or Path(WORKDIR.value) / "export" / TARGET.value)
@@ -50,4 +50,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, FLAGS, doc=__doc__)
+    command_line.run(main, FLAGS, doc=__doc__)

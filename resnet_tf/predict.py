@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from resnet_tf import cli
-from resnet_tf.errors import UserError
+from resnet_tf.config import command_line
+from resnet_tf.core.errors import UserError
 
 if TYPE_CHECKING:
     from resnet_tf.serving.predictor import Prediction, Predictor
@@ -107,4 +107,4 @@ def _draw_explanations(
 
 
 if __name__ == "__main__":
-    cli.run(main, FLAGS, doc=__doc__)
+    command_line.run(main, FLAGS, doc=__doc__)

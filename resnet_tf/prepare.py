@@ -11,8 +11,8 @@ from pathlib import Path
 
 from absl import flags
 
-from resnet_tf import cli
-from resnet_tf.errors import UserError
+from resnet_tf.config import command_line
+from resnet_tf.core.errors import UserError
 
 FLAGS = flags.FlagValues()
 FROM = flags.DEFINE_string("from", "", "folder of pictures to read", flag_values=FLAGS)
@@ -28,7 +28,7 @@ EVAL_FRACTION = flags.DEFINE_float(
 
 
 def main(arguments: list[str]) -> None:
-    cli.no_arguments(arguments)
+    command_line.no_arguments(arguments)
     for flag in (FROM, TO):
         if not flag.value:
             raise UserError(f"--{flag.name} is missing; see --help")
@@ -42,4 +42,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, FLAGS, doc=__doc__)
+    command_line.run(main, FLAGS, doc=__doc__)

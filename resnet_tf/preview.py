@@ -9,27 +9,26 @@ from pathlib import Path
 
 from absl import flags
 
-from resnet_tf import cli
-from resnet_tf.config import load_config
-from resnet_tf.errors import UserError
+from resnet_tf.config import command_line, load_config
+from resnet_tf.core.errors import UserError
 
 FLAGS = flags.FlagValues()
-CONFIG, SET = cli.config_flags(FLAGS)
+CONFIG, SET = command_line.config_flags(FLAGS)
 OUT = flags.DEFINE_string("out", "preview.png", "picture to write", flag_values=FLAGS)
 STEP = flags.DEFINE_integer("step", 0, "training step whose batch is drawn", lower_bound=0, flag_values=FLAGS)
 COUNT = flags.DEFINE_integer("count", 32, "pictures of the batch that are drawn", lower_bound=1, flag_values=FLAGS)
 
 
 def main(arguments: list[str]) -> None:
-    cli.no_arguments(arguments)
+    command_line.no_arguments(arguments)
     config = load_config(CONFIG.value, overrides=SET.value)
     out = Path(OUT.value)
     if out.suffix != ".png" or not out.absolute().parent.is_dir():
         raise UserError(f"--out={OUT.value!r} must be a .png file in a directory that exists")
 
     from resnet_tf.data.sources import open_source
-    from resnet_tf.reporting import draw_batch
-    from resnet_tf.training.rules import resolve
+    from resnet_tf.training.default_settings import resolve
+    from resnet_tf.workflows.reporting import draw_batch
 
     config = resolve(config)
     source = open_source(config.data)
@@ -38,4 +37,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, FLAGS, doc=__doc__, with_config=True)
+    command_line.run(main, FLAGS, doc=__doc__, with_config=True)

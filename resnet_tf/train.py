@@ -11,11 +11,10 @@ from pathlib import Path
 
 from absl import flags
 
-from resnet_tf import cli
-from resnet_tf.config import Config, load_config
+from resnet_tf.config import Config, command_line, load_config
 
 FLAGS = flags.FlagValues()
-CONFIG, SET = cli.config_flags(FLAGS)
+CONFIG, SET = command_line.config_flags(FLAGS)
 WORKDIR = flags.DEFINE_string("workdir", "", "run directory; empty is runs/CONFIG-TIME", flag_values=FLAGS)
 DRY_RUN = flags.DEFINE_bool(
     "dry_run",
@@ -26,7 +25,7 @@ DRY_RUN = flags.DEFINE_bool(
 
 
 def main(arguments: list[str]) -> None:
-    cli.no_arguments(arguments)
+    command_line.no_arguments(arguments)
     config = load_config(CONFIG.value, overrides=SET.value)
     if DRY_RUN.value:
         _show_plan(config)
@@ -34,7 +33,6 @@ def main(arguments: list[str]) -> None:
     workdir = Path(WORKDIR.value or f"runs/{Path(CONFIG.value).stem}-{datetime.datetime.now():%Y%m%d-%H%M%S}")
 
     from resnet_tf.data.sources import open_source
-    from resnet_tf.reporting import write_run_report
     from resnet_tf.serving.artifact import find_export_of_step
     from resnet_tf.serving.export import export_model
     from resnet_tf.serving.verify import verify
@@ -42,6 +40,7 @@ def main(arguments: list[str]) -> None:
     from resnet_tf.training.loop import train_and_evaluate
     from resnet_tf.training.run import load_run
     from resnet_tf.training.runtime import is_chief
+    from resnet_tf.workflows.reporting import write_run_report
 
     train_and_evaluate(config, workdir)
     if not is_chief(config.runtime):
@@ -61,9 +60,9 @@ def main(arguments: list[str]) -> None:
 
 def _show_plan(config: Config) -> None:
     from resnet_tf.data.sources import open_source
-    from resnet_tf.reporting import draw_batch
-    from resnet_tf.training.plan import make_plan
-    from resnet_tf.training.rules import resolve
+    from resnet_tf.training.default_settings import resolve
+    from resnet_tf.workflows.plan import make_plan
+    from resnet_tf.workflows.reporting import draw_batch
 
     config, name = resolve(config), Path(CONFIG.value).stem
     facts, picture = make_plan(config), Path(f"{name}-dry-run.png")
@@ -73,4 +72,4 @@ def _show_plan(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, FLAGS, doc=__doc__, with_config=True)
+    command_line.run(main, FLAGS, doc=__doc__, with_config=True)

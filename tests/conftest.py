@@ -24,9 +24,9 @@ tf.config.set_logical_device_configuration(
 )
 
 from resnet_tf.config import Config, load_config  # noqa: E402 (after the devices are set)
-from resnet_tf.model.resnet import build  # noqa: E402
+from resnet_tf.model.builder import build  # noqa: E402
 from resnet_tf.model.zoo import MODELS  # noqa: E402
-from resnet_tf.training.progress import read_metrics  # noqa: E402
+from resnet_tf.training.callbacks import read_metrics  # noqa: E402
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 

@@ -7,9 +7,9 @@ import pytest
 
 from resnet_tf import config as config_lib
 from resnet_tf.config import Config, list_configs, load_config
-from resnet_tf.errors import UserError
+from resnet_tf.core.errors import UserError
 
-PACKAGE = Path(config_lib.__file__).parent
+PACKAGE = Path(config_lib.__file__).parents[1]
 
 
 @pytest.mark.parametrize("name", list_configs())
@@ -97,8 +97,8 @@ def test_wrong_configs_are_named(tmp_path):
 
 
 def test_every_key_is_read_somewhere():
-    code = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py") if path.name != "config.py")
-    code += (PACKAGE / "config.py").read_text().split("def peak_learning_rate")[1]
+    code = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py") if path.name != "schema.py")
+    code += (PACKAGE / "config" / "schema.py").read_text().split("def peak_learning_rate")[1]
     unread = [key for key, item in config_lib.iterate_keys() if not re.search(rf"\.{item.name}\b", code)]
     assert unread == []
 

@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 import resnet_tf
 from resnet_tf.data.prepare import prepare_folder
-from resnet_tf.model import weights
+from resnet_tf.model.weights import mapping
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "CONTRIBUTING.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")))
@@ -62,7 +62,7 @@ SHORT = {
     "benchmarks/serving.py": "--rounds=1 --only 'ours float32' 'Keras export'",
     "benchmarks/start.py": "--rounds=1",
     "benchmarks/training.py": "--case=resnet20 --rounds=1 --seconds=0.2",
-    "results/run.py": "plain20_20epochs",
+    "benchmarks/results/run.py": "plain20_20epochs",
 }
 WITH_TORCH = ("input", "loop", "pytorch_cifar10", "training")
 TIMEOUT = 900
@@ -130,7 +130,7 @@ def place(photos, monkeypatch) -> Path:
     for file in ("cat.jpg", "dog.png"):
         shutil.copy(next((photos / "test").rglob(f"*{Path(file).suffix}")), file)
     network = resnet_tf.create_model("resnet50")
-    state = {name: np.ascontiguousarray(array) for name, array in weights.to_torchvision(network).items()}
+    state = {name: np.ascontiguousarray(array) for name, array in mapping.to_torchvision(network).items()}
     save_file(state, "resnet50.safetensors")
     return photos.parent
 

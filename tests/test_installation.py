@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import resnet_tf
-from resnet_tf.errors import UserError
+from resnet_tf.core.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 TPU_REQUIREMENTS = ROOT / "requirements-tpu.txt"
@@ -19,7 +19,7 @@ TPU_REQUIREMENTS = ROOT / "requirements-tpu.txt"
 # one test compiles the training step.
 WITHOUT_HOST_XLA = ("-k", "not resnext and not compiles_for_tpus")
 CORE = (
-    *("tests/model/test_layers.py", "tests/model/test_zoo.py", "tests/data/test_headers.py"),
+    *("tests/model/test_layers.py", "tests/model/test_zoo.py", "tests/inputs/test_headers.py"),
     *("tests/data/test_preprocess.py", "tests/training/test_step.py", "tests/training/test_checkpoint.py"),
     *("tests/training/test_optimizers.py", "tests/training/test_finetune.py"),
     *("tests/serving/test_fold.py", "tests/serving/test_artifact.py"),

@@ -16,7 +16,7 @@ PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 def test_the_python_lines_run(tmp_path, monkeypatch, data_dir):
     block = PYTHON[0]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("resnet_tf.data.digits.Digits.__init__", _in(data_dir))
+    monkeypatch.setattr("resnet_tf.data.sources.digits.Digits.__init__", _in(data_dir))
     names: dict = {}
     exec(compile(block, "README.md", "exec"), names)
     assert names["backbone"].output_shape == (None, 2048)
@@ -41,7 +41,7 @@ def test_the_lines_on_published_weights_run(tmp_path, monkeypatch):
 
 def _in(data_dir):
     """The digits' builder, writing to the session's directory instead of the user's."""
-    from resnet_tf.data.digits import Digits
+    from resnet_tf.data.sources.digits import Digits
 
     original = Digits.__init__
 

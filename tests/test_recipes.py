@@ -5,16 +5,16 @@ import dataclasses
 import pytest
 
 from resnet_tf.config import AugmentConfig, Config, list_configs, load_config
-from resnet_tf.data import mixing
+from resnet_tf.data.augmentation import mixing
 from resnet_tf.data.pipeline import Schedule
-from resnet_tf.training.schedules import learning_rate
+from resnet_tf.training.learning_rate import learning_rate
 from resnet_tf.training.trainer import size_in_epoch
 
 CIFAR = 50_000
 IMAGENET = 1_281_167
 FASHION = 60_000
 OWN = ("digits", "imagefolder", "finetune", "cifar10_fast", "signals", "spectrograms")  # of this package
-BY_RULE = ("bit_finetune",)  # by the size of the data: tests/training/test_rules.py
+BY_RULE = ("bit_finetune",)  # by the size of the data: tests/training/test_default_settings.py
 HE_CIFAR = {
     "epochs": 164,  # 64,000 steps
     "batch": 128,

@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 from safetensors.numpy import load_file, save_file
 
-from resnet_tf.model import weights
 from resnet_tf.model.create import create_model
+from resnet_tf.model.weights import mapping
 from resnet_tf.model.zoo import MODELS
 
 torch = pytest.importorskip("torch", reason="the comparison takes PyTorch: pip install '.[torch]'")
@@ -40,7 +40,7 @@ def pair(tmp_path):
     article_pytorch.train(theirs, steps=3)
     save_file({name: each.numpy() for name, each in theirs.state_dict().items()}, tmp_path / "article.safetensors")
     ours = article_keras.article_net()
-    weights.load_weights(ours, tmp_path / "article.safetensors", arch=MODELS["resnet_article"])
+    mapping.load_weights(ours, tmp_path / "article.safetensors", arch=MODELS["resnet_article"])
     return theirs, ours
 
 
@@ -51,7 +51,7 @@ def test_weights_go_both_ways_with_equal_logits(pair, tmp_path):
     np.testing.assert_allclose(ours(images, training=False), expected, rtol=1e-5, atol=1e-5)
 
     ours.get_layer("logits").bias.assign_add(np.arange(10.0))
-    save_file(weights.to_torchvision(ours), tmp_path / "back.safetensors")
+    save_file(mapping.to_torchvision(ours), tmp_path / "back.safetensors")
     state = {name: torch.from_numpy(array) for name, array in load_file(tmp_path / "back.safetensors").items()}
     theirs.load_state_dict(state, strict=False)
     returned = theirs.eval()(_nchw(images)).detach().numpy()

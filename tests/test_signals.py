@@ -13,15 +13,16 @@ import tensorflow as tf
 from conftest import shallow
 
 from resnet_tf.config import AugmentConfig, Config, load_config
-from resnet_tf.data import augment, mixing, pipeline, preprocess
+from resnet_tf.core.errors import UserError
+from resnet_tf.data import pipeline, preprocess
+from resnet_tf.data.augmentation import mixing, transforms
 from resnet_tf.data.pipeline import Schedule
 from resnet_tf.data.sources import open_source
-from resnet_tf.errors import UserError
+from resnet_tf.inputs.spec import Preprocess
 from resnet_tf.report.waveform import draw_signal
 from resnet_tf.serving.export import export_model
 from resnet_tf.serving.fold import fold
 from resnet_tf.serving.predictor import Predictor
-from resnet_tf.spec import Preprocess
 from resnet_tf.training.evaluation import evaluate_run
 from resnet_tf.training.run import load_run
 from resnet_tf.training.throughput import measure_training
@@ -111,7 +112,7 @@ def test_batches_hold_each_signal_once_an_epoch_moved_by_up_to_the_padding(archi
 
 def test_padding_is_silence():
     signals = tf.ones([3, 10, 2])
-    moved = augment.shift_signals(signals, {"pad_row": tf.constant([0.0, 0.5, 0.99])}, 2).numpy()
+    moved = transforms.shift_signals(signals, {"pad_row": tf.constant([0.0, 0.5, 0.99])}, 2).numpy()
     expected = [[0] * 2 + [1] * 8, [1] * 10, [1] * 8 + [0] * 2]
     np.testing.assert_array_equal(moved[..., 0], expected)
     np.testing.assert_array_equal(moved[..., 1], expected)
@@ -191,7 +192,7 @@ def test_every_export_answers_as_the_run(trained, tmp_path, monkeypatch, capsys,
     (prediction,) = predictor([export / "signal.npy"])
     assert prediction.labels[0] == ("low", "high")[expected[3].argmax()]
     monkeypatch.chdir(export)
-    monkeypatch.setattr("resnet_tf.serving.artifact.manifest.find_damage", lambda *_, **__: "")
+    monkeypatch.setattr("resnet_tf.serving.artifact.files.find_damage", lambda *_, **__: "")
     if target != "hub":
         for block in re.findall(r"```python\n(.*?)```", (export / "README.md").read_text(), re.DOTALL):
             exec(compile(block, "README.md", "exec"), {})

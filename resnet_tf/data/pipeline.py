@@ -14,16 +14,17 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_tf.config import AugmentConfig, Config
-from resnet_tf.data import augment, mixing, order, preprocess, service
+from resnet_tf.core.errors import UserError
+from resnet_tf.data import order, preprocess, service
+from resnet_tf.data.augmentation import mixing, transforms
 from resnet_tf.data.autotune import without_autotune
-from resnet_tf.data.bad_inputs import BadInputs, name_unreadable
 from resnet_tf.data.sources import Source, Split
-from resnet_tf.errors import UserError
-from resnet_tf.spec import Preprocess
+from resnet_tf.data.unreadable import BadInputs, name_unreadable
+from resnet_tf.inputs.spec import Preprocess
 
 # From an example's row in its batch, a scalar, and its picture as the source has it to what is fed, uint8 [H, W, C].
 ChangeRow = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-# From the places of a batch in the run and the examples there to what augmentation draws, see `augment.random_numbers`.
+# From the positions of a batch in the run and its examples to the random numbers of augmentation.
 Draw = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 # A dataset of one batch, from its places in the run and the examples there: images, uint8 [B, H, W, C], which of them
 # are missing, bool [B], and the row that stands in for each, int64 [B].
@@ -301,11 +302,11 @@ def _draw_function(config: Config, split: Split, schedule: Schedule) -> Draw:
     seed = config.runtime.seed
 
     def draw(places: tf.Tensor, examples: tf.Tensor) -> tf.Tensor:
-        return augment.random_numbers(seed, places[0], places.shape[0])
+        return transforms.random_numbers(seed, places[0], places.shape[0])
 
     if not config.augment.alternating_flip:
         return draw
-    alternate = augment.alternate_flips(seed, split.num_examples)
+    alternate = transforms.alternate_flips(seed, split.num_examples)
     places_per_epoch = schedule.steps_per_epoch * config.data.batch_size
     return lambda places, examples: alternate(draw(places, examples), examples, places // places_per_epoch)
 
@@ -317,7 +318,7 @@ def _memory_rows(config: Config, split: Split, spec: Preprocess, draw: Draw, bad
 
     def rows(places: tf.Tensor, examples: tf.Tensor) -> tf.data.Dataset:
         def augmented(chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            pixels = augment.augment_batch(tf.gather(images, chosen), draw(places, chosen), config.augment, spec)
+            pixels = transforms.augment_batch(tf.gather(images, chosen), draw(places, chosen), config.augment, spec)
             return pixels, tf.zeros_like(chosen, tf.bool), tf.range(places.shape[0], dtype=tf.int64)
 
         return tf.data.Dataset.from_tensor_slices(examples[tf.newaxis]).map(augmented)
@@ -338,16 +339,16 @@ def _change_row(config: Config, spec: Preprocess, places: tf.Tensor, numbers: tf
     """A picture decoded, cropped and augmented: what is drawn for it is drawn for all rows at once."""
     settings, seed, count = config.augment, config.runtime.seed, places.shape[0]
     if settings.random_resized_crop:
-        crops = augment.draw_crops(seed, places[0], count, min_area=settings.min_crop_area)
+        crops = transforms.draw_crops(seed, places[0], count, min_area=settings.min_crop_area)
 
     def change(row: tf.Tensor, picture: tf.Tensor) -> tf.Tensor:
         if settings.random_resized_crop:
-            image = augment.random_resized_crop(picture, crops[row], spec, antialias=settings.antialias)
+            image = transforms.random_resized_crop(picture, crops[row], spec, antialias=settings.antialias)
             image = preprocess.to_channels(image, spec)
         else:
             image = preprocess.to_fed(picture, spec)
         # One at a time: on all cores, and without what only another image's operation would need.
-        return augment.augment_batch(image[tf.newaxis], numbers[row][tf.newaxis], settings, spec)[0]
+        return transforms.augment_batch(image[tf.newaxis], numbers[row][tf.newaxis], settings, spec)[0]
 
     return change
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from resnet_tf.core.errors import UserError
 from resnet_tf.data.sources import folder
-from resnet_tf.errors import UserError
 
 
 def prepare_folder(source: Path, target: Path, *, eval_fraction: float) -> tfds.core.DatasetInfo:

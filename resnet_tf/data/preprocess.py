@@ -9,9 +9,9 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from resnet_tf.config import DataConfig
-from resnet_tf.data import headers
-from resnet_tf.errors import UserError, plain_reason
-from resnet_tf.spec import Preprocess
+from resnet_tf.core.errors import UserError, plain_reason
+from resnet_tf.inputs import headers
+from resnet_tf.inputs.spec import Preprocess
 
 # ITU-R BT.601, as PIL and tf.image have it, but summing to exactly 1 so that grey stays grey.
 _LUMA = (0.299, 0.587, 0.114)

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
+from resnet_tf.core.errors import UserError
 from resnet_tf.data.autotune import without_autotune
-from resnet_tf.errors import UserError
 
 _TIMEOUT = 10.0  # seconds for the dispatcher to answer
 # A worker that starts late holds back the others' batches; one that died would hold them back for ever.

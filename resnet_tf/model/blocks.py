@@ -9,16 +9,13 @@ Xie et al., Aggregated Residual Transformations, 2016 (groups); Hu et al., Squee
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import keras
 from keras import KerasTensor, layers
 
+from resnet_tf.model.arch import Arch
 from resnet_tf.model.initializers import FanOutNormal
 from resnet_tf.model.layers import BatchNormalization, PadShortcut, StandardizedConv2D
-
-if TYPE_CHECKING:
-    from resnet_tf.model.resnet import Arch
 
 EXPANSION = {"basic": 1, "bottleneck": 4, "single": 1}
 
@@ -44,7 +41,7 @@ class Place:
     drop_rate: float = 0.0
 
 
-def residual(x: KerasTensor, arch: "Arch", place: Place) -> KerasTensor:
+def residual(x: KerasTensor, arch: Arch, place: Place) -> KerasTensor:
     """activation(x + branch(x)), with a projection or padding of x where the shape changes."""
     name = place.name
     branch = {"basic": basic, "bottleneck": bottleneck, "single": single}[arch.block]
@@ -57,7 +54,7 @@ def residual(x: KerasTensor, arch: "Arch", place: Place) -> KerasTensor:
     return activate(y, arch, name=name)
 
 
-def preactivated_residual(x: KerasTensor, arch: "Arch", place: Place) -> KerasTensor:
+def preactivated_residual(x: KerasTensor, arch: Arch, place: Place) -> KerasTensor:
     """x + branch(activation(norm(x))); a projection starts from the activated input, an identity does not."""
     name, stride, width = place.name, place.stride, place.filters * EXPANSION[arch.block]
     activated = norm(x, arch, name=f"{name}_preact")
@@ -71,14 +68,14 @@ def preactivated_residual(x: KerasTensor, arch: "Arch", place: Place) -> KerasTe
     return layers.Add(name=f"{name}_add")([skip, drop_path(branch(activated, arch, place), arch, place)])
 
 
-def preactivated_basic(x: KerasTensor, arch: "Arch", place: Place) -> KerasTensor:
+def preactivated_basic(x: KerasTensor, arch: Arch, place: Place) -> KerasTensor:
     """Two 3x3 convolutions of an activated input."""
     name, filters = place.name, place.filters
     y = conv_norm(x, arch, filters, 3, stride=place.stride, dilation=place.first_dilation, name=f"{name}_conv1")
     return conv(y, arch, filters, 3, dilation=place.dilation, use_bias=arch.conv_bias, name=f"{name}_conv2")
 
 
-def preactivated_bottleneck(x: KerasTensor, arch: "Arch", place: Place) -> KerasTensor:
+def preactivated_bottleneck(x: KerasTensor, arch: Arch, place: Place) -> KerasTensor:
     """1x1 down, 3x3, 1x1 up, of an activated input."""
     name, filters = place.name, place.filters
     first, second = _bottleneck_strides(arch, place)
@@ -87,14 +84,14 @@ def preactivated_bottleneck(x: KerasTensor, arch: "Arch", place: Place) -> Keras
     return conv(y, arch, 4 * filters, 1, use_bias=arch.conv_bias, name=f"{name}_conv3")
 
 
-def basic(x: KerasTensor, arch: "Arch", place: Place) -> KerasTensor:
+def basic(x: KerasTensor, arch: Arch, place: Place) -> KerasTensor:
     """Two 3x3 convolutions."""
     name, filters = place.name, place.filters
     y = conv_norm(x, arch, filters, 3, stride=place.stride, dilation=place.first_dilation, name=f"{name}_conv1")
     return conv_norm(y, arch, filters, 3, dilation=place.dilation, ends_branch=True, name=f"{name}_conv2")
 
 
-def bottleneck(x: KerasTensor, arch: "Arch", place: Place) -> KerasTensor:
+def bottleneck(x: KerasTensor, arch: Arch, place: Place) -> KerasTensor:
     """1x1 down, 3x3 in groups, 1x1 up."""
     name = place.name
     first, second = _bottleneck_strides(arch, place)
@@ -106,17 +103,17 @@ def bottleneck(x: KerasTensor, arch: "Arch", place: Place) -> KerasTensor:
     return conv_norm(y, arch, 4 * place.filters, 1, ends_branch=True, name=f"{name}_conv3")
 
 
-def _bottleneck_strides(arch: "Arch", place: Place) -> tuple[int, int]:
+def _bottleneck_strides(arch: Arch, place: Place) -> tuple[int, int]:
     """Strides of the 1x1 and the 3x3: v1 strides in the first, v1.5 in the second."""
     return (place.stride, 1) if arch.stride_conv == 1 else (1, place.stride)
 
 
-def single(x: KerasTensor, arch: "Arch", place: Place) -> KerasTensor:
+def single(x: KerasTensor, arch: Arch, place: Place) -> KerasTensor:
     """One 3x3 convolution, the block of the article that `resnet_article` mends."""
     return conv_norm(x, arch, place.filters, 3, stride=place.stride, ends_branch=True, name=f"{place.name}_conv1")
 
 
-def shortcut(x: KerasTensor, arch: "Arch", place: Place) -> KerasTensor:
+def shortcut(x: KerasTensor, arch: Arch, place: Place) -> KerasTensor:
     """The identity where it fits, else what `arch.shortcut` says."""
     width, stride, name = place.filters * EXPANSION[arch.block], place.stride, f"{place.name}_shortcut"
     if stride == 1 and x.shape[-1] == width:
@@ -135,7 +132,7 @@ def shortcut(x: KerasTensor, arch: "Arch", place: Place) -> KerasTensor:
     return conv_norm(x, arch, width, 1, stride=stride, activated=False, name=f"{name}_conv")
 
 
-def squeeze_excite(x: KerasTensor, arch: "Arch", *, name: str) -> KerasTensor:
+def squeeze_excite(x: KerasTensor, arch: Arch, *, name: str) -> KerasTensor:
     """Scale each channel by a gate that sees all of the picture (Hu et al. 2017)."""
     channels = x.shape[-1]
     gate = of_dimensions("GlobalAveragePooling", arch)(keepdims=True, name=f"{name}_squeeze")(x)
@@ -146,7 +143,7 @@ def squeeze_excite(x: KerasTensor, arch: "Arch", *, name: str) -> KerasTensor:
     return layers.Multiply(name=f"{name}_scale")([x, gate])
 
 
-def drop_path(x: KerasTensor, arch: "Arch", place: Place) -> KerasTensor:
+def drop_path(x: KerasTensor, arch: Arch, place: Place) -> KerasTensor:
     """Stochastic depth: leave the branch of an example out with some probability (Huang et al. 2016)."""
     if not place.drop_rate:
         return x
@@ -156,7 +153,7 @@ def drop_path(x: KerasTensor, arch: "Arch", place: Place) -> KerasTensor:
 
 def conv_norm(
     x: KerasTensor,
-    arch: "Arch",
+    arch: Arch,
     filters: int,
     kernel: int,
     *,
@@ -176,7 +173,7 @@ def conv_norm(
 
 def conv(
     x: KerasTensor,
-    arch: "Arch",
+    arch: Arch,
     filters: int,
     kernel: int,
     *,
@@ -204,7 +201,7 @@ def conv(
     )(x)
 
 
-def norm(x: KerasTensor, arch: "Arch", *, activated: bool = True, zero_gamma: bool = False, name: str) -> KerasTensor:
+def norm(x: KerasTensor, arch: Arch, *, activated: bool = True, zero_gamma: bool = False, name: str) -> KerasTensor:
     """BatchNorm or GroupNorm and, on request, activation."""
     gamma = "zeros" if zero_gamma else "ones"
     if arch.norm == "group":
@@ -217,10 +214,10 @@ def norm(x: KerasTensor, arch: "Arch", *, activated: bool = True, zero_gamma: bo
     return activate(x, arch, name=name) if activated else x
 
 
-def of_dimensions(kind: str, arch: "Arch") -> type[keras.Layer]:
+def of_dimensions(kind: str, arch: Arch) -> type[keras.Layer]:
     """`Conv`, `MaxPooling`, ... of Keras for the network's number of dimensions."""
     return getattr(layers, f"{kind}{arch.dimensions}D")
 
 
-def activate(x: KerasTensor, arch: "Arch", *, name: str) -> KerasTensor:
+def activate(x: KerasTensor, arch: Arch, *, name: str) -> KerasTensor:
     return layers.Activation(arch.activation, name=f"{name}_{arch.activation}")(x)

@@ -7,14 +7,15 @@ from typing import Any
 
 import keras
 
-from resnet_tf.errors import UserError, closest
-from resnet_tf.model import weight_files
-from resnet_tf.model.download import fetch
-from resnet_tf.model.pretrained import get_pretrained
-from resnet_tf.model.resnet import LOGITS_LAYER, Arch, build
-from resnet_tf.model.weights import Dialect, load_weights, to_torchvision
+from resnet_tf.core.errors import UserError, closest
+from resnet_tf.inputs.spec import Preprocess
+from resnet_tf.model.arch import Arch
+from resnet_tf.model.builder import LOGITS_LAYER, build
+from resnet_tf.model.weights import readers
+from resnet_tf.model.weights.download import fetch
+from resnet_tf.model.weights.mapping import Dialect, load_weights, to_torchvision
+from resnet_tf.model.weights.published import get_pretrained
 from resnet_tf.model.zoo import get_arch
-from resnet_tf.spec import Preprocess
 
 
 def create_model(
@@ -42,7 +43,7 @@ def create_model(
             leaves a size open.
         weights: None for a random start; published weights by name, one of `list_weights(name)`, or `imagenet` for the
             first of them; or a file of this network's weights as this package, torchvision, timm or
-            keras.applications write them, or a hub export (see `resnet_tf.model.weights.load_weights`).
+            keras.applications write them, or a hub export (see `resnet_tf.model.weights.mapping.load_weights`).
         new_head: start with a fresh class head and leave out that of `weights`, for other classes.
         features: `("stage2", "stage3", ...)` gives a dict of these feature maps instead of logits.
         **knobs: fields of `Arch` to change, such as `stem="small"`, `output_stride=8`, `stochastic_depth=0.1`,
@@ -99,11 +100,11 @@ def convert_file(source: str | Path, name: str, target: Path, *, num_classes: in
     staging = target.with_name(f"writing.{target.name}")
     try:
         if kind == ".safetensors":
-            weight_files.write_safetensors(staging, to_torchvision(model), metadata)
+            readers.write_safetensors(staging, to_torchvision(model), metadata)
         else:
             save = model.save if kind == ".keras" else model.save_weights
             save(staging)
-            weight_files.add_metadata(staging, metadata)
+            readers.add_metadata(staging, metadata)
         staging.replace(target)
     except OSError as error:
         raise UserError(f"cannot write {str(target)!r}: {error.strerror or error}") from error
@@ -114,7 +115,7 @@ def _load(model: keras.Model, name: str, arch: Arch, weights: str | Path, *, new
     """Fill the model and set its `preprocess` and `labels` to those that belong to the weights."""
     path = Path(weights)
     size, channels = model.input_shape[1:-1], model.input_shape[-1]
-    if path.suffix in weight_files.SUFFIXES or path.exists():
+    if path.suffix in readers.SUFFIXES or path.exists():
         dialect = load_weights(model, path, arch=arch, new_head=new_head)
         spec, labels = _stored(path)
         spec = spec or dialect.preprocess
@@ -132,7 +133,7 @@ def _load(model: keras.Model, name: str, arch: Arch, weights: str | Path, *, new
 
 def _stored(path: Path) -> tuple[Preprocess | None, tuple[str, ...] | None]:
     """The preprocessing and the class names that this package wrote beside the weights."""
-    metadata = weight_files.read_metadata(path)
+    metadata = readers.read_metadata(path)
     try:
         spec, labels = metadata.get("preprocess"), metadata.get("labels")
         return Preprocess.from_dict(spec) if spec else None, tuple(labels) if labels else None

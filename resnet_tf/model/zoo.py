@@ -3,8 +3,8 @@
 import dataclasses
 import fnmatch
 
-from resnet_tf.errors import UserError, closest
-from resnet_tf.model.resnet import Arch
+from resnet_tf.core.errors import UserError, closest
+from resnet_tf.model.arch import Arch
 
 _50, _101, _152, _200 = (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3), (3, 24, 36, 3)
 

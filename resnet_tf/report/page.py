@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from matplotlib import image as image_writer
 
-from resnet_tf.errors import UserError
-from resnet_tf.figures import ClassFigures, Evaluation
+from resnet_tf.core.errors import UserError
+from resnet_tf.core.metrics import ClassFigures, Evaluation
 from resnet_tf.report.plots import draw_panels, draw_summary
 
 PAGE, SUMMARY = "index.html", "summary.png"

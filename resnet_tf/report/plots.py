@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
-from resnet_tf.figures import Evaluation
+from resnet_tf.core.metrics import Evaluation
 
 _MOST_CLASS_NAMES = 20
 _LONGEST_NAME = 18

@@ -9,10 +9,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from resnet_tf import manifest
-from resnet_tf.environment import versions
-from resnet_tf.errors import UserError, plain_reason
-from resnet_tf.report.card import model_card
+from resnet_tf.core import files
+from resnet_tf.core.errors import UserError, plain_reason
+from resnet_tf.core.machine import versions
+from resnet_tf.serving.card import model_card
 
 _EXTRA = Path("assets.extra")
 METADATA = _EXTRA / "resnet_tf.json"
@@ -39,9 +39,9 @@ def new_version(directory: Path) -> Iterator[tuple[Path, Path]]:
         shutil.rmtree(staging, ignore_errors=True)
         (staging / _EXTRA).mkdir(parents=True)
         yield staging, final
-        manifest.write_manifest(staging, MANIFEST)
+        files.write_manifest(staging, MANIFEST)
         staging.rename(final)
-        manifest.flush(directory)
+        files.flush(directory)
     except (OSError, tf.errors.OpError) as error:
         raise UserError(f"cannot write to {str(directory)!r}: {plain_reason(error)}") from error
     finally:
@@ -72,7 +72,7 @@ def find_export(path: str | Path) -> Path:
     found = path / str(versions[-1]) if versions else path
     if not (found / METADATA).is_file() and not (found / MANIFEST).is_file():
         raise UserError(f"{str(found)!r} is not a model exported by resnet_tf: {str(METADATA)!r} is missing")
-    if damage := manifest.find_damage(found, MANIFEST, needed=METADATA):
+    if damage := files.find_damage(found, MANIFEST, needed=METADATA):
         raise UserError(f"exported model {str(found)!r} is damaged: {damage}; export it again")
     return found
 

@@ -10,16 +10,17 @@ import keras
 import numpy as np
 
 from resnet_tf.config import Config, DataConfig, ExportConfig
+from resnet_tf.core.errors import UserError, closest
 from resnet_tf.data import pipeline
 from resnet_tf.data.sources import Split, open_source
-from resnet_tf.errors import UserError, closest
-from resnet_tf.model.resnet import LOGITS_LAYER
-from resnet_tf.model.weight_files import add_metadata
-from resnet_tf.serving import artifact, litert, onnx, runners, saved_model
-from resnet_tf.serving.change import Change, check_change, measure_change
+from resnet_tf.inputs.spec import Preprocess
+from resnet_tf.model.builder import LOGITS_LAYER
+from resnet_tf.model.weights.readers import add_metadata
+from resnet_tf.serving import artifact, runners
+from resnet_tf.serving.drift import Change, check_change, measure_change
 from resnet_tf.serving.signatures import BYTES_SIGNATURE, IMAGES_SIGNATURE, MOVED_BYTES_SIGNATURE
 from resnet_tf.serving.speed import measure_speed
-from resnet_tf.spec import Preprocess
+from resnet_tf.serving.targets import litert, onnx, saved_model
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from resnet_tf.model.builder import LOGITS_LAYER, POOL_LAYER
 from resnet_tf.model.layers import StandardizedConv2D
-from resnet_tf.model.resnet import LOGITS_LAYER, POOL_LAYER
 
 # They stay float32 in every precision, as in training: they cost nothing, and logits stay exact.
 _FLOAT32 = (POOL_LAYER, LOGITS_LAYER)

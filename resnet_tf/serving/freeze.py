@@ -7,9 +7,9 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from resnet_tf.data import preprocess
+from resnet_tf.inputs.spec import Preprocess
 from resnet_tf.serving.fold import fold
 from resnet_tf.serving.signatures import array_taken
-from resnet_tf.spec import Preprocess
 
 # A SavedModel's graph is one protocol buffer, which cannot be larger than 2 GiB.
 LARGEST = 2_000_000_000  # bytes of weights

@@ -9,11 +9,11 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_tf.config import Config, flatten, override
+from resnet_tf.core.errors import UserError
 from resnet_tf.data import pipeline, preprocess
 from resnet_tf.data.sources import Split
-from resnet_tf.errors import UserError
+from resnet_tf.inputs.spec import Preprocess
 from resnet_tf.serving import artifact, runners
-from resnet_tf.spec import Preprocess
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
+from resnet_tf.core.errors import UserError
 from resnet_tf.data import preprocess
-from resnet_tf.errors import UserError
+from resnet_tf.inputs.spec import Preprocess
 from resnet_tf.serving.signatures import (
     BYTES_SIGNATURE,
     EXPLAIN_SIGNATURE,
@@ -20,7 +21,6 @@ from resnet_tf.serving.signatures import (
     SIGNALS_SIGNATURE,
     array_taken,
 )
-from resnet_tf.spec import Preprocess
 
 # The file of each kind that is no SavedModel.
 KERAS_FILE, LITERT_FILE, ONNX_FILE = "model.keras", "model.tflite", "model.onnx"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from resnet_tf.data import preprocess
-from resnet_tf.spec import Preprocess
+from resnet_tf.inputs.spec import Preprocess
 
 BYTES_SIGNATURE = SIGNALS_SIGNATURE = "serving_default"
 IMAGES_SIGNATURE = "images"

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from resnet_tf.environment import cores, processor
+from resnet_tf.core.machine import cores, processor
+from resnet_tf.inputs.spec import Preprocess
 from resnet_tf.serving import artifact, runners
 from resnet_tf.serving.runners import Runner
-from resnet_tf.spec import Preprocess
 
 _BATCH = 16
 _SECONDS, _CALLS = 0.5, 20  # whichever comes first, after a call that does not count

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from resnet_tf.errors import UserError
+from resnet_tf.core.errors import UserError
 
 # Both sides compute in float32, but the graph of an export is folded, compiled and batched on its own.
 TOLERANCE = 1e-4

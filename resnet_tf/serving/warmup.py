@@ -12,13 +12,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
-from resnet_tf.serving.signatures import (
-    BYTES_SIGNATURE,
-    IMAGES_SIGNATURE,
-    MOVED_BYTES_SIGNATURE,
-    SIGNALS_SIGNATURE,
-)
-from resnet_tf.spec import Preprocess
+from resnet_tf.inputs.spec import Preprocess
+from resnet_tf.serving.signatures import BYTES_SIGNATURE, IMAGES_SIGNATURE, MOVED_BYTES_SIGNATURE, SIGNALS_SIGNATURE
 
 WARMUP = Path("assets.extra") / "tf_serving_warmup_requests"
 _BATCHES = (1, 8)

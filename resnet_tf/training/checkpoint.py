@@ -11,8 +11,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from resnet_tf import manifest
-from resnet_tf.errors import UserError, plain_reason
+from resnet_tf.core import files
+from resnet_tf.core.errors import UserError, plain_reason
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def best(directory: Path) -> Path | None:
 
 def find_damage(checkpoint: Path) -> str:
     """What is wrong with a checkpoint's files, in words; empty if they are as they were written."""
-    damage = manifest.find_damage(checkpoint, _MANIFEST, needed=_METADATA)
+    damage = files.find_damage(checkpoint, _MANIFEST, needed=_METADATA)
     return damage and f"checkpoint {str(checkpoint)!r} is damaged: {damage}"
 
 
@@ -137,7 +137,7 @@ def _write(staging: Path, parts: Parts, metadata: dict[str, Any]) -> None:
     tf.train.Checkpoint(**parts).write(str(staging / _STATE))
     (staging / _METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
     # Read back, so that it is known to be readable before an older one is dropped.
-    manifest.write_manifest(staging, _MANIFEST)
+    files.write_manifest(staging, _MANIFEST)
 
 
 def _replace(final: Path, staging: Path) -> None:
@@ -147,7 +147,7 @@ def _replace(final: Path, staging: Path) -> None:
     if final.exists():
         final.rename(aside)
     staging.rename(final)
-    manifest.flush(final.parent)
+    files.flush(final.parent)
     shutil.rmtree(aside, ignore_errors=True)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from resnet_tf.errors import UserError
+from resnet_tf.core.errors import UserError
 
 
 class Cluster:

@@ -6,11 +6,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from resnet_tf.core.errors import UserError
+from resnet_tf.core.metrics import Evaluation
 from resnet_tf.data import pipeline
 from resnet_tf.data.sources import Source, Split, check_classes
-from resnet_tf.errors import UserError
-from resnet_tf.figures import Evaluation
-from resnet_tf.spec import Preprocess
+from resnet_tf.inputs.spec import Preprocess
 from resnet_tf.training.cluster import Cluster
 from resnet_tf.training.run import Run
 

@@ -14,17 +14,17 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_tf.config import Config
-from resnet_tf.data import bad_inputs, pipeline, service
-from resnet_tf.data.bad_inputs import BadInputs
+from resnet_tf.core.errors import Interrupted, UserError, plain_reason
+from resnet_tf.core.metrics import Evaluation
+from resnet_tf.data import pipeline, service, unreadable
 from resnet_tf.data.sources import open_source
-from resnet_tf.errors import Interrupted, UserError, plain_reason
-from resnet_tf.figures import Evaluation
+from resnet_tf.data.unreadable import BadInputs
 from resnet_tf.report.waveform import draw_signal
-from resnet_tf.training import checkpoint, rules, run, runtime
+from resnet_tf.training import checkpoint, default_settings, run, runtime
+from resnet_tf.training.callbacks import MetricsFile, Profile, ProgressLine, TensorBoard
 from resnet_tf.training.cluster import Cluster
+from resnet_tf.training.early_exit import Pace, StopRequested, StopSignals
 from resnet_tf.training.evaluation import Evaluator
-from resnet_tf.training.guards import Pace, StopRequested, StopSignals
-from resnet_tf.training.progress import MetricsFile, Profile, ProgressLine, TensorBoard
 from resnet_tf.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def train_and_evaluate(
         UserError: for a configuration, data set or directory that does not fit, or losses that are not finite.
         Interrupted: after a signal.
     """
-    workdir, config = Path(workdir), rules.resolve(config)
+    workdir, config = Path(workdir), default_settings.resolve(config)
     chief = runtime.is_chief(config.runtime)
     if chief:
         run.check_workdir(workdir, config)
@@ -84,7 +84,7 @@ class _Fit:
             strategy=trainer.strategy,
             memory_limit_mb=config.data.memory_limit_mb,
         )
-        listed = workdir / bad_inputs.FILE_NAME if self._cluster.is_chief else None
+        listed = workdir / unreadable.FILE_NAME if self._cluster.is_chief else None
         self._bad_inputs = BadInputs(source.train, trainer.spec, config.data, listed)
         self._signals = StopSignals()
         self._pace = Pace(config.runtime.steps_per_loop)
@@ -115,7 +115,7 @@ class _Fit:
         if self._board:
             self._board.show_confusion(tested, self._trainer.source.class_names, step=self._trainer.state.step)
         if self._bad_inputs.count:
-            file = self._workdir / bad_inputs.FILE_NAME
+            file = self._workdir / unreadable.FILE_NAME
             logger.warning("%d unreadable pictures were left out; see %s", self._bad_inputs.count, file)
         return tested.to_dict() | {"step": self._trainer.state.step}
 

@@ -8,9 +8,9 @@ from typing import Any
 import keras
 
 from resnet_tf.config import CONFIG_FILE, Config, flatten, load_config
-from resnet_tf.errors import UserError
+from resnet_tf.core.errors import UserError
+from resnet_tf.inputs.spec import Preprocess
 from resnet_tf.model.create import create_model
-from resnet_tf.spec import Preprocess
 from resnet_tf.training import checkpoint as checkpoints
 from resnet_tf.training import runtime
 

@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from resnet_tf.config import RuntimeConfig
-from resnet_tf.errors import UserError
+from resnet_tf.core.errors import UserError
 from resnet_tf.training.cluster import Cluster, check_tf_config
 
 logger = logging.getLogger(__name__)

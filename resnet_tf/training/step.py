@@ -6,12 +6,13 @@ import keras
 import tensorflow as tf
 
 from resnet_tf.config import Config
-from resnet_tf.data import mixing, preprocess
-from resnet_tf.model.resnet import LOGITS_LAYER
-from resnet_tf.spec import Preprocess
-from resnet_tf.training.average import WeightAverage
-from resnet_tf.training.objective import Objective
+from resnet_tf.data import preprocess
+from resnet_tf.data.augmentation import mixing
+from resnet_tf.inputs.spec import Preprocess
+from resnet_tf.model.builder import LOGITS_LAYER
+from resnet_tf.training.losses import Objective
 from resnet_tf.training.teacher import Teacher
+from resnet_tf.training.weight_average import WeightAverage
 
 # What a step tells, float32 [4]: the sum of the losses over the global batch, how many of its answers were right, the
 # norm of the gradient before clipping, and 1 for a bad step: skipped, and not for a loss scale that can still shrink.

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from resnet_tf.errors import UserError
-from resnet_tf.spec import Preprocess
+from resnet_tf.core.errors import UserError
+from resnet_tf.inputs.spec import Preprocess
 
 
 class Teacher:

@@ -13,7 +13,7 @@ from resnet_tf.config import Config
 from resnet_tf.data import pipeline
 from resnet_tf.data.sources import Source, open_source
 from resnet_tf.data.sources.arrays import array_split
-from resnet_tf.training import rules, runtime
+from resnet_tf.training import default_settings, runtime
 from resnet_tf.training.trainer import Trainer
 
 _STEPS = 4  # of the model in one timed call
@@ -42,7 +42,7 @@ class Throughput:
 
 def measure_input(config: Config, *, seconds: float) -> Throughput:
     """Time each stage of a recipe's input and its training step, one after another, `seconds` each."""
-    config = rules.resolve(config)
+    config = default_settings.resolve(config)
     strategy = runtime.start(config.runtime)
     source = open_source(config.data)
     trainer = Trainer(config, source, strategy)

@@ -9,19 +9,21 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_tf.config import Config
-from resnet_tf.data import mixing, pipeline, preprocess
-from resnet_tf.data.bad_inputs import BadInputs
+from resnet_tf.core.errors import UserError
+from resnet_tf.data import pipeline, preprocess
+from resnet_tf.data.augmentation import mixing
 from resnet_tf.data.pipeline import Schedule
 from resnet_tf.data.sources import Source
-from resnet_tf.errors import UserError
-from resnet_tf.model.resnet import LOGITS_LAYER
-from resnet_tf.training import checkpoint, optimizers, run
-from resnet_tf.training.average import WeightAverage
+from resnet_tf.data.unreadable import BadInputs
+from resnet_tf.model.builder import LOGITS_LAYER
+from resnet_tf.training import checkpoint, run
 from resnet_tf.training.cluster import Cluster
-from resnet_tf.training.objective import Objective
-from resnet_tf.training.state import RunState
+from resnet_tf.training.losses import Objective
+from resnet_tf.training.optimizers import create
+from resnet_tf.training.progress import RunState
 from resnet_tf.training.step import TrainStep
 from resnet_tf.training.teacher import Teacher
+from resnet_tf.training.weight_average import WeightAverage
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +62,7 @@ class Trainer:
                 config, num_classes=_count_classes(config, source), weights=config.model.weights or None
             )
             _prepare_layers(self.model, config)
-            self.optimizer = optimizers.create_optimizer(config, self.schedule, self.model)
+            self.optimizer = create.create_optimizer(config, self.schedule, self.model)
             self.average = WeightAverage(self.model, config.train.ema) if config.train.ema else None
             # A random start has no convention of its own.
             self.spec = preprocess.from_config(config.data, getattr(self.model, "preprocess", None))

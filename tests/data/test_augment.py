@@ -10,18 +10,18 @@ from PIL import Image, ImageEnhance
 from scipy import ndimage
 
 from resnet_tf.config import AugmentConfig
-from resnet_tf.data import augment
-from resnet_tf.spec import Preprocess
+from resnet_tf.data.augmentation import transforms
+from resnet_tf.inputs.spec import Preprocess
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 9, 8, 3), np.uint8)
 PIXELS = (IMAGES / 255).astype(np.float32)
-NUMBERS = np.random.default_rng(1).random((6, len(augment._COLUMNS)), np.float32)
-UNIFORM = dict(zip(augment._COLUMNS, NUMBERS.T, strict=True))
+NUMBERS = np.random.default_rng(1).random((6, len(transforms._COLUMNS)), np.float32)
+UNIFORM = dict(zip(transforms._COLUMNS, NUMBERS.T, strict=True))
 SPEC = Preprocess(size=(9, 8))
 
 
 def _augmented(images=IMAGES, **amounts) -> np.ndarray:
-    return augment.augment_batch(tf.constant(images), tf.constant(NUMBERS), AugmentConfig(**amounts), SPEC).numpy()
+    return transforms.augment_batch(tf.constant(images), tf.constant(NUMBERS), AugmentConfig(**amounts), SPEC).numpy()
 
 
 def test_flip():
@@ -42,7 +42,7 @@ def test_pad_and_crop():
 def test_pad_and_crop_reaches_every_place():
     image = tf.constant(IMAGES[:1])
     places = {
-        augment.pad_and_crop(image, {"pad_row": tf.constant([row]), "pad_column": tf.constant([0.5])}, 2)
+        transforms.pad_and_crop(image, {"pad_row": tf.constant([row]), "pad_column": tf.constant([0.5])}, 2)
         .numpy()
         .tobytes()
         for row in np.linspace(0, 0.999, 20, dtype="float32")
@@ -72,7 +72,7 @@ def test_nothing_asked_for_changes_nothing():
 
 def test_numbers_belong_to_the_example_not_to_the_batch():
     def numbers(seed, first, count):
-        return augment.random_numbers(seed, tf.constant(first, tf.int64), count).numpy()
+        return transforms.random_numbers(seed, tf.constant(first, tf.int64), count).numpy()
 
     for first in (5, 1_000_000_000_000):
         batch = numbers(3, first, 4)
@@ -115,8 +115,8 @@ def test_jitter_of_grey_pictures_leaves_colour_out():
 def test_erasing_and_cutout_put_rectangles_of_the_mean():
     images = tf.fill([400, 32, 24, 3], tf.constant(9, tf.uint8))
     color = np.round(np.array(SPEC.mean) * 255)
-    numbers = augment.random_numbers(0, tf.constant(0, tf.int64), 400)
-    erased = np.all(augment.augment_batch(images, numbers, AugmentConfig(erasing=0.5), SPEC).numpy() == color, -1)
+    numbers = transforms.random_numbers(0, tf.constant(0, tf.int64), 400)
+    erased = np.all(transforms.augment_batch(images, numbers, AugmentConfig(erasing=0.5), SPEC).numpy() == color, -1)
     assert 0.4 < np.mean(erased.any(axis=(1, 2))) < 0.6
     shares, ratios = [], []
     for mask in erased[erased.any(axis=(1, 2))]:
@@ -130,7 +130,7 @@ def test_erasing_and_cutout_put_rectangles_of_the_mean():
     assert 0.28 < max(shares) < 0.36
     assert min(ratios) < 0.45
     assert max(ratios) > 2.2
-    cut = np.all(augment.augment_batch(images, numbers, AugmentConfig(cutout=8), SPEC).numpy() == color, -1)
+    cut = np.all(transforms.augment_batch(images, numbers, AugmentConfig(cutout=8), SPEC).numpy() == color, -1)
     assert cut.sum(axis=(1, 2)).max() == 64
     assert cut.sum(axis=(1, 2)).min() >= 16, "a quarter at a corner"
     assert 0.9 < cut.mean(axis=0)[8:24, 8:16].mean() / (64 / (32 * 24)) < 1.1
@@ -142,8 +142,8 @@ def test_random_resized_crop_keeps_to_its_ranges():
     image = tf.io.encode_png(np.stack([rows * 4, columns * 3, 0 * rows], -1).astype(np.uint8))
     spec = Preprocess(size=(32, 32))
     areas, ratios = [], []
-    for drawn in augment.draw_crops(1, tf.constant(0, tf.int64), 150, min_area=0.08):
-        crop = augment.random_resized_crop(image, drawn, spec, antialias=False).numpy().astype(float)
+    for drawn in transforms.draw_crops(1, tf.constant(0, tf.int64), 150, min_area=0.08):
+        crop = transforms.random_resized_crop(image, drawn, spec, antialias=False).numpy().astype(float)
         height = (crop[-1, 0, 0] - crop[0, 0, 0]) / 4 * 32 / 31
         width = (crop[0, -1, 1] - crop[0, 0, 1]) / 3 * 32 / 31
         areas.append(height * width / (60 * 80))
@@ -172,9 +172,9 @@ def _torchvisions_crop(height: int, width: int, numbers: np.ndarray, min_area: f
 
 def test_crops_are_drawn_as_torchvision_draws_them():
     generator = np.random.default_rng(0)
-    fit = tf.function(augment._fit_crop)
-    drawn = augment.draw_crops(1, tf.constant(0, tf.int64), 600, min_area=0.3)
-    uniform = augment.random_numbers(1, tf.constant(0, tf.int64), 600, uses=22, stream=1).numpy()
+    fit = tf.function(transforms._fit_crop)
+    drawn = transforms.draw_crops(1, tf.constant(0, tf.int64), 600, min_area=0.3)
+    uniform = transforms.random_numbers(1, tf.constant(0, tf.int64), 600, uses=22, stream=1).numpy()
     different, fallbacks = 0, 0
     for row, numbers in zip(drawn, uniform, strict=True):
         shape = generator.integers(1, 600, 2) if generator.random() < 0.7 else np.array([generator.integers(1, 9), 500])
@@ -199,11 +199,11 @@ def test_turning_an_operation_on_leaves_the_others_as_they_were(operation):
 
 
 def test_alternating_flips_mirror_half_of_the_pictures_in_one_epoch_and_the_others_in_the_next():
-    alternate = augment.alternate_flips(0, 1000)
+    alternate = transforms.alternate_flips(0, 1000)
     examples = tf.constant(np.random.default_rng(2).permutation(1000))
-    numbers = tf.random.stateless_uniform([1000, len(augment._COLUMNS)], seed=[0, 0])
+    numbers = tf.random.stateless_uniform([1000, len(transforms._COLUMNS)], seed=[0, 0])
     epochs = [alternate(numbers, examples, tf.fill([1000], tf.constant(epoch, tf.int64))).numpy() for epoch in range(4)]
-    flipped = [drawn[:, augment._COLUMNS.index("flip")] < 0.5 for drawn in epochs]
+    flipped = [drawn[:, transforms._COLUMNS.index("flip")] < 0.5 for drawn in epochs]
     np.testing.assert_array_equal(flipped[0], ~flipped[1])
     np.testing.assert_array_equal(flipped[:2], flipped[2:])
     assert 450 < flipped[0].sum() < 550

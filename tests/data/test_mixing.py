@@ -6,7 +6,7 @@ import tensorflow as tf
 from scipy import stats
 
 from resnet_tf.config import AugmentConfig
-from resnet_tf.data import mixing
+from resnet_tf.data.augmentation import mixing
 
 IMAGES = np.random.default_rng(0).random((8, 12, 10, 3), np.float32)
 LABELS = np.array([0, 1, 2, 3, 4, 5, 6, 6])

@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageOps
 
-from resnet_tf.data import operations
-from resnet_tf.data.operations import NAMES
+from resnet_tf.data.augmentation import operations
+from resnet_tf.data.augmentation.operations import NAMES
 
 
 def _pictures() -> np.ndarray:

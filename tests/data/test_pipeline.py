@@ -11,11 +11,11 @@ from sklearn.datasets import load_digits
 from tensorflow.python.framework import op_def_registry
 
 from resnet_tf.config import AugmentConfig, load_config
+from resnet_tf.core.errors import UserError
 from resnet_tf.data import order, pipeline, preprocess
-from resnet_tf.data.bad_inputs import BadInputs
 from resnet_tf.data.pipeline import Schedule, Shard
 from resnet_tf.data.sources import open_source
-from resnet_tf.errors import UserError
+from resnet_tf.data.unreadable import BadInputs
 
 
 def _arrays(folder):

@@ -6,13 +6,17 @@ import tensorflow as tf
 from conftest import import_torch_zoo
 
 from resnet_tf.config import AugmentConfig
-from resnet_tf.data import augment, operations, policies
-from resnet_tf.data.operations import NAMES
-from resnet_tf.spec import Preprocess
+from resnet_tf.data.augmentation import operations, policies, transforms
+from resnet_tf.data.augmentation.operations import NAMES
+from resnet_tf.inputs.spec import Preprocess
 
 SIZE = (32, 48)
 UNIFORM = dict(
-    zip(augment._COLUMNS, tf.unstack(augment.random_numbers(0, tf.constant(0, tf.int64), 20_000), axis=1), strict=True)
+    zip(
+        transforms._COLUMNS,
+        tf.unstack(transforms.random_numbers(0, tf.constant(0, tf.int64), 20_000), axis=1),
+        strict=True,
+    )
 )
 
 
@@ -88,10 +92,10 @@ def test_learned_policies_skip_with_their_probability():
 @pytest.mark.parametrize("policy", ["randaugment", "trivialaugment", "autoaugment_imagenet"])
 def test_batches_go_through_the_operations_that_were_drawn(policy):
     images = np.random.default_rng(0).integers(0, 256, (12, *SIZE, 3), np.uint8)
-    numbers = augment.random_numbers(1, tf.constant(77, tf.int64), 12)
+    numbers = transforms.random_numbers(1, tf.constant(77, tf.int64), 12)
     config = AugmentConfig(policy=policy, policy_layers=2, policy_magnitude=15)
-    found = augment.augment_batch(tf.constant(images), numbers, config, Preprocess(size=SIZE)).numpy()
-    uniform = dict(zip(augment._COLUMNS, tf.unstack(numbers, axis=1), strict=True))
+    found = transforms.augment_batch(tf.constant(images), numbers, config, Preprocess(size=SIZE)).numpy()
+    uniform = dict(zip(transforms._COLUMNS, tf.unstack(numbers, axis=1), strict=True))
     expected = tf.constant(images)
     for chosen, magnitudes in policies.draw(policy, uniform, SIZE, layers=2, magnitude=15):
         expected = operations.apply(expected, chosen, magnitudes)

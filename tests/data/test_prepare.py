@@ -8,9 +8,9 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from resnet_tf.config import DataConfig
+from resnet_tf.core.errors import UserError
 from resnet_tf.data.prepare import prepare_folder
 from resnet_tf.data.sources import open_source
-from resnet_tf.errors import UserError
 
 
 def _content(source, split) -> dict[bytes, str]:

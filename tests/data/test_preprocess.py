@@ -8,9 +8,10 @@ import tensorflow as tf
 from PIL import Image
 
 from resnet_tf.config import DataConfig
-from resnet_tf.data import headers, preprocess
-from resnet_tf.errors import UserError
-from resnet_tf.spec import Preprocess
+from resnet_tf.core.errors import UserError
+from resnet_tf.data import preprocess
+from resnet_tf.inputs import headers
+from resnet_tf.inputs.spec import Preprocess
 
 SPEC = Preprocess(size=(24, 24))
 

@@ -10,11 +10,11 @@ import tensorflow as tf
 from conftest import write_imagenet_records
 
 from resnet_tf.config import DataConfig
-from resnet_tf.data.bad_inputs import BadInputs
+from resnet_tf.core.class_names import imagenet_labels
+from resnet_tf.core.errors import UserError
 from resnet_tf.data.sources import open_source, records
-from resnet_tf.errors import UserError
-from resnet_tf.labels import imagenet_labels
-from resnet_tf.spec import Preprocess
+from resnet_tf.data.unreadable import BadInputs
+from resnet_tf.inputs.spec import Preprocess
 
 SPEC = Preprocess(size=(8, 8))
 

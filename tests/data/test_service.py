@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from resnet_tf.config import load_config
+from resnet_tf.core.errors import UserError
 from resnet_tf.data import pipeline, preprocess, service
 from resnet_tf.data.pipeline import Schedule, Shard
 from resnet_tf.data.sources import open_source
-from resnet_tf.errors import UserError
 
 
 @contextlib.contextmanager

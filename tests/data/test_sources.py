@@ -13,10 +13,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from resnet_tf.config import DataConfig
+from resnet_tf.core.errors import UserError
 from resnet_tf.data import preprocess
 from resnet_tf.data.sources import Source, Split, open_source
-from resnet_tf.errors import UserError
-from resnet_tf.spec import Preprocess
+from resnet_tf.inputs.spec import Preprocess
 
 
 def _read(split: Split) -> list[tuple[bytes, int]]:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from resnet_tf.config import Config, DataConfig
+from resnet_tf.core.errors import UserError
 from resnet_tf.data.sources import open_source
 from resnet_tf.data.sources.tfds_features import check_features
-from resnet_tf.errors import UserError
 
 OWN = "tensorflow_datasets.core.features"
 DICT = f"{OWN}.features_dict.FeaturesDict"

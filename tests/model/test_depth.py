@@ -21,7 +21,7 @@ from resnet_tf.model.create import create_model
 )
 def test_deep_networks_fit_a_batch(name, steps):
     keras.utils.set_random_seed(0)
-    with (resources.files("resnet_tf.data") / "digits.npz").open("rb") as file:
+    with (resources.files("resnet_tf.data.sources") / "digits.npz").open("rb") as file:
         archive = np.load(file)
         images, labels = archive["images"][:64, ..., np.newaxis] / 16, archive["labels"][:64].astype("int64")
     images = tf.constant(images, tf.float32)

@@ -4,10 +4,10 @@ import keras
 import numpy as np
 import pytest
 
-from resnet_tf.errors import UserError
+from resnet_tf.core.errors import UserError
 from resnet_tf.model.create import create_model
 from resnet_tf.model.layers import BatchNormalization, PadShortcut
-from resnet_tf.model.weights import to_torchvision
+from resnet_tf.model.weights.mapping import to_torchvision
 from resnet_tf.model.zoo import get_arch
 
 

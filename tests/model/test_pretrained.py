@@ -15,18 +15,18 @@ import tensorflow as tf
 from conftest import SHARED_DATA, import_torch_zoo
 
 import resnet_tf
-from resnet_tf import spec
+from resnet_tf.core.class_names import CIFAR10, imagenet_labels, readable
+from resnet_tf.core.errors import UserError
 from resnet_tf.data import preprocess
-from resnet_tf.errors import UserError
-from resnet_tf.labels import CIFAR10, imagenet_labels, readable
-from resnet_tf.model import download, weight_files
+from resnet_tf.inputs import spec
+from resnet_tf.inputs.spec import Preprocess
 from resnet_tf.model.create import convert_file, create_model
-from resnet_tf.model.pretrained import PRETRAINED, Pretrained, get_pretrained, list_weights
-from resnet_tf.model.weights import to_torchvision
+from resnet_tf.model.weights import download, readers
+from resnet_tf.model.weights.mapping import to_torchvision
+from resnet_tf.model.weights.published import PRETRAINED, Pretrained, get_pretrained, list_weights
 from resnet_tf.model.zoo import MODELS
 from resnet_tf.serving.export import export_model
 from resnet_tf.serving.predictor import Predictor
-from resnet_tf.spec import Preprocess
 
 PHOTOS = SHARED_DATA / "imagenet_sample"
 ROWS = [(network, weights) for network, rows in PRETRAINED.items() for weights in rows]
@@ -73,7 +73,7 @@ def published(server, tmp_path, monkeypatch) -> Pretrained:
     """A row for resnet20 whose file lies on the server; Keras's cache is an empty folder."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     path = tmp_path / "www" / "resnet20.safetensors"
-    weight_files.write_safetensors(path, to_torchvision(CREATE()), {})
+    readers.write_safetensors(path, to_torchvision(CREATE()), {})
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     inputs = (Preprocess(size=(48, 48), crop_fraction=0.9), Preprocess(size=(32, 32), crop_fraction=0.8))
     row = Pretrained(
@@ -92,7 +92,7 @@ def test_named_weights_are_fetched_once_and_bring_what_belongs_to_them(published
     first, second = (CREATE(weights=name) for _ in range(2))
     assert server.asked == ["/resnet20.safetensors"]
     assert _cached(tmp_path) == ["resnet20.safetensors"]
-    stored = weight_files.read(tmp_path / "www" / "resnet20.safetensors")
+    stored = readers.read(tmp_path / "www" / "resnet20.safetensors")
     for model in (first, second):
         np.testing.assert_array_equal(model.get_layer("logits").kernel, stored["fc.weight"].T)
         assert model.labels == CIFAR10
@@ -282,6 +282,6 @@ def test_an_export_takes_up_what_belongs_to_the_weights(published, tmp_path):
 def test_damaged_metadata_is_named(tmp_path):
     path = tmp_path / "weights.safetensors"
     for metadata in ({"preprocess": {"nonsense": 1}}, {"preprocess": [1]}):
-        weight_files.write_safetensors(path, to_torchvision(CREATE()), metadata)
+        readers.write_safetensors(path, to_torchvision(CREATE()), metadata)
         with pytest.raises(UserError, match=r"what '.*' says of its weights is damaged"):
             CREATE(weights=path)

@@ -14,9 +14,9 @@ import pytest
 from conftest import shallow
 from safetensors.numpy import load_file, save_file
 
-from resnet_tf.errors import UserError
-from resnet_tf.model import weight_files, weights
+from resnet_tf.core.errors import UserError
 from resnet_tf.model.create import create_model
+from resnet_tf.model.weights import mapping, readers
 from resnet_tf.model.zoo import MODELS
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -47,7 +47,7 @@ def test_logits_equal_the_original_librarys_and_weights_go_back_as_they_came(nam
     assert _difference(expected[0], expected[1]) > 0.05, "the fixture tells pictures apart"
     model = create_model(name, input_shape=(64, 64, 3), weights=_save(tmp_path, state))
     assert _difference(model(formula.pictures(2, 64), training=False).numpy(), expected) < 1e-4
-    back = weights.to_torchvision(model)
+    back = mapping.to_torchvision(model)
     assert set(back) == set(state)
     for key, array in back.items():
         np.testing.assert_array_equal(array, state[key])
@@ -117,7 +117,7 @@ def test_our_own_files_come_back(name, suffix, tmp_path):
         variable.assign(formula.weight(variable.path, tuple(variable.shape)))
     path = tmp_path / f"ours{suffix}"
     first.save(path) if suffix == ".keras" else first.save_weights(path)
-    weights.load_weights(second, path, arch=MODELS[name])
+    mapping.load_weights(second, path, arch=MODELS[name])
     for ours, theirs in zip(second.weights, first.weights, strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
     if suffix == ".keras":
@@ -133,9 +133,9 @@ def test_every_weight_has_a_name_or_the_network_says_so(name):
     model = shallow(name, input_shape=(64,) * arch.dimensions + (3,), num_classes=2)
     if arch.preactivation and arch.norm == "batch":
         with pytest.raises(UserError, match=r"has parts that neither torchvision nor timm has names for"):
-            weights.to_torchvision(model)
+            mapping.to_torchvision(model)
     else:
-        assert len(weights.to_torchvision(model)) == len(model.weights)
+        assert len(mapping.to_torchvision(model)) == len(model.weights)
 
 
 def test_a_class_head_is_dropped_or_replaced_on_request(tmp_path):
@@ -155,7 +155,7 @@ def test_a_class_head_is_dropped_or_replaced_on_request(tmp_path):
 def test_names_of_data_parallel_cifar_checkpoints(tmp_path):
     """akamaster's files: `module.` before every name, and option A, which has no weights."""
     model = create_model("resnet20", num_classes=10, input_shape=(32, 32, 3))
-    state = weights.to_torchvision(model)
+    state = mapping.to_torchvision(model)
     assert "layer1.0.conv1.weight" in state
     renamed = {f"module.{key}".replace("module.fc.", "module.linear."): array for key, array in state.items()}
     renamed["module.bn1.num_batches_tracked"] = np.array(3)
@@ -171,7 +171,7 @@ def test_wrong_files_are_named_and_nothing_is_half_loaded(tmp_path):
     def refused(message, arrays=None, path=None):
         path = path or _save(tmp_path, arrays)
         with pytest.raises(UserError, match=message):
-            weights.load_weights(model, path, arch=MODELS["resnet18"])
+            mapping.load_weights(model, path, arch=MODELS["resnet18"])
 
     state = _state_dict("resnet18")
     refused(
@@ -215,12 +215,12 @@ def test_pickles_give_arrays_and_run_nothing(tmp_path):
         (listed, "'.*listed.pth' holds list, not a state dict"),
     ):
         with pytest.raises(UserError, match=message):
-            weights.load_weights(model, path, arch=MODELS["resnet18"])
+            mapping.load_weights(model, path, arch=MODELS["resnet18"])
     assert not (tmp_path / "harm").exists()
     for now, then in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(now, then)
     torch.save({"model": state}, tmp_path / "good.pth")
-    weights.load_weights(model, tmp_path / "good.pth", arch=MODELS["resnet18"])
+    mapping.load_weights(model, tmp_path / "good.pth", arch=MODELS["resnet18"])
     np.testing.assert_array_equal(model.get_layer("logits").bias, state["fc.bias"])
 
 
@@ -279,7 +279,7 @@ def test_convert_refuses(command, tmp_path):
 def _signature(name: str) -> tuple:
     """What weights files show of a network: names and shapes, one block a stage, and the number of blocks."""
     model = shallow(name, input_shape=(64,) * MODELS[name].dimensions + (3,), num_classes=2)
-    variables = weights._named_variables(model)
+    variables = mapping._named_variables(model)
     return MODELS[name].depths, tuple(sorted((names, tuple(each.shape)) for names, each in variables.items()))
 
 
@@ -291,14 +291,14 @@ def _look_alikes() -> list[tuple[str, str]]:
     return [pair for names in alike.values() for pair in itertools.permutations(names, 2)]
 
 
-def _dialect_file(dialect: weights.Dialect, name: str, path: Path, metadata=None) -> Path:
+def _dialect_file(dialect: mapping.Dialect, name: str, path: Path, metadata=None) -> Path:
     """A file of a network's weights with one block a stage, as the dialect names them."""
     model = shallow(name, input_shape=(64,) * MODELS[name].dimensions + (3,), num_classes=2)
     arrays = {}
-    for names, variable in weights._named_variables(model).items():
+    for names, variable in mapping._named_variables(model).items():
         array = variable.numpy()
-        arrays[dialect.key(*names)] = weights._to_torch(array, dialect, names) if dialect.torch_layout else array
-    weight_files.write_safetensors(path, arrays, metadata or {})
+        arrays[dialect.key(*names)] = mapping._to_torch(array, dialect, names) if dialect.torch_layout else array
+    readers.write_safetensors(path, arrays, metadata or {})
     return path
 
 
@@ -316,18 +316,18 @@ def test_weights_of_a_look_alike_are_refused_and_the_network_that_fits_is_named(
             continue  # with one block a stage, deeper ones are the same
         model = shallow(ours, input_shape=(64, 64, 3), num_classes=2)
         before = model.get_weights()
-        for dialect in weights.DIALECTS:
+        for dialect in mapping.DIALECTS:
             possible = [
                 all(getattr(MODELS[name], key) in values for key, values in dialect.implies.items())
                 for name in (theirs, ours)
             ]
-            if not possible[0] or not all(dialect.key(*names) for names in weights._named_variables(model)):
+            if not possible[0] or not all(dialect.key(*names) for names in mapping._named_variables(model)):
                 continue
             says = [] if possible[1] else [{}]
             for metadata in (*says, {"model": theirs}, {"model": theirs, "arch": dataclasses.asdict(MODELS[theirs])}):
                 path = _dialect_file(dialect, theirs, tmp_path / "theirs.safetensors", metadata)
                 with pytest.raises(UserError, match=rf"{ours} has .* but other results. Use {theirs}$"):
-                    weights.load_weights(model, path, arch=MODELS[ours])
+                    mapping.load_weights(model, path, arch=MODELS[ours])
                 refused.add((dialect.name, theirs, ours, bool(metadata)))
         for now, then in zip(model.get_weights(), before, strict=True):
             np.testing.assert_array_equal(now, then)
@@ -371,12 +371,12 @@ def test_keras_applications_resnet50_is_not_torchvisions(layout, tmp_path):
     ],
 )
 def test_knobs_that_no_name_or_shape_shows(dialect, name, knobs, fits, tmp_path):
-    (row, *_) = (each for each in weights.DIALECTS if each.name == dialect)
+    (row, *_) = (each for each in mapping.DIALECTS if each.name == dialect)
     model = shallow(name, input_shape=(64, 64, 3), num_classes=2)
     path = _dialect_file(row, name, tmp_path / "weights.safetensors")
-    weights.load_weights(model, path, arch=MODELS[name])
+    mapping.load_weights(model, path, arch=MODELS[name])
     with pytest.raises(UserError, match=rf"Use {fits}$"):
-        weights.load_weights(model, path, arch=dataclasses.replace(MODELS[name], **knobs))
+        mapping.load_weights(model, path, arch=dataclasses.replace(MODELS[name], **knobs))
 
 
 def test_knobs_that_files_say_nothing_about_are_free(tmp_path):
@@ -391,7 +391,7 @@ def test_what_keras_saved_of_our_own_says_its_name(tmp_path):
     model.save(tmp_path / "ours.keras")
     other = shallow("resnet50", input_shape=(64, 64, 3), num_classes=2)
     with pytest.raises(UserError, match=r"were written for resnet50_v1, .* Use resnet50_v1$"):
-        weights.load_weights(other, tmp_path / "ours.keras", arch=MODELS["resnet50"])
+        mapping.load_weights(other, tmp_path / "ours.keras", arch=MODELS["resnet50"])
 
 
 @pytest.mark.parametrize(
@@ -402,10 +402,10 @@ def test_strange_metadata_is_refused_or_ignored_in_one_line(text, tmp_path):
     save_file(load_file(path), path, {"resnet_tf": text})
     model = create_model("resnet18", input_shape=(64, 64, 3))
     if text.endswith("}"):
-        weights.load_weights(model, path, arch=MODELS["resnet18"])
+        mapping.load_weights(model, path, arch=MODELS["resnet18"])
     else:
         with pytest.raises(UserError, match=r"says of its weights is damaged"):
-            weights.load_weights(model, path, arch=MODELS["resnet18"])
+            mapping.load_weights(model, path, arch=MODELS["resnet18"])
 
 
 def test_convert_keeps_the_architecture(command, tmp_path):

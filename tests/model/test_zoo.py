@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from conftest import shallow
 
-from resnet_tf.errors import UserError
+from resnet_tf.core.errors import UserError
 from resnet_tf.model.create import create_model
 from resnet_tf.model.initializers import FanOutNormal
 from resnet_tf.model.zoo import MODELS, list_models

@@ -11,8 +11,8 @@ import pytest
 from matplotlib import image as image_reader
 from sklearn.metrics import confusion_matrix
 
-from resnet_tf.errors import UserError
-from resnet_tf.figures import Evaluation
+from resnet_tf.core.errors import UserError
+from resnet_tf.core.metrics import Evaluation
 from resnet_tf.report.page import Report, write_page
 
 NAMES = ("<b>cat</b> & dog", "a" * 60, "lorry", "ship", "frog")

@@ -15,16 +15,16 @@ import tensorflow as tf
 from conftest import DAMAGES
 from PIL import Image
 
+from resnet_tf.core.errors import UserError
 from resnet_tf.data import preprocess
 from resnet_tf.data.sources import open_source
-from resnet_tf.errors import UserError
+from resnet_tf.inputs.spec import Preprocess
 from resnet_tf.model.create import create_model
 from resnet_tf.serving import artifact
-from resnet_tf.serving.change import Change, check_change
+from resnet_tf.serving.drift import Change, check_change
 from resnet_tf.serving.export import export_model
 from resnet_tf.serving.predictor import Predictor
 from resnet_tf.serving.verify import verify
-from resnet_tf.spec import Preprocess
 from resnet_tf.training.evaluation import evaluate_run
 from resnet_tf.training.run import load_run
 

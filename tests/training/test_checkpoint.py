@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from conftest import DAMAGES
 
-from resnet_tf import manifest
-from resnet_tf.errors import UserError
+from resnet_tf.core import files
+from resnet_tf.core.errors import UserError
 from resnet_tf.model.create import create_model
 from resnet_tf.training import checkpoint
 
@@ -102,7 +102,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, parts, monkeypatch):
     def full(path):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(manifest, "flush", full)
+    monkeypatch.setattr(files, "flush", full)
     message = r"the checkpoint of step 2 cannot be written: No space left on device; that of step 1 is whole"
     with pytest.raises(UserError, match=message):
         _save(tmp_path, parts, 2)

@@ -12,11 +12,11 @@ import pytest
 import tensorflow as tf
 
 from resnet_tf.config import RuntimeConfig, load_config
-from resnet_tf.errors import UserError
+from resnet_tf.core.errors import UserError
 from resnet_tf.training import checkpoint, runtime
+from resnet_tf.training.callbacks import read_metrics
 from resnet_tf.training.cluster import check_tf_config
 from resnet_tf.training.loop import train_and_evaluate
-from resnet_tf.training.progress import read_metrics
 from resnet_tf.training.run import load_run
 
 TIMEOUT = 240  # seconds

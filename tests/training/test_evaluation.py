@@ -13,10 +13,10 @@ from sklearn.metrics import (
 )
 
 from resnet_tf.config import load_config
+from resnet_tf.core.errors import UserError
+from resnet_tf.core.metrics import Evaluation
 from resnet_tf.data import pipeline, preprocess
 from resnet_tf.data.sources import open_source
-from resnet_tf.errors import UserError
-from resnet_tf.figures import Evaluation
 from resnet_tf.training import runtime
 from resnet_tf.training.evaluation import Evaluator, evaluate_run
 from resnet_tf.training.run import load_run

@@ -8,12 +8,12 @@ import tensorflow as tf
 
 import resnet_tf
 from resnet_tf.config import Config, DataConfig, TrainConfig, load_config
+from resnet_tf.core.errors import UserError
 from resnet_tf.data.sources import open_source
-from resnet_tf.errors import UserError
 from resnet_tf.model.create import create_model
 from resnet_tf.training import runtime
+from resnet_tf.training.callbacks import read_metrics
 from resnet_tf.training.loop import train_and_evaluate
-from resnet_tf.training.progress import read_metrics
 from resnet_tf.training.trainer import Trainer, size_in_epoch
 
 

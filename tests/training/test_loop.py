@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 from conftest import untimed_metrics
 
-from resnet_tf import manifest
 from resnet_tf.config import list_configs, load_config
+from resnet_tf.core import files
+from resnet_tf.core.errors import Interrupted, UserError
 from resnet_tf.data.sources import open_source
-from resnet_tf.errors import Interrupted, UserError
 from resnet_tf.training import checkpoint, loop, run, runtime
+from resnet_tf.training.callbacks import ProgressLine, read_metrics
 from resnet_tf.training.evaluation import Evaluator, evaluate_run
 from resnet_tf.training.loop import train_and_evaluate
-from resnet_tf.training.progress import ProgressLine, read_metrics
 from resnet_tf.training.run import load_run
 from resnet_tf.training.trainer import Trainer
 
@@ -350,7 +350,7 @@ def test_the_best_checkpoint_is_loaded_on_request(tiny_config, tiny_run, tmp_pat
     metadata["metrics"]["top1"] = 1.0
     (first / "metadata.json").write_text(json.dumps(metadata))
     (first / "sha256.json").unlink()
-    manifest.write_manifest(first, Path("sha256.json"))
+    files.write_manifest(first, Path("sha256.json"))
     best = load_run(tmp_path, checkpoint="best")
     assert (best.step, best.metrics["top1"]) == (7, 1.0)
     (tmp_path / "config.json").write_text(_override(tiny_config, export={"checkpoint": "best"}).to_json())

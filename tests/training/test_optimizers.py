@@ -7,9 +7,9 @@ import tensorflow as tf
 from conftest import import_torch_zoo
 
 from resnet_tf.config import Config, DataConfig, OptimizerConfig
+from resnet_tf.core.errors import UserError
 from resnet_tf.data.pipeline import Schedule
-from resnet_tf.errors import UserError
-from resnet_tf.training.optimizers import create_optimizer, list_optimizers
+from resnet_tf.training.optimizers.create import create_optimizer, list_optimizers
 
 GENERATOR = np.random.default_rng(0)
 KERNEL, BIAS = GENERATOR.normal(size=(3, 3, 4, 8)), GENERATOR.normal(size=8)

@@ -10,7 +10,7 @@ from resnet_tf.config import load_config
 from resnet_tf.data import preprocess
 from resnet_tf.data.sources import open_source
 from resnet_tf.training import runtime
-from resnet_tf.training.schedules import learning_rate
+from resnet_tf.training.learning_rate import learning_rate
 from resnet_tf.training.trainer import Trainer
 
 ARCHIVE = SHARED_DATA / "cifar10_jpeg.tar.xz"

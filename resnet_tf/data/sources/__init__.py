@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from resnet_tf.config import DataConfig
+from resnet_tf.core.class_names import readable
+from resnet_tf.core.errors import UserError
 from resnet_tf.data.sources import arrays, folder, idx, imagenet_records, tfds_builders
 from resnet_tf.data.sources.base import Damage, Source, Split, check_classes
-from resnet_tf.errors import UserError
-from resnet_tf.labels import readable
 
 __all__ = ["Damage", "Source", "Split", "check_classes", "open_source"]
 

@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_tf.config import DataConfig
+from resnet_tf.core.errors import UserError
 from resnet_tf.data.sources import slices
 from resnet_tf.data.sources.base import Source, Split
-from resnet_tf.errors import UserError
 
 
 def open_arrays(path: Path, config: DataConfig) -> Source:

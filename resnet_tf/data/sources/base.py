@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from resnet_tf.core.errors import UserError
 from resnet_tf.data.autotune import without_autotune
-from resnet_tf.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_tf.config import DataConfig
+from resnet_tf.core.errors import UserError
 from resnet_tf.data.sources.base import Source, Split
-from resnet_tf.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 

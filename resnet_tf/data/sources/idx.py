@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from resnet_tf.config import DataConfig
+from resnet_tf.core.errors import UserError
 from resnet_tf.data.sources import slices
 from resnet_tf.data.sources.arrays import array_split
 from resnet_tf.data.sources.base import Source
-from resnet_tf.errors import UserError
 
 _SPLITS = {"test": "t10k"}  # what the files call it
 

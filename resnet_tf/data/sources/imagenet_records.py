@@ -11,10 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_tf.config import DataConfig
+from resnet_tf.core.class_names import imagenet_labels
+from resnet_tf.core.errors import UserError
 from resnet_tf.data.sources import records
 from resnet_tf.data.sources.base import Source, Split
-from resnet_tf.errors import UserError
-from resnet_tf.labels import imagenet_labels
 
 _LABEL = {
     "image/class/label": tf.io.FixedLenFeature([], tf.int64),

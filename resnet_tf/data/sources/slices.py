@@ -2,7 +2,7 @@
 
 import tensorflow_datasets as tfds
 
-from resnet_tf.errors import UserError
+from resnet_tf.core.errors import UserError
 
 
 def plain_name(spec: str) -> str:

@@ -10,11 +10,10 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import downloader
 
 from resnet_tf.config import DataConfig
-from resnet_tf.data import digits
-from resnet_tf.data.sources import records
+from resnet_tf.core.errors import UserError, closest, plain_reason
+from resnet_tf.data.sources import digits, records
 from resnet_tf.data.sources.base import Damage, Source, Split
 from resnet_tf.data.sources.tfds_features import check_features
-from resnet_tf.errors import UserError, closest, plain_reason
 
 
 def open_digits(config: DataConfig) -> Source:

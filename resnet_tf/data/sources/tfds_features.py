@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from resnet_tf.errors import UserError
+from resnet_tf.core.errors import UserError
 
 _OWN_CLASS = re.compile(r"tensorflow_datasets\.core\.features(\.[A-Za-z_]\w*)+", re.ASCII)
 # Both spellings of the protocol buffer's field, which its JSON parser accepts.

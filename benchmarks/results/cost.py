@@ -1,0 +1,97 @@
+"""What accuracy costs: the trained CIFAR network and one half as wide, in each precision, into results/cost.json.
+
+    python benchmarks/results/cost.py --root=DIR
+
+DIR is that of benchmarks/results/run.py, which trained both. Accuracy is on all test images; images/s are medians of
+interleaved rounds, float32 pixels in, logits out, on all cores.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from plan import HALF, RESNET20
+
+PROJECT = Path(__file__).parents[2]
+RUNS = {"ResNet-20": RESNET20[-1], "half as wide": HALF}
+EXPORTS = (("serving", "float32"), ("serving", "bfloat16"), ("litert", "int8"))
+BATCHES = (1, 32)
+ROUNDS, SECONDS = 7, 1.0
+
+Answer = Callable[[np.ndarray], np.ndarray]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, required=True)
+    root = parser.parse_args().root.absolute()
+    rows = [_export(root, title, target, precision) for title in RUNS for target, precision in EXPORTS]
+    answers = [_load(Path(row["path"])) for row in rows]
+    rates: dict[tuple[int, int], list[float]] = {}
+    for turn in range(ROUNDS + 1):
+        for batch in BATCHES:
+            for place, answer in enumerate(answers):
+                rate = _images_per_second(answer, batch)
+                if turn:  # the first warms up
+                    rates.setdefault((place, batch), []).append(rate)
+    for place, row in enumerate(rows):
+        del row["path"]
+        row["images_per_second"] = {str(batch): statistics.median(rates[place, batch]) for batch in BATCHES}
+    (PROJECT / "results" / "cost.json").write_text(json.dumps(rows, indent=2) + "\n")
+
+
+def _export(root: Path, title: str, target: str, precision: str) -> dict:
+    """Export and test one, by the package's own commands; `path` is where it lies."""
+    workdir = root / "out" / RUNS[title].name
+    to = workdir / "export" / f"{target}_{precision}"
+    run = [f"--workdir={workdir}", f"--target={target}", f"--precision={precision}", f"--to={to}"]
+    path = Path(_command(root, "export", *run).splitlines()[-1])
+    found = json.loads(_command(root, "evaluate", f"--model={root / path}", "--json").splitlines()[-1])
+    megabytes = sum(file.stat().st_size for file in (root / path).rglob("*") if file.is_file()) / 1e6
+    return {
+        "network": title,
+        "precision": precision,
+        "top1": found["top1"],
+        "megabytes": megabytes,
+        "path": str(root / path),
+    }
+
+
+def _command(root: Path, name: str, *arguments: str) -> str:
+    command = (sys.executable, "-m", f"resnet_tf.{name}", *arguments)
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    return subprocess.run(command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def _load(path: Path) -> Answer:
+    if (path / "model.tflite").is_file():
+        from ai_edge_litert.interpreter import Interpreter
+
+        runner = Interpreter(str(path / "model.tflite"), num_threads=os.cpu_count()).get_signature_runner()
+        return lambda images: runner(images=images)["logits"]
+    import tensorflow as tf
+
+    model = tf.saved_model.load(str(path))
+    answer = model.signatures["images"]
+    return lambda images: (model, answer(images=tf.constant(images))["logits"].numpy())[1]
+
+
+def _images_per_second(answer: Answer, batch: int) -> float:
+    images = np.random.default_rng(0).uniform(size=(batch, 32, 32, 3)).astype("float32")
+    times, end = [], time.perf_counter() + SECONDS
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        answer(images)
+        times.append(time.perf_counter() - start)
+    return batch / statistics.median(times)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""Draw docs/residual.png from the runs of the table in docs/depth.md, as Figure 6 of He et al. 2015.
+
+python benchmarks/results/figure.py
+"""
+
+import sys
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from plan import PLAIN20, PLAIN56, RESNET20, RESNET56
+from table import finished
+
+from resnet_tf.training.callbacks import read_metrics
+
+RESULTS = Path(__file__).parents[2] / "results"
+CURVES = {
+    "plain, 20 layers": (PLAIN20, "tab:orange", 1),
+    "plain, 56 layers": (PLAIN56, "tab:orange", 2.5),
+    "residual, 20 layers": (RESNET20[0], "tab:blue", 1),
+    "residual, 56 layers": (RESNET56, "tab:blue", 2.5),
+}
+
+
+def main() -> None:
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    loss, error = figure.subplots(1, 2)
+    for label, (run, color, width) in CURVES.items():
+        if not finished(run):
+            sys.exit(f"no figures of {run.name}: run it with python benchmarks/results/run.py --root=DIR {run.name}")
+        epochs = read_metrics(RESULTS / run.name / "metrics.jsonl")
+        places = [epoch["epoch"] for epoch in epochs]
+        loss.plot(places, [epoch["loss"] for epoch in epochs], color=color, linewidth=width, label=label)
+        error.plot(places, [100 * (1 - epoch["test_top1"]) for epoch in epochs], color=color, linewidth=width)
+    loss.set(title="training loss (nats)", xlabel="epoch", ylim=(0, 2.5))
+    error.set(title="test error (%)", xlabel="epoch", ylim=(0, 90))
+    figure.legend(loc="outside lower center", ncols=len(CURVES))
+    for axes in (loss, error):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+    figure.savefig(RESULTS.parent / "docs" / "residual.png", dpi=100)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,207 @@
+"""What stands in the tables of results: each row, the runs behind it, and the command of each run."""
+
+import dataclasses
+from dataclasses import dataclass
+
+PYTORCH = "pytorch_cifar10"
+CIFAR, FASHION = "data/cifar10", "data/fashion-mnist"
+SCRATCH = ("model.weights=", "model.new_head=false", "train.finetune=full")
+TWENTY = ("train.epochs=20", "optimizer.decay_epochs=[10,15]")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run; its files lie in results/NAME.
+
+    Attributes:
+        name: of the directory.
+        config: name of the recipe, or `pytorch_cifar10` for benchmarks/pytorch_cifar10.py.
+        changes: `key=value` for each --set, or the arguments of that program.
+        tested: arguments of a last `python -m resnet_tf.evaluate`, where that counts instead of the last epoch's test.
+        hub_of: name of the run whose hub export it starts from.
+    """
+
+    name: str
+    config: str
+    changes: tuple[str, ...] = ()
+    tested: tuple[str, ...] = ()
+    hub_of: str = ""
+
+    @property
+    def command(self) -> str:
+        """What a reader types, without its seed."""
+        if self.config == PYTORCH:
+            words = (f"python benchmarks/{PYTORCH}.py", *self.changes)
+        else:
+            changes = (f"--set {each}" for each in self.changes)
+            words = ("python -m resnet_tf.train", f"--config={self.config}", *changes)
+        if self.tested:
+            words += ("--workdir=run && python -m resnet_tf.evaluate --workdir=run", *self.tested)
+        return " ".join(word for word in words if "seed=" not in word)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table.
+
+    Attributes:
+        title: what it is.
+        runs: they differ in their seed alone; those of a row that is not run here have no files.
+        published: what the recipe's source reaches.
+        run_here: false where the hardware is missing.
+    """
+
+    title: str
+    runs: tuple[Run, ...]
+    published: str = ""
+    run_here: bool = True
+
+
+@dataclass(frozen=True)
+class Table:
+    """Attributes:
+    name: of the place in `page`, between `<!-- results: NAME -->` and `<!-- end -->`.
+    page: the Markdown file, from the root.
+    rows: its lines.
+    """
+
+    name: str
+    page: str
+    rows: tuple[Row, ...]
+
+
+def not_run(title: str, config: str, published: str) -> Row:
+    """A recipe for hardware that was not at hand, and what its source reaches."""
+    return Row(title, (Run(config, config),), published, run_here=False)
+
+
+def seeds(name: str, config: str, *changes: str, count: int = 3, tested: tuple[str, ...] = ()) -> tuple[Run, ...]:
+    """The same run from several seeds."""
+    key = "--seed=" if config == PYTORCH else "runtime.seed="
+    return tuple(Run(f"{name}_seed{seed}", config, (*changes, f"{key}{seed}"), tested) for seed in range(count))
+
+
+def cifar(name: str, config: str, *changes: str, **more) -> tuple[Run, ...]:
+    """A recipe of CIFAR-10 from several seeds."""
+    return seeds(name, config, f"data.source={CIFAR}", *changes, **more)
+
+
+def same_budget(network: str) -> Run:
+    """20 epochs of the paper's recipe for another network."""
+    changes = (f"data.source={CIFAR}", *TWENTY, f"model.name={network}")
+    return Run(f"{network}_20epochs", "cifar10_resnet20", changes)
+
+
+def long_tail(name: str, *changes: str) -> tuple[Run, ...]:
+    """A fifth of the recipe of Cao et al. 2019 on a smaller network, with one means against the imbalance."""
+    fifth = ("model.name=resnet20", "train.epochs=40", "optimizer.decay_epochs=[32,36]")
+    return cifar(f"longtail_{name}", "cifar10_longtail", *fifth, *changes, count=1)
+
+
+def fine_tuned(name: str, *changes: str, hub_of: str = "") -> tuple[Run, ...]:
+    """ResNet-20 on the first 200 pictures of Fashion-MNIST, about 20 a class, tested on all 10,000."""
+    few = (f"data.source={FASHION}", "data.train_split=train[:200]", "data.image_size=32", "data.crop_fraction=1")
+    augment = ("augment.random_resized_crop=false", "augment.pad_crop=4", "train.test_every=1000")
+    runs = seeds(f"finetune_{name}", "finetune", "model.name=resnet20", *few, *augment, *changes)
+    return tuple(dataclasses.replace(run, hub_of=hub_of) for run in runs)
+
+
+def three_ways(name: str, title: str, weights: str, hub_of: str = "") -> tuple["Row", ...]:
+    """What is trained, from the same weights."""
+    ways = {"the class head": "probe", "first that, then all": "head_then_all", "all": "full"}
+    return tuple(
+        Row(
+            f"{title}: {text}",
+            fine_tuned(f"{name}_{way}", f"model.weights={weights}", f"train.finetune={way}", hub_of=hub_of),
+        )
+        for text, way in ways.items()
+    )
+
+
+WHOLE = Run("resnet20_164epochs", "cifar10_resnet20", (f"data.source={CIFAR}",))
+RESNET20 = cifar("resnet20_20epochs", "cifar10_resnet20", *TWENTY)
+FAST = cifar("fast", "cifar10_fast", tested=("--flip",))
+HALF = same_budget("resnet20_w8")
+PLAIN20, PLAIN56, RESNET56 = (same_budget(network) for network in ("plain20", "plain56", "resnet56"))
+
+TABLES = (
+    Table(
+        "cifar10",
+        "README.md",
+        (
+            Row("ResNet-20, the paper's whole recipe", (WHOLE,), "91.25"),
+            Row("the fast recipe, with the mirrored picture's logits at the test", FAST),
+            Row("ResNet-20, the paper's recipe in 20 epochs", RESNET20),
+            Row(
+                "PyTorch as usual: float32, torchvision's DataLoader and transforms",
+                seeds("pytorch_usual", PYTORCH, "--data=cifar", "--style=usual", count=1),
+            ),
+            Row(
+                "PyTorch at its best: bfloat16, channels_last, pictures in memory",
+                seeds("pytorch_best", PYTORCH, "--data=cifar", "--style=best", count=1),
+            ),
+            Row(
+                "Fashion-MNIST, ResNet-20 in 56 epochs, with the mirrored picture's logits at the test",
+                (Run("fashion_mnist", "fashion_mnist", (f"data.source={FASHION}",), tested=("--flip",)),),
+                "95.61 in 300",
+            ),
+        ),
+    ),
+    Table(
+        "published",
+        "docs/training.md",
+        (
+            not_run("CIFAR-10, ResNet-32, He et al. 2015", "cifar10_resnet32", "92.49"),
+            not_run("CIFAR-10, ResNet-56, He et al. 2015", "cifar10_resnet56", "93.03"),
+            not_run("CIFAR-10, ResNet-110, He et al. 2015", "cifar10_resnet110", "93.57"),
+            not_run("CIFAR-10, ResNet-18, kuangliu/pytorch-cifar", "cifar10_resnet18", "93.02"),
+            not_run("CIFAR-10, WRN-28-10, Zagoruyko and Komodakis 2016", "cifar10_wrn_28_10", "96.00"),
+            not_run("CIFAR-10 with a long tail, ResNet-32, Cao et al. 2019", "cifar10_longtail", "70.36"),
+            not_run("CIFAR-10, BiT-M-R50x1, Kolesnikov et al. 2020", "bit_finetune", "97.4"),
+            not_run("ImageNet, ResNet-50 in 90 epochs, torchvision", "imagenet_resnet50", "76.13"),
+            not_run("ImageNet, ResNet-50, NVIDIA", "imagenet_resnet50_v15", "77.0"),
+            not_run("ImageNet, ResNet-50, A1 of ResNet strikes back", "imagenet_rsb_a1", "80.4"),
+            not_run("ImageNet, ResNet-50, A2", "imagenet_rsb_a2", "79.8"),
+            not_run("ImageNet, ResNet-50, A3", "imagenet_rsb_a3", "78.1"),
+            not_run("ImageNet, ResNet-50, torchvision V2", "imagenet_torchvision_v2", "80.86"),
+            not_run("ImageNet, ResNet-RS-50, Bello et al. 2021", "imagenet_resnet_rs50", "78.8"),
+        ),
+    ),
+    Table(
+        "residual",
+        "docs/depth.md",
+        (
+            Row("20 layers, plain", (PLAIN20,)),
+            Row("20 layers, residual", RESNET20[:1]),
+            Row("56 layers, plain", (PLAIN56,)),
+            Row("56 layers, residual", (RESNET56,)),
+        ),
+    ),
+    Table(
+        "longtail",
+        "docs/training.md",
+        (
+            Row("plain loss", long_tail("plain")),
+            Row("class weights", long_tail("class_weights", "loss.class_weights=inverse")),
+            Row("balanced sampling", long_tail("balanced", "data.balance=uniform")),
+            Row("focal loss", long_tail("focal", "loss.name=focal")),
+            Row("logit adjustment", long_tail("logit_adjustment", "loss.logit_adjustment=1")),
+        ),
+    ),
+    Table(
+        "finetune",
+        "docs/training.md",
+        (
+            *three_ways("imported", "the imported CIFAR-10 weights", "data/resnet20-12fca82f.th"),
+            *three_ways("hub", "a hub export", f"out/{RESNET20[-1].name}/export/hub/1", hub_of=RESNET20[-1].name),
+            Row("from scratch, as many steps", fine_tuned("scratch", *SCRATCH)),
+            Row("from scratch, ten times as many", fine_tuned("scratch_long", *SCRATCH, "train.epochs=400")),
+        ),
+    ),
+)
+
+
+def all_runs() -> list[Run]:
+    """Every run of every table once, in their order, and that of benchmarks/results/cost.py."""
+    runs = [run for table in TABLES for row in table.rows if row.run_here for run in row.runs]
+    return list(dict.fromkeys([*runs, HALF]))

@@ -1,0 +1,150 @@
+"""Rebuild the tables of results from results/*/metrics.jsonl, so that no figure is typed by hand.
+
+    python benchmarks/results/table.py             writes them into README.md and docs/
+    python benchmarks/results/table.py --check     writes nothing; exit code 1 if one is not what the figures say
+
+Accuracy is that of the last epoch's test, or what `evaluate` printed where the row has such a command, with the sample
+standard deviation over seeds. Minutes are the epochs times the median seconds of an epoch, and the tests times the
+median seconds of a test, so that a moment in which something else took the cores does not count; images/s is the median
+of the epochs, too.
+"""
+
+import argparse
+import json
+import re
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from plan import PYTORCH, TABLES, Row, Run, Table
+
+from resnet_tf.config import Config, flatten, load_config
+from resnet_tf.training.callbacks import read_metrics
+
+RESULTS = Path(__file__).parents[2] / "results"
+HEAD = ("", "test accuracy (%)", "seeds", "epochs", "minutes", "images/s", "its source says", "command")
+COST = ("docs/serving.md", "cost")  # the place of results/cost.json
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of one run: accuracy in [0, 1], minutes, images a second."""
+
+    accuracy: float
+    epochs: int
+    minutes: float
+    images_per_second: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    arguments = parser.parse_args()
+    stale = []
+    for page, name, lines in [*((each.page, each.name, render(each)) for each in TABLES), (*COST, render_cost())]:
+        path = RESULTS.parent / page
+        old = path.read_text()
+        new = insert(old, name, lines)
+        if new != old:
+            stale.append(f"{page}: {name}")
+            if not arguments.check:
+                path.write_text(new)
+    if arguments.check and stale:
+        sys.exit(f"not what results/ says: {', '.join(stale)}; run python benchmarks/results/table.py")
+
+
+def insert(page: str, name: str, table: str) -> str:
+    """The page with `table` between the marks of its place."""
+    place = re.compile(rf"(<!-- results: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+    if len(place.findall(page)) != 1:
+        raise SystemExit(f"the page needs '<!-- results: {name} -->' and '<!-- end -->' once")
+    return place.sub(lambda marks: f"{marks[1]}{table}{marks[2]}", page)
+
+
+def render(table: Table) -> str:
+    """The table in Markdown, with the rows that have finished runs and those that are not run here."""
+    return _markdown(HEAD, [_cells(row) for row in table.rows if not row.run_here or any(map(finished, row.runs))])
+
+
+def render_cost() -> str:
+    """What benchmarks/results/cost.py measured, if it did."""
+    if not (RESULTS / "cost.json").exists():
+        return ""
+    head = ("network", "precision", "test accuracy (%)", "MB", "images/s one at a time", "in batches of 32")
+    rows = [
+        (
+            row["network"],
+            row["precision"],
+            f"{100 * row['top1']:.2f}",
+            f"{row['megabytes']:.2f}",
+            *(f"{rate:,.0f}" for rate in row["images_per_second"].values()),
+        )
+        for row in json.loads((RESULTS / "cost.json").read_text())
+    ]
+    return _markdown(head, rows)
+
+
+def finished(run: Run) -> bool:
+    return (RESULTS / run.name / "metrics.jsonl").exists()
+
+
+def read(run: Run) -> Figures:
+    """The figures of a finished run.
+
+    Raises:
+        SystemExit: if what was run is not what its row says.
+    """
+    folder = RESULTS / run.name
+    if run.config != PYTORCH and (other := _other_settings(run)):
+        raise SystemExit(f"results/{run.name} was not run as {run.command}: {', '.join(other)} differ")
+    epochs = read_metrics(folder / "metrics.jsonl")
+    tests = [epoch["test_seconds"] for epoch in epochs if "test_seconds" in epoch]
+    training = statistics.median(epoch["train_seconds"] for epoch in epochs)
+    evaluation = folder / "evaluation.json"
+    return Figures(
+        accuracy=json.loads(evaluation.read_text())["top1"] if run.tested else epochs[-1]["test_top1"],
+        epochs=len(epochs),
+        minutes=(len(epochs) * training + len(tests) * statistics.median(tests)) / 60,
+        images_per_second=statistics.median(epoch["images_per_second"] for epoch in epochs),
+    )
+
+
+def _other_settings(run: Run) -> list[str]:
+    """Keys in which what was run is not what the command says; `train.rule` may fill in what it leaves at a default."""
+    stored, said = load_config(RESULTS / run.name / "config.json"), load_config(run.config, run.changes)
+    was, now, defaults = (flatten(each.to_dict()) for each in (stored, said, Config()))
+    derived = said.train.rule != "none"
+    return [key for key in now if was[key] != now[key] and not (derived and now[key] == defaults[key])]
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    if not row.run_here:
+        return (row.title, "not run here", "", "", "", "", row.published, f"`{row.runs[0].command}`")
+    runs = [read(run) for run in row.runs if finished(run)]
+    accuracies = [100 * run.accuracy for run in runs]
+    spread = f" ± {statistics.stdev(accuracies):.2f}" if len(runs) > 1 else ""
+    return (
+        row.title,
+        f"**{statistics.mean(accuracies):.2f}**{spread}",
+        str(len(runs)) if len(runs) == len(row.runs) else f"{len(runs)} of {len(row.runs)}",
+        str(runs[0].epochs),
+        f"{statistics.mean(run.minutes for run in runs):.1f}",
+        f"{statistics.mean(run.images_per_second for run in runs):,.0f}",
+        row.published,
+        f"`{row.runs[0].command}`",
+    )
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Without the columns that no row fills; nothing at all without rows."""
+    if not rows:
+        return ""
+    kept = [column for column, name in enumerate(head) if not name or any(row[column] for row in rows)]
+    lines = ["| " + " | ".join(row[column] for column in kept) + " |" for row in (head, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(kept), *lines[1:]]) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Configuration: the schema, loading and overrides, and the command line."""
+
+from resnet_tf.config.loading import (
+    CONFIG_FILE,
+    describe_keys,
+    flatten,
+    list_configs,
+    load_config,
+    override,
+    parse_assignments,
+)
+from resnet_tf.config.schema import (
+    AugmentConfig,
+    Config,
+    DataConfig,
+    ExportConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RuntimeConfig,
+    TrainConfig,
+    iterate_keys,
+)
+
+__all__ = [
+    "CONFIG_FILE",
+    "AugmentConfig",
+    "Config",
+    "DataConfig",
+    "ExportConfig",
+    "LossConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "RuntimeConfig",
+    "TrainConfig",
+    "describe_keys",
+    "flatten",
+    "iterate_keys",
+    "list_configs",
+    "load_config",
+    "override",
+    "parse_assignments",
+]

@@ -1,0 +1,186 @@
+"""What every command shares: flags, `--help`, one-line errors with exit code 2, and a quiet start of TensorFlow."""
+
+import contextlib
+import logging
+import os
+import re
+import sys
+import tempfile
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
+
+from absl import flags
+
+from resnet_tf import config as config_lib
+from resnet_tf.core.errors import Interrupted, UserError, closest, is_full_disk, plain_reason
+from resnet_tf.core.installation import check_installation
+
+_TRY_AGAIN = 75  # EX_TEMPFAIL
+_GROUP_FLAG = re.compile(r"--([a-z_]+\.[a-z_]+)(=.*)?", re.DOTALL)
+
+
+def run(
+    main: Callable[[list[str]], None], flag_values: flags.FlagValues, *, doc: str, with_config: bool = False
+) -> None:
+    """Parse `sys.argv`, call `main(positional_arguments)` and exit.
+
+    A `UserError` becomes one line on stderr and exit code 2, `Interrupted` one and exit code 75. `--group.key=value` is
+    short for `--set=group.key=value` where the command has `--set`.
+    """
+    argv = _with_underscores(sys.argv)
+    argv = _expand_group_flags(argv) if with_config else argv
+    if {"--help", "-h"} & set(argv[1:]):
+        print(_help(flag_values, doc, with_config))
+        return
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("resnet_tf").setLevel(logging.INFO)
+    try:
+        arguments = flag_values(argv)[1:]
+        check_installation()
+        with _native_log_muted():
+            _start_tensorflow()
+        main(arguments)
+    except flags.UnrecognizedFlagError as error:
+        unknown, *known = (name.replace("_", "-") for name in (error.flagname, *flag_values))
+        sys.exit(_fail(f"unknown flag {unknown!r}; did you mean {closest(unknown, known)}?"))
+    except (UserError, flags.Error) as error:
+        sys.exit(_fail(str(error)))
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(_TRY_AGAIN)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if not is_full_disk(error):
+            raise
+        sys.exit(_fail(f"{plain_reason(error)}; make room, and start the same command again"))
+
+
+def config_flags(flag_values: flags.FlagValues) -> tuple[flags.FlagHolder, flags.FlagHolder]:
+    """Define `--config` and the repeatable `--set`."""
+    config = flags.DEFINE_string(
+        "config",
+        "digits",
+        f"path of a .py or .json config, or a recipe: {', '.join(config_lib.list_configs())}",
+        flag_values=flag_values,
+    )
+    overrides = flags.DEFINE_multi_string(
+        "set", [], "override a key, as in --set data.batch_size=64; repeatable", flag_values=flag_values
+    )
+    return config, overrides
+
+
+def checkpoint_flag(flag_values: flags.FlagValues) -> flags.FlagHolder:
+    """Define `--checkpoint`, for what `load_run` loads."""
+    return flags.DEFINE_enum(
+        "checkpoint",
+        "",
+        ["", "latest", "best"],
+        "which one of the run's, best is that on its test split; empty is its export.checkpoint",
+        flag_values=flag_values,
+    )
+
+
+def no_arguments(arguments: list[str]) -> None:
+    """Refuse positional arguments, which are most often a flag that lost its dashes."""
+    if arguments:
+        raise UserError(f"unexpected argument {arguments[0]!r}; flags start with --, see --help")
+
+
+def _fail(message: str) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _with_underscores(argv: list[str]) -> list[str]:
+    """--batch-size=8 -> --batch_size=8: absl knows flags by their names in Python."""
+    return [re.sub(r"^--[a-z-]+", lambda flag: "--" + flag[0][2:].replace("-", "_"), argument) for argument in argv]
+
+
+def _expand_group_flags(argv: list[str]) -> list[str]:
+    """--data.source=x and --data.source x -> --set=data.source=x"""
+    expanded, rest = argv[:1], list(argv[1:])
+    while rest:
+        argument = rest.pop(0)
+        if argument == "--":
+            return [*expanded, argument, *rest]
+        match = _GROUP_FLAG.fullmatch(argument)
+        if match:
+            value = match[2] if match[2] is not None else "=" + (rest.pop(0) if rest else "")
+            argument = f"--set={match[1]}{value}"
+        expanded.append(argument)
+    return expanded
+
+
+def _help(flag_values: flags.FlagValues, doc: str, with_config: bool) -> str:
+    defined = [flag for group in flag_values.flags_by_module_dict().values() for flag in group]
+    lines = [doc.strip(), "", "Flags:"]
+    lines += _columns([*map(_describe, defined), ("--help", "show this text")], width=20)
+    if with_config:
+        lines += [
+            "",
+            "Configuration keys, set with --set KEY=VALUE; shown with their defaults, which a recipe may change:",
+        ]
+        lines += _columns(config_lib.describe_keys(), width=44)
+    return "\n".join(lines)
+
+
+def _describe(flag: flags.Flag) -> tuple[str, str]:
+    """Its name as it is typed, and its meaning without what absl adds."""
+    meaning = re.sub(r"^<.*?>: |;?\n.*", "", flag.help)
+    if isinstance(flag, flags.EnumFlag):
+        meaning += f" ({' | '.join(filter(None, flag.parser.enum_values))})"
+    silent = isinstance(flag, flags.BooleanFlag) or flag.default in (None, [], "")
+    return f"--{flag.name.replace('_', '-')}", meaning + ("" if silent else f" (default: {flag.default})")
+
+
+def _columns(rows: Iterable[tuple[str, str]], *, width: int) -> list[str]:
+    """A line of 120 characters a row, and more of them for a long meaning."""
+    indent = " " * (width + 3)
+    return [
+        line
+        for name, meaning in rows
+        for line in textwrap.wrap(
+            meaning,
+            width=120,
+            initial_indent=f"  {name:<{width}} ",
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    ]
+
+
+def _start_tensorflow() -> None:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import tensorflow as tf
+
+    tf.get_logger().setLevel(logging.ERROR)
+    tf.config.list_physical_devices()  # looks for a GPU now, while the native log is muted
+
+
+@contextlib.contextmanager
+def _native_log_muted() -> Iterator[None]:
+    """Hold back what TensorFlow's C++ start-up writes to stderr, unless the user asked for its log.
+
+    It prints before its own log level is read (oneDNN and CUDA banners), so only the file descriptor can be muted.
+    What was held back is shown if the start fails.
+    """
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        yield
+        return
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as log:
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            log.seek(0)
+            os.write(saved, log.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(saved, 2)
+            os.close(saved)

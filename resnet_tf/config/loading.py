@@ -1,0 +1,142 @@
+"""Loading of configurations by name or path, and overrides by dotted key."""
+
+import dataclasses
+import json
+import runpy
+import typing
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from resnet_tf.config.schema import Config, iterate_keys
+from resnet_tf.core.errors import UserError, closest
+
+CONFIG_FILE = "config.json"
+
+
+def list_configs() -> list[str]:
+    """Names of the recipes that ship with the package."""
+    return sorted(path.stem for path in _config_directory().glob("*.py") if path.stem != "__init__")
+
+
+def load_config(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """Load a recipe by name, or a `.py` or `.json` file by path, and apply `key=value` overrides in order.
+
+    >>> config = load_config("cifar10_resnet20", ["data.batch_size=256"])
+    >>> config.model.name, config.peak_learning_rate
+    ('resnet20', 0.2)
+
+    A `.py` file defines `get_config()` returning a `Config`; a `.json` file is what a run wrote.
+
+    Raises:
+        UserError: for an unknown name or key, or a value that does not fit.
+    """
+    path = Path(name_or_path)
+    if path.suffix == ".json":
+        values = flatten(_read_json(path))
+        config = override(Config(), values)
+    elif path.suffix == ".py":
+        config = _run_config(path)
+    elif (_config_directory() / f"{name_or_path}.py").is_file():
+        config = _run_config(_config_directory() / f"{name_or_path}.py")
+    else:
+        raise UserError(
+            f"unknown config {str(name_or_path)!r}; did you mean {closest(str(name_or_path), list_configs())}?"
+        )
+    return override(config, parse_assignments(overrides))
+
+
+def parse_assignments(texts: Iterable[str]) -> dict[str, str]:
+    """["data.batch_size=64"] -> {"data.batch_size": "64"}; the last of a key counts."""
+    return dict(_split_assignment(text) for text in texts)
+
+
+def override(config: Config, values: dict[str, Any]) -> Config:
+    """A copy of `config` with the values at dotted keys replaced; text is parsed to the key's type."""
+    keys = dict(iterate_keys())
+    groups: dict[str, dict[str, Any]] = {}
+    for dotted, value in values.items():
+        if dotted not in keys:
+            raise UserError(f"unknown key {dotted!r}; did you mean {closest(dotted, keys)}?")
+        group, name = dotted.split(".")
+        groups.setdefault(group, {})[name] = _parse(dotted, _key_type(group, name), value)
+    changes = {group: dataclasses.replace(getattr(config, group), **new) for group, new in groups.items()}
+    return dataclasses.replace(config, **changes, given=config.given | set(values))
+
+
+def flatten(groups: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """{"data": {"source": x}} -> {"data.source": x}"""
+    return {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
+
+
+def describe_keys() -> Iterator[tuple[str, str]]:
+    """Every key with its default, and its meaning, for `--help`."""
+    for dotted, item in iterate_keys():
+        choices = item.metadata["choices"]
+        meaning = item.metadata["meaning"] + (f" ({' | '.join(choices)})" if choices else "")
+        yield f"{dotted}={_format(item.default)}", meaning
+
+
+def _config_directory() -> Path:
+    """`resnet_tf/configs` of an installed wheel, or `configs/` of the checkout that this file lies in."""
+    package = Path(__file__).parents[1]
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def _read_json(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        groups = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read config {str(path)!r}: {error}") from error
+    if not isinstance(groups, dict) or not all(isinstance(values, dict) for values in groups.values()):
+        raise UserError(f"config {str(path)!r} is not an object of groups, such as {{'data': {{'batch_size': 64}}}}")
+    return groups
+
+
+def _run_config(path: Path) -> Config:
+    if not path.is_file():
+        raise UserError(f"no config file {str(path)!r}; recipes by name are {', '.join(list_configs())}")
+    try:
+        config = runpy.run_path(str(path))["get_config"]()
+    except UserError:
+        raise
+    except Exception as error:  # a config is the user's own code: whatever it raises is named with its file
+        raise UserError(f"config {str(path)!r} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(config, Config):
+        raise UserError(f"get_config() in {str(path)!r} returned {type(config).__name__}, not a resnet_tf Config")
+    return config
+
+
+def _split_assignment(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise UserError(f"--set takes key=value, such as data.batch_size=64; got {text!r}")
+    return key.strip(), value.strip()
+
+
+def _key_type(group: str, name: str) -> Any:
+    return typing.get_type_hints(type(getattr(Config, group)))[name]
+
+
+def _parse(dotted: str, kind: Any, value: Any) -> Any:
+    """`value` (text, or what JSON gives) as the type of its key."""
+    try:
+        if typing.get_origin(kind) is tuple:
+            items = value.strip("()[] ").split(",") if isinstance(value, str) else value
+            return tuple(float(item) for item in items if item != "")
+        if kind is bool:
+            return value if isinstance(value, bool) else {"true": True, "false": False}[value.lower()]
+        if kind is int and isinstance(value, float | bool):
+            raise ValueError
+        return kind(value)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        expected = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+        name = expected.get(kind, "numbers separated by commas")
+        raise UserError(f"{dotted} takes {name}, got {value!r}") from None
+
+
+def _format(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(str(item) for item in value)
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,1 @@
+"""Ground of the package: errors, files, metrics, class names, the machine."""

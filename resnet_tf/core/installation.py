@@ -1,0 +1,56 @@
+"""Check of the installation before TensorFlow and Keras are imported: one TensorFlow, as Keras's backend."""
+
+import importlib.metadata
+import json
+import os
+from pathlib import Path
+
+from resnet_tf.core.errors import UserError
+
+# Distributions that each install a whole TensorFlow into the same folder.
+_TENSORFLOWS = ("tensorflow", "tensorflow-cpu", "tensorflow-tpu", "tf-nightly", "tf-nightly-cpu", "tf-nightly-tpu")
+
+
+def check_installation() -> None:
+    """Check that one TensorFlow is installed and that Keras is set to run on it.
+
+    Raises:
+        UserError: if several distributions of TensorFlow are installed over each other, or another Keras backend is
+            configured.
+    """
+    require_one_tensorflow()
+    require_tensorflow_backend()
+
+
+def require_one_tensorflow() -> None:
+    """Refuse several TensorFlows in one environment, whose import fails with an undefined symbol."""
+    found = [f"{name} {version}" for name in _TENSORFLOWS if (version := _version(name))]
+    if len(found) > 1:
+        raise UserError(
+            f"{' and '.join(found)} are installed over each other; make a new environment with one of them (for a TPU: "
+            "pip install -r requirements-tpu.txt && pip install --no-deps .)"
+        )
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def require_tensorflow_backend() -> None:
+    """Refuse any other Keras backend by the name that was asked for, in the environment or in Keras's own file."""
+    backend, place = os.environ.get("KERAS_BACKEND"), "in the environment"
+    if not backend:
+        file = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "keras.json"
+        backend, place = _read(file), f"in {str(file)!r}"
+    if backend not in (None, "tensorflow"):
+        raise UserError(f"KERAS_BACKEND={backend} is set {place}, but resnet_tf runs on tensorflow only")
+
+
+def _read(file: Path) -> str | None:
+    try:
+        return json.loads(file.read_text()).get("backend")
+    except (OSError, ValueError):  # Keras, too, passes over a file that it cannot read
+        return None

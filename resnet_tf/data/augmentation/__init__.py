@@ -1,0 +1,1 @@
+"""Augmentation: transforms of an example, and mixing of a batch."""

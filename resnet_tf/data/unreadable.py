@@ -1,0 +1,112 @@
+"""Pictures that cannot be read: counted, named in bad_inputs.jsonl, and too many of them end a run."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from resnet_tf.config import DataConfig
+from resnet_tf.core.errors import UserError, plain_reason
+from resnet_tf.data import preprocess
+from resnet_tf.data.sources import Split
+from resnet_tf.inputs.spec import Preprocess
+
+logger = logging.getLogger(__name__)
+
+FILE_NAME = "bad_inputs.jsonl"
+_SHOWN = 5  # in the log; all of them are in the file
+
+
+class BadInputs:
+    """The unreadable part of a training split.
+
+    Args:
+        split: the training split.
+        spec: how its pictures are decoded.
+        config: its `max_bad_fraction` counts.
+        path: a JSON-lines file that each is appended to once, also over several starts of a run; None for no file.
+
+    Raises:
+        UserError: if more than `data.max_bad_fraction` of the split is known to be unreadable already.
+    """
+
+    def __init__(self, split: Split, spec: Preprocess, config: DataConfig, path: Path | None = None):
+        self._split, self._spec, self._limit, self._path = split, spec, config.max_bad_fraction, path
+        self._listed = {self._key(line) for line in _read_lines(path)}
+        self._known: dict[tuple[Any, ...], dict[str, Any]] = {}  # what was listed earlier may have been mended
+        for damage in split.damage:
+            self._add(vars(damage))
+        self._check()
+
+    @property
+    def count(self) -> int:
+        """Examples that were found unreadable."""
+        return sum(line["examples"] for line in self._known.values())
+
+    def note(self, examples: np.ndarray) -> None:
+        """Take down what the pipeline could not read: places in the split, int64; negative ones are fine pictures.
+
+        Raises:
+            UserError: if that makes too many.
+        """
+        for example in examples[examples >= 0]:
+            where = self._split.locate(int(example))
+            if self._key(where) not in self._known:
+                self._add(where | {"reason": self._reason(int(example)), "examples": 1})
+        self._check()
+
+    def _reason(self, example: int) -> str:
+        try:
+            return preprocess.why_unreadable(self._split.load(tf.constant(example, tf.int64)), self._spec)
+        except tf.errors.OpError as error:
+            return plain_reason(error)
+
+    def _add(self, line: dict[str, Any]) -> None:
+        if self._key(line) in self._known:
+            return
+        self._known[self._key(line)] = line
+        if len(self._known) <= _SHOWN:
+            logger.warning("left out, unreadable: %s", _in_words(line))
+        if self._path and self._key(line) not in self._listed:
+            with self._path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def _check(self) -> None:
+        total = self._split.num_examples + sum(damage.examples for damage in self._split.damage)
+        if self.count > self._limit * total:
+            last = list(self._known.values())[-1]
+            listed = f"; all are in {str(self._path)!r}" if self._path else ""
+            raise UserError(
+                f"{self.count} of the {total} pictures of split {self._split.name!r} cannot be read, more than "
+                f"data.max_bad_fraction={self._limit:g} allows; the last one: {_in_words(last)}{listed}"
+            )
+
+    @staticmethod
+    def _key(line: dict[str, Any]) -> tuple[Any, ...]:
+        return line["file"], line.get("offset"), line.get("index")
+
+
+def name_unreadable(split: Split, spec: Preprocess, *, start: int = 0) -> str:
+    """The first unreadable picture of a split from a place on, with its reason; empty if all can be read."""
+    for place in range(start, split.num_examples):
+        try:
+            reason = preprocess.why_unreadable(split.load(tf.constant(place, tf.int64)), spec)
+        except tf.errors.OpError as error:
+            reason = plain_reason(error)
+        if reason:
+            return _in_words(split.locate(place) | {"reason": reason})
+    return ""
+
+
+def _in_words(line: dict[str, Any]) -> str:
+    place = next((f", {key} {line[key]}" for key in ("offset", "index") if key in line), "")
+    return f"{line['file']}{place}: {line['reason']}"
+
+
+def _read_lines(path: Path | None) -> list[dict[str, Any]]:
+    if path is None or not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]

@@ -1,0 +1,1 @@
+"""Input types: preprocessing of images and signals."""

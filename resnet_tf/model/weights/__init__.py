@@ -1,0 +1,1 @@
+"""Weights: published files, formats, and names in other libraries."""

@@ -1,0 +1,73 @@
+"""Published weights files, fetched once, verified and kept in Keras's cache."""
+
+import contextlib
+import hashlib
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+
+from resnet_tf.core.errors import UserError
+from resnet_tf.model.weights import readers
+from resnet_tf.model.weights.published import Pretrained
+
+# Seconds without an answer: a firewall that drops packets would keep a download waiting for ever.
+TIMEOUT = 30
+
+
+def fetch(pretrained: Pretrained) -> Path:
+    """The file, downloaded on first use into Keras's cache (`~/.keras/models`, or under `KERAS_HOME`) and verified.
+
+    Raises:
+        UserError: if it cannot be fetched or is not the published file; a download that fails leaves nothing behind.
+    """
+    readers.check_readable(pretrained.file_name)
+    home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
+    path = home / "models" / pretrained.file_name
+    if path.is_file():
+        if wrong := _wrong_digest(path, pretrained.digest):
+            raise UserError(f"{str(path)!r} is not the published file: {wrong}; delete it to fetch it again")
+        return path
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _download(pretrained.url, home, part.name)
+        if wrong := _wrong_digest(part, pretrained.digest):
+            raise UserError(f"what {pretrained.url} gave is not the published file: {wrong}")
+        part.replace(path)
+    except UserError:
+        raise
+    except Exception as error:  # get_file raises bare ones
+        raise UserError(
+            f"{pretrained.url} could not be fetched ({error}). "
+            f"Put the file at {str(path)!r}, or give the path of a copy as weights"
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def _download(url: str, home: Path, file_name: str) -> None:
+    with contextlib.redirect_stdout(sys.stderr), _timeout(TIMEOUT):  # stdout belongs to results
+        keras.utils.get_file(file_name, url, cache_dir=home, cache_subdir="models", force_download=True)
+
+
+@contextlib.contextmanager
+def _timeout(seconds: float) -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _wrong_digest(path: Path, digest: str) -> str:
+    """What is wrong with the file's hash; empty if nothing is."""
+    algorithm, expected = digest.split(":")
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, algorithm).hexdigest()[: len(expected)]
+    return "" if found == expected else f"its {algorithm} begins with {found}, not {expected}"

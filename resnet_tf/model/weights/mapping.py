@@ -1,0 +1,413 @@
+"""Weights in and out of other libraries, by tables of names that must be total on both sides.
+
+Layouts differ: PyTorch keeps convolutions as [out, in, height, width] and linear layers as [out, in], Keras as
+[height, width, in, out] and [in, out]. Momentum (PyTorch's 0.1 is Keras's 0.9) belongs to the layer, not to the file.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from resnet_tf.core.errors import UserError
+from resnet_tf.inputs import spec
+from resnet_tf.inputs.spec import Preprocess
+from resnet_tf.model.arch import Arch
+from resnet_tf.model.builder import LOGITS_LAYER
+from resnet_tf.model.weights import readers
+from resnet_tf.model.weights.readers import Arrays
+from resnet_tf.model.zoo import MODELS
+
+_TORCH_VARIABLES = {
+    "kernel": "weight",
+    "bias": "bias",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+_KERAS_VARIABLES = {name: name for name in _TORCH_VARIABLES}
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How another library names the parts of a network.
+
+    Attributes:
+        name: of the library.
+        modules: rows of (pattern of our layer name, their module name). `{stage}`, `{block}` and `{conv}` stand for
+            numbers from 1, `{stage0}`, `{block0}` from 0 and `{stage_plus1}` from 2.
+        variables: our variable name -> theirs.
+        separator: between module and variable.
+        torch_layout: whether kernels are [out, in, ...].
+        epsilon: of its BatchNorm; None for this package's own files, whose network has it.
+        implies: fields of `Arch` that its networks have and that neither names nor shapes show, each with the possible
+            values.
+        preprocess: what its published networks were trained on; None for this package's own files.
+        prefix: before every name.
+    """
+
+    name: str
+    modules: tuple[tuple[str, str], ...]
+    variables: dict[str, str]
+    separator: str
+    torch_layout: bool
+    epsilon: float | None
+    implies: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    preprocess: Preprocess | None = None
+    prefix: str = ""
+
+    def key(self, layer: str, variable: str) -> str | None:
+        """Their name for our variable; None if they have none."""
+        for pattern, template in self.modules:
+            match = re.fullmatch(pattern.replace("BLOCK", _BLOCK), layer)
+            if match:
+                numbers = {name: int(value) for name, value in match.groupdict().items()}
+                numbers |= {f"{name}0": value - 1 for name, value in numbers.items()}
+                module = template.format(stage_plus1=numbers.get("stage", 0) + 1, layer=layer, **numbers)
+                return f"{self.prefix}{module}{self.separator}{self.variables[variable]}"
+        return None
+
+
+_BLOCK = r"stage(?P<stage>\d+)_block(?P<block>\d+)"
+_CONV = r"conv(?P<conv>\d)"
+# A block's stage and number in any dialect.
+_THEIR_BLOCK = re.compile(r"(?:stage|layer|stages\.|conv)(\d+)(?:_block|\.blocks\.|\.)(\d+)")
+
+
+def _torch(
+    name: str, preprocess: Preprocess, *modules: tuple[str, str], prefix: str = "", **implies: tuple[Any, ...]
+) -> Dialect:
+    return Dialect(
+        name,
+        modules,
+        _TORCH_VARIABLES,
+        ".",
+        torch_layout=True,
+        epsilon=1e-5,
+        implies={"stride_conv": (2,), "stride_block": ("first",), **implies},
+        preprocess=preprocess,
+        prefix=prefix,
+    )
+
+
+def _keras(name: str, preprocess: Preprocess, *modules: tuple[str, str], **implies: tuple[Any, ...]) -> Dialect:
+    """keras.applications, whose BatchNorm has an epsilon of its own."""
+    return Dialect(
+        name,
+        modules,
+        _KERAS_VARIABLES,
+        "/",
+        torch_layout=False,
+        epsilon=1.001e-5,
+        implies={"shortcut": ("projection",), **implies},
+        preprocess=preprocess,
+    )
+
+
+_TORCH_BODY = (
+    ("stem_conv", "conv1"),
+    ("stem_conv_bn", "bn1"),
+    (f"BLOCK_{_CONV}", "layer{stage}.{block0}.conv{conv}"),
+    (f"BLOCK_{_CONV}_bn", "layer{stage}.{block0}.bn{conv}"),
+    ("BLOCK_se_reduce", "layer{stage}.{block0}.se.fc1"),
+    ("BLOCK_se_expand", "layer{stage}.{block0}.se.fc2"),
+)
+_DEEP_STEM = (
+    ("stem_conv1", "conv1.0"),
+    ("stem_conv1_bn", "conv1.1"),
+    ("stem_conv2", "conv1.3"),
+    ("stem_conv2_bn", "conv1.4"),
+    ("stem_conv3", "conv1.6"),
+    ("stem_conv3_bn", "bn1"),
+    ("stem_pool_conv", "maxpool.0"),
+    ("stem_pool_conv_bn", "maxpool.1"),
+)
+_CIFAR_BODY = (
+    *_TORCH_BODY,
+    ("BLOCK_shortcut_conv", "layer{stage}.{block0}.shortcut.0"),
+    ("BLOCK_shortcut_conv_bn", "layer{stage}.{block0}.shortcut.1"),
+    (LOGITS_LAYER, "linear"),
+)
+_APPLICATIONS_BODY = (
+    ("stem_conv", "conv1_conv"),
+    (f"BLOCK_{_CONV}", "conv{stage_plus1}_block{block}_{conv}_conv"),
+    (f"BLOCK_{_CONV}_bn", "conv{stage_plus1}_block{block}_{conv}_bn"),
+    ("BLOCK_shortcut_conv", "conv{stage_plus1}_block{block}_0_conv"),
+    (LOGITS_LAYER, "predictions"),
+)
+
+DIALECTS = (
+    Dialect("resnet_tf", ((".*", "{layer}"),), _KERAS_VARIABLES, "/", torch_layout=False, epsilon=None),
+    _torch(
+        "torchvision",
+        spec.TORCHVISION,
+        *_TORCH_BODY,
+        ("BLOCK_shortcut_conv", "layer{stage}.{block0}.downsample.0"),
+        ("BLOCK_shortcut_conv_bn", "layer{stage}.{block0}.downsample.1"),
+        (LOGITS_LAYER, "fc"),
+        shortcut=("projection", "pad", "none"),  # the latter two have no weights: networks that only we write so
+    ),
+    _torch(
+        "timm",  # where the projection follows a pooling, which takes place 0
+        spec.TIMM,
+        *_DEEP_STEM,
+        *_TORCH_BODY,
+        ("BLOCK_shortcut_conv", "layer{stage}.{block0}.downsample.1"),
+        ("BLOCK_shortcut_conv_bn", "layer{stage}.{block0}.downsample.2"),
+        (LOGITS_LAYER, "fc"),
+        shortcut=("average",),
+    ),
+    _torch(
+        "timm BiT",
+        spec.TIMM_BIT,
+        ("stem_conv", "stem.conv"),
+        ("BLOCK_preact_gn", "stages.{stage0}.blocks.{block0}.norm1"),
+        ("BLOCK_conv1_gn", "stages.{stage0}.blocks.{block0}.norm2"),
+        ("BLOCK_conv2_gn", "stages.{stage0}.blocks.{block0}.norm3"),
+        (f"BLOCK_{_CONV}", "stages.{stage0}.blocks.{block0}.conv{conv}"),
+        ("BLOCK_shortcut_conv", "stages.{stage0}.blocks.{block0}.downsample.conv"),
+        ("final_gn", "norm"),
+        (LOGITS_LAYER, "head.fc"),
+        standardize=(True,),
+    ),
+    _torch("akamaster CIFAR", spec.CIFAR, *_CIFAR_BODY, shortcut=("pad", "projection")),
+    _torch("akamaster CIFAR", spec.CIFAR, *_CIFAR_BODY, prefix="module.", shortcut=("pad", "projection")),
+    _keras(
+        "keras.applications",
+        spec.KERAS_V1,
+        *_APPLICATIONS_BODY,
+        ("stem_conv_bn", "conv1_bn"),
+        ("BLOCK_shortcut_conv_bn", "conv{stage_plus1}_block{block}_0_bn"),
+        stride_conv=(1,),
+        stride_block=("first",),
+    ),
+    _keras(
+        "keras.applications V2",
+        spec.KERAS_V2,
+        *_APPLICATIONS_BODY,
+        ("BLOCK_preact_bn", "conv{stage_plus1}_block{block}_preact_bn"),
+        ("final_bn", "post_bn"),
+        stride_conv=(2,),
+        stride_block=("last",),
+    ),
+)
+
+
+# Fields of `Arch` that act in training only, or that users of the same weights choose independently.
+_NOT_STORED = ("zero_gamma", "stochastic_depth", "dropout", "norm_momentum", "norm_epsilon", "output_stride")
+
+
+def load_weights(model: keras.Model, path: Path, *, arch: Arch, new_head: bool = False) -> Dialect:
+    """Fill a model of `create_model` from a file of this package's, torchvision's, timm's or keras.applications'.
+
+    Everything is checked before the first variable is set, so a refused file leaves the model as it was.
+
+    Args:
+        model: its weights are replaced.
+        path: `.safetensors`, `.npz`, `.h5`, `.weights.h5`, `.keras`, a PyTorch pickle (which takes PyTorch), or the
+            directory of a `hub` or `hub_features` export.
+        arch: what the model was built from.
+        new_head: keep the model's own class head and leave the file's out.
+
+    Returns:
+        The dialect that the file was written in.
+
+    Raises:
+        UserError: if the file cannot be read or does not hold exactly this network, also where another one has the same
+            names and shapes.
+    """
+    arrays = {name: array for name, array in readers.read(path).items() if not name.endswith("num_batches_tracked")}
+    variables = _named_variables(model)
+    takes_head = not new_head and any(layer == LOGITS_LAYER for layer, _ in variables)
+    if not takes_head:
+        variables = {names: variable for names, variable in variables.items() if names[0] != LOGITS_LAYER}
+    dialect = max(DIALECTS, key=lambda each: len({each.key(*names) for names in variables} & set(arrays)))
+    if not takes_head:
+        head = {dialect.key(LOGITS_LAYER, kind) for kind in ("kernel", "bias")}
+        arrays = {name: array for name, array in arrays.items() if name not in head}
+    values = _translate(model, arrays, variables, dialect, path)
+    _check_architecture(model.name, arch, dialect, readers.read_metadata(path), path)
+    for names, variable in variables.items():
+        variable.assign(values[names])
+    return dialect
+
+
+def to_torchvision(model: keras.Model) -> Arrays:
+    """The weights as a torchvision (or timm, where torchvision has no such network) state dict of float32 arrays.
+
+    Raises:
+        UserError: if the network has parts for which neither has names.
+    """
+    for dialect in DIALECTS:
+        names = {names: dialect.key(*names) for names in _named_variables(model)}
+        if dialect.torch_layout and all(names.values()):
+            break
+    else:
+        raise UserError(f"{model.name} has parts that neither torchvision nor timm has names for")
+    return {
+        str(names[ours]): _to_torch(variable.numpy().astype(np.float32), dialect, ours)
+        for ours, variable in _named_variables(model).items()
+    }
+
+
+def _check_architecture(name: str, arch: Arch, dialect: Dialect, metadata: Mapping[str, Any], path: Path) -> None:
+    """Refuse the weights of another network whose names and shapes are the same.
+
+    What a file of this package says of its network counts; otherwise, what its dialect implies.
+
+    Args:
+        name: of the model.
+        arch: of the model.
+        dialect: of the file.
+        metadata: of the file, see `readers.read_metadata`.
+        path: of the file.
+    """
+    # Keras stores a model's name in files of any origin: it is one of MODELS only where the layer names are ours.
+    stored = metadata.get("model") or (metadata.get("keras_name") if dialect.name == "resnet_tf" else None)
+    implies, origin = dialect.implies, f"come from {dialect.name}"
+    if stored:
+        origin = f"were written for {stored}"
+        fields = metadata.get("arch")
+        if not isinstance(fields, dict):
+            fields = vars(MODELS[stored]) if str(stored) in MODELS and stored != name else {}
+        implies = {key: (tuple(value) if isinstance(value, list) else value,) for key, value in fields.items()}
+    needed = {
+        key: values[0]
+        for key, values in implies.items()
+        if _acts(key, arch) and key not in _NOT_STORED and getattr(arch, key) not in values
+    }
+    if not needed:
+        return
+    settings, present = (
+        ", ".join(f"{key}={value!r}" for key, value in fields.items())
+        for fields in (needed, {key: getattr(arch, key) for key in needed})
+    )
+    raise UserError(
+        f"the weights in {str(path)!r} {origin}, a network with {settings}; {name} has {present}, with the same names "
+        f"and shapes but other results. Use {_which_fit({**vars(arch), **needed}) or f'{name} with {settings}'}"
+    )
+
+
+def _acts(key: str, arch: Arch) -> bool:
+    """Return True if `key` is a field of `Arch` that changes the output of this network."""
+    return hasattr(arch, key) and (key != "stride_conv" or arch.block == "bottleneck")
+
+
+def _which_fit(wanted: Mapping[str, Any]) -> str:
+    """Names of the networks with these fields of `Arch`, empty for none."""
+    return " or ".join(
+        name
+        for name, arch in MODELS.items()
+        if all(value == wanted[key] for key, value in vars(arch).items() if key not in _NOT_STORED)
+    )
+
+
+def _named_variables(model: keras.Model) -> dict[tuple[str, str], keras.Variable]:
+    """(layer, variable) -> the model's variable; the states of random generators are no weights."""
+    return {
+        (layer.name, variable.name): variable
+        for layer in model.layers
+        for variable in layer.weights
+        if variable.name in _KERAS_VARIABLES
+    }
+
+
+def _translate(
+    model: keras.Model,
+    arrays: Arrays,
+    variables: dict[tuple[str, str], keras.Variable],
+    dialect: Dialect,
+    path: Path,
+) -> dict[tuple[str, str], np.ndarray]:
+    """Our values, or a `UserError` that lists what is missing, left over or of another shape."""
+    keys = {names: dialect.key(*names) for names in variables}
+    biases = _biases_before_norm(variables, dialect, arrays)
+    missing = [key or "/".join(names) for names, key in keys.items() if key not in arrays]
+    left_over = sorted(set(arrays) - set(keys.values()) - set(biases.values()))
+    if missing or left_over:
+        raise UserError(
+            f"{str(path)!r} does not hold the weights of {model.name}"
+            f"{_listed('; missing', missing)}{_listed('; left over', left_over)}{_looks_like(arrays, model)}"
+        )
+    values, misshapen = {}, {}
+    for names, variable in variables.items():
+        value = _from_torch(arrays[str(keys[names])], variable) if dialect.torch_layout else arrays[str(keys[names])]
+        if tuple(value.shape) != tuple(variable.shape):
+            misshapen[names] = f"{keys[names]} {tuple(value.shape)} for {tuple(variable.shape)}"
+        values[names] = value
+    if misshapen:
+        shapes = _listed("; shapes", list(misshapen.values()))
+        only_head = all(layer == LOGITS_LAYER for layer, _ in misshapen)
+        hint = "; new_head=True keeps a fresh head" if only_head else ""
+        raise UserError(f"{str(path)!r} does not fit {model.name}{shapes}{_looks_like(arrays, model)}{hint}")
+    return _absorb(values, model, dialect, {layer: arrays[key] for layer, key in biases.items()})
+
+
+def _biases_before_norm(
+    variables: dict[tuple[str, str], keras.Variable], dialect: Dialect, arrays: Arrays
+) -> dict[str, str]:
+    """Our BatchNorm layer -> their bias of the convolution before it, where they have one."""
+    found = {}
+    for layer, kind in variables:
+        key = dialect.key(layer, "bias")
+        if kind == "kernel" and (layer, "bias") not in variables and key in arrays:
+            found[f"{layer}_bn"] = str(key)
+    return found
+
+
+def _absorb(
+    values: dict[tuple[str, str], np.ndarray], model: keras.Model, dialect: Dialect, biases: Arrays
+) -> dict[tuple[str, str], np.ndarray]:
+    """Take up a convolution's bias in the mean behind it, and another epsilon in the variance: both exactly."""
+    for layer, bias in biases.items():
+        values[layer, "moving_mean"] = values[layer, "moving_mean"] - bias
+    if dialect.epsilon is None:
+        return values
+    for (layer, kind), value in values.items():
+        if kind == "moving_variance":
+            values[layer, kind] = value + np.float32(dialect.epsilon - model.get_layer(layer).epsilon)
+    return values
+
+
+def _from_torch(array: np.ndarray, variable: keras.Variable) -> np.ndarray:
+    if array.ndim == 4 and len(variable.shape) == 2:  # a class head kept as a 1x1 convolution
+        array = array[:, :, 0, 0]
+    return array.transpose({4: (2, 3, 1, 0), 3: (2, 1, 0), 2: (1, 0)}.get(array.ndim, range(array.ndim)))
+
+
+def _to_torch(array: np.ndarray, dialect: Dialect, names: tuple[str, str]) -> np.ndarray:
+    array = array.transpose({4: (3, 2, 0, 1), 3: (2, 1, 0), 2: (1, 0)}.get(array.ndim, range(array.ndim)))
+    as_convolution = dialect.name == "timm BiT" and names == (LOGITS_LAYER, "kernel")
+    # safetensors writes memory as it lies, whatever the strides say.
+    return np.ascontiguousarray(array[:, :, np.newaxis, np.newaxis] if as_convolution else array)
+
+
+def _listed(what: str, names: list[str]) -> str:
+    if not names:
+        return ""
+    return f"{what} {', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}"
+
+
+def _looks_like(arrays: Arrays, model: keras.Model) -> str:
+    """Which networks have blocks as the file's: as many in each stage, of as many convolutions."""
+    depths: dict[int, int] = {}
+    most_convolutions = 0
+    for key in arrays:
+        match = _THEIR_BLOCK.search(key)
+        if match:
+            stage, block = (int(number) for number in match.groups()[:2])
+            depths[stage] = max(depths.get(stage, 0), block + (0 if "_block" in key else 1))
+            convolution = re.search(r"(?:conv|block\d+_)(\d)", key[match.end(1) :])
+            most_convolutions = max(most_convolutions, int(convolution[1]) if convolution else 0)
+    shape = tuple(depths[stage] for stage in sorted(depths))
+    names = [
+        name
+        for name, arch in MODELS.items()
+        if arch.depths == shape and most_convolutions == {"basic": 2, "bottleneck": 3, "single": 1}[arch.block]
+    ]
+    return f"; it looks like {' or '.join(names[:4])}" if names and model.name not in names else ""

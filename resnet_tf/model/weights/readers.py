@@ -1,0 +1,233 @@
+"""Reading and writing weights files: each format becomes a dict from name to array."""
+
+import importlib.util
+import json
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from resnet_tf.core.errors import UserError
+
+Arrays = dict[str, np.ndarray]
+
+_NORM_KINDS = ("gamma", "beta", "moving_mean", "moving_variance")
+# Where a file keeps what belongs to its weights: a JSON object under this name.
+_METADATA = "resnet_tf"
+_METADATA_MEMBER = f"{_METADATA}.json"
+
+
+def read(path: Path) -> Arrays:
+    """Name -> array of a hub export, or of a file: `.safetensors`, `.npz`, `.h5`, `.keras`, or PyTorch's `.pth`, `.pt`,
+    `.th` and `.bin`.
+
+    Names are the file's own: `layer1.0.conv1.weight` of PyTorch, `conv1_conv/kernel` of Keras.
+
+    Raises:
+        UserError: if there is no such file, it cannot be read, it is a pickle that holds more than arrays, or a value
+            in it is not finite.
+    """
+    if not path.exists():
+        raise UserError(f"no weights file {str(path)!r}")
+    if not path.is_dir():
+        check_readable(path.name)
+    try:
+        arrays = _read_hub(path) if path.is_dir() else _READERS[path.suffix](path)
+    except UserError:
+        raise
+    except Exception as error:  # each library has its own for a damaged file
+        raise UserError(f"{str(path)!r} is damaged or not a {path.suffix} file: {error}") from error
+    for name, array in arrays.items():
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            raise UserError(f"{str(path)!r} holds values that are not finite, in {name!r}")
+    return arrays
+
+
+def check_readable(file_name: str) -> None:
+    """Refuse a file by its name, before it is fetched: a `UserError` for an unknown suffix or a missing library."""
+    suffix = Path(file_name).suffix
+    if suffix not in SUFFIXES:
+        raise UserError(f"{file_name!r} is no weights file that can be read: give {', '.join(SUFFIXES)}")
+    if _READERS[suffix] is _read_torch and importlib.util.find_spec("torch") is None:
+        raise UserError(
+            f"reading {file_name!r} needs PyTorch: pip install 'resnet_tf[torch]', or give a .safetensors file"
+        )
+
+
+def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
+    """Write arrays and JSON values that belong to them as a `.safetensors` file."""
+    from safetensors.numpy import save_file
+
+    save_file(dict(arrays), path, {_METADATA: json.dumps(metadata)})
+
+
+def add_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
+    """Add JSON values to an `.h5` or `.keras` file, which Keras reads as before."""
+    text = json.dumps(metadata)
+    if path.suffix == ".h5":
+        with h5py.File(path, "a") as file:
+            file[_METADATA] = text  # a data set: attributes end at 64 kB
+    else:
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(_METADATA_MEMBER, text)
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Return the JSON values that this package wrote beside the weights.
+
+    Of a file that Keras alone wrote, this is `keras_name`, the name of the model, where the file has it.
+
+    Raises:
+        UserError: if they are corrupt.
+    """
+    try:
+        read_text = _read_hub_metadata if path.is_dir() else _METADATA_READERS.get(path.suffix, lambda _: None)
+        text = read_text(path)
+        metadata = json.loads(text) if text else {}
+        if not isinstance(metadata, dict):
+            raise ValueError(f"it is {type(metadata).__name__}, not an object")
+        return metadata
+    except (OSError, ValueError, KeyError, RecursionError) as error:
+        raise UserError(f"what {str(path)!r} says of its weights is damaged: {error}") from error
+
+
+def _read_safetensors(path: Path) -> Arrays:
+    from safetensors.numpy import load_file
+
+    return load_file(path)
+
+
+def _read_npz(path: Path) -> Arrays:
+    with np.load(path, allow_pickle=False) as archive:
+        return dict(archive)
+
+
+def _read_torch(path: Path) -> Arrays:
+    """A state dict, bare or under `state_dict` or `model`. Only arrays are unpickled: a pickle can hold any program."""
+    import pickle
+
+    import torch
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{str(path)!r} holds more than arrays, which is refused because it could run code") from error
+    while isinstance(content, Mapping) and (inner := {"state_dict", "model"} & set(content)):
+        content = content[inner.pop()]
+    if not isinstance(content, Mapping):
+        raise UserError(f"{str(path)!r} holds {type(content).__name__}, not a state dict")
+    return {
+        name: tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy()
+        for name, tensor in content.items()
+        if isinstance(tensor, torch.Tensor)
+    }
+
+
+def _read_keras(path: Path) -> Arrays:
+    """Either of Keras's layouts: the old one, a group a layer, or that of `.weights.h5`, which numbers variables."""
+    with h5py.File(path) as file:
+        return _keras_3_arrays(file) if "layers" in file else _keras_2_arrays(file.get("model_weights", file))
+
+
+def _read_keras_archive(path: Path) -> Arrays:
+    """The weights inside a `.keras` archive; nothing else of it is looked at."""
+    with zipfile.ZipFile(path) as archive, archive.open("model.weights.h5") as member, h5py.File(member) as file:
+        return _keras_3_arrays(file)
+
+
+def _read_hub(path: Path) -> Arrays:
+    """The variables of a hub export, a SavedModel that keeps them by number under `variables`; no graph is loaded."""
+    import tensorflow as tf
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    if not (path / "saved_model.pb").is_file():
+        raise UserError(f"{str(path)!r} is a directory; give a weights file, or DIR/VERSION of a hub export")
+    nodes = SavedModel.FromString((path / "saved_model.pb").read_bytes()).meta_graphs[0].object_graph_def.nodes
+    listed = [child.node_id for child in nodes[0].children if child.local_name == "variables"]
+    if not listed:
+        raise UserError(f"{str(path)!r} holds constants in the place of weights; export the run with --target=hub")
+    stored = tf.train.load_checkpoint(str(path / "variables" / "variables"))
+    return {
+        nodes[child.node_id].variable.name: stored.get_tensor(
+            f"variables/{child.local_name}/.ATTRIBUTES/VARIABLE_VALUE"
+        )
+        for child in nodes[listed[0]].children
+    }
+
+
+def _keras_2_arrays(file: Any) -> Arrays:
+    arrays = {}
+    for layer in map(_text, file.attrs["layer_names"]):
+        # keras-applications, which trained the published files, called the head `probs`; Keras fills it by its place.
+        name = "predictions" if layer == "probs" else layer
+        for weight in map(_text, file[layer].attrs["weight_names"]):
+            arrays[f"{name}/{weight.split('/')[-1].split(':')[0]}"] = np.asarray(file[layer][weight])
+    return arrays
+
+
+def _keras_3_arrays(file: Any) -> Arrays:
+    arrays = {}
+    for group in file["layers"].values():
+        variables = group.get("vars", {})
+        values = [np.asarray(variables[str(index)]) for index in range(len(variables))]
+        if not values:
+            continue
+        # A layer's variables come in the order in which it made them; what it is shows in the first one's axes.
+        kinds = _NORM_KINDS if values[0].ndim == 1 else ("kernel", "bias")
+        for kind, value in zip(kinds, values, strict=False):
+            arrays[f"{_text(variables.attrs['name'])}/{kind}"] = value
+    return arrays
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _read_hub_metadata(path: Path) -> str:
+    return (path / "assets.extra" / "resnet_tf.json").read_text()  # as resnet_tf.serving.artifact writes it
+
+
+def _read_safetensors_metadata(path: Path) -> str | None:
+    from safetensors import safe_open
+
+    with safe_open(path, "np") as file:
+        return (file.metadata() or {}).get(_METADATA)
+
+
+def _read_keras_metadata(path: Path) -> str | None:
+    with h5py.File(path) as file:
+        if _METADATA in file:
+            return _text(file[_METADATA][()])
+        return _keras_name(file.attrs["model_config"]) if "model_config" in file.attrs else None
+
+
+def _read_keras_archive_metadata(path: Path) -> str | None:
+    with zipfile.ZipFile(path) as archive:
+        if _METADATA_MEMBER in archive.namelist():
+            return archive.read(_METADATA_MEMBER).decode()
+        return _keras_name(archive.read("config.json"))
+
+
+def _keras_name(model_config: str | bytes) -> str | None:
+    """The name in the configuration that Keras saves with a whole model, as JSON metadata."""
+    content = json.loads(model_config)
+    config = content.get("config") if isinstance(content, dict) else None
+    return json.dumps({"keras_name": config["name"]}) if isinstance(config, dict) and "name" in config else None
+
+
+_READERS: dict[str, Callable[[Path], Arrays]] = {
+    ".safetensors": _read_safetensors,
+    ".npz": _read_npz,
+    **dict.fromkeys((".pth", ".pt", ".th", ".bin"), _read_torch),
+    ".h5": _read_keras,
+    ".keras": _read_keras_archive,
+}
+SUFFIXES = tuple(_READERS)
+_METADATA_READERS: dict[str, Callable[[Path], str | None]] = {
+    ".safetensors": _read_safetensors_metadata,
+    ".h5": _read_keras_metadata,
+    ".keras": _read_keras_archive_metadata,
+}

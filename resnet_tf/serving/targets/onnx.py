@@ -1,0 +1,25 @@
+"""ONNX models, written by tf2onnx."""
+
+from pathlib import Path
+
+import keras
+
+from resnet_tf.core.errors import UserError
+from resnet_tf.inputs.spec import Preprocess
+from resnet_tf.serving.freeze import freeze_from_arrays
+
+_OPSET = 18
+
+
+def write_onnx(model: keras.Model, spec: Preprocess, file: Path) -> None:
+    """Write a model from `images`, float32 [B, H, W, 3] RGB in [0, 1], or `signals`, [B, L, C], to `logits`.
+
+    Raises:
+        UserError: if tf2onnx is not installed.
+    """
+    try:
+        import tf2onnx
+    except ImportError as error:
+        raise UserError("target onnx needs the package tf2onnx: pip install 'resnet_tf[onnx]'") from error
+    function = freeze_from_arrays(model, spec)
+    tf2onnx.convert.from_function(function, function.input_signature, opset=_OPSET, output_path=str(file))

@@ -1,0 +1,81 @@
+"""Writes SavedModels: the fast one that serves, and the one that others fine-tune."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+from resnet_tf.inputs.spec import Preprocess
+from resnet_tf.model.builder import LOGITS_LAYER, POOL_LAYER
+from resnet_tf.serving.fold import fold
+from resnet_tf.serving.freeze import freeze, is_freezable
+from resnet_tf.serving.signatures import BYTES_SIGNATURE, CLASSIFY_SIGNATURE, Network, build_signatures
+from resnet_tf.serving.targets import hub
+from resnet_tf.serving.warmup import write_warmup
+
+
+def write_serving(
+    model: keras.Model,
+    spec: Preprocess,
+    labels: Sequence[str],
+    export: Path,
+    *,
+    precision: str,
+    top_k: int,
+    default: str = BYTES_SIGNATURE,
+) -> None:
+    """The folded network with constants for weights, its signatures, and requests to warm a server up.
+
+    Args:
+        model: of `create_model`, with its class head.
+        spec: how pictures become its input.
+        labels: names of its classes.
+        export: directory to write to.
+        precision: `float32` or `bfloat16`, which is in the graph itself: a server needs no option for it.
+        top_k: best classes named.
+        default: see `build_signatures`.
+    """
+    folded = fold(model, precision)
+    holder = tf.train.Checkpoint()  # tf.Module would see none of Keras 3's variables
+    if not is_freezable(folded):
+        holder.variables = [variable.value for variable in folded.variables]
+    network = freeze(folded, _network(folded))
+    signatures = build_signatures(network, spec, labels, top_k=top_k, default=default)
+    tf.saved_model.save(holder, str(export), signatures=signatures)
+    _mark_classify(export)
+    write_warmup(export, spec, default=default)
+
+
+def write_hub(
+    model: keras.Model, spec: Preprocess, labels: Sequence[str], export: Path, *, weight_decay: float, top_k: int
+) -> None:
+    """The network as it was trained, callable and trainable, with the signatures of the serving one."""
+    holder, open_model = hub.reusable(model, spec, weight_decay=weight_decay)
+    signatures = build_signatures(_network(open_model), spec, labels, top_k=top_k)
+    tf.saved_model.save(holder, str(export), signatures=signatures)
+    _mark_classify(export)
+
+
+def write_hub_features(model: keras.Model, spec: Preprocess, export: Path, *, weight_decay: float) -> None:
+    """The network up to its pooled features, callable and trainable."""
+    features = keras.Model(model.input, model.get_layer(POOL_LAYER).output, name=model.name)
+    holder, _ = hub.reusable(features, spec, weight_decay=weight_decay)
+    tf.saved_model.save(holder, str(export))
+
+
+def _network(model: keras.Model) -> Network:
+    """What signatures need of a model."""
+    pool, head = model.get_layer(POOL_LAYER), model.get_layer(LOGITS_LAYER)
+    inner = keras.Model(model.input, [pool.input, pool.output, head.output], name=model.name)
+    return lambda inputs: [*inner(inputs, training=False), tf.convert_to_tensor(head.kernel)]
+
+
+def _mark_classify(export: Path) -> None:
+    """TensorFlow Serving's Classify asks a signature for its method's name; TensorFlow writes Predict's for all."""
+    file = export / "saved_model.pb"
+    saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    for graph in (each for each in saved.meta_graphs if CLASSIFY_SIGNATURE in each.signature_def):
+        graph.signature_def[CLASSIFY_SIGNATURE].method_name = tf.compat.v1.saved_model.CLASSIFY_METHOD_NAME
+    file.write_bytes(saved.SerializeToString())

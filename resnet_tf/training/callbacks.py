@@ -1,0 +1,196 @@
+"""What a run tells while it goes: a line on the terminal, metrics.jsonl and TensorBoard, each a Keras callback."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from resnet_tf.core.errors import UserError
+from resnet_tf.core.metrics import Evaluation
+from resnet_tf.report.plots import draw_confusion
+
+_SHOWN, _A_ROW = 64, 8  # pictures of the first batch
+
+
+class ProgressLine(keras.callbacks.Callback):
+    """One line an epoch on stderr; on a terminal it moves while the epoch runs."""
+
+    def __init__(self, *, epochs: int, steps_per_epoch: int, first_step: int, stream: TextIO | None = None):
+        super().__init__()
+        self._epochs = epochs
+        self._steps_per_epoch = steps_per_epoch
+        self._stream = stream or sys.stderr
+        self._live = self._stream.isatty()
+        self._epoch = 0
+        self._start = time.monotonic()
+        self._started_at = first_step / steps_per_epoch
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if self._live and logs:
+            done = (batch + 1) / self._steps_per_epoch
+            text = f"{self._prefix()} {int(100 * done):3d}%  loss {logs['loss']:.4f}  {self._pace(logs, done)}"
+            self._stream.write(f"\r\x1b[K{text}")
+            self._stream.flush()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        logs = logs or {}
+        text = f"{self._prefix()}  loss {logs['loss']:.4f}  top-1 {logs['top1']:.4f}  |  "
+        if "test_loss" in logs:  # not every epoch need be tested
+            text += f"test loss {logs['test_loss']:.4f}  top-1 {logs['test_top1']:.4f}  |  "
+        text += self._pace(logs, 1.0)
+        self._stream.write(f"\r\x1b[K{text}\n" if self._live else f"{text}\n")
+        self._stream.flush()
+
+    def _pace(self, logs: dict[str, Any], done: float) -> str:
+        """With `done` of the epoch under way. The time left is that of all epochs; a run that continues in the test
+        after an epoch has taken no step of its own to reckon it by.
+        """
+        epochs = self._epoch + done
+        taken = epochs - self._started_at
+        pace = f"lr {logs['learning_rate']:.4g}  {logs['images_per_second']:,.0f} images/s"
+        if taken <= 0:
+            return pace
+        left = (time.monotonic() - self._start) / taken * (self._epochs - epochs)
+        return f"{pace}  {_clock(left)} left"
+
+    def _prefix(self) -> str:
+        return f"epoch {self._epoch + 1:{len(str(self._epochs))}d}/{self._epochs}"
+
+
+class MetricsFile(keras.callbacks.Callback):
+    """metrics.jsonl: one JSON object an epoch. Lines of later steps, left by a run that went back, are dropped.
+
+    It is replaced as a whole, so that a kill leaves the old one or the new one.
+    """
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self._path = path
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        figures = _figures(logs)
+        lines = [line for line in read_metrics(self._path) if line["step"] < figures["step"]]
+        lines.append({"epoch": epoch + 1, **figures})
+        staging = self._path.with_name(f"{self._path.name}.writing")
+        staging.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        staging.replace(self._path)
+
+
+class TensorBoard(keras.callbacks.Callback):
+    """The same figures as TensorBoard scalars, by step; the configuration as text, the network as a graph, pictures.
+
+    Args:
+        directory: TensorBoard's.
+        config: as text.
+        inputs: gives the first batch as the network is fed it, uint8 [B, H, W, 1 or 3]; None for a run that continues.
+    """
+
+    def __init__(self, directory: Path, *, config: str, inputs: Callable[[], np.ndarray] | None = None):
+        super().__init__()
+        self._writer = tf.summary.create_file_writer(str(directory))
+        self._config, self._inputs = config, inputs
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        with self._writer.as_default(step=0):
+            tf.summary.text("config", f"```\n{self._config}```")
+            _write_graph(self.model)
+            if self._inputs:
+                tf.summary.image("inputs", _montage(self._inputs()[:_SHOWN])[np.newaxis])
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        figures = _figures(logs)
+        with self._writer.as_default(step=figures.pop("step")):
+            for name, value in figures.items():
+                tf.summary.scalar(name, value)
+        self._writer.flush()
+
+    def show_confusion(self, evaluation: Evaluation, class_names: Sequence[str], *, step: int) -> None:
+        """The confusion matrix of the last test, as a picture."""
+        picture = draw_confusion(evaluation.labels, evaluation.predictions, class_names)
+        with self._writer.as_default(step=step):
+            tf.summary.image("confusion", picture[np.newaxis])
+        self._writer.flush()
+
+
+def _write_graph(model: keras.Model) -> None:
+    """The layers, as TensorBoard's graph plugin draws a Keras model."""
+    metadata = tf.compat.v1.SummaryMetadata()
+    metadata.plugin_data.plugin_name = "graph_keras_model"
+    metadata.plugin_data.content = b"1"
+    tf.summary.write("network", model.to_json(), metadata=metadata)
+
+
+def _montage(pictures: np.ndarray) -> np.ndarray:
+    """[N, H, W, C] in rows of eight, [rows * H, 8 * W, C], filled up with black."""
+    rows = -(-len(pictures) // _A_ROW)
+    count, height, width, channels = pictures.shape
+    filled = np.zeros((rows * _A_ROW, height, width, channels), pictures.dtype)
+    filled[:count] = pictures
+    grid = filled.reshape(rows, _A_ROW, height, width, channels).swapaxes(1, 2)
+    return grid.reshape(rows * height, _A_ROW * width, channels)
+
+
+class Profile:
+    """Records a range of steps for TensorBoard's profiler.
+
+    Args:
+        steps: `first:last` as `runtime.profile` has them, the last not included; empty for none.
+        directory: TensorBoard's.
+
+    Raises:
+        UserError: if `steps` is no such range.
+    """
+
+    def __init__(self, steps: str, directory: Path):
+        self._directory = str(directory)
+        self._first, self._last, self._running = -1, -1, False
+        if not steps:
+            return
+        first, _, last = steps.partition(":")
+        if not (first.isdigit() and last.isdigit() and int(first) < int(last)):
+            raise UserError(f"runtime.profile={steps!r} is no range of steps, such as 100:110")
+        self._first, self._last = int(first), int(last)
+
+    def shorten(self, step: int, count: int) -> int:
+        """How many of `count` steps from `step` on to take in one call, so that it does not cross a border."""
+        return min([count, *(border - step for border in (self._first, self._last) if border > step)])
+
+    def begin(self, step: int) -> None:
+        """Before the steps from `step` on."""
+        if step == self._first:
+            tf.profiler.experimental.start(self._directory)
+            self._running = True
+
+    def end(self, step: int) -> None:
+        """When the steps before `step` are taken."""
+        if self._running and step >= self._last:
+            tf.profiler.experimental.stop()
+            self._running = False
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl; none where there is no file. A last line cut short by a kill is left out."""
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _figures(logs: dict[str, Any] | None) -> dict[str, Any]:
+    """The step first and whole again: Keras's CallbackList makes every number a float."""
+    figures = dict(logs or {})
+    return {"step": int(figures.pop("step")), **figures}
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,0 +1,1 @@
+"""Optimizers by name, and the update rules that Keras does not have."""

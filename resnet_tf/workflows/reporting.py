@@ -1,0 +1,91 @@
+"""What pages and pictures are made of, gathered from data, tests and the networks behind them."""
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from resnet_tf.config import Config
+from resnet_tf.core.machine import describe
+from resnet_tf.core.metrics import Evaluation
+from resnet_tf.data import pipeline
+from resnet_tf.data.sources import Source
+from resnet_tf.inputs.spec import Preprocess
+from resnet_tf.report.page import Report, write_page
+from resnet_tf.report.plots import draw_grid
+from resnet_tf.report.waveform import draw_signal
+from resnet_tf.serving.predictor import Predictor
+from resnet_tf.training.callbacks import read_metrics
+from resnet_tf.training.run import METRICS, Run
+
+
+def write_run_report(directory: Path, run: Run, evaluation: Evaluation, source: Source) -> Path:
+    """The page of a run that was tested on a data set with its classes; returns `directory/index.html`.
+
+    Raises:
+        UserError: if `directory` cannot be written.
+    """
+    metrics = read_metrics(run.workdir / METRICS)
+    facts = {"parameters": f"{run.model.count_params():,}"}
+    if metrics:
+        rate = statistics.median(line["images_per_second"] for line in metrics)
+        minutes = sum(line["train_seconds"] for line in metrics) / 60
+        facts |= {"images per second, in training": f"{rate:,.0f}", "minutes of training": f"{minutes:,.1f}"}
+    return _write(directory, run.config.model.name, evaluation, source, run.preprocess, run.config, facts, metrics)
+
+
+def write_export_report(directory: Path, predictor: Predictor, evaluation: Evaluation, source: Source) -> Path:
+    """The page of an exported model, as `write_run_report`."""
+    known = predictor.metadata
+    facts = {"parameters": f"{known['parameters']:,}", "export": f"{known['target']}, {known['precision']}"}
+    return _write(directory, known["model"], evaluation, source, predictor.preprocess, predictor.config, facts)
+
+
+def draw_batch(path: Path, config: Config, source: Source, *, step: int, count: int, title: str) -> Path:
+    """Draw at most `count` examples of a step's batch as the network is fed them, with their classes, as a PNG.
+
+    Raises:
+        UserError: if the run has no such step, or its pictures cannot be read.
+    """
+    examples, shares = (fed[:count] for fed in pipeline.fed_examples(config, source, step=step))
+    pictures = map(draw_signal, examples) if config.data.length else examples
+    named = [(picture, _name(row, source.class_names)) for picture, row in zip(pictures, shares, strict=True)]
+    return draw_grid(path, title=title, pictures=named)
+
+
+def _name(shares: np.ndarray, class_names: Sequence[str]) -> str:
+    """The class of a picture, or what share of which it has."""
+    present = [(share, class_names[label]) for label, share in enumerate(shares) if share >= 0.005]
+    if len(present) == 1:
+        return present[0][1]
+    return "\n".join(f"{share:.0%} {name}" for share, name in sorted(present, reverse=True))
+
+
+def _write(
+    directory: Path,
+    network: str,
+    evaluation: Evaluation,
+    source: Source,
+    spec: Preprocess,
+    config: Config,
+    facts: dict[str, str],
+    metrics: Sequence[dict[str, Any]] = (),
+) -> Path:
+    def load(places: Sequence[int]) -> list[np.ndarray]:
+        examples = pipeline.load_examples(source.test, spec, places)
+        return [draw_signal(signal) / 255 for signal in examples] if spec.is_of_signals else examples
+
+    report = Report(
+        title=f"{network} on {source.name}",
+        evaluation=evaluation,
+        class_names=source.class_names,
+        load_pictures=load,
+        metrics=metrics,
+        train_counts=source.class_counts,
+        facts=facts,
+        config=config.to_json(),
+        environment=describe(),
+    )
+    return write_page(directory, report)

@@ -1,0 +1,337 @@
+"""Pictures from the wild: read as PIL reads them, or left out, named and counted; a test never skips one."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import logging
+import os
+import random
+import resource
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from resnet_tf.config import load_config
+from resnet_tf.core.errors import UserError
+from resnet_tf.data import pipeline, preprocess
+from resnet_tf.data.pipeline import Schedule
+from resnet_tf.data.sources import open_source
+from resnet_tf.data.unreadable import BadInputs
+from resnet_tf.inputs.spec import Preprocess
+from resnet_tf.training.loop import train_and_evaluate
+
+SPEC = Preprocess(size=(16, 16))
+WAVES = np.sin(np.mgrid[:48, :60].sum(axis=0) / 6)[..., None] * [1.0, 0.5, -1.0]
+PICTURE = Image.fromarray(np.round(127.5 + 127.5 * WAVES).astype(np.uint8))
+
+
+def _encoded(kind: str, image: Image.Image = PICTURE, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def _transparent() -> Image.Image:
+    image = PICTURE.convert("RGBA")
+    image.putalpha(Image.linear_gradient("L").resize(image.size))
+    return image
+
+
+def _sixteen_bits() -> Image.Image:
+    return Image.fromarray((np.mgrid[:48, :60].sum(axis=0) * 600).astype(np.uint16))
+
+
+def _animated_webp(image: Image.Image = PICTURE, **options) -> bytes:
+    """Two frames; without transparency, the header has no alpha flag, which made TensorFlow abort the process."""
+    return _encoded("WEBP", image, save_all=True, append_images=[image.rotate(180)], **options)
+
+
+READABLE = {
+    "progressive JPEG": _encoded("JPEG", progressive=True),
+    "grey JPEG": _encoded("JPEG", PICTURE.convert("L")),
+    "CMYK JPEG": _encoded("JPEG", PICTURE.convert("CMYK")),
+    "palette PNG": _encoded("PNG", PICTURE.quantize(32)),
+    "transparent PNG": _encoded("PNG", _transparent()),
+    "transparent palette PNG": _encoded("PNG", _transparent().quantize(32)),
+    "grey PNG with alpha": _encoded("PNG", _transparent().convert("LA")),
+    "1-bit PNG": _encoded("PNG", PICTURE.convert("1")),
+    "interlaced GIF": _encoded("GIF", PICTURE.quantize(32), interlace=1),
+    "palette BMP": _encoded("BMP", PICTURE.quantize(32)),
+    "grey BMP": _encoded("BMP", PICTURE.convert("L")),
+    "transparent BMP": _encoded("BMP", _transparent()),
+    "transparent WebP": _encoded("WEBP", _transparent(), lossless=True, exact=True),
+    "animated WebP": _animated_webp(),
+    "animated lossless WebP": _animated_webp(lossless=True),
+    "animated transparent WebP": _animated_webp(_transparent(), lossless=True, exact=True),
+    "animated WebP with metadata": _animated_webp(exif=Image.Exif().tobytes(), icc_profile=bytes(128)),
+}
+
+
+@pytest.mark.parametrize("name", READABLE)
+def test_unusual_pictures_are_read_as_pil_reads_them(name):
+    decoded = preprocess.decode(tf.constant(READABLE[name]), SPEC).numpy().astype(int)
+    opened = Image.open(io.BytesIO(READABLE[name]))
+    expected = np.asarray((opened.convert("RGBA") if "transparency" in opened.info else opened).convert("RGB"), int)
+    assert np.abs(decoded - expected).max() <= (2 if "CMYK" in name else 0)
+
+
+def test_16_bits_become_the_upper_8():
+    decoded = preprocess.decode(tf.constant(_encoded("PNG", _sixteen_bits())), SPEC).numpy()
+    np.testing.assert_array_equal(decoded[..., 0], np.asarray(_sixteen_bits()) >> 8)
+
+
+def test_of_an_animation_the_first_frame_counts():
+    frames = [PICTURE, PICTURE.transpose(Image.Transpose.FLIP_TOP_BOTTOM)]
+    encoded = _encoded("GIF", frames[0], save_all=True, append_images=frames[1:])
+    first = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
+    np.testing.assert_array_equal(preprocess.decode(tf.constant(encoded), SPEC), first)
+
+
+def _claiming(encoded: bytes, width: int, height: int) -> bytes:
+    """The same picture with another size in its header."""
+    kinds = {b"\xff\xd8": (">HH", (48, 60), (height, width)), b"\x89P": (">II", (60, 48), (width, height))}
+    layout, old, new = kinds[encoded[:2]]
+    return encoded.replace(struct.pack(layout, *old), struct.pack(layout, *new), 1)
+
+
+UNREADABLE = {
+    "empty.jpg": (b"", "the file is empty"),
+    "text.jpg": (b"not a picture", "not a JPEG, PNG, BMP, GIF or WebP picture"),
+    "truncated.jpg": (_encoded("JPEG", quality=98)[:900], "Invalid JPEG data"),
+    "truncated.png": (_encoded("PNG")[:300], "Invalid PNG data"),
+    "scan.tiff.jpg": (_encoded("TIFF"), "not a JPEG, PNG, BMP, GIF or WebP picture"),
+    "bomb.jpg": (_claiming(_encoded("JPEG"), 30_000, 40_000), "its header claims more than max_pixels=67,108,864"),
+    "bomb.png": (_claiming(_encoded("PNG"), 60_000, 60_000), "its header claims more than max_pixels=67,108,864"),
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_unreadable_pictures_say_why(name):
+    encoded, reason = UNREADABLE[name]
+    assert reason in preprocess.why_unreadable(tf.constant(encoded), SPEC)
+    assert preprocess.why_unreadable(tf.constant(READABLE["grey JPEG"]), SPEC) == ""
+
+
+@pytest.fixture
+def mixed_folder(tmp_path):
+    """20 sound pictures for training, some under a wrong suffix, and one of each unreadable kind; 6 for testing."""
+    for index in range(26):
+        split, label = ("train" if index < 20 else "test"), ("a", "b")[index % 2]
+        folder = tmp_path / "photos" / split / label
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = np.full((24, 24, 3), 10 * index % 256, np.uint8)
+        kind = ("JPEG", "PNG")[index // 2 % 2]
+        Image.fromarray(pixels).save(folder / f"{index}.jpg", kind)
+    for name, (encoded, _) in UNREADABLE.items():
+        (tmp_path / "photos" / "train" / "a" / name).write_bytes(encoded)
+    return tmp_path / "photos"
+
+
+def _config(folder, *overrides):
+    keys = [f"data.source={folder}", "data.image_size=16", "data.batch_size=9", "train.epochs=4"]
+    return load_config("imagefolder", [*keys, *overrides])
+
+
+def _setup(config):
+    source = open_source(config.data)
+    return source, preprocess.from_config(config.data), Schedule.of(config, source)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_training_leaves_out_and_names_what_cannot_be_read(mixed_folder, tmp_path, stream):
+    config = _config(mixed_folder, "data.max_bad_fraction=0.5", f"augment.random_resized_crop={str(stream).lower()}")
+    source, spec, schedule = _setup(config)
+    bad = BadInputs(source.train, spec, config.data, tmp_path / "bad.jsonl")
+    whole = list(pipeline.train_batches(config, source, spec, schedule, start=0, bad=bad).as_numpy_iterator())
+    for _, _, missing in whole:
+        bad.note(missing)
+    assert bad.count == len(UNREADABLE)
+    lines = [json.loads(line) for line in (tmp_path / "bad.jsonl").read_text().splitlines()]
+    assert {os.path.basename(line["file"]) for line in lines} == set(UNREADABLE)
+    for line in lines:
+        assert UNREADABLE[os.path.basename(line["file"])][1] in line["reason"]
+    for images, labels, _ in whole:
+        assert len(images) == len(labels) == 9
+        greys = images.mean(axis=(1, 2, 3))
+        assert (greys[labels == 0] // 10 % 2 == 0).all() or not stream, "a label belongs to the picture that is shown"
+    later = pipeline.train_batches(config, source, spec, schedule, start=5, bad=bad).as_numpy_iterator()
+    for ours, theirs in zip(later, whole[5:], strict=True):
+        for part, expected in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(part, expected)
+    again = BadInputs(source.train, spec, config.data, tmp_path / "bad.jsonl")
+    assert again.count == 0, "what was listed may have been mended"
+    again.note(np.concatenate([missing for _, _, missing in whole]))
+    assert len((tmp_path / "bad.jsonl").read_text().splitlines()) == len(UNREADABLE)
+
+
+def test_a_batch_without_a_readable_picture_is_black_and_all_missing(tmp_path):
+    for split, name, label in (("train", "x.jpg", "a"), ("train", "y.jpg", "b"), ("test", "x.jpg", "a")):
+        folder = tmp_path / split / label
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("no")
+    config = _config(tmp_path, "data.batch_size=2", "data.max_bad_fraction=1")
+    source, spec, schedule = _setup(config)
+    images, labels, missing = next(iter(pipeline.train_batches(config, source, spec, schedule, start=0)))
+    assert images.numpy().max() == 0
+    assert sorted(missing.numpy()) == [0, 1]
+    assert labels.shape == [2]
+
+
+def test_too_many_end_the_run_and_leave_their_names(command, mixed_folder, tmp_path):
+    keys = ["--set", "data.image_size=32", "--set", "data.batch_size=9", "--set", "model.name=resnet8_w32"]
+    arguments = ["--config=imagefolder", "--data.source", str(mixed_folder), *keys, f"--workdir={tmp_path / 'run'}"]
+    outcome = command("train", *arguments)
+    assert outcome.code == 2
+    assert "of the 27 pictures of split 'train' cannot be read, more than data.max_bad_fraction=0.01" in outcome.err
+    assert "Traceback" not in outcome.err
+    assert (tmp_path / "run" / "bad_inputs.jsonl").read_text().count("\n") >= 1
+
+
+def test_some_are_left_out_and_the_run_goes_on(mixed_folder, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    keys = ["data.image_size=32", "data.batch_size=8", "model.name=resnet8_w32", "train.epochs=2"]
+    keys += [f"data.source={mixed_folder}", "data.max_bad_fraction=0.5", "optimizer.warmup_epochs=0"]
+    train_and_evaluate(load_config("imagefolder", [*keys, "augment.mixup=0.2"]), tmp_path / "run")
+    lines = (tmp_path / "run" / "bad_inputs.jsonl").read_text().splitlines()
+    assert f"{len(lines)} unreadable pictures were left out; see" in caplog.text
+
+
+def test_a_test_names_what_it_cannot_read(mixed_folder):
+    config = _config(mixed_folder, "data.eval_split=train")
+    source, spec, _ = _setup(config)
+    with (
+        pytest.raises(UserError, match=r"split 'train' cannot be tested: .*(jpg): "),
+        pipeline.naming_failures(source.test, spec),
+    ):
+        list(pipeline.eval_batches(source.test, spec, 4))
+
+
+def test_a_vanished_file_is_named(mixed_folder):
+    config = _config(mixed_folder, "data.max_bad_fraction=0.01")
+    source, spec, _ = _setup(config)
+    gone = next((mixed_folder / "test" / "a").iterdir())
+    gone.unlink()
+    with (
+        pytest.raises(UserError, match=rf"cannot be tested: {gone}: .*No such file"),
+        pipeline.naming_failures(source.test, spec),
+    ):
+        list(pipeline.eval_batches(source.test, spec, 4))
+
+
+def test_the_allowed_pixels_are_a_key_and_travel_with_the_preprocessing(mixed_folder):
+    config = _config(mixed_folder, "data.max_pixels=100")
+    spec = preprocess.from_config(config.data)
+    assert Preprocess.from_dict(json.loads(json.dumps(spec.to_dict()))).max_pixels == 100
+    assert "max_pixels=100" in preprocess.why_unreadable(tf.constant(_encoded("JPEG")), spec)
+    assert preprocess.why_unreadable(tf.constant(_encoded("JPEG")), dataclasses.replace(spec, max_pixels=48 * 60)) == ""
+
+
+def _mutated(generator: random.Random, seeds: list[bytes]) -> bytes:
+    """A picture with some bytes changed, cut off, doubled or swapped with another's."""
+    data = bytearray(generator.choice(seeds))
+    for _ in range(generator.choice((1, 1, 2, 4, 16))):
+        place = generator.randrange(len(data)) if generator.random() < 0.5 else generator.randrange(min(64, len(data)))
+        kind = generator.randrange(6)
+        if kind == 0:
+            data[place] ^= 1 << generator.randrange(8)
+        elif kind == 1:
+            data[place] = generator.choice((0, 1, 127, 128, 254, 255))
+        elif kind == 2:
+            del data[place + 1 :]
+        elif kind == 3:
+            data[place:place] = data[place : place + generator.randrange(1, 64)]
+        elif kind == 4:
+            other = generator.choice(seeds)
+            data[place:] = other[generator.randrange(len(other)) :]
+        else:
+            data[place : place + 4] = struct.pack(generator.choice(("<I", ">I")), generator.getrandbits(32))
+        if not data:
+            break
+    return bytes(data)
+
+
+def fuzz(count: int, seed: int) -> None:
+    """Decode `count` mutated pictures, whole and a window of each, as training and serving do."""
+    spec = Preprocess(size=(16, 16), exif_orientation=True, max_pixels=2**22)
+    signature = [tf.TensorSpec([], tf.string)]
+    whole = tf.function(lambda encoded: tf.shape(preprocess.decode(encoded, spec)), input_signature=signature)
+
+    def half(shape):
+        return shape // 4, tf.maximum(shape // 2, 1)
+
+    window = tf.function(
+        lambda encoded: tf.shape(preprocess.decode_window(encoded, half, spec, at_least=(16, 16))),
+        input_signature=signature,
+    )
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    small = PICTURE.resize((30, 24))
+    seeds = [_encoded("JPEG", small, exif=exif), _encoded("JPEG", small, progressive=True), _encoded("PNG", small)]
+    seeds += [
+        _encoded("GIF", small.quantize(16), save_all=True, append_images=[small.rotate(90)]),
+        _encoded("BMP", small),
+    ]
+    seeds += [_encoded("WEBP", small), _encoded("WEBP", small, lossless=True), _encoded("PNG", _sixteen_bits())]
+    seeds += [_animated_webp(small), _animated_webp(small, lossless=True)]
+    generator, read = random.Random(seed), 0
+    for _ in range(count):
+        encoded = tf.constant(_mutated(generator, seeds))
+        for decode in (whole, window):
+            try:
+                height, width, channels = decode(encoded).numpy()
+            except tf.errors.InvalidArgumentError:
+                continue
+            assert channels == 3
+            assert height * width <= 2**22
+            read += 1
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    print(json.dumps({"read": read, "peak_mb": peak}))
+
+
+def decode_all_webp_flags() -> None:
+    """Decode static and animated WebPs with every value of the flags in their header."""
+    for encoded in (
+        *(READABLE["animated WebP"], READABLE["animated lossless WebP"], READABLE["animated transparent WebP"]),
+        *(READABLE["transparent WebP"], _encoded("WEBP", exif=Image.Exif().tobytes())),
+    ):
+        for flags in range(256):
+            changed = bytearray(encoded)
+            changed[20] = flags
+            with contextlib.suppress(tf.errors.InvalidArgumentError):
+                assert preprocess.decode(tf.constant(bytes(changed)), SPEC).shape == (48, 60, 3)
+    print(json.dumps({"end": True}))
+
+
+def _in_a_child(call: str) -> dict:
+    """Call a function of this file in a process of its own, which a fault in a decoder may abort."""
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    child = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, 'tests/data'); import test_unreadable as t; t.{call}"],
+        cwd=root,
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert child.returncode == 0, child.stderr[-2000:]
+    return json.loads(child.stdout.splitlines()[-1])
+
+
+def test_no_flags_of_a_webp_end_the_process():
+    assert _in_a_child("decode_all_webp_flags()") == {"end": True}
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_mutated_pictures_neither_crash_nor_take_more_memory_than_the_cap():
+    """The cap: what TensorFlow itself takes, and a few pictures of the most pixels that are allowed, 12 MB each."""
+    one, many = (_in_a_child(f"fuzz({count}, {seed})") for count, seed in ((1, 0), (20_000, 1)))
+    assert many["read"] > 2000, "many mutations leave a picture"
+    assert many["peak_mb"] < one["peak_mb"] + 200

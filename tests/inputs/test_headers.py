@@ -1,0 +1,126 @@
+"""Headers read in the graph against PIL, and pictures turned upright as PIL turns them."""
+
+import io
+import struct
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image, ImageOps
+
+from resnet_tf.data import preprocess
+from resnet_tf.inputs import headers
+from resnet_tf.inputs.spec import Preprocess
+
+PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8))
+SPEC = Preprocess(size=(16, 16), exif_orientation=True)
+
+
+def _encoded(kind: str, image: Image.Image = PICTURE, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def _extended_webp() -> bytes:
+    return _encoded("WEBP", PICTURE.convert("RGBA"), exif=Image.Exif().tobytes())
+
+
+def _upside_down_bmp() -> bytes:
+    """Rows from top to bottom: a negative height."""
+    data = bytearray(_encoded("BMP"))
+    data[22:26] = struct.pack("<i", -37)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        _encoded("PNG"),
+        _encoded("GIF"),
+        _encoded("BMP"),
+        _upside_down_bmp(),
+        _encoded("WEBP"),
+        _encoded("WEBP", lossless=True),
+        _extended_webp(),
+    ],
+    ids=["png", "gif", "bmp", "bmp upside down", "webp lossy", "webp lossless", "webp extended"],
+)
+def test_sizes_are_read_from_the_header(encoded):
+    assert headers.size_of_others(tf.constant(encoded)).numpy().tolist() == [37, 53]
+
+
+def test_large_sizes_and_strange_bytes():
+    png = bytearray(_encoded("PNG"))
+    png[16:24] = struct.pack(">II", 2**32 - 1, 70_000)
+    assert headers.size_of_others(tf.constant(bytes(png))).numpy().tolist() == [70_000, 2**32 - 1]
+    lossless = bytearray(_encoded("WEBP", lossless=True))
+    lossless[21:25] = struct.pack("<I", (9_999 << 14) | 16_383)
+    assert headers.size_of_others(tf.constant(bytes(lossless))).numpy().tolist() == [10_000, 16_384]
+    for strange in (b"", b"\x89", b"II*\x00" + bytes(40), b"RIFF....WAVE", bytes(100)):
+        assert headers.size_of_others(tf.constant(strange)).numpy().tolist() == [0, 0]
+
+
+def _photo(orientation: int, **options) -> bytes:
+    exif = Image.Exif()
+    exif[0x010F] = "Maker"
+    exif[0x0112] = orientation
+    return _encoded("JPEG", exif=exif, quality=95, **options)
+
+
+def _big_endian(orientation: int) -> bytes:
+    """The same with the other byte order, after a comment and an ICC profile's segment."""
+    entries = struct.pack(">HHIHH", 0x0112, 3, 1, orientation, 0)
+    tiff = b"MM\x00\x2a" + struct.pack(">I", 8) + struct.pack(">H", 1) + entries + bytes(4)
+    exif = b"\xff\xe1" + struct.pack(">H", 2 + 6 + len(tiff)) + b"Exif\x00\x00" + tiff
+    comment = b"\xff\xfe" + struct.pack(">H", 2 + 5) + b"hello"
+    profile = b"\xff\xe2" + struct.pack(">H", 2 + 300) + bytes(300)
+    return b"\xff\xd8" + comment + profile + exif + _encoded("JPEG", quality=95)[2:]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("write", [_photo, _big_endian])
+def test_photos_are_turned_upright_as_pil_turns_them(write, orientation):
+    encoded = tf.constant(write(orientation))
+    assert headers.exif_orientation(encoded).numpy() == orientation
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(encoded.numpy()))))
+    np.testing.assert_array_equal(preprocess.decode(encoded, SPEC), upright)
+    ignored = preprocess.decode(encoded, Preprocess(size=(16, 16)))
+    np.testing.assert_array_equal(ignored, np.asarray(Image.open(io.BytesIO(encoded.numpy()))))
+    offset, size = tf.constant([8, 5]), tf.constant([20, 24])
+    window = preprocess.decode_window(encoded, lambda shape: (offset + 0 * shape, size), SPEC, at_least=(20, 24))
+    assert window.shape == (20, 24, 3)
+    differences = np.abs(window.numpy().astype(int) - upright[8:28, 5:29])
+    assert differences[2:-2, 2:-2].max() <= 12, "colour is interpolated at the window's edge as at the picture's"
+
+
+def test_the_crop_of_a_turned_photo_is_chosen_in_the_upright_one():
+    shapes = []
+
+    def choose(shape):
+        shapes.append(shape.numpy().tolist())
+        return tf.constant([0, 0]), tf.constant([16, 16])
+
+    tf.config.run_functions_eagerly(True)
+    try:
+        preprocess.decode_window(tf.constant(_photo(6)), choose, SPEC, at_least=(16, 16))
+    finally:
+        tf.config.run_functions_eagerly(False)
+    assert shapes == [[53, 37]]
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        _encoded("JPEG"),
+        _photo(9),
+        _photo(0),
+        _photo(6)[:30],
+        b"\xff\xd8\xff\xe1\xff\xffExif\x00\x00II*\x00\xff\xff\xff\xff",
+        b"\xff\xd8" + b"\xff\xe0\x00\x00" * 40,
+        b"\xff\xd8\xff",
+    ],
+    ids=["none", "out of range", "zero", "cut off", "wild offset", "no end", "nothing"],
+)
+def test_without_a_sound_orientation_pixels_stay_as_they_are(encoded):
+    assert headers.exif_orientation(tf.constant(encoded)).numpy() == 1
