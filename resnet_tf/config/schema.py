@@ -269,7 +269,7 @@ class Config:
     export: ExportConfig = ExportConfig()
     given: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_values(self)
 
     @property

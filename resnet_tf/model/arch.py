@@ -69,7 +69,7 @@ class Arch:
     dimensions: int = 2
     output_stride: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field, choices in _CHOICES.items():
             if getattr(self, field) not in choices:
                 given = getattr(self, field)

@@ -21,7 +21,7 @@ class FanOutNormal(keras.initializers.HeNormal):
 
     CHUNK = 2**18  # numbers drawn from one stream
 
-    def __call__(self, shape: Sequence[int], dtype: Any = None):
+    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
         values = np.empty(shape, np.float32)
         deviation = np.float32(math.sqrt(2.0 / math.prod((*shape[:-2], shape[-1]))))
         flat = values.reshape(-1)

@@ -23,12 +23,12 @@ class BatchNormalization(keras.layers.BatchNormalization):
     Reference: Ioffe and Szegedy, Batch Normalization, 2015.
     """
 
-    def add_weight(self, *args: Any, **kwargs: Any):
+    def add_weight(self, *args: Any, **kwargs: Any) -> keras.Variable:
         # The fused kernel takes float32 scale, offset and statistics beside bfloat16 or float16 activations.
         kwargs |= {"dtype": "float32", "autocast": False}
         return super().add_weight(*args, **kwargs)
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None) -> tf.Tensor:
         if not self._is_fusable(inputs, mask):
             return super().call(inputs, training=training, mask=mask)
         if inputs.shape.rank == 3:
@@ -57,7 +57,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             self._update_moving_statistics(mean, variance * ((count - 1) / count))
         return outputs
 
-    def _is_fusable(self, inputs, mask) -> bool:
+    def _is_fusable(self, inputs: tf.Tensor, mask: tf.Tensor | None) -> bool:
         return (
             inputs.shape.rank in (3, 4)
             and self.axis in (-1, inputs.shape.rank - 1)
@@ -98,13 +98,13 @@ class PadShortcut(keras.layers.Layer):
         self.filters = filters
         self.stride = stride
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         missing, rank = self.filters - inputs.shape[-1], inputs.shape.rank
         # The same pixels as inputs[:, ::stride, ::stride], several times faster there and back.
         kept = tf.nn.avg_pool(inputs, ksize=1, strides=self.stride, padding="SAME")
         return tf.pad(kept, [[0, 0]] * (rank - 1) + [[missing // 2, missing - missing // 2]])
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         batch, *space, _ = input_shape
         return (batch, *(None if size is None else -(-size // self.stride) for size in space), self.filters)
 
@@ -127,6 +127,6 @@ class StandardizedConv2D(keras.layers.Conv2D):
         mean, variance = tf.nn.moments(kernel, axes=[0, 1, 2], keepdims=True)
         return (kernel - mean) * tf.math.rsqrt(variance + self.EPSILON)
 
-    def convolution_op(self, inputs, kernel):
+    def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         standard = self.standardized(tf.cast(kernel, tf.float32))
         return super().convolution_op(inputs, tf.cast(standard, inputs.dtype))

@@ -48,12 +48,12 @@ class Evaluator:
         parts = pipeline.among_replicas(batches, cluster.replicas)
         self._batches = strategy.distribute_datasets_from_function(lambda context: parts)
 
-        def answer(images):
+        def answer(images: tf.Tensor) -> tf.Tensor:
             logits = model(images, training=False)
             return (logits + model(images[:, :, ::-1], training=False)) / 2 if flip else logits
 
         @tf.function(reduce_retracing=True)
-        def predict(images, labels, places):
+        def predict(images: tf.Tensor, labels: tf.Tensor, places: tf.Tensor) -> tuple[tf.Tensor, ...]:
             logits = strategy.run(answer, args=(images,))
             return tuple(strategy.gather(value, axis=0) for value in (logits, labels, places))
 

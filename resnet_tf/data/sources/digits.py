@@ -1,6 +1,8 @@
 """The embedded data set: 1,797 handwritten digits of 8x8 pixels, as a TFDS builder like any other."""
 
+from collections.abc import Iterator
 from importlib import resources
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -31,7 +33,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
             disable_shuffling=True,
         )
 
-    def _split_generators(self, dl_manager):
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, Any]]]:
         del dl_manager  # nothing to download
         with resources.files("resnet_tf.data.sources").joinpath("digits.npz").open("rb") as file:
             archive = np.load(file)
@@ -42,7 +44,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
             "test": self._generate_examples(images[half:], labels[half:]),
         }
 
-    def _generate_examples(self, images, labels):
+    def _generate_examples(self, images: np.ndarray, labels: np.ndarray) -> Iterator[tuple[int, dict[str, Any]]]:
         for index, (image, label) in enumerate(zip(images, labels, strict=True)):
             pixels = np.round(image[..., np.newaxis] * (255 / 16)).astype(np.uint8)
             yield index, {"image": pixels, "label": int(label)}

@@ -4,6 +4,7 @@ import functools
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from resnet_tf.config import Config, OptimizerConfig
 from resnet_tf.core.errors import UserError, closest
@@ -101,10 +102,10 @@ def _with_own_rates(kind: Any) -> Any:
             """The decay of each variable, None for those that have none, and its share of the learning rate."""
             self._decays, self._shares = decays, shares
 
-        def decay_of(self, variable) -> float | None:
+        def decay_of(self, variable: keras.Variable) -> float | None:
             return self._decays[self._get_variable_index(variable)]
 
-        def update_step(self, gradient, variable, learning_rate):
+        def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
             learning_rate = learning_rate * self._shares[self._get_variable_index(variable)]
             decay = self.decay_of(variable)
             if decay is not None and not getattr(kind, "DECAYS_ITSELF", False):
@@ -114,7 +115,7 @@ def _with_own_rates(kind: Any) -> Any:
                     variable.assign_sub(decay * learning_rate * variable)  # Loshchilov and Hutter 2019
             super().update_step(gradient, variable, learning_rate)
 
-        def _all_reduce_sum_gradients(self, grads_and_vars):
+        def _all_reduce_sum_gradients(self, grads_and_vars: list[Any]) -> list[Any]:
             return grads_and_vars  # the training step has summed them, to see and to clip their norm
 
     Rated.__name__ = kind.__name__

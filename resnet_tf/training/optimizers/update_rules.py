@@ -17,7 +17,7 @@ class Lars(keras.optimizers.SGD):
     DECAYS_ITSELF = True
     TRUST = 0.001
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
         decay = self.decay_of(variable)
         if decay is None:
             super().update_step(gradient, variable, learning_rate)
@@ -37,7 +37,7 @@ class Lamb(keras.optimizers.Lamb):
 
     DECAYS_ITSELF = True
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
         index = self._get_variable_index(variable)
         decay = self.decay_of(variable)
         momentum, velocity = self._momentums[index], self._velocities[index]
@@ -61,10 +61,12 @@ class Muon(keras.optimizers.Muon):
     Reference: Jordan et al., Muon: An optimizer for hidden layers in neural networks, 2024.
     """
 
-    def _should_use_adamw(self, variable) -> bool:
+    def _should_use_adamw(self, variable: keras.Variable) -> bool:
         return len(variable.shape) != 4
 
-    def _muon_update_step(self, gradient, variable, lr, m):
+    def _muon_update_step(
+        self, gradient: tf.Tensor, variable: keras.Variable, lr: tf.Tensor, m: keras.Variable
+    ) -> None:
         self.assign_add(m, gradient + m * (self.momentum - 1))
         update = gradient + self.momentum * m if self.nesterov else m
         matrix = self.zeropower_via_newtonschulz5(tf.reshape(update, [-1, variable.shape[-1]]), self.ns_steps)
