@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from resnet_tf.serving.export import export_model
     from resnet_tf.serving.predictor import Prediction, Predictor
     from resnet_tf.training.evaluation import evaluate_run
-    from resnet_tf.training.loop import train_and_evaluate
     from resnet_tf.training.run import Run, load_run
     from resnet_tf.training.throughput import measure_input, measure_training
     from resnet_tf.workflows.plan import make_plan
     from resnet_tf.workflows.reporting import write_run_report
+    from resnet_tf.workflows.train import train_and_evaluate
 
 # Imported on first use, so that `--help` does not wait for TensorFlow.
 _HOMES = {
@@ -55,7 +55,7 @@ _HOMES = {
     "measure_training": "resnet_tf.training.throughput",
     "open_source": "resnet_tf.data.sources",
     "prepare_folder": "resnet_tf.data.prepare",
-    "train_and_evaluate": "resnet_tf.training.loop",
+    "train_and_evaluate": "resnet_tf.workflows.train",
     "write_run_report": "resnet_tf.workflows.reporting",
 }
 

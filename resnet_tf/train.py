@@ -37,10 +37,10 @@ def main(arguments: list[str]) -> None:
     from resnet_tf.serving.export import export_model
     from resnet_tf.serving.verify import verify
     from resnet_tf.training.evaluation import evaluate_run
-    from resnet_tf.training.loop import train_and_evaluate
     from resnet_tf.training.run import load_run
     from resnet_tf.training.runtime import is_chief
     from resnet_tf.workflows.reporting import write_run_report
+    from resnet_tf.workflows.train import train_and_evaluate
 
     train_and_evaluate(config, workdir)
     if not is_chief(config.runtime):

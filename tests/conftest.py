@@ -86,7 +86,7 @@ def tiny_config(data_dir) -> Config:
 @pytest.fixture(scope="session")
 def tiny_run(tiny_config, tmp_path_factory) -> Path:
     """The directory of a finished tiny run. Tests must not write to it."""
-    from resnet_tf.training.loop import train_and_evaluate
+    from resnet_tf.workflows.train import train_and_evaluate
 
     workdir = tmp_path_factory.mktemp("run")
     train_and_evaluate(tiny_config, workdir)

@@ -19,7 +19,7 @@ from conftest import write_imagenet_records
 from PIL import Image
 
 from resnet_tf.config import iterate_keys, load_config
-from resnet_tf.training.loop import train_and_evaluate
+from resnet_tf.workflows.train import train_and_evaluate
 
 COMMANDS = ("benchmark", "convert", "data_service", "evaluate", "export", "predict", "prepare", "preview", "train")
 

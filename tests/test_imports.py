@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "inputs": {"core"},
     "model": {"core", "inputs"},
     "data": {"core", "config", "inputs"},
-    "training": {"core", "config", "inputs", "model", "data", "report"},
+    "training": {"core", "config", "inputs", "model", "data"},
     "serving": {"core", "config", "inputs", "model", "data"},
     "report": {"core"},
     "workflows": {"core", "config", "inputs", "model", "data", "training", "serving", "report"},

@@ -66,7 +66,7 @@ def _config(archive: Path, *changes: str) -> Config:
 @pytest.fixture(scope="module")
 def trained(archive, tmp_path_factory) -> Path:
     """A run by the command. Tests must not write to it."""
-    from resnet_tf.training.loop import train_and_evaluate
+    from resnet_tf.workflows.train import train_and_evaluate
 
     workdir = tmp_path_factory.mktemp("run")
     train_and_evaluate(_config(archive), workdir)
@@ -146,7 +146,7 @@ def test_training_and_testing_normalise_alike(archive):
 
 
 def test_a_run_learns_and_continues_to_the_same_end(archive, trained, tmp_path):
-    from resnet_tf.training.loop import train_and_evaluate
+    from resnet_tf.workflows.train import train_and_evaluate
 
     run = load_run(trained)
     evaluation = evaluate_run(run, open_source(run.config.data), batch_size=7)

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -12,8 +12,6 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_tf.core.errors import UserError
-from resnet_tf.core.metrics import Evaluation
-from resnet_tf.report.plots import draw_confusion
 
 _SHOWN, _A_ROW = 64, 8  # pictures of the first batch
 
@@ -113,11 +111,10 @@ class TensorBoard(keras.callbacks.Callback):
                 tf.summary.scalar(name, value)
         self._writer.flush()
 
-    def show_confusion(self, evaluation: Evaluation, class_names: Sequence[str], *, step: int) -> None:
-        """The confusion matrix of the last test, as a picture."""
-        picture = draw_confusion(evaluation.labels, evaluation.predictions, class_names)
+    def show_confusion(self, matrix: np.ndarray, *, step: int) -> None:
+        """Write the plot of the last evaluation's confusion matrix, uint8 [H, W, 4]."""
         with self._writer.as_default(step=step):
-            tf.summary.image("confusion", picture[np.newaxis])
+            tf.summary.image("confusion", matrix[np.newaxis])
         self._writer.flush()
 
 

@@ -5,7 +5,8 @@ import logging
 import shutil
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,8 @@ from resnet_tf.config import Config
 from resnet_tf.core.errors import Interrupted, UserError, plain_reason
 from resnet_tf.core.metrics import Evaluation
 from resnet_tf.data import pipeline, service, unreadable
-from resnet_tf.data.sources import open_source
+from resnet_tf.data.sources import Source, open_source
 from resnet_tf.data.unreadable import BadInputs
-from resnet_tf.report.waveform import draw_signal
 from resnet_tf.training import checkpoint, default_settings, run, runtime
 from resnet_tf.training.callbacks import MetricsFile, Profile, ProgressLine, TensorBoard
 from resnet_tf.training.cluster import Cluster
@@ -30,28 +30,41 @@ from resnet_tf.training.trainer import Trainer
 logger = logging.getLogger(__name__)
 
 
-def train_and_evaluate(
-    config: Config, workdir: str | Path, *, callbacks: Sequence[keras.callbacks.Callback] = ()
-) -> dict[str, Any]:
-    """Train what `config` describes, testing and saving after every epoch (or every few: `train.test_every`).
+# Draws a confusion matrix, uint8 [H, W, 4], from an evaluation and its class names.
+DrawConfusion = Callable[[Evaluation, Sequence[str]], np.ndarray]
 
-    Started again with the same `workdir` and configuration, it continues from the newest checkpoint. SIGTERM and SIGINT
-    end it after one more checkpoint.
+
+@dataclass(frozen=True)
+class Fitted:
+    """Outcome of `fit`.
+
+    Attributes:
+        evaluation: the last evaluation.
+        step: training steps behind the weights.
+        source: the data set of the run.
+    """
+
+    evaluation: Evaluation
+    step: int
+    source: Source
+
+
+def fit(
+    config: Config,
+    workdir: str | Path,
+    *,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    draw_signal: Callable[[np.ndarray], np.ndarray],
+    draw_confusion: DrawConfusion,
+) -> Fitted:
+    """Train and evaluate a run; see `train_and_evaluate`, which supplies the plots that TensorBoard shows.
 
     Args:
         config: see `load_config`.
-        workdir: the run directory, created if need be.
-        callbacks: further Keras callbacks. Their logs hold `step`, `loss`, `top1`, `gradient_norm`, `learning_rate`,
-            `images_per_second`, `train_seconds` and `test_seconds` of the epoch, and the figures of the test with
-            `test_` before their names; with `train.ema` these are of the averaged weights, and those with `raw_test_`
-            of the others. `model.stop_training` ends the run.
-
-    Returns:
-        `examples`, `top1`, `top5`, `loss` and further figures of the test split, and `step`.
-
-    Raises:
-        UserError: for a configuration, data set or directory that does not fit, or losses that are not finite.
-        Interrupted: after a signal.
+        workdir: the run directory, created if necessary.
+        callbacks: additional Keras callbacks.
+        draw_signal: plots a signal, float32 [L, C], as an image, uint8 [H, W, 1].
+        draw_confusion: see `DrawConfusion`.
     """
     workdir, config = Path(workdir), default_settings.resolve(config)
     chief = runtime.is_chief(config.runtime)
@@ -63,13 +76,20 @@ def train_and_evaluate(
     if chief:
         run.create_workdir(workdir, config)
     with lost_workers_named(trainer):
-        return _Fit(trainer, workdir, callbacks).run()
+        return _Fit(trainer, workdir, callbacks, draw_signal, draw_confusion).run()
 
 
 class _Fit:
     """A trainer at work in a run directory."""
 
-    def __init__(self, trainer: Trainer, workdir: Path, callbacks: Sequence[keras.callbacks.Callback]):
+    def __init__(
+        self,
+        trainer: Trainer,
+        workdir: Path,
+        callbacks: Sequence[keras.callbacks.Callback],
+        draw_signal: Callable[[np.ndarray], np.ndarray],
+        draw_confusion: DrawConfusion,
+    ):
         config, source = trainer.config, trainer.source
         trainer.log_what_is_trained()
         self._trainer, self._config = trainer, config
@@ -89,15 +109,15 @@ class _Fit:
         self._signals = StopSignals()
         self._pace = Pace(config.runtime.steps_per_loop)
         self._profile = Profile(config.runtime.profile, workdir / run.TENSORBOARD)
-        self._callbacks = callbacks
+        self._callbacks, self._draw_signal, self._draw_confusion = callbacks, draw_signal, draw_confusion
         self._batches: Any = None
         self._board: TensorBoard | None = None
 
-    def run(self) -> dict[str, Any]:
-        """To the last epoch; see `train_and_evaluate`."""
+    def run(self) -> Fitted:
+        """Train to the last epoch."""
         state, model = self._trainer.state, self._trainer.model
         if state.epochs == self._config.train.epochs:
-            return self._test()[0].to_dict() | {"step": state.step}
+            return self._fitted(self._test()[0])
         observers = self._observers()
         model.stop_training = False
         observers.on_train_begin()
@@ -113,11 +133,15 @@ class _Fit:
                 raise Interrupted(self._stop(str(request))) from None
         observers.on_train_end()
         if self._board:
-            self._board.show_confusion(tested, self._trainer.source.class_names, step=self._trainer.state.step)
+            matrix = self._draw_confusion(tested, self._trainer.source.class_names)
+            self._board.show_confusion(matrix, step=self._trainer.state.step)
         if self._bad_inputs.count:
             file = self._workdir / unreadable.FILE_NAME
             logger.warning("%d unreadable pictures were left out; see %s", self._bad_inputs.count, file)
-        return tested.to_dict() | {"step": self._trainer.state.step}
+        return self._fitted(tested)
+
+    def _fitted(self, evaluation: Evaluation) -> Fitted:
+        return Fitted(evaluation, self._trainer.state.step, self._trainer.source)
 
     def _epoch(self, observers: keras.callbacks.CallbackList) -> Evaluation | None:
         """Train, test, tell and save; the test, if this epoch has one."""
@@ -239,7 +263,7 @@ class _Fit:
 
         def inputs() -> np.ndarray:
             fed, _ = pipeline.fed_examples(self._config, trainer.source, trainer.spec, step=0, bad=self._bad_inputs)
-            return np.stack([draw_signal(signal) for signal in fed]) if trainer.spec.is_of_signals else fed
+            return np.stack([self._draw_signal(signal) for signal in fed]) if trainer.spec.is_of_signals else fed
 
         directory, first = self._workdir / run.TENSORBOARD, trainer.state.step == 0
         return TensorBoard(directory, config=self._config.to_json(), inputs=inputs if first else None)

@@ -24,7 +24,7 @@ from resnet_tf.data.pipeline import Schedule
 from resnet_tf.data.sources import open_source
 from resnet_tf.data.unreadable import BadInputs
 from resnet_tf.inputs.spec import Preprocess
-from resnet_tf.training.loop import train_and_evaluate
+from resnet_tf.workflows.train import train_and_evaluate
 
 SPEC = Preprocess(size=(16, 16))
 WAVES = np.sin(np.mgrid[:48, :60].sum(axis=0) / 6)[..., None] * [1.0, 0.5, -1.0]

@@ -16,8 +16,8 @@ from resnet_tf.core.errors import UserError
 from resnet_tf.training import checkpoint, runtime
 from resnet_tf.training.callbacks import read_metrics
 from resnet_tf.training.cluster import check_tf_config
-from resnet_tf.training.loop import train_and_evaluate
 from resnet_tf.training.run import load_run
+from resnet_tf.workflows.train import train_and_evaluate
 
 TIMEOUT = 240  # seconds
 

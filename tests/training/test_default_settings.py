@@ -13,8 +13,8 @@ from resnet_tf.data.pipeline import Schedule
 from resnet_tf.model.create import create_model
 from resnet_tf.training import default_settings
 from resnet_tf.training.learning_rate import learning_rate
-from resnet_tf.training.loop import train_and_evaluate
 from resnet_tf.training.run import load_run
+from resnet_tf.workflows.train import train_and_evaluate
 
 
 @pytest.fixture

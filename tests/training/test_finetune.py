@@ -13,8 +13,8 @@ from resnet_tf.data.sources import open_source
 from resnet_tf.model.create import create_model
 from resnet_tf.training import runtime
 from resnet_tf.training.callbacks import read_metrics
-from resnet_tf.training.loop import train_and_evaluate
 from resnet_tf.training.trainer import Trainer, size_in_epoch
+from resnet_tf.workflows.train import train_and_evaluate
 
 
 @pytest.fixture(scope="module")

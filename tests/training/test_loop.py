@@ -23,9 +23,9 @@ from resnet_tf.data.sources import open_source
 from resnet_tf.training import checkpoint, loop, run, runtime
 from resnet_tf.training.callbacks import ProgressLine, read_metrics
 from resnet_tf.training.evaluation import Evaluator, evaluate_run
-from resnet_tf.training.loop import train_and_evaluate
 from resnet_tf.training.run import load_run
 from resnet_tf.training.trainer import Trainer
+from resnet_tf.workflows.train import train_and_evaluate
 
 
 def _weights(workdir) -> list[np.ndarray]:

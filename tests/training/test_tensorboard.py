@@ -13,8 +13,8 @@ from tensorboard.plugins.graph.keras_util import keras_model_to_graph_def
 from resnet_tf.data import pipeline
 from resnet_tf.data.sources import open_source
 from resnet_tf.training.callbacks import read_metrics
-from resnet_tf.training.loop import train_and_evaluate
 from resnet_tf.training.run import load_run
+from resnet_tf.workflows.train import train_and_evaluate
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,50 @@
+"""Training runs: train, evaluate, report, export and verify."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from resnet_tf.config import Config
+from resnet_tf.core.metrics import Evaluation
+from resnet_tf.report.plots import draw_confusion
+from resnet_tf.report.waveform import draw_signal
+from resnet_tf.training import loop
+
+
+def train_and_evaluate(
+    config: Config, workdir: str | Path, *, callbacks: Sequence[keras.callbacks.Callback] = ()
+) -> dict[str, Any]:
+    """Train what `config` describes, testing and saving after every epoch (or every few: `train.test_every`).
+
+    Started again with the same `workdir` and configuration, it continues from the newest checkpoint. SIGTERM and SIGINT
+    end it after one more checkpoint.
+
+    Args:
+        config: see `load_config`.
+        workdir: the run directory, created if need be.
+        callbacks: further Keras callbacks. Their logs hold `step`, `loss`, `top1`, `gradient_norm`, `learning_rate`,
+            `images_per_second`, `train_seconds` and `test_seconds` of the epoch, and the figures of the test with
+            `test_` before their names; with `train.ema` these are of the averaged weights, and those with `raw_test_`
+            of the others. `model.stop_training` ends the run.
+
+    Returns:
+        `examples`, `top1`, `top5`, `loss` and further figures of the test split, and `step`.
+
+    Raises:
+        UserError: for a configuration, data set or directory that does not fit, or losses that are not finite.
+        Interrupted: after a signal.
+    """
+    fitted = _fit(config, workdir, callbacks)
+    return fitted.evaluation.to_dict() | {"step": fitted.step}
+
+
+def _fit(config: Config, workdir: str | Path, callbacks: Sequence[keras.callbacks.Callback]) -> loop.Fitted:
+    """Train with the plots that TensorBoard shows: `training` does not draw."""
+    return loop.fit(config, workdir, callbacks=callbacks, draw_signal=draw_signal, draw_confusion=_draw_confusion)
+
+
+def _draw_confusion(evaluation: Evaluation, class_names: Sequence[str]) -> np.ndarray:
+    return draw_confusion(evaluation.labels, evaluation.predictions, class_names)
