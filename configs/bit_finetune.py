@@ -1,6 +1,6 @@
-"""Fine-tuning as Big Transfer does it, with steps, sizes and mixup by the size of the data (Kolesnikov et al. 2020).
+r"""Fine-tuning as Big Transfer does it, with steps, sizes and mixup by the size of the data (Kolesnikov et al. 2020).
 
-    python -m resnet_tf.train --config=bit_finetune --set data.source=photos/ \\
+    python -m resnet_tf.train --config=bit_finetune --set data.source=photos/ \
         --set model.weights=resnetv2_50x1_bit.goog_in21k.safetensors
 
 The weights are timm's. Source: github.com/google-research/big_transfer (bit_hyperrule.py, bit_pytorch/train.py); it

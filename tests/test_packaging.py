@@ -1,16 +1,46 @@
-"""The wheel holds all that a run needs, and works away from the checkout."""
+"""The wheel: its files, its metadata, and a run away from the checkout; the files that a repository host reads."""
 
+import importlib.resources
 import os
+import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
+import resnet_tf
 from resnet_tf.config import list_configs
 
 ROOT = Path(__file__).parents[1]
+GITHUB = ROOT / ".github"
+
+
+def test_the_installed_package_is_typed():
+    assert importlib.resources.files("resnet_tf").joinpath("py.typed").is_file()  # CI runs this on the wheel
+
+
+def test_ci_runs_its_script_on_every_supported_python():
+    job = yaml.safe_load((GITHUB / "workflows" / "ci.yml").read_text())["jobs"]["check"]
+    classifiers = re.findall(r"Programming Language :: Python :: (3\.\d+)", (ROOT / "setup.py").read_text())
+    assert job["strategy"]["matrix"]["python"] == classifiers
+    assert {"run": ".ci/run"} in job["steps"]
+
+
+def test_a_bug_report_asks_for_versions_by_a_command_that_runs(capsys):
+    form = yaml.safe_load((GITHUB / "ISSUE_TEMPLATE" / "bug_report.yml").read_text())
+    (versions,) = (field["attributes"] for field in form["body"] if field.get("id") == "versions")
+    (code,) = re.findall(r'python -c "(.+)"', versions["description"])
+    exec(code, {})
+    assert f"'resnet_tf': '{resnet_tf.__version__}'" in capsys.readouterr().out
+
+
+def test_the_citation_names_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == resnet_tf.__version__
+    assert citation["license"] in (ROOT / "setup.py").read_text()
 
 
 @pytest.mark.slow
@@ -24,7 +54,7 @@ def test_the_wheel_runs_from_any_folder(tmp_path):
         names = set(archive.namelist())
         archive.extractall(tmp_path / "site")
     assert {f"resnet_tf/configs/{name}.py" for name in list_configs()} <= names
-    data_files = ("core/imagenet_classes.txt", "data/sources/digits.npz", "data/sources/digits.LICENSE.txt")
+    data_files = ("py.typed", "core/imagenet_classes.txt", "data/sources/digits.npz", "data/sources/digits.LICENSE.txt")
     assert {f"resnet_tf/{file}" for file in data_files} <= names
     assert not [name for name in names if name.startswith(("tests/", "configs/", "benchmarks/"))]
 
