@@ -8,12 +8,11 @@ from typing import Any
 import keras
 
 from resnet_tf.core.errors import UserError, closest
-from resnet_tf.inputs.spec import Preprocess
 from resnet_tf.model.arch import Arch
 from resnet_tf.model.builder import LOGITS_LAYER, build
 from resnet_tf.model.weights import readers
 from resnet_tf.model.weights.download import fetch
-from resnet_tf.model.weights.mapping import Dialect, load_weights, to_torchvision
+from resnet_tf.model.weights.mapping import load_weights, to_torchvision
 from resnet_tf.model.weights.published import get_pretrained
 from resnet_tf.model.zoo import get_arch
 
@@ -108,37 +107,26 @@ def convert_file(source: str | Path, name: str, target: Path, *, num_classes: in
         staging.replace(target)
     except OSError as error:
         raise UserError(f"cannot write {str(target)!r}: {error.strerror or error}") from error
-    return dialect.name
+    return dialect
 
 
-def _load(model: keras.Model, name: str, arch: Arch, weights: str | Path, *, new_head: bool = False) -> Dialect:
-    """Fill the model and set its `preprocess` and `labels` to those that belong to the weights."""
+def _load(model: keras.Model, name: str, arch: Arch, weights: str | Path, *, new_head: bool = False) -> str:
+    """Load weights, set the model's `preprocess` and `labels` to theirs, and return the name of the file's dialect."""
     path = Path(weights)
     size, channels = model.input_shape[1:-1], model.input_shape[-1]
     if path.suffix in readers.SUFFIXES or path.exists():
-        dialect = load_weights(model, path, arch=arch, new_head=new_head)
-        spec, labels = _stored(path)
-        spec = spec or dialect.preprocess
+        origin = load_weights(model, path, arch=arch, new_head=new_head)
+        spec, labels = origin.preprocess, origin.labels
         if spec and None not in size:
             spec = dataclasses.replace(spec, size=size)
     else:
         published = get_pretrained(name, str(weights))
-        dialect = load_weights(model, fetch(published), arch=arch, new_head=new_head)
+        origin = load_weights(model, fetch(published), arch=arch, new_head=new_head)
         spec, labels = published.preprocess_at(*size), published.labels
     has_head = model.layers[-1].name == LOGITS_LAYER
     model.preprocess = spec if spec and spec.channels == channels else None
     model.labels = labels if has_head and not new_head else None
-    return dialect
-
-
-def _stored(path: Path) -> tuple[Preprocess | None, tuple[str, ...] | None]:
-    """The preprocessing and the class names that this package wrote beside the weights."""
-    metadata = readers.read_metadata(path)
-    try:
-        spec, labels = metadata.get("preprocess"), metadata.get("labels")
-        return Preprocess.from_dict(spec) if spec else None, tuple(labels) if labels else None
-    except (TypeError, AttributeError) as error:
-        raise UserError(f"what {str(path)!r} says of its weights is damaged: {error}") from error
+    return origin.dialect
 
 
 def _checked_knobs(knobs: dict[str, Any]) -> dict[str, Any]:

@@ -281,7 +281,16 @@ def test_an_export_takes_up_what_belongs_to_the_weights(published, tmp_path):
 
 def test_damaged_metadata_is_named(tmp_path):
     path = tmp_path / "weights.safetensors"
-    for metadata in ({"preprocess": {"nonsense": 1}}, {"preprocess": [1]}):
+    for metadata in ({"preprocess": {"nonsense": 1}}, {"preprocess": [1]}, {"labels": "cat"}, {"labels": [1]}):
         readers.write_safetensors(path, to_torchvision(CREATE()), metadata)
-        with pytest.raises(UserError, match=r"what '.*' says of its weights is damaged"):
+        with pytest.raises(UserError, match=r"the metadata of the weights in '.*' is corrupt"):
             CREATE(weights=path)
+
+
+def test_the_metadata_of_a_file_is_read_once(tmp_path, monkeypatch):
+    path, calls = tmp_path / "weights.safetensors", []
+    readers.write_safetensors(path, to_torchvision(CREATE()), {"labels": list(CIFAR10)})
+    read = readers.read_metadata
+    monkeypatch.setattr(readers, "read_metadata", lambda each: calls.append(each) or read(each))
+    assert CREATE(weights=path).labels == CIFAR10
+    assert calls == [path]

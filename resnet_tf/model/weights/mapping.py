@@ -73,6 +73,21 @@ class Dialect:
         return None
 
 
+@dataclass(frozen=True)
+class WeightsOrigin:
+    """Origin of loaded weights.
+
+    Attributes:
+        dialect: name of the dialect that the file was written in.
+        preprocess: preprocessing that the weights were trained with; None if unknown.
+        labels: class names in the order of the logits; None if unknown.
+    """
+
+    dialect: str
+    preprocess: Preprocess | None
+    labels: tuple[str, ...] | None
+
+
 _BLOCK = r"stage(?P<stage>\d+)_block(?P<block>\d+)"
 _CONV = r"conv(?P<conv>\d)"
 # A block's stage and number in any dialect.
@@ -202,7 +217,7 @@ DIALECTS = (
 _NOT_STORED = ("zero_gamma", "stochastic_depth", "dropout", "norm_momentum", "norm_epsilon", "output_stride")
 
 
-def load_weights(model: keras.Model, path: Path, *, arch: Arch, new_head: bool = False) -> Dialect:
+def load_weights(model: keras.Model, path: Path, *, arch: Arch, new_head: bool = False) -> WeightsOrigin:
     """Fill a model of `create_model` from a file of this package's, torchvision's, timm's or keras.applications'.
 
     Everything is checked before the first variable is set, so a refused file leaves the model as it was.
@@ -215,7 +230,7 @@ def load_weights(model: keras.Model, path: Path, *, arch: Arch, new_head: bool =
         new_head: keep the model's own class head and leave the file's out.
 
     Returns:
-        The dialect that the file was written in.
+        The dialect of the file, and the preprocessing and class names that its metadata or its dialect names.
 
     Raises:
         UserError: if the file cannot be read or does not hold exactly this network, also where another one has the same
@@ -231,10 +246,12 @@ def load_weights(model: keras.Model, path: Path, *, arch: Arch, new_head: bool =
         head = {dialect.key(LOGITS_LAYER, kind) for kind in ("kernel", "bias")}
         arrays = {name: array for name, array in arrays.items() if name not in head}
     values = _translate(model, arrays, variables, dialect, path)
-    _check_architecture(model.name, arch, dialect, readers.read_metadata(path), path)
+    metadata = readers.read_metadata(path)
+    _check_architecture(model.name, arch, dialect, metadata, path)
+    origin = _read_origin(dialect, metadata, path)
     for names, variable in variables.items():
         variable.assign(values[names])
-    return dialect
+    return origin
 
 
 def to_torchvision(model: keras.Model) -> Arrays:
@@ -253,6 +270,18 @@ def to_torchvision(model: keras.Model) -> Arrays:
         str(names[ours]): _to_torch(variable.numpy().astype(np.float32), dialect, ours)
         for ours, variable in _named_variables(model).items()
     }
+
+
+def _read_origin(dialect: Dialect, metadata: Mapping[str, Any], path: Path) -> WeightsOrigin:
+    """Return the preprocessing and class names of a file, `metadata` being what `readers.read_metadata` returned."""
+    preprocess, labels = metadata.get("preprocess"), metadata.get("labels")
+    try:
+        stored = Preprocess.from_dict(preprocess) if preprocess else None
+    except (TypeError, AttributeError) as error:
+        raise UserError(f"the metadata of the weights in {str(path)!r} is corrupt: {error}") from error
+    if not (labels is None or (isinstance(labels, list) and all(isinstance(label, str) for label in labels))):
+        raise UserError(f"the metadata of the weights in {str(path)!r} is corrupt: labels is not a list of strings")
+    return WeightsOrigin(dialect.name, stored or dialect.preprocess, tuple(labels) if labels else None)
 
 
 def _check_architecture(name: str, arch: Arch, dialect: Dialect, metadata: Mapping[str, Any], path: Path) -> None:

@@ -91,7 +91,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
             raise ValueError(f"it is {type(metadata).__name__}, not an object")
         return metadata
     except (OSError, ValueError, KeyError, RecursionError) as error:
-        raise UserError(f"what {str(path)!r} says of its weights is damaged: {error}") from error
+        raise UserError(f"the metadata of the weights in {str(path)!r} is corrupt: {error}") from error
 
 
 def _read_safetensors(path: Path) -> Arrays:
