@@ -46,7 +46,7 @@ def _run(seed: int, workdir: Path) -> tuple[float, float, float]:
     if status:
         raise SystemExit(f"seed {seed} failed: {' '.join(command)}")
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    return json.loads(lines[-1])["test_top1"], seconds, usage.ru_maxrss / 1024
+    return json.loads(lines[-1])["val_top1"], seconds, usage.ru_maxrss / 1024
 
 
 if __name__ == "__main__":

@@ -164,7 +164,7 @@ def _epoch(model, optimizer, batches, test, *, bfloat16: bool) -> dict[str, floa
         "top1": right / BATCH,
         "images_per_second": len(steps) * BATCH / seconds,
         "train_seconds": seconds,
-        "test_seconds": time.perf_counter() - start,
+        "val_seconds": time.perf_counter() - start,
     }
 
 
@@ -178,7 +178,7 @@ def _tested(model, images: np.ndarray, labels: np.ndarray, *, bfloat16: bool) ->
             logits.append(model(inputs).float())
     logits, expected = torch.cat(logits), torch.from_numpy(labels)
     right = (logits.argmax(1) == expected).float().mean().item()
-    return {"test_loss": functional.cross_entropy(logits, expected).item(), "test_top1": right}
+    return {"val_loss": functional.cross_entropy(logits, expected).item(), "val_top1": right}
 
 
 def _read(folder: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -133,7 +133,7 @@ def shallow(name: str, **settings: Any) -> keras.Model:
 
 def untimed_metrics(workdir: Path) -> list[dict[str, Any]]:
     """metrics.jsonl of a run without what depends on the clock, so that two runs can be compared."""
-    timings = {"images_per_second", "train_seconds", "test_seconds"}
+    timings = {"images_per_second", "train_seconds", "val_seconds"}
     return [
         {name: value for name, value in line.items() if name not in timings}
         for line in read_metrics(workdir / "metrics.jsonl")

@@ -222,6 +222,6 @@ def test_a_program_runs(line, checkout):
     elif "figure.py" in line:
         assert (checkout / "docs" / "residual.png").is_file()
     elif "run.py" in line:
-        assert (checkout / "results" / "plain20_20epochs" / "metrics.jsonl").read_text().count("test_top1") == 20
+        assert (checkout / "results" / "plain20_20epochs" / "metrics.jsonl").read_text().count("val_top1") == 20
     else:
         assert done.stdout.strip() or "depth" in line

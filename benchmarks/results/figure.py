@@ -31,7 +31,7 @@ def main() -> None:
         epochs = read_metrics(RESULTS / run.name / "metrics.jsonl")
         places = [epoch["epoch"] for epoch in epochs]
         loss.plot(places, [epoch["loss"] for epoch in epochs], color=color, linewidth=width, label=label)
-        error.plot(places, [100 * (1 - epoch["test_top1"]) for epoch in epochs], color=color, linewidth=width)
+        error.plot(places, [100 * (1 - epoch["val_top1"]) for epoch in epochs], color=color, linewidth=width)
     loss.set(title="training loss (nats)", xlabel="epoch", ylim=(0, 2.5))
     error.set(title="test error (%)", xlabel="epoch", ylim=(0, 90))
     figure.legend(loc="outside lower center", ncols=len(CURVES))

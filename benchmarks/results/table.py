@@ -100,11 +100,11 @@ def read(run: Run) -> Figures:
     if run.config != PYTORCH and (other := _other_settings(run)):
         raise SystemExit(f"results/{run.name} was not run as {run.command}: {', '.join(other)} differ")
     epochs = read_metrics(folder / "metrics.jsonl")
-    tests = [epoch["test_seconds"] for epoch in epochs if "test_seconds" in epoch]
+    tests = [epoch["val_seconds"] for epoch in epochs if "val_seconds" in epoch]
     training = statistics.median(epoch["train_seconds"] for epoch in epochs)
     evaluation = folder / "evaluation.json"
     return Figures(
-        accuracy=json.loads(evaluation.read_text())["top1"] if run.tested else epochs[-1]["test_top1"],
+        accuracy=json.loads(evaluation.read_text())["top1"] if run.tested else epochs[-1]["val_top1"],
         epochs=len(epochs),
         minutes=(len(epochs) * training + len(tests) * statistics.median(tests)) / 60,
         images_per_second=statistics.median(epoch["images_per_second"] for epoch in epochs),

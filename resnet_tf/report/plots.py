@@ -129,11 +129,11 @@ def draw_grid(path: Path, *, title: str, pictures: Sequence[tuple[np.ndarray, st
 
 
 def _draw_losses(axes: Axes, metrics: Sequence[dict[str, Any]]) -> None:
-    _draw_curves(axes, metrics, ("loss", "training"), ("test_loss", "test"), title="loss (nats)", scale=1.0)
+    _draw_curves(axes, metrics, ("loss", "training"), ("val_loss", "validation"), title="loss (nats)", scale=1.0)
 
 
 def _draw_errors(axes: Axes, metrics: Sequence[dict[str, Any]]) -> None:
-    _draw_curves(axes, metrics, ("top1", "training"), ("test_top1", "test"), title="top-1 error (%)", scale=-100.0)
+    _draw_curves(axes, metrics, ("top1", "training"), ("val_top1", "validation"), title="top-1 error (%)", scale=-100.0)
 
 
 def _draw_curves(
@@ -141,7 +141,7 @@ def _draw_curves(
 ) -> None:
     """A negative scale draws the distance from 1 instead, as errors are drawn. Logarithmic, so that the end is seen."""
     for key, label in series:
-        lines = [line for line in metrics if key in line]  # not every epoch need be tested
+        lines = [line for line in metrics if key in line]  # not every epoch has an evaluation
         values = np.array([line[key] for line in lines])
         values = (values - 1) * scale if scale < 0 else values
         axes.plot([line["epoch"] for line in lines], values, _style(lines), label=label)

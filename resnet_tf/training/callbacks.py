@@ -42,8 +42,8 @@ class ProgressLine(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = logs or {}
         text = f"{self._prefix()}  loss {logs['loss']:.4f}  top-1 {logs['top1']:.4f}  |  "
-        if "test_loss" in logs:  # not every epoch need be tested
-            text += f"test loss {logs['test_loss']:.4f}  top-1 {logs['test_top1']:.4f}  |  "
+        if "val_loss" in logs:  # not every epoch has an evaluation
+            text += f"val loss {logs['val_loss']:.4f}  top-1 {logs['val_top1']:.4f}  |  "
         text += self._pace(logs, 1.0)
         self._stream.write(f"\r\x1b[K{text}\n" if self._live else f"{text}\n")
         self._stream.flush()

@@ -25,6 +25,7 @@ from resnet_tf.training.callbacks import MetricsFile, Profile, ProgressLine, Ten
 from resnet_tf.training.cluster import Cluster
 from resnet_tf.training.early_exit import Pace, StopRequested, StopSignals
 from resnet_tf.training.evaluation import Evaluator
+from resnet_tf.training.optimizers.create import learning_rate_factor
 from resnet_tf.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -117,52 +118,58 @@ class _Fit:
         """Train to the last epoch."""
         state, model = self._trainer.state, self._trainer.model
         if state.epochs == self._config.train.epochs:
-            return self._fitted(self._test()[0])
+            return self._fitted(self._evaluate()[0])
         observers = self._observers()
         model.stop_training = False
         observers.on_train_begin()
-        tested: Evaluation | None = None
+        evaluation: Evaluation | None = None
         with self._signals:
             try:
                 while self._trainer.state.epochs < self._config.train.epochs and not model.stop_training:
-                    tested = self._epoch(observers)
-                if tested is None:  # a callback ended the run between two tests
-                    tested, _ = self._test()
-                    self._trainer.save(self._checkpoints, tested.to_dict())
+                    evaluation = self._epoch(observers)
+                if evaluation is None:  # a callback ended the run between two evaluations
+                    evaluation, _ = self._evaluate()
+                    self._trainer.save(self._checkpoints, evaluation.to_dict())
             except StopRequested as request:
                 raise Interrupted(self._stop(str(request))) from None
         observers.on_train_end()
         if self._board:
-            matrix = self._draw_confusion(tested, self._trainer.source.class_names)
+            matrix = self._draw_confusion(evaluation, self._trainer.source.class_names)
             self._board.show_confusion(matrix, step=self._trainer.state.step)
         if self._bad_inputs.count:
             file = self._workdir / unreadable.FILE_NAME
             logger.warning("%d unreadable pictures were left out; see %s", self._bad_inputs.count, file)
-        return self._fitted(tested)
+        return self._fitted(evaluation)
 
     def _fitted(self, evaluation: Evaluation) -> Fitted:
         return Fitted(evaluation, self._trainer.state.step, self._trainer.source)
 
     def _epoch(self, observers: keras.callbacks.CallbackList) -> Evaluation | None:
-        """Train, test, tell and save; the test, if this epoch has one."""
+        """Train, evaluate, report and save; return the evaluation, if this epoch has one."""
         epoch = self._trainer.state.epochs
         observers.on_epoch_begin(epoch)
         with service.naming_failures():
             logs = self._train(observers)
-        tested, train = None, self._config.train
+        evaluation, train = None, self._config.train
         if (epoch + 1) % train.test_every == 0 or epoch + 1 == train.epochs:
             start = time.monotonic()
-            tested, raw = self._test()
+            evaluation, raw = self._evaluate()
             seconds = time.monotonic() - start
-            logs |= _prefixed("test_", tested) | _prefixed("raw_test_", raw) | {"test_seconds": seconds}
+            logs |= _prefixed("val_", evaluation) | _prefixed("val_raw_", raw) | {"val_seconds": seconds}
         # Before the checkpoint: what a kill in between leaves behind is written over.
         observers.on_epoch_end(self._trainer.state.epochs, logs)
         self._trainer.state.end_epoch()
-        if tested is not None:
-            self._trainer.save(self._checkpoints, tested.to_dict())
-        (ended,) = self._cluster.from_chief([float(self._trainer.model.stop_training)])
-        self._trainer.model.stop_training = bool(ended)
-        return tested
+        self._follow_callbacks()
+        if evaluation is not None:
+            self._trainer.save(self._checkpoints, evaluation.to_dict())
+        return evaluation
+
+    def _follow_callbacks(self) -> None:
+        """Give every worker what the chief's callbacks decided: the end of training, and the learning rate."""
+        model, factor = self._trainer.model, learning_rate_factor(self._trainer.optimizer)
+        ended, value = self._cluster.from_chief([float(model.stop_training), float(factor.value.numpy())])
+        model.stop_training = bool(ended)
+        factor.assign(value)
 
     def _train(self, observers: keras.callbacks.CallbackList) -> dict[str, Any]:
         """To the end of the epoch; its figures."""
@@ -219,9 +226,9 @@ class _Fit:
             "train_seconds": state.seconds,
         }
 
-    def _test(self) -> tuple[Evaluation, Evaluation | None]:
-        """Of the weights that count, and of the raw ones beside an average."""
-        # One worker alone must not leave a test.
+    def _evaluate(self) -> tuple[Evaluation, Evaluation | None]:
+        """Evaluate the weights that count and, beside an average, the raw ones."""
+        # One worker alone must not leave an evaluation.
         check = self._signals.check if self._cluster.count == 1 else lambda: None
         raw = self._evaluator(check)
         if not self._trainer.average:
@@ -285,9 +292,9 @@ class _Fit:
         )
 
 
-def _prefixed(prefix: str, tested: Evaluation | None) -> dict[str, Any]:
-    figures = tested.to_dict() if tested else {}
-    return {f"{prefix}{name}": value for name, value in figures.items() if name != "examples"}
+def _prefixed(prefix: str, evaluation: Evaluation | None) -> dict[str, Any]:
+    metrics = evaluation.to_dict() if evaluation else {}
+    return {f"{prefix}{name}": value for name, value in metrics.items() if name != "examples"}
 
 
 @contextlib.contextmanager

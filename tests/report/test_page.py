@@ -27,9 +27,9 @@ def _report(*, wrong: bool = True, metrics: int = 4, channels: int = 3, side: in
         {
             "epoch": epoch,
             "loss": 2 / epoch,
-            "test_loss": 3 / epoch,
+            "val_loss": 3 / epoch,
             "top1": 1 - 1 / (epoch + 1),
-            "test_top1": 1 - 1 / (epoch + 0.5),
+            "val_top1": 1 - 1 / (epoch + 0.5),
             "learning_rate": 0.1 / epoch,
             "images_per_second": 900.0,
         }

@@ -14,7 +14,7 @@ def test_draw_summary(tmp_path, classes, wrong):
     predictions = labels.copy()
     predictions[:wrong] = (labels[:wrong] + 1) % classes
     metrics = [
-        {"epoch": epoch, "loss": 1 / epoch, "test_loss": 2 / epoch, "top1": 1 - 1 / epoch, "test_top1": 0.5}
+        {"epoch": epoch, "loss": 1 / epoch, "val_loss": 2 / epoch, "top1": 1 - 1 / epoch, "val_top1": 0.5}
         for epoch in range(1, 4)
     ]
     names = [f"class {index}" for index in range(classes)]

@@ -77,7 +77,7 @@ def test_two_workers_are_one(data_dir, tmp_path):
     lines = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("run", "alone")]
     assert len(lines[0]) == 2
     for ours, theirs in zip(*lines, strict=True):
-        for name in ("loss", "test_loss", "test_top1"):
+        for name in ("loss", "val_loss", "val_top1"):
             assert ours[name] == pytest.approx(theirs[name], rel=1e-5), name
     assert load_run(tmp_path / "run").metrics["examples"] == alone["examples"] == 101
     weights = [load_run(tmp_path / name).model.get_weights() for name in ("run", "alone")]

@@ -124,6 +124,42 @@ def test_every_name_takes_steps_and_decays(name):
         assert np.abs(decayed - kernel).max() > 0
 
 
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lamb", "muon"])
+def test_an_assigned_learning_rate_scales_the_rest_of_the_schedule(name, precision):
+    """A float16 model has a loss scale around its optimizer."""
+    keras.config.set_dtype_policy(precision)
+    inputs = keras.Input((5, 5, 4))
+    model = keras.Model(inputs, keras.layers.Conv2D(8, 3, name="conv")(inputs))
+    group = OptimizerConfig(name=name, base_lr=0.1, schedule="linear", warmup_epochs=0.0)
+    optimizer = create_optimizer(Config(optimizer=group, data=DataConfig(batch_size=256)), Schedule(10, 100), model)
+    optimizer.learning_rate = 0.05
+    assert float(optimizer.learning_rate) == pytest.approx(0.05)
+    optimizer.iterations.assign(50)
+    assert float(optimizer.learning_rate) == pytest.approx(0.025)
+    assert [each.name for each in optimizer.variables].count("learning_rate_factor") == 1
+    optimizer.iterations.assign(100)
+    with pytest.raises(
+        UserError, match=r"set the learning rate to 0.5 where the schedule is at 0; optimizer.schedule="
+    ):
+        optimizer.learning_rate = 0.5
+
+
+def test_an_assigned_learning_rate_is_the_one_that_steps_take():
+    """Gradient descent without momentum: the update is the gradient times the learning rate."""
+    inputs = keras.Input((5, 5, 4))
+    model = keras.Model(inputs, keras.layers.Conv2D(8, 3, name="conv")(inputs))
+    group = OptimizerConfig(
+        name="sgd", base_lr=0.1, momentum=0.0, weight_decay=0.0, schedule="constant", warmup_epochs=0.0
+    )
+    optimizer = create_optimizer(Config(optimizer=group, data=DataConfig(batch_size=256)), Schedule(10, 100), model)
+    optimizer.learning_rate = 0.001
+    before = [each.numpy() for each in model.trainable_variables]
+    optimizer.apply([tf.constant(each, tf.float32) for each in GRADIENTS[0]], model.trainable_variables)
+    for old, variable, gradient in zip(before, model.trainable_variables, GRADIENTS[0], strict=True):
+        np.testing.assert_allclose(variable.numpy(), old - 0.001 * gradient, rtol=1e-4, atol=1e-6)
+
+
 def test_unknown_names_are_refused():
     assert {"adam", "adamw", "lamb", "lars", "lion", "muon", "nadam", "rmsprop", "sgd"} <= set(list_optimizers())
     with pytest.raises(UserError, match=r"unknown optimizer.name 'agd'; did you mean .*'sgd'"):

@@ -93,11 +93,39 @@ def _is_named(value: Any, name: str) -> bool:
     return isinstance(value, type) and value.__name__.lower() == name
 
 
+def learning_rate_factor(optimizer: keras.optimizers.Optimizer) -> keras.Variable:
+    """Return the factor on the learning-rate schedule, a float32 scalar that callbacks change."""
+    return getattr(optimizer, "inner_optimizer", optimizer).learning_rate_factor
+
+
 @functools.cache
 def _with_own_rates(kind: Any) -> Any:
-    """A Keras optimizer whose weights each have a decay and a share of the learning rate."""
+    """Return a Keras optimizer class with a decay and a fraction of the learning rate for each weight.
+
+    Its learning rate is that of its schedule times `learning_rate_factor`, 1 at first. Assigning `learning_rate`, as
+    Keras's `ReduceLROnPlateau` and `LearningRateScheduler` do, changes the factor: the schedule goes on from there.
+    """
 
     class Rated(kind):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            # Keras tracks the attribute as one of the optimizer's variables, so that checkpoints hold it.
+            self.learning_rate_factor = keras.Variable(1.0, trainable=False, name="learning_rate_factor")
+
+        @property
+        def learning_rate(self):
+            return super().learning_rate * self.learning_rate_factor.value
+
+        @learning_rate.setter
+        def learning_rate(self, value):
+            scheduled = float(super().learning_rate)
+            if not scheduled:
+                raise UserError(
+                    f"a callback set the learning rate to {float(value):g} where the schedule is at 0; "
+                    "optimizer.schedule=constant and optimizer.warmup_epochs=0 leave the learning rate to callbacks"
+                )
+            self.learning_rate_factor.assign(float(value) / scheduled)
+
         def set_rates(self, decays: list[float | None], shares: list[float]) -> None:
             """The decay of each variable, None for those that have none, and its share of the learning rate."""
             self._decays, self._shares = decays, shares
