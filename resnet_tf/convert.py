@@ -11,7 +11,6 @@ from pathlib import Path
 from absl import flags
 
 from resnet_tf.config import command_line
-from resnet_tf.core.errors import UserError
 
 FLAGS = flags.FlagValues()
 FROM = flags.DEFINE_string(
@@ -31,9 +30,7 @@ NUM_CLASSES = flags.DEFINE_integer(
 
 def main(arguments: list[str]) -> None:
     command_line.no_arguments(arguments)
-    for flag in (FROM, MODEL, TO):
-        if not flag.value:
-            raise UserError(f"--{flag.name} is missing; see --help")
+    command_line.require(FROM, MODEL, TO)
 
     from resnet_tf.model.create import convert_file
 

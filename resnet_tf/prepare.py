@@ -12,7 +12,6 @@ from pathlib import Path
 from absl import flags
 
 from resnet_tf.config import command_line
-from resnet_tf.core.errors import UserError
 
 FLAGS = flags.FlagValues()
 FROM = flags.DEFINE_string("from", "", "folder of pictures to read", flag_values=FLAGS)
@@ -29,9 +28,7 @@ EVAL_FRACTION = flags.DEFINE_float(
 
 def main(arguments: list[str]) -> None:
     command_line.no_arguments(arguments)
-    for flag in (FROM, TO):
-        if not flag.value:
-            raise UserError(f"--{flag.name} is missing; see --help")
+    command_line.require(FROM, TO)
 
     from resnet_tf.data.prepare import prepare_folder
 

@@ -36,9 +36,9 @@ def main(arguments: list[str]) -> None:
     from resnet_tf.serving.artifact import find_export_of_step
     from resnet_tf.serving.export import export_model
     from resnet_tf.serving.verify import verify
+    from resnet_tf.training.cluster import is_chief
     from resnet_tf.training.evaluation import evaluate_run
     from resnet_tf.training.run import load_run
-    from resnet_tf.training.runtime import is_chief
     from resnet_tf.workflows.reporting import write_run_report
     from resnet_tf.workflows.train import train_and_evaluate
 

@@ -24,6 +24,8 @@ from pathlib import Path
 
 from plan import PYTORCH, Run, all_runs
 
+from resnet_tf.core import machine
+
 RESULTS = Path(__file__).parents[2] / "results"
 PROJECT = RESULTS.parent
 
@@ -79,8 +81,8 @@ def _keep(run: Run, workdir: Path, tested: dict[str, float] | None, framework: s
     target = RESULTS / run.name
     target.mkdir(exist_ok=True)
     where = {
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "processor": machine.processor(),
+        "cores": machine.cores(),
         "python": platform.python_version(),
         "framework": framework,
     }
@@ -98,11 +100,6 @@ def _tensorflow_version() -> str:
 def _torch_version(python: str) -> str:
     command = (python, "-c", "import torch; print('PyTorch', torch.__version__)")
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
 
 
 if __name__ == "__main__":

@@ -88,6 +88,13 @@ def no_arguments(arguments: list[str]) -> None:
         raise UserError(f"unexpected argument {arguments[0]!r}; flags start with --, see --help")
 
 
+def require(*required: flags.FlagHolder) -> None:
+    """Refuse a command line without one of the flags that have no default."""
+    for flag in required:
+        if not flag.value:
+            raise UserError(f"--{flag.name.replace('_', '-')} is missing; see --help")
+
+
 def _fail(message: str) -> int:
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return 2

@@ -1,18 +1,18 @@
-"""What runs this process: versions and hardware, for whoever reads its results."""
+"""Versions and hardware of this process, stored with its results."""
 
 import os
 import platform
 from pathlib import Path
 
-import keras
-import numpy as np
-import tensorflow as tf
-
 from resnet_tf import __version__
 
 
 def versions() -> dict[str, str]:
-    """Of what a result may depend on, by name."""
+    """Return the versions that results depend on, by the name of the package."""
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
     return {
         "resnet_tf": __version__,
         "tensorflow": tf.__version__,
@@ -23,7 +23,9 @@ def versions() -> dict[str, str]:
 
 
 def describe() -> dict[str, str]:
-    """The versions, the system, and what it computes on."""
+    """Return the versions, the system and the devices, by name."""
+    import tensorflow as tf
+
     gpus = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
     return {
         **versions(),
@@ -35,15 +37,25 @@ def describe() -> dict[str, str]:
 
 
 def cores() -> int:
-    """Those that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processor() -> str:
-    """Its model, as Linux tells it, or its kind."""
+    """Return the model of the CPU that Linux reports; elsewhere its architecture."""
+    return _cpu_info("model name") or platform.processor() or platform.machine()
+
+
+def cpu_flags() -> set[str]:
+    """Return the instruction-set extensions that Linux reports, such as `amx_bf16`; elsewhere an empty set."""
+    return set(_cpu_info("flags").split())
+
+
+def _cpu_info(field: str) -> str:
+    """Return a field of the first core in `/proc/cpuinfo`, empty where there is none."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        lines = []
-    named = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
+        return ""
+    values = (line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == field)
+    return next(values, "")

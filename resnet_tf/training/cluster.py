@@ -1,38 +1,69 @@
-"""The workers of a run: which of them this is, and what they must agree on."""
+"""Workers of a run: the index of this process, the chief, and values that all workers share."""
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import tensorflow as tf
 
+from resnet_tf.config import RuntimeConfig
 from resnet_tf.core.errors import UserError
+
+_TASK_TYPES = ("chief", "worker")  # in the order of their indices
+
+
+@dataclass(frozen=True)
+class Task:
+    """Index of this process among the workers of a cluster; the defaults are those of a process alone.
+
+    Attributes:
+        index: of this worker, from 0.
+        count: number of workers.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    @classmethod
+    def of(cls, cluster: Mapping[str, Sequence[str]], task_type: str, task_index: int) -> "Task":
+        """Number the members of a cluster specification: the chief first, then the workers."""
+        sizes = {each: len(cluster.get(each, ())) for each in _TASK_TYPES}
+        return cls(task_index + (sizes["chief"] if task_type == "worker" else 0), sum(sizes.values()))
+
+    @property
+    def is_chief(self) -> bool:
+        """True for the one process that writes files and takes decisions."""
+        return self.index == 0
+
+
+def is_chief(config: RuntimeConfig) -> bool:
+    """Return True if this process writes the files of the run, before its strategy exists.
+
+    Raises:
+        UserError: if the strategy is `multiworker` and TF_CONFIG does not describe a cluster with this process in it.
+    """
+    return config.strategy != "multiworker" or read_tf_config().is_chief
 
 
 class Cluster:
-    """This process among those that train together; alone under every strategy but `multiworker`.
+    """Communication with the other workers of the run; there are none under every strategy but `multiworker`.
 
     Attributes:
-        index: of this worker, from 0 on.
-        count: of workers.
-        replicas: of this worker.
+        index: of this worker, from 0.
+        count: number of workers.
+        is_chief: True for the worker that writes files and takes decisions.
+        replicas: number of replicas of this worker.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy):
         self._strategy = strategy
-        self.index, self.count = 0, 1
-        resolver = strategy.cluster_resolver
+        task, resolver = Task(), strategy.cluster_resolver
         if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and resolver.task_type:
-            members = resolver.cluster_spec().as_dict()
-            chiefs = len(members.get("chief", []))
-            self.count = chiefs + len(members.get("worker", []))
-            self.index = resolver.task_id + (chiefs if resolver.task_type == "worker" else 0)
+            task = Task.of(resolver.cluster_spec().as_dict(), resolver.task_type, resolver.task_id)
+        self.index, self.count, self.is_chief = task.index, task.count, task.is_chief
         self.replicas = strategy.num_replicas_in_sync // self.count
-
-    @property
-    def is_chief(self) -> bool:
-        """Whether this worker writes."""
-        return self.index == 0
 
     def from_chief(self, numbers: Sequence[float]) -> list[float]:
         """The chief's numbers, on every worker."""
@@ -66,17 +97,24 @@ class Cluster:
         return total(value)
 
 
-def check_tf_config() -> None:
-    """Raise a `UserError` unless TF_CONFIG describes a cluster with this process in it, as TensorFlow documents it."""
+def read_tf_config() -> Task:
+    """Return the task of this process in the cluster that TF_CONFIG describes, as TensorFlow documents it.
+
+    Raises:
+        UserError: if TF_CONFIG is not set, is malformed, or does not list this process as a chief or a worker.
+    """
     looks = 'it looks like {"cluster": {"worker": ["a:2222", "b:2222"]}, "task": {"type": "worker", "index": 0}}'
     try:
-        described = json.loads(os.environ["TF_CONFIG"])
-        task = described["task"]
-        members = described["cluster"][task["type"]]
-        members[int(task["index"])]
+        described: dict[str, Any] = json.loads(os.environ["TF_CONFIG"])
+        cluster, task = described["cluster"], described["task"]
+        task_type, index = task["type"], int(task["index"])
+        cluster[task_type][index]
+        if task_type not in _TASK_TYPES or index < 0:
+            raise ValueError(f"the task is {task_type} {index}; it must be a chief or a worker")
+        return Task.of(cluster, task_type, index)
     except KeyError as error:
         missing = error.args[0]
         where = "is not set" if missing == "TF_CONFIG" else f"has no {missing!r}"
         raise UserError(f"runtime.strategy=multiworker reads TF_CONFIG, which {where}; {looks}") from error
-    except (ValueError, TypeError, IndexError) as error:
+    except (ValueError, TypeError, IndexError, AttributeError) as error:
         raise UserError(f"TF_CONFIG describes no cluster with this worker in it ({error}); {looks}") from error

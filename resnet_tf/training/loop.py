@@ -22,7 +22,7 @@ from resnet_tf.data.sources import Source, open_source
 from resnet_tf.data.unreadable import BadInputs
 from resnet_tf.training import checkpoint, default_settings, run, runtime
 from resnet_tf.training.callbacks import MetricsFile, Profile, ProgressLine, TensorBoard
-from resnet_tf.training.cluster import Cluster
+from resnet_tf.training.cluster import Cluster, is_chief
 from resnet_tf.training.early_exit import Pace, StopRequested, StopSignals
 from resnet_tf.training.evaluation import Evaluator
 from resnet_tf.training.optimizers.create import learning_rate_factor
@@ -68,7 +68,7 @@ def fit(
         draw_confusion: see `DrawConfusion`.
     """
     workdir, config = Path(workdir), default_settings.resolve(config)
-    chief = runtime.is_chief(config.runtime)
+    chief = is_chief(config.runtime)
     if chief:
         run.check_workdir(workdir, config)
     strategy = runtime.start(config.runtime)

@@ -2,18 +2,16 @@
 
 import contextlib
 import functools
-import json
 import logging
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import keras
 import tensorflow as tf
 
 from resnet_tf.config import RuntimeConfig
 from resnet_tf.core.errors import UserError
-from resnet_tf.training.cluster import Cluster, check_tf_config
+from resnet_tf.core.machine import cpu_flags
+from resnet_tf.training.cluster import Cluster, read_tf_config
 
 logger = logging.getLogger(__name__)
 
@@ -32,16 +30,6 @@ def start(config: RuntimeConfig) -> tf.distribute.Strategy:
     devices = ", ".join(_devices()[: cluster.replicas])
     logger.info("precision %s (%s); %d replica(s)%s: %s", policy, reason, cluster.replicas, among, devices)
     return strategy
-
-
-def is_chief(config: RuntimeConfig) -> bool:
-    """Whether this process writes: alone it does, and among the workers of TF_CONFIG the first."""
-    if config.strategy != "multiworker":
-        return True
-    check_tf_config()
-    described = json.loads(os.environ["TF_CONFIG"])
-    kind, index = described["task"]["type"], int(described["task"]["index"])
-    return index == 0 and (kind == "chief" or "chief" not in described["cluster"])
 
 
 @contextlib.contextmanager
@@ -69,7 +57,7 @@ def choose_precision(asked: str, *, on_tpu: bool = False) -> tuple[str, str]:
             "mixed_bfloat16" if fast else "float32",
             f"auto: GPU of compute capability {capability[0]}.{capability[1]}",
         )
-    flags = _cpu_flags() & {"avx512_bf16", "amx_bf16"}
+    flags = cpu_flags() & {"avx512_bf16", "amx_bf16"}
     if flags:
         return "mixed_bfloat16", f"auto: the CPU has {', '.join(sorted(flags))}"
     return "float32", "auto: the CPU has no bfloat16 instructions"
@@ -78,7 +66,7 @@ def choose_precision(asked: str, *, on_tpu: bool = False) -> tuple[str, str]:
 def _strategy(config: RuntimeConfig) -> tf.distribute.Strategy:
     match config.strategy:
         case "multiworker":
-            check_tf_config()
+            read_tf_config()
             return _multiworker()
         case "tpu":
             return _tpu(config.tpu)
@@ -130,12 +118,3 @@ def _split_cpu(count: int) -> None:
         raise UserError(
             f"runtime.logical_devices={count} must be set before TensorFlow computes anything in the process"
         ) from error
-
-
-def _cpu_flags() -> set[str]:
-    """The instruction sets that Linux reports; empty elsewhere."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return set()
-    return set(next((line.split(":")[1].split() for line in lines if line.startswith("flags")), []))

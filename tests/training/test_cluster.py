@@ -15,7 +15,7 @@ from resnet_tf.config import RuntimeConfig, load_config
 from resnet_tf.core.errors import UserError
 from resnet_tf.training import checkpoint, runtime
 from resnet_tf.training.callbacks import read_metrics
-from resnet_tf.training.cluster import check_tf_config
+from resnet_tf.training.cluster import Task, is_chief, read_tf_config
 from resnet_tf.training.run import load_run
 from resnet_tf.workflows.train import train_and_evaluate
 
@@ -121,6 +121,15 @@ def test_a_lost_worker_ends_the_other_and_both_continue(data_dir, tmp_path):
             '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
             r"no cluster with this worker in it",
         ),
+        (
+            '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "ps", "index": 0}}',
+            r"the task is ps 0; it must be a chief or a worker",
+        ),
+        (
+            '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": -1}}',
+            r"the task is worker -1; it must be a chief or a worker",
+        ),
+        ('{"cluster": [], "task": {"type": "worker", "index": 0}}', r"no cluster with this worker in it"),
     ],
 )
 def test_a_wrong_tf_config_is_named(monkeypatch, value, message):
@@ -128,21 +137,23 @@ def test_a_wrong_tf_config_is_named(monkeypatch, value, message):
     if value is not None:
         monkeypatch.setenv("TF_CONFIG", value)
     with pytest.raises(UserError, match=message):
-        check_tf_config()
+        read_tf_config()
 
 
 def test_the_first_worker_is_the_chief_unless_there_is_one_by_name(monkeypatch):
     workers = {"worker": ["a:1", "b:1"]}
     for members, kind, index, expected in (
-        (workers, "worker", 0, True),
-        (workers, "worker", 1, False),
-        ({"chief": ["c:1"], **workers}, "worker", 0, False),
-        ({"chief": ["c:1"], **workers}, "chief", 0, True),
+        (workers, "worker", 0, Task(0, 2)),
+        (workers, "worker", 1, Task(1, 2)),
+        ({"chief": ["c:1"], **workers}, "worker", 0, Task(1, 3)),
+        ({"chief": ["c:1"], **workers}, "worker", 1, Task(2, 3)),
+        ({"chief": ["c:1"], **workers}, "chief", 0, Task(0, 3)),
     ):
         monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": members, "task": {"type": kind, "index": index}}))
-        assert runtime.is_chief(RuntimeConfig(strategy="multiworker")) == expected
+        assert read_tf_config() == expected
+        assert is_chief(RuntimeConfig(strategy="multiworker")) == (expected.index == 0)
     monkeypatch.delenv("TF_CONFIG")
-    assert runtime.is_chief(RuntimeConfig(strategy="mirrored"))
+    assert is_chief(RuntimeConfig(strategy="mirrored"))
 
 
 def test_a_tpu_is_connected_to_initialised_and_only_then_used(monkeypatch):
