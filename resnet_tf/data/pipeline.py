@@ -3,11 +3,9 @@
 Training batch k is a function of (config, seed, k) alone: a run that starts at step k decodes nothing to get there.
 """
 
-import contextlib
 import dataclasses
 import math
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +13,12 @@ import tensorflow as tf
 
 from resnet_tf.config import AugmentConfig, Config
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.machine import cores
 from resnet_tf.data import order, preprocess, service
 from resnet_tf.data.augmentation import mixing, transforms
 from resnet_tf.data.autotune import without_autotune
 from resnet_tf.data.sources import Source, Split
-from resnet_tf.data.unreadable import BadInputs, name_unreadable
+from resnet_tf.data.unreadable import BadInputs
 from resnet_tf.inputs.spec import Preprocess
 
 # From an example's row in its batch, a scalar, and its picture as the source has it to what is fed, uint8 [H, W, C].
@@ -139,7 +138,7 @@ def eval_batches(
 ) -> tf.data.Dataset:
     """Every picture of a split once, in order; the last batch is filled up with examples of place -1.
 
-    Read it within `naming_failures`.
+    Read it within `unreadable.translate_read_errors`.
 
     Args:
         split: the pictures.
@@ -183,17 +182,6 @@ def among_replicas(batches: tf.data.Dataset, replicas: int) -> tf.data.Dataset:
         return tf.data.Dataset.from_tensor_slices(tuple(shares))
 
     return batches.flat_map(split)
-
-
-@contextlib.contextmanager
-def naming_failures(split: Split, spec: Preprocess) -> Iterator[None]:
-    """Around a test: a picture that cannot be read becomes a `UserError` with its name; a test never skips one."""
-    try:
-        yield
-    except tf.errors.OpError as error:
-        if named := name_unreadable(split, spec):
-            raise UserError(f"split {split.name!r} cannot be tested: {named}") from error
-        raise
 
 
 def stages(config: Config, source: Source, spec: Preprocess, schedule: Schedule) -> dict[str, tf.data.Dataset]:
@@ -264,7 +252,7 @@ def _fits_in_memory(config: Config, split: Split, spec: Preprocess) -> bool:
 
 def _side_by_side(steps: tf.data.Dataset, batch: Callable[[tf.Tensor], tf.data.Dataset]) -> tf.data.Dataset:
     """The batches of the steps in order: as many in the making that no core waits, since each takes its memory."""
-    parallel = 2 + (os.cpu_count() or 1) // 8
+    parallel = 2 + cores() // 8
     made = steps.interleave(batch, cycle_length=parallel, num_parallel_calls=parallel, deterministic=True)
     return without_autotune(made)
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from resnet_tf.core.errors import UserError
 from resnet_tf.data.autotune import without_autotune
+from resnet_tf.data.errors import translate_errors
 
 _TIMEOUT = 10.0  # seconds for the dispatcher to answer
 # A worker that starts late holds back the others' batches; one that died would hold them back for ever.
@@ -29,7 +30,7 @@ def distribute(numbered: tf.data.Dataset, address: str, *, start: int, end: int)
         end: the step after the last.
 
     Returns:
-        A dataset of parts, in the order of the steps. Read it within `naming_failures`.
+        A dataset of parts, in the order of the steps. Read it within `translate_service_errors`.
 
     Raises:
         UserError: if nobody listens at the address.
@@ -58,15 +59,14 @@ def distribute(numbered: tf.data.Dataset, address: str, *, start: int, end: int)
     return without_autotune(tf.data.Dataset.from_generator(in_order, output_signature=tuple(signature)))
 
 
-@contextlib.contextmanager
-def naming_failures() -> Iterator[None]:
-    """Brings what `distribute` raises while batches are read out of TensorFlow's errors."""
-    try:
-        yield
-    except tf.errors.OpError as error:
-        if match := re.search(r"UserError: (.*)", error.message):
-            raise UserError(match[1]) from None
-        raise
+def translate_service_errors() -> contextlib.AbstractContextManager[None]:
+    """Raise the `UserError` of `distribute` as itself, where the block that reads its batches fails."""
+
+    def explain(error: tf.errors.OpError) -> str:
+        match = re.search(r"UserError: (.*)", error.message)
+        return match[1] if match else ""
+
+    return translate_errors(explain)
 
 
 def _check_address(address: str) -> None:

@@ -1,5 +1,6 @@
 """Pictures that cannot be read: counted, named in bad_inputs.jsonl, and too many of them end a run."""
 
+import contextlib
 import json
 import logging
 from pathlib import Path
@@ -11,6 +12,7 @@ import tensorflow as tf
 from resnet_tf.config import DataConfig
 from resnet_tf.core.errors import UserError, plain_reason
 from resnet_tf.data import preprocess
+from resnet_tf.data.errors import translate_errors
 from resnet_tf.data.sources import Split
 from resnet_tf.inputs.spec import Preprocess
 
@@ -87,6 +89,19 @@ class BadInputs:
     @staticmethod
     def _key(line: dict[str, Any]) -> tuple[Any, ...]:
         return line["file"], line.get("offset"), line.get("index")
+
+
+def translate_read_errors(split: Split, spec: Preprocess) -> contextlib.AbstractContextManager[None]:
+    """Raise a `UserError` with the name of the file, where the block fails on an unreadable example of a split.
+
+    For evaluation, which never skips an example.
+    """
+
+    def explain(error: tf.errors.OpError) -> str:
+        named = name_unreadable(split, spec)
+        return named and f"split {split.name!r} cannot be tested: {named}"
+
+    return translate_errors(explain)
 
 
 def name_unreadable(split: Split, spec: Preprocess, *, start: int = 0) -> str:

@@ -13,6 +13,7 @@ from resnet_tf.config import Config, DataConfig, ExportConfig
 from resnet_tf.core.errors import UserError, closest
 from resnet_tf.data import pipeline
 from resnet_tf.data.sources import Split, open_source
+from resnet_tf.data.unreadable import translate_read_errors
 from resnet_tf.inputs.spec import Preprocess
 from resnet_tf.model.builder import LOGITS_LAYER
 from resnet_tf.model.weights.readers import add_metadata
@@ -218,7 +219,7 @@ def _calibration(subject: _Subject) -> Iterator[np.ndarray]:
 
 
 def _load(split: Split, spec: Preprocess, places: list[int]) -> np.ndarray:
-    with pipeline.naming_failures(split, spec):  # not what keeps an export from being written
+    with translate_read_errors(split, spec):  # not what keeps an export from being written
         return np.stack(pipeline.load_examples(split, spec, places))
 
 

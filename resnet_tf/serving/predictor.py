@@ -10,8 +10,9 @@ import tensorflow as tf
 
 from resnet_tf.config import Config, flatten, override
 from resnet_tf.core.errors import UserError
-from resnet_tf.data import pipeline, preprocess
+from resnet_tf.data import preprocess
 from resnet_tf.data.sources import Split
+from resnet_tf.data.unreadable import translate_read_errors
 from resnet_tf.inputs.spec import Preprocess
 from resnet_tf.serving import artifact, runners
 
@@ -143,7 +144,7 @@ class Predictor:
         """
         split.check_whole()
         parts = []
-        with pipeline.naming_failures(split, self.preprocess):
+        with translate_read_errors(split, self.preprocess):
             for examples, _ in split.examples(count).map(_encoded).batch(batch_size):
                 found = examples.numpy()
                 parts.append(

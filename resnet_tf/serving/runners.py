@@ -1,7 +1,6 @@
 """One way to ask every kind of export: encoded pictures or pixels in, answers as arrays out."""
 
 import io
-import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.machine import cores
 from resnet_tf.data import preprocess
 from resnet_tf.inputs.spec import Preprocess
 from resnet_tf.serving.signatures import (
@@ -128,9 +128,7 @@ def _load_litert(export: Path, spec: Preprocess) -> Callable[[np.ndarray], np.nd
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
         raise UserError("LiteRT models need the package ai-edge-litert: pip install 'resnet_tf[litert]'") from error
-    run = _loaded(
-        export, lambda file: Interpreter(file, num_threads=os.cpu_count()), LITERT_FILE
-    ).get_signature_runner()
+    run = _loaded(export, lambda file: Interpreter(file, num_threads=cores()), LITERT_FILE).get_signature_runner()
     lock = threading.Lock()  # an interpreter has one set of buffers
 
     name = array_taken(spec).name

@@ -10,6 +10,7 @@ from resnet_tf.core.errors import UserError
 from resnet_tf.core.metrics import Evaluation
 from resnet_tf.data import pipeline
 from resnet_tf.data.sources import Source, Split, check_classes
+from resnet_tf.data.unreadable import translate_read_errors
 from resnet_tf.inputs.spec import Preprocess
 from resnet_tf.training.cluster import Cluster
 from resnet_tf.training.run import Run
@@ -61,7 +62,7 @@ class Evaluator:
 
     def __call__(self, check: Callable[[], None] = lambda: None) -> Evaluation:
         """Evaluate the weights as they are; `check` is called before every batch, to raise what shall end it."""
-        with pipeline.naming_failures(self._split, self._spec):
+        with translate_read_errors(self._split, self._spec):
             answers = list(self._answers(check))
         logits, labels, places = (np.concatenate(arrays) for arrays in zip(*answers, strict=True))
         order = np.argsort(places)[np.sum(places < 0) :]  # as in the split, and without what filled the last batches

@@ -148,7 +148,7 @@ class _Fit:
         """Train, evaluate, report and save; return the evaluation, if this epoch has one."""
         epoch = self._trainer.state.epochs
         observers.on_epoch_begin(epoch)
-        with service.naming_failures():
+        with service.translate_service_errors():
             logs = self._train(observers)
         evaluation, train = None, self._config.train
         if (epoch + 1) % train.test_every == 0 or epoch + 1 == train.epochs:

@@ -61,7 +61,7 @@ def test_two_workers_of_a_service_give_what_is_made_here_and_a_lost_one_is_named
         second.kill()
         second.wait(timeout=30)
         lost = rf"the data service at {address} lost step \d+: has one of its workers"
-        with pytest.raises(UserError, match=lost), service.naming_failures():
+        with pytest.raises(UserError, match=lost), service.translate_service_errors():
             _exhaust(endless, 5000)
         first.send_signal(signal.SIGTERM)
         first.wait(timeout=30)

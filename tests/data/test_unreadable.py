@@ -19,7 +19,7 @@ from PIL import Image
 
 from resnet_tf.config import load_config
 from resnet_tf.core.errors import UserError
-from resnet_tf.data import pipeline, preprocess
+from resnet_tf.data import pipeline, preprocess, unreadable
 from resnet_tf.data.pipeline import Schedule
 from resnet_tf.data.sources import open_source
 from resnet_tf.data.unreadable import BadInputs
@@ -207,7 +207,7 @@ def test_a_test_names_what_it_cannot_read(mixed_folder):
     source, spec, _ = _setup(config)
     with (
         pytest.raises(UserError, match=r"split 'train' cannot be tested: .*(jpg): "),
-        pipeline.naming_failures(source.test, spec),
+        unreadable.translate_read_errors(source.test, spec),
     ):
         list(pipeline.eval_batches(source.test, spec, 4))
 
@@ -219,7 +219,7 @@ def test_a_vanished_file_is_named(mixed_folder):
     gone.unlink()
     with (
         pytest.raises(UserError, match=rf"cannot be tested: {gone}: .*No such file"),
-        pipeline.naming_failures(source.test, spec),
+        unreadable.translate_read_errors(source.test, spec),
     ):
         list(pipeline.eval_batches(source.test, spec, 4))
 

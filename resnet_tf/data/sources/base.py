@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.machine import cores
 from resnet_tf.data.autotune import without_autotune
 
 
@@ -70,7 +70,7 @@ class Split:
         steps if they hold operations with a state, such as a dataset's, but not interleaved datasets
         (`make_deterministic.cc`).
         """
-        rows, parallel = tf.data.Dataset.range(tf.size(places, tf.int64)), min(os.cpu_count() or 1, 8)
+        rows, parallel = tf.data.Dataset.range(tf.size(places, tf.int64)), min(cores(), 8)
         if self.stream is None:
             return rows.map(lambda row: change(row, self.load(places[row])), num_parallel_calls=parallel)
         stream = self.stream

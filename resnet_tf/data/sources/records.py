@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from resnet_tf.core.machine import cores
 from resnet_tf.data.autotune import without_autotune
 from resnet_tf.data.sources.base import Damage, Split
 
@@ -124,7 +125,7 @@ def _walk_all(files: Sequence[str], parse: Parse) -> list[Records]:
         return records.map(lambda record: (which, tf.strings.length(record), *parse(record))).ignore_errors()
 
     dataset = tf.data.Dataset.range(len(files)).interleave(
-        lengths_and_labels, cycle_length=16, block_length=64, num_parallel_calls=min(os.cpu_count() or 1, 16)
+        lengths_and_labels, cycle_length=16, block_length=64, num_parallel_calls=min(cores(), 16)
     )
     parts = list(without_autotune(dataset.batch(4096)).as_numpy_iterator())
     which, lengths, labels, names = (
