@@ -67,7 +67,7 @@ def test_mistakes_are_one_line_and_exit_code_2(command, arguments, message):
     ("change", "message"),
     [
         ("model.name=resnett50", "unknown model 'resnett50'; did you mean 'resnet50'"),
-        ("model.name=resnet50", "an input of 8x8 pixels is too small for resnet50"),
+        ("model.name=resnet50", "input of 8x8 pixels is too small for resnet50"),
         ("model.num_classes=7", "model.num_classes=7, but 'digits/1.0.0' has 10 classes"),
         ("model.weights=none.h5", "no weights file 'none.h5'"),
         ("data.source=fashion_mnits", "unknown data set 'fashion_mnits'; did you mean 'fashion_mnist'"),

@@ -15,32 +15,36 @@ class Arch:
     Attributes:
         depths: residual blocks in each stage.
         block: `basic` (two 3x3), `bottleneck` (1x1, 3x3, 1x1) or `single` (one 3x3).
-        widths: channels of the 3x3 convolutions in each stage; a bottleneck puts out four times as many.
+        widths: channels of the 3x3 convolutions in each stage; a bottleneck has four times as many output channels.
         strides: stride of each stage.
         groups: groups of a bottleneck's 3x3 (ResNeXt).
-        base_width: channels a group for every 64 of `widths` (ResNeXt, wide ResNet).
+        base_width: channels per group for every 64 of `widths` (ResNeXt, wide ResNet).
         stem: `conv7` (7x7, stride 2), `deep` (three 3x3, stride 2; ResNet-D), `small` (3x3) or `none`.
-        stem_width: channels that the stem puts out.
-        stem_pool: how the stem halves the map again: `max`, `conv` (a strided 3x3; ResNet-RS) or `none`.
-        shortcut: `projection` (option B of the paper), `pad` (option A, without parameters), `average` (pooling, then a
+        stem_width: output channels of the stem.
+        stem_pool: second downsampling of the stem: `max`, `conv` (a strided 3x3; ResNet-RS) or `none`.
+        shortcut: `projection` (option B of the paper), `pad` (option A, parameter-free), `average` (pooling, then a
             projection; ResNet-D) or `none` (a plain network).
-        stride_conv: which convolution of a bottleneck strides: 1 (v1, He et al. 2015) or 2 (v1.5, torchvision).
-        stride_block: whether the `first` or the `last` block of a stage strides (keras.applications V2: the last).
-        preactivation: normalise and activate before each convolution (v2, He et al. 2016).
-        conv_bias: biases on the convolutions that no normalisation follows (keras.applications V2).
-        se_ratio: channels inside squeeze-and-excitation as a share of the block's; 0 leaves it out.
-        standardize: standardise the kernels of convolutions (BiT).
-        activation: name of the activation, any that Keras knows.
+        stride_conv: strided convolution of a bottleneck: 1 (v1, He et al. 2015) or 2 (v1.5, torchvision).
+        stride_block: strided block of a stage: `first`, or `last` (keras.applications V2).
+        preactivation: normalize and activate before each convolution (v2, He et al. 2016).
+        conv_bias: add biases to the convolutions that no normalization follows (keras.applications V2).
+        se_ratio: channels inside squeeze-and-excitation as a fraction of the block's channels; 0 disables it.
+        standardize: standardize the kernels of convolutions (BiT).
+        activation: name of a Keras activation.
         norm: `batch` or `group` (32 groups).
-        norm_momentum: share of the old moving statistics kept at each step (Keras's convention).
+        norm_momentum: weight of the old moving statistics at each step (Keras's convention).
         norm_epsilon: added to the variance.
-        zero_gamma: start every post-activation block as the identity.
-        stochastic_depth: probability of leaving out the last block in training; rises linearly with depth.
-        dropout: dropout before the class head.
-        dimensions: 2 for pictures, [N, H, W, C]; 1 for signals and sequences, [N, L, C], with kernels as long as those
-            of pictures are wide.
-        output_stride: input pixels for one pixel of the last feature map, if less than the network's own; strides
-            beyond it become dilations (Chen et al. 2017). 0 is the network's own.
+        zero_gamma: initialize every post-activation block as the identity (Goyal et al. 2017, sec. 5.1).
+        stochastic_depth: probability of dropping the last block in training; rises linearly with depth (Huang et al.
+            2016).
+        dropout: dropout rate before the head.
+        dimensions: 2 for images, [N, H, W, C]; 1 for signals and sequences, [N, L, C], with kernels of length k where
+            images have k x k.
+        output_stride: stride of the last feature map, if less than the network's own; further strides become dilations
+            (Chen et al. 2017). 0 is the network's own.
+
+    Raises:
+        UserError: for a value that a field does not take, or an impossible `output_stride`.
     """
 
     depths: tuple[int, ...]
@@ -82,17 +86,17 @@ class Arch:
 
     @property
     def stem_stride(self) -> int:
-        """Input pixels for one pixel behind the stem."""
+        """Stride of the stem: input pixels per output pixel."""
         return _STEM_STRIDES[self.stem] * (2 if self.has_stem_pool else 1)
 
     @property
     def has_stem_pool(self) -> bool:
-        """A stem for small pictures keeps them large."""
+        """True if the stem pools; stems for small images never do."""
         return self.stem_pool != "none" and _STEM_STRIDES[self.stem] > 1
 
     @property
     def total_stride(self) -> int:
-        """Input pixels for one pixel of the last feature map, before `output_stride`."""
+        """Stride of the last feature map without `output_stride`."""
         return math.prod(self.strides) * self.stem_stride
 
 

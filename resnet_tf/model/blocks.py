@@ -1,6 +1,6 @@
-"""Residual blocks. Every function maps a [N, H, W, C] Keras tensor to another, and names its layers after itself.
+"""Residual blocks: functions from one Keras tensor [N, H, W, C] to another.
 
-In a network of one dimension it is [N, L, C].
+One-dimensional networks have [N, L, C]. Layer names start with the name of the block.
 
 References: He et al., Deep Residual Learning for Image Recognition, 2015 (post-activation);
 He et al., Identity Mappings in Deep Residual Networks, 2016 (pre-activation);
@@ -21,16 +21,16 @@ EXPANSION = {"basic": 1, "bottleneck": 4, "single": 1}
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a block stands: what differs between the blocks of a network.
+class BlockConfig:
+    """Settings that differ between the blocks of one network.
 
     Attributes:
-        name: prefix of its layers' names.
-        filters: channels of its stage before expansion.
-        stride: 1, or 2 where the map shrinks.
-        dilation: of its 3x3 convolutions; above 1 where a stride was taken away.
-        first_dilation: of the convolution that would have had the stride.
-        drop_rate: probability with which training leaves its branch out.
+        name: prefix of the layer names.
+        filters: channels of the stage before expansion.
+        stride: 1, or 2 in a downsampling block.
+        dilation: dilation of the 3x3 convolutions; above 1 where `output_stride` replaced a stride.
+        first_dilation: dilation of the convolution whose stride was replaced.
+        drop_rate: probability of dropping the residual branch in training.
     """
 
     name: str
@@ -41,101 +41,101 @@ class Place:
     drop_rate: float = 0.0
 
 
-def residual(x: KerasTensor, arch: Arch, place: Place) -> KerasTensor:
-    """activation(x + branch(x)), with a projection or padding of x where the shape changes."""
-    name = place.name
+def residual(x: KerasTensor, arch: Arch, block: BlockConfig) -> KerasTensor:
+    """Return activation(shortcut(x) + branch(x)), the post-activation block."""
+    name = block.name
     branch = {"basic": basic, "bottleneck": bottleneck, "single": single}[arch.block]
-    y = branch(x, arch, place)
+    y = branch(x, arch, block)
     if arch.se_ratio:
         y = squeeze_excite(y, arch, name=f"{name}_se")
     if arch.shortcut != "none":
-        skip = shortcut(x, arch, place)
-        y = layers.Add(name=f"{name}_add")([skip, drop_path(y, arch, place)])
+        skip = shortcut(x, arch, block)
+        y = layers.Add(name=f"{name}_add")([skip, drop_path(y, arch, block)])
     return activate(y, arch, name=name)
 
 
-def preactivated_residual(x: KerasTensor, arch: Arch, place: Place) -> KerasTensor:
-    """x + branch(activation(norm(x))); a projection starts from the activated input, an identity does not."""
-    name, stride, width = place.name, place.stride, place.filters * EXPANSION[arch.block]
+def preactivated_residual(x: KerasTensor, arch: Arch, block: BlockConfig) -> KerasTensor:
+    """Return x + branch(activation(norm(x))); a projection shortcut starts from the activated input."""
+    name, stride, width = block.name, block.stride, block.filters * EXPANSION[arch.block]
     activated = norm(x, arch, name=f"{name}_preact")
     if x.shape[-1] != width:
         skip = conv(activated, arch, width, 1, stride=stride, use_bias=arch.conv_bias, name=f"{name}_shortcut_conv")
     elif stride > 1:
-        skip = of_dimensions("MaxPooling", arch)(1, strides=stride, name=f"{name}_shortcut_pool")(x)
+        skip = layer_class("MaxPooling", arch)(1, strides=stride, name=f"{name}_shortcut_pool")(x)
     else:
         skip = x
     branch = {"basic": preactivated_basic, "bottleneck": preactivated_bottleneck}[arch.block]
-    return layers.Add(name=f"{name}_add")([skip, drop_path(branch(activated, arch, place), arch, place)])
+    return layers.Add(name=f"{name}_add")([skip, drop_path(branch(activated, arch, block), arch, block)])
 
 
-def preactivated_basic(x: KerasTensor, arch: Arch, place: Place) -> KerasTensor:
-    """Two 3x3 convolutions of an activated input."""
-    name, filters = place.name, place.filters
-    y = conv_norm(x, arch, filters, 3, stride=place.stride, dilation=place.first_dilation, name=f"{name}_conv1")
-    return conv(y, arch, filters, 3, dilation=place.dilation, use_bias=arch.conv_bias, name=f"{name}_conv2")
+def preactivated_basic(x: KerasTensor, arch: Arch, block: BlockConfig) -> KerasTensor:
+    """Apply two 3x3 convolutions to an activated input."""
+    name, filters = block.name, block.filters
+    y = conv_norm(x, arch, filters, 3, stride=block.stride, dilation=block.first_dilation, name=f"{name}_conv1")
+    return conv(y, arch, filters, 3, dilation=block.dilation, use_bias=arch.conv_bias, name=f"{name}_conv2")
 
 
-def preactivated_bottleneck(x: KerasTensor, arch: Arch, place: Place) -> KerasTensor:
-    """1x1 down, 3x3, 1x1 up, of an activated input."""
-    name, filters = place.name, place.filters
-    first, second = _bottleneck_strides(arch, place)
+def preactivated_bottleneck(x: KerasTensor, arch: Arch, block: BlockConfig) -> KerasTensor:
+    """Apply 1x1, 3x3 and expanding 1x1 convolutions to an activated input."""
+    name, filters = block.name, block.filters
+    first, second = _bottleneck_strides(arch, block)
     y = conv_norm(x, arch, filters, 1, stride=first, name=f"{name}_conv1")
-    y = conv_norm(y, arch, filters, 3, stride=second, dilation=place.first_dilation, name=f"{name}_conv2")
+    y = conv_norm(y, arch, filters, 3, stride=second, dilation=block.first_dilation, name=f"{name}_conv2")
     return conv(y, arch, 4 * filters, 1, use_bias=arch.conv_bias, name=f"{name}_conv3")
 
 
-def basic(x: KerasTensor, arch: Arch, place: Place) -> KerasTensor:
-    """Two 3x3 convolutions."""
-    name, filters = place.name, place.filters
-    y = conv_norm(x, arch, filters, 3, stride=place.stride, dilation=place.first_dilation, name=f"{name}_conv1")
-    return conv_norm(y, arch, filters, 3, dilation=place.dilation, ends_branch=True, name=f"{name}_conv2")
+def basic(x: KerasTensor, arch: Arch, block: BlockConfig) -> KerasTensor:
+    """Apply two 3x3 convolutions."""
+    name, filters = block.name, block.filters
+    y = conv_norm(x, arch, filters, 3, stride=block.stride, dilation=block.first_dilation, name=f"{name}_conv1")
+    return conv_norm(y, arch, filters, 3, dilation=block.dilation, ends_branch=True, name=f"{name}_conv2")
 
 
-def bottleneck(x: KerasTensor, arch: Arch, place: Place) -> KerasTensor:
-    """1x1 down, 3x3 in groups, 1x1 up."""
-    name = place.name
-    first, second = _bottleneck_strides(arch, place)
-    width = place.filters * arch.base_width // 64 * arch.groups
+def bottleneck(x: KerasTensor, arch: Arch, block: BlockConfig) -> KerasTensor:
+    """Apply 1x1, grouped 3x3 and expanding 1x1 convolutions."""
+    name = block.name
+    first, second = _bottleneck_strides(arch, block)
+    width = block.filters * arch.base_width // 64 * arch.groups
     y = conv_norm(x, arch, width, 1, stride=first, name=f"{name}_conv1")
     y = conv_norm(
-        y, arch, width, 3, stride=second, dilation=place.first_dilation, groups=arch.groups, name=f"{name}_conv2"
+        y, arch, width, 3, stride=second, dilation=block.first_dilation, groups=arch.groups, name=f"{name}_conv2"
     )
-    return conv_norm(y, arch, 4 * place.filters, 1, ends_branch=True, name=f"{name}_conv3")
+    return conv_norm(y, arch, 4 * block.filters, 1, ends_branch=True, name=f"{name}_conv3")
 
 
-def _bottleneck_strides(arch: Arch, place: Place) -> tuple[int, int]:
-    """Strides of the 1x1 and the 3x3: v1 strides in the first, v1.5 in the second."""
-    return (place.stride, 1) if arch.stride_conv == 1 else (1, place.stride)
+def _bottleneck_strides(arch: Arch, block: BlockConfig) -> tuple[int, int]:
+    """Return the strides of the 1x1 and the 3x3 convolution: v1 strides in the first, v1.5 in the second."""
+    return (block.stride, 1) if arch.stride_conv == 1 else (1, block.stride)
 
 
-def single(x: KerasTensor, arch: Arch, place: Place) -> KerasTensor:
-    """One 3x3 convolution, the block of the article that `resnet_article` mends."""
-    return conv_norm(x, arch, place.filters, 3, stride=place.stride, ends_branch=True, name=f"{place.name}_conv1")
+def single(x: KerasTensor, arch: Arch, block: BlockConfig) -> KerasTensor:
+    """Apply one 3x3 convolution, the block of `resnet_article`."""
+    return conv_norm(x, arch, block.filters, 3, stride=block.stride, ends_branch=True, name=f"{block.name}_conv1")
 
 
-def shortcut(x: KerasTensor, arch: Arch, place: Place) -> KerasTensor:
-    """The identity where it fits, else what `arch.shortcut` says."""
-    width, stride, name = place.filters * EXPANSION[arch.block], place.stride, f"{place.name}_shortcut"
+def shortcut(x: KerasTensor, arch: Arch, block: BlockConfig) -> KerasTensor:
+    """Return x itself where its shape fits, otherwise the shortcut that `arch.shortcut` names."""
+    width, stride, name = block.filters * EXPANSION[arch.block], block.stride, f"{block.name}_shortcut"
     if stride == 1 and x.shape[-1] == width:
         return x
     if arch.shortcut == "pad":
         return PadShortcut(width, stride=stride, name=f"{name}_pad")(x)
     if arch.shortcut == "average" and stride > 1:
-        # Every pixel counts, where a strided 1x1 convolution reads one in four (He et al. 2018, sec. 4.2).
-        x = of_dimensions("AveragePooling", arch)(2, strides=stride, padding="same", name=f"{name}_pool")(x)
+        # Pooling uses every pixel; a strided 1x1 convolution reads one in four (He et al. 2018, sec. 4.2).
+        x = layer_class("AveragePooling", arch)(2, strides=stride, padding="same", name=f"{name}_pool")(x)
         stride = 1
-    elif arch.shortcut == "average" and place.dilation > place.first_dilation:
-        # Where dilation took the stride's place, timm pools all the same, zeros beyond the border included.
+    elif arch.shortcut == "average" and block.dilation > block.first_dilation:
+        # Where dilation replaces the stride, timm still pools, with zeros beyond the border.
         after = (0, 1) if arch.dimensions == 1 else ((0, 1), (0, 1))
-        x = of_dimensions("ZeroPadding", arch)(after, name=f"{name}_pool_pad")(x)
-        x = of_dimensions("AveragePooling", arch)(2, strides=1, name=f"{name}_pool")(x)
+        x = layer_class("ZeroPadding", arch)(after, name=f"{name}_pool_pad")(x)
+        x = layer_class("AveragePooling", arch)(2, strides=1, name=f"{name}_pool")(x)
     return conv_norm(x, arch, width, 1, stride=stride, activated=False, name=f"{name}_conv")
 
 
 def squeeze_excite(x: KerasTensor, arch: Arch, *, name: str) -> KerasTensor:
-    """Scale each channel by a gate that sees all of the picture (Hu et al. 2017)."""
+    """Scale each channel by a gate computed from the global average (Hu et al. 2017)."""
     channels = x.shape[-1]
-    gate = of_dimensions("GlobalAveragePooling", arch)(keepdims=True, name=f"{name}_squeeze")(x)
+    gate = layer_class("GlobalAveragePooling", arch)(keepdims=True, name=f"{name}_squeeze")(x)
     gate = conv(gate, arch, round(channels * arch.se_ratio / 8) * 8, 1, use_bias=True, name=f"{name}_reduce")
     gate = layers.ReLU(name=f"{name}_relu")(gate)
     gate = conv(gate, arch, channels, 1, use_bias=True, name=f"{name}_expand")
@@ -143,12 +143,12 @@ def squeeze_excite(x: KerasTensor, arch: Arch, *, name: str) -> KerasTensor:
     return layers.Multiply(name=f"{name}_scale")([x, gate])
 
 
-def drop_path(x: KerasTensor, arch: Arch, place: Place) -> KerasTensor:
-    """Stochastic depth: leave the branch of an example out with some probability (Huang et al. 2016)."""
-    if not place.drop_rate:
+def drop_path(x: KerasTensor, arch: Arch, block: BlockConfig) -> KerasTensor:
+    """Drop the residual branch of an example with probability `block.drop_rate` (Huang et al. 2016)."""
+    if not block.drop_rate:
         return x
     noise_shape = (None, *(1,) * (arch.dimensions + 1))
-    return layers.Dropout(place.drop_rate, noise_shape=noise_shape, name=f"{place.name}_drop")(x)
+    return layers.Dropout(block.drop_rate, noise_shape=noise_shape, name=f"{block.name}_drop")(x)
 
 
 def conv_norm(
@@ -164,9 +164,9 @@ def conv_norm(
     ends_branch: bool = False,
     name: str,
 ) -> KerasTensor:
-    """Convolution, normalisation and, unless a sum comes first, activation."""
+    """Apply convolution, normalization and, except at the end of a branch, activation."""
     x = conv(x, arch, filters, kernel, stride=stride, dilation=dilation, groups=groups, name=name)
-    # Zero gamma starts a block as the identity (Goyal et al. 2017, sec. 5.1), which takes a shortcut.
+    # Zero gamma initializes a block as the identity (Goyal et al. 2017, sec. 5.1), which needs a shortcut.
     zero_gamma = ends_branch and arch.zero_gamma and arch.shortcut != "none"
     return norm(x, arch, activated=activated and not ends_branch, zero_gamma=zero_gamma, name=name)
 
@@ -183,11 +183,11 @@ def conv(
     use_bias: bool = False,
     name: str,
 ) -> KerasTensor:
-    """Convolution padded by kernel // 2 on every side, as PyTorch does it."""
+    """Apply a convolution with symmetric padding of kernel // 2, as in PyTorch."""
     if stride > 1 and kernel > 1:
-        # "same" would pad a strided convolution by one side more than the other.
-        x = of_dimensions("ZeroPadding", arch)(kernel // 2, name=f"{name}_pad")(x)
-    layer = StandardizedConv2D if arch.standardize else of_dimensions("Conv", arch)
+        # "same" pads a strided convolution asymmetrically.
+        x = layer_class("ZeroPadding", arch)(kernel // 2, name=f"{name}_pad")(x)
+    layer = StandardizedConv2D if arch.standardize else layer_class("Conv", arch)
     return layer(
         filters,
         kernel,
@@ -202,7 +202,7 @@ def conv(
 
 
 def norm(x: KerasTensor, arch: Arch, *, activated: bool = True, zero_gamma: bool = False, name: str) -> KerasTensor:
-    """BatchNorm or GroupNorm and, on request, activation."""
+    """Apply BatchNorm or GroupNorm and, if `activated`, the activation."""
     gamma = "zeros" if zero_gamma else "ones"
     if arch.norm == "group":
         layer = layers.GroupNormalization(32, epsilon=arch.norm_epsilon, gamma_initializer=gamma, name=f"{name}_gn")
@@ -214,10 +214,11 @@ def norm(x: KerasTensor, arch: Arch, *, activated: bool = True, zero_gamma: bool
     return activate(x, arch, name=name) if activated else x
 
 
-def of_dimensions(kind: str, arch: Arch) -> type[keras.Layer]:
-    """`Conv`, `MaxPooling`, ... of Keras for the network's number of dimensions."""
-    return getattr(layers, f"{kind}{arch.dimensions}D")
+def layer_class(name: str, arch: Arch) -> type[keras.Layer]:
+    """Return Keras's layer of this name (`Conv`, `MaxPooling`, ...) for the dimensions of the network."""
+    return getattr(layers, f"{name}{arch.dimensions}D")
 
 
 def activate(x: KerasTensor, arch: Arch, *, name: str) -> KerasTensor:
+    """Apply the activation of the network."""
     return layers.Activation(arch.activation, name=f"{name}_{arch.activation}")(x)

@@ -1,4 +1,4 @@
-"""What a network costs: arithmetic of a forward pass, and memory of a training step."""
+"""Cost of a network: arithmetic of a forward pass, and memory of a training step."""
 
 import math
 
@@ -7,48 +7,48 @@ from keras import layers
 
 
 def count_multiply_adds(model: keras.Model) -> int:
-    """Multiplications and additions, counted as one each, of all convolutions and dense layers for one example.
+    """Return the multiply-adds of all convolutions and dense layers for one example.
 
-    It is what papers call FLOPs of a network (4.1 billion for ResNet-50 at 224 pixels); the rest of its arithmetic is
-    not counted. A training step takes three times as many.
+    Papers call this number the FLOPs of a network (4.1 billion for ResNet-50 at 224 pixels). Other layers are not
+    counted. A training step takes three times as many.
 
     Raises:
-        ValueError: for a model whose height or width is open.
+        ValueError: for a model of variable input size.
     """
     return sum(_multiply_adds(layer) for layer in model.layers)
 
 
-def count_kept_numbers(model: keras.Model) -> tuple[int, int]:
-    """Numbers that a training step must keep of one example until its gradients are known.
+def count_saved_activations(model: keras.Model) -> tuple[int, int]:
+    """Return the number of activations that a training step saves for the gradients of one example.
 
-    These are the inputs of convolutions, normalisations and dense layers, and what activations put out.
+    Saved are the inputs of convolutions, normalizations and dense layers, and the outputs of activations.
 
     Returns:
-        Those of all such maps together, and of the largest.
+        Elements of all saved tensors together, and of the largest.
     """
-    read_again = (layers.Conv2D, layers.Conv1D, layers.BatchNormalization, layers.GroupNormalization, layers.Dense)
-    kept = {}
+    saves_input = (layers.Conv2D, layers.Conv1D, layers.BatchNormalization, layers.GroupNormalization, layers.Dense)
+    saved = {}
     for layer in model.layers:
-        if isinstance(layer, read_again):
-            kept[id(layer.input)] = math.prod(_known(layer.input.shape, layer))
-        elif isinstance(layer, layers.Activation):  # its gradient is reckoned from what it put out
-            kept[id(layer.output)] = math.prod(_known(layer.output.shape, layer))
-    return sum(kept.values()), max(kept.values())
+        if isinstance(layer, saves_input):
+            saved[id(layer.input)] = math.prod(_known(layer.input.shape, layer))
+        elif isinstance(layer, layers.Activation):  # the gradient is computed from the output
+            saved[id(layer.output)] = math.prod(_known(layer.output.shape, layer))
+    return sum(saved.values()), max(saved.values())
 
 
 def _multiply_adds(layer: keras.Layer) -> int:
     if isinstance(layer, layers.Conv2D | layers.Conv1D):
         *size, inputs, filters = layer.kernel.shape  # inputs of one group
-        places = math.prod(_known(layer.output.shape, layer)[:-1])
-        return math.prod(size) * inputs * filters * places
+        positions = math.prod(_known(layer.output.shape, layer)[:-1])
+        return math.prod(size) * inputs * filters * positions
     if isinstance(layer, layers.Dense):
         return math.prod(layer.kernel.shape)
     return 0
 
 
 def _known(shape: tuple[int | None, ...], layer: keras.Layer) -> tuple[int, ...]:
-    """Without the batch."""
+    """Return a shape without its batch axis."""
     sizes = tuple(size for size in shape[1:] if size is not None)
     if len(sizes) < len(shape) - 1:
-        raise ValueError(f"the cost of {layer.name} is not known: its size is open, {shape}")
+        raise ValueError(f"cost of layer {layer.name} is unknown: variable size {shape}")
     return sizes

@@ -1,4 +1,4 @@
-"""Layers that Keras does not have: fused BatchNorm, the parameter-free shortcut, weight standardisation."""
+"""Custom layers: fused BatchNorm, the parameter-free shortcut, weight-standardized convolution."""
 
 from typing import Any
 
@@ -10,21 +10,21 @@ _FUSED_DTYPES = ("float32", "bfloat16", "float16")
 
 @keras.saving.register_keras_serializable("resnet_tf")
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Keras's BatchNormalization, computed by TensorFlow's fused kernel.
+    """BatchNormalization of Keras, computed by TensorFlow's fused kernel.
 
-    `keras.layers.BatchNormalization` is written out in elementary operations, which about halves the training speed of
-    a ResNet. This one calls FusedBatchNormV3 on [N, H, W, C] and [N, L, C] float inputs normalised over the last axis.
-    Everything else (masks, other ranks, `renorm=True`) is left to Keras. Parameters, moving statistics and the sums
-    inside the kernel are float32 under every precision policy. Weights are interchangeable with Keras's.
+    `keras.layers.BatchNormalization` consists of elementary operations, which about halves the training speed of a
+    ResNet. This layer calls FusedBatchNormV3 for [N, H, W, C] and [N, L, C] float inputs normalized over the last axis.
+    All other cases (masks, other ranks, `renorm=True`) are passed to Keras. Parameters, moving statistics and the sums
+    inside the kernel are float32 under every precision policy. Weights are interchangeable with Keras's layer.
 
-    `synchronized=True` takes the statistics over the images of all replicas, which have equally many; the fused kernel
-    cannot, so that is slower where there are several.
+    `synchronized=True` computes the statistics over the batches of all replicas, which must have equal sizes; the fused
+    kernel cannot do this, so that it is slower with several replicas.
 
     Reference: Ioffe and Szegedy, Batch Normalization, 2015.
     """
 
     def add_weight(self, *args: Any, **kwargs: Any) -> keras.Variable:
-        # The fused kernel takes float32 scale, offset and statistics beside bfloat16 or float16 activations.
+        # The fused kernel takes float32 scale, offset and statistics with bfloat16 or float16 activations.
         kwargs |= {"dtype": "float32", "autocast": False}
         return super().add_weight(*args, **kwargs)
 
@@ -36,22 +36,22 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return self._normalize(inputs, bool(training))
 
     def _normalize(self, inputs: tf.Tensor, training: bool) -> tf.Tensor:
-        """[N, H, W, C] by the fused kernel."""
+        """Normalize [N, H, W, C] by the fused kernel."""
         inputs = tf.cast(inputs, self.compute_dtype)
-        learning = training and self.trainable
-        if learning and self.synchronized and tf.distribute.get_replica_context().num_replicas_in_sync > 1:
+        in_training = training and self.trainable
+        if in_training and self.synchronized and tf.distribute.get_replica_context().num_replicas_in_sync > 1:
             return self._normalize_over_replicas(inputs)
         channels = inputs.shape[-1]
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs,
             scale=self.gamma if self.scale else tf.ones([channels]),
             offset=self.beta if self.center else tf.zeros([channels]),
-            mean=[] if learning else self.moving_mean,
-            variance=[] if learning else self.moving_variance,
+            mean=[] if in_training else self.moving_mean,
+            variance=[] if in_training else self.moving_variance,
             epsilon=self.epsilon,
-            is_training=learning,
+            is_training=in_training,
         )
-        if learning:
+        if in_training:
             # The kernel returns the variance with Bessel's correction; Keras averages the one without.
             count = tf.cast(tf.size(inputs, out_type=tf.int64) // channels, tf.float32)
             self._update_moving_statistics(mean, variance * ((count - 1) / count))
@@ -70,7 +70,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         wide = tf.cast(inputs, tf.float32)
         means, variances = tf.nn.moments(wide, axes=[0, 1, 2])
         context = tf.distribute.get_replica_context()
-        # The variance of the whole is the mean of the parts' plus the variance of their means.
+        # Variance over all replicas: mean of their variances plus variance of their means.
         sums = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.stack([means, variances, tf.square(means)]))
         mean, variance, square = tf.unstack(sums / context.num_replicas_in_sync)
         variance += square - tf.square(mean)
@@ -85,10 +85,10 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 @keras.saving.register_keras_serializable("resnet_tf")
 class PadShortcut(keras.layers.Layer):
-    """The parameter-free shortcut: every `stride`-th pixel, and zeros for the channels that are new (option A).
+    """Parameter-free shortcut: every `stride`-th pixel, zero-padded channels (option A).
 
-    Input [N, H, W, C], output [N, ceil(H / stride), ceil(W / stride), filters], zeros on both sides of the C channels;
-    [N, L, C] likewise.
+    Input [N, H, W, C], output [N, ceil(H / stride), ceil(W / stride), filters], with zeros before and after the C
+    channels; [N, L, C] likewise.
 
     Reference: He et al., Deep Residual Learning, 2015, sec. 3.3 and 4.2.
     """
@@ -100,7 +100,7 @@ class PadShortcut(keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         missing, rank = self.filters - inputs.shape[-1], inputs.shape.rank
-        # The same pixels as inputs[:, ::stride, ::stride], several times faster there and back.
+        # Equal to inputs[:, ::stride, ::stride], but several times faster, forward and backward.
         kept = tf.nn.avg_pool(inputs, ksize=1, strides=self.stride, padding="SAME")
         return tf.pad(kept, [[0, 0]] * (rank - 1) + [[missing // 2, missing - missing // 2]])
 
@@ -114,7 +114,7 @@ class PadShortcut(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("resnet_tf")
 class StandardizedConv2D(keras.layers.Conv2D):
-    """A Conv2D whose kernel is given mean 0 and variance 1 for each output channel before it is used.
+    """Conv2D whose kernel is standardized to mean 0 and variance 1 per output channel.
 
     Reference: Qiao et al., Micro-Batch Training with Batch-Channel Normalization and Weight Standardization, 2019, with
     the epsilon of Kolesnikov et al., Big Transfer, 2019.
@@ -123,7 +123,7 @@ class StandardizedConv2D(keras.layers.Conv2D):
     EPSILON = 1e-8
 
     def standardized(self, kernel: tf.Tensor) -> tf.Tensor:
-        """[h, w, in, out], float32 or float64, with mean 0 and variance 1 for each of the last."""
+        """Return the kernel [h, w, in, out], float32 or float64, standardized per output channel."""
         mean, variance = tf.nn.moments(kernel, axes=[0, 1, 2], keepdims=True)
         return (kernel - mean) * tf.math.rsqrt(variance + self.EPSILON)
 

@@ -1,4 +1,4 @@
-"""The networks by name, one row each. Names follow torchvision and timm where they have one."""
+"""Architectures by name, one row each; names follow torchvision and timm."""
 
 import dataclasses
 import fnmatch
@@ -10,7 +10,7 @@ _50, _101, _152, _200 = (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3), (3, 24, 36, 
 
 
 def _cifar(blocks: int, *, width: int = 16) -> Arch:
-    """6 * blocks + 2 layers for 32-pixel pictures, with parameter-free shortcuts (He et al. 2015, sec. 4.2)."""
+    """Return 6 * blocks + 2 layers for 32-pixel images, parameter-free shortcuts (He et al. 2015, sec. 4.2)."""
     return Arch(
         depths=(blocks,) * 3,
         block="basic",
@@ -24,7 +24,7 @@ def _cifar(blocks: int, *, width: int = 16) -> Arch:
 
 
 def _cifar_preactivated(blocks: int, *, block: str = "bottleneck", widen: int = 1) -> Arch:
-    """9 * blocks + 2 layers of bottlenecks (He et al. 2016), or 6 * blocks + 4 wide ones (Zagoruyko et al. 2016)."""
+    """Return 9 * blocks + 2 layers (bottleneck; He et al. 2016) or 6 * blocks + 4 (wide; Zagoruyko et al. 2016)."""
     return Arch(
         depths=(blocks,) * 3,
         block=block,
@@ -38,7 +38,7 @@ def _cifar_preactivated(blocks: int, *, block: str = "bottleneck", widen: int = 
 
 
 def _applications_v2(depths: tuple[int, ...]) -> Arch:
-    """Pre-activation as keras.applications has it: biases, and the stride in a stage's last block."""
+    """Return a V2 of keras.applications: biases, and the stride in the last block of a stage."""
     return Arch(
         depths=depths,
         preactivation=True,
@@ -51,17 +51,17 @@ def _applications_v2(depths: tuple[int, ...]) -> Arch:
 
 
 def _d(depths: tuple[int, ...], *, block: str = "bottleneck") -> Arch:
-    """ResNet-D of He et al. 2018, Bag of Tricks, as timm has it."""
+    """Return a ResNet-D (He et al. 2018, Bag of Tricks) in timm's form."""
     return Arch(depths=depths, block=block, stem="deep", shortcut="average")
 
 
 def _rs(depths: tuple[int, ...]) -> Arch:
-    """ResNet-RS of Bello et al. 2021, as timm has it."""
+    """Return a ResNet-RS (Bello et al. 2021) in timm's form."""
     return Arch(depths=depths, stem="deep", stem_pool="conv", shortcut="average", se_ratio=0.25)
 
 
 def _bit(depths: tuple[int, ...], *, width: int) -> Arch:
-    """Big Transfer, Kolesnikov et al. 2019."""
+    """Return a BiT (Kolesnikov et al. 2019, Big Transfer)."""
     return Arch(
         depths=depths,
         widths=(64 * width, 128 * width, 256 * width, 512 * width),
@@ -73,7 +73,7 @@ def _bit(depths: tuple[int, ...], *, width: int) -> Arch:
 
 
 MODELS: dict[str, Arch] = {
-    # torchvision ("v1.5": a bottleneck strides in its 3x3)
+    # torchvision ("v1.5": stride in the 3x3 of a bottleneck)
     "resnet18": Arch(depths=(2, 2, 2, 2), block="basic"),
     "resnet34": Arch(depths=(3, 4, 6, 3), block="basic"),
     "resnet50": Arch(depths=_50),
@@ -84,7 +84,7 @@ MODELS: dict[str, Arch] = {
     "resnext101_64x4d": Arch(depths=_101, groups=64, base_width=4),
     "wide_resnet50_2": Arch(depths=_50, base_width=128),
     "wide_resnet101_2": Arch(depths=_101, base_width=128),
-    # He et al. 2015 and keras.applications (a bottleneck strides in its first 1x1)
+    # He et al. 2015 and keras.applications (stride in the first 1x1 of a bottleneck)
     "resnet50_v1": Arch(depths=_50, stride_conv=1),
     "resnet101_v1": Arch(depths=_101, stride_conv=1),
     "resnet152_v1": Arch(depths=_152, stride_conv=1),
@@ -114,7 +114,7 @@ MODELS: dict[str, Arch] = {
     "bit_r101x1": _bit(_101, width=1),
     "bit_r50x3": _bit(_50, width=3),
     "bit_r152x2": _bit(_152, width=2),
-    # In one dimension, for signals and sequences: [N, L, C]
+    # One dimension, for signals and sequences: [N, L, C]
     "resnet18_1d": Arch(depths=(2, 2, 2, 2), block="basic", dimensions=1),
     "resnet34_1d": Arch(depths=(3, 4, 6, 3), block="basic", dimensions=1),
     # CIFAR (option B: shortcut="projection")
@@ -130,21 +130,21 @@ MODELS: dict[str, Arch] = {
     "wrn_16_8": _cifar_preactivated(2, block="basic", widen=8),
     "wrn_28_10": _cifar_preactivated(4, block="basic", widen=10),
     "wrn_40_4": _cifar_preactivated(6, block="basic", widen=4),
-    # The same without residual connections (He et al. 2015, sec. 4)
+    # Without residual connections (He et al. 2015, sec. 4)
     "plain18": Arch(depths=(2, 2, 2, 2), block="basic", shortcut="none"),
     "plain34": Arch(depths=(3, 4, 6, 3), block="basic", shortcut="none"),
     "plain20": dataclasses.replace(_cifar(3), shortcut="none"),
     "plain32": dataclasses.replace(_cifar(5), shortcut="none"),
     "plain44": dataclasses.replace(_cifar(7), shortcut="none"),
     "plain56": dataclasses.replace(_cifar(9), shortcut="none"),
-    # For pictures of 8 to 16 pixels
+    # For images of 8 to 16 pixels
     "resnet20_w8": _cifar(3, width=8),
     "resnet8_w32": dataclasses.replace(_cifar(1, width=32), shortcut="projection", zero_gamma=True),
-    # Wide on small feature maps: the work of resnet20 in large products, which processors do faster.
+    # Wide on small feature maps: the arithmetic of resnet20 in larger matrix products, which run faster.
     "resnet8_w64": dataclasses.replace(
         _cifar(1, width=64), strides=(2, 2, 2), stem_width=32, shortcut="projection", zero_gamma=False
     ),
-    # The article's five convolutions, each with the residual connection that its text promises and its code forgot
+    # Five 3x3 convolutions, each with a residual connection (the network of the article, corrected)
     "resnet_article": Arch(
         depths=(2, 2, 1), block="single", widths=(64, 128, 256), strides=(1, 1, 1), stem="none", zero_gamma=False
     ),
@@ -152,7 +152,7 @@ MODELS: dict[str, Arch] = {
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of the networks that match a shell pattern.
+    """Return the names of the networks that match a shell pattern.
 
     >>> list_models("resnet*_v2")[:3]
     ['resnet50_v2', 'resnet101_v2', 'resnet152_v2']
@@ -161,7 +161,11 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def get_arch(name: str) -> Arch:
-    """The `Arch` of a name; a `UserError` with the nearest names for an unknown one."""
+    """Return the `Arch` of a network.
+
+    Raises:
+        UserError: for an unknown name, with the closest names.
+    """
     if name not in MODELS:
         raise UserError(f"unknown model {name!r}; did you mean {closest(name, MODELS)}?")
     return MODELS[name]

@@ -4,7 +4,7 @@ import keras
 
 from resnet_tf.config import Config
 from resnet_tf.data.sources import open_source
-from resnet_tf.model.cost import count_kept_numbers, count_multiply_adds
+from resnet_tf.model.cost import count_saved_activations, count_multiply_adds
 from resnet_tf.training import default_settings, runtime
 from resnet_tf.training.run import create_network
 from resnet_tf.training.trainer import Trainer
@@ -57,7 +57,7 @@ def _memory(trainer: Trainer, sized: keras.Model) -> str:
     gradients = trainable * (2 if parts > 1 else 1)  # of a part, and the sum over parts
     weights = 4 * (sized.count_params() + gradients + slots)  # float32 under every policy
     pictures = config.data.batch_size // trainer.strategy.num_replicas_in_sync // parts
-    every_map, largest = count_kept_numbers(sized)
+    every_map, largest = count_saved_activations(sized)
     maps = (2 if half else 4) * (every_map + _GRADIENTS * largest) * pictures
     shares = f"{_megabytes(maps)} of feature maps, {_megabytes(weights)} of weights, gradients and optimizer"
     work = _BYTES_A_LAYER * len(sized.layers)

@@ -4,7 +4,7 @@ import keras
 import pytest
 import tensorflow as tf
 
-from resnet_tf.model.cost import count_kept_numbers, count_multiply_adds
+from resnet_tf.model.cost import count_saved_activations, count_multiply_adds
 from resnet_tf.model.create import create_model
 
 # Billions at 224 pixels, as torchvision's documentation gives them (`_ops` of its weights).
@@ -50,7 +50,7 @@ def test_kept_numbers_of_a_small_network_by_hand():
     x = keras.layers.Activation("relu")(x)
     x = keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(x))
     model = keras.Model(inputs, x)
-    assert count_kept_numbers(model) == (48 + 128 + 128 + 8, 128)
+    assert count_saved_activations(model) == (48 + 128 + 128 + 8, 128)
     assert count_multiply_adds(model) == 16 * 27 * 8 + 80
 
 

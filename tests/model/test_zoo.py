@@ -261,7 +261,7 @@ def test_refusals():
         create_model("resnet5")
     with pytest.raises(UserError, match=r"unknown knob 'stems'; did you mean 'stem'"):
         create_model("resnet18", stems="small")
-    with pytest.raises(UserError, match=r"an input of 16x16 pixels is too small for resnet18"):
+    with pytest.raises(UserError, match=r"input of 16x16 pixels is too small for resnet18"):
         create_model("resnet18", input_shape=(16, 16, 3))
     with pytest.raises(UserError, match=r"input_shape=\(32, 32\) is not \(height, width, channels\)"):
         create_model("resnet20", input_shape=(32, 32))
