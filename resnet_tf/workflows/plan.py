@@ -4,7 +4,7 @@ import keras
 
 from resnet_tf.config import Config
 from resnet_tf.data.sources import open_source
-from resnet_tf.model.cost import count_saved_activations, count_multiply_adds
+from resnet_tf.model.cost import count_multiply_adds, count_saved_activations
 from resnet_tf.training import default_settings, runtime
 from resnet_tf.training.run import create_network
 from resnet_tf.training.trainer import Trainer

@@ -4,7 +4,7 @@ import keras
 import pytest
 import tensorflow as tf
 
-from resnet_tf.model.cost import count_saved_activations, count_multiply_adds
+from resnet_tf.model.cost import count_multiply_adds, count_saved_activations
 from resnet_tf.model.create import create_model
 
 # Billions at 224 pixels, as torchvision's documentation gives them (`_ops` of its weights).
@@ -55,5 +55,5 @@ def test_kept_numbers_of_a_small_network_by_hand():
 
 
 def test_an_open_size_has_no_cost():
-    with pytest.raises(ValueError, match=r"the cost of stem_conv is not known: its size is open"):
+    with pytest.raises(ValueError, match=r"cost of layer stem_conv is unknown: variable size"):
         count_multiply_adds(create_model("resnet18", input_shape=(None, None, 3)))
