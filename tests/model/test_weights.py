@@ -132,7 +132,7 @@ def test_every_weight_has_a_name_or_the_network_says_so(name):
     arch = MODELS[name]
     model = shallow(name, input_shape=(64,) * arch.dimensions + (3,), num_classes=2)
     if arch.preactivation and arch.norm == "batch":
-        with pytest.raises(UserError, match=r"has parts that neither torchvision nor timm has names for"):
+        with pytest.raises(UserError, match=r"has layers that neither torchvision nor timm has"):
             mapping.to_torchvision(model)
     else:
         assert len(mapping.to_torchvision(model)) == len(model.weights)
@@ -175,11 +175,11 @@ def test_wrong_files_are_named_and_nothing_is_half_loaded(tmp_path):
 
     state = _state_dict("resnet18")
     refused(
-        r"not hold the weights of resnet18; left over layer1.0.bn3.bias, .* and 161 more; it looks like resnet50 or",
+        r"not hold the weights of resnet18; unexpected layer1.0.bn3.bias, .* and 161 more; it looks like resnet50 or",
         _state_dict("resnet50"),
     )
     refused(r"missing layer2.1.bn2.running_mean$", {k: v for k, v in state.items() if k != "layer2.1.bn2.running_mean"})
-    refused(r"left over extra$", state | {"extra": np.zeros(3, "float32")})
+    refused(r"unexpected extra$", state | {"extra": np.zeros(3, "float32")})
     refused(
         r"shapes layer1.0.conv1.weight \(3, 3, 64, 32\) for",
         state | {"layer1.0.conv1.weight": np.zeros((32, 64, 3, 3), "float32")},

@@ -1,4 +1,4 @@
-"""Published weights files, fetched once, verified and kept in Keras's cache."""
+"""Download of published weights into Keras's cache, verified by their hashes."""
 
 import contextlib
 import hashlib
@@ -14,15 +14,15 @@ from resnet_tf.core.errors import UserError
 from resnet_tf.model.weights import readers
 from resnet_tf.model.weights.published import Pretrained
 
-# Seconds without an answer: a firewall that drops packets would keep a download waiting for ever.
+# Seconds without an answer: behind a firewall that drops packets, a download would wait forever.
 TIMEOUT = 30
 
 
 def fetch(pretrained: Pretrained) -> Path:
-    """The file, downloaded on first use into Keras's cache (`~/.keras/models`, or under `KERAS_HOME`) and verified.
+    """Return the path of a published file in Keras's cache (`~/.keras/models`, or `KERAS_HOME`), downloaded if need be.
 
     Raises:
-        UserError: if it cannot be fetched or is not the published file; a download that fails leaves nothing behind.
+        UserError: if the download fails or the hash differs; a failed download leaves no file behind.
     """
     readers.check_readable(pretrained.file_name)
     home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
@@ -66,7 +66,7 @@ def _timeout(seconds: float) -> Iterator[None]:
 
 
 def _wrong_digest(path: Path, digest: str) -> str:
-    """What is wrong with the file's hash; empty if nothing is."""
+    """Return a description of a hash mismatch, empty for a match."""
     algorithm, expected = digest.split(":")
     with path.open("rb") as file:
         found = hashlib.file_digest(file, algorithm).hexdigest()[: len(expected)]

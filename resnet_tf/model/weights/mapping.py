@@ -1,6 +1,6 @@
-"""Weights in and out of other libraries, by tables of names that must be total on both sides.
+"""Mapping of weights between libraries, by tables of names that must be complete on both sides.
 
-Layouts differ: PyTorch keeps convolutions as [out, in, height, width] and linear layers as [out, in], Keras as
+Layouts differ: PyTorch stores convolutions as [out, in, height, width] and linear layers as [out, in], Keras as
 [height, width, in, out] and [in, out]. Momentum (PyTorch's 0.1 is Keras's 0.9) belongs to the layer, not to the file.
 """
 
@@ -35,20 +35,20 @@ _KERAS_VARIABLES = {name: name for name in _TORCH_VARIABLES}
 
 @dataclass(frozen=True)
 class Dialect:
-    """How another library names the parts of a network.
+    """Naming scheme of another library.
 
     Attributes:
-        name: of the library.
-        modules: rows of (pattern of our layer name, their module name). `{stage}`, `{block}` and `{conv}` stand for
-            numbers from 1, `{stage0}`, `{block0}` from 0 and `{stage_plus1}` from 2.
+        name: name of the library.
+        modules: pairs of (pattern of our layer name, their module name). `{stage}`, `{block}` and `{conv}` are numbers
+            from 1, `{stage0}` and `{block0}` from 0, `{stage_plus1}` from 2.
         variables: our variable name -> theirs.
-        separator: between module and variable.
-        torch_layout: whether kernels are [out, in, ...].
-        epsilon: of its BatchNorm; None for this package's own files, whose network has it.
-        implies: fields of `Arch` that its networks have and that neither names nor shapes show, each with the possible
+        separator: text between module and variable.
+        torch_layout: True if kernels are [out, in, ...].
+        epsilon: epsilon of its BatchNorm; None for files of this package.
+        implies: fields of `Arch` that its networks have but that neither names nor shapes reveal, with the possible
             values.
-        preprocess: what its published networks were trained on; None for this package's own files.
-        prefix: before every name.
+        preprocess: preprocessing of its published networks; None for files of this package.
+        prefix: prefix of every name.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Dialect:
     prefix: str = ""
 
     def key(self, layer: str, variable: str) -> str | None:
-        """Their name for our variable; None if they have none."""
+        """Return their name of our variable, or None."""
         for pattern, template in self.modules:
             match = re.fullmatch(pattern.replace("BLOCK", _BLOCK), layer)
             if match:
@@ -90,7 +90,7 @@ class WeightsOrigin:
 
 _BLOCK = r"stage(?P<stage>\d+)_block(?P<block>\d+)"
 _CONV = r"conv(?P<conv>\d)"
-# A block's stage and number in any dialect.
+# Stage and number of a block in any dialect.
 _THEIR_BLOCK = re.compile(r"(?:stage|layer|stages\.|conv)(\d+)(?:_block|\.blocks\.|\.)(\d+)")
 
 
@@ -111,7 +111,7 @@ def _torch(
 
 
 def _keras(name: str, preprocess: Preprocess, *modules: tuple[str, str], **implies: tuple[Any, ...]) -> Dialect:
-    """keras.applications, whose BatchNorm has an epsilon of its own."""
+    """Return a dialect of keras.applications, whose BatchNorm has another epsilon."""
     return Dialect(
         name,
         modules,
@@ -165,10 +165,10 @@ DIALECTS = (
         ("BLOCK_shortcut_conv", "layer{stage}.{block0}.downsample.0"),
         ("BLOCK_shortcut_conv_bn", "layer{stage}.{block0}.downsample.1"),
         (LOGITS_LAYER, "fc"),
-        shortcut=("projection", "pad", "none"),  # the latter two have no weights: networks that only we write so
+        shortcut=("projection", "pad", "none"),  # the latter two have no weights; only this package writes them
     ),
     _torch(
-        "timm",  # where the projection follows a pooling, which takes place 0
+        "timm",  # where the projection follows a pooling, which has index 0
         spec.TIMM,
         *_DEEP_STEM,
         *_TORCH_BODY,
@@ -213,28 +213,28 @@ DIALECTS = (
 )
 
 
-# Fields of `Arch` that act in training only, or that users of the same weights choose independently.
+# Fields of `Arch` that act in training only or that users choose independently of the weights.
 _NOT_STORED = ("zero_gamma", "stochastic_depth", "dropout", "norm_momentum", "norm_epsilon", "output_stride")
 
 
 def load_weights(model: keras.Model, path: Path, *, arch: Arch, new_head: bool = False) -> WeightsOrigin:
-    """Fill a model of `create_model` from a file of this package's, torchvision's, timm's or keras.applications'.
+    """Load weights of this package, torchvision, timm or keras.applications into a model of `create_model`.
 
-    Everything is checked before the first variable is set, so a refused file leaves the model as it was.
+    All checks come before the first assignment, so that a refused file leaves the model unchanged.
 
     Args:
-        model: its weights are replaced.
-        path: `.safetensors`, `.npz`, `.h5`, `.weights.h5`, `.keras`, a PyTorch pickle (which takes PyTorch), or the
+        model: model whose weights are replaced.
+        path: `.safetensors`, `.npz`, `.h5`, `.weights.h5`, `.keras`, a PyTorch pickle (which needs PyTorch), or the
             directory of a `hub` or `hub_features` export.
-        arch: what the model was built from.
-        new_head: keep the model's own class head and leave the file's out.
+        arch: architecture of the model.
+        new_head: keep the head of the model and ignore that of the file.
 
     Returns:
         The dialect of the file, and the preprocessing and class names that its metadata or its dialect names.
 
     Raises:
-        UserError: if the file cannot be read or does not hold exactly this network, also where another one has the same
-            names and shapes.
+        UserError: if the file cannot be read or holds the weights of another network, even one with the same names and
+            shapes.
     """
     arrays = {name: array for name, array in readers.read(path).items() if not name.endswith("num_batches_tracked")}
     variables = _named_variables(model)
@@ -243,7 +243,7 @@ def load_weights(model: keras.Model, path: Path, *, arch: Arch, new_head: bool =
         variables = {names: variable for names, variable in variables.items() if names[0] != LOGITS_LAYER}
     dialect = max(DIALECTS, key=lambda each: len({each.key(*names) for names in variables} & set(arrays)))
     if not takes_head:
-        head = {dialect.key(LOGITS_LAYER, kind) for kind in ("kernel", "bias")}
+        head = {dialect.key(LOGITS_LAYER, name) for name in ("kernel", "bias")}
         arrays = {name: array for name, array in arrays.items() if name not in head}
     values = _translate(model, arrays, variables, dialect, path)
     metadata = readers.read_metadata(path)
@@ -255,17 +255,17 @@ def load_weights(model: keras.Model, path: Path, *, arch: Arch, new_head: bool =
 
 
 def to_torchvision(model: keras.Model) -> Arrays:
-    """The weights as a torchvision (or timm, where torchvision has no such network) state dict of float32 arrays.
+    """Return the weights as a float32 state dict of torchvision, or of timm for networks that torchvision lacks.
 
     Raises:
-        UserError: if the network has parts for which neither has names.
+        UserError: if the network has layers that neither library has.
     """
     for dialect in DIALECTS:
         names = {names: dialect.key(*names) for names in _named_variables(model)}
         if dialect.torch_layout and all(names.values()):
             break
     else:
-        raise UserError(f"{model.name} has parts that neither torchvision nor timm has names for")
+        raise UserError(f"{model.name} has layers that neither torchvision nor timm has")
     return {
         str(names[ours]): _to_torch(variable.numpy().astype(np.float32), dialect, ours)
         for ours, variable in _named_variables(model).items()
@@ -285,18 +285,18 @@ def _read_origin(dialect: Dialect, metadata: Mapping[str, Any], path: Path) -> W
 
 
 def _check_architecture(name: str, arch: Arch, dialect: Dialect, metadata: Mapping[str, Any], path: Path) -> None:
-    """Refuse the weights of another network whose names and shapes are the same.
+    """Refuse the weights of another network with the same names and shapes.
 
-    What a file of this package says of its network counts; otherwise, what its dialect implies.
+    The architecture stored in a file of this package decides; otherwise, what the dialect implies.
 
     Args:
-        name: of the model.
-        arch: of the model.
-        dialect: of the file.
-        metadata: of the file, see `readers.read_metadata`.
-        path: of the file.
+        name: name of the model.
+        arch: architecture of the model.
+        dialect: dialect of the file.
+        metadata: metadata of the file, see `readers.read_metadata`.
+        path: path of the file.
     """
-    # Keras stores a model's name in files of any origin: it is one of MODELS only where the layer names are ours.
+    # Keras stores the name of a model in files of any origin; it is one of MODELS only if the layer names are ours.
     stored = metadata.get("model") or (metadata.get("keras_name") if dialect.name == "resnet_tf" else None)
     implies, origin = dialect.implies, f"come from {dialect.name}"
     if stored:
@@ -328,7 +328,7 @@ def _acts(key: str, arch: Arch) -> bool:
 
 
 def _which_fit(wanted: Mapping[str, Any]) -> str:
-    """Names of the networks with these fields of `Arch`, empty for none."""
+    """Return the names of the networks with these fields of `Arch`, joined by "or"."""
     return " or ".join(
         name
         for name, arch in MODELS.items()
@@ -337,7 +337,7 @@ def _which_fit(wanted: Mapping[str, Any]) -> str:
 
 
 def _named_variables(model: keras.Model) -> dict[tuple[str, str], keras.Variable]:
-    """(layer, variable) -> the model's variable; the states of random generators are no weights."""
+    """Return the variables of a model by (layer, variable) names, without states of random generators."""
     return {
         (layer.name, variable.name): variable
         for layer in model.layers
@@ -353,15 +353,15 @@ def _translate(
     dialect: Dialect,
     path: Path,
 ) -> dict[tuple[str, str], np.ndarray]:
-    """Our values, or a `UserError` that lists what is missing, left over or of another shape."""
+    """Return the values by our names; raise `UserError` for missing, unexpected or misshapen arrays."""
     keys = {names: dialect.key(*names) for names in variables}
     biases = _biases_before_norm(variables, dialect, arrays)
     missing = [key or "/".join(names) for names, key in keys.items() if key not in arrays]
-    left_over = sorted(set(arrays) - set(keys.values()) - set(biases.values()))
-    if missing or left_over:
+    unexpected = sorted(set(arrays) - set(keys.values()) - set(biases.values()))
+    if missing or unexpected:
         raise UserError(
             f"{str(path)!r} does not hold the weights of {model.name}"
-            f"{_listed('; missing', missing)}{_listed('; left over', left_over)}{_looks_like(arrays, model)}"
+            f"{_listed('; missing', missing)}{_listed('; unexpected', unexpected)}{_looks_like(arrays, model)}"
         )
     values, misshapen = {}, {}
     for names, variable in variables.items():
@@ -380,11 +380,11 @@ def _translate(
 def _biases_before_norm(
     variables: dict[tuple[str, str], keras.Variable], dialect: Dialect, arrays: Arrays
 ) -> dict[str, str]:
-    """Our BatchNorm layer -> their bias of the convolution before it, where they have one."""
+    """Return, by our BatchNorm layer, their bias of the convolution before it."""
     found = {}
-    for layer, kind in variables:
+    for layer, name in variables:
         key = dialect.key(layer, "bias")
-        if kind == "kernel" and (layer, "bias") not in variables and key in arrays:
+        if name == "kernel" and (layer, "bias") not in variables and key in arrays:
             found[f"{layer}_bn"] = str(key)
     return found
 
@@ -392,19 +392,19 @@ def _biases_before_norm(
 def _absorb(
     values: dict[tuple[str, str], np.ndarray], model: keras.Model, dialect: Dialect, biases: Arrays
 ) -> dict[tuple[str, str], np.ndarray]:
-    """Take up a convolution's bias in the mean behind it, and another epsilon in the variance: both exactly."""
+    """Absorb biases of convolutions into BatchNorm means and another epsilon into variances; both are exact."""
     for layer, bias in biases.items():
         values[layer, "moving_mean"] = values[layer, "moving_mean"] - bias
     if dialect.epsilon is None:
         return values
-    for (layer, kind), value in values.items():
-        if kind == "moving_variance":
-            values[layer, kind] = value + np.float32(dialect.epsilon - model.get_layer(layer).epsilon)
+    for (layer, name), value in values.items():
+        if name == "moving_variance":
+            values[layer, name] = value + np.float32(dialect.epsilon - model.get_layer(layer).epsilon)
     return values
 
 
 def _from_torch(array: np.ndarray, variable: keras.Variable) -> np.ndarray:
-    if array.ndim == 4 and len(variable.shape) == 2:  # a class head kept as a 1x1 convolution
+    if array.ndim == 4 and len(variable.shape) == 2:  # a head stored as a 1x1 convolution
         array = array[:, :, 0, 0]
     return array.transpose({4: (2, 3, 1, 0), 3: (2, 1, 0), 2: (1, 0)}.get(array.ndim, range(array.ndim)))
 
@@ -412,18 +412,18 @@ def _from_torch(array: np.ndarray, variable: keras.Variable) -> np.ndarray:
 def _to_torch(array: np.ndarray, dialect: Dialect, names: tuple[str, str]) -> np.ndarray:
     array = array.transpose({4: (3, 2, 0, 1), 3: (2, 1, 0), 2: (1, 0)}.get(array.ndim, range(array.ndim)))
     as_convolution = dialect.name == "timm BiT" and names == (LOGITS_LAYER, "kernel")
-    # safetensors writes memory as it lies, whatever the strides say.
+    # safetensors writes the buffer and ignores strides.
     return np.ascontiguousarray(array[:, :, np.newaxis, np.newaxis] if as_convolution else array)
 
 
-def _listed(what: str, names: list[str]) -> str:
+def _listed(title: str, names: list[str]) -> str:
     if not names:
         return ""
-    return f"{what} {', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}"
+    return f"{title} {', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}"
 
 
 def _looks_like(arrays: Arrays, model: keras.Model) -> str:
-    """Which networks have blocks as the file's: as many in each stage, of as many convolutions."""
+    """Return a hint: the networks with as many blocks per stage and convolutions per block as the file."""
     depths: dict[int, int] = {}
     most_convolutions = 0
     for key in arrays:

@@ -1,4 +1,4 @@
-"""Published weights by name: where each file lies, how it is checked, and what belongs to it."""
+"""Published weights by name: URL, hash, accuracy, preprocessing and labels."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ _ALIASES = {"imagenet": imagenet_labels(), "cifar10": CIFAR10}
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A weights file as its publisher offers it.
+    """Published weights file.
 
     Attributes:
-        url: where it lies.
-        digest: algorithm and hash of the file, `md5:...` or `sha256:...`, as far as its publisher gives it: PyTorch's
-            convention puts the first eight digits into the file's name.
-        top1: published accuracy in percent, with the first of `inputs`.
-        inputs: the preprocessing at each input size that the publisher names.
+        url: URL of the file.
+        digest: algorithm and hash of the file, `md5:...` or `sha256:...`, as far as published; PyTorch puts the first
+            eight digits into the file name.
+        top1: published top-1 accuracy in percent, with the first of `inputs`.
+        inputs: the preprocessing at each published input size.
         labels: names of the classes.
     """
 
@@ -34,11 +34,11 @@ class Pretrained:
 
     @property
     def file_name(self) -> str:
-        """The file's own name."""
+        """File name of the URL."""
         return self.url.rsplit("/", 1)[1]
 
     def preprocess_at(self, height: int | None, width: int | None) -> Preprocess:
-        """The preprocessing for an input of this size; None leaves the published one."""
+        """Return the preprocessing for an input size; None selects the published size."""
         if height is None or width is None:
             return self.inputs[0]
         named = next((each for each in self.inputs if each.size == (height, width)), self.inputs[0])
@@ -46,16 +46,22 @@ class Pretrained:
 
 
 def list_weights(name: str) -> list[str]:
-    """Names of the published weights of a network; `weights="imagenet"` is the first that knows ImageNet's classes."""
+    """Return the names of the published weights of a network.
+
+    `weights="imagenet"` selects the first with ImageNet's classes.
+
+    Raises:
+        UserError: for an unknown network.
+    """
     get_arch(name)
     return list(PRETRAINED.get(name, ()))
 
 
 def get_pretrained(name: str, weights: str) -> Pretrained:
-    """The row of `weights`, which is one of `list_weights(name)`, or `imagenet` or `cifar10` for the first of those.
+    """Return published weights by name, or by data set: `imagenet` or `cifar10` select the first of a network.
 
     Raises:
-        UserError: with the names that there are.
+        UserError: for an unknown name, with the available ones.
     """
     rows = PRETRAINED.get(name, {})
     if weights in rows:
@@ -78,21 +84,21 @@ def _hint(rows: dict[str, Pretrained], weights: str) -> str:
 
 
 def _torch(folder: str, file: str, top1: float, *inputs: Preprocess, labels: tuple[str, ...] = ()) -> Pretrained:
-    """A file of PyTorch's, whose name ends in the first digits of its SHA-256."""
+    """Return a file of PyTorch, whose name ends in the first digits of its SHA-256."""
     digest = file.rsplit("-", 1)[1].split(".")[0]
     return Pretrained(f"{folder}/{file}", f"sha256:{digest}", top1, inputs, labels or imagenet_labels())
 
 
 def _torchvision(file: str, top1: float, *, resize: int = 256) -> Pretrained:
-    """torchvision 0.29, each entry's `transforms` and `meta`."""
+    """Return a row of torchvision 0.29, from the entry's `transforms` and `meta`."""
     inputs = dataclasses.replace(spec.TORCHVISION, crop_fraction=224 / resize)
     return _torch("https://download.pytorch.org/models", file, top1, inputs)
 
 
 def _timm(release: str, file: str, top1: float, *crops: tuple[int, float]) -> Pretrained:
-    """timm 1.0.31, the configuration of each tag; accuracies of its results-imagenet.csv, for the first crop."""
+    """Return a row of timm 1.0.31: the configuration of a tag, and the accuracy of results-imagenet.csv."""
     folder = f"https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-{release}"
-    # timm rounds the shorter side down.
+    # timm rounds the resized shorter edge down.
     inputs = (
         Preprocess(size=(size, size), crop_fraction=size / floor(size / fraction), interpolation="bicubic")
         for size, fraction in crops
@@ -101,7 +107,7 @@ def _timm(release: str, file: str, top1: float, *crops: tuple[int, float]) -> Pr
 
 
 def _keras(network: str, md5: str, top1: float) -> Pretrained:
-    """keras.applications: `WEIGHTS_HASHES` of Keras 3.15 and the table of keras.io/api/applications."""
+    """Return a row of keras.applications: `WEIGHTS_HASHES` of Keras 3.15, accuracy of keras.io/api/applications."""
     inputs = spec.KERAS_V2 if network.endswith("v2") else spec.KERAS_V1
     file = f"{network}_weights_tf_dim_ordering_tf_kernels.h5"
     url = f"https://storage.googleapis.com/tensorflow/keras-applications/resnet/{file}"
@@ -109,12 +115,12 @@ def _keras(network: str, md5: str, top1: float) -> Pretrained:
 
 
 def _akamaster(file: str, top1: float) -> Pretrained:
-    """The README of github.com/akamaster/pytorch_resnet_cifar10; accuracies are 100 less its errors."""
+    """Return a row of github.com/akamaster/pytorch_resnet_cifar10; accuracy is 100 minus the error of its README."""
     folder = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models"
     return _torch(folder, file, top1, spec.CIFAR, labels=CIFAR10)
 
 
-# The newest of torchvision's comes first: it is what `weights="imagenet"` takes.
+# The newest weights of torchvision come first: `weights="imagenet"` selects them.
 PRETRAINED: dict[str, dict[str, Pretrained]] = {
     "resnet18": {
         "torchvision/IMAGENET1K_V1": _torchvision("resnet18-f37072fd.pth", 69.758),
