@@ -133,7 +133,7 @@ def test_flatten_orders_differ_and_the_mean_does_not():
     np.testing.assert_allclose(pooled, _nchw(IMAGES).mean((2, 3)), rtol=1e-4, atol=1e-6)
 
 
-def test_default_initialisation_differs():
+def test_default_initialization_differs():
     """PyTorch: uniform in +-1/sqrt(fan-in). Keras: Glorot's uniform in +-sqrt(6 / (fan-in + fan-out)), zero biases."""
     theirs, ours = torch.nn.Linear(400, 100), keras.layers.Dense(100)
     ours.build((None, 400))
