@@ -119,8 +119,8 @@ def _batches(data, augment) -> Iterator[int]:
 
     config = Config(data=data, augment=augment, train=TrainConfig(epochs=1_000_000))
     source = open_source(dataclasses.replace(data, data_dir=tempfile.gettempdir() if data.source == "digits" else ""))
-    schedule = pipeline.Schedule.of(config, source)
-    batches = pipeline.train_batches(config, source, preprocess.from_config(data), schedule, start=0)
+    length = pipeline.TrainingLength.of(config, source)
+    batches = pipeline.train_batches(config, source, preprocess.from_config(data), length, start=0)
     return (len(images) for images, *_ in batches)
 
 

@@ -78,8 +78,8 @@ def _measure(folder: str, images: int) -> dict[str, float]:
     )
     start = time.perf_counter()
     source = open_source(data)
-    schedule = pipeline.Schedule.of(config, source)
-    batches = iter(pipeline.train_batches(config, source, preprocess.from_config(data), schedule, start=0))
+    length = pipeline.TrainingLength.of(config, source)
+    batches = iter(pipeline.train_batches(config, source, preprocess.from_config(data), length, start=0))
     next(batches)
     row = {"first_batch_s": round(time.perf_counter() - start, 2)}
     for name, limit, done in (("early_mb", EARLY, BATCH), ("late_mb", images, EARLY)):

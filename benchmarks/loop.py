@@ -127,7 +127,7 @@ def _bare(precision: str, epochs: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         config = _config(precision, epochs, folder)
         trainer = Trainer(config, open_source(config.data), runtime.start(config.runtime))
-    batches = pipeline.train_batches(config, trainer.source, trainer.spec, trainer.schedule, start=0)
+    batches = pipeline.train_batches(config, trainer.source, trainer.spec, trainer.length, start=0)
     iterator = iter(batches.take(1).cache().repeat())
     trainer.step.run(iterator, tf.constant(STEPS))
     start = time.perf_counter()
@@ -148,7 +148,7 @@ def _keras_fit(precision: str, epochs: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         config = _config(precision, epochs, folder)
         source, spec = open_source(config.data), preprocess.from_config(config.data)
-    batches = pipeline.train_batches(config, source, spec, pipeline.Schedule.of(config, source), start=0)
+    batches = pipeline.train_batches(config, source, spec, pipeline.TrainingLength.of(config, source), start=0)
     keras.config.set_dtype_policy(config.runtime.precision)
     model = resnet_tf.create_model("resnet20", num_classes=10, input_shape=(SIZE, SIZE, 3))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

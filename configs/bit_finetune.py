@@ -15,6 +15,6 @@ def get_config() -> Config:
         model=ModelConfig(name="bit_r50x1", new_head=True),
         data=DataConfig(source="photos", crop_fraction=1.0, exif_orientation=True),
         augment=AugmentConfig(random_resized_crop=True, min_crop_area=0.64, flip=True),
-        train=TrainConfig(rule="bit"),
+        train=TrainConfig(defaults="bit"),
         optimizer=OptimizerConfig(base_lr=0.0015, schedule="step", weight_decay=0.0),
     )

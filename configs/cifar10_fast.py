@@ -15,7 +15,7 @@ def get_config() -> Config:
         model=ModelConfig(name="resnet8_w64"),
         data=DataConfig(source="cifar10", image_size=32, crop_fraction=1.0, batch_size=128),
         augment=AugmentConfig(alternating_flip=True, pad_crop=4),
-        train=TrainConfig(epochs=36, ema=0.998, test_every=6),
+        train=TrainConfig(epochs=36, ema=0.998, eval_every=6),
         optimizer=OptimizerConfig(base_lr=0.2, schedule="one_cycle", nesterov=True, weight_decay=5e-4, decay_all=True),
         loss=LossConfig(label_smoothing=0.1),
     )

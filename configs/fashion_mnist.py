@@ -27,6 +27,6 @@ def get_config() -> Config:
             batch_size=128,
         ),
         augment=AugmentConfig(alternating_flip=True, pad_crop=2),
-        train=TrainConfig(epochs=56, ema=0.999, test_every=4),
+        train=TrainConfig(epochs=56, ema=0.999, eval_every=4),
         optimizer=OptimizerConfig(base_lr=0.2, schedule="one_cycle", nesterov=True, weight_decay=5e-4, decay_all=True),
     )

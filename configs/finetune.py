@@ -3,7 +3,7 @@
     python -m resnet_tf.train --config=finetune --set data.source=photos/
     python -m resnet_tf.train --config=finetune --set data.source=photos/ --set model.name=resnet50
 
-`train.rule=photos` chooses epochs, batch and size; what you set yourself stays. The result depends on your photos.
+`train.defaults=photos` chooses epochs, batch and size; what you set yourself stays. The result depends on your photos.
 """
 
 from resnet_tf.config import AugmentConfig, Config, DataConfig, ExportConfig, ModelConfig, OptimizerConfig, TrainConfig
@@ -14,7 +14,7 @@ def get_config() -> Config:
         model=ModelConfig(name="resnet18", weights="imagenet", new_head=True),
         data=DataConfig(source="photos", exif_orientation=True),
         augment=AugmentConfig(random_resized_crop=True, min_crop_area=0.35, flip=True),
-        train=TrainConfig(rule="photos", finetune="head_then_all"),
+        train=TrainConfig(defaults="photos", finetune="head_then_all"),
         optimizer=OptimizerConfig(base_lr=0.08, warmup_epochs=1, nesterov=True),
         export=ExportConfig(checkpoint="best"),
     )

@@ -381,10 +381,10 @@ def test_train_shows_the_classes_and_what_was_left_out(command, photos, tmp_path
     refused = command("train", *arguments, f"--workdir={tmp_path / 'strict'}")
     assert refused.code == 2
     assert re.search(r"error: [123] of the 15 pictures of split 'train' cannot be read", refused.err)
-    outcome = command("train", *arguments, "--data.max_bad_fraction=0.3", f"--workdir={tmp_path / 'run'}")
+    outcome = command("train", *arguments, "--data.max_unreadable_fraction=0.3", f"--workdir={tmp_path / 'run'}")
     assert outcome.code == 0, outcome.err
     assert "training examples (data.balance=uniform): blue 6, red 9" in caplog.text
-    noted = [json.loads(line) for line in (tmp_path / "run" / "bad_inputs.jsonl").read_text().splitlines()]
+    noted = [json.loads(line) for line in (tmp_path / "run" / "unreadable.jsonl").read_text().splitlines()]
     assert {Path(line["file"]).name for line in noted} <= {"90.jpg", "91.jpg", "92.jpg"}
     assert f"{len(noted)} unreadable pictures were left out" in caplog.text
 

@@ -94,6 +94,9 @@ def test_wrong_configs_are_named(tmp_path):
         (tmp_path / "odd.json").write_text(text)
         with pytest.raises(UserError, match=r"odd.json'"):
             load_config(tmp_path / "odd.json")
+    (tmp_path / "old.json").write_text('{"train": {"test_every": 2}}')
+    with pytest.raises(UserError, match=r"old.json': unknown key .*; did you mean .*'train.eval_every'"):
+        load_config(tmp_path / "old.json")
 
 
 def test_every_key_is_read_somewhere():

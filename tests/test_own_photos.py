@@ -53,7 +53,7 @@ def test_every_command_of_the_tutorial_runs(command, folder):
     assert len(list((folder / "maps").iterdir())) == 30
     assert (folder / phone.strip() / "model.tflite").exists()
     run = load_run("runs/photos")
-    assert run.config.train.rule == "photos"
+    assert run.config.train.defaults == "photos"
     assert run.labels == ("cat", "dog", "hamster")
     names: dict = {}
     exec(compile(re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)[1], "own_photos.md", "exec"), names)

@@ -71,7 +71,7 @@ def test_published_cifar_weights_answer_as_in_pytorch_to_the_image(
     assert model.labels == source.class_names
     strategy = tf.distribute.get_strategy()
     evaluation = Evaluator(model, source.test, model.preprocess, batch_size=500, strategy=strategy)()
-    assert int((evaluation.predictions == evaluation.labels).sum()) == right
+    assert int((evaluation.predictions == evaluation.targets).sum()) == right
 
 
 @pytest.mark.skipif(not PHOTOS.is_dir(), reason="the ImageNet photos are not beside the checkout")

@@ -6,7 +6,7 @@ import pytest
 
 from resnet_tf.config import AugmentConfig, Config, list_configs, load_config
 from resnet_tf.data.augmentation import mixing
-from resnet_tf.data.pipeline import Schedule
+from resnet_tf.data.pipeline import TrainingLength
 from resnet_tf.training.learning_rate import learning_rate
 from resnet_tf.training.trainer import size_in_epoch
 
@@ -213,7 +213,7 @@ def resolve(config: Config, *, rates_at, images) -> dict:
     model, data, optimizer, loss = config.model, config.data, config.optimizer, config.loss
     knobs = {"stem": model.stem, "stochastic_depth": model.stochastic_depth, "dropout": model.dropout}
     steps = images // data.batch_size
-    rate = learning_rate(config, Schedule(steps, steps * config.train.epochs))
+    rate = learning_rate(config, TrainingLength(steps, steps * config.train.epochs))
     changed = {
         key: value
         for key, value in dataclasses.asdict(config.augment).items()

@@ -16,7 +16,7 @@ from resnet_tf.config import AugmentConfig, Config, load_config
 from resnet_tf.core.errors import UserError
 from resnet_tf.data import pipeline, preprocess
 from resnet_tf.data.augmentation import mixing, transforms
-from resnet_tf.data.pipeline import Schedule
+from resnet_tf.data.pipeline import TrainingLength
 from resnet_tf.data.sources import open_source
 from resnet_tf.inputs.spec import Preprocess
 from resnet_tf.report.waveform import draw_signal
@@ -81,8 +81,8 @@ def served(trained, tmp_path_factory) -> Path:
 
 def _batches(config: Config, *, start: int = 0) -> list[tuple[np.ndarray, ...]]:
     source, spec = open_source(config.data), preprocess.from_config(config.data)
-    schedule = Schedule.of(config, source)
-    return list(pipeline.train_batches(config, source, spec, schedule, start=start).as_numpy_iterator())
+    length = TrainingLength.of(config, source)
+    return list(pipeline.train_batches(config, source, spec, length, start=start).as_numpy_iterator())
 
 
 @pytest.mark.parametrize("memory", [0, 1024])
@@ -153,7 +153,7 @@ def test_a_run_learns_and_continues_to_the_same_end(archive, trained, tmp_path):
     signals, labels = _tones(20, 1)
     logits = run.model((signals - SPEC.mean) / SPEC.std, training=False).numpy()
     np.testing.assert_allclose(evaluation.logits, logits, atol=1e-4 * np.abs(logits).max())
-    np.testing.assert_array_equal(evaluation.labels, labels)
+    np.testing.assert_array_equal(evaluation.targets, labels)
     with pytest.raises(UserError, match="signals have no mirror image"):
         evaluate_run(run, open_source(run.config.data), batch_size=7, flip=True)
 
@@ -282,7 +282,7 @@ def test_a_signal_that_cannot_be_read_is_named(served, tmp_path, content, reason
         ),
         ("augment.cutmix=1", r"augment\.cutmix is for pictures"),
         ("augment.random_resized_crop=true", r"augment\.random_resized_crop is for pictures"),
-        ("train.rule=photos", r"train\.rule is for pictures"),
+        ("train.defaults=photos", r"train\.defaults is for pictures"),
         ("train.start_size=16", r"train\.start_size is for pictures"),
         ("loss.teacher=there", r"loss\.teacher is for pictures"),
         ("data.mean=1,2,3", r"data\.mean has 3 values for data\.channels=2"),

@@ -101,7 +101,7 @@ def long_tail(name: str, *changes: str) -> tuple[Run, ...]:
 def fine_tuned(name: str, *changes: str, hub_of: str = "") -> tuple[Run, ...]:
     """ResNet-20 on the first 200 pictures of Fashion-MNIST, about 20 a class, tested on all 10,000."""
     few = (f"data.source={FASHION}", "data.train_split=train[:200]", "data.image_size=32", "data.crop_fraction=1")
-    augment = ("augment.random_resized_crop=false", "augment.pad_crop=4", "train.test_every=1000")
+    augment = ("augment.random_resized_crop=false", "augment.pad_crop=4", "train.eval_every=1000")
     runs = seeds(f"finetune_{name}", "finetune", "model.name=resnet20", *few, *augment, *changes)
     return tuple(dataclasses.replace(run, hub_of=hub_of) for run in runs)
 

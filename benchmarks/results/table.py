@@ -112,10 +112,10 @@ def read(run: Run) -> Figures:
 
 
 def _other_settings(run: Run) -> list[str]:
-    """Keys in which what was run is not what the command says; `train.rule` may fill in what it leaves at a default."""
+    """Return keys in which a stored run differs from its command; `train.defaults` may change keys at their default."""
     stored, said = load_config(RESULTS / run.name / "config.json"), load_config(run.config, run.changes)
     was, now, defaults = (flatten(each.to_dict()) for each in (stored, said, Config()))
-    derived = said.train.rule != "none"
+    derived = said.train.defaults != "none"
     return [key for key in now if was[key] != now[key] and not (derived and now[key] == defaults[key])]
 
 

@@ -34,7 +34,7 @@ def load_config(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Conf
     path = Path(name_or_path)
     if path.suffix == ".json":
         values = flatten(_read_json(path))
-        config = override(Config(), values)
+        config = _override_from(path, values)
     elif path.suffix == ".py":
         config = _run_config(path)
     elif (_config_directory() / f"{name_or_path}.py").is_file():
@@ -82,6 +82,14 @@ def _config_directory() -> Path:
     package = Path(__file__).parents[1]
     installed = package / "configs"
     return installed if installed.is_dir() else package.parent / "configs"
+
+
+def _override_from(path: Path, values: dict[str, Any]) -> Config:
+    """Return the default configuration with the values of a JSON file, which errors name."""
+    try:
+        return override(Config(), values)
+    except UserError as error:
+        raise UserError(f"config {str(path)!r}: {error}") from error
 
 
 def _read_json(path: Path) -> dict[str, dict[str, Any]]:

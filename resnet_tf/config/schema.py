@@ -69,7 +69,7 @@ class DataConfig:
     antialias: bool = _key(True, "test pictures are made smaller with antialiasing, as PIL does")
     exif_orientation: bool = _key(False, "turn a JPEG upright as its EXIF data say")
     max_pixels: int = _key(2**26, "pictures whose header claims more are refused before they are decoded", minimum=1)
-    max_bad_fraction: float = _key(
+    max_unreadable_fraction: float = _key(
         0.01, "share of the training split that may be unreadable; more ends the run", minimum=0, maximum=1
     )
     balance: str = _key(
@@ -126,12 +126,12 @@ class AugmentConfig:
 
 # What signals (`data.length`) can have of it, and what else they cannot have.
 _AUGMENT_SIGNALS = {"pad_crop", "mixup", "mix_probability", "repeats"}
-_FOR_PICTURES = {"train": {"rule", "start_size", "end_size"}, "loss": {"teacher"}}
+_FOR_PICTURES = {"train": {"defaults", "start_size", "end_size"}, "loss": {"teacher"}}
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    rule: str = _key(
+    defaults: str = _key(
         "none",
         "fills in what is left at its default from the number and the size of the pictures: the published rule of BiT, "
         "or one for own photos",
@@ -154,10 +154,10 @@ class TrainConfig:
     )
     end_size: int = _key(0, "side of the pictures trained on last; 0 is data.image_size, that of testing", minimum=0)
     full_size_from: float = _key(0.75, "share of the epochs after which pictures grow no more", minimum=0, maximum=1)
-    test_every: int = _key(1, "epochs from one test and checkpoint to the next; the last is always tested", minimum=1)
+    eval_every: int = _key(1, "epochs from one test and checkpoint to the next; the last is always tested", minimum=1)
     keep_checkpoints: int = _key(2, "newest checkpoints that are kept; the best one stays, too", minimum=1)
     checkpoint_steps: int = _key(0, "steps between checkpoints within an epoch; 0 saves at its end only", minimum=0)
-    max_bad_steps: int = _key(
+    max_nonfinite_steps: int = _key(
         10,
         "steps in a row without a finite loss and gradient; that many take the run back to its checkpoint",
         minimum=1,
@@ -197,7 +197,7 @@ class LossConfig:
         choices=("cross_entropy", "binary", "focal"),
     )
     teacher: str = _key("", "exported model to learn from besides the labels (Hinton et al. 2015)")
-    teacher_share: float = _key(0.5, "share of the teacher's part in the loss", minimum=0, maximum=1)
+    teacher_weight: float = _key(0.5, "share of the teacher's part in the loss", minimum=0, maximum=1)
     temperature: float = _key(1.0, "what the logits of both are divided by in the teacher's part", minimum=0)
     label_smoothing: float = _key(0.0, "share of the target spread over all classes", minimum=0, maximum=1)
     focal_gamma: float = _key(2.0, "for focal: how little easy examples count", minimum=0)
@@ -245,18 +245,18 @@ class ExportConfig:
     )
     top_k: int = _key(5, "classes named in an answer of the exported model", minimum=1)
     verify_examples: int = _key(10_000, "test pictures that a fresh process must answer as the model does", minimum=1)
-    measured_examples: int = _key(256, "test pictures on which the change by a lower precision is measured", minimum=1)
+    drift_examples: int = _key(256, "test pictures on which the change by a lower precision is measured", minimum=1)
     calibration_examples: int = _key(128, "training pictures from which int8 takes its ranges", minimum=1)
-    max_logit_change: float = _key(0.25, "refuse an export whose logits change by more of their spread", minimum=0.0)
-    max_accuracy_loss: float = _key(0.01, "refuse an export that loses more top-1 accuracy", minimum=0.0)
+    max_logit_drift: float = _key(0.25, "refuse an export whose logits change by more of their spread", minimum=0.0)
+    max_accuracy_drop: float = _key(0.01, "refuse an export that loses more top-1 accuracy", minimum=0.0)
 
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides a run. Each group is a frozen dataclass; `--set group.key=value` overrides a key.
+    """Configuration of a run. Each group is a frozen dataclass; `--set group.key=value` overrides a key.
 
-    `given` holds the dotted keys that an override or a JSON file set, also to their default value; `train.rule` changes
-    none of them. It is neither compared nor stored.
+    `given` holds the dotted keys that an override or a JSON file set, also to their default value; `train.defaults`
+    changes none of them. It is neither compared nor stored.
     """
 
     model: ModelConfig = ModelConfig()

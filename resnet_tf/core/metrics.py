@@ -10,7 +10,7 @@ _BINS = 15  # of confidence, as most papers have
 
 
 @dataclass(frozen=True)
-class ClassFigures:
+class ClassMetrics:
     """Of one class.
 
     Attributes:
@@ -34,22 +34,22 @@ class ClassFigures:
 class Evaluation:
     """Figures of one pass over a split.
 
-    >>> answers = Evaluation(labels=np.array([0, 1, 1]), logits=np.array([[9.0, 0.0], [0.0, 9.0], [9.0, 0.0]]))
+    >>> answers = Evaluation(targets=np.array([0, 1, 1]), logits=np.array([[9.0, 0.0], [0.0, 9.0], [9.0, 0.0]]))
     >>> round(answers.top(1), 4), answers.recall.tolist(), answers.confusion.tolist()
     (0.6667, [1.0, 0.5], [[1, 0], [1, 1]])
 
     Attributes:
-        labels: int64 [N], in the order of the split.
+        targets: true class indices, int64 [N], in the order of the split.
         logits: float32 [N, C].
     """
 
-    labels: np.ndarray
+    targets: np.ndarray
     logits: np.ndarray
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as plain numbers: fractions in [0, 1], loss in nats."""
         return {
-            "examples": len(self.labels),
+            "examples": len(self.targets),
             "top1": self.top(1),
             "top5": self.top(5),
             "loss": self.loss,
@@ -59,7 +59,7 @@ class Evaluation:
 
     def __str__(self) -> str:
         figures = f"top-1 {self.top(1):.4f}  top-5 {self.top(5):.4f}  loss {self.loss:.4f}"
-        return f"{figures}  balanced {self.balanced_accuracy:.4f}  on {len(self.labels):,} examples"
+        return f"{figures}  balanced {self.balanced_accuracy:.4f}  on {len(self.targets):,} examples"
 
     def top(self, k: int) -> float:
         """Share of examples whose label is among the `k` largest logits; a tie counts against the label."""
@@ -68,20 +68,20 @@ class Evaluation:
     @property
     def ranks(self) -> np.ndarray:
         """For each example, how many other classes have a logit at least as large as the label's."""
-        own = np.take_along_axis(self.logits, self.labels[:, None], axis=1)
+        own = np.take_along_axis(self.logits, self.targets[:, None], axis=1)
         return np.sum(self.logits >= own, axis=1) - 1
 
     @property
     def loss(self) -> float:
         """Mean cross-entropy without label smoothing."""
-        own = np.take_along_axis(self.logits, self.labels[:, None], axis=1)
+        own = np.take_along_axis(self.logits, self.targets[:, None], axis=1)
         return float(np.mean(_log_sum(self.logits) - own))
 
     @property
     def confusion(self) -> np.ndarray:
         """How often examples of a class (row) are taken for another (column), int64 [C, C]."""
         counts = np.zeros((self.logits.shape[1],) * 2, np.int64)
-        np.add.at(counts, (self.labels, self.predictions), 1)
+        np.add.at(counts, (self.targets, self.predictions), 1)
         return counts
 
     @property
@@ -108,16 +108,16 @@ class Evaluation:
     def calibration_error(self) -> float:
         """How far confidence and accuracy are apart in 15 equally wide bins (Guo et al. 2017, On Calibration)."""
         counts, confidence, accuracy = self.calibration
-        return float(np.sum(counts * np.abs(accuracy - confidence)) / len(self.labels))
+        return float(np.sum(counts * np.abs(accuracy - confidence)) / len(self.targets))
 
     @property
     def calibration(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of each of the 15 bins: its answers, their mean confidence and how many are right; 0 where there are none."""
-        confidence = self.probabilities[np.arange(len(self.labels)), self.predictions]
+        confidence = self.probabilities[np.arange(len(self.targets)), self.predictions]
         bins = np.minimum((np.ceil(confidence * _BINS) - 1).astype(int), _BINS - 1)
         counts = np.bincount(bins, minlength=_BINS)
         filled = np.maximum(counts, 1)
-        right = np.bincount(bins, self.predictions == self.labels, _BINS)
+        right = np.bincount(bins, self.predictions == self.targets, _BINS)
         return counts, np.bincount(bins, confidence, _BINS) / filled, right / filled
 
     def confused_pairs(self, count: int) -> list[tuple[int, int, int]]:
@@ -136,7 +136,7 @@ class Evaluation:
         return {"recall": recall, "confusion": self.confusion.tolist()}
 
     @property
-    def by_class(self) -> list[ClassFigures]:
+    def by_class(self) -> list[ClassMetrics]:
         """Of each class that has examples, the least recalled first."""
         counts, found = self.confusion, []
         for label, (recall, precision) in enumerate(zip(self.recall, self.precision, strict=True)):
@@ -144,7 +144,7 @@ class Evaluation:
             mistaken[label] = 0
             other = int(mistaken.argmax())
             examples, times = int(counts[label].sum()), int(mistaken[other])
-            found.append(ClassFigures(label, examples, float(recall), float(precision), other, times))
+            found.append(ClassMetrics(label, examples, float(recall), float(precision), other, times))
         return sorted((each for each in found if each.examples), key=lambda each: each.recall)
 
     def describe_classes(self, labels: Sequence[str]) -> str:
@@ -165,10 +165,10 @@ class Evaluation:
 
         With `true` and `taken`, those examples of the one class that are taken for the other.
         """
-        own = np.take_along_axis(self.logits, self.labels[:, None], axis=1)[:, 0]
-        wrong = self.predictions != self.labels
+        own = np.take_along_axis(self.logits, self.targets[:, None], axis=1)[:, 0]
+        wrong = self.predictions != self.targets
         if true is not None:
-            wrong &= (self.labels == true) & (self.predictions == taken)
+            wrong &= (self.targets == true) & (self.predictions == taken)
         places = np.flatnonzero(wrong)
         excess = (self.logits.max(axis=1) - own)[places]
         return places[np.argsort(-excess, kind="stable")[:count]].tolist()

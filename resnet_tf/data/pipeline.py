@@ -18,7 +18,7 @@ from resnet_tf.data import order, preprocess, service
 from resnet_tf.data.augmentation import mixing, transforms
 from resnet_tf.data.autotune import without_autotune
 from resnet_tf.data.sources import Source, Split
-from resnet_tf.data.unreadable import BadInputs
+from resnet_tf.data.unreadable import UnreadableExamples
 from resnet_tf.inputs.spec import Preprocess
 
 # From an example's row in its batch, a scalar, and its picture as the source has it to what is fed, uint8 [H, W, C].
@@ -32,11 +32,11 @@ _AHEAD = 2  # batches that are ready before they are asked for: one while the ot
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """How many steps a run takes.
+class TrainingLength:
+    """Length of a run in training steps.
 
     Attributes:
-        steps_per_epoch: whole batches in the training split; which images are left over differs every epoch.
+        steps_per_epoch: whole batches in the training split; the examples left over differ in every epoch.
         total_steps: steps of the whole run.
     """
 
@@ -44,8 +44,12 @@ class Schedule:
     total_steps: int
 
     @classmethod
-    def of(cls, config: Config, source: Source) -> "Schedule":
-        """Raises a `UserError` if the training split does not fill one batch."""
+    def of(cls, config: Config, source: Source) -> "TrainingLength":
+        """Return the length of a run.
+
+        Raises:
+            UserError: if the training split does not fill one batch.
+        """
         steps = source.train.num_examples // config.data.batch_size
         if steps == 0:
             raise UserError(
@@ -67,11 +71,11 @@ def train_batches(
     config: Config,
     source: Source,
     spec: Preprocess,
-    schedule: Schedule,
+    length: TrainingLength,
     *,
     start: int,
     shard: Shard = Shard(),
-    bad: BadInputs | None = None,
+    unreadable: UnreadableExamples | None = None,
 ) -> tf.data.Dataset:
     """Batches `start`, `start` + 1, ... of a run.
 
@@ -80,9 +84,9 @@ def train_batches(
     Returns:
         A dataset of (images: uint8 [B, H, W, C], which `preprocess.from_fed` makes the network's input on its own
         device, a quarter of the bytes to move, or signals, float32 [B, L, C]; labels: int64 [B]; missing: int64 [B],
-        the examples that could not be read, for `BadInputs.note`, and -1 for the others), B being the shard's part of
-        the global batch. With mixup or cutmix in the recipe there is a fourth part, float32 [B, 5], which `mixing`
-        takes.
+        the examples that could not be read, for `UnreadableExamples.note`, and -1 for the others), B being the shard's
+        part of the global batch. With mixup or cutmix in the recipe there is a fourth part, float32 [B, 5], which
+        `mixing` takes.
 
     Raises:
         UserError: if a batch does not divide among the workers, or too much of the split is unreadable.
@@ -94,36 +98,43 @@ def train_batches(
             + (" with pictures mixed in pairs" if mixing.wanted(config.augment) else "")
         )
     rows = _memory_rows if _fits_in_memory(config, source.train, spec) else _streamed_rows
-    make = rows(config, source.train, spec, _draw_function(config, source.train, schedule), bad)
-    batch = _batch_function(config, source.train, schedule, shard, spec, make)
-    steps = tf.data.Dataset.range(start, schedule.total_steps)
+    make = rows(config, source.train, spec, _draw_function(config, source.train, length), unreadable)
+    batch = _batch_function(config, source.train, length, shard, spec, make)
+    steps = tf.data.Dataset.range(start, length.total_steps)
     if config.data.service:
         numbered = _side_by_side(steps, lambda step: batch(step).map(lambda *parts: (step, *parts)))
-        batches = service.distribute(numbered, config.data.service, start=start, end=schedule.total_steps)
+        batches = service.distribute(numbered, config.data.service, start=start, end=length.total_steps)
     else:
         batches = _side_by_side(steps, batch)
     return batches.prefetch(_AHEAD)
 
 
 def fed_examples(
-    config: Config, source: Source, spec: Preprocess | None = None, *, step: int, bad: BadInputs | None = None
+    config: Config,
+    source: Source,
+    spec: Preprocess | None = None,
+    *,
+    step: int,
+    unreadable: UnreadableExamples | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Training batch `step` as the network sees it, and float32 [B, C] shares of the classes.
 
     Pictures are uint8 [B, H, W, C], signals float32 [B, L, C]. Only those of that batch are read, and by this process;
-    without `spec`, they are prepared as the configuration says. Those that cannot be read are noted in `bad`.
+    without `spec`, they are prepared as the configuration says. Those that cannot be read are noted in `unreadable`.
 
     Raises:
         UserError: if the run has no such step.
     """
     spec = spec or preprocess.from_config(config.data)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, memory_limit_mb=0, service=""))
-    schedule = Schedule.of(config, source)
-    if step >= schedule.total_steps:
-        raise UserError(f"the run has steps 0 to {schedule.total_steps - 1}; there is no step {step}")
-    bad = bad or BadInputs(source.train, spec, config.data)
-    images, labels, missing, *mix = next(iter(train_batches(config, source, spec, schedule, start=step, bad=bad)))
-    bad.note(missing.numpy())
+    length = TrainingLength.of(config, source)
+    if step >= length.total_steps:
+        raise UserError(f"the run has steps 0 to {length.total_steps - 1}; there is no step {step}")
+    unreadable = unreadable or UnreadableExamples(source.train, spec, config.data)
+    images, labels, missing, *mix = next(
+        iter(train_batches(config, source, spec, length, start=step, unreadable=unreadable))
+    )
+    unreadable.note(missing.numpy())
     classes = len(source.class_names)
     if not mix:
         return images.numpy(), tf.one_hot(labels, classes).numpy()
@@ -184,19 +195,19 @@ def among_replicas(batches: tf.data.Dataset, replicas: int) -> tf.data.Dataset:
     return batches.flat_map(split)
 
 
-def stages(config: Config, source: Source, spec: Preprocess, schedule: Schedule) -> dict[str, tf.data.Dataset]:
+def stages(config: Config, source: Source, spec: Preprocess, length: TrainingLength) -> dict[str, tf.data.Dataset]:
     """The input up to each of its stages, to be timed: datasets of how many images were made.
 
     Without end but for the run's. What is kept in memory is read and decoded once, before the first batch.
     """
     split, size = source.train, config.data.batch_size
-    examples_at = order.examples_at(config, split.labels, places_per_epoch=schedule.steps_per_epoch * size)
+    examples_at = order.examples_at(config, split.labels, places_per_epoch=length.steps_per_epoch * size)
     crops_only = AugmentConfig(
         random_resized_crop=config.augment.random_resized_crop, min_crop_area=config.augment.min_crop_area
     )
     undistorted = dataclasses.replace(config, augment=crops_only)
 
-    draw = _draw_function(config, split, schedule)
+    draw = _draw_function(config, split, length)
 
     def up_to(change_row: Callable[[tf.Tensor, tf.Tensor], ChangeRow]) -> tf.data.Dataset:
         def count(step: tf.Tensor) -> tf.data.Dataset:
@@ -206,14 +217,14 @@ def stages(config: Config, source: Source, spec: Preprocess, schedule: Schedule)
             rows = split.rows(examples, lambda row, picture: _first_value(change(row, picture)))
             return rows.ignore_errors().batch(size).map(tf.size)
 
-        return _side_by_side(tf.data.Dataset.range(schedule.total_steps), count)
+        return _side_by_side(tf.data.Dataset.range(length.total_steps), count)
 
     whole = "batches, from memory" if _fits_in_memory(config, split, spec) else "+ batches"
     return {
         "reading alone": up_to(lambda places, examples: lambda row, picture: picture),
         "+ decoding": up_to(lambda places, examples: _change_row(undistorted, spec, places, draw(places, examples))),
         "+ augmentation": up_to(lambda places, examples: _change_row(config, spec, places, draw(places, examples))),
-        whole: train_batches(config, source, spec, schedule, start=0).map(lambda images, *_: tf.shape(images)[0]),
+        whole: train_batches(config, source, spec, length, start=0).map(lambda images, *_: tf.shape(images)[0]),
     }
 
 
@@ -222,7 +233,7 @@ def _first_value(picture: tf.Tensor) -> tf.Tensor:
     return tf.strings.length(picture) if picture.dtype == tf.string else tf.reshape(picture, [-1])[0]
 
 
-def load_images(split: Split, spec: Preprocess, bad: BadInputs) -> np.ndarray:
+def load_images(split: Split, spec: Preprocess, unreadable: UnreadableExamples) -> np.ndarray:
     """A whole split as it is fed, see `preprocess.to_fed`. The unreadable are replaced and noted."""
     count, size = split.num_examples, 1024
 
@@ -233,7 +244,7 @@ def load_images(split: Split, spec: Preprocess, bad: BadInputs) -> np.ndarray:
 
     images = []
     for pixels, missing in _side_by_side(tf.data.Dataset.range(0, count, size), part).as_numpy_iterator():
-        bad.note(missing)
+        unreadable.note(missing)
         images.append(pixels)
     return np.concatenate(images)
 
@@ -258,13 +269,13 @@ def _side_by_side(steps: tf.data.Dataset, batch: Callable[[tf.Tensor], tf.data.D
 
 
 def _batch_function(
-    config: Config, split: Split, schedule: Schedule, shard: Shard, spec: Preprocess, rows: Rows
+    config: Config, split: Split, length: TrainingLength, shard: Shard, spec: Preprocess, rows: Rows
 ) -> Callable[[tf.Tensor], tf.data.Dataset]:
     """From a step to a dataset of its one batch."""
     global_size = config.data.batch_size
     size = global_size // shard.count
     labels = tf.constant(split.labels)
-    examples_at = order.examples_at(config, split.labels, places_per_epoch=schedule.steps_per_epoch * global_size)
+    examples_at = order.examples_at(config, split.labels, places_per_epoch=length.steps_per_epoch * global_size)
 
     def batch(step: tf.Tensor) -> tf.data.Dataset:
         first = step * global_size + shard.index * size
@@ -286,7 +297,7 @@ def _batch_function(
     return batch
 
 
-def _draw_function(config: Config, split: Split, schedule: Schedule) -> Draw:
+def _draw_function(config: Config, split: Split, length: TrainingLength) -> Draw:
     seed = config.runtime.seed
 
     def draw(places: tf.Tensor, examples: tf.Tensor) -> tf.Tensor:
@@ -295,14 +306,16 @@ def _draw_function(config: Config, split: Split, schedule: Schedule) -> Draw:
     if not config.augment.alternating_flip:
         return draw
     alternate = transforms.alternate_flips(seed, split.num_examples)
-    places_per_epoch = schedule.steps_per_epoch * config.data.batch_size
+    places_per_epoch = length.steps_per_epoch * config.data.batch_size
     return lambda places, examples: alternate(draw(places, examples), examples, places // places_per_epoch)
 
 
-def _memory_rows(config: Config, split: Split, spec: Preprocess, draw: Draw, bad: BadInputs | None) -> Rows:
+def _memory_rows(
+    config: Config, split: Split, spec: Preprocess, draw: Draw, unreadable: UnreadableExamples | None
+) -> Rows:
     """Small pictures are decoded once, kept as uint8, and augmented a batch at a time."""
     with tf.device("CPU"):
-        images = tf.constant(load_images(split, spec, bad or BadInputs(split, spec, config.data)))
+        images = tf.constant(load_images(split, spec, unreadable or UnreadableExamples(split, spec, config.data)))
 
     def rows(places: tf.Tensor, examples: tf.Tensor) -> tf.data.Dataset:
         def augmented(chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -314,7 +327,9 @@ def _memory_rows(config: Config, split: Split, spec: Preprocess, draw: Draw, bad
     return rows
 
 
-def _streamed_rows(config: Config, split: Split, spec: Preprocess, draw: Draw, bad: BadInputs | None) -> Rows:
+def _streamed_rows(
+    config: Config, split: Split, spec: Preprocess, draw: Draw, unreadable: UnreadableExamples | None
+) -> Rows:
     """Large pictures stay encoded until they are needed."""
 
     def rows(places: tf.Tensor, examples: tf.Tensor) -> tf.data.Dataset:

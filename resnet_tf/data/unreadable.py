@@ -1,4 +1,4 @@
-"""Pictures that cannot be read: counted, named in bad_inputs.jsonl, and too many of them end a run."""
+"""Pictures that cannot be read: counted, named in unreadable.jsonl, and too many of them end a run."""
 
 import contextlib
 import json
@@ -18,25 +18,25 @@ from resnet_tf.inputs.spec import Preprocess
 
 logger = logging.getLogger(__name__)
 
-FILE_NAME = "bad_inputs.jsonl"
+FILE_NAME = "unreadable.jsonl"
 _SHOWN = 5  # in the log; all of them are in the file
 
 
-class BadInputs:
+class UnreadableExamples:
     """The unreadable part of a training split.
 
     Args:
         split: the training split.
         spec: how its pictures are decoded.
-        config: its `max_bad_fraction` counts.
+        config: its `max_unreadable_fraction` counts.
         path: a JSON-lines file that each is appended to once, also over several starts of a run; None for no file.
 
     Raises:
-        UserError: if more than `data.max_bad_fraction` of the split is known to be unreadable already.
+        UserError: if more than `data.max_unreadable_fraction` of the split is known to be unreadable already.
     """
 
     def __init__(self, split: Split, spec: Preprocess, config: DataConfig, path: Path | None = None):
-        self._split, self._spec, self._limit, self._path = split, spec, config.max_bad_fraction, path
+        self._split, self._spec, self._limit, self._path = split, spec, config.max_unreadable_fraction, path
         self._listed = {self._key(line) for line in _read_lines(path)}
         self._known: dict[tuple[Any, ...], dict[str, Any]] = {}  # what was listed earlier may have been mended
         for damage in split.damage:
@@ -83,7 +83,7 @@ class BadInputs:
             listed = f"; all are in {str(self._path)!r}" if self._path else ""
             raise UserError(
                 f"{self.count} of the {total} pictures of split {self._split.name!r} cannot be read, more than "
-                f"data.max_bad_fraction={self._limit:g} allows; the last one: {_in_words(last)}{listed}"
+                f"data.max_unreadable_fraction={self._limit:g} allows; the last one: {_in_words(last)}{listed}"
             )
 
     @staticmethod

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib import image as image_writer
 
 from resnet_tf.core.errors import UserError
-from resnet_tf.core.metrics import ClassFigures, Evaluation
+from resnet_tf.core.metrics import ClassMetrics, Evaluation
 from resnet_tf.report.plots import draw_panels, draw_summary
 
 PAGE, SUMMARY = "index.html", "summary.png"
@@ -112,14 +112,14 @@ def _draw_summary(path: Path, report: Report) -> None:
     evaluation, names = report.evaluation, report.class_names
     places = evaluation.mistakes(12)
     named = [
-        (picture, names[evaluation.labels[place]], names[evaluation.predictions[place]])
+        (picture, names[evaluation.targets[place]], names[evaluation.predictions[place]])
         for place, picture in zip(places, report.load_pictures(places), strict=True)
     ]
     draw_summary(
         path,
         title=f"{report.title}: {evaluation}",
         metrics=report.metrics,
-        labels=evaluation.labels,
+        labels=evaluation.targets,
         predictions=evaluation.predictions,
         class_names=names,
         mistakes=named,
@@ -137,7 +137,7 @@ def _confused_pairs(report: Report) -> str:
     rows = []
     for true, taken, times in evaluation.confused_pairs(_PAIRS):
         places = evaluation.mistakes(_OF_A_PAIR, true=true, taken=taken)
-        heading = f"{names[true]} taken for {names[taken]}: {times} of {np.sum(evaluation.labels == true)}"
+        heading = f"{names[true]} taken for {names[taken]}: {times} of {np.sum(evaluation.targets == true)}"
         rows.append(f"<h3>{html.escape(heading)}</h3>{_pictures(report, places)}")
     return "".join(rows) or "<p>No class was taken for another.</p>"
 
@@ -153,7 +153,7 @@ def _pictures(report: Report, places: Sequence[int]) -> str:
     probabilities = evaluation.probabilities[list(places)]
     figures = []
     for place, picture, row in zip(places, report.load_pictures(places), probabilities, strict=True):
-        true, taken = evaluation.labels[place], evaluation.predictions[place]
+        true, taken = evaluation.targets[place], evaluation.predictions[place]
         lines = (f"{names[true]} {row[true]:.0%}", f"taken for {names[taken]} {row[taken]:.0%}")
         caption = "<br>".join(map(html.escape, lines))
         image = _image(_png(picture), alt=f"picture {place} of the test split")
@@ -164,7 +164,7 @@ def _pictures(report: Report, places: Sequence[int]) -> str:
 def _classes(report: Report) -> str:
     names, counts = report.class_names, report.train_counts
 
-    def row(each: ClassFigures) -> tuple[str, ...]:
+    def row(each: ClassMetrics) -> tuple[str, ...]:
         trained = "" if counts is None else f"{counts[each.label]:,}"
         precision = "no answer" if np.isnan(each.precision) else f"{each.precision:.4f}"
         taken = f"{names[each.taken]} ({each.times})" if each.times else ""

@@ -78,7 +78,7 @@ def draw_panels(
         panels["error"] = lambda axes: _draw_errors(axes, metrics)
         panels["learning_rate"] = lambda axes: _draw_series(axes, metrics, "learning_rate", "learning rate")
         panels["speed"] = lambda axes: _draw_series(axes, metrics, "images_per_second", "training, images per second")
-    panels["confusion"] = lambda axes: _draw_confusion(axes, evaluation.labels, evaluation.predictions, class_names)
+    panels["confusion"] = lambda axes: _draw_confusion(axes, evaluation.targets, evaluation.predictions, class_names)
     panels["calibration"] = lambda axes: _draw_calibration(axes, evaluation)
     if train_counts is not None:
         panels["balance"] = lambda axes: _draw_balance(axes, train_counts, class_names)

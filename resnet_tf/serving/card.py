@@ -172,13 +172,13 @@ def _figures(metadata: dict[str, Any]) -> Iterator[str]:
         yield "| top-1 | top-5 | mean recall of the classes | loss (nats) | calibration error |\n|---|---|---|---|---|"
         names = ("top1", "top5", "balanced_accuracy", "loss", "calibration_error")
         yield f"| {' | '.join(f'{figures[name]:.4f}' for name in names)} |\n"
-    if change := metadata.get("change"):
+    if drift := metadata.get("drift"):
         accuracy = ""
-        if change["top1_before"] is not None:
-            accuracy = f"; top-1 there {change['top1_before']:.4f} before and {change['top1_after']:.4f} after"
+        if drift["top1_before"] is not None:
+            accuracy = f"; top-1 there {drift['top1_before']:.4f} before and {drift['top1_after']:.4f} after"
         yield (
-            f"This export answers {change['same_top1']:,} of {change['pictures']:,} examples ({change['data']}) as the "
-            f"network does; its logits differ by {change['logits']:.2%} of their spread{accuracy}.\n"
+            f"This export answers {drift['same_top1']:,} of {drift['examples']:,} examples ({drift['data']}) as the "
+            f"network does; its logits differ by {drift['logits']:.2%} of their spread{accuracy}.\n"
         )
     if speed := metadata.get("speed"):
         yield (

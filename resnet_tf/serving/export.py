@@ -18,7 +18,7 @@ from resnet_tf.inputs.spec import Preprocess
 from resnet_tf.model.builder import LOGITS_LAYER
 from resnet_tf.model.weights.readers import add_metadata
 from resnet_tf.serving import artifact, runners
-from resnet_tf.serving.drift import Change, check_change, measure_change
+from resnet_tf.serving.drift import Drift, check_drift, measure_drift
 from resnet_tf.serving.signatures import BYTES_SIGNATURE, IMAGES_SIGNATURE, MOVED_BYTES_SIGNATURE
 from resnet_tf.serving.speed import measure_speed
 from resnet_tf.serving.targets import litert, onnx, saved_model
@@ -105,7 +105,7 @@ def export_model(
     Raises:
         UserError: for an unknown target or precision, a model without a head, labels that do not match it, a directory
             that holds something else or cannot be written, or answers that change by more than
-            `export.max_logit_change` or lose more than `export.max_accuracy_loss`.
+            `export.max_logit_drift` or lose more than `export.max_accuracy_drop`.
     """
     _check_choice("target", target, tuple(TARGETS))
     precisions = TARGETS[target]
@@ -132,9 +132,9 @@ def export_model(
         if target != "hub_features":
             runner = runners.load_runner(staging, metadata)
             if precision != "float32" or target in ("litert", "onnx"):
-                change = _measure(subject, runner)
-                logger.info("%s %s: %s", target, precision, change)
-                metadata["change"] = asdict(change)
+                drift = _measure(subject, runner)
+                logger.info("%s %s: %s", target, precision, drift)
+                metadata["drift"] = asdict(drift)
             metadata["speed"] = measure_speed(runner, subject.spec)
         moved = default_signature != BYTES_SIGNATURE
         artifact.write_metadata(staging, metadata, bytes_signature=MOVED_BYTES_SIGNATURE if moved else BYTES_SIGNATURE)
@@ -184,13 +184,13 @@ def _subject(
     )
 
 
-def _measure(subject: _Subject, runner: runners.Runner) -> Change:
+def _measure(subject: _Subject, runner: runners.Runner) -> Drift:
     """Refuses what answers too differently from the network in float32."""
     batches, data = _batches(subject)
-    change = measure_change(runners.keras_logits(subject.model, subject.spec), runner.logits, batches, data)
+    drift = measure_drift(runners.keras_logits(subject.model, subject.spec), runner.logits, batches, data)
     settings = subject.settings
-    check_change(change, max_logit_change=settings.max_logit_change, max_accuracy_loss=settings.max_accuracy_loss)
-    return change
+    check_drift(drift, max_logit_drift=settings.max_logit_drift, max_accuracy_drop=settings.max_accuracy_drop)
+    return drift
 
 
 def _batches(subject: _Subject) -> tuple[Iterator[tuple[np.ndarray, np.ndarray | None]], str]:
@@ -199,7 +199,7 @@ def _batches(subject: _Subject) -> tuple[Iterator[tuple[np.ndarray, np.ndarray |
         noise = np.random.default_rng(0).uniform(size=(_RANDOM, *subject.spec.shape_before)).astype(np.float32)
         return ((noise[at : at + _BATCH], None) for at in range(0, _RANDOM, _BATCH)), "random"
     split = open_source(subject.data).test
-    places = _evenly(split.num_examples, subject.settings.measured_examples)
+    places = _evenly(split.num_examples, subject.settings.drift_examples)
 
     def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for at in range(0, len(places), _BATCH):

@@ -1,4 +1,4 @@
-"""Default settings from the data: `train.rule` fills in what a configuration leaves at its defaults."""
+"""Default settings from the data: `train.defaults` fills in what a configuration leaves at its defaults."""
 
 import logging
 import math
@@ -17,7 +17,7 @@ _MEASURED = 32  # images, whose median shorter side counts
 
 
 def resolve(config: Config) -> Config:
-    """Return the configuration of a run, with the settings that `train.rule` derives from its data.
+    """Return the configuration of a run, with the settings that `train.defaults` derives from its data.
 
     A rule changes no key in `config.given` (set by `--set` or a JSON file) and none that a recipe set to other than its
     default; what it derives from such a key follows the value that applies. A resolved configuration is returned as it
@@ -26,15 +26,15 @@ def resolve(config: Config) -> Config:
     Raises:
         UserError: for data that cannot be opened, or derived settings that contradict those that were given.
     """
-    if config.train.rule == "none":
+    if config.train.defaults == "none":
         return config
     source = open_source(config.data)
     shorter_side = _median_shorter_side(source.train)
     settings = _Settings(config)
-    _RULES[config.train.rule](settings, source.train.num_examples, shorter_side)
+    _RULES[config.train.defaults](settings, source.train.num_examples, shorter_side)
     derived = ", ".join(f"{key}={value}" for key, value in settings.derived.items())
     count = f"{source.train.num_examples:,}"
-    logger.info("train.rule=%s for %s images of %d pixels: %s", config.train.rule, count, shorter_side, derived)
+    logger.info("train.defaults=%s for %s images of %d pixels: %s", config.train.defaults, count, shorter_side, derived)
     return override(config, settings.derived)
 
 
@@ -85,7 +85,7 @@ def _bit(settings: _Settings, examples: int, shorter_side: int) -> None:
     epochs = settings.settle("train.epochs", own_epochs)
     scale = 1.0 if epochs == own_epochs else epochs * steps_per_epoch / end
     settings.settle("data.image_size", 128 if shorter_side < 96 else 480)
-    settings.settle("train.test_every", max(1, epochs // 20))
+    settings.settle("train.eval_every", max(1, epochs // 20))
     settings.settle("optimizer.warmup_epochs", scale * warmup / steps_per_epoch)
     settings.settle("optimizer.decay_epochs", tuple(scale * decay / steps_per_epoch for decay in decays))
     settings.settle("augment.mixup", 0.1 if examples >= 20_000 else 0.0)

@@ -66,7 +66,7 @@ class Evaluator:
             answers = list(self._answers(check))
         logits, labels, places = (np.concatenate(arrays) for arrays in zip(*answers, strict=True))
         order = np.argsort(places)[np.sum(places < 0) :]  # as in the split, and without what filled the last batches
-        return Evaluation(labels=labels[order], logits=logits[order])
+        return Evaluation(targets=labels[order], logits=logits[order])
 
     def _answers(self, check: Callable[[], None]) -> Iterator[tuple[np.ndarray, ...]]:
         for batch in self._batches:

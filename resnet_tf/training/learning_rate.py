@@ -7,21 +7,21 @@ import keras
 import tensorflow as tf
 
 from resnet_tf.config import Config
-from resnet_tf.data.pipeline import Schedule
+from resnet_tf.data.pipeline import TrainingLength
 
 
-def learning_rate(config: Config, schedule: Schedule) -> keras.optimizers.schedules.LearningRateSchedule:
+def learning_rate(config: Config, length: TrainingLength) -> keras.optimizers.schedules.LearningRateSchedule:
     """What `optimizer.schedule` names: linear warmup from 0 to the peak (Goyal et al. 2017), then the schedule.
 
     The last step but one beyond the end has the final rate, `end_lr_fraction` of the peak. `cosine` is half a cosine
     (Loshchilov and Hutter 2016), `step` falls at the ends of `decay_epochs`, counted from the start of the run, and
     `one_cycle` rises by itself (Smith and Topin 2017, with the cosines and divisors of PyTorch's OneCycleLR).
     """
-    settings, total = config.optimizer, schedule.total_steps
+    settings, total = config.optimizer, length.total_steps
     peak, end = config.peak_learning_rate, config.peak_learning_rate * settings.end_lr_fraction
     if settings.schedule == "one_cycle":
         return OneCycle(peak, total_steps=total, rise_fraction=settings.rise_fraction)
-    warmup = min(round(settings.warmup_epochs * schedule.steps_per_epoch), total - 1)
+    warmup = min(round(settings.warmup_epochs * length.steps_per_epoch), total - 1)
     kinds = keras.optimizers.schedules
     match settings.schedule:
         case "cosine":
@@ -31,7 +31,7 @@ def learning_rate(config: Config, schedule: Schedule) -> keras.optimizers.schedu
             falling = kinds.PolynomialDecay(peak, total - warmup, end, power=power)
         case "step":
             # PiecewiseConstantDecay keeps a value up to and with its boundary.
-            ends = [round(epoch * schedule.steps_per_epoch) - 1 - warmup for epoch in sorted(settings.decay_epochs)]
+            ends = [round(epoch * length.steps_per_epoch) - 1 - warmup for epoch in sorted(settings.decay_epochs)]
             rates = [peak * settings.decay_factor**count for count in range(len(ends) + 1)]
             falling = kinds.PiecewiseConstantDecay(ends, rates) if ends else _Constant(peak)
         case _:

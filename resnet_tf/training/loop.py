@@ -19,7 +19,7 @@ from resnet_tf.core.errors import Interrupted, UserError, plain_reason
 from resnet_tf.core.metrics import Evaluation
 from resnet_tf.data import pipeline, service, unreadable
 from resnet_tf.data.sources import Source, open_source
-from resnet_tf.data.unreadable import BadInputs
+from resnet_tf.data.unreadable import UnreadableExamples
 from resnet_tf.training import checkpoint, default_settings, run, runtime
 from resnet_tf.training.callbacks import MetricsFile, Profile, ProgressLine, TensorBoard
 from resnet_tf.training.cluster import Cluster, is_chief
@@ -106,7 +106,7 @@ class _Fit:
             memory_limit_mb=config.data.memory_limit_mb,
         )
         listed = workdir / unreadable.FILE_NAME if self._cluster.is_chief else None
-        self._bad_inputs = BadInputs(source.train, trainer.spec, config.data, listed)
+        self._unreadable = UnreadableExamples(source.train, trainer.spec, config.data, listed)
         self._signals = StopSignals()
         self._pace = Pace(config.runtime.steps_per_loop)
         self._profile = Profile(config.runtime.profile, workdir / run.TENSORBOARD)
@@ -136,9 +136,9 @@ class _Fit:
         if self._board:
             matrix = self._draw_confusion(evaluation, self._trainer.source.class_names)
             self._board.show_confusion(matrix, step=self._trainer.state.step)
-        if self._bad_inputs.count:
+        if self._unreadable.count:
             file = self._workdir / unreadable.FILE_NAME
-            logger.warning("%d unreadable pictures were left out; see %s", self._bad_inputs.count, file)
+            logger.warning("%d unreadable pictures were left out; see %s", self._unreadable.count, file)
         return self._fitted(evaluation)
 
     def _fitted(self, evaluation: Evaluation) -> Fitted:
@@ -151,7 +151,7 @@ class _Fit:
         with service.translate_service_errors():
             logs = self._train(observers)
         evaluation, train = None, self._config.train
-        if (epoch + 1) % train.test_every == 0 or epoch + 1 == train.epochs:
+        if (epoch + 1) % train.eval_every == 0 or epoch + 1 == train.epochs:
             start = time.monotonic()
             evaluation, raw = self._evaluate()
             seconds = time.monotonic() - start
@@ -173,11 +173,11 @@ class _Fit:
 
     def _train(self, observers: keras.callbacks.CallbackList) -> dict[str, Any]:
         """To the end of the epoch; its figures."""
-        steps_per_epoch = self._trainer.schedule.steps_per_epoch
+        steps_per_epoch = self._trainer.length.steps_per_epoch
         while self._steps_left() > 0:
             self._call(self._agree_on_steps())
             state = self._trainer.state
-            if state.bad_in_a_row >= self._config.train.max_bad_steps:
+            if state.bad_in_a_row >= self._config.train.max_nonfinite_steps:
                 self._go_back()
                 continue
             observers.on_train_batch_end(state.step - state.epochs * steps_per_epoch - 1, self._logs())
@@ -203,20 +203,20 @@ class _Fit:
         """Take `count` steps in one call into the graph."""
         state, start = self._trainer.state, time.monotonic()
         if self._batches is None:
-            self._batches = self._trainer.batches(self._bad_inputs)
+            self._batches = self._trainer.batches(self._unreadable)
         self._profile.begin(state.step)
         figures, missing = self._trainer.take(self._batches, count)
         self._profile.end(state.step + count)
         seconds = time.monotonic() - start
         self._pace.note(count, seconds)
-        self._bad_inputs.note(missing)
+        self._unreadable.note(missing)
         state.add(figures, batch_size=self._config.data.batch_size)
         state.seconds += seconds
 
     def _steps_left(self) -> int:
         """In the epoch under way."""
         state = self._trainer.state
-        return (state.epochs + 1) * self._trainer.schedule.steps_per_epoch - state.step
+        return (state.epochs + 1) * self._trainer.length.steps_per_epoch - state.step
 
     def _logs(self) -> dict[str, Any]:
         state = self._trainer.state
@@ -269,14 +269,16 @@ class _Fit:
         trainer = self._trainer
 
         def inputs() -> np.ndarray:
-            fed, _ = pipeline.fed_examples(self._config, trainer.source, trainer.spec, step=0, bad=self._bad_inputs)
+            fed, _ = pipeline.fed_examples(
+                self._config, trainer.source, trainer.spec, step=0, unreadable=self._unreadable
+            )
             return np.stack([self._draw_signal(signal) for signal in fed]) if trainer.spec.is_of_signals else fed
 
         directory, first = self._workdir / run.TENSORBOARD, trainer.state.step == 0
         return TensorBoard(directory, config=self._config.to_json(), inputs=inputs if first else None)
 
     def _observers(self) -> keras.callbacks.CallbackList:
-        epochs, steps_per_epoch = self._config.train.epochs, self._trainer.schedule.steps_per_epoch
+        epochs, steps_per_epoch = self._config.train.epochs, self._trainer.length.steps_per_epoch
         self._trainer.model.optimizer = self._trainer.optimizer  # some callbacks ask it for the learning rate
         chosen: list[keras.callbacks.Callback] = []
         if self._cluster.is_chief:  # only that one writes, and decides

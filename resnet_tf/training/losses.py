@@ -46,7 +46,7 @@ class Objective:
         losses = weights * _LOSSES[self._config.name](targets, logits, self._config)
         if taught is None:
             return losses
-        share, temperature = self._config.teacher_share, self._config.temperature
+        share, temperature = self._config.teacher_weight, self._config.temperature
         divergence = _divergence(taught / temperature, own / temperature) * temperature**2
         return (1.0 - share) * losses + share * divergence
 

@@ -46,7 +46,7 @@ def measure_input(config: Config, *, seconds: float) -> Throughput:
     strategy = runtime.start(config.runtime)
     source = open_source(config.data)
     trainer = Trainer(config, source, strategy)
-    stages = pipeline.stages(config, source, trainer.spec, trainer.schedule)
+    stages = pipeline.stages(config, source, trainer.spec, trainer.length)
     given = {name: _rate(_endless(dataset), seconds) for name, dataset in stages.items()}
     return Throughput(given, _rate(_steps(trainer), seconds))
 
@@ -79,7 +79,7 @@ def _endless(dataset: tf.data.Dataset) -> Iterator[int]:
 
 
 def _steps(trainer: Trainer) -> Iterator[int]:
-    batches = pipeline.train_batches(trainer.config, trainer.source, trainer.spec, trainer.schedule, start=0)
+    batches = pipeline.train_batches(trainer.config, trainer.source, trainer.spec, trainer.length, start=0)
     iterator = iter(trainer.strategy.experimental_distribute_dataset(batches.take(1).cache().repeat()))
     while True:
         trainer.step.run(iterator, tf.constant(_STEPS))[0].numpy()

@@ -12,9 +12,9 @@ from resnet_tf.config import Config
 from resnet_tf.core.errors import UserError
 from resnet_tf.data import pipeline, preprocess
 from resnet_tf.data.augmentation import mixing
-from resnet_tf.data.pipeline import Schedule
+from resnet_tf.data.pipeline import TrainingLength
 from resnet_tf.data.sources import Source
-from resnet_tf.data.unreadable import BadInputs
+from resnet_tf.data.unreadable import UnreadableExamples
 from resnet_tf.model.builder import LOGITS_LAYER
 from resnet_tf.training import checkpoint, run
 from resnet_tf.training.cluster import Cluster
@@ -38,7 +38,7 @@ class Trainer:
         source: the data.
         strategy: what it runs under.
         cluster: this worker among all.
-        schedule: how many steps there are.
+        length: steps per epoch and total steps.
         state: where the run is.
         model: the network.
         optimizer: built for it.
@@ -53,7 +53,7 @@ class Trainer:
         self.source = source
         self.strategy = strategy
         self.cluster = Cluster(strategy)
-        self.schedule = Schedule.of(config, source)
+        self.length = TrainingLength.of(config, source)
         self.state = RunState()
         # Just before the weights are drawn: preparing a data set draws from the same generators.
         keras.utils.set_random_seed(config.runtime.seed)
@@ -62,7 +62,7 @@ class Trainer:
                 config, num_classes=_count_classes(config, source), weights=config.model.weights or None
             )
             _prepare_layers(self.model, config)
-            self.optimizer = create.create_optimizer(config, self.schedule, self.model)
+            self.optimizer = create.create_optimizer(config, self.length, self.model)
             self.average = WeightAverage(self.model, config.train.ema) if config.train.ema else None
             # A random start has no convention of its own.
             self.spec = preprocess.from_config(config.data, getattr(self.model, "preprocess", None))
@@ -71,18 +71,18 @@ class Trainer:
         objective = Objective(config.loss, source.class_counts)
         self.step = TrainStep(config, self.model, self.optimizer, objective, self.average, strategy, self.spec, teacher)
 
-    def batches(self, bad: BadInputs | None = None) -> Any:
+    def batches(self, unreadable: UnreadableExamples | None = None) -> Any:
         """An iterator of distributed batches, from the run's step on; this worker's part of them."""
         shard = pipeline.Shard(self.cluster.index, self.cluster.count)
         batches = pipeline.train_batches(
-            self.config, self.source, self.spec, self.schedule, start=self.state.step, shard=shard, bad=bad
+            self.config, self.source, self.spec, self.length, start=self.state.step, shard=shard, unreadable=unreadable
         )
         parts = pipeline.among_replicas(batches, self.cluster.replicas)
         return iter(self.strategy.distribute_datasets_from_function(lambda context: parts))
 
     def take(self, batches: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Take steps that lie in one epoch: their figures and what was missing, see `TrainStep.run`."""
-        train, epoch = self.config.train, self.state.step // self.schedule.steps_per_epoch
+        train, epoch = self.config.train, self.state.step // self.length.steps_per_epoch
         head_only = train.finetune == "probe" or (train.finetune == "head_then_all" and epoch < train.head_epochs)
         size = size_in_epoch(self.config, epoch)
         figures, missing = self.step.run(batches, tf.constant(count), head_only=head_only, size=size)
@@ -136,7 +136,7 @@ class Trainer:
             source.train.num_examples,
             source.test.num_examples,
             len(source.class_names),
-            self.schedule.steps_per_epoch,
+            self.length.steps_per_epoch,
             config.train.epochs,
         )
         balance = "" if config.data.balance == "none" else f" (data.balance={config.data.balance})"

@@ -25,8 +25,8 @@ def make_plan(config: Config) -> dict[str, str]:
     strategy = runtime.start(config.runtime)
     source = open_source(config.data)
     trainer = Trainer(config, source, strategy)
-    data, optimizer, schedule = config.data, config.optimizer, trainer.schedule
-    over = source.train.num_examples - schedule.steps_per_epoch * data.batch_size
+    data, optimizer, length = config.data, config.optimizer, trainer.length
+    over = source.train.num_examples - length.steps_per_epoch * data.batch_size
     policy, reason = runtime.choose_precision(config.runtime.precision)
     replicas = strategy.num_replicas_in_sync
     # A network for pictures of any size has no cost of its own.
@@ -37,8 +37,8 @@ def make_plan(config: Config) -> dict[str, str]:
         "data": f"{source.name}: {source.train.num_examples:,} examples to train on, {source.test.num_examples:,} to "
         f"test, {len(source.class_names):,} classes",
         "classes": source.describe_classes(),
-        "steps": f"{schedule.total_steps:,} of {data.batch_size}: {config.train.epochs} epochs of "
-        f"{schedule.steps_per_epoch:,}; {over:,} other pictures are left out of each",
+        "steps": f"{length.total_steps:,} of {data.batch_size}: {config.train.epochs} epochs of "
+        f"{length.steps_per_epoch:,}; {over:,} other pictures are left out of each",
         "learning rate": f"{optimizer.name}, {config.peak_learning_rate:.4g} at its peak, {optimizer.schedule}",
         "runs on": f"{replicas} replica(s) by {type(strategy).__name__} (runtime.strategy={config.runtime.strategy}), "
         f"{data.batch_size // replicas} pictures each",

@@ -17,7 +17,7 @@ from resnet_tf.training import loop
 def train_and_evaluate(
     config: Config, workdir: str | Path, *, callbacks: Sequence[keras.callbacks.Callback] = ()
 ) -> dict[str, Any]:
-    """Train what `config` describes; evaluate and save after every epoch (or every few: `train.test_every`).
+    """Train what `config` describes; evaluate and save after every epoch (or every few: `train.eval_every`).
 
     Started again with the same `workdir` and configuration, it continues from the newest checkpoint. SIGTERM and SIGINT
     end it after one more checkpoint.
@@ -49,4 +49,4 @@ def _fit(config: Config, workdir: str | Path, callbacks: Sequence[keras.callback
 
 
 def _draw_confusion(evaluation: Evaluation, class_names: Sequence[str]) -> np.ndarray:
-    return draw_confusion(evaluation.labels, evaluation.predictions, class_names)
+    return draw_confusion(evaluation.targets, evaluation.predictions, class_names)

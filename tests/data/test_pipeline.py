@@ -13,9 +13,9 @@ from tensorflow.python.framework import op_def_registry
 from resnet_tf.config import AugmentConfig, load_config
 from resnet_tf.core.errors import UserError
 from resnet_tf.data import order, pipeline, preprocess
-from resnet_tf.data.pipeline import Schedule, Shard
+from resnet_tf.data.pipeline import Shard, TrainingLength
 from resnet_tf.data.sources import open_source
-from resnet_tf.data.unreadable import BadInputs
+from resnet_tf.data.unreadable import UnreadableExamples
 
 
 def _arrays(folder):
@@ -41,16 +41,16 @@ def _setup(data_dir, photos, kind):
         overrides = [f"data.source={photos}", "train.epochs=3", "data.batch_size=4", "data.image_size=32"]
         config = load_config("imagefolder", [*overrides, "augment.mixup=0.3", "augment.cutmix=1"])
     source = open_source(config.data)
-    return config, source, preprocess.from_config(config.data), Schedule.of(config, source)
+    return config, source, preprocess.from_config(config.data), TrainingLength.of(config, source)
 
 
 @pytest.mark.parametrize("kind", ["memory", "stream", "arrays", "folder"])
 def test_batch_k_is_the_same_wherever_the_run_started(data_dir, photos, kind):
-    config, source, spec, schedule = _setup(data_dir, photos, kind)
-    whole = list(pipeline.train_batches(config, source, spec, schedule, start=0).as_numpy_iterator())
-    assert len(whole) == schedule.total_steps == 3 * schedule.steps_per_epoch
-    for start in (1, schedule.steps_per_epoch, schedule.total_steps - 1):
-        resumed = pipeline.train_batches(config, source, spec, schedule, start=start).as_numpy_iterator()
+    config, source, spec, length = _setup(data_dir, photos, kind)
+    whole = list(pipeline.train_batches(config, source, spec, length, start=0).as_numpy_iterator())
+    assert len(whole) == length.total_steps == 3 * length.steps_per_epoch
+    for start in (1, length.steps_per_epoch, length.total_steps - 1):
+        resumed = pipeline.train_batches(config, source, spec, length, start=start).as_numpy_iterator()
         for ours, theirs in zip(resumed, whole[start:], strict=True):
             for part, expected in zip(ours, theirs, strict=True):
                 np.testing.assert_array_equal(part, expected)
@@ -59,13 +59,13 @@ def test_batch_k_is_the_same_wherever_the_run_started(data_dir, photos, kind):
 @pytest.mark.parametrize("kind", ["memory", "stream", "folder"])
 def test_no_iterator_waits_for_an_autotuner(data_dir, photos, kind):
     """The end of one would wait for its thread, up to a minute."""
-    config, source, spec, schedule = _setup(data_dir, photos, kind)
+    config, source, spec, length = _setup(data_dir, photos, kind)
     tested = pipeline.eval_batches(source.test, spec, 2)
     for batches in (
-        pipeline.train_batches(config, source, spec, schedule, start=0),
+        pipeline.train_batches(config, source, spec, length, start=0),
         pipeline.among_replicas(tested, 2),
         source.test.examples(),
-        *pipeline.stages(config, source, spec, schedule).values(),
+        *pipeline.stages(config, source, spec, length).values(),
     ):
         assert batches.options().autotune.enabled is False
 
@@ -78,7 +78,7 @@ def test_policies_apply_to_random_crops_of_arrays(tmp_path, channels):
     overrides = [f"data.source={tmp_path / 'a.npz'}", "data.image_size=32", "data.batch_size=20", "train.epochs=2"]
     config = load_config("imagefolder", [*overrides, "augment.policy=trivialaugment", "data.memory_limit_mb=0"])
     source, spec = open_source(config.data), preprocess.from_config(config.data)
-    batches = pipeline.train_batches(config, source, spec, Schedule.of(config, source), start=0)
+    batches = pipeline.train_batches(config, source, spec, TrainingLength.of(config, source), start=0)
     for pixels, _, missing in batches.as_numpy_iterator():
         assert pixels.shape == (20, 32, 32, 3)
         assert pixels.std() > 10
@@ -94,7 +94,7 @@ def test_every_picture_is_mirrored_in_every_other_epoch(tmp_path, limit):
     overrides += ["data.channels=3", "data.batch_size=20", "train.epochs=4", "augment.alternating_flip=true"]
     config = load_config("cifar10_resnet20", [*overrides, "augment.flip=false", "augment.pad_crop=0"])
     source, spec = open_source(config.data), preprocess.from_config(config.data)
-    batches = pipeline.train_batches(config, source, spec, Schedule.of(config, source), start=0)
+    batches = pipeline.train_batches(config, source, spec, TrainingLength.of(config, source), start=0)
     mirrored = np.zeros((4, 60), bool)
     for step, (pixels, shown, _) in enumerate(batches.as_numpy_iterator()):
         for image, label in zip(pixels, shown, strict=True):
@@ -108,11 +108,11 @@ def test_every_picture_is_mirrored_in_every_other_epoch(tmp_path, limit):
 @pytest.mark.parametrize("balance", ["none", "uniform"])
 @pytest.mark.parametrize("kind", ["memory", "stream", "arrays", "folder"])
 def test_two_workers_feed_what_one_feeds(data_dir, photos, kind, balance):
-    config, source, spec, schedule = _setup(data_dir, photos, kind)
+    config, source, spec, length = _setup(data_dir, photos, kind)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, balance=balance))
-    whole = pipeline.train_batches(config, source, spec, schedule, start=1).as_numpy_iterator()
+    whole = pipeline.train_batches(config, source, spec, length, start=1).as_numpy_iterator()
     parts = [
-        pipeline.train_batches(config, source, spec, schedule, start=1, shard=Shard(index, 2)).as_numpy_iterator()
+        pipeline.train_batches(config, source, spec, length, start=1, shard=Shard(index, 2)).as_numpy_iterator()
         for index in range(2)
     ]
     for expected, first, second in zip(whole, *parts, strict=True):
@@ -126,12 +126,12 @@ def test_step_one_million_reads_nothing_of_what_lies_before_it(photos):
     overrides = [f"data.source={photos}", "train.epochs=1000000", "data.batch_size=4", "data.image_size=32"]
     config = load_config("imagefolder", overrides)
     source, spec = open_source(config.data), preprocess.from_config(config.data)
-    schedule = Schedule.of(config, source)
+    length = TrainingLength.of(config, source)
     places = 4_000_000 + tf.range(4, dtype=tf.int64)
     examples = order.examples_at(config, source.train.labels, places_per_epoch=12)(places).numpy()
     for place in set(range(12)) - set(examples.tolist()):
         Path(source.train.locate(place)["file"]).unlink()
-    images, labels, missing = next(iter(pipeline.train_batches(config, source, spec, schedule, start=1_000_000)))
+    images, labels, missing = next(iter(pipeline.train_batches(config, source, spec, length, start=1_000_000)))
     assert missing.numpy().max() == -1
     np.testing.assert_array_equal(labels, source.train.labels[examples])
     reds = images.numpy()[..., 0].mean(axis=(1, 2)) > images.numpy()[..., 2].mean(axis=(1, 2))
@@ -145,8 +145,8 @@ _HARMLESS = {"TensorSliceDataset", "RangeDataset", "TFRecordDatasetV2"}
 
 @pytest.mark.parametrize("kind", ["memory", "stream", "arrays", "folder"])
 def test_op_determinism_leaves_the_pipeline_parallel(data_dir, photos, kind):
-    config, source, spec, schedule = _setup(data_dir, photos, kind)
-    batches = pipeline.train_batches(config, source, spec, schedule, start=0)
+    config, source, spec, length = _setup(data_dir, photos, kind)
+    batches = pipeline.train_batches(config, source, spec, length, start=0)
     graph = tf.compat.v1.GraphDef.FromString(batches._as_serialized_graph().numpy())
     nodes = [node for function in graph.library.function for node in function.node_def]
     calls = {function.signature.name for function in graph.library.function}
@@ -159,16 +159,16 @@ def test_op_determinism_leaves_the_pipeline_parallel(data_dir, photos, kind):
 
 @pytest.mark.parametrize("kind", ["memory", "stream", "arrays", "folder"])
 def test_an_epoch_takes_no_picture_twice(data_dir, photos, kind):
-    config, source, spec, schedule = _setup(data_dir, photos, kind)
+    config, source, spec, length = _setup(data_dir, photos, kind)
     plain = dataclasses.replace(config, augment=AugmentConfig())
-    batches = list(pipeline.train_batches(plain, source, spec, schedule, start=0).as_numpy_iterator())
+    batches = list(pipeline.train_batches(plain, source, spec, length, start=0).as_numpy_iterator())
     for epoch in range(3):
         images = [
             image.tobytes()
-            for batch, *_ in batches[epoch * schedule.steps_per_epoch : (epoch + 1) * schedule.steps_per_epoch]
+            for batch, *_ in batches[epoch * length.steps_per_epoch : (epoch + 1) * length.steps_per_epoch]
             for image in batch
         ]
-        assert len(images) == schedule.steps_per_epoch * plain.data.batch_size
+        assert len(images) == length.steps_per_epoch * plain.data.batch_size
         # Two of the digits are pixel for pixel the same.
         assert len(set(images)) >= len(images) - 1
 
@@ -176,11 +176,11 @@ def test_an_epoch_takes_no_picture_twice(data_dir, photos, kind):
 @pytest.mark.parametrize("kind", ["memory", "stream", "arrays", "folder"])
 def test_batches_do_not_depend_on_tensorflows_own_seed(data_dir, photos, kind):
     """A run sets it to `runtime.seed`, whose default is 0."""
-    config, source, spec, schedule = _setup(data_dir, photos, kind)
+    config, source, spec, length = _setup(data_dir, photos, kind)
     first = []
     for seed in (0, 0, 5):
         tf.random.set_seed(seed)
-        batches = pipeline.train_batches(config, source, spec, schedule, start=1)
+        batches = pipeline.train_batches(config, source, spec, length, start=1)
         first.append(next(batches.as_numpy_iterator()))
     for images, labels, *_ in first[1:]:
         np.testing.assert_array_equal(images, first[0][0])
@@ -188,11 +188,11 @@ def test_batches_do_not_depend_on_tensorflows_own_seed(data_dir, photos, kind):
 
 
 def test_epochs_and_seeds_differ(data_dir, photos):
-    config, source, spec, schedule = _setup(data_dir, photos, "memory")
-    labels = [batch[1] for batch in pipeline.train_batches(config, source, spec, schedule, start=0).as_numpy_iterator()]
-    assert not np.array_equal(labels[0], labels[schedule.steps_per_epoch])
+    config, source, spec, length = _setup(data_dir, photos, "memory")
+    labels = [batch[1] for batch in pipeline.train_batches(config, source, spec, length, start=0).as_numpy_iterator()]
+    assert not np.array_equal(labels[0], labels[length.steps_per_epoch])
     other = load_config("digits", [f"data.data_dir={data_dir}", "runtime.seed=1"])
-    first = next(pipeline.train_batches(other, source, spec, schedule, start=0).as_numpy_iterator())
+    first = next(pipeline.train_batches(other, source, spec, length, start=0).as_numpy_iterator())
     assert not np.array_equal(labels[0], first[1])
 
 
@@ -203,7 +203,7 @@ def test_memory_and_stream_feed_the_same_pixels(data_dir, photos):
         config, source, spec, _ = _setup(data_dir, photos, kind)
         config = dataclasses.replace(config, augment=AugmentConfig())
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=898))
-        batches = pipeline.train_batches(config, source, spec, Schedule.of(config, source), start=0)
+        batches = pipeline.train_batches(config, source, spec, TrainingLength.of(config, source), start=0)
         images, labels, *_ = next(batches.as_numpy_iterator())
         order = np.lexsort((*np.round(images.reshape(898, -1).T, 3), labels))
         pictures.append(images[order])
@@ -255,12 +255,12 @@ def test_replicas_take_the_parts_of_a_batch_in_order():
 def test_a_batch_larger_than_the_data_is_refused(data_dir):
     config = load_config("digits", [f"data.data_dir={data_dir}", "data.batch_size=899"])
     with pytest.raises(UserError, match=r"data.batch_size=899 is more than the 898 pictures of split 'train'"):
-        Schedule.of(config, open_source(config.data))
+        TrainingLength.of(config, open_source(config.data))
 
 
 def test_pictures_by_place(data_dir, photos):
     _, source, spec, _ = _setup(data_dir, photos, "memory")
     chosen = pipeline.load_examples(source.test, spec, [5, 2])
-    images = pipeline.load_images(source.test, spec, BadInputs(source.test, spec, load_config("digits").data))
+    images = pipeline.load_images(source.test, spec, UnreadableExamples(source.test, spec, load_config("digits").data))
     for picture, place in zip(chosen, (5, 2), strict=True):
         np.testing.assert_array_equal(np.round(picture[..., :1] * 255), images[place])

@@ -11,7 +11,7 @@ import pytest
 from resnet_tf.config import load_config
 from resnet_tf.core.errors import UserError
 from resnet_tf.data import pipeline, preprocess, service
-from resnet_tf.data.pipeline import Schedule, Shard
+from resnet_tf.data.pipeline import Shard, TrainingLength
 from resnet_tf.data.sources import open_source
 
 
@@ -34,8 +34,8 @@ def _config(photos, address="", epochs=30):
 
 def _batches(config, start=0, shard=None):
     source, spec = open_source(config.data), preprocess.from_config(config.data)
-    schedule = Schedule.of(config, source)
-    batches = pipeline.train_batches(config, source, spec, schedule, start=start, shard=shard or Shard())
+    length = TrainingLength.of(config, source)
+    batches = pipeline.train_batches(config, source, spec, length, start=start, shard=shard or Shard())
     return batches.as_numpy_iterator()
 
 

@@ -20,9 +20,9 @@ from PIL import Image
 from resnet_tf.config import load_config
 from resnet_tf.core.errors import UserError
 from resnet_tf.data import pipeline, preprocess, unreadable
-from resnet_tf.data.pipeline import Schedule
+from resnet_tf.data.pipeline import TrainingLength
 from resnet_tf.data.sources import open_source
-from resnet_tf.data.unreadable import BadInputs
+from resnet_tf.data.unreadable import UnreadableExamples
 from resnet_tf.inputs.spec import Preprocess
 from resnet_tf.workflows.train import train_and_evaluate
 
@@ -140,19 +140,23 @@ def _config(folder, *overrides):
 
 def _setup(config):
     source = open_source(config.data)
-    return source, preprocess.from_config(config.data), Schedule.of(config, source)
+    return source, preprocess.from_config(config.data), TrainingLength.of(config, source)
 
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_training_leaves_out_and_names_what_cannot_be_read(mixed_folder, tmp_path, stream):
-    config = _config(mixed_folder, "data.max_bad_fraction=0.5", f"augment.random_resized_crop={str(stream).lower()}")
-    source, spec, schedule = _setup(config)
-    bad = BadInputs(source.train, spec, config.data, tmp_path / "bad.jsonl")
-    whole = list(pipeline.train_batches(config, source, spec, schedule, start=0, bad=bad).as_numpy_iterator())
+    config = _config(
+        mixed_folder, "data.max_unreadable_fraction=0.5", f"augment.random_resized_crop={str(stream).lower()}"
+    )
+    source, spec, length = _setup(config)
+    unreadable = UnreadableExamples(source.train, spec, config.data, tmp_path / "unreadable.jsonl")
+    whole = list(
+        pipeline.train_batches(config, source, spec, length, start=0, unreadable=unreadable).as_numpy_iterator()
+    )
     for _, _, missing in whole:
-        bad.note(missing)
-    assert bad.count == len(UNREADABLE)
-    lines = [json.loads(line) for line in (tmp_path / "bad.jsonl").read_text().splitlines()]
+        unreadable.note(missing)
+    assert unreadable.count == len(UNREADABLE)
+    lines = [json.loads(line) for line in (tmp_path / "unreadable.jsonl").read_text().splitlines()]
     assert {os.path.basename(line["file"]) for line in lines} == set(UNREADABLE)
     for line in lines:
         assert UNREADABLE[os.path.basename(line["file"])][1] in line["reason"]
@@ -160,14 +164,14 @@ def test_training_leaves_out_and_names_what_cannot_be_read(mixed_folder, tmp_pat
         assert len(images) == len(labels) == 9
         greys = images.mean(axis=(1, 2, 3))
         assert (greys[labels == 0] // 10 % 2 == 0).all() or not stream, "a label belongs to the picture that is shown"
-    later = pipeline.train_batches(config, source, spec, schedule, start=5, bad=bad).as_numpy_iterator()
+    later = pipeline.train_batches(config, source, spec, length, start=5, unreadable=unreadable).as_numpy_iterator()
     for ours, theirs in zip(later, whole[5:], strict=True):
         for part, expected in zip(ours, theirs, strict=True):
             np.testing.assert_array_equal(part, expected)
-    again = BadInputs(source.train, spec, config.data, tmp_path / "bad.jsonl")
+    again = UnreadableExamples(source.train, spec, config.data, tmp_path / "unreadable.jsonl")
     assert again.count == 0, "what was listed may have been mended"
     again.note(np.concatenate([missing for _, _, missing in whole]))
-    assert len((tmp_path / "bad.jsonl").read_text().splitlines()) == len(UNREADABLE)
+    assert len((tmp_path / "unreadable.jsonl").read_text().splitlines()) == len(UNREADABLE)
 
 
 def test_a_batch_without_a_readable_picture_is_black_and_all_missing(tmp_path):
@@ -175,9 +179,9 @@ def test_a_batch_without_a_readable_picture_is_black_and_all_missing(tmp_path):
         folder = tmp_path / split / label
         folder.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("no")
-    config = _config(tmp_path, "data.batch_size=2", "data.max_bad_fraction=1")
-    source, spec, schedule = _setup(config)
-    images, labels, missing = next(iter(pipeline.train_batches(config, source, spec, schedule, start=0)))
+    config = _config(tmp_path, "data.batch_size=2", "data.max_unreadable_fraction=1")
+    source, spec, length = _setup(config)
+    images, labels, missing = next(iter(pipeline.train_batches(config, source, spec, length, start=0)))
     assert images.numpy().max() == 0
     assert sorted(missing.numpy()) == [0, 1]
     assert labels.shape == [2]
@@ -188,17 +192,19 @@ def test_too_many_end_the_run_and_leave_their_names(command, mixed_folder, tmp_p
     arguments = ["--config=imagefolder", "--data.source", str(mixed_folder), *keys, f"--workdir={tmp_path / 'run'}"]
     outcome = command("train", *arguments)
     assert outcome.code == 2
-    assert "of the 27 pictures of split 'train' cannot be read, more than data.max_bad_fraction=0.01" in outcome.err
+    assert (
+        "of the 27 pictures of split 'train' cannot be read, more than data.max_unreadable_fraction=0.01" in outcome.err
+    )
     assert "Traceback" not in outcome.err
-    assert (tmp_path / "run" / "bad_inputs.jsonl").read_text().count("\n") >= 1
+    assert (tmp_path / "run" / "unreadable.jsonl").read_text().count("\n") >= 1
 
 
 def test_some_are_left_out_and_the_run_goes_on(mixed_folder, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     keys = ["data.image_size=32", "data.batch_size=8", "model.name=resnet8_w32", "train.epochs=2"]
-    keys += [f"data.source={mixed_folder}", "data.max_bad_fraction=0.5", "optimizer.warmup_epochs=0"]
+    keys += [f"data.source={mixed_folder}", "data.max_unreadable_fraction=0.5", "optimizer.warmup_epochs=0"]
     train_and_evaluate(load_config("imagefolder", [*keys, "augment.mixup=0.2"]), tmp_path / "run")
-    lines = (tmp_path / "run" / "bad_inputs.jsonl").read_text().splitlines()
+    lines = (tmp_path / "run" / "unreadable.jsonl").read_text().splitlines()
     assert f"{len(lines)} unreadable pictures were left out; see" in caplog.text
 
 
@@ -213,7 +219,7 @@ def test_a_test_names_what_it_cannot_read(mixed_folder):
 
 
 def test_a_vanished_file_is_named(mixed_folder):
-    config = _config(mixed_folder, "data.max_bad_fraction=0.01")
+    config = _config(mixed_folder, "data.max_unreadable_fraction=0.01")
     source, spec, _ = _setup(config)
     gone = next((mixed_folder / "test" / "a").iterdir())
     gone.unlink()

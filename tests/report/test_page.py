@@ -50,7 +50,7 @@ def _report(*, wrong: bool = True, metrics: int = 4, channels: int = 3, side: in
 
 def test_the_page_says_what_scikit_learn_says(tmp_path):
     report = _report()
-    labels, taken = report.evaluation.labels, report.evaluation.logits.argmax(1)
+    labels, taken = report.evaluation.targets, report.evaluation.logits.argmax(1)
     text = write_page(tmp_path / "report", report).read_text()
     counts = confusion_matrix(labels, taken)
     assert f"<b>{100 * np.mean(labels == taken):.2f} %</b>top-1" in text

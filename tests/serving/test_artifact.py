@@ -21,7 +21,7 @@ from resnet_tf.data.sources import open_source
 from resnet_tf.inputs.spec import Preprocess
 from resnet_tf.model.create import create_model
 from resnet_tf.serving import artifact
-from resnet_tf.serving.drift import Change, check_change
+from resnet_tf.serving.drift import Drift, check_drift
 from resnet_tf.serving.export import export_model
 from resnet_tf.serving.predictor import Predictor
 from resnet_tf.serving.verify import verify
@@ -307,11 +307,11 @@ def test_an_export_without_weights_is_no_start(run, tiny_export, tmp_path):
 def test_bfloat16_tells_what_it_changes(run, tmp_path, tiny_pictures, caplog):
     caplog.set_level("INFO", "resnet_tf")
     path = export_model(run, tmp_path, precision="bfloat16")
-    change = artifact.read_metadata(path)["change"]
-    assert change["pictures"] == 100
-    assert change["data"] == "split 'test[:100]'"
-    assert 0 < change["logits"] < 0.05
-    assert abs(change["top1_before"] - run.metrics["top1"]) < 1e-9
+    drift = artifact.read_metadata(path)["drift"]
+    assert drift["examples"] == 100
+    assert drift["data"] == "split 'test[:100]'"
+    assert 0 < drift["logits"] < 0.05
+    assert abs(drift["top1_before"] - run.metrics["top1"]) < 1e-9
     assert "serving bfloat16: " in caplog.text
     assert Predictor(path).answer(tiny_pictures)["logits"].dtype == np.float32
 
@@ -319,14 +319,14 @@ def test_bfloat16_tells_what_it_changes(run, tmp_path, tiny_pictures, caplog):
 def test_an_export_that_answers_too_differently_is_refused(run, tmp_path):
     strict = dataclasses.replace(
         run,
-        config=dataclasses.replace(run.config, export=dataclasses.replace(run.config.export, max_logit_change=1e-6)),
+        config=dataclasses.replace(run.config, export=dataclasses.replace(run.config.export, max_logit_drift=1e-6)),
     )
-    with pytest.raises(UserError, match=r"the export is not kept: .*; export.max_logit_change=1e-06 allows less"):
+    with pytest.raises(UserError, match=r"the export is not kept: .*; export.max_logit_drift=1e-06 allows less"):
         export_model(strict, tmp_path / "models", precision="bfloat16")
     assert not (tmp_path / "models").exists()
-    change = Change(100, "split 'test'", 90, 0.01, 0.95, 0.90)
-    with pytest.raises(UserError, match=r"top-1 0.9500 to 0.9000; export.max_accuracy_loss=0.01 allows less"):
-        check_change(change, max_logit_change=0.25, max_accuracy_loss=0.01)
+    drift = Drift(100, "split 'test'", 90, 0.01, 0.95, 0.90)
+    with pytest.raises(UserError, match=r"top-1 0.9500 to 0.9000; export.max_accuracy_drop=0.01 allows less"):
+        check_drift(drift, max_logit_drift=0.25, max_accuracy_drop=0.01)
 
 
 def test_int8_of_a_bare_model_asks_for_pictures(tmp_path):
@@ -335,7 +335,7 @@ def test_int8_of_a_bare_model_asks_for_pictures(tmp_path):
         export_model(model, tmp_path / "models", target="litert", precision="int8")
     assert not (tmp_path / "models").exists()
     path = export_model(model, tmp_path / "models", precision="bfloat16")
-    assert artifact.read_metadata(path)["change"]["data"] == "random"
+    assert artifact.read_metadata(path)["drift"]["data"] == "random"
 
 
 def test_features_are_exported_without_a_head(run, tmp_path):

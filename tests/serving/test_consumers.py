@@ -158,7 +158,7 @@ def test_the_litert_interpreter_answers(run, tiny_pictures, images, tmp_path, pr
     tolerance = {"float32": 1e-4, "float16": 1e-2}.get(precision, 0.3)
     np.testing.assert_allclose(runner(images=images)["logits"], _expected(run, images), atol=tolerance)
     predictor = Predictor(path)
-    assert predictor.metadata["change"]["pictures"] == 100
+    assert predictor.metadata["drift"]["examples"] == 100
     assert len(predictor(tiny_pictures)) == len(tiny_pictures)
 
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from resnet_tf.config import CONFIG_FILE, flatten, load_config
 from resnet_tf.core.errors import UserError
-from resnet_tf.data.pipeline import Schedule
+from resnet_tf.data.pipeline import TrainingLength
 from resnet_tf.model.create import create_model
 from resnet_tf.training import default_settings
 from resnet_tf.training.learning_rate import learning_rate
@@ -67,9 +67,9 @@ def test_big_transfers_rule(imagined, examples, steps, mixup):
     config = default_settings.resolve(load_config("bit_finetune"))
     assert (config.data.batch_size, config.data.image_size, config.augment.mixup) == (512, 128, mixup)
     per_epoch = examples // 512
-    schedule = Schedule(per_epoch, per_epoch * config.train.epochs)
-    assert steps[-1] <= schedule.total_steps < steps[-1] + per_epoch
-    rate = learning_rate(config, schedule)
+    length = TrainingLength(per_epoch, per_epoch * config.train.epochs)
+    assert steps[-1] <= length.total_steps < steps[-1] + per_epoch
+    rate = learning_rate(config, length)
     for step in {0, 50, *(at + by for at in steps[:-1] for by in (-1, 0, 1)), steps[-1] - 1}:
         found, expected = float(rate(tf.constant(step))), _rate_of_big_transfer(step, steps)
         assert found == pytest.approx(expected, rel=1e-5, abs=1e-9), f"step {step}"
@@ -79,7 +79,7 @@ def test_big_transfers_rule(imagined, examples, steps, mixup):
 def test_large_pictures_are_tested_large(pictures):
     config = default_settings.resolve(load_config("bit_finetune", [f"data.source={pictures(20, 100)}"]))
     assert (config.data.image_size, config.data.batch_size, config.train.epochs) == (480, 20, 500)
-    assert config.train.test_every == 25
+    assert config.train.eval_every == 25
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_a_run_of_the_head_alone_is_refused(settings):
 def test_big_transfers_steps_lie_at_the_same_fractions_of_other_epochs(imagined, epochs):
     imagined(1_024, 32)
     settings = default_settings.resolve(load_config("bit_finetune", [f"train.epochs={epochs}"]))
-    assert settings.train.test_every == max(1, epochs // 20)
+    assert settings.train.eval_every == max(1, epochs // 20)
     assert settings.optimizer.warmup_epochs == pytest.approx(epochs / 5)
     assert settings.optimizer.decay_epochs == pytest.approx(tuple(epochs * tenths / 5 for tenths in (2, 3, 4)))
 
@@ -148,7 +148,7 @@ def test_big_transfers_steps_follow_the_batch_that_applies(imagined, batch):
     [
         ("finetune", {"train.epochs": 90, "data.image_size": 224, "data.batch_size": 256, "train.head_epochs": 1}),
         ("bit_finetune", {"train.epochs": 90, "augment.mixup": 0.0, "optimizer.warmup_epochs": 5.0}),
-        ("bit_finetune", {"optimizer.decay_epochs": (30.0, 60.0, 80.0), "train.test_every": 1}),
+        ("bit_finetune", {"optimizer.decay_epochs": (30.0, 60.0, 80.0), "train.eval_every": 1}),
     ],
 )
 def test_a_key_that_is_set_to_its_default_stays(imagined, recipe, settings):
@@ -168,10 +168,10 @@ def test_what_is_said_stays(pictures):
 
 def test_a_run_keeps_what_followed_and_continues(tmp_path, pictures):
     settings = [f"data.source={pictures(40)}", "model.name=resnet8_w32", "model.weights=", "train.finetune=full"]
-    config = load_config("finetune", [*settings, "data.image_size=16", "train.test_every=20"])
+    config = load_config("finetune", [*settings, "data.image_size=16", "train.eval_every=20"])
     first = train_and_evaluate(config, tmp_path / "run")
     kept = json.loads((tmp_path / "run" / CONFIG_FILE).read_text())
-    assert (kept["train"]["rule"], kept["train"]["epochs"], kept["data"]["batch_size"]) == ("photos", 40, 32)
+    assert (kept["train"]["defaults"], kept["train"]["epochs"], kept["data"]["batch_size"]) == ("photos", 40, 32)
     assert train_and_evaluate(config, tmp_path / "run") == first
     assert load_run(tmp_path / "run", checkpoint="latest").step == first["step"] == 40
     pictures(39)

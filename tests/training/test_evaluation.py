@@ -101,7 +101,7 @@ def test_every_batch_size_and_replica_count_gives_the_same(tiny_run):
     cases += [(twin, mirrored, size) for size in (7, 64, 1000)]
     for model, strategy, size in cases:
         found = Evaluator(model, split, run.preprocess, batch_size=size, strategy=strategy)()
-        np.testing.assert_array_equal(found.labels, expected.labels)
+        np.testing.assert_array_equal(found.targets, expected.targets)
         np.testing.assert_allclose(found.logits, expected.logits, atol=1e-5)
 
 

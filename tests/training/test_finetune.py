@@ -50,7 +50,7 @@ def test_a_probe_moves_the_head_alone(data_dir, weights):
 
 def test_first_the_head_then_all(data_dir, weights):
     trained = _trainer(data_dir, f"model.weights={weights}", "train.finetune=head_then_all")
-    first = _moved(trained, trained.schedule.steps_per_epoch)
+    first = _moved(trained, trained.length.steps_per_epoch)
     assert {path for path, distance in first.items() if distance} == {"logits/kernel", "logits/bias"}
     second = _moved(trained, 6)
     # The gammas behind which a block's last one is still almost 0 have next to no gradient.
@@ -106,7 +106,7 @@ def test_a_run_on_growing_pictures(data_dir, tmp_path):
 def test_a_student_learns_what_its_teacher_answers(data_dir, tiny_run, tmp_path):
     """With the whole loss from the teacher, nothing of the labels counts."""
     path = resnet_tf.export_model(resnet_tf.load_run(tiny_run), tmp_path / "models")
-    trained = _trainer(data_dir, f"loss.teacher={tmp_path / 'models'}", "loss.teacher_share=1", "loss.temperature=2")
+    trained = _trainer(data_dir, f"loss.teacher={tmp_path / 'models'}", "loss.teacher_weight=1", "loss.temperature=2")
     images, labels, _ = next(trained.batches())
     _, _, totals = trained.step.gradients(images, labels)
     _, _, others = trained.step.gradients(images, (labels + 1) % 10)

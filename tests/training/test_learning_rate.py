@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from resnet_tf.config import Config, DataConfig, OptimizerConfig, TrainConfig
-from resnet_tf.data.pipeline import Schedule
+from resnet_tf.data.pipeline import TrainingLength
 from resnet_tf.training.learning_rate import learning_rate
 
 PEAK = 0.2
@@ -16,7 +16,7 @@ def _rates(*, epochs=10, steps_per_epoch=7, **settings) -> list[float]:
     """Of every step, and of the one after the last."""
     optimizer = OptimizerConfig(base_lr=PEAK, **{"warmup_epochs": 0.0, **settings})
     config = Config(data=DataConfig(batch_size=256), train=TrainConfig(epochs=epochs), optimizer=optimizer)
-    rate = learning_rate(config, Schedule(steps_per_epoch, epochs * steps_per_epoch))
+    rate = learning_rate(config, TrainingLength(steps_per_epoch, epochs * steps_per_epoch))
     return [float(rate(step)) for step in range(epochs * steps_per_epoch + 1)]
 
 
@@ -51,7 +51,7 @@ def test_steps_fall_at_the_ends_of_epochs_counted_from_the_start():
 
 def test_the_peak_scales_with_the_batch():
     config = Config(data=DataConfig(batch_size=1024), optimizer=OptimizerConfig(base_lr=0.1, schedule="constant"))
-    rate = learning_rate(dataclasses.replace(config), Schedule(10, 900))
+    rate = learning_rate(dataclasses.replace(config), TrainingLength(10, 900))
     assert float(rate(800)) == pytest.approx(0.4)
 
 

@@ -147,7 +147,7 @@ def test_an_average_is_tested_saved_and_loaded(tiny_config, tmp_path):
 
 def test_bad_steps_take_a_run_back_once(tiny_config, tmp_path, monkeypatch, caplog):
     """From step 9 on nothing is finite, once for five steps and then for ever."""
-    config = _override(tiny_config, train={"max_bad_steps": 5}, runtime={"steps_per_loop": 1})
+    config = _override(tiny_config, train={"max_nonfinite_steps": 5}, runtime={"steps_per_loop": 1})
     original_call, taken = loop._Fit._call, []
 
     def spoil(self, steps):
@@ -223,7 +223,7 @@ def test_keras_own_tensorboard_runs_in_the_loop(tiny_config, tmp_path):
 
 
 def test_tests_may_be_rare(tiny_config, tmp_path):
-    rare = _override(tiny_config, train={"epochs": 5, "test_every": 2})
+    rare = _override(tiny_config, train={"epochs": 5, "eval_every": 2})
     train_and_evaluate(rare, tmp_path / "rare")
     lines = read_metrics(tmp_path / "rare" / "metrics.jsonl")
     assert [line["epoch"] for line in lines if "val_top1" in line] == [2, 4, 5]
@@ -430,7 +430,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_config, tmp_path):
     config = _override(tiny_config, optimizer={"base_lr": 1e20, "warmup_epochs": 0.0})
     message = r"steps \d+ to \d+ had losses or gradients that are not finite; a lower optimizer.base_lr \(now 1e\+20\)"
     with pytest.raises(UserError, match=message):
-        train_and_evaluate(_override(config, train={"max_bad_steps": 3}), tmp_path)
+        train_and_evaluate(_override(config, train={"max_nonfinite_steps": 3}), tmp_path)
 
 
 def test_other_data_under_the_same_name_is_refused(tiny_config, tiny_run, tmp_path):

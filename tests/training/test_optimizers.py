@@ -8,7 +8,7 @@ from conftest import import_torch_zoo
 
 from resnet_tf.config import Config, DataConfig, OptimizerConfig
 from resnet_tf.core.errors import UserError
-from resnet_tf.data.pipeline import Schedule
+from resnet_tf.data.pipeline import TrainingLength
 from resnet_tf.training.optimizers.create import create_optimizer, list_optimizers
 
 GENERATOR = np.random.default_rng(0)
@@ -24,7 +24,7 @@ def _run(name: str, **settings) -> tuple[np.ndarray, np.ndarray]:
         variable.assign(value)
     group = OptimizerConfig(name=name, base_lr=0.1, schedule="constant", warmup_epochs=0.0, **settings)
     config = Config(data=DataConfig(batch_size=256), optimizer=group)
-    optimizer = create_optimizer(config, Schedule(10, 100), model)
+    optimizer = create_optimizer(config, TrainingLength(10, 100), model)
     for gradients in GRADIENTS:
         optimizer.apply([tf.constant(each, tf.float32) for each in gradients], model.trainable_variables)
     return tuple(variable.numpy() for variable in model.trainable_variables)
@@ -132,7 +132,9 @@ def test_an_assigned_learning_rate_scales_the_rest_of_the_schedule(name, precisi
     inputs = keras.Input((5, 5, 4))
     model = keras.Model(inputs, keras.layers.Conv2D(8, 3, name="conv")(inputs))
     group = OptimizerConfig(name=name, base_lr=0.1, schedule="linear", warmup_epochs=0.0)
-    optimizer = create_optimizer(Config(optimizer=group, data=DataConfig(batch_size=256)), Schedule(10, 100), model)
+    optimizer = create_optimizer(
+        Config(optimizer=group, data=DataConfig(batch_size=256)), TrainingLength(10, 100), model
+    )
     optimizer.learning_rate = 0.05
     assert float(optimizer.learning_rate) == pytest.approx(0.05)
     optimizer.iterations.assign(50)
@@ -152,7 +154,9 @@ def test_an_assigned_learning_rate_is_the_one_that_steps_take():
     group = OptimizerConfig(
         name="sgd", base_lr=0.1, momentum=0.0, weight_decay=0.0, schedule="constant", warmup_epochs=0.0
     )
-    optimizer = create_optimizer(Config(optimizer=group, data=DataConfig(batch_size=256)), Schedule(10, 100), model)
+    optimizer = create_optimizer(
+        Config(optimizer=group, data=DataConfig(batch_size=256)), TrainingLength(10, 100), model
+    )
     optimizer.learning_rate = 0.001
     before = [each.numpy() for each in model.trainable_variables]
     optimizer.apply([tf.constant(each, tf.float32) for each in GRADIENTS[0]], model.trainable_variables)

@@ -84,7 +84,7 @@ def _torch_losses(torch, trainer, *, rate, steps, dtype=None) -> np.ndarray:
         nesterov=settings.nesterov,
         weight_decay=settings.weight_decay,
     )
-    ours = learning_rate(trainer.config, trainer.schedule)
+    ours = learning_rate(trainer.config, trainer.length)
     losses = []
     for step, (images, labels, *_) in zip(range(steps), trainer.batches(), strict=False):
         assert float(ours(step)) == pytest.approx(rate, rel=1e-6)

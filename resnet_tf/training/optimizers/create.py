@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from resnet_tf.config import Config, OptimizerConfig
 from resnet_tf.core.errors import UserError, closest
-from resnet_tf.data.pipeline import Schedule
+from resnet_tf.data.pipeline import TrainingLength
 from resnet_tf.training import learning_rate
 from resnet_tf.training.optimizers.update_rules import RULES
 
@@ -25,7 +25,7 @@ def list_optimizers() -> list[str]:
     return sorted(named | set(RULES))
 
 
-def create_optimizer(config: Config, schedule: Schedule, model: keras.Model) -> keras.optimizers.Optimizer:
+def create_optimizer(config: Config, length: TrainingLength, model: keras.Model) -> keras.optimizers.Optimizer:
     """The optimizer, built for the model's variables. Call it inside the strategy's scope.
 
     Its `apply` takes gradients that are summed over the replicas already.
@@ -35,7 +35,7 @@ def create_optimizer(config: Config, schedule: Schedule, model: keras.Model) -> 
     """
     settings = config.optimizer
     kind, arguments = _kind(settings)
-    optimizer = _with_own_rates(kind)(learning_rate.learning_rate(config, schedule), name=_NAME, **arguments)
+    optimizer = _with_own_rates(kind)(learning_rate.learning_rate(config, length), name=_NAME, **arguments)
     if model.compute_dtype == "float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name=f"{_NAME}_scale")
     optimizer.build(model.trainable_variables)
