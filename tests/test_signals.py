@@ -278,13 +278,13 @@ def test_a_signal_that_cannot_be_read_is_named(served, tmp_path, content, reason
     [
         (
             "augment.flip=true",
-            r"augment\.flip is for pictures, and data\.length asks for signals; these take augment\.",
+            r"augment\.flip is for images, and data\.length=\d+ asks for signals, which support augment\.",
         ),
-        ("augment.cutmix=1", r"augment\.cutmix is for pictures"),
-        ("augment.random_resized_crop=true", r"augment\.random_resized_crop is for pictures"),
-        ("train.defaults=photos", r"train\.defaults is for pictures"),
-        ("train.start_size=16", r"train\.start_size is for pictures"),
-        ("loss.teacher=there", r"loss\.teacher is for pictures"),
+        ("augment.cutmix=1", r"augment\.cutmix is for images"),
+        ("augment.random_resized_crop=true", r"augment\.random_resized_crop is for images"),
+        ("train.defaults=photos", r"train\.defaults is for images"),
+        ("train.start_size=16", r"train\.start_size is for images"),
+        ("loss.teacher=there", r"loss\.teacher is for images"),
         ("data.mean=1,2,3", r"data\.mean has 3 values for data\.channels=2"),
     ],
 )
