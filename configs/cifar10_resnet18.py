@@ -1,8 +1,8 @@
-"""CIFAR-10 with the ResNet-18 of ImageNet on a stem for small pictures, by kuangliu/pytorch-cifar's recipe.
+"""CIFAR-10 with the ResNet-18 of ImageNet on a stem for small images, by kuangliu/pytorch-cifar's recipe.
 
     python -m resnet_tf.train --config=cifar10_resnet18
 
-Source: github.com/kuangliu/pytorch-cifar, main.py. It gives 93.02 %. Not run here.
+Source: github.com/kuangliu/pytorch-cifar, main.py. It reaches 93.02 %. Not run here.
 """
 
 from resnet_tf.config import AugmentConfig, Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig

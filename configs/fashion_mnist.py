@@ -3,12 +3,12 @@
     python -m resnet_tf.train --config=fashion_mnist --workdir=runs/fashion
     python -m resnet_tf.evaluate --workdir=runs/fashion --flip
 
-or, not from TFDS but from a folder of the four IDX files, with --set data.source=fashion-mnist/ in the first.
+For a folder of the four IDX files instead of TFDS, add --set data.source=fashion-mnist/ to the first.
 
-The paper trains 300 epochs, the rate falling in steps: 95.61 % with flips and crops of 4 pixels, 95.98 % with random
-erasing as well. One cycle (Smith and Topin 2017) and an average of the weights need fewer; so few are better spent on
-pictures that are changed less: mirrored in every other epoch (Jordan 2024), crops of 2 pixels, nothing erased. The test
-takes the mean with the mirrored picture's logits, as his does.
+The paper trains 300 epochs with a step schedule: 95.61 % with flips and crops of 4 pixels, 95.98 % with random erasing.
+One cycle (Smith and Topin 2017) and averaged weights need fewer epochs, for which weaker augmentation is better: flips
+in every other epoch (Jordan 2024), crops of 2 pixels, no erasing. Logits are averaged over each image and its mirror
+image, as in Jordan 2024.
 """
 
 from resnet_tf.config import AugmentConfig, Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig

@@ -1,9 +1,10 @@
-"""Your own photos in minutes: published weights, first a new class head, then all of ResNet-18, as your photos need.
+"""Fine-tuning on your own photos in minutes: first a new head, then all layers of ResNet-18.
 
     python -m resnet_tf.train --config=finetune --set data.source=photos/
     python -m resnet_tf.train --config=finetune --set data.source=photos/ --set model.name=resnet50
 
-`train.defaults=photos` chooses epochs, batch and size; what you set yourself stays. The result depends on your photos.
+`train.defaults=photos` chooses epochs, batch and size; keys that you set keep their values. The result depends on your
+photos.
 """
 
 from resnet_tf.config import AugmentConfig, Config, DataConfig, ExportConfig, ModelConfig, OptimizerConfig, TrainConfig

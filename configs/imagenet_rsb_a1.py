@@ -2,7 +2,7 @@
 
     python -m resnet_tf.train --config=imagenet_rsb_a1
 
-It differs from the paper's as imagenet_rsb_a2 says. The paper reaches 80.4 %. Not run here.
+Differences from the paper: see imagenet_rsb_a2. The paper reaches 80.4 %. Not run here.
 """
 
 from resnet_tf.config import Config, load_config

@@ -2,8 +2,8 @@
 
     python -m resnet_tf.train --config=imagenet_rsb_a2
 
-RandAugment's strength does not vary from picture to picture here, and a batch is 2,046, of pairs of three, for the
-paper's 2,048. The paper reaches 79.8 %. Not run here.
+Differences from the paper: RandAugment's magnitude does not vary between images, and a batch has 2,046 images (groups
+of three repeats, in pairs) instead of 2,048. The paper reaches 79.8 %. Not run here.
 """
 
 from resnet_tf.config import AugmentConfig, Config, DataConfig, LossConfig, ModelConfig, OptimizerConfig, TrainConfig

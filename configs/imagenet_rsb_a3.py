@@ -2,8 +2,8 @@
 
     python -m resnet_tf.train --config=imagenet_rsb_a3
 
-Trained on 160 pixels, tested on 224. RandAugment's strength does not vary from picture to picture here. The paper
-reaches 78.1 %. Not run here.
+Trained at 160 pixels, evaluated at 224. Difference from the paper: RandAugment's magnitude does not vary between
+images. The paper reaches 78.1 %. Not run here.
 """
 
 from resnet_tf.config import Config, load_config

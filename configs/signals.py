@@ -1,9 +1,10 @@
-"""Signals by their samples, as they are: ResNet-18 in one dimension.
+"""Signals: one-dimensional ResNet-18 on raw samples.
 
     python examples/signals.py --out=signals/
     python -m resnet_tf.train --config=signals --set data.source=signals/signals.npz
 
-The example makes four kinds of signal in noise. Of own data, x_train and x_test are floats [N, length, channels].
+The example generates four classes of noisy signals. In your own data, x_train and x_test are floats
+[N, length, channels].
 """
 
 from resnet_tf.config import AugmentConfig, Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig

@@ -1,10 +1,10 @@
-"""Sounds by their spectrograms, as grey pictures of 32 by 32: ResNet-20.
+"""Spectrograms of sounds as gray images of 32x32 pixels: ResNet-20.
 
     python examples/signals.py --out=signals/
     python -m resnet_tf.train --config=spectrograms --set data.source=signals/spectrograms.npz
 
-The example makes four kinds of signal in noise, and trains a network of one dimension on the same. Pictures are not
-mirrored: time has a direction.
+The example generates four classes of noisy signals; the recipe `signals` trains on their samples. Images are not
+flipped, since time has a direction.
 """
 
 from resnet_tf.config import AugmentConfig, Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig

@@ -1,4 +1,4 @@
-"""What both of the article's networks train on: the package's digits, in the same batches in the same order."""
+"""Data of both networks of the article: the embedded digits, in the same batches and order."""
 
 from collections.abc import Iterator
 from importlib import resources
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def load() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Images float32 [N, 8, 8, 1] in [0, 1] and labels int64 [N]: the first half to train on, the second to test."""
+    """Return images float32 [N, 8, 8, 1] in [0, 1] and labels int64 [N]: the training half, then the other half."""
     with resources.files("resnet_tf.data.sources").joinpath("digits.npz").open("rb") as file:
         archive = np.load(file)
         images, labels = archive["images"][..., np.newaxis] / np.float32(16), archive["labels"].astype(np.int64)

@@ -49,7 +49,7 @@ def train(model: keras.Model, *, steps: int, learning_rate: float = 0.01) -> lis
 
 
 def test(model: keras.Model) -> float:
-    """Share of right answers on the testing half."""
+    """Return the accuracy on the other half."""
     _, _, images, labels = article_digits.load()
     logits = model(images, training=False)
     return float((logits.numpy().argmax(1) == labels).mean())

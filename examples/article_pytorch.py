@@ -58,7 +58,7 @@ def train(model: nn.Module, *, steps: int, learning_rate: float = 0.01) -> list[
 
 @torch.no_grad()
 def test(model: nn.Module) -> float:
-    """Share of right answers on the testing half."""
+    """Return the accuracy on the other half."""
     _, _, images, labels = article_digits.load()
     logits = model.eval()(torch.from_numpy(images).permute(0, 3, 1, 2))
     return float((logits.argmax(1).numpy() == labels).mean())

@@ -55,8 +55,8 @@ def main() -> None:
     train, test = make_signals(arguments.train, seed=0), make_signals(arguments.train // 4, seed=1)
     names = {"y_train": train[1], "y_test": test[1], "class_names": CLASSES}
     np.savez(arguments.out / "signals.npz", x_train=train[0], x_test=test[0], **names)
-    pictures = {"x_train": make_spectrograms(train[0]), "x_test": make_spectrograms(test[0])}
-    np.savez(arguments.out / "spectrograms.npz", **pictures, **names)
+    images = {"x_train": make_spectrograms(train[0]), "x_test": make_spectrograms(test[0])}
+    np.savez(arguments.out / "spectrograms.npz", **images, **names)
 
 
 if __name__ == "__main__":

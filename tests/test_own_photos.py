@@ -19,7 +19,7 @@ SHORT = ("data.image_size=64", "train.epochs=3", "train.head_epochs=1", "data.ba
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """Three classes that differ in their colour, and a file in the place of the published weights."""
+    """Three classes that differ in color, and a file instead of the published weights."""
     generator = np.random.default_rng(0)
     for label, name in enumerate(("cat", "dog", "hamster")):
         (tmp_path / "photos" / name).mkdir(parents=True)
@@ -43,12 +43,12 @@ def test_every_command_of_the_tutorial_runs(command, folder):
         outcome = command(name, *arguments, *short)
         assert outcome.code == 0, f"{line}: {outcome.err}"
         outputs[line] = outcome.out
-    plan, trained, figures, answers, _, phone = outputs.values()
+    plan, trained, metrics, answers, _, phone = outputs.values()
     assert "cat 2" in plan
     assert (folder / "finetune-dry-run.png").exists()
     assert "answered alike" in trained
     assert (folder / "runs/photos/report/index.html").exists()
-    assert re.search(r"of +\d+  hamster", figures)
+    assert re.search(r"of +\d+  hamster", metrics)
     assert answers.count("photos/cat/") == 30
     assert len(list((folder / "maps").iterdir())) == 30
     assert (folder / phone.strip() / "model.tflite").exists()

@@ -46,7 +46,7 @@ def test_the_citation_names_this_version():
 @pytest.mark.slow
 @pytest.mark.long  # CI tests the wheel as a whole
 def test_the_wheel_runs_from_any_folder(tmp_path):
-    """Unpacked in a place of its own, so that neither the checkout nor an installed copy can help out."""
+    """Unpacked in a directory of its own, so that neither the checkout nor an installed copy is imported."""
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
     subprocess.run(build, check=True, timeout=300)
     (wheel,) = tmp_path.glob("*.whl")

@@ -1,4 +1,4 @@
-"""What the README says is what happens."""
+"""The README against the package."""
 
 import re
 from pathlib import Path
@@ -27,7 +27,7 @@ def test_the_python_lines_run(tmp_path, monkeypatch, data_dir):
 @pytest.mark.slow
 @pytest.mark.long
 def test_the_lines_on_published_weights_run(tmp_path, monkeypatch):
-    """With a random start in the place of the published file."""
+    """With random weights instead of the published file."""
     resnet_tf.create_model("resnet50").save_weights(tmp_path / "published.weights.h5")
     monkeypatch.setattr("resnet_tf.model.create.fetch", lambda row: tmp_path / "published.weights.h5")
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Real pictures, where they lie beside the project (see README of that folder); skipped elsewhere."""
+"""Real images, stored beside the project (see the README of that folder); skipped elsewhere."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ PHOTOS = SHARED_DATA / "imagenet_sample"
 
 @pytest.fixture(scope="module")
 def cifar_test(tmp_path_factory):
-    """The 10,000 test pictures as a folder."""
+    """Return a folder of the 10,000 test images."""
     root = tmp_path_factory.mktemp("cifar")
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(root, [each for each in archive if each.name.startswith("test/")], filter="data")
@@ -29,9 +29,9 @@ def cifar_test(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not ARCHIVE.is_file(), reason="CIFAR-10 as JPEG files is not beside the checkout")
-def test_cifar_as_a_folder_of_images_learns_by_flags_alone(command, tmp_path):
+def test_a_folder_of_cifar_trains_by_flags_alone(command, tmp_path):
     with tarfile.open(ARCHIVE) as archive:
-        for member in archive:  # every fifth picture to train on, every tenth to test on
+        for member in archive:  # every fifth image for training, every tenth for evaluation
             step = 5 if member.name.startswith(("train", "./train")) else 10
             if member.isfile() and int(member.name.split("/")[-1].split(".")[0]) % step == 0:
                 archive.extract(member, tmp_path / "cifar", filter="data")
@@ -44,9 +44,9 @@ def test_cifar_as_a_folder_of_images_learns_by_flags_alone(command, tmp_path):
         f"--workdir={workdir}",
     )
     assert outcome.code == 0, outcome.err
-    figures = json.loads(command("evaluate", f"--workdir={workdir}", "--json").out)
-    assert figures["examples"] == 1000
-    assert figures["top1"] > 0.35
+    metrics = json.loads(command("evaluate", f"--workdir={workdir}", "--json").out)
+    assert metrics["examples"] == 1000
+    assert metrics["top1"] > 0.35
     assert "1000 of 1000 test examples answered alike" in outcome.out
 
 
@@ -58,7 +58,7 @@ def test_cifar_as_a_folder_of_images_learns_by_flags_alone(command, tmp_path):
 def test_published_cifar_weights_answer_as_in_pytorch_to_the_image(
     cifar_test, tmp_path, command, monkeypatch, name, file, right
 ):
-    """The figures of the original PyTorch code on the same 10,000 JPEGs, with nothing given but the weights' name."""
+    """The metrics of the original PyTorch code on the same 10,000 JPEGs, with nothing given but the weights' name."""
     pytest.importorskip("torch", reason="reading a PyTorch pickle takes PyTorch: pip install '.[torch]'")
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     (tmp_path / "models").mkdir()

@@ -1,4 +1,4 @@
-"""Each published recipe beside what its source says, in its terms: rates by epoch, sizes, augmentation."""
+"""Published recipes against their sources: learning rates by epoch, sizes, augmentation."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ CIFAR = 50_000
 IMAGENET = 1_281_167
 FASHION = 60_000
 OWN = ("digits", "imagefolder", "finetune", "cifar10_fast", "signals", "spectrograms")  # of this package
-BY_RULE = ("bit_finetune",)  # by the size of the data: tests/training/test_default_settings.py
+BY_DEFAULTS = ("bit_finetune",)  # by the size of the data: tests/training/test_default_settings.py
 HE_CIFAR = {
     "epochs": 164,  # 64,000 steps
     "batch": 128,
@@ -25,7 +25,7 @@ HE_CIFAR = {
     "augmentation": {"flip": True, "pad_crop": 4},
     "loss": "cross_entropy",
 }
-INCEPTION = {"random_resized_crop": True, "flip": True}  # 8 to 100 % of the picture
+INCEPTION = {"random_resized_crop": True, "flip": True}  # 8 to 100 % of the image
 RSB = {
     "batch": 2048,
     "tested on": "224 of 236",  # a crop of 0.95
@@ -163,7 +163,7 @@ SOURCES = {
             "repeats": 4,
         },
         "loss": "cross_entropy, smoothing 0.1",
-        # 0.99998 in epochs of 600, of 8 x 128 pictures, every 32 steps (references/classification/train.py).
+        # 0.99998 in epochs of 600, of 8 x 128 images, every 32 steps (references/classification/train.py).
         "ema": pytest.approx(1 - (1 - 0.99998) * (8 * 128 * 32 / 600) / 32),
     },
     "imagenet_resnet_rs50": {
@@ -182,7 +182,7 @@ SOURCES = {
 
 
 def test_every_recipe_but_our_own_has_a_source():
-    assert sorted([*SOURCES, *OWN, *BY_RULE]) == list_configs()
+    assert sorted([*SOURCES, *OWN, *BY_DEFAULTS]) == list_configs()
 
 
 @pytest.mark.parametrize("name", SOURCES)

@@ -1,4 +1,4 @@
-"""Weights and pictures from a formula over name and shape, so that fixtures need to hold answers only."""
+"""Weights and images computed from name and shape, so that fixtures store outputs only."""
 
 import zlib
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A float32 array for a variable of a PyTorch state dict or a Keras layer: nothing trivial, nothing extreme."""
+    """Return float32 values for a variable of a PyTorch state dict or a Keras layer, neither trivial nor extreme."""
     uniform = _uniform(name, shape)
     if len(shape) > 1:
         # Kernels: variance 2 / fan-in; [out, in, ...] for PyTorch, [..., in, out] for Keras.
@@ -21,17 +21,17 @@ def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return (0.2 * (uniform - 0.5)).astype(np.float32)
 
 
-def pictures(count: int, size: int) -> np.ndarray:
-    """Normalised float32 [count, size, size, 3] with some structure."""
+def images(count: int, size: int) -> np.ndarray:
+    """Return normalized float32 [count, size, size, 3] with some structure."""
     rows, columns = (axis[..., None] for axis in np.mgrid[:size, :size] / size)
-    picture, channel = np.arange(count)[:, None, None, None], np.arange(3)
-    waves = np.sin((7 + 9 * picture) * rows + channel) * np.cos(5 * columns - channel + picture)
+    image, channel = np.arange(count)[:, None, None, None], np.arange(3)
+    waves = np.sin((7 + 9 * image) * rows + channel) * np.cos(5 * columns - channel + image)
     noise = _uniform("pictures", (count, size, size, 3)) - 0.5
     return (2 * waves + noise).astype(np.float32)
 
 
 def _uniform(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Uniform in [0, 1), by Weyl's sequence of an irrational that the name chooses."""
+    """Return values in [0, 1): Weyl's sequence of an irrational that the name selects."""
     count = int(np.prod(shape))
     start = zlib.crc32(name.encode()) / 2**32
     index = np.arange(1, count + 1, dtype=np.float64)

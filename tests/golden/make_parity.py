@@ -1,8 +1,8 @@
-"""Writes parity.npz: logits of the real torchvision and timm networks with weights from formula.py.
+"""Write parity.npz: logits of torchvision and timm networks with weights from formula.py.
 
     pip install torch==2.14.1 torchvision==0.29.1 timm==1.0.31 && python tests/golden/make_parity.py
 
-For each network: its state dict's names and shapes, and its float32 logits for two 64-pixel pictures.
+For each network: names and shapes of its state dict, and float32 logits of two 64-pixel images.
 """
 
 import json
@@ -30,7 +30,7 @@ NETWORKS = {
 
 def main() -> None:
     fixtures = {}
-    images = torch.from_numpy(formula.pictures(2, 64)).permute(0, 3, 1, 2)
+    images = torch.from_numpy(formula.images(2, 64)).permute(0, 3, 1, 2)
     for ours, (library, theirs) in NETWORKS.items():
         model = {"torchvision": torchvision.models.get_model, "timm": timm.create_model}[library](theirs)
         state = {name: tensor for name, tensor in model.state_dict().items() if "num_batches" not in name}

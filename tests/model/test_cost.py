@@ -1,4 +1,4 @@
-"""What networks cost, beside what is published and what TensorFlow's own profiler counts."""
+"""Cost of networks against published numbers and TensorFlow's profiler."""
 
 import keras
 import pytest
@@ -43,7 +43,7 @@ def test_multiply_adds_are_half_of_what_the_profiler_counts(name):
 
 
 def test_kept_numbers_of_a_small_network_by_hand():
-    """Convolution, normalisation, activation, pooled class head of 4x4 pixels."""
+    """Convolution, normalization, activation, pooling and head on 4x4 pixels."""
     inputs = keras.Input((4, 4, 3))
     x = keras.layers.Conv2D(8, 3, padding="same")(inputs)
     x = keras.layers.BatchNormalization()(x)

@@ -1,4 +1,4 @@
-"""The first values of convolutions against the paper's variance."""
+"""Initial kernels against the variance of the paper."""
 
 import keras
 import numpy as np
@@ -29,12 +29,12 @@ def test_numbers_follow_from_the_seed_and_no_stretch_repeats(monkeypatch):
 
 
 def test_keras_seeds_and_stores_it():
-    draws = []
+    samples = []
     for seed in (3, 3, 4):
         keras.utils.set_random_seed(seed)
-        draws.append(np.asarray(FanOutNormal()((3, 3, 8, 8))))
-    np.testing.assert_array_equal(draws[0], draws[1])
-    assert not np.array_equal(draws[0], draws[2])
+        samples.append(np.asarray(FanOutNormal()((3, 3, 8, 8))))
+    np.testing.assert_array_equal(samples[0], samples[1])
+    assert not np.array_equal(samples[0], samples[2])
     again = keras.initializers.deserialize(keras.initializers.serialize(FanOutNormal(seed=7)))
     np.testing.assert_array_equal(again((3, 3, 8, 8)), FanOutNormal(seed=7)((3, 3, 8, 8)))
     assert np.asarray(FanOutNormal(seed=7)((3, 3, 8, 8), "bfloat16")).dtype.name == "bfloat16"

@@ -1,4 +1,4 @@
-"""The layers against Keras's own and NumPy written from the paper."""
+"""Custom layers against Keras's own and NumPy written from the paper."""
 
 import keras
 import numpy as np
@@ -70,7 +70,7 @@ def test_batch_normalization_falls_back_to_keras():
 
 
 @pytest.mark.parametrize("ours_first", [True, False])
-def test_batch_normalization_shares_weights_files_with_keras(ours_first, tmp_path):
+def test_weights_files_of_batch_normalization_are_interchangeable_with_keras(ours_first, tmp_path):
     def network(layer):
         inputs = keras.Input(IMAGES.shape[1:])
         return keras.Model(inputs, layer(inputs))
@@ -113,8 +113,8 @@ def test_strided_convolution_pads_both_sides_alike(size):
     model = keras.Model(inputs, blocks.conv(inputs, MODELS["resnet18"], 1, 3, stride=2, name="conv"))
     model.set_weights([np.ones((3, 3, 1, 1))])
     padded = np.pad(images[0, :, :, 0], 1)
-    places = range(0, size, 2)
-    expected = [[padded[row : row + 3, column : column + 3].sum() for column in places] for row in places]
+    positions = range(0, size, 2)
+    expected = [[padded[row : row + 3, column : column + 3].sum() for column in positions] for row in positions]
     np.testing.assert_allclose(model(images)[0, :, :, 0], expected, rtol=1e-5, atol=1e-5)
 
 

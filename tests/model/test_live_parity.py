@@ -1,4 +1,4 @@
-"""Logits and feature maps beside the real torchvision and timm networks, in one process, where they are installed."""
+"""Logits and feature maps against installed torchvision and timm networks, in one process."""
 
 import sys
 from pathlib import Path
@@ -39,7 +39,7 @@ def _create(library, network, **settings):
 
 
 def _theirs(library, network, **settings):
-    """The network in PyTorch, filled by the formula."""
+    """Return the PyTorch network with weights from the formula."""
     import torch
 
     model = _create(library, network, **settings)
@@ -55,12 +55,12 @@ def _save(theirs, tmp_path) -> Path:
     return tmp_path / "weights.safetensors"
 
 
-def _assert_alike(ours, theirs, pictures):
+def _assert_equal_outputs(ours, theirs, images):
     import torch
 
     with torch.no_grad():
-        expected = theirs(torch.from_numpy(pictures).permute(0, 3, 1, 2)).numpy()
-    found = ours(pictures, training=False).numpy()
+        expected = theirs(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+    found = ours(images, training=False).numpy()
     assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
 
 
@@ -68,7 +68,7 @@ def _assert_alike(ours, theirs, pictures):
 def test_logits_are_alike(name, tmp_path):
     theirs = _theirs(*NETWORKS[name])
     ours = create_model(name, input_shape=(64, 64, 3), weights=_save(theirs, tmp_path))
-    _assert_alike(ours, theirs, formula.pictures(2, 64))
+    _assert_equal_outputs(ours, theirs, formula.images(2, 64))
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_dilated_networks_are_alike(name, network, settings, stride, tmp_path):
     theirs = _theirs(*network, **settings)
     path = _save(theirs, tmp_path)
     ours = create_model(name, input_shape=(96, 96, 3), weights=path, output_stride=stride)
-    _assert_alike(ours, theirs, formula.pictures(2, 96))
+    _assert_equal_outputs(ours, theirs, formula.images(2, 96))
 
 
 @pytest.mark.parametrize(("name", "network"), [("resnet50", "resnet50"), ("resnet18_d", "resnet18d")])
@@ -99,10 +99,10 @@ def test_feature_pyramids_are_alike(name, network, tmp_path):
     theirs.load_state_dict({name: torch.from_numpy(array) for name, array in load_file(path).items()}, strict=False)
     stages = ("stage1", "stage2", "stage3", "stage4")
     ours = create_model(name, input_shape=(64, 64, 3), weights=path, features=stages)
-    pictures = formula.pictures(2, 64)
+    images = formula.images(2, 64)
     with torch.no_grad():
-        expected = theirs(torch.from_numpy(pictures).permute(0, 3, 1, 2))
-    found = ours(pictures, training=False)
+        expected = theirs(torch.from_numpy(images).permute(0, 3, 1, 2))
+    found = ours(images, training=False)
     for stage, map_ in zip(stages, expected[1:], strict=True):
         reference = map_.permute(0, 2, 3, 1).numpy()
         assert np.abs(found[stage] - reference).max() < 1e-4 * np.abs(reference).max()

@@ -1,4 +1,4 @@
-"""Networks for signals, [N, L, C]: PyTorch's answers, and something learned."""
+"""One-dimensional networks, [N, L, C]: outputs of PyTorch, and training."""
 
 import keras
 import numpy as np
@@ -12,7 +12,7 @@ from resnet_tf.model.zoo import get_arch
 
 
 def _torch_resnet18():
-    """torchvision's network with every operation in one dimension, written from its parts."""
+    """Return torchvision's network with every operation in one dimension."""
     from torch import nn
 
     class Block(nn.Module):
@@ -81,7 +81,7 @@ def test_a_network_of_one_dimension_answers_as_pytorchs():
     ],
 )
 def test_every_block_has_a_form_in_one_dimension(name, knobs):
-    """The output of each stage is as long as the picture's is wide."""
+    """The output of each stage is as long as that of an image is wide."""
     depths = (2,) * len(get_arch(name).depths)
     wide = create_model(name, input_shape=(64, 64, 3), num_classes=3, depths=depths, **knobs)
     long = create_model(name, input_shape=(64, 3), num_classes=3, depths=depths, dimensions=1, **knobs)

@@ -1,4 +1,4 @@
-"""Published weights by name: the table against the libraries it was read from, and fetching from a local server."""
+"""Published weights: the table against its source libraries, and downloads from a local server."""
 
 import dataclasses
 import functools
@@ -34,7 +34,7 @@ CREATE = functools.partial(create_model, "resnet20", num_classes=10, input_shape
 
 
 class _Server(http.server.ThreadingHTTPServer):
-    """Serves a folder on 127.0.0.1 and notes what was asked for; a file named `cut...` breaks off half way."""
+    """HTTP server of a folder on 127.0.0.1 that records requests; a file named `cut...` ends half way."""
 
     def __init__(self, root: Path):
         self.asked: list[str] = []
@@ -70,7 +70,7 @@ def server(tmp_path):
 
 @pytest.fixture
 def published(server, tmp_path, monkeypatch) -> Pretrained:
-    """A row for resnet20 whose file lies on the server; Keras's cache is an empty folder."""
+    """Return a row for resnet20 whose file is on the server, with an empty Keras cache."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     path = tmp_path / "www" / "resnet20.safetensors"
     readers.write_safetensors(path, to_torchvision(CREATE()), {})
@@ -273,13 +273,13 @@ def test_an_export_takes_up_what_belongs_to_the_weights(published, tmp_path):
     model = CREATE(weights="test/one")
     predictor = Predictor(export_model(model, tmp_path / "export"))
     assert (predictor.labels, predictor.preprocess) == (CIFAR10, model.preprocess)
-    picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
-    prepared = keras.applications.resnet.preprocess_input(picture[np.newaxis].astype("float32"))
-    answer = predictor.answer([tf.io.encode_png(picture).numpy()])["logits"]
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    prepared = keras.applications.resnet.preprocess_input(image[np.newaxis].astype("float32"))
+    answer = predictor.answer([tf.io.encode_png(image).numpy()])["logits"]
     np.testing.assert_allclose(answer, model(prepared, training=False), rtol=1e-4, atol=1e-4)
 
 
-def test_damaged_metadata_is_named(tmp_path):
+def test_corrupt_metadata_is_named(tmp_path):
     path = tmp_path / "weights.safetensors"
     for metadata in ({"preprocess": {"nonsense": 1}}, {"preprocess": [1]}, {"labels": "cat"}, {"labels": [1]}):
         readers.write_safetensors(path, to_torchvision(CREATE()), metadata)

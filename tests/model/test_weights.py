@@ -1,4 +1,4 @@
-"""Weights in and out, against the real torchvision, timm and keras.applications, and the refusals."""
+"""Import and export of weights, against torchvision, timm and keras.applications; refusals."""
 
 import dataclasses
 import itertools
@@ -44,9 +44,9 @@ def _difference(found, expected) -> float:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_logits_equal_the_original_librarys_and_weights_go_back_as_they_came(name, tmp_path):
     expected, state = PARITY[f"{name}/logits"], _state_dict(name)
-    assert _difference(expected[0], expected[1]) > 0.05, "the fixture tells pictures apart"
+    assert _difference(expected[0], expected[1]) > 0.05, "the fixture distinguishes images"
     model = create_model(name, input_shape=(64, 64, 3), weights=_save(tmp_path, state))
-    assert _difference(model(formula.pictures(2, 64), training=False).numpy(), expected) < 1e-4
+    assert _difference(model(formula.images(2, 64), training=False).numpy(), expected) < 1e-4
     back = mapping.to_torchvision(model)
     assert set(back) == set(state)
     for key, array in back.items():
@@ -85,7 +85,7 @@ def test_logits_equal_keras_applications(name, layout, tmp_path):
     else:
         _save_keras_2(theirs, path)
     ours = create_model(name, input_shape=(64, 64, 3), weights=path)
-    images = formula.pictures(2, 64)
+    images = formula.images(2, 64)
     assert _difference(ours(images, training=False).numpy(), theirs(images, training=False).numpy()) < 1e-4
 
 
@@ -121,14 +121,14 @@ def test_our_own_files_come_back(name, suffix, tmp_path):
     for ours, theirs in zip(second.weights, first.weights, strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
     if suffix == ".keras":
-        pictures = formula.pictures(2, 32)[..., :1]
+        images = formula.images(2, 32)[..., :1]
         loaded = keras.models.load_model(path)
-        np.testing.assert_array_equal(loaded(pictures, training=False), first(pictures, training=False))
+        np.testing.assert_array_equal(loaded(images, training=False), first(images, training=False))
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_weight_has_a_name_or_the_network_says_so(name):
-    """Names depend on the kinds of layers, not on how many: one block a stage is enough."""
+def test_every_weight_has_a_name_or_is_refused(name):
+    """Names depend on the types of layers, not on their number: one block per stage is enough."""
     arch = MODELS[name]
     model = shallow(name, input_shape=(64,) * arch.dimensions + (3,), num_classes=2)
     if arch.preactivation and arch.norm == "batch":
@@ -145,7 +145,7 @@ def test_a_class_head_is_dropped_or_replaced_on_request(tmp_path):
     with pytest.raises(UserError, match=r"fc.weight \(512, 1000\) for \(512, 10\).*new_head=True keeps a fresh head"):
         create_model("resnet18", num_classes=10, input_shape=(64, 64, 3), weights=path)
     tuned = create_model("resnet18", num_classes=10, input_shape=(64, 64, 3), weights=path, new_head=True)
-    images = formula.pictures(2, 64)
+    images = formula.images(2, 64)
     pooled = keras.Model(tuned.input, tuned.get_layer("pool").output)(images, training=False)
     np.testing.assert_array_equal(pooled, features(images, training=False))
     logits = features(images, training=False).numpy() @ state["fc.weight"].T + state["fc.bias"]
@@ -225,7 +225,7 @@ def test_pickles_give_arrays_and_run_nothing(tmp_path):
 
 
 class _Harmful:
-    """Unpickled with pickle's own rules, it writes a file."""
+    """An object that writes a file when it is unpickled without restrictions."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -277,14 +277,14 @@ def test_convert_refuses(command, tmp_path):
 
 
 def _signature(name: str) -> tuple:
-    """What weights files show of a network: names and shapes, one block a stage, and the number of blocks."""
+    """Names and shapes in the weights file of a network, one block per stage, and the number of blocks."""
     model = shallow(name, input_shape=(64,) * MODELS[name].dimensions + (3,), num_classes=2)
     variables = mapping._named_variables(model)
     return MODELS[name].depths, tuple(sorted((names, tuple(each.shape)) for names, each in variables.items()))
 
 
 def _look_alikes() -> list[tuple[str, str]]:
-    """Ordered pairs of networks whose files have the same names and shapes."""
+    """Return ordered pairs of networks with equal names and shapes in their files."""
     alike: dict[tuple, list[str]] = {}
     for name in MODELS:
         alike.setdefault(_signature(name), []).append(name)
@@ -292,7 +292,7 @@ def _look_alikes() -> list[tuple[str, str]]:
 
 
 def _dialect_file(dialect: mapping.Dialect, name: str, path: Path, metadata=None) -> Path:
-    """A file of a network's weights with one block a stage, as the dialect names them."""
+    """Write the weights of a network with one block per stage in a dialect."""
     model = shallow(name, input_shape=(64,) * MODELS[name].dimensions + (3,), num_classes=2)
     arrays = {}
     for names, variable in mapping._named_variables(model).items():
@@ -309,7 +309,7 @@ def test_look_alikes_are_the_known_ones():
 
 
 def test_weights_of_a_look_alike_are_refused_and_the_network_that_fits_is_named(tmp_path):
-    """In every dialect that says which of the two it stands for; files of our own say it by name."""
+    """Every dialect that implies one of the two, and files of this package, which store the name."""
     refused = set()
     for theirs, ours in _look_alikes():
         if not theirs.startswith(("resnet50", "resnet20", "plain20")):
@@ -323,8 +323,12 @@ def test_weights_of_a_look_alike_are_refused_and_the_network_that_fits_is_named(
             ]
             if not possible[0] or not all(dialect.key(*names) for names in mapping._named_variables(model)):
                 continue
-            says = [] if possible[1] else [{}]
-            for metadata in (*says, {"model": theirs}, {"model": theirs, "arch": dataclasses.asdict(MODELS[theirs])}):
+            implied = [] if possible[1] else [{}]
+            for metadata in (
+                *implied,
+                {"model": theirs},
+                {"model": theirs, "arch": dataclasses.asdict(MODELS[theirs])},
+            ):
                 path = _dialect_file(dialect, theirs, tmp_path / "theirs.safetensors", metadata)
                 with pytest.raises(UserError, match=rf"{ours} has .* but other results. Use {theirs}$"):
                     mapping.load_weights(model, path, arch=MODELS[ours])
@@ -379,14 +383,14 @@ def test_knobs_that_no_name_or_shape_shows(dialect, name, knobs, fits, tmp_path)
         mapping.load_weights(model, path, arch=dataclasses.replace(MODELS[name], **knobs))
 
 
-def test_knobs_that_files_say_nothing_about_are_free(tmp_path):
+def test_knobs_that_files_do_not_store_are_free(tmp_path):
     """Dilation, another activation and regularization are chosen wherever weights are used."""
     path = _save(tmp_path, _state_dict("resnet50"))
     knobs = {"output_stride": 8, "activation": "silu", "stochastic_depth": 0.1, "zero_gamma": False}
     create_model("resnet50", input_shape=(64, 64, 3), weights=path, **knobs)
 
 
-def test_what_keras_saved_of_our_own_says_its_name(tmp_path):
+def test_files_that_keras_saved_store_the_name(tmp_path):
     model = shallow("resnet50_v1", input_shape=(64, 64, 3), num_classes=2)
     model.save(tmp_path / "ours.keras")
     other = shallow("resnet50", input_shape=(64, 64, 3), num_classes=2)

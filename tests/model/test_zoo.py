@@ -1,4 +1,4 @@
-"""The networks by name: published sizes, shapes, refusals."""
+"""Networks by name: published sizes, shapes, refusals."""
 
 import keras
 import numpy as np
@@ -23,7 +23,7 @@ PUBLISHED_PARAMETER_COUNTS = {
     "resnext101_64x4d": 83_455_272,
     "wide_resnet50_2": 68_883_240,
     "wide_resnet101_2": 126_886_696,
-    # The stride's place takes no parameters; keras.applications has 26,560, 52,544 and 75,712 more (convolution biases
+    # The position of the stride changes no parameters; keras.applications has 26,560, 52,544 and 75,712 more (convolution biases
     # before a normalisation, which they cannot outlive).
     "resnet50_v1": 25_557_032,
     "resnet101_v1": 44_549_160,
@@ -216,7 +216,7 @@ def test_output_stride_keeps_the_weights_and_enlarges_the_map(name):
 
 
 def test_dilation_sees_what_the_stride_saw():
-    """At every second place, a dilated network gives what the strided one gives (without borders and means)."""
+    """Every second output of a dilated network equals the strided network's, away from borders."""
     images = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype("float32")
     settings = {"input_shape": (64, 64, 3), "features": ("stage3",), "zero_gamma": False}
     strided, dilated = create_model("resnet18", **settings), create_model("resnet18", output_stride=8, **settings)
