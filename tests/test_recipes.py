@@ -209,7 +209,7 @@ PIXELS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # torchv
 
 
 def resolve(config: Config, *, rates_at, images) -> dict:
-    """What a run does, from what decides it."""
+    """Return the settings of a run in the terms of its source."""
     model, data, optimizer, loss = config.model, config.data, config.optimizer, config.loss
     knobs = {"stem": model.stem, "stochastic_depth": model.stochastic_depth, "dropout": model.dropout}
     steps = images // data.batch_size

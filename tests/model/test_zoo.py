@@ -23,8 +23,8 @@ PUBLISHED_PARAMETER_COUNTS = {
     "resnext101_64x4d": 83_455_272,
     "wide_resnet50_2": 68_883_240,
     "wide_resnet101_2": 126_886_696,
-    # The position of the stride changes no parameters; keras.applications has 26,560, 52,544 and 75,712 more (convolution biases
-    # before a normalisation, which they cannot outlive).
+    # The position of the stride changes no parameters; keras.applications has 26,560, 52,544 and 75,712 more: biases of
+    # convolutions before a normalization, which have no effect.
     "resnet50_v1": 25_557_032,
     "resnet101_v1": 44_549_160,
     "resnet152_v1": 60_192_808,
