@@ -1,9 +1,9 @@
-"""The memory that `train --dry-run` expects, beside what training steps take.
+"""Compare the memory estimate of `train --dry-run` with the memory that training steps use.
 
     python benchmarks/memory.py
 
-Each case is a process of its own: its peak after some steps, less what it held with TensorFlow loaded and one
-convolution computed. Pictures are random. Prints a Markdown table.
+Each case runs in its own process. Its memory is the peak after some steps, minus the memory after TensorFlow was loaded
+and one convolution computed. Images are random. Prints a Markdown table.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-# Network, pixels, batch, and what is different from a plain step.
+# Network, image size, batch size, and one setting that differs from the defaults.
 CASES = (
     ("resnet20", 32, 128, ""),
     ("resnet110", 32, 128, ""),
@@ -34,21 +34,21 @@ def main() -> None:
     parser.add_argument("--turn", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.turn:
-        kind, *settings = arguments.turn
-        print({"expected": _expected, "taken": _taken}[kind](settings))
+        quantity, *settings = arguments.turn
+        print({"estimated": _estimated, "measured": _measured}[quantity](settings))
         return
-    print("| network | precision | expected (MB) | taken (MB) | taken / expected |\n|---|---|---|---|---|")
+    print("| network | precision | estimated (MB) | measured (MB) | measured / estimated |\n|---|---|---|---|---|")
     for network, size, batch, change in CASES:
         if network not in (arguments.case or network):
             continue
         for precision in PRECISIONS:
-            expected, taken = _measure(network, size, batch, change, precision)
-            title = f"`{network}`, {batch} of {size} pixels" + (f", {change}" if change else "")
-            print(f"| {title} | {precision} | {expected:,} | {taken:,} | {taken / expected:.2f} |", flush=True)
+            estimated, measured = _measure(network, size, batch, change, precision)
+            title = f"`{network}`, batch {batch}, {size} pixels" + (f", {change}" if change else "")
+            print(f"| {title} | {precision} | {estimated:,} | {measured:,} | {measured / estimated:.2f} |", flush=True)
 
 
 def _measure(network: str, size: int, batch: int, change: str, precision: str) -> tuple[int, int]:
-    """Megabytes."""
+    """Return the estimated and the measured memory, in MB."""
     with tempfile.TemporaryDirectory() as scratch:
         archive = Path(scratch) / "random.npz"
         pixels = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
@@ -57,8 +57,8 @@ def _measure(network: str, size: int, batch: int, change: str, precision: str) -
         settings = [f"data.source={archive}", f"model.name={network}", f"data.image_size={size}"]
         settings += [f"data.batch_size={batch}", f"runtime.precision={precision}", *([change] if change else [])]
         answers = []
-        for kind in ("expected", "taken"):
-            command = [sys.executable, __file__, "--turn", kind, *settings]
+        for quantity in ("estimated", "measured"):
+            command = [sys.executable, __file__, "--turn", quantity, *settings]
             output = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
             answers.append(int(output.stdout.splitlines()[-1]))
     return answers[0], answers[1]
@@ -70,14 +70,14 @@ def _config(settings: list[str]):
     return override(Config(), parse_assignments(settings))
 
 
-def _expected(settings: list[str]) -> int:
+def _estimated(settings: list[str]) -> int:
     from resnet_tf.workflows.plan import make_plan
 
     (megabytes,) = re.findall(r"about ([\d,]+) MB", make_plan(_config(settings))["memory"])
     return int(megabytes.replace(",", ""))
 
 
-def _taken(settings: list[str]) -> int:
+def _measured(settings: list[str]) -> int:
     import tensorflow as tf
 
     from resnet_tf.training.throughput import measure_training
@@ -89,7 +89,7 @@ def _taken(settings: list[str]) -> int:
 
 
 def megabytes(name: str) -> float:
-    """What Linux says of this process's memory: VmRSS is what it holds, VmHWM the most that it held."""
+    """Return memory of this process from Linux, in MB: VmRSS is the current resident set size, VmHWM its peak."""
     (kilobytes,) = re.findall(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return int(kilobytes) / 1024
 

@@ -52,7 +52,7 @@ def test_a_row_is_reckoned_from_its_files(tmp_path, monkeypatch):
     assert "| **80.00** | 1 of 2 |" in table.render(text)
     _keep(tmp_path / "small_seed1", "train.epochs=3", top1=0.82)
     head, _, row = table.render(text).splitlines()
-    assert head == "|  | test accuracy (%) | seeds | epochs | minutes | images/s | its source says | command |"
+    assert head == "|  | accuracy (%) | seeds | epochs | minutes | images/s | published (%) | command |"
     command = "`python -m resnet_tf.train --config=cifar10_resnet20 --set train.epochs=3`"
     assert row == f"| small | **81.00** ± 1.41 | 2 | 3 | 3.2 | 1,000 | 91.25 | {command} |"
 

@@ -1,4 +1,4 @@
-"""Draw docs/residual.png from the runs of the table in docs/depth.md, as Figure 6 of He et al. 2015.
+"""Plot docs/residual.png from the runs of the table in docs/depth.md, like Figure 6 of He et al. 2015.
 
 python benchmarks/results/figure.py
 """
@@ -27,13 +27,13 @@ def main() -> None:
     loss, error = figure.subplots(1, 2)
     for label, (run, color, width) in CURVES.items():
         if not finished(run):
-            sys.exit(f"no figures of {run.name}: run it with python benchmarks/results/run.py --root=DIR {run.name}")
+            sys.exit(f"results/{run.name} is missing; run python benchmarks/results/run.py --root=DIR {run.name}")
         epochs = read_metrics(RESULTS / run.name / "metrics.jsonl")
-        places = [epoch["epoch"] for epoch in epochs]
-        loss.plot(places, [epoch["loss"] for epoch in epochs], color=color, linewidth=width, label=label)
-        error.plot(places, [100 * (1 - epoch["val_top1"]) for epoch in epochs], color=color, linewidth=width)
+        numbers = [epoch["epoch"] for epoch in epochs]
+        loss.plot(numbers, [epoch["loss"] for epoch in epochs], color=color, linewidth=width, label=label)
+        error.plot(numbers, [100 * (1 - epoch["val_top1"]) for epoch in epochs], color=color, linewidth=width)
     loss.set(title="training loss (nats)", xlabel="epoch", ylim=(0, 2.5))
-    error.set(title="test error (%)", xlabel="epoch", ylim=(0, 90))
+    error.set(title="validation error (%)", xlabel="epoch", ylim=(0, 90))
     figure.legend(loc="outside lower center", ncols=len(CURVES))
     for axes in (loss, error):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -99,7 +99,7 @@ def long_tail(name: str, *changes: str) -> tuple[Run, ...]:
 
 
 def fine_tuned(name: str, *changes: str, hub_of: str = "") -> tuple[Run, ...]:
-    """ResNet-20 on the first 200 pictures of Fashion-MNIST, about 20 a class, tested on all 10,000."""
+    """Return runs of ResNet-20 trained on 200 images of Fashion-MNIST, about 20 per class, and evaluated on 10,000."""
     few = (f"data.source={FASHION}", "data.train_split=train[:200]", "data.image_size=32", "data.crop_fraction=1")
     augment = ("augment.random_resized_crop=false", "augment.pad_crop=4", "train.eval_every=1000")
     runs = seeds(f"finetune_{name}", "finetune", "model.name=resnet20", *few, *augment, *changes)
@@ -107,8 +107,8 @@ def fine_tuned(name: str, *changes: str, hub_of: str = "") -> tuple[Run, ...]:
 
 
 def three_ways(name: str, title: str, weights: str, hub_of: str = "") -> tuple["Row", ...]:
-    """What is trained, from the same weights."""
-    ways = {"the class head": "probe", "first that, then all": "head_then_all", "all": "full"}
+    """Return one row for each value of `train.finetune`, from the same initial weights."""
+    ways = {"linear probe": "probe", "head first, then all layers": "head_then_all", "all layers": "full"}
     return tuple(
         Row(
             f"{title}: {text}",
@@ -129,21 +129,21 @@ TABLES = (
         "cifar10",
         "README.md",
         (
-            Row("ResNet-20, the paper's whole recipe", (WHOLE,), "91.25"),
-            Row("the fast recipe, with the mirrored picture's logits at the test", FAST),
+            Row("ResNet-20, the paper's full recipe", (WHOLE,), "91.25"),
+            Row("fast recipe, logits averaged over each image and its mirror image", FAST),
             Row("ResNet-20, the paper's recipe in 20 epochs", RESNET20),
             Row(
-                "PyTorch as usual: float32, torchvision's DataLoader and transforms",
+                "PyTorch, usual loop: float32, torchvision's DataLoader and transforms",
                 seeds("pytorch_usual", PYTORCH, "--data=cifar", "--style=usual", count=1),
             ),
             Row(
-                "PyTorch at its best: bfloat16, channels_last, pictures in memory",
+                "PyTorch, tuned loop: bfloat16, channels_last, images in memory",
                 seeds("pytorch_best", PYTORCH, "--data=cifar", "--style=best", count=1),
             ),
             Row(
-                "Fashion-MNIST, ResNet-20 in 56 epochs, with the mirrored picture's logits at the test",
+                "Fashion-MNIST, ResNet-20 in 56 epochs, logits averaged over each image and its mirror image",
                 (Run("fashion_mnist", "fashion_mnist", (f"data.source={FASHION}",), tested=("--flip",)),),
-                "95.61 in 300",
+                "95.61 (300 epochs)",
             ),
         ),
     ),
@@ -192,10 +192,10 @@ TABLES = (
         "finetune",
         "docs/training.md",
         (
-            *three_ways("imported", "the imported CIFAR-10 weights", "data/resnet20-12fca82f.th"),
-            *three_ways("hub", "a hub export", f"out/{RESNET20[-1].name}/export/hub/1", hub_of=RESNET20[-1].name),
-            Row("from scratch, as many steps", fine_tuned("scratch", *SCRATCH)),
-            Row("from scratch, ten times as many", fine_tuned("scratch_long", *SCRATCH, "train.epochs=400")),
+            *three_ways("imported", "published CIFAR-10 weights", "data/resnet20-12fca82f.th"),
+            *three_ways("hub", "hub export", f"out/{RESNET20[-1].name}/export/hub/1", hub_of=RESNET20[-1].name),
+            Row("from scratch, same number of steps", fine_tuned("scratch", *SCRATCH)),
+            Row("from scratch, ten times as many steps", fine_tuned("scratch_long", *SCRATCH, "train.epochs=400")),
         ),
     ),
 )

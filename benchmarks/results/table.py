@@ -24,7 +24,7 @@ from resnet_tf.config import Config, flatten, load_config
 from resnet_tf.training.callbacks import read_metrics
 
 RESULTS = Path(__file__).parents[2] / "results"
-HEAD = ("", "test accuracy (%)", "seeds", "epochs", "minutes", "images/s", "its source says", "command")
+HEAD = ("", "accuracy (%)", "seeds", "epochs", "minutes", "images/s", "published (%)", "command")
 COST = ("docs/serving.md", "cost")  # the place of results/cost.json
 
 
@@ -72,7 +72,7 @@ def render_cost() -> str:
     """What benchmarks/results/cost.py measured, if it did."""
     if not (RESULTS / "cost.json").exists():
         return ""
-    head = ("network", "precision", "test accuracy (%)", "MB", "images/s one at a time", "in batches of 32")
+    head = ("network", "precision", "accuracy (%)", "MB", "images/s, batch 1", "images/s, batch 32")
     rows = [
         (
             row["network"],
