@@ -36,6 +36,7 @@ setup(
     package_data={
         "resnet_tf": ["py.typed"],
         "resnet_tf.core": ["imagenet_classes.txt"],
+        "resnet_tf.report": ["page.html"],
         "resnet_tf.data.sources": ["digits.npz", "digits.LICENSE.txt"],
     },
     install_requires=[

@@ -97,12 +97,12 @@ def _draw_explanations(
     predictor: "Predictor", files: Sequence[str], pictures: Sequence[str | bytes], directory: Path
 ) -> None:
     """A PNG for each picture, numbered: two folders may have files of one name."""
-    from resnet_tf.report.overlay import draw_overlay
+    from resnet_tf.report.overlay import plot_overlay
 
     explanations = predictor.explain(pictures, batch_size=BATCH_SIZE.value)
     for number, (file, (crop, heatmap, label)) in enumerate(zip(files, explanations, strict=True), start=1):
         stem = "stdin" if file == _STANDARD_INPUT else Path(file).stem
-        draw_overlay(directory / f"{number:0{len(str(len(files)))}d}_{stem}.png", crop, heatmap, title=label)
+        plot_overlay(directory / f"{number:0{len(str(len(files)))}d}_{stem}.png", crop, heatmap, title=label)
     print(f"{len(files)} overlays in {str(directory)!r}", file=sys.stderr)
 
 

@@ -54,7 +54,13 @@ def test_the_wheel_runs_from_any_folder(tmp_path):
         names = set(archive.namelist())
         archive.extractall(tmp_path / "site")
     assert {f"resnet_tf/configs/{name}.py" for name in list_configs()} <= names
-    data_files = ("py.typed", "core/imagenet_classes.txt", "data/sources/digits.npz", "data/sources/digits.LICENSE.txt")
+    data_files = (
+        "py.typed",
+        "core/imagenet_classes.txt",
+        "data/sources/digits.npz",
+        "data/sources/digits.LICENSE.txt",
+        "report/page.html",
+    )
     assert {f"resnet_tf/{file}" for file in data_files} <= names
     assert not [name for name in names if name.startswith(("tests/", "configs/", "benchmarks/"))]
 

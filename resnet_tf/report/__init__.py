@@ -1,1 +1,1 @@
-"""What a run looks like. Reads files of a run and plain arrays only."""
+"""Plots and HTML reports from plain arrays and the files of a run."""

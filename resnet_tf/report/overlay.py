@@ -1,4 +1,4 @@
-"""A picture with what a network saw in it."""
+"""Plot of an image and of the regions that a prediction rests on."""
 
 from pathlib import Path
 
@@ -6,21 +6,23 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from resnet_tf.core.text import printable
 
-def draw_overlay(path: Path, picture: np.ndarray, heatmap: np.ndarray, *, title: str) -> Path:
-    """The picture, and the picture under its heatmap, side by side, as a PNG.
+
+def plot_overlay(path: Path, image: np.ndarray, heatmap: np.ndarray, *, title: str) -> Path:
+    """Write an image, and the image under its heatmap, side by side as one PNG.
 
     Args:
-        path: file to write; its directory is made.
-        picture: float [H, W, 3] in [0, 1].
-        heatmap: float [H, W] in [0, 1]; the hotter, the more opaque.
-        title: one line above.
+        path: file to write; its directory is created.
+        image: float [H, W, 3] in [0, 1].
+        heatmap: float [H, W] in [0, 1]; higher values are more opaque.
+        title: one line above the images.
     """
     colors = matplotlib.colormaps["inferno"](heatmap)[..., :3]
-    share = 0.7 * heatmap[..., np.newaxis]
+    opacity = 0.7 * heatmap[..., np.newaxis]
     figure = Figure(figsize=(6.4, 3.5), layout="constrained")
-    figure.suptitle(title)
-    for axes, pixels in zip(figure.subplots(1, 2), (picture, (1 - share) * picture + share * colors), strict=True):
+    figure.suptitle(printable(title), parse_math=False)
+    for axes, pixels in zip(figure.subplots(1, 2), (image, (1 - opacity) * image + opacity * colors), strict=True):
         axes.imshow(np.clip(pixels, 0.0, 1.0))
         axes.axis("off")
     path.parent.mkdir(parents=True, exist_ok=True)

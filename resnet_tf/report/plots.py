@@ -1,239 +1,323 @@
-"""Pictures of a run, drawn with matplotlib."""
+"""Plots of a run, drawn with matplotlib: training curves, confusion matrix, calibration, classes and images."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from resnet_tf.core.metrics import Evaluation
+from resnet_tf.core.text import printable
 
-_MOST_CLASS_NAMES = 20
-_LONGEST_NAME = 18
-_PANEL = (5.6, 4.4)  # inches
+Metrics = Sequence[dict[str, Any]]
+
+SUMMARY_IMAGES = 12
+
+_MAX_NAMED_CLASSES = 20
+_MAX_TICK_LABEL = 18  # characters
+_MAX_IMAGE_LABEL = 14
+_PANEL = (3.9, 3.1)  # inches
+_PANEL_DPI = 200  # the report shows a panel at about half of its pixels
+_BAR_COLOR = "tab:blue"
 
 
-def draw_summary(
+def plot_summary(
     path: Path,
     *,
     title: str,
-    metrics: Sequence[dict[str, Any]],
-    labels: np.ndarray,
-    predictions: np.ndarray,
+    metrics: Metrics,
+    evaluation: Evaluation,
     class_names: Sequence[str],
-    mistakes: Sequence[tuple[np.ndarray, str, str]],
+    errors: Sequence[tuple[np.ndarray, str, str]],
 ) -> Path:
-    """Curves of loss and accuracy, the confusion matrix, and some mistakes, as one PNG.
+    """Write the curves of loss and error, the confusion matrix and some misclassified images as one PNG.
 
     Args:
-        path: file to write.
-        title: one line above everything.
+        path: file to write; its directory is created.
+        title: one line above the plots.
         metrics: the lines of metrics.jsonl.
-        labels: true classes of the test split, int [N].
-        predictions: predicted classes, int [N].
+        evaluation: labels and logits of the evaluated split.
         class_names: names of the classes in label order.
-        mistakes: (image float [H, W, 1 or 3] in [0, 1], true class, predicted class), at most 12 are drawn.
+        errors: (image float [H, W, 1 or 3] in [0, 1], true class, predicted class), the first `SUMMARY_IMAGES` count.
     """
-    figure = Figure(figsize=(13, 7.2), layout="constrained")
-    figure.suptitle(title)
-    grid = figure.add_gridspec(2 if mistakes else 1, 1, height_ratios=[2.2, 1] if mistakes else [1])
-    loss, error, matrix = figure.add_subfigure(grid[0]).subplots(1, 3)
-    _draw_losses(loss, metrics)
-    _draw_errors(error, metrics)
-    _draw_confusion(matrix, labels, predictions, class_names)
-    if mistakes:
-        _draw_mistakes(figure.add_subfigure(grid[1]), mistakes[:12])
+    figure = Figure(figsize=(13, 7.2 if errors else 5), layout="constrained")
+    figure.suptitle(printable(title), parse_math=False)
+    grid = figure.add_gridspec(2 if errors else 1, 1, height_ratios=[2.2, 1] if errors else [1])
+    loss, error, confusion = figure.add_subfigure(grid[0]).subplots(1, 3)
+    _plot_loss(loss, metrics)
+    _plot_error(error, metrics)
+    _plot_confusion(confusion, evaluation, class_names)
+    if errors:
+        _plot_errors(figure.add_subfigure(grid[1]), errors[:SUMMARY_IMAGES])
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
-    return path
+    return _save(figure, path)
 
 
-def draw_panels(
+def plot_panels(
     directory: Path,
     *,
-    metrics: Sequence[dict[str, Any]],
+    metrics: Metrics,
     evaluation: Evaluation,
     class_names: Sequence[str],
     train_counts: np.ndarray | None,
 ) -> dict[str, Path]:
-    """What a page shows of a run, each as a PNG of its own.
+    """Write the plots of a report, each to `directory/NAME.png`.
 
     Args:
-        directory: where NAME.png are written; it is there.
-        metrics: the lines of metrics.jsonl; without any, the curves are left out.
-        evaluation: the last test.
+        directory: an existing directory.
+        metrics: the lines of metrics.jsonl; if empty, the training curves are left out.
+        evaluation: labels and logits of the evaluated split.
         class_names: names of the classes in label order.
-        train_counts: training examples of each class, int [C], if they are known.
+        train_counts: training examples per class, int [C], or None if unknown.
 
     Returns:
-        The files by name, in the order in which they are read.
+        Files by name, in reading order.
     """
     panels: dict[str, Callable[[Axes], None]] = {}
     if metrics:
-        panels["loss"] = lambda axes: _draw_losses(axes, metrics)
-        panels["error"] = lambda axes: _draw_errors(axes, metrics)
-        panels["learning_rate"] = lambda axes: _draw_series(axes, metrics, "learning_rate", "learning rate")
-        panels["speed"] = lambda axes: _draw_series(axes, metrics, "images_per_second", "training, images per second")
-    panels["confusion"] = lambda axes: _draw_confusion(axes, evaluation.targets, evaluation.predictions, class_names)
-    panels["calibration"] = lambda axes: _draw_calibration(axes, evaluation)
+        panels["loss"] = lambda axes: _plot_loss(axes, metrics)
+        panels["error"] = lambda axes: _plot_error(axes, metrics)
+        panels["learning_rate"] = lambda axes: _plot_series(axes, metrics, "learning_rate", "learning rate")
+    panels["confusion"] = lambda axes: _plot_confusion(axes, evaluation, class_names)
+    panels["calibration"] = lambda axes: _plot_calibration(axes, evaluation)
+    panels["confidence"] = lambda axes: _plot_confidence(axes, evaluation)
+    panels["recall"] = lambda axes: _plot_recall(axes, evaluation, class_names)
     if train_counts is not None:
-        panels["balance"] = lambda axes: _draw_balance(axes, train_counts, class_names)
-    return {name: _save_panel(directory / f"{name}.png", draw) for name, draw in panels.items()}
+        panels["train_counts"] = lambda axes: _plot_train_counts(axes, train_counts, class_names)
+    if metrics:
+        panels["speed"] = lambda axes: _plot_series(axes, metrics, "images_per_second", "training speed (examples/s)")
+    return {name: _save_panel(directory / f"{name}.png", plot) for name, plot in panels.items()}
 
 
-def _save_panel(path: Path, draw: Callable[[Axes], None]) -> Path:
-    figure = Figure(figsize=_PANEL, layout="constrained")
-    draw(figure.subplots())
-    figure.savefig(path, dpi=100)
-    return path
-
-
-def draw_confusion(labels: np.ndarray, predictions: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
-    """How often examples of a class (row) are taken for another (column), as a picture, uint8 [H, W, 4].
+def plot_confusion(evaluation: Evaluation, class_names: Sequence[str]) -> np.ndarray:
+    """Return the plot of a confusion matrix, uint8 [H, W, 4].
 
     Args:
-        labels: true classes, int [N].
-        predictions: predicted classes, int [N].
+        evaluation: labels and logits of the evaluated split.
         class_names: names of the classes in label order.
     """
-    figure = Figure(figsize=_PANEL, layout="constrained")
+    figure = Figure(figsize=(5.6, 4.4), layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    _draw_confusion(figure.subplots(), labels, predictions, class_names)
-    canvas.draw()
+    _plot_confusion(figure.subplots(), evaluation, class_names)
+    with _missing_glyphs_allowed():
+        canvas.draw()
     return np.asarray(canvas.buffer_rgba())
 
 
-def draw_grid(path: Path, *, title: str, pictures: Sequence[tuple[np.ndarray, str]]) -> Path:
-    """Pictures in rows of eight, each under its label, as one PNG.
+def plot_grid(path: Path, *, title: str, images: Sequence[tuple[np.ndarray, str]]) -> Path:
+    """Write images in rows of eight, each under its label, as one PNG.
 
     Args:
         path: file to write.
-        title: one line above everything.
-        pictures: (image uint8 [H, W, 1 or 3], label).
+        title: one line above the images.
+        images: (image uint8 [H, W, 1 or 3], label of one or more lines).
     """
-    columns = min(8, len(pictures))
-    rows = -(-len(pictures) // columns)
+    columns = min(8, len(images))
+    rows = -(-len(images) // columns)
     figure = Figure(figsize=(1.5 * columns, 1.7 * rows + 0.5), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(printable(title), parse_math=False)
     for axes in figure.subplots(rows, columns, squeeze=False).flat:
         axes.axis("off")
-    for axes, (image, label) in zip(figure.axes, pictures, strict=False):
+    for axes, (image, label) in zip(figure.axes, images, strict=False):
         axes.imshow(image, interpolation="nearest", cmap="gray", vmin=0, vmax=255)
-        axes.set_title(label, fontsize=8)
-    figure.savefig(path, dpi=100)
+        lines = [_shortened(line, _MAX_TICK_LABEL) for line in label.split("\n")]
+        axes.set_title("\n".join(lines), fontsize=8, parse_math=False)
+    return _save(figure, path)
+
+
+def _save_panel(path: Path, plot: Callable[[Axes], None]) -> Path:
+    figure = Figure(figsize=_PANEL, layout="constrained")
+    plot(figure.subplots())
+    return _save(figure, path, dpi=_PANEL_DPI)
+
+
+def _save(figure: Figure, path: Path, *, dpi: int = 100) -> Path:
+    with _missing_glyphs_allowed():
+        figure.savefig(path, dpi=dpi)
     return path
 
 
-def _draw_losses(axes: Axes, metrics: Sequence[dict[str, Any]]) -> None:
-    _draw_curves(axes, metrics, ("loss", "training"), ("val_loss", "validation"), title="loss (nats)", scale=1.0)
+@contextlib.contextmanager
+def _missing_glyphs_allowed() -> Iterator[None]:
+    """Silence the warnings for characters that matplotlib's font lacks; the page has them as text."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+", UserWarning)
+        yield
 
 
-def _draw_errors(axes: Axes, metrics: Sequence[dict[str, Any]]) -> None:
-    _draw_curves(axes, metrics, ("top1", "training"), ("val_top1", "validation"), title="top-1 error (%)", scale=-100.0)
+def _plot_loss(axes: Axes, metrics: Metrics) -> None:
+    _plot_curves(axes, metrics, "loss", title="loss (nats)")
 
 
-def _draw_curves(
-    axes: Axes, metrics: Sequence[dict[str, Any]], *series: tuple[str, str], title: str, scale: float
+def _plot_error(axes: Axes, metrics: Metrics) -> None:
+    _plot_curves(axes, metrics, "top1", title="top-1 error (%)", transform=lambda accuracy: 100 * (1 - accuracy))
+
+
+def _plot_curves(
+    axes: Axes,
+    metrics: Metrics,
+    key: str,
+    *,
+    title: str,
+    transform: Callable[[np.ndarray], np.ndarray] = lambda values: values,
 ) -> None:
-    """A negative scale draws the distance from 1 instead, as errors are drawn. Logarithmic, so that the end is seen."""
-    for key, label in series:
-        lines = [line for line in metrics if key in line]  # not every epoch has an evaluation
-        values = np.array([line[key] for line in lines])
-        values = (values - 1) * scale if scale < 0 else values
-        axes.plot([line["epoch"] for line in lines], values, _style(lines), label=label)
-    axes.set_yscale("log", nonpositive="mask")  # an error of 0 leaves a gap
-    axes.yaxis.set_major_formatter(_Plain())
-    axes.yaxis.set_minor_formatter(_Plain())
+    """Plot `key` of both splits on a logarithmic axis, which resolves the last epochs."""
+    plotted = []
+    for name, label in ((key, "training"), (f"val_{key}", "validation")):
+        lines = [line for line in metrics if name in line]  # not every epoch has an evaluation
+        plotted.append(transform(np.array([line[name] for line in lines], float)))
+        axes.plot([line["epoch"] for line in lines], plotted[-1], _style(lines), label=label)
+    _scale_logarithmically(axes, np.concatenate(plotted))
     axes.grid(alpha=0.3, which="both")
-    axes.legend()
+    axes.legend(fontsize=8)
     _label_epochs(axes, title)
 
 
-class _Plain(LogFormatter):
-    """0.6 where matplotlib writes 6e-01."""
+def _scale_logarithmically(axes: Axes, values: np.ndarray) -> None:
+    """Set a logarithmic y axis that also shows zeros: it is linear below the smallest decade."""
+    finite = values[np.isfinite(values)]
+    positive = finite[finite > 0]
+    if not len(positive):
+        return  # nothing but zeros: a linear axis
+    if len(positive) == len(finite):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(_PlainFormatter())
+        axes.yaxis.set_minor_formatter(_PlainFormatter())
+        return
+    lowest, highest = np.floor(np.log10(positive.min())), np.ceil(np.log10(positive.max()))
+    decades = 10 ** np.arange(lowest, highest + 1)
+    axes.set_yscale("symlog", linthresh=decades[0], linscale=0.3)
+    axes.set_yticks([0, *decades], [f"{tick:g}" for tick in (0, *decades)])
+    axes.set_yticks(np.outer(decades[:-1], np.arange(2, 10)).ravel(), minor=True)
+    axes.set_ylim(-0.2 * decades[0], positive.max() * 1.3)
+
+
+class _PlainFormatter(LogFormatter):
+    """Labels such as 0.6 where matplotlib writes 6e-01."""
 
     def __call__(self, x: float, pos: int | None = None) -> str:
         return f"{x:g}" if super().__call__(x, pos) else ""
 
 
-def _draw_series(axes: Axes, metrics: Sequence[dict[str, Any]], key: str, title: str) -> None:
+def _plot_series(axes: Axes, metrics: Metrics, key: str, title: str) -> None:
     axes.plot([line["epoch"] for line in metrics], [line[key] for line in metrics], _style(metrics))
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     _label_epochs(axes, title)
 
 
-def _style(lines: Sequence[Any]) -> str:
-    """A single point makes no line."""
-    return "-" if len(lines) > 1 else "o"
+def _style(points: Sequence[Any]) -> str:
+    """Return a line, or a marker for a single point, which makes no line."""
+    return "-" if len(points) > 1 else "o"
 
 
 def _label_epochs(axes: Axes, title: str) -> None:
     axes.set(title=title, xlabel="epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
 
 
-def _draw_calibration(axes: Axes, evaluation: Evaluation) -> None:
-    """Guo et al. 2017, figure 1: what share of the answers is right at each confidence, and how many have it."""
+def _plot_confusion(axes: Axes, evaluation: Evaluation, class_names: Sequence[str]) -> None:
+    """Plot the fraction of each class (row) that is predicted as each class (column)."""
+    counts, classes = evaluation.confusion, len(class_names)
+    fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    correct, total = int(np.trace(counts)), int(counts.sum())
+    axes.set(title=f"{correct:,} of {total:,} correct", xlabel="predicted class", ylabel="true class")
+    if classes > _MAX_NAMED_CLASSES:
+        axes.set(xlabel="index of the predicted class", ylabel="index of the true class")
+        return
+    _name_ticks(axes, class_names)
+    axes.set_yticks(range(classes), [_shortened(name, _MAX_TICK_LABEL) for name in class_names], parse_math=False)
+    size = min(8.0, 200 / classes / len(str(counts.max())))
+    for row, column in zip(*np.nonzero(counts), strict=True):
+        color = "white" if fractions[row, column] > 0.5 else "black"
+        axes.text(column, row, counts[row, column], ha="center", va="center", color=color, fontsize=size)
+
+
+def _plot_calibration(axes: Axes, evaluation: Evaluation) -> None:
+    """Plot the reliability diagram: accuracy at each confidence (Guo et al. 2017, figure 1)."""
     counts, confidence, accuracy = evaluation.calibration
-    centers = (np.arange(len(counts)) + 0.5) / len(counts)
-    width, filled = 0.9 / len(counts), counts > 0
-    axes.bar(centers, counts / counts.sum(), width, color="lightgray", label="share of the answers")
-    axes.bar(centers[filled], accuracy[filled], 0.6 * width, color="tab:blue", label="of these, right")
-    axes.plot([0, 1], [0, 1], "--", color="gray", linewidth=1, label="as many as the confidence says")
-    axes.scatter(confidence[filled], accuracy[filled], 12, color="black", zorder=3)
-    axes.set(
-        title=f"calibration error {100 * evaluation.calibration_error:.1f} %",
-        xlabel="confidence of the answer",
-        xlim=(0, 1),
-        ylim=(0, 1),
+    filled = counts > 0
+    axes.bar(_bin_centers(counts)[filled], accuracy[filled], 0.9 / len(counts), color=_BAR_COLOR, label="accuracy")
+    axes.plot([0, 1], [0, 1], "--", color="gray", linewidth=1, label="perfect calibration")
+    axes.scatter(confidence[filled], accuracy[filled], 12, "black", zorder=3, clip_on=False, label="mean confidence")
+    axes.set(xlabel="confidence", xlim=(0, 1), ylim=(0, 1))
+    _legend_above(axes, f"calibration error {100 * evaluation.calibration_error:.1f} %")
+
+
+def _plot_confidence(axes: Axes, evaluation: Evaluation) -> None:
+    """Plot the histogram of confidences, whose mean equals the accuracy of a calibrated network."""
+    counts, confidence, _ = evaluation.calibration
+    axes.bar(_bin_centers(counts), counts / counts.sum(), 0.9 / len(counts), color=_BAR_COLOR)
+    mean = float(np.sum(counts * confidence) / counts.sum())
+    axes.axvline(mean, color="black", label=f"mean confidence {mean:.1%}")
+    axes.axvline(evaluation.top(1), color="tab:orange", linestyle="--", label=f"accuracy {evaluation.top(1):.1%}")
+    axes.set(xlabel="confidence", xlim=(0, 1))
+    _legend_above(axes, "fraction of predictions")
+
+
+def _bin_centers(counts: np.ndarray) -> np.ndarray:
+    return (np.arange(len(counts)) + 0.5) / len(counts)
+
+
+def _legend_above(axes: Axes, title: str) -> None:
+    """Set the title, and the legend between it and the axes, where it covers no bar."""
+    axes.set_title(title, pad=20)
+    handles, _ = axes.get_legend_handles_labels()
+    axes.legend(
+        handles=sorted(handles, key=lambda handle: not isinstance(handle, BarContainer)),
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        ncols=3,
+        fontsize=7,
+        frameon=False,
+        columnspacing=1.0,
+        handlelength=1.2,
     )
-    axes.legend(loc="upper left", fontsize=8)
 
 
-def _draw_balance(axes: Axes, counts: np.ndarray, class_names: Sequence[str]) -> None:
-    """Beyond a factor of ten on a logarithmic scale, or the rare would not be seen."""
-    axes.bar(range(len(counts)), counts, color="tab:blue")
-    axes.set(title="training examples of each class")
+def _plot_recall(axes: Axes, evaluation: Evaluation, class_names: Sequence[str]) -> None:
+    axes.bar(range(len(class_names)), evaluation.recall, color=_BAR_COLOR)
+    axes.set(title="recall per class", ylim=(0, 1))
+    _name_ticks(axes, class_names)
+
+
+def _plot_train_counts(axes: Axes, counts: np.ndarray, class_names: Sequence[str]) -> None:
+    """Plot the training examples per class, on a logarithmic axis if they differ tenfold."""
+    axes.bar(range(len(counts)), counts, color=_BAR_COLOR)
+    axes.set(title="training examples per class")
     if counts.max() > 10 * max(counts.min(), 1):
         axes.set_yscale("log")
-    if len(counts) <= _MOST_CLASS_NAMES:
-        _name_ticks(axes, class_names)
-    else:
-        axes.set_xlabel("class")
+        axes.yaxis.set_major_formatter(_PlainFormatter())
+    _name_ticks(axes, class_names)
 
 
-def _name_ticks(axes: Axes, class_names: Sequence[str], *, both: bool = False) -> None:
-    """Names below, and at the left, too, if `both`; cut short where they would leave the plot no room."""
-    names = [name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…" for name in class_names]
-    axes.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 3 else 0)
-    if both:
-        axes.set_yticks(range(len(names)), names)
+def _name_ticks(axes: Axes, class_names: Sequence[str]) -> None:
+    """Label the x axis with shortened class names, or with indices if there are many classes."""
+    if len(class_names) > _MAX_NAMED_CLASSES:
+        axes.set_xlabel("class index")
+        return
+    names = [_shortened(name, _MAX_TICK_LABEL) for name in class_names]
+    axes.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 3 else 0, parse_math=False)
 
 
-def _draw_confusion(axes: Axes, labels: np.ndarray, predictions: np.ndarray, class_names: Sequence[str]) -> None:
-    classes = len(class_names)
-    counts = np.zeros((classes, classes), int)
-    np.add.at(counts, (labels, predictions), 1)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    right = int(np.trace(counts))
-    axes.set(title=f"test: {right} of {len(labels)} right", xlabel="predicted", ylabel="true")
-    if classes <= _MOST_CLASS_NAMES:
-        _name_ticks(axes, class_names, both=True)
-        for row, column in zip(*np.nonzero(counts), strict=True):
-            color = "white" if shares[row, column] > 0.5 else "black"
-            axes.text(column, row, counts[row, column], ha="center", va="center", color=color, fontsize=8)
+def _shortened(text: str, length: int) -> str:
+    text = printable(text)
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
-def _draw_mistakes(figure: Any, mistakes: Sequence[tuple[np.ndarray, str, str]]) -> None:
-    figure.suptitle("most confident mistakes in testing")
-    for axes in figure.subplots(1, 12).flat:
+def _plot_errors(figure: Any, errors: Sequence[tuple[np.ndarray, str, str]]) -> None:
+    figure.suptitle("most confident errors (true → predicted)")
+    for axes, (image, *names) in zip(figure.subplots(1, len(errors), squeeze=False).flat, errors, strict=True):
         axes.axis("off")
-    for axes, (image, true, predicted) in zip(figure.axes, mistakes, strict=False):
         axes.imshow(image, interpolation="nearest", cmap="gray", vmin=0, vmax=1)
-        axes.set_title(f"{true}\nread as {predicted}", fontsize=9)
+        true, predicted = (_shortened(name, _MAX_IMAGE_LABEL) for name in names)
+        separator = " " if len(true + predicted) < _MAX_IMAGE_LABEL else "\n"
+        axes.set_title(f"{true} →{separator}{predicted}", fontsize=8, parse_math=False)

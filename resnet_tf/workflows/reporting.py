@@ -14,7 +14,7 @@ from resnet_tf.data import pipeline
 from resnet_tf.data.sources import Source
 from resnet_tf.inputs.spec import Preprocess
 from resnet_tf.report.page import Report, write_page
-from resnet_tf.report.plots import draw_grid
+from resnet_tf.report.plots import plot_grid
 from resnet_tf.report.waveform import draw_signal
 from resnet_tf.serving.predictor import Predictor
 from resnet_tf.training.callbacks import read_metrics
@@ -32,7 +32,7 @@ def write_run_report(directory: Path, run: Run, evaluation: Evaluation, source: 
     if metrics:
         rate = statistics.median(line["images_per_second"] for line in metrics)
         minutes = sum(line["train_seconds"] for line in metrics) / 60
-        facts |= {"images per second, in training": f"{rate:,.0f}", "minutes of training": f"{minutes:,.1f}"}
+        facts |= {"training speed (examples/s)": f"{rate:,.0f}", "training time (minutes)": f"{minutes:,.1f}"}
     return _write(directory, run.config.model.name, evaluation, source, run.preprocess, run.config, facts, metrics)
 
 
@@ -52,7 +52,7 @@ def draw_batch(path: Path, config: Config, source: Source, *, step: int, count: 
     examples, shares = (fed[:count] for fed in pipeline.fed_examples(config, source, step=step))
     pictures = map(draw_signal, examples) if config.data.length else examples
     named = [(picture, _name(row, source.class_names)) for picture, row in zip(pictures, shares, strict=True)]
-    return draw_grid(path, title=title, pictures=named)
+    return plot_grid(path, title=title, images=named)
 
 
 def _name(shares: np.ndarray, class_names: Sequence[str]) -> str:
@@ -81,7 +81,7 @@ def _write(
         title=f"{network} on {source.name}",
         evaluation=evaluation,
         class_names=source.class_names,
-        load_pictures=load,
+        load_images=load,
         metrics=metrics,
         train_counts=source.class_counts,
         facts=facts,

@@ -5,11 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from resnet_tf.config import Config
-from resnet_tf.core.metrics import Evaluation
-from resnet_tf.report.plots import draw_confusion
+from resnet_tf.report.plots import plot_confusion
 from resnet_tf.report.waveform import draw_signal
 from resnet_tf.training import loop
 
@@ -45,8 +43,4 @@ def train_and_evaluate(
 
 def _fit(config: Config, workdir: str | Path, callbacks: Sequence[keras.callbacks.Callback]) -> loop.Fitted:
     """Train with the plots that TensorBoard shows: `training` does not draw."""
-    return loop.fit(config, workdir, callbacks=callbacks, draw_signal=draw_signal, draw_confusion=_draw_confusion)
-
-
-def _draw_confusion(evaluation: Evaluation, class_names: Sequence[str]) -> np.ndarray:
-    return draw_confusion(evaluation.targets, evaluation.predictions, class_names)
+    return loop.fit(config, workdir, callbacks=callbacks, draw_signal=draw_signal, draw_confusion=plot_confusion)

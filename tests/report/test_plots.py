@@ -1,43 +1,156 @@
-"""The picture of a run is drawn, also at the edges."""
+"""Plots of a run: curves with zeros, legends, names from a data set, and few or many classes."""
 
 import numpy as np
 import pytest
 from matplotlib import image as image_reader
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
-from resnet_tf.report.plots import draw_grid, draw_summary
+from resnet_tf.core.metrics import Evaluation
+from resnet_tf.report import plots
+from resnet_tf.report.plots import plot_confusion, plot_grid, plot_panels, plot_summary
+
+# Text that matplotlib would parse as mathematics, a control sequence, an undecodable byte and a missing glyph.
+NAMES = (r"$\frac$", "\x1b[31mred", "\udcff", "\N{CJK UNIFIED IDEOGRAPH-732B}", "a" * 60)
+
+
+def _axes() -> Axes:
+    return Figure(figsize=(3.9, 3.1), layout="constrained").subplots()
+
+
+def _evaluation(*, classes: int = 5, errors: int = 20) -> Evaluation:
+    labels = np.arange(100) % classes
+    predictions = labels.copy()
+    predictions[:errors] = (labels[:errors] + 1) % classes
+    confidence = np.random.default_rng(0).uniform(1, 9, (100, 1))
+    return Evaluation(labels, np.eye(classes)[predictions] * confidence)
+
+
+def _metrics(errors: list[float]) -> list[dict[str, float]]:
+    """One line per epoch, with these errors of training and validation, in percent."""
+    return [
+        {
+            "epoch": epoch,
+            "loss": error / 50,
+            "val_loss": error / 40,
+            "top1": 1 - error / 100,
+            "val_top1": 1 - error / 100,
+            "learning_rate": 0.1,
+            "images_per_second": 900.0,
+        }
+        for epoch, error in enumerate(errors, start=1)
+    ]
 
 
 @pytest.mark.parametrize("classes", [2, 40])
-@pytest.mark.parametrize("wrong", [0, 3, 20])
-def test_draw_summary(tmp_path, classes, wrong):
-    labels = np.arange(100) % classes
-    predictions = labels.copy()
-    predictions[:wrong] = (labels[:wrong] + 1) % classes
-    metrics = [
-        {"epoch": epoch, "loss": 1 / epoch, "val_loss": 2 / epoch, "top1": 1 - 1 / epoch, "val_top1": 0.5}
-        for epoch in range(1, 4)
-    ]
+@pytest.mark.parametrize("errors", [0, 3, 20])
+def test_a_summary_has_one_size(tmp_path, classes, errors):
     names = [f"class {index}" for index in range(classes)]
-    mistakes = [(np.zeros((8, 8, 3)), names[0], names[1])] * wrong
-    path = draw_summary(
+    path = plot_summary(
         tmp_path / "report" / "summary.png",
         title="a run",
-        metrics=metrics,
-        labels=labels,
-        predictions=predictions,
+        metrics=_metrics([90, 20, 10]),
+        evaluation=_evaluation(classes=classes, errors=errors),
         class_names=names,
-        mistakes=mistakes,
+        errors=[(np.zeros((8, 8, 3)), names[0], names[1])] * errors,
     )
     pixels = image_reader.imread(path)
-    assert pixels.shape[1] == 1300
+    assert pixels.shape[:2] == (720 if errors else 500, 1300)
     assert pixels[..., :3].std() > 0.05
 
 
+@pytest.mark.parametrize("errors", [[90, 3, 0, 0.1, 0], [0, 0, 0], [2, 0], [0], [90, 3, 0.1]])
+@pytest.mark.parametrize("plot", [plots._plot_error, plots._plot_loss])
+def test_no_point_of_a_curve_is_missing(plot, errors):
+    axes = _axes()
+    plot(axes, _metrics(errors))
+    axes.figure.draw_without_rendering()
+    for line in axes.lines:
+        points = axes.transData.transform(line.get_xydata())
+        assert len(points) == len(errors)
+        assert axes.bbox.padded(1).count_contains(points) == len(errors)
+    ticks = [tick.label1.get_text() for tick in axes.yaxis.get_major_ticks()]
+    assert ("0" in ticks) == (0 in errors and any(errors)) or not any(errors)
+
+
+def test_curves_skip_epochs_without_an_evaluation():
+    metrics = _metrics([50, 40, 30])
+    del metrics[1]["val_top1"]
+    axes = _axes()
+    plots._plot_error(axes, metrics)
+    training, validation = axes.lines
+    np.testing.assert_allclose(training.get_ydata(), [50, 40, 30])
+    np.testing.assert_allclose(validation.get_xydata(), [[1, 50], [3, 30]])
+
+
+@pytest.mark.parametrize("plot", [plots._plot_calibration, plots._plot_confidence])
+def test_a_legend_covers_no_bar(plot):
+    axes = _axes()
+    plot(axes, _evaluation(errors=60))
+    axes.figure.draw_without_rendering()
+    legend, title = axes.get_legend().get_window_extent(), axes.title.get_window_extent()
+    bars = [patch for patch in axes.patches if isinstance(patch, Rectangle) and patch.get_height()]
+    assert len(bars) > 3
+    assert not any(legend.overlaps(bar.get_window_extent()) for bar in bars)
+    assert not legend.overlaps(title)
+    assert axes.figure.bbox.containsx(legend.x0)
+    assert axes.figure.bbox.containsx(legend.x1)
+
+
+def test_bars_are_the_metrics_of_the_classes():
+    evaluation = _evaluation(errors=30)
+    axes = _axes()
+    plots._plot_recall(axes, evaluation, "abcde")
+    heights = [bar.get_height() for bar in axes.patches]
+    np.testing.assert_allclose(
+        heights,
+        [
+            np.mean(evaluation.predictions[evaluation.targets == label] == label)
+            for label in range(evaluation.logits.shape[1])
+        ],
+    )
+
+
+def test_names_are_literal_and_short(tmp_path):
+    axes = _axes()
+    plots._plot_confusion(axes, _evaluation(), NAMES)
+    shown = [label.get_text() for label in axes.get_xticklabels()]
+    assert shown == [
+        r"$\frac$",
+        "\N{REPLACEMENT CHARACTER}[31mred",
+        "\N{REPLACEMENT CHARACTER}",
+        NAMES[3],
+        "a" * 17 + "…",
+    ]
+    assert [label.get_text() for label in axes.get_yticklabels()] == shown
+    # Drawing parses mathematics and looks up glyphs.
+    assert plot_confusion(_evaluation(), NAMES).dtype == np.uint8
+    plot_panels(
+        tmp_path,
+        metrics=_metrics([9, 1]),
+        evaluation=_evaluation(),
+        class_names=NAMES,
+        train_counts=np.array([1, 2, 3, 400, 5]),
+    )
+    plot_summary(
+        tmp_path / "summary.png",
+        title=r"a run in $\frac$",
+        metrics=_metrics([9, 1]),
+        evaluation=_evaluation(),
+        class_names=NAMES,
+        errors=[(np.zeros((8, 8, 3)), name, name) for name in NAMES],
+    )
+    plot_grid(
+        tmp_path / "grid.png", title="$", images=[(np.zeros((8, 8, 1), np.uint8), f"50% {name}\n$") for name in NAMES]
+    )
+
+
 @pytest.mark.parametrize("count", [1, 8, 19])
-def test_draw_grid(tmp_path, count):
-    pictures = [
+def test_a_grid_takes_grayscale_and_color_images(tmp_path, count):
+    images = [
         (np.random.default_rng(0).integers(0, 256, (8, 8, 1 + 2 * (index % 2)), np.uint8), "a class")
         for index in range(count)
     ]
-    pixels = image_reader.imread(draw_grid(tmp_path / "grid.png", title="a batch", pictures=pictures))
+    pixels = image_reader.imread(plot_grid(tmp_path / "grid.png", title="a batch", images=images))
     assert pixels[..., :3].std() > 0.05
