@@ -107,17 +107,17 @@ def _with_own_rates(kind: Any) -> Any:
     """
 
     class Rated(kind):
-        def __init__(self, *args, **kwargs):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             # Keras tracks the attribute as one of the optimizer's variables, so that checkpoints hold it.
             self.learning_rate_factor = keras.Variable(1.0, trainable=False, name="learning_rate_factor")
 
         @property
-        def learning_rate(self):
+        def learning_rate(self) -> tf.Tensor:
             return super().learning_rate * self.learning_rate_factor.value
 
         @learning_rate.setter
-        def learning_rate(self, value):
+        def learning_rate(self, value: float | tf.Tensor) -> None:
             scheduled = float(super().learning_rate)
             if not scheduled:
                 raise UserError(
