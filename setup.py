@@ -20,6 +20,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE", "resnet_tf/data/sources/digits.LICENSE.txt"],
+    entry_points={"console_scripts": ["resnet-tf = resnet_tf.__main__:main"]},
     python_requires=">=3.11",
     classifiers=[
         "Development Status :: 4 - Beta",

@@ -71,9 +71,9 @@ def _config(settings: list[str]):
 
 
 def _estimated(settings: list[str]) -> int:
-    from resnet_tf.workflows.plan import make_plan
+    from resnet_tf.workflows.plan import plan
 
-    (megabytes,) = re.findall(r"about ([\d,]+) MB", make_plan(_config(settings))["memory"])
+    (megabytes,) = re.findall(r"about ([\d,]+) MB", plan(_config(settings)).facts["memory"])
     return int(megabytes.replace(",", ""))
 
 

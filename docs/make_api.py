@@ -17,11 +17,16 @@ import resnet_tf
 
 PAGE = Path(__file__).parent / "api.md"
 GROUPS = {
-    "Networks": ("create_model", "list_models", "list_weights", "convert_file", "Arch", "BatchNormalization"),
+    "Commands": (
+        *("train", "TrainResult", "evaluate", "EvaluateResult", "predict", "export"),
+        *("prepare", "PrepareResult", "preview", "plan", "Plan", "benchmark", "BenchmarkResult"),
+        *("convert", "ConvertResult", "serve_data", "DataService"),
+    ),
+    "Networks": ("create_model", "list_models", "list_weights", "Arch", "BatchNormalization"),
     "Settings": ("load_config", "list_configs", "Config"),
-    "Data": ("open_source", "prepare_folder", "Source", "Preprocess"),
-    "Training": ("train_and_evaluate", "make_plan", "load_run", "Run", "measure_input", "measure_training"),
-    "Tests": ("evaluate_run", "Evaluation", "write_run_report"),
+    "Data": ("open_source", "Source", "Preprocess"),
+    "Training": ("train_and_evaluate", "load_run", "Run"),
+    "Evaluation": ("evaluate_run", "Evaluation"),
     "Exports": ("export_model", "Predictor", "Prediction"),
     "Errors": ("UserError", "Interrupted"),
 }

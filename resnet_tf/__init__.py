@@ -11,11 +11,10 @@ if TYPE_CHECKING:
     from resnet_tf.config import Config, list_configs, load_config
     from resnet_tf.core.errors import Interrupted, UserError
     from resnet_tf.core.metrics import Evaluation
-    from resnet_tf.data.prepare import prepare_folder
     from resnet_tf.data.sources import Source, open_source
     from resnet_tf.inputs.spec import Preprocess
     from resnet_tf.model.arch import Arch
-    from resnet_tf.model.create import convert_file, create_model
+    from resnet_tf.model.create import create_model
     from resnet_tf.model.layers import BatchNormalization
     from resnet_tf.model.weights.published import list_weights
     from resnet_tf.model.zoo import list_models
@@ -23,70 +22,104 @@ if TYPE_CHECKING:
     from resnet_tf.serving.predictor import Prediction, Predictor
     from resnet_tf.training.evaluation import evaluate_run
     from resnet_tf.training.run import Run, load_run
-    from resnet_tf.training.throughput import measure_input, measure_training
-    from resnet_tf.workflows.plan import make_plan
-    from resnet_tf.workflows.reporting import write_run_report
-    from resnet_tf.workflows.train import train_and_evaluate
+    from resnet_tf.workflows.benchmark import BenchmarkResult, benchmark
+    from resnet_tf.workflows.convert import ConvertResult, convert
+    from resnet_tf.workflows.evaluate import EvaluateResult, evaluate
+    from resnet_tf.workflows.export import export
+    from resnet_tf.workflows.plan import Plan, plan
+    from resnet_tf.workflows.predict import predict
+    from resnet_tf.workflows.prepare import PrepareResult, prepare
+    from resnet_tf.workflows.preview import preview
+    from resnet_tf.workflows.serve_data import DataService, serve_data
+    from resnet_tf.workflows.train import TrainResult, train, train_and_evaluate
 
 # Imported on first use, so that `--help` does not wait for TensorFlow.
+#
+# Several functions share their name with a command, a module of this package: `resnet_tf.train(...)` and
+# `python -m resnet_tf.train`. An import of that module would set the attribute `train` of this package to it and so
+# replace the function; Python does so after the module has run, whatever the module or this file does before. Commands
+# therefore refuse to be imported (`command_line.refuse_import`); `python -m` runs them as `__main__`, which sets no
+# attribute. So each name below is the function in every order of imports.
 _HOMES = {
     "Arch": "resnet_tf.model.builder",
     "BatchNormalization": "resnet_tf.model.layers",
+    "BenchmarkResult": "resnet_tf.workflows.benchmark",
     "Config": "resnet_tf.config",
+    "ConvertResult": "resnet_tf.workflows.convert",
+    "DataService": "resnet_tf.workflows.serve_data",
+    "EvaluateResult": "resnet_tf.workflows.evaluate",
     "Evaluation": "resnet_tf.core.metrics",
     "Interrupted": "resnet_tf.core.errors",
+    "Plan": "resnet_tf.workflows.plan",
     "Prediction": "resnet_tf.serving.predictor",
     "Predictor": "resnet_tf.serving.predictor",
+    "PrepareResult": "resnet_tf.workflows.prepare",
     "Preprocess": "resnet_tf.inputs.spec",
     "Run": "resnet_tf.training.run",
     "Source": "resnet_tf.data.sources",
+    "TrainResult": "resnet_tf.workflows.train",
     "UserError": "resnet_tf.core.errors",
-    "convert_file": "resnet_tf.model.create",
+    "benchmark": "resnet_tf.workflows.benchmark",
+    "convert": "resnet_tf.workflows.convert",
     "create_model": "resnet_tf.model.create",
+    "evaluate": "resnet_tf.workflows.evaluate",
     "evaluate_run": "resnet_tf.training.evaluation",
+    "export": "resnet_tf.workflows.export",
     "export_model": "resnet_tf.serving.export",
     "list_configs": "resnet_tf.config",
     "list_models": "resnet_tf.model.zoo",
     "list_weights": "resnet_tf.model.weights.published",
     "load_config": "resnet_tf.config",
     "load_run": "resnet_tf.training.run",
-    "make_plan": "resnet_tf.workflows.plan",
-    "measure_input": "resnet_tf.training.throughput",
-    "measure_training": "resnet_tf.training.throughput",
     "open_source": "resnet_tf.data.sources",
-    "prepare_folder": "resnet_tf.data.prepare",
+    "plan": "resnet_tf.workflows.plan",
+    "predict": "resnet_tf.workflows.predict",
+    "prepare": "resnet_tf.workflows.prepare",
+    "preview": "resnet_tf.workflows.preview",
+    "serve_data": "resnet_tf.workflows.serve_data",
+    "train": "resnet_tf.workflows.train",
     "train_and_evaluate": "resnet_tf.workflows.train",
-    "write_run_report": "resnet_tf.workflows.reporting",
 }
 
 __all__ = [
     "Arch",
     "BatchNormalization",
+    "BenchmarkResult",
     "Config",
+    "ConvertResult",
+    "DataService",
+    "EvaluateResult",
     "Evaluation",
     "Interrupted",
+    "Plan",
     "Prediction",
     "Predictor",
+    "PrepareResult",
     "Preprocess",
     "Run",
     "Source",
+    "TrainResult",
     "UserError",
-    "convert_file",
+    "benchmark",
+    "convert",
     "create_model",
+    "evaluate",
     "evaluate_run",
+    "export",
     "export_model",
     "list_configs",
     "list_models",
     "list_weights",
     "load_config",
     "load_run",
-    "make_plan",
-    "measure_input",
-    "measure_training",
     "open_source",
-    "prepare_folder",
+    "plan",
+    "predict",
+    "prepare",
+    "preview",
+    "serve_data",
+    "train",
     "train_and_evaluate",
-    "write_run_report",
 ]
 
 

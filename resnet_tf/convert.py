@@ -1,4 +1,4 @@
-"""Bring the weights of torchvision, timm, keras.applications or the CIFAR repositories here, or ours to PyTorch.
+"""Convert weights from torchvision, timm, keras.applications and CIFAR repositories, or to PyTorch.
 
 python -m resnet_tf.convert --from=resnet50.safetensors --model=resnet50 --to=resnet50.weights.h5
 python -m resnet_tf.convert --from=resnet20-12fca82f.th --model=resnet20 --num-classes=10 --to=resnet20.weights.h5
@@ -6,11 +6,12 @@ python -m resnet_tf.convert --from=resnet50.weights.h5 --model=resnet50 --to=res
 python -m resnet_tf.convert --from=torchvision/IMAGENET1K_V1 --model=resnet50 --to=resnet50.weights.h5
 """
 
-from pathlib import Path
-
 from absl import flags
 
+import resnet_tf
 from resnet_tf.config import command_line
+
+command_line.refuse_import(__name__)
 
 FLAGS = flags.FlagValues()
 FROM = flags.DEFINE_string(
@@ -32,10 +33,8 @@ def main(arguments: list[str]) -> None:
     command_line.no_arguments(arguments)
     command_line.require(FROM, MODEL, TO)
 
-    from resnet_tf.model.create import convert_file
-
-    dialect = convert_file(FROM.value, MODEL.value, Path(TO.value), num_classes=NUM_CLASSES.value)
-    print(f"{TO.value}: {MODEL.value}, read as {dialect}")
+    result = resnet_tf.convert(FROM.value, MODEL.value, TO.value, num_classes=NUM_CLASSES.value)
+    print(f"{result.path}: {result.model}, read as {result.dialect}")
 
 
 if __name__ == "__main__":

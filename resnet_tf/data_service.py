@@ -1,4 +1,6 @@
-"""A tf.data service, for input that outgrows one host: data.service=grpc://HOST:PORT then prepares batches there.
+"""Prepare training batches on other hosts, with the tf.data service.
+
+Training with data.service=grpc://HOST:PORT takes its batches from there.
 
 python -m resnet_tf.data_service --port=5050                                     dispatcher and worker in one
 python -m resnet_tf.data_service --dispatcher=grpc://HOST:5050 --host=MY_NAME    one more worker, on another host
@@ -9,8 +11,10 @@ TensorFlow: its own DispatchServer and WorkerServer do as well. Stop it with Ctr
 
 from absl import flags
 
+import resnet_tf
 from resnet_tf.config import command_line
-from resnet_tf.core.errors import UserError
+
+command_line.refuse_import(__name__)
 
 FLAGS = flags.FlagValues()
 PORT = flags.DEFINE_integer(
@@ -27,29 +31,11 @@ WORKER_PORT = flags.DEFINE_integer(
 
 def main(arguments: list[str]) -> None:
     command_line.no_arguments(arguments)
-
-    import tensorflow as tf
-
-    service = tf.data.experimental.service
-    try:
-        target = DISPATCHER.value
-        if not target:
-            dispatcher = service.DispatchServer(service.DispatcherConfig(port=PORT.value))  # stops when it is collected
-            target = dispatcher.target
-        if not target.startswith("grpc://"):
-            raise UserError(f"--dispatcher={target!r} is no address of a dispatcher; give grpc://HOST:PORT")
-        worker = service.WorkerServer(
-            service.WorkerConfig(
-                dispatcher_address=target.removeprefix("grpc://"),
-                worker_address=f"{HOST.value}:{WORKER_PORT.value or '%port%'}",
-                port=WORKER_PORT.value,
-                dispatcher_timeout_ms=10_000,
-            )
-        )
-    except tf.errors.OpError as error:
-        raise UserError(f"the service cannot start: {error.message.splitlines()[0]}") from error
-    print(f"data.service={target}", flush=True)
-    worker.join()
+    service = resnet_tf.serve_data(
+        port=PORT.value, dispatcher=DISPATCHER.value, host=HOST.value, worker_port=WORKER_PORT.value
+    )
+    print(f"data.service={service.address}", flush=True)
+    service.join()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Test a trained run or an exported model; every picture counts once.
+"""Evaluate a run or an exported model; every example counts once.
 
 python -m resnet_tf.evaluate --workdir=DIR
 python -m resnet_tf.evaluate --model=DIR/export/serving
@@ -10,20 +10,14 @@ A run that is tested on its own data has its page, DIR/report/index.html, writte
 
 import json
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from absl import flags
 
-from resnet_tf.config import command_line, override, parse_assignments
+import resnet_tf
+from resnet_tf.config import command_line
 from resnet_tf.core.errors import UserError
 
-if TYPE_CHECKING:
-    from resnet_tf.core.metrics import Evaluation
-
-    # The figures, the names of the classes, and what writes the page to a directory.
-    Tested = tuple[Evaluation, Sequence[str], Callable[[Path], Path]]
+command_line.refuse_import(__name__)
 
 FLAGS = flags.FlagValues()
 WORKDIR = flags.DEFINE_string("workdir", "", "run directory to test", flag_values=FLAGS)
@@ -50,47 +44,25 @@ def main(arguments: list[str]) -> None:
         raise UserError("give either --workdir=DIR or --model=EXPORTED")
     if FLIP.value and MODEL.value:
         raise UserError("--flip takes --workdir=DIR: an exported model answers as it was exported")
-    changes = parse_assignments([*SET.value, *([f"data.source={DATA.value}"] if DATA.value else [])])
-    evaluation, class_names, write_page = (_test_run if WORKDIR.value else _test_export)(changes)
+    subject = (
+        resnet_tf.load_run(WORKDIR.value, checkpoint=CHECKPOINT.value)
+        if WORKDIR.value
+        else resnet_tf.Predictor(MODEL.value)
+    )
+    result = resnet_tf.evaluate(subject, data=DATA.value, overrides=SET.value, flip=FLIP.value)
     if JSON.value:
-        print(json.dumps(evaluation.to_dict() | (evaluation.classes(class_names) if CLASSES.value else {})))
+        print(json.dumps(result.to_dict(classes=CLASSES.value)))
     else:
-        print(evaluation)
+        print(result.evaluation)
         if CLASSES.value:
-            print(evaluation.describe_classes(class_names))
+            print(result.evaluation.describe_classes(result.class_names))
     if REPORT.value:
-        print(f"report  {write_page(Path(REPORT.value))}", file=sys.stderr)
-    elif WORKDIR.value and not (changes or FLIP.value):
+        print(f"report  {result.write_report(REPORT.value)}", file=sys.stderr)
+    elif result.report_directory:
         try:
-            print(f"report  {write_page(Path(WORKDIR.value) / 'report')}", file=sys.stderr)
-        except UserError as error:  # somebody else's run can be tested all the same
+            print(f"report  {result.write_report(result.report_directory)}", file=sys.stderr)
+        except UserError as error:  # the run may be somebody else's
             print(f"no report: {error}", file=sys.stderr)
-
-
-def _test_run(changes: dict[str, str]) -> "Tested":
-    from resnet_tf.data.sources import open_source
-    from resnet_tf.training.evaluation import evaluate_run
-    from resnet_tf.training.run import load_run
-    from resnet_tf.workflows.reporting import write_run_report
-
-    run = load_run(WORKDIR.value, checkpoint=CHECKPOINT.value)
-    data = override(run.config, changes).data
-    source = open_source(data)
-    evaluation = evaluate_run(run, source, batch_size=data.batch_size, flip=FLIP.value)
-    return evaluation, run.labels, lambda directory: write_run_report(directory, run, evaluation, source)
-
-
-def _test_export(changes: dict[str, str]) -> "Tested":
-    from resnet_tf.core.metrics import Evaluation
-    from resnet_tf.data.sources import check_classes, open_source
-    from resnet_tf.serving.predictor import Predictor
-    from resnet_tf.workflows.reporting import write_export_report
-
-    predictor = Predictor(MODEL.value)
-    source = open_source(override(predictor.config, changes).data)
-    check_classes(predictor.labels, source)
-    evaluation = Evaluation(*predictor.logits(source.test))
-    return evaluation, predictor.labels, lambda directory: write_export_report(directory, predictor, evaluation, source)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Export a run, under the next version number.
+"""Export a run as the next version.
 
 python -m resnet_tf.export --workdir=DIR                                     a SavedModel: DIR/export/serving/VERSION
 python -m resnet_tf.export --workdir=DIR --precision=bfloat16                faster where the processor computes in it
@@ -7,12 +7,13 @@ python -m resnet_tf.export --workdir=DIR --target=hub                        to 
 python -m resnet_tf.export --workdir=DIR --to=/models/digits                 writes /models/digits/VERSION
 """
 
-from pathlib import Path
-
 from absl import flags
 
+import resnet_tf
 from resnet_tf.config import command_line
 from resnet_tf.core.errors import UserError
+
+command_line.refuse_import(__name__)
 
 FLAGS = flags.FlagValues()
 WORKDIR = flags.DEFINE_string("workdir", "", "run directory", flag_values=FLAGS)
@@ -39,14 +40,15 @@ def main(arguments: list[str]) -> None:
     command_line.no_arguments(arguments)
     if not WORKDIR.value:
         raise UserError("--workdir=DIR is missing: the run to export")
-    directory = Path(TO.value or Path(WORKDIR.value) / "export" / TARGET.value)
-
-    from resnet_tf.serving.export import export_model
-    from resnet_tf.training.run import load_run
-
-    run = load_run(WORKDIR.value, checkpoint=CHECKPOINT.value)
-    options = {"target": TARGET.value, "precision": PRECISION.value, "default_signature": DEFAULT_SIGNATURE.value}
-    print(export_model(run, directory, **options))
+    path = resnet_tf.export(
+        WORKDIR.value,
+        TO.value or None,
+        checkpoint=CHECKPOINT.value,
+        target=TARGET.value,
+        precision=PRECISION.value,
+        default_signature=DEFAULT_SIGNATURE.value,
+    )
+    print(path)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Name what is on pictures, or in signals, with an exported model of any kind.
+"""Classify images or signals with an exported model.
 
 python -m resnet_tf.predict --model=DIR/export/serving cat.jpg dog.png
 python -m resnet_tf.predict --model=DIR/export/litert --csv photos/ > all.csv     folders, with all that is below them
@@ -8,20 +8,17 @@ python -m resnet_tf.predict --model=DIR/export/serving heart.npy                
 """
 
 import csv
-import dataclasses
 import json
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from absl import flags
 
+import resnet_tf
 from resnet_tf.config import command_line
 from resnet_tf.core.errors import UserError
 
-if TYPE_CHECKING:
-    from resnet_tf.serving.predictor import Prediction, Predictor
+command_line.refuse_import(__name__)
 
 FLAGS = flags.FlagValues()
 MODEL = flags.DEFINE_string("model", "", "exported model, or the directory of its versions", flag_values=FLAGS)
@@ -29,9 +26,6 @@ BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "pictures answered at a time
 JSON = flags.DEFINE_bool("json", False, "print one JSON object a picture", flag_values=FLAGS)
 CSV = flags.DEFINE_bool("csv", False, "print a table: file, and label and score of each place", flag_values=FLAGS)
 EXPLAIN = flags.DEFINE_string("explain", "", "directory for Grad-CAM overlays, a PNG a picture", flag_values=FLAGS)
-
-_SUFFIXES = {"pictures": (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"), "signals": (".npy",)}
-_STANDARD_INPUT = "-"
 
 
 def main(arguments: list[str]) -> None:
@@ -42,68 +36,42 @@ def main(arguments: list[str]) -> None:
     if JSON.value and CSV.value:
         raise UserError("give --json or --csv, not both")
 
-    from resnet_tf.serving.predictor import Predictor
-
-    predictor = Predictor(MODEL.value)
-    kind = "signals" if predictor.preprocess.is_of_signals else "pictures"
-    files = [file for argument in arguments for file in _list_files(argument, kind)]
-    pictures = [sys.stdin.buffer.read() if file == _STANDARD_INPUT else file for file in files]
+    predictor, count = resnet_tf.Predictor(MODEL.value), 0
     show = _as_json if JSON.value else _as_csv(predictor) if CSV.value else _as_text(predictor)
-    for file, prediction in zip(files, predictor.stream(pictures, batch_size=BATCH_SIZE.value), strict=True):
-        show(file, prediction)
+    for prediction in resnet_tf.predict(
+        predictor, arguments, batch_size=BATCH_SIZE.value, explain=EXPLAIN.value or None
+    ):
+        show(prediction)
+        count += 1
     if EXPLAIN.value:
-        _draw_explanations(predictor, files, pictures, Path(EXPLAIN.value))
+        print(f"{count} overlays in {EXPLAIN.value!r}", file=sys.stderr)
 
 
-def _list_files(argument: str, kind: str) -> list[str]:
-    """A file itself; of a folder, the pictures or signals in it and below it, in order."""
-    folder, suffixes = Path(argument), _SUFFIXES[kind]
-    if not folder.is_dir():
-        return [argument]
-    found = sorted(str(path) for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
-    if not found:
-        raise UserError(f"no {kind} in {argument!r}: none of its files ends in {', '.join(suffixes)}")
-    return found
+def _as_json(prediction: "resnet_tf.Prediction") -> None:
+    print(json.dumps(prediction.to_dict()))
 
 
-def _as_json(file: str, prediction: "Prediction") -> None:
-    print(json.dumps({"file": file, **dataclasses.asdict(prediction)}))
-
-
-def _as_csv(predictor: "Predictor") -> Callable[[str, "Prediction"], None]:
+def _as_csv(predictor: "resnet_tf.Predictor") -> Callable[["resnet_tf.Prediction"], None]:
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    places = range(1, predictor.top_k + 1)
-    writer.writerow(["file", *(f"{what}{place}" for place in places for what in ("label", "score"))])
+    ranks = range(1, predictor.top_k + 1)
+    writer.writerow(["file", *(f"{column}{rank}" for rank in ranks for column in ("label", "score"))])
 
-    def show(file: str, prediction: "Prediction") -> None:
+    def show(prediction: "resnet_tf.Prediction") -> None:
         pairs = zip(prediction.labels, prediction.scores, strict=True)
-        writer.writerow([file, *(cell for label, score in pairs for cell in (label, f"{score:.6f}"))])
+        writer.writerow([prediction.file, *(cell for label, score in pairs for cell in (label, f"{score:.6f}"))])
 
     return show
 
 
-def _as_text(predictor: "Predictor") -> Callable[[str, "Prediction"], None]:
+def _as_text(predictor: "resnet_tf.Predictor") -> Callable[["resnet_tf.Prediction"], None]:
     width = max(len(label) for label in predictor.labels)
 
-    def show(file: str, prediction: "Prediction") -> None:
-        print(file)
-        for place, (label, score) in enumerate(zip(prediction.labels, prediction.scores, strict=True), start=1):
-            print(f"  {place}  {label:<{width}}  {score:.4f}")
+    def show(prediction: "resnet_tf.Prediction") -> None:
+        print(prediction.file)
+        for rank, (label, score) in enumerate(zip(prediction.labels, prediction.scores, strict=True), start=1):
+            print(f"  {rank}  {label:<{width}}  {score:.4f}")
 
     return show
-
-
-def _draw_explanations(
-    predictor: "Predictor", files: Sequence[str], pictures: Sequence[str | bytes], directory: Path
-) -> None:
-    """A PNG for each picture, numbered: two folders may have files of one name."""
-    from resnet_tf.report.overlay import plot_overlay
-
-    explanations = predictor.explain(pictures, batch_size=BATCH_SIZE.value)
-    for number, (file, (crop, heatmap, label)) in enumerate(zip(files, explanations, strict=True), start=1):
-        stem = "stdin" if file == _STANDARD_INPUT else Path(file).stem
-        plot_overlay(directory / f"{number:0{len(str(len(files)))}d}_{stem}.png", crop, heatmap, title=label)
-    print(f"{len(files)} overlays in {str(directory)!r}", file=sys.stderr)
 
 
 if __name__ == "__main__":

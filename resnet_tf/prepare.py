@@ -1,4 +1,4 @@
-"""Turn a folder of pictures into a TFDS directory: sharded TFRecord files, which read and move faster than many files.
+"""Write a folder of images as sharded TFRecord files, which are faster to read and to move.
 
 python -m resnet_tf.prepare --from=photos/ --to=prepared/
 python -m resnet_tf.train --config=imagefolder --set data.source=prepared/
@@ -7,11 +7,12 @@ The folder holds split/class/file, or class/file, of which a share (--eval-fract
 are kept byte for byte.
 """
 
-from pathlib import Path
-
 from absl import flags
 
+import resnet_tf
 from resnet_tf.config import command_line
+
+command_line.refuse_import(__name__)
 
 FLAGS = flags.FlagValues()
 FROM = flags.DEFINE_string("from", "", "folder of pictures to read", flag_values=FLAGS)
@@ -30,11 +31,9 @@ def main(arguments: list[str]) -> None:
     command_line.no_arguments(arguments)
     command_line.require(FROM, TO)
 
-    from resnet_tf.data.prepare import prepare_folder
-
-    written = prepare_folder(Path(FROM.value), Path(TO.value), eval_fraction=EVAL_FRACTION.value)
-    for split in written.splits.values():
-        print(f"{split.name}: {split.num_examples:,} pictures in {split.num_shards} file(s)")
+    result = resnet_tf.prepare(FROM.value, TO.value, eval_fraction=EVAL_FRACTION.value)
+    for name, split in result.splits.items():
+        print(f"{name}: {split.examples:,} pictures in {split.files} file(s)")
     print(f"data.source={TO.value}")
 
 

@@ -1,4 +1,4 @@
-"""Draw the pictures that a recipe feeds to its network, cropped and augmented, with their labels.
+"""Plot a training batch of a recipe, cropped and augmented, with its labels.
 
 python -m resnet_tf.preview --config=cifar10_resnet20 --out=grid.png
 python -m resnet_tf.preview --config=imagefolder --set data.source=photos/ --set augment.policy=randaugment
@@ -9,8 +9,10 @@ from pathlib import Path
 
 from absl import flags
 
+import resnet_tf
 from resnet_tf.config import command_line, load_config
-from resnet_tf.core.errors import UserError
+
+command_line.refuse_import(__name__)
 
 FLAGS = flags.FlagValues()
 CONFIG, SET = command_line.config_flags(FLAGS)
@@ -22,18 +24,8 @@ COUNT = flags.DEFINE_integer("count", 32, "pictures of the batch that are drawn"
 def main(arguments: list[str]) -> None:
     command_line.no_arguments(arguments)
     config = load_config(CONFIG.value, overrides=SET.value)
-    out = Path(OUT.value)
-    if out.suffix != ".png" or not out.absolute().parent.is_dir():
-        raise UserError(f"--out={OUT.value!r} must be a .png file in a directory that exists")
-
-    from resnet_tf.data.sources import open_source
-    from resnet_tf.training.default_settings import resolve
-    from resnet_tf.workflows.reporting import draw_batch
-
-    config = resolve(config)
-    source = open_source(config.data)
-    title = f"{Path(CONFIG.value).stem}: step {STEP.value} of {source.name}, {config.data.size_in_words}"
-    print(draw_batch(out, config, source, step=STEP.value, count=COUNT.value, title=title))
+    name = Path(CONFIG.value).stem
+    print(resnet_tf.preview(config, OUT.value, step=STEP.value, count=COUNT.value, name=name))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Train a residual network, test it, export it, and check the export in a fresh process.
+"""Train a network, evaluate it, export it, and verify the export in a new process.
 
 python -m resnet_tf.train                                          the embedded handwritten digits
 python -m resnet_tf.train --config=NAME --workdir=DIR              a recipe; the same command continues a run
@@ -11,7 +11,10 @@ from pathlib import Path
 
 from absl import flags
 
-from resnet_tf.config import Config, command_line, load_config
+import resnet_tf
+from resnet_tf.config import command_line, load_config
+
+command_line.refuse_import(__name__)
 
 FLAGS = flags.FlagValues()
 CONFIG, SET = command_line.config_flags(FLAGS)
@@ -26,49 +29,17 @@ DRY_RUN = flags.DEFINE_bool(
 
 def main(arguments: list[str]) -> None:
     command_line.no_arguments(arguments)
-    config = load_config(CONFIG.value, overrides=SET.value)
+    config, name = load_config(CONFIG.value, overrides=SET.value), Path(CONFIG.value).stem
     if DRY_RUN.value:
-        _show_plan(config)
+        print(resnet_tf.plan(config, path=f"{name}-dry-run.png", name=name))
         return
-    workdir = Path(WORKDIR.value or f"runs/{Path(CONFIG.value).stem}-{datetime.datetime.now():%Y%m%d-%H%M%S}")
-
-    from resnet_tf.data.sources import open_source
-    from resnet_tf.serving.artifact import find_export_of_step
-    from resnet_tf.serving.export import export_model
-    from resnet_tf.serving.verify import verify
-    from resnet_tf.training.cluster import is_chief
-    from resnet_tf.training.evaluation import evaluate_run
-    from resnet_tf.training.run import load_run
-    from resnet_tf.workflows.reporting import write_run_report
-    from resnet_tf.workflows.train import train_and_evaluate
-
-    train_and_evaluate(config, workdir)
-    if not is_chief(config.runtime):
-        return
-    run = load_run(workdir)
-    config = run.config  # with what follows from the data
-    source = open_source(config.data)
-    evaluation = evaluate_run(run, source, batch_size=config.data.batch_size)
-    print(f"test    {evaluation}")
-    print(f"report  {write_run_report(workdir / 'report', run, evaluation, source)}")
-    versions = workdir / "export" / "serving"
-    export = find_export_of_step(versions, run.step) or export_model(run, versions)
-    print(f"export  {export}")
-    checked = evaluation.logits[: config.export.verify_examples]
-    print(f"        {verify(export, checked, batch_size=config.data.batch_size)}")
-
-
-def _show_plan(config: Config) -> None:
-    from resnet_tf.data.sources import open_source
-    from resnet_tf.training.default_settings import resolve
-    from resnet_tf.workflows.plan import make_plan
-    from resnet_tf.workflows.reporting import draw_batch
-
-    config, name = resolve(config), Path(CONFIG.value).stem
-    facts, picture = make_plan(config), Path(f"{name}-dry-run.png")
-    draw_batch(picture, config, open_source(config.data), step=0, count=32, title=f"{name}: first batch")
-    for fact, text in {**facts, "first batch": picture}.items():
-        print(f"{fact:<14} {text}")
+    workdir = Path(WORKDIR.value or f"runs/{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}")
+    result = resnet_tf.train(config, workdir)
+    if result:  # the chief's; other workers write nothing
+        print(f"test    {result.evaluation}")
+        print(f"report  {result.report}")
+        print(f"export  {result.export}")
+        print(f"        {result.verification}")
 
 
 if __name__ == "__main__":

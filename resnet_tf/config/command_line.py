@@ -57,6 +57,22 @@ def run(
         sys.exit(_fail(f"{plain_reason(error)}; make room, and start the same command again"))
 
 
+def refuse_import(module: str) -> None:
+    """Refuse the import of a command, which would replace the public function of the same name.
+
+    Args:
+        module: `__name__` of the command.
+
+    Raises:
+        ImportError: unless it is run, by `python -m` or in a child process of that.
+    """
+    if module.startswith("resnet_tf."):
+        raise ImportError(
+            f"{module} is a command: run `python -m {module}`; in Python, call its function, which resnet_tf exports "
+            "(docs/api.md, Commands)"
+        )
+
+
 def config_flags(flag_values: flags.FlagValues) -> tuple[flags.FlagHolder, flags.FlagHolder]:
     """Define `--config` and the repeatable `--set`."""
     config = flags.DEFINE_string(

@@ -30,7 +30,7 @@ class ClassMetrics:
     times: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """Figures of one pass over a split.
 
@@ -56,6 +56,10 @@ class Evaluation:
             "balanced_accuracy": self.balanced_accuracy,
             "calibration_error": self.calibration_error,
         }
+
+    def __repr__(self) -> str:
+        figures = f"top1={self.top(1):.4f}, top5={self.top(5):.4f}, loss={self.loss:.4f}"
+        return f"Evaluation({figures}, examples={len(self.logits)}, classes={self.logits.shape[1]})"
 
     def __str__(self) -> str:
         figures = f"top-1 {self.top(1):.4f}  top-5 {self.top(5):.4f}  loss {self.loss:.4f}"

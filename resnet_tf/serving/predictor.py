@@ -1,9 +1,10 @@
 """An exported model as a Python function from pictures, or signals, to labels."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,19 +18,36 @@ from resnet_tf.inputs.spec import Preprocess
 from resnet_tf.serving import artifact, runners
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction:
-    """The best classes for one picture, or signal, in falling order.
+    """The best classes for one example, in descending order of score.
 
     Attributes:
         labels: names of the classes.
         scores: their probabilities.
-        indices: their places in the logits.
+        indices: their positions in the logits.
+        probabilities: of all classes, float32 [C].
+        file: path of the example; empty for one in memory.
     """
 
     labels: tuple[str, ...]
     scores: tuple[float, ...]
     indices: tuple[int, ...]
+    probabilities: np.ndarray = field(compare=False)
+    file: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return `file`, `labels`, `scores` and `indices`, ready for JSON, as `predict --json` prints them."""
+        return {
+            "file": self.file,
+            "labels": list(self.labels),
+            "scores": list(self.scores),
+            "indices": list(self.indices),
+        }
+
+    def __repr__(self) -> str:
+        file = f"{self.file!r}: " if self.file else ""
+        return f"Prediction({file}{self.labels[0]!r} {self.scores[0]:.4f}, best of {len(self.probabilities):,} classes)"
 
 
 class Predictor:
@@ -61,6 +79,10 @@ class Predictor:
             raise UserError(f"{str(self.path)!r} gives features: it has no classes to name")
         self._runner = runners.load_runner(self.path, self.metadata)
         self.top_k = min(self.config.export.top_k, len(self.labels))
+
+    def __repr__(self) -> str:
+        model, target, precision = (self.metadata[name] for name in ("model", "target", "precision"))
+        return f"Predictor({str(self.path)!r}: {model}, {target} {precision}, {len(self.labels):,} classes)"
 
     @property
     def config(self) -> Config:
@@ -156,7 +178,8 @@ class Predictor:
     def _best(self, probabilities: np.ndarray) -> Prediction:
         places = np.argsort(-probabilities, kind="stable")[: self.top_k].tolist()
         scores = tuple(float(probabilities[place]) for place in places)
-        return Prediction(tuple(self.labels[place] for place in places), scores, tuple(places))
+        labels = tuple(self.labels[place] for place in places)
+        return Prediction(labels, scores, tuple(places), probabilities)
 
     def _blame_one(self, error: Exception, encoded: Sequence[bytes], names: Sequence[str] | None) -> None:
         """Raise by name, if a picture or a signal is the reason of an error."""

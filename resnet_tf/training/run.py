@@ -19,7 +19,7 @@ METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A trained run.
 
@@ -41,6 +41,23 @@ class Run:
     preprocess: Preprocess
     labels: tuple[str, ...]
     metrics: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the weights as plain values, ready for JSON."""
+        return {
+            "workdir": str(self.workdir),
+            "step": self.step,
+            "model": self.model.name,
+            "parameters": self.model.count_params(),
+            "preprocess": self.preprocess.to_dict(),
+            "labels": list(self.labels),
+            "metrics": dict(self.metrics),
+            "config": self.config.to_dict(),
+        }
+
+    def __repr__(self) -> str:
+        top1 = f", top1={self.metrics['top1']:.4f}" if "top1" in self.metrics else ""
+        return f"Run({str(self.workdir)!r}, model={self.model.name!r}, step={self.step}{top1})"
 
 
 def load_run(workdir: str | Path, *, checkpoint: str = "") -> Run:

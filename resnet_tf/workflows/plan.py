@@ -1,4 +1,7 @@
-"""What a run will do, before it does it."""
+"""The plan of a run: network, data, steps, precision and memory, before the first step."""
+
+from dataclasses import dataclass
+from pathlib import Path
 
 import keras
 
@@ -8,24 +11,62 @@ from resnet_tf.model.cost import count_multiply_adds, count_saved_activations
 from resnet_tf.training import default_settings, runtime
 from resnet_tf.training.run import create_network
 from resnet_tf.training.trainer import Trainer
+from resnet_tf.workflows.preview import draw_batch
 
 # Where paths join, a map's gradient, that of the map before, and the sum of the two.
 _GRADIENTS = 3
 # What the graph, the kernels and their scratch memory take, as `benchmarks/memory.py` found it on a CPU.
 _BYTES_A_LAYER = 1_300_000
+_PLOTTED = 32  # examples of the first batch
 
 
-def make_plan(config: Config) -> dict[str, str]:
-    """What a run is made of and how much, by name, in words. It does what a run does before its first step.
+@dataclass(frozen=True, repr=False)
+class Plan:
+    """Outcome of `plan`; `str(plan)` is a table.
+
+    Attributes:
+        facts: network, data, steps, precision, memory and so on, by name, as text.
+        first_batch: path of the plot, if there is one.
+    """
+
+    facts: dict[str, str]
+    first_batch: Path | None = None
+
+    def to_dict(self) -> dict[str, str]:
+        """Return the facts, with the path of the plot as `first batch`."""
+        return self.facts | ({"first batch": str(self.first_batch)} if self.first_batch else {})
+
+    def __repr__(self) -> str:
+        return f"Plan({self.facts['network']!r}, steps={self.facts['steps']!r})"
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name:<14} {text}" for name, text in self.to_dict().items())
+
+
+def plan(config: Config, *, path: str | Path | None = None, name: str = "") -> Plan:
+    """Describe a run without training: do what it does before its first step.
+
+    Args:
+        config: see `load_config`.
+        path: PNG file for a plot of the first batch, cropped and augmented; without it, there is no plot.
+        name: name of the recipe, for the title of the plot.
 
     Raises:
-        UserError: for whatever would keep the run from starting.
+        UserError: for anything that would keep the run from starting.
     """
     config = default_settings.resolve(config)
     strategy = runtime.start(config.runtime)
-    source = open_source(config.data)
-    trainer = Trainer(config, source, strategy)
-    data, optimizer, length = config.data, config.optimizer, trainer.length
+    trainer = Trainer(config, open_source(config.data), strategy)
+    facts = _facts(trainer)
+    if path is None:
+        return Plan(facts)
+    title = f"{name}: first batch" if name else "first batch"
+    return Plan(facts, draw_batch(Path(path), config, trainer.source, step=0, count=_PLOTTED, title=title))
+
+
+def _facts(trainer: Trainer) -> dict[str, str]:
+    config, source, strategy, length = trainer.config, trainer.source, trainer.strategy, trainer.length
+    data, optimizer = config.data, config.optimizer
     over = source.train.num_examples - length.steps_per_epoch * data.batch_size
     policy, reason = runtime.choose_precision(config.runtime.precision)
     replicas = strategy.num_replicas_in_sync

@@ -1,4 +1,4 @@
-"""What pages and pictures are made of, gathered from data, tests and the networks behind them."""
+"""Report pages of runs and exports."""
 
 import statistics
 from collections.abc import Sequence
@@ -14,7 +14,6 @@ from resnet_tf.data import pipeline
 from resnet_tf.data.sources import Source
 from resnet_tf.inputs.spec import Preprocess
 from resnet_tf.report.page import Report, write_page
-from resnet_tf.report.plots import plot_grid
 from resnet_tf.report.waveform import draw_signal
 from resnet_tf.serving.predictor import Predictor
 from resnet_tf.training.callbacks import read_metrics
@@ -41,26 +40,6 @@ def write_export_report(directory: Path, predictor: Predictor, evaluation: Evalu
     known = predictor.metadata
     facts = {"parameters": f"{known['parameters']:,}", "export": f"{known['target']}, {known['precision']}"}
     return _write(directory, known["model"], evaluation, source, predictor.preprocess, predictor.config, facts)
-
-
-def draw_batch(path: Path, config: Config, source: Source, *, step: int, count: int, title: str) -> Path:
-    """Draw at most `count` examples of a step's batch as the network is fed them, with their classes, as a PNG.
-
-    Raises:
-        UserError: if the run has no such step, or its pictures cannot be read.
-    """
-    examples, shares = (fed[:count] for fed in pipeline.fed_examples(config, source, step=step))
-    pictures = map(draw_signal, examples) if config.data.length else examples
-    named = [(picture, _name(row, source.class_names)) for picture, row in zip(pictures, shares, strict=True)]
-    return plot_grid(path, title=title, images=named)
-
-
-def _name(shares: np.ndarray, class_names: Sequence[str]) -> str:
-    """The class of a picture, or what share of which it has."""
-    present = [(share, class_names[label]) for label, share in enumerate(shares) if share >= 0.005]
-    if len(present) == 1:
-        return present[0][1]
-    return "\n".join(f"{share:.0%} {name}" for share, name in sorted(present, reverse=True))
 
 
 def _write(

@@ -1,15 +1,91 @@
 """Training runs: train, evaluate, report, export and verify."""
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from resnet_tf.config import Config
+from resnet_tf.core.metrics import Evaluation
 from resnet_tf.report.plots import plot_confusion
 from resnet_tf.report.waveform import draw_signal
+from resnet_tf.serving.artifact import find_export_of_step
+from resnet_tf.serving.export import export_model
+from resnet_tf.serving.verify import Verification, verify
 from resnet_tf.training import loop
+from resnet_tf.training.cluster import is_chief
+from resnet_tf.training.evaluation import evaluate_run
+from resnet_tf.training.run import Run, load_run
+from resnet_tf.workflows.reporting import write_run_report
+
+
+@dataclass(frozen=True, repr=False)
+class TrainResult:
+    """Outcome of `train`.
+
+    Attributes:
+        run: the trained run, with the exported weights.
+        evaluation: of these weights.
+        report: path of the report page.
+        export: directory of the exported version.
+        verification: comparison of the export, loaded in a new process, with the model.
+    """
+
+    run: Run
+    evaluation: Evaluation
+    report: Path
+    export: Path
+    verification: Verification
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return run directory, step, metrics, paths and verification as plain values, ready for JSON."""
+        return {
+            "workdir": str(self.run.workdir),
+            "step": self.run.step,
+            "metrics": self.evaluation.to_dict(),
+            "report": str(self.report),
+            "export": str(self.export),
+            "verification": asdict(self.verification),
+        }
+
+    def __repr__(self) -> str:
+        return f"TrainResult({self.run!r}, {self.evaluation!r}, export={str(self.export)!r})"
+
+
+def train(
+    config: Config, workdir: str | Path, *, callbacks: Sequence[keras.callbacks.Callback] = ()
+) -> TrainResult | None:
+    """Train, evaluate, write the report, export, and verify the export, as `python -m resnet_tf.train` does.
+
+    Called again with the same arguments, it continues an interrupted run; for a finished one it evaluates and verifies
+    only. The report is written to `workdir/report` and the export to `workdir/export/serving/VERSION`.
+
+    Args:
+        config: see `load_config`.
+        workdir: the run directory, created if necessary.
+        callbacks: see `train_and_evaluate`.
+
+    Returns:
+        The run, its metrics and the paths of its files. None on the workers of a cluster other than the chief, which
+        write nothing.
+
+    Raises:
+        UserError: as `train_and_evaluate`, or for an export that answers differently from the model.
+        Interrupted: after a signal.
+    """
+    source = _fit(config, workdir, callbacks).source
+    if not is_chief(config.runtime):
+        return None
+    run = load_run(workdir)
+    settings = run.config  # with the settings that follow from the data
+    evaluation = evaluate_run(run, source, batch_size=settings.data.batch_size)
+    report = write_run_report(run.workdir / "report", run, evaluation, source)
+    versions = run.workdir / "export" / "serving"
+    export = find_export_of_step(versions, run.step) or export_model(run, versions)
+    logits = evaluation.logits[: settings.export.verify_examples]
+    return TrainResult(run, evaluation, report, export, verify(export, logits, batch_size=settings.data.batch_size))
 
 
 def train_and_evaluate(

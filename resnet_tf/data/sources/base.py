@@ -107,7 +107,7 @@ class Split:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Source:
     """A data set: its splits for training and testing, and the names of its classes in label order."""
 
@@ -115,6 +115,15 @@ class Source:
     class_names: tuple[str, ...]
     train: Split
     test: Split
+
+    def to_dict(self) -> dict[str, object]:
+        """Return name, class names and the size of both splits, ready for JSON."""
+        splits = [{"name": split.name, "examples": split.num_examples} for split in (self.train, self.test)]
+        return {"name": self.name, "class_names": list(self.class_names), "splits": splits}
+
+    def __repr__(self) -> str:
+        splits = (f"{split.name}={split.num_examples:,}" for split in (self.train, self.test))
+        return f"Source({self.name!r}, {len(self.class_names):,} classes, {', '.join(splits)})"
 
     @property
     def identity(self) -> dict[str, object]:

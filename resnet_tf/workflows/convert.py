@@ -1,0 +1,43 @@
+"""Conversion of weight files."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from resnet_tf.model.create import convert_file
+
+
+@dataclass(frozen=True)
+class ConvertResult:
+    """Outcome of `convert`.
+
+    Attributes:
+        path: the file that was written.
+        model: name of the network.
+        dialect: naming convention of the source, such as `torchvision`.
+    """
+
+    path: Path
+    model: str
+    dialect: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as text, ready for JSON."""
+        return asdict(self) | {"path": str(self.path)}
+
+
+def convert(source: str | Path, model: str, target: str | Path, *, num_classes: int = 1000) -> ConvertResult:
+    """Read the weights of a network in any dialect and write them for Keras or for PyTorch.
+
+    Args:
+        source: a file or the name of published weights, as for `create_model`.
+        model: one of `list_models()`.
+        target: `.weights.h5` or `.keras` for Keras, `.safetensors` for torchvision or timm. An existing file is
+            replaced once the new one is complete. Preprocessing and class names of the weights are stored with them.
+        num_classes: classes of the head; 0 drops it.
+
+    Raises:
+        UserError: for weights that do not fit, or a target that cannot be written.
+    """
+    dialect = convert_file(source, model, Path(target), num_classes=num_classes)
+    return ConvertResult(Path(target), model, dialect)

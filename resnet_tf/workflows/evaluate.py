@@ -1,0 +1,100 @@
+"""Evaluation of runs and exported models."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from resnet_tf.config import CONFIG_FILE, override, parse_assignments
+from resnet_tf.core.errors import UserError
+from resnet_tf.core.metrics import Evaluation
+from resnet_tf.data.sources import Source, check_classes, open_source
+from resnet_tf.serving.predictor import Predictor
+from resnet_tf.training.evaluation import evaluate_run
+from resnet_tf.training.run import Run, load_run
+from resnet_tf.workflows.reporting import write_export_report, write_run_report
+
+
+@dataclass(frozen=True, repr=False)
+class EvaluateResult:
+    """Outcome of `evaluate`.
+
+    Attributes:
+        subject: the run or the export that was evaluated.
+        evaluation: its metrics.
+        source: the data set.
+        class_names: names of the classes, in the order of the logits.
+        report_directory: the `report` directory of a run that was evaluated as it was trained; None for other data, for
+            `flip`, and for exports.
+    """
+
+    subject: Run | Predictor
+    evaluation: Evaluation
+    source: Source
+    class_names: tuple[str, ...]
+    report_directory: Path | None
+
+    def write_report(self, directory: str | Path) -> Path:
+        """Write a page with metrics, plots and mistakes, `index.html`, to `directory`, and return its path.
+
+        Raises:
+            UserError: if `directory` cannot be written.
+        """
+        if isinstance(self.subject, Run):
+            return write_run_report(Path(directory), self.subject, self.evaluation, self.source)
+        return write_export_report(Path(directory), self.subject, self.evaluation, self.source)
+
+    def to_dict(self, *, classes: bool = False) -> dict[str, Any]:
+        """Return the metrics as plain numbers; with `classes`, also `recall` of each class and `confusion`."""
+        return self.evaluation.to_dict() | (self.evaluation.classes(self.class_names) if classes else {})
+
+    def __repr__(self) -> str:
+        return f"EvaluateResult({self.subject!r}, {self.evaluation!r}, data={self.source.name!r})"
+
+
+def evaluate(
+    run_or_export: Run | Predictor | str | Path,
+    *,
+    data: str = "",
+    overrides: Sequence[str] = (),
+    checkpoint: str = "",
+    flip: bool = False,
+) -> EvaluateResult:
+    """Evaluate a run or an exported model on its evaluation split; every example counts once.
+
+        result = resnet_tf.evaluate("runs/photos", data="other_photos/")
+        print(result.evaluation.top(1), result.write_report("page/"))
+
+    Args:
+        run_or_export: a run, its directory, a predictor, or the directory of an export.
+        data: another data set, as in `data.source`; empty is that of the run.
+        overrides: further changes of the `data` group, such as `data.eval_split=val`.
+        checkpoint: for a run directory, see `load_run`.
+        flip: average the logits of each image and of its mirror image; for runs only.
+
+    Raises:
+        UserError: if there is neither a run nor an export, it is corrupt, or the data has other classes.
+    """
+    subject = _load(run_or_export, checkpoint)
+    changes = parse_assignments([*overrides, *([f"data.source={data}"] if data else [])])
+    settings = override(subject.config, changes).data
+    if isinstance(subject, Run):
+        source = open_source(settings)
+        evaluation = evaluate_run(subject, source, batch_size=settings.batch_size, flip=flip)
+        own = not (changes or flip)
+        return EvaluateResult(subject, evaluation, source, subject.labels, subject.workdir / "report" if own else None)
+    if flip:
+        raise UserError("flip averages the logits of a run; an exported model answers as it was exported")
+    source = open_source(settings)
+    check_classes(subject.labels, source)
+    return EvaluateResult(subject, Evaluation(*subject.logits(source.test)), source, subject.labels, None)
+
+
+def _load(run_or_export: Run | Predictor | str | Path, checkpoint: str) -> Run | Predictor:
+    if isinstance(run_or_export, Run | Predictor):
+        return run_or_export
+    if (Path(run_or_export) / CONFIG_FILE).is_file():
+        return load_run(run_or_export, checkpoint=checkpoint)
+    if not Path(run_or_export).is_dir():
+        raise UserError(f"there is neither a run nor an exported model at {str(run_or_export)!r}")
+    return Predictor(run_or_export)

@@ -1,0 +1,80 @@
+"""Predictions for files and folders."""
+
+import dataclasses
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from resnet_tf.core.errors import UserError
+from resnet_tf.report.overlay import plot_overlay
+from resnet_tf.serving.predictor import Prediction, Predictor
+
+_SUFFIXES = {"pictures": (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"), "signals": (".npy",)}
+_STANDARD_INPUT = "-"
+
+
+def predict(
+    model: Predictor | str | Path,
+    paths: str | Path | Sequence[str | Path],
+    *,
+    batch_size: int = 32,
+    explain: str | Path | None = None,
+) -> Iterator[Prediction]:
+    """Yield a prediction for each file, batch by batch; `prediction.file` names it.
+
+    For images in memory, call a `Predictor`.
+
+    Args:
+        model: a predictor, or the directory of an export.
+        paths: a file or a folder, which stands for all files of the right suffix below it, or several of them; `-`
+            reads one file from standard input.
+        batch_size: files per batch.
+        explain: directory for Grad-CAM overlays, a PNG for each file, numbered in their order; written with the
+            predictions of each batch.
+
+    Raises:
+        UserError: for a missing export, a folder without files of the right suffix, or, by name, a file that cannot be
+            read.
+    """
+    predictor = model if isinstance(model, Predictor) else Predictor(model)
+    given = [paths] if isinstance(paths, str | Path) else paths
+    kind = "signals" if predictor.preprocess.is_of_signals else "pictures"
+    files = [file for path in given for file in _list_files(str(path), kind)]
+    return _predict(predictor, files, batch_size, None if explain is None else Path(explain))
+
+
+def _predict(predictor: Predictor, files: Sequence[str], batch_size: int, explain: Path | None) -> Iterator[Prediction]:
+    for start in range(0, len(files), batch_size):
+        batch = files[start : start + batch_size]
+        items = [sys.stdin.buffer.read() if file == _STANDARD_INPUT else file for file in batch]
+        for file, prediction in zip(batch, predictor(items, batch_size=batch_size), strict=True):
+            yield dataclasses.replace(prediction, file=file)
+        if explain:
+            _draw_explanations(predictor, batch, items, explain, first=start + 1, digits=len(str(len(files))))
+
+
+def _list_files(path: str, kind: str) -> list[str]:
+    """Return the file itself; for a folder, the images or signals below it, in order."""
+    folder, suffixes = Path(path), _SUFFIXES[kind]
+    if not folder.is_dir():
+        return [path]
+    found = sorted(str(each) for each in folder.rglob("*") if each.suffix.lower() in suffixes and each.is_file())
+    if not found:
+        raise UserError(f"no {kind} in {path!r}: none of its files ends in {', '.join(suffixes)}")
+    return found
+
+
+def _draw_explanations(
+    predictor: Predictor,
+    files: Sequence[str],
+    items: Sequence[str | bytes],
+    directory: Path,
+    *,
+    first: int,
+    digits: int,
+) -> None:
+    """Write a PNG for each file, numbered, as two folders may hold files of the same name."""
+    explanations = predictor.explain(items, batch_size=len(items))
+    for number, (file, (crop, heatmap, label)) in enumerate(zip(files, explanations, strict=True), start=first):
+        stem = "stdin" if file == _STANDARD_INPUT else Path(file).stem
+        plot_overlay(directory / f"{number:0{digits}d}_{stem}.png", crop, heatmap, title=label)

@@ -1,0 +1,56 @@
+"""Plots of training batches."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from resnet_tf.config import Config
+from resnet_tf.core.errors import UserError
+from resnet_tf.data import pipeline
+from resnet_tf.data.sources import Source, open_source
+from resnet_tf.report.plots import plot_grid
+from resnet_tf.report.waveform import draw_signal
+from resnet_tf.training import default_settings
+
+
+def preview(config: Config, path: str | Path, *, step: int = 0, count: int = 32, name: str = "") -> Path:
+    """Plot the training batch of a step, cropped and augmented, with its classes, and return the path of the plot.
+
+    Args:
+        config: see `load_config`.
+        path: PNG file to write.
+        step: training step of the batch.
+        count: largest number of examples to plot.
+        name: name of the recipe, for the title.
+
+    Raises:
+        UserError: if `path` cannot be written, the run has no such step, or the data cannot be read.
+    """
+    path = Path(path)
+    if path.suffix != ".png" or not path.absolute().parent.is_dir():
+        raise UserError(f"--out={str(path)!r} must be a .png file in a directory that exists")
+    config = default_settings.resolve(config)
+    source = open_source(config.data)
+    title = f"step {step} of {source.name}, {config.data.size_in_words}"
+    return draw_batch(path, config, source, step=step, count=count, title=f"{name}: {title}" if name else title)
+
+
+def draw_batch(path: Path, config: Config, source: Source, *, step: int, count: int, title: str) -> Path:
+    """Plot at most `count` examples of a training batch with their classes, as a PNG.
+
+    Raises:
+        UserError: if the run has no such step, or its examples cannot be read.
+    """
+    examples, shares = (fed[:count] for fed in pipeline.fed_examples(config, source, step=step))
+    pictures = map(draw_signal, examples) if config.data.length else examples
+    named = [(picture, _name(row, source.class_names)) for picture, row in zip(pictures, shares, strict=True)]
+    return plot_grid(path, title=title, images=named)
+
+
+def _name(fractions: np.ndarray, class_names: Sequence[str]) -> str:
+    """Return the class of an example, or the fractions of its classes."""
+    present = [(fraction, class_names[label]) for label, fraction in enumerate(fractions) if fraction >= 0.005]
+    if len(present) == 1:
+        return present[0][1]
+    return "\n".join(f"{fraction:.0%} {name}" for fraction, name in sorted(present, reverse=True))
