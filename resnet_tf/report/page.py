@@ -181,7 +181,7 @@ def _classes(report: Report) -> str:
     columns = [] if counts is None else ["trained on"]
     columns += ["evaluated on", "recall", "precision"]
     numbers = (f'<th class="number">{name}</th>' for name in columns)
-    head = _row("<th>class</th>", *numbers, "<th>most often predicted as</th>")
+    head = _row("<th>class</th>", *numbers, "<th>confused with</th>")
     return _table(map(row, report.evaluation.by_class), head=f"<thead>{head}</thead>")
 
 
