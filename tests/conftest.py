@@ -24,9 +24,9 @@ tf.config.set_logical_device_configuration(
 )
 
 from resnet_tf.config import Config, load_config  # noqa: E402 (after the devices are set)
+from resnet_tf.core.files import read_json_lines  # noqa: E402
 from resnet_tf.model.builder import build  # noqa: E402
 from resnet_tf.model.zoo import MODELS  # noqa: E402
-from resnet_tf.training.callbacks import read_metrics  # noqa: E402
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -136,7 +136,7 @@ def untimed_metrics(workdir: Path) -> list[dict[str, Any]]:
     timings = {"images_per_second", "train_seconds", "val_seconds"}
     return [
         {name: value for name, value in line.items() if name not in timings}
-        for line in read_metrics(workdir / "metrics.jsonl")
+        for line in read_json_lines(workdir / "metrics.jsonl")
     ]
 
 

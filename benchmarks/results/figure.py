@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from plan import PLAIN20, PLAIN56, RESNET20, RESNET56
 from table import finished
 
-from resnet_tf.training.callbacks import read_metrics
+from resnet_tf.core.files import read_json_lines
 
 RESULTS = Path(__file__).parents[2] / "results"
 CURVES = {
@@ -28,7 +28,7 @@ def main() -> None:
     for label, (run, color, width) in CURVES.items():
         if not finished(run):
             sys.exit(f"results/{run.name} is missing; run python benchmarks/results/run.py --root=DIR {run.name}")
-        epochs = read_metrics(RESULTS / run.name / "metrics.jsonl")
+        epochs = read_json_lines(RESULTS / run.name / "metrics.jsonl")
         numbers = [epoch["epoch"] for epoch in epochs]
         loss.plot(numbers, [epoch["loss"] for epoch in epochs], color=color, linewidth=width, label=label)
         error.plot(numbers, [100 * (1 - epoch["val_top1"]) for epoch in epochs], color=color, linewidth=width)

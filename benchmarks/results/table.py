@@ -21,7 +21,7 @@ from pathlib import Path
 from plan import PYTORCH, TABLES, Row, Run, Table
 
 from resnet_tf.config import Config, flatten, load_config
-from resnet_tf.training.callbacks import read_metrics
+from resnet_tf.core.files import read_json_lines
 
 RESULTS = Path(__file__).parents[2] / "results"
 HEAD = ("", "accuracy (%)", "seeds", "epochs", "minutes", "images/s", "published (%)", "command")
@@ -99,7 +99,7 @@ def read(run: Run) -> Figures:
     folder = RESULTS / run.name
     if run.config != PYTORCH and (other := _other_settings(run)):
         raise SystemExit(f"results/{run.name} was not run as {run.command}: {', '.join(other)} differ")
-    epochs = read_metrics(folder / "metrics.jsonl")
+    epochs = read_json_lines(folder / "metrics.jsonl")
     tests = [epoch["val_seconds"] for epoch in epochs if "val_seconds" in epoch]
     training = statistics.median(epoch["train_seconds"] for epoch in epochs)
     evaluation = folder / "evaluation.json"

@@ -4,7 +4,6 @@ import contextlib
 import io
 import logging
 import re
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +11,11 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from resnet_tf.core import files
 from resnet_tf.core.errors import UserError
 from resnet_tf.data.sources import folder
+
+_VERSION = "1.0.0"
 
 
 def prepare_folder(source: Path, target: Path, *, eval_fraction: float) -> tfds.core.DatasetInfo:
@@ -28,7 +30,7 @@ def prepare_folder(source: Path, target: Path, *, eval_fraction: float) -> tfds.
     source, existed = source.expanduser(), target.exists()
     if not source.is_dir():
         raise UserError(f"--from={str(source)!r}: there is no such folder")
-    if existed and (not target.is_dir() or any(target.iterdir())):
+    if existed and not (target.is_dir() and all(map(files.is_staging, target.iterdir()))):
         raise UserError(f"--to={str(target)!r} is not empty; give a new or an empty directory")
     splits = _splits(source, eval_fraction)
     name = _builder_name(source)
@@ -38,27 +40,27 @@ def prepare_folder(source: Path, target: Path, *, eval_fraction: float) -> tfds.
         "file_name": tfds.features.Text(),
     }
     try:
-        with _only_a_progress_bar():
-            builder = tfds.dataset_builders.store_as_tfds_dataset(
+        with files.atomic_directory(target / name) as staging, _only_a_progress_bar():
+            tfds.dataset_builders.store_as_tfds_dataset(
                 name=name,
-                version="1.0.0",
+                version=_VERSION,
                 features=tfds.features.FeaturesDict(features),
                 split_datasets={split: _examples(classes) for split, classes in splits.items()},
-                data_dir=target,
+                data_dir=staging.parent,
                 description="A folder of pictures, prepared with `python -m resnet_tf.prepare`.",
             )
-    except BaseException as error:
-        shutil.rmtree(target if not existed else target / name, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise UserError(f"--to={str(target)!r} cannot be written: {error}") from error
-        raise
-    shutil.rmtree(target / "downloads")  # TFDS makes it though nothing is downloaded
-    return builder.info
+    except OSError as error:
+        raise UserError(f"--to={str(target)!r} cannot be written: {error.strerror or error}") from error
+    finally:
+        if not existed:
+            with contextlib.suppress(OSError):
+                target.rmdir()  # only where it is empty: the block failed
+    return tfds.builder_from_directory(target / name / _VERSION).info
 
 
 def _examples(classes: folder.Classes) -> Iterator[tuple[str, dict[str, Any]]]:
-    for name, files in classes.items():
-        for file in files:
+    for name, paths in classes.items():
+        for file in paths:
             file_name = f"{name}/{Path(file).name}"
             yield file_name, {"image": io.BytesIO(_read(file)), "label": name, "file_name": file_name}
 

@@ -1,8 +1,8 @@
 """Pictures that cannot be read: counted, named in unreadable.jsonl, and too many of them end a run."""
 
 import contextlib
-import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_tf.config import DataConfig
+from resnet_tf.core import files
 from resnet_tf.core.errors import UserError, plain_reason
 from resnet_tf.data import preprocess
 from resnet_tf.data.errors import translate_errors
@@ -37,10 +38,9 @@ class UnreadableExamples:
 
     def __init__(self, split: Split, spec: Preprocess, config: DataConfig, path: Path | None = None):
         self._split, self._spec, self._limit, self._path = split, spec, config.max_unreadable_fraction, path
-        self._listed = {self._key(line) for line in _read_lines(path)}
+        self._listed = {self._key(line) for line in (files.read_json_lines(path, keys=["file"]) if path else ())}
         self._known: dict[tuple[Any, ...], dict[str, Any]] = {}  # what was listed earlier may have been mended
-        for damage in split.damage:
-            self._add(vars(damage))
+        self._add([vars(damage) for damage in split.damage])
         self._check()
 
     @property
@@ -54,10 +54,14 @@ class UnreadableExamples:
         Raises:
             UserError: if that makes too many.
         """
-        for example in examples[examples >= 0]:
-            where = self._split.locate(int(example))
-            if self._key(where) not in self._known:
-                self._add(where | {"reason": self._reason(int(example)), "examples": 1})
+        found = ((int(example), self._split.locate(int(example))) for example in examples[examples >= 0])
+        self._add(
+            [
+                where | {"reason": self._reason(example), "examples": 1}
+                for example, where in found
+                if self._key(where) not in self._known
+            ]
+        )
         self._check()
 
     def _reason(self, example: int) -> str:
@@ -66,15 +70,15 @@ class UnreadableExamples:
         except tf.errors.OpError as error:
             return plain_reason(error)
 
-    def _add(self, line: dict[str, Any]) -> None:
-        if self._key(line) in self._known:
-            return
-        self._known[self._key(line)] = line
-        if len(self._known) <= _SHOWN:
+    def _add(self, lines: Sequence[dict[str, Any]]) -> None:
+        new = {self._key(line): line for line in lines if self._key(line) not in self._known}
+        for line in list(new.values())[: max(_SHOWN - len(self._known), 0)]:
             logger.warning("left out, unreadable: %s", _in_words(line))
-        if self._path and self._key(line) not in self._listed:
-            with self._path.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+        self._known |= new
+        unlisted = [line for key, line in new.items() if key not in self._listed]
+        if self._path and unlisted:
+            with files.translate_write_errors(self._path):
+                files.append_json_lines(self._path, unlisted)
 
     def _check(self) -> None:
         total = self._split.num_examples + sum(damage.examples for damage in self._split.damage)
@@ -119,9 +123,3 @@ def name_unreadable(split: Split, spec: Preprocess, *, start: int = 0) -> str:
 def _in_words(line: dict[str, Any]) -> str:
     place = next((f", {key} {line[key]}" for key in ("offset", "index") if key in line), "")
     return f"{line['file']}{place}: {line['reason']}"
-
-
-def _read_lines(path: Path | None) -> list[dict[str, Any]]:
-    if path is None or not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from resnet_tf.core import files
 from resnet_tf.core.errors import UserError, closest
 from resnet_tf.model.arch import Arch
 from resnet_tf.model.builder import LOGITS_LAYER, build
@@ -96,17 +97,13 @@ def convert_file(source: str | Path, name: str, target: Path, *, num_classes: in
         "preprocess": spec and spec.to_dict(),
         "labels": labels,
     }
-    staging = target.with_name(f"writing.{target.name}")
-    try:
+    with files.translate_write_errors(target), files.atomic_file(target) as staging:
         if kind == ".safetensors":
             readers.write_safetensors(staging, to_torchvision(model), metadata)
         else:
             save = model.save if kind == ".keras" else model.save_weights
             save(staging)
             readers.add_metadata(staging, metadata)
-        staging.replace(target)
-    except OSError as error:
-        raise UserError(f"cannot write {str(target)!r}: {error.strerror or error}") from error
     return dialect
 
 

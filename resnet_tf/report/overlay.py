@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from resnet_tf.core.text import printable
+from resnet_tf.report.plots import save_figure
 
 
 def plot_overlay(path: Path, image: np.ndarray, heatmap: np.ndarray, *, title: str) -> Path:
@@ -25,6 +26,4 @@ def plot_overlay(path: Path, image: np.ndarray, heatmap: np.ndarray, *, title: s
     for axes, pixels in zip(figure.subplots(1, 2), (image, (1 - opacity) * image + opacity * colors), strict=True):
         axes.imshow(np.clip(pixels, 0.0, 1.0))
         axes.axis("off")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
-    return path
+    return save_figure(figure, path)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib import image as image_writer
 
+from resnet_tf.core import files
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.metrics import ClassMetrics, Evaluation
 from resnet_tf.core.text import printable
@@ -90,9 +91,7 @@ def _write(directory: Path, report: Report) -> Path:
         _plot_summary(directory / SUMMARY, report)
     template = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
     text = template.substitute(title=_escape(report.title), body="\n".join(sections))
-    staging = directory / f"{PAGE}.writing"
-    staging.write_text(text, encoding="utf-8")
-    return staging.replace(directory / PAGE)
+    return files.write_atomically(directory / PAGE, text)
 
 
 def _plot_summary(path: Path, report: Report) -> None:

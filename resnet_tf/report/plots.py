@@ -13,6 +13,7 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
+from resnet_tf.core import files
 from resnet_tf.core.metrics import Evaluation
 from resnet_tf.core.text import printable
 
@@ -57,7 +58,7 @@ def plot_summary(
     if errors:
         _plot_errors(figure.add_subfigure(grid[1]), errors[:SUMMARY_IMAGES])
     path.parent.mkdir(parents=True, exist_ok=True)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_panels(
@@ -129,18 +130,23 @@ def plot_grid(path: Path, *, title: str, images: Sequence[tuple[np.ndarray, str]
         axes.imshow(image, interpolation="nearest", cmap="gray", vmin=0, vmax=255)
         lines = [_shortened(line, _MAX_TICK_LABEL) for line in label.split("\n")]
         axes.set_title("\n".join(lines), fontsize=8, parse_math=False)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _save_panel(path: Path, plot: Callable[[Axes], None]) -> Path:
     figure = Figure(figsize=_PANEL, layout="constrained")
     plot(figure.subplots())
-    return _save(figure, path, dpi=_PANEL_DPI)
+    return save_figure(figure, path, dpi=_PANEL_DPI)
 
 
-def _save(figure: Figure, path: Path, *, dpi: int = 100) -> Path:
-    with _missing_glyphs_allowed():
-        figure.savefig(path, dpi=dpi)
+def save_figure(figure: Figure, path: Path, *, dpi: int = 100) -> Path:
+    """Write a figure atomically, as its suffix says; a directory that is missing is created.
+
+    Raises:
+        UserError: if `path` cannot be written.
+    """
+    with _missing_glyphs_allowed(), files.translate_write_errors(path), files.atomic_file(path) as staging:
+        figure.savefig(staging, dpi=dpi)
     return path
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,29 +22,24 @@ CARD = "README.md"
 
 @contextlib.contextmanager
 def new_version(directory: Path) -> Iterator[tuple[Path, Path]]:
-    """A place to write the files of a version to, and the `directory/NUMBER` that it becomes at the end of the block.
+    """Yield a directory to write the files of a version to, and the `directory/NUMBER` that it becomes at the end.
 
-    It is written beside its place, listed with the SHA-256 of each file, and renamed once it is whole, so that a server
-    which watches `directory` never sees half of it. Versions that are there stay as they are. Where the block fails,
-    nothing stays behind.
+    The directory is written atomically, with a manifest of its files, so that a server which watches `directory` never
+    sees a part of it. Versions that are there stay as they are. Where the block fails, nothing stays behind.
 
     Raises:
         UserError: if `directory` holds something else, or cannot be written.
     """
     _check_directory(directory)
     final = directory / str((list_versions(directory) or [0])[-1] + 1)
-    staging = directory / f"{final.name}.writing"  # not a number: TensorFlow Serving passes it over
     try:
-        shutil.rmtree(staging, ignore_errors=True)
-        (staging / _EXTRA).mkdir(parents=True)
-        yield staging, final
-        files.write_manifest(staging, MANIFEST)
-        staging.rename(final)
-        files.flush(directory)
+        with files.atomic_directory(final) as staging:
+            (staging / _EXTRA).mkdir()
+            yield staging, final
+            files.write_manifest(staging, MANIFEST)
     except (OSError, tf.errors.OpError) as error:
         raise UserError(f"cannot write to {str(directory)!r}: {plain_reason(error)}") from error
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
         with contextlib.suppress(OSError):
             directory.rmdir()  # only if it is empty: then there was nothing before
 
@@ -72,8 +66,8 @@ def find_export(path: str | Path) -> Path:
     found = path / str(versions[-1]) if versions else path
     if not (found / METADATA).is_file() and not (found / MANIFEST).is_file():
         raise UserError(f"{str(found)!r} is not a model exported by resnet_tf: {str(METADATA)!r} is missing")
-    if damage := files.find_damage(found, MANIFEST, needed=METADATA):
-        raise UserError(f"exported model {str(found)!r} is damaged: {damage}; export it again")
+    if corruption := files.find_corruption(found, MANIFEST, needed=METADATA):
+        raise UserError(f"exported model {str(found)!r} is corrupt: {corruption}; export it again")
     return found
 
 
@@ -99,7 +93,8 @@ def read_metadata(export: Path) -> dict[str, Any]:
 
 
 def _check_directory(directory: Path) -> None:
-    strangers = [path.name for path in directory.glob("*") if not path.name.split(".")[0].isdigit()]
+    present = (path for path in directory.glob("*") if not files.is_staging(path))
+    strangers = [path.name for path in present if not path.name.split(".")[0].isdigit()]
     if strangers or directory.is_file():
         raise UserError(
             f"{str(directory)!r} holds something else ({', '.join(strangers) or 'it is a file'}); "

@@ -1,6 +1,5 @@
 """What a run tells while it goes: a line on the terminal, metrics.jsonl and TensorBoard, each a Keras callback."""
 
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -11,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from resnet_tf.core import files
 from resnet_tf.core.errors import UserError
 
 _SHOWN, _A_ROW = 64, 8  # pictures of the first batch
@@ -65,9 +65,9 @@ class ProgressLine(keras.callbacks.Callback):
 
 
 class MetricsFile(keras.callbacks.Callback):
-    """metrics.jsonl: one JSON object an epoch. Lines of later steps, left by a run that went back, are dropped.
+    """metrics.jsonl: one JSON object for each epoch. Lines of later steps, left by a run that went back, are dropped.
 
-    It is replaced as a whole, so that a kill leaves the old one or the new one.
+    The file is replaced atomically.
     """
 
     def __init__(self, path: Path):
@@ -76,11 +76,10 @@ class MetricsFile(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         figures = _figures(logs)
-        lines = [line for line in read_metrics(self._path) if line["step"] < figures["step"]]
+        lines = [line for line in files.read_json_lines(self._path, keys=["step"]) if line["step"] < figures["step"]]
         lines.append({"epoch": epoch + 1, **figures})
-        staging = self._path.with_name(f"{self._path.name}.writing")
-        staging.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        staging.replace(self._path)
+        with files.translate_write_errors(self._path):
+            files.write_json_lines(self._path, lines)
 
 
 class TensorBoard(keras.callbacks.Callback):
@@ -172,13 +171,6 @@ class Profile:
         if self._running and step >= self._last:
             tf.profiler.experimental.stop()
             self._running = False
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; none where there is no file. A last line cut short by a kill is left out."""
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
 def _figures(logs: dict[str, Any] | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Checkpoints: one directory a step, written beside its place, verified, and renamed once it is whole."""
+"""Checkpoints: one directory for each step, written atomically, with a manifest that is verified on reading."""
 
 import contextlib
 import json
@@ -22,7 +22,6 @@ Parts = Mapping[str, Mapping[str, tf.Variable]]
 _STATE = "state"
 _METADATA = Path("metadata.json")
 _MANIFEST = Path("sha256.json")
-WRITING = ".writing"
 
 
 def save(directory: Path, parts: Parts, *, step: int, metadata: dict[str, Any], keep: int) -> Path:
@@ -32,14 +31,10 @@ def save(directory: Path, parts: Parts, *, step: int, metadata: dict[str, Any], 
         UserError: if it cannot be written. What was there before is left as it was.
     """
     final = directory / f"{step:08d}"
-    staging = directory / f"{final.name}{WRITING}"
     try:
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        _write(staging, parts, {"step": step, **metadata})
-        _replace(final, staging)
+        with files.atomic_directory(final, replace=True) as staging:
+            _write(staging, parts, {"step": step, **metadata})
     except (OSError, tf.errors.OpError) as error:
-        shutil.rmtree(staging, ignore_errors=True)
         newest = max(steps(directory), default=None)
         kept = "there is no earlier one" if newest is None else f"that of step {newest} is whole"
         raise UserError(f"the checkpoint of step {step} cannot be written: {plain_reason(error)}; {kept}") from error
@@ -54,21 +49,21 @@ def steps(directory: Path) -> list[int]:
 
 
 def latest(directory: Path) -> Path | None:
-    """The newest checkpoint that is whole, or None where there is none at all. Damaged ones are named in the log.
+    """Return the newest checkpoint that is intact, None if there is none at all; corrupt ones are named in the log.
 
     Raises:
-        UserError: if there are checkpoints, but all are damaged.
+        UserError: if there are checkpoints, but all are corrupt.
     """
     present = [directory / f"{step:08d}" for step in reversed(steps(directory))]
-    damages = []
+    found = []
     for checkpoint in present:
-        damage = find_damage(checkpoint)
-        if not damage:
+        corruption = find_corruption(checkpoint)
+        if not corruption:
             return checkpoint
-        damages.append(damage)
-        logger.warning("%s; the checkpoint before it is taken", damage)
+        found.append(corruption)
+        logger.warning("%s; the checkpoint before it is taken", corruption)
     if present:
-        raise UserError(f"no checkpoint under {str(directory)!r} is whole: {'; '.join(damages)}")
+        raise UserError(f"no checkpoint under {str(directory)!r} is intact: {'; '.join(found)}")
     return None
 
 
@@ -83,25 +78,22 @@ def best(directory: Path) -> Path | None:
     while tested:
         step = _best_step(tested)
         checkpoint = directory / f"{step:08d}"
-        if not (damage := find_damage(checkpoint)):
+        if not (corruption := find_corruption(checkpoint)):
             return checkpoint
-        logger.warning("%s; the best of the others is taken", damage)
+        logger.warning("%s; the best of the others is taken", corruption)
         del tested[step]
     return newest
 
 
-def find_damage(checkpoint: Path) -> str:
-    """What is wrong with a checkpoint's files, in words; empty if they are as they were written."""
-    damage = files.find_damage(checkpoint, _MANIFEST, needed=_METADATA)
-    return damage and f"checkpoint {str(checkpoint)!r} is damaged: {damage}"
+def find_corruption(checkpoint: Path) -> str:
+    """Describe the first file of a checkpoint that is missing or differs from its manifest; empty if none does."""
+    corruption = files.find_corruption(checkpoint, _MANIFEST, needed=_METADATA)
+    return corruption and f"checkpoint {str(checkpoint)!r} is corrupt: {corruption}"
 
 
 def read_metadata(checkpoint: Path) -> dict[str, Any]:
-    """What `save` was given, and the step."""
-    try:
-        return json.loads((checkpoint / _METADATA).read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"checkpoint {str(checkpoint)!r} is damaged: {error}") from error
+    """Return the `metadata` that `save` was called with, and the step."""
+    return files.read_json(checkpoint / _METADATA)
 
 
 def restore(checkpoint: Path, parts: Parts, *, partly: bool = False) -> None:
@@ -115,7 +107,7 @@ def restore(checkpoint: Path, parts: Parts, *, partly: bool = False) -> None:
         else:
             status.assert_consumed()
     except (AssertionError, ValueError, IndexError, tf.errors.OpError) as error:
-        raise UserError(f"checkpoint {str(checkpoint)!r} is damaged or of another network: {error}") from error
+        raise UserError(f"checkpoint {str(checkpoint)!r} is corrupt or of another network: {error}") from error
 
 
 def variables_of(owner: keras.Model | keras.optimizers.Optimizer) -> dict[str, tf.Variable]:
@@ -136,19 +128,8 @@ def variables_of(owner: keras.Model | keras.optimizers.Optimizer) -> dict[str, t
 def _write(staging: Path, parts: Parts, metadata: dict[str, Any]) -> None:
     tf.train.Checkpoint(**parts).write(str(staging / _STATE))
     (staging / _METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
-    # Read back, so that it is known to be readable before an older one is dropped.
+    # The manifest is of the files as they read back, so that this one is readable before an older one is dropped.
     files.write_manifest(staging, _MANIFEST)
-
-
-def _replace(final: Path, staging: Path) -> None:
-    """One rename; a directory that is in the way is moved aside before, as a rename cannot replace it."""
-    aside = final.with_name(f"{final.name}.old{WRITING}")
-    shutil.rmtree(aside, ignore_errors=True)
-    if final.exists():
-        final.rename(aside)
-    staging.rename(final)
-    files.flush(final.parent)
-    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _superfluous(directory: Path, keep: int) -> list[int]:
@@ -170,6 +151,8 @@ def _best_step(tested: dict[int, float]) -> int:
 
 def _top1(checkpoint: Path) -> float | None:
     """The accuracy at that step; None if it was not tested there."""
-    with contextlib.suppress(UserError):  # a damaged one is not the best
-        return (read_metadata(checkpoint).get("metrics") or {}).get("top1")
+    with contextlib.suppress(UserError):  # a corrupt one is not the best
+        metrics = read_metadata(checkpoint).get("metrics")
+        top1 = metrics.get("top1") if isinstance(metrics, dict) else None
+        return top1 if isinstance(top1, int | float) else None
     return None

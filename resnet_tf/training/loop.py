@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -15,12 +14,13 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_tf.config import Config
+from resnet_tf.core import files
 from resnet_tf.core.errors import Interrupted, UserError, plain_reason
 from resnet_tf.core.metrics import Evaluation
 from resnet_tf.data import pipeline, service, unreadable
 from resnet_tf.data.sources import Source, open_source
 from resnet_tf.data.unreadable import UnreadableExamples
-from resnet_tf.training import checkpoint, default_settings, run, runtime
+from resnet_tf.training import default_settings, run, runtime
 from resnet_tf.training.callbacks import MetricsFile, Profile, ProgressLine, TensorBoard
 from resnet_tf.training.cluster import Cluster, is_chief
 from resnet_tf.training.early_exit import Pace, StopRequested, StopSignals
@@ -239,8 +239,8 @@ class _Fit:
     def _continue(self) -> None:
         """From the newest checkpoint that is whole, if there is one."""
         if self._cluster.is_chief:
-            for unfinished in self._checkpoints.glob(f"*{checkpoint.WRITING}"):
-                shutil.rmtree(unfinished)
+            for directory in (self._workdir, self._checkpoints):
+                files.remove_abandoned(directory)
         if self._trainer.restore_newest(self._checkpoints):
             logger.info("continuing from step %d of %s", self._trainer.state.step, self._workdir)
 

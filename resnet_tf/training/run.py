@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from resnet_tf.config import CONFIG_FILE, Config, flatten, load_config
+from resnet_tf.core import files
 from resnet_tf.core.errors import UserError
 from resnet_tf.inputs.spec import Preprocess
 from resnet_tf.model.create import create_model
@@ -128,7 +129,7 @@ def check_workdir(workdir: Path, config: Config) -> None:
         raise UserError(f"--workdir={str(workdir)!r} is not writable")
     if (workdir / CONFIG_FILE).is_file():
         _check_same_config(workdir, config)
-    elif any(workdir.iterdir()):
+    elif not all(files.is_staging(entry) for entry in workdir.iterdir()):
         raise UserError(f"--workdir={str(workdir)!r} is not empty and holds no run; give an empty or a new directory")
 
 
@@ -137,8 +138,7 @@ def create_workdir(workdir: Path, config: Config) -> None:
     if (workdir / CONFIG_FILE).is_file():
         return
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        (workdir / CONFIG_FILE).write_text(config.to_json())
+        files.write_atomically(workdir / CONFIG_FILE, config.to_json())
     except OSError as error:
         raise UserError(f"--workdir={str(workdir)!r} cannot be written: {error.strerror}") from error
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from resnet_tf.config import Config
+from resnet_tf.core import files
 from resnet_tf.core.machine import describe
 from resnet_tf.core.metrics import Evaluation
 from resnet_tf.data import pipeline
@@ -16,7 +17,6 @@ from resnet_tf.inputs.spec import Preprocess
 from resnet_tf.report.page import Report, write_page
 from resnet_tf.report.waveform import draw_signal
 from resnet_tf.serving.predictor import Predictor
-from resnet_tf.training.callbacks import read_metrics
 from resnet_tf.training.run import METRICS, Run
 
 
@@ -26,7 +26,7 @@ def write_run_report(directory: Path, run: Run, evaluation: Evaluation, source: 
     Raises:
         UserError: if `directory` cannot be written.
     """
-    metrics = read_metrics(run.workdir / METRICS)
+    metrics = files.read_json_lines(run.workdir / METRICS)
     facts = {"parameters": f"{run.model.count_params():,}"}
     if metrics:
         rate = statistics.median(line["images_per_second"] for line in metrics)

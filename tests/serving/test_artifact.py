@@ -148,7 +148,7 @@ def test_a_damaged_export_is_refused_before_anything_runs(tiny_export, tmp_path,
     shutil.copytree(tiny_export, tmp_path / "1")
     assert set(FILES) <= {path.relative_to(tiny_export).as_posix() for path in tiny_export.rglob("*")}
     damage(tmp_path / "1" / name)
-    with pytest.raises(UserError, match=r"exported model '.*/1' is damaged: .*; export it again"):
+    with pytest.raises(UserError, match=r"exported model '.*/1' is corrupt: .*; export it again"):
         Predictor(tmp_path)
 
 
@@ -156,7 +156,7 @@ def test_a_list_that_names_another_place_is_damaged(tiny_export, tmp_path):
     shutil.copytree(tiny_export, tmp_path / "1")
     listed = tmp_path / "1" / artifact.MANIFEST
     listed.write_text(listed.read_text().replace("fingerprint.pb", "/fingerprint.pb"))
-    with pytest.raises(UserError, match=r"is damaged: /fingerprint.pb: No such file"):
+    with pytest.raises(UserError, match=r"is corrupt: .*sha256.json lists '/fingerprint.pb', which lies outside"):
         Predictor(tmp_path)
 
 

@@ -32,7 +32,7 @@ def test_the_lines_of_a_card_run(run, tmp_path, monkeypatch, capsys, target):
     export = export_model(run, tmp_path / target, target=target)
     Image.new("RGB", (40, 30)).save(export / "cat.jpg")
     monkeypatch.chdir(export)
-    monkeypatch.setattr("resnet_tf.serving.artifact.files.find_damage", lambda *_, **__: "")
+    monkeypatch.setattr("resnet_tf.serving.artifact.files.find_corruption", lambda *_, **__: "")
     for block in _blocks((export / "README.md").read_text(), "python"):
         assert len([line for line in block.splitlines() if line]) <= 6
         exec(compile(block, "README.md", "exec"), {})

@@ -52,7 +52,7 @@ def test_the_newest_are_kept_and_the_best(tmp_path, parts):
     for step, top1 in ((5, 0.5), (10, 0.9), (15, None), (20, 0.9), (100, 0.8), (105, None), (110, 0.1)):
         _save(tmp_path, parts, step, top1=top1)
     assert checkpoint.steps(tmp_path) == [10, 105, 110], "of equally good ones the first"
-    (tmp_path / "00000200.writing").mkdir()
+    (tmp_path / ".resnet_tf-writing-1").mkdir()
     assert checkpoint.latest(tmp_path).name == "00000110"
     assert checkpoint.latest(tmp_path / "none") is None
 
@@ -66,7 +66,7 @@ def test_the_best_is_found_among_those_that_are_whole(tmp_path, parts, caplog):
     assert checkpoint.best(tmp_path).name == "00000003"
     DAMAGES["cut"](tmp_path / "00000003" / "state.index")
     assert checkpoint.best(tmp_path).name == "00000004"
-    assert "00000003' is damaged" in caplog.text
+    assert "00000003' is corrupt" in caplog.text
     assert "the best of the others is taken" in caplog.text
 
 
@@ -79,7 +79,7 @@ def test_a_step_is_written_anew(tmp_path, parts):
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path, parts):
     path = _save(tmp_path, parts, 1)
-    with pytest.raises(UserError, match=r"is damaged or of another network"):
+    with pytest.raises(UserError, match=r"is corrupt or of another network"):
         checkpoint.restore(path, _parts("resnet32"))
 
 
@@ -90,9 +90,9 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(tmp_path, parts,
     newest = _save(tmp_path, parts, 2)
     damage(newest / name)
     assert checkpoint.latest(tmp_path).name == "00000001"
-    assert f"checkpoint {str(newest)!r} is damaged" in caplog.text
+    assert f"checkpoint {str(newest)!r} is corrupt" in caplog.text
     shutil.rmtree(tmp_path / "00000001")
-    with pytest.raises(UserError, match=r"no checkpoint under .* is whole: .*00000002' is damaged"):
+    with pytest.raises(UserError, match=r"no checkpoint under .* is intact: .*00000002' is corrupt"):
         checkpoint.latest(tmp_path)
 
 
@@ -102,9 +102,9 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, parts, monkeypatch):
     def full(path):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files, "flush", full)
+    monkeypatch.setattr(files, "sync", full)
     message = r"the checkpoint of step 2 cannot be written: No space left on device; that of step 1 is whole"
     with pytest.raises(UserError, match=message):
         _save(tmp_path, parts, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["00000001"]
-    assert not checkpoint.find_damage(tmp_path / "00000001")
+    assert not checkpoint.find_corruption(tmp_path / "00000001")

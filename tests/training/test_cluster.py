@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from resnet_tf.config import RuntimeConfig, load_config
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.files import read_json_lines
 from resnet_tf.training import checkpoint, runtime
-from resnet_tf.training.callbacks import read_metrics
 from resnet_tf.training.cluster import Task, is_chief, read_tf_config
 from resnet_tf.training.run import load_run
 from resnet_tf.workflows.train import train_and_evaluate
@@ -74,7 +74,7 @@ def test_two_workers_are_one(data_dir, tmp_path):
     assert "answered alike" in outputs[0][0]
     assert outputs[1][0] == ""
     assert not (tmp_path / "run" / "never").exists()
-    lines = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("run", "alone")]
+    lines = [read_json_lines(tmp_path / name / "metrics.jsonl") for name in ("run", "alone")]
     assert len(lines[0]) == 2
     for ours, theirs in zip(*lines, strict=True):
         for name in ("loss", "val_loss", "val_top1"):

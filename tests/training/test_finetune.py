@@ -9,10 +9,10 @@ import tensorflow as tf
 import resnet_tf
 from resnet_tf.config import Config, DataConfig, TrainConfig, load_config
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.files import read_json_lines
 from resnet_tf.data.sources import open_source
 from resnet_tf.model.create import create_model
 from resnet_tf.training import runtime
-from resnet_tf.training.callbacks import read_metrics
 from resnet_tf.training.trainer import Trainer, size_in_epoch
 from resnet_tf.workflows.train import train_and_evaluate
 
@@ -96,7 +96,7 @@ def test_a_run_on_growing_pictures(data_dir, tmp_path):
     overrides = [f"data.data_dir={data_dir}", "data.image_size=16", "train.start_size=8", "train.epochs=4"]
     overrides += ["data.eval_split=test[:100]", "model.name=resnet8_w32", "train.full_size_from=0.5"]
     result = train_and_evaluate(load_config("digits", overrides), tmp_path)
-    assert [line["epoch"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4]
+    assert [line["epoch"] for line in read_json_lines(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4]
     assert result["top1"] > 0.2
     run = resnet_tf.load_run(tmp_path)
     assert run.preprocess.size == (16, 16)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import untimed_metrics
 
+from resnet_tf.core import files
 from resnet_tf.training import checkpoint
 from resnet_tf.training.run import load_run
 
@@ -66,4 +67,4 @@ def _assert_same(ours, theirs):
     for mine, other in zip(load_run(ours).model.get_weights(), load_run(theirs).model.get_weights(), strict=True):
         np.testing.assert_array_equal(mine, other)
     assert untimed_metrics(ours) == untimed_metrics(theirs)
-    assert not list((ours / "checkpoints").glob("*.writing"))
+    assert not [path for path in ours.rglob("*") if files.is_staging(path)]

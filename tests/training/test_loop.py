@@ -21,7 +21,7 @@ from resnet_tf.core import files
 from resnet_tf.core.errors import Interrupted, UserError
 from resnet_tf.data.sources import open_source
 from resnet_tf.training import checkpoint, loop, run, runtime
-from resnet_tf.training.callbacks import ProgressLine, read_metrics
+from resnet_tf.training.callbacks import ProgressLine
 from resnet_tf.training.evaluation import Evaluator, evaluate_run
 from resnet_tf.training.run import load_run
 from resnet_tf.training.trainer import Trainer
@@ -55,7 +55,7 @@ def test_a_golden_run_learns_and_leaves_its_files(data_dir, tmp_path):
     assert result["examples"] == 899
     assert result["step"] == 12 * 14
     assert result["top1"] > 0.9
-    lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    lines = files.read_json_lines(tmp_path / "run" / "metrics.jsonl")
     assert [line["epoch"] for line in lines] == list(range(1, 13))
     assert lines[-1]["val_top1"] == result["top1"]
     assert lines[-1]["loss"] < 0.3 * lines[0]["loss"]
@@ -73,7 +73,7 @@ def test_a_continued_run_ends_bitwise_as_an_uninterrupted_one(tiny_config, tiny_
     assert finished["step"] == 14
     for ours, theirs in zip(_weights(tmp_path), _weights(tiny_run), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    lines, expected = (read_metrics(each / "metrics.jsonl") for each in (tmp_path, tiny_run))
+    lines, expected = (files.read_json_lines(each / "metrics.jsonl") for each in (tmp_path, tiny_run))
     assert [line["step"] for line in lines] == [7, 14]
     assert [line["loss"] for line in lines] == [line["loss"] for line in expected]
 
@@ -82,7 +82,7 @@ def test_a_finished_run_is_only_tested_again(tiny_config, tiny_run):
     before = (tiny_run / "metrics.jsonl").read_text()
     result = train_and_evaluate(tiny_config, tiny_run)
     assert result["step"] == 14
-    assert result["top1"] == read_metrics(tiny_run / "metrics.jsonl")[-1]["val_top1"]
+    assert result["top1"] == files.read_json_lines(tiny_run / "metrics.jsonl")[-1]["val_top1"]
     assert (tiny_run / "metrics.jsonl").read_text() == before
 
 
@@ -127,7 +127,7 @@ def test_checkpoints_within_an_epoch_and_after_damage(tiny_config, tiny_run, tmp
     (tmp_path / "checkpoints" / "00000007" / "state.index").unlink()
     caplog.set_level("INFO", "resnet_tf")
     train_and_evaluate(config, tmp_path)
-    damage = "00000007' is damaged: state.index: No such file or directory; the checkpoint before it is taken"
+    damage = "00000007' is corrupt: state.index: No such file or directory; the checkpoint before it is taken"
     assert damage in caplog.text
     assert "continuing from step 6" in caplog.text
     assert checkpoint.steps(tmp_path / "checkpoints") == [3, 6, 7, 9, 12, 14]
@@ -137,7 +137,7 @@ def test_checkpoints_within_an_epoch_and_after_damage(tiny_config, tiny_run, tmp
 def test_an_average_is_tested_saved_and_loaded(tiny_config, tmp_path):
     config = _override(tiny_config, train={"ema": 0.9})
     result = train_and_evaluate(config, tmp_path)
-    line = read_metrics(tmp_path / "metrics.jsonl")[-1]
+    line = files.read_json_lines(tmp_path / "metrics.jsonl")[-1]
     assert line["val_loss"] == result["loss"] != line["val_raw_loss"]
     loaded = load_run(tmp_path)
     assert evaluate_run(loaded, open_source(config.data), batch_size=100).loss == pytest.approx(
@@ -201,7 +201,7 @@ def test_reduce_lr_on_plateau_acts_with_its_defaults_and_is_resumed(tiny_config,
     # The first epoch sets the best value, `patience` further ones do not improve on it; the last has the lower rate.
     train_and_evaluate(config, tmp_path, callbacks=[reduction, Stop(reduction.patience + 2)])
     train_and_evaluate(config, tmp_path)
-    rates = [line["learning_rate"] for line in read_metrics(tmp_path / "metrics.jsonl")]
+    rates = [line["learning_rate"] for line in files.read_json_lines(tmp_path / "metrics.jsonl")]
     peak = config.peak_learning_rate
     assert rates == pytest.approx([peak] * (reduction.patience + 1) + [reduction.factor * peak] * 2, rel=1e-6, abs=0)
 
@@ -209,9 +209,9 @@ def test_reduce_lr_on_plateau_acts_with_its_defaults_and_is_resumed(tiny_config,
 def test_model_checkpoint_writes_a_model_with_its_defaults(tiny_config, tmp_path):
     file = tmp_path / "{epoch}_{val_top1:.2f}.keras"
     train_and_evaluate(tiny_config, tmp_path / "run", callbacks=[keras.callbacks.ModelCheckpoint(file)])
-    lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
-    files = [tmp_path / f"{line['epoch']}_{line['val_top1']:.2f}.keras" for line in lines]
-    assert sorted(tmp_path.glob("*.keras")) == files
+    lines = files.read_json_lines(tmp_path / "run" / "metrics.jsonl")
+    expected = [tmp_path / f"{line['epoch']}_{line['val_top1']:.2f}.keras" for line in lines]
+    assert sorted(tmp_path.glob("*.keras")) == expected
     for ours, theirs in zip(keras.models.load_model(files[-1]).get_weights(), _weights(tmp_path / "run"), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -225,7 +225,7 @@ def test_keras_own_tensorboard_runs_in_the_loop(tiny_config, tmp_path):
 def test_tests_may_be_rare(tiny_config, tmp_path):
     rare = _override(tiny_config, train={"epochs": 5, "eval_every": 2})
     train_and_evaluate(rare, tmp_path / "rare")
-    lines = read_metrics(tmp_path / "rare" / "metrics.jsonl")
+    lines = files.read_json_lines(tmp_path / "rare" / "metrics.jsonl")
     assert [line["epoch"] for line in lines if "val_top1" in line] == [2, 4, 5]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5]
     often = _override(tiny_config, train={"epochs": 5})
@@ -359,7 +359,7 @@ def test_two_replicas_mix_pictures_as_one_does(tiny_config, tmp_path, monkeypatc
         config = _override(mixed, runtime={"strategy": strategy, "logical_devices": 2})
         train_and_evaluate(config, tmp_path / strategy)
     plain = train_and_evaluate(_override(mixed, augment={"mixup": 0.0, "cutmix": 0.0}), tmp_path / "plain")
-    lines = [read_metrics(tmp_path / each / "metrics.jsonl")[-1] for each in ("single", "mirrored", "plain")]
+    lines = [files.read_json_lines(tmp_path / each / "metrics.jsonl")[-1] for each in ("single", "mirrored", "plain")]
     assert lines[0]["loss"] == pytest.approx(lines[1]["loss"], rel=1e-4)
     assert abs(lines[0]["loss"] - lines[2]["loss"]) > 1e-3, "mixing changes what is learned"
     for ours, theirs in zip(_weights(tmp_path / "single"), _weights(tmp_path / "mirrored"), strict=True):

@@ -10,9 +10,9 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.graph.keras_util import keras_model_to_graph_def
 
+from resnet_tf.core.files import read_json_lines
 from resnet_tf.data import pipeline
 from resnet_tf.data.sources import open_source
-from resnet_tf.training.callbacks import read_metrics
 from resnet_tf.training.run import load_run
 from resnet_tf.workflows.train import train_and_evaluate
 
@@ -32,7 +32,7 @@ def _pictures(events: EventAccumulator, tag: str) -> list[np.ndarray]:
 
 
 def test_scalars_are_those_of_the_metrics_file(events, tiny_run):
-    lines = read_metrics(tiny_run / "metrics.jsonl")
+    lines = read_json_lines(tiny_run / "metrics.jsonl")
     for name in set(lines[0]) - {"epoch", "step"}:
         found = [(event.step, float(tf.make_ndarray(event.tensor_proto))) for event in events.Tensors(name)]
         assert found == [(line["step"], pytest.approx(line[name], rel=1e-6)) for line in lines]

@@ -8,7 +8,6 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from resnet_tf.core.files import write_atomically
 from resnet_tf.core.machine import cores
 from resnet_tf.data.autotune import without_autotune
 from resnet_tf.data.sources.base import Damage, Split
@@ -196,10 +196,7 @@ def _cache() -> Path:
 
 def _keep(path: Path, text: str) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-            file.write(text)
-        os.replace(file.name, path)
+        write_atomically(path, text)
     except OSError as error:
         logger.warning("the index cannot be kept in %r (%s): the next start reads the files again", str(path), error)
 

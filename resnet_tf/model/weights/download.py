@@ -10,6 +10,7 @@ from pathlib import Path
 
 import keras
 
+from resnet_tf.core import files
 from resnet_tf.core.errors import UserError
 from resnet_tf.model.weights import readers
 from resnet_tf.model.weights.published import Pretrained
@@ -31,13 +32,11 @@ def fetch(pretrained: Pretrained) -> Path:
         if wrong := _wrong_digest(path, pretrained.digest):
             raise UserError(f"{str(path)!r} is not the published file: {wrong}; delete it to fetch it again")
         return path
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _download(pretrained.url, home, part.name)
-        if wrong := _wrong_digest(part, pretrained.digest):
-            raise UserError(f"what {pretrained.url} gave is not the published file: {wrong}")
-        part.replace(path)
+        with files.atomic_file(path) as staging:
+            _download(pretrained.url, staging)
+            if wrong := _wrong_digest(staging, pretrained.digest):
+                raise UserError(f"what {pretrained.url} gave is not the published file: {wrong}")
     except UserError:
         raise
     except Exception as error:  # get_file raises bare ones
@@ -45,14 +44,13 @@ def fetch(pretrained: Pretrained) -> Path:
             f"{pretrained.url} could not be fetched ({error}). "
             f"Put the file at {str(path)!r}, or give the path of a copy as weights"
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 
-def _download(url: str, home: Path, file_name: str) -> None:
+def _download(url: str, path: Path) -> None:
+    folder = path.parent
     with contextlib.redirect_stdout(sys.stderr), _timeout(TIMEOUT):  # stdout belongs to results
-        keras.utils.get_file(file_name, url, cache_dir=home, cache_subdir="models", force_download=True)
+        keras.utils.get_file(path.name, url, cache_dir=folder.parent, cache_subdir=folder.name, force_download=True)
 
 
 @contextlib.contextmanager
