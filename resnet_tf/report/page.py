@@ -13,7 +13,6 @@ import numpy as np
 from matplotlib import image as image_writer
 
 from resnet_tf.core import files
-from resnet_tf.core.errors import UserError
 from resnet_tf.core.metrics import ClassMetrics, Evaluation
 from resnet_tf.core.text import printable
 from resnet_tf.report.plots import SUMMARY_IMAGES, plot_panels, plot_summary
@@ -63,14 +62,6 @@ def write_page(directory: Path, report: Report) -> Path:
     Raises:
         UserError: if `directory` cannot be written.
     """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        return _write(directory, report)
-    except OSError as error:
-        raise UserError(f"cannot write the report to {str(directory)!r}: {error.strerror}") from error
-
-
-def _write(directory: Path, report: Report) -> Path:
     panels = plot_panels(
         directory,
         metrics=report.metrics,
@@ -91,7 +82,8 @@ def _write(directory: Path, report: Report) -> Path:
         _plot_summary(directory / SUMMARY, report)
     template = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
     text = template.substitute(title=_escape(report.title), body="\n".join(sections))
-    return files.write_atomically(directory / PAGE, text)
+    with files.translate_write_errors(directory / PAGE):
+        return files.write_atomically(directory / PAGE, text)
 
 
 def _plot_summary(path: Path, report: Report) -> None:
