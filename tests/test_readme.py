@@ -20,7 +20,8 @@ def test_the_python_lines_run(tmp_path, monkeypatch, data_dir):
     names: dict = {}
     exec(compile(block, "README.md", "exec"), names)
     assert names["backbone"].output_shape == (None, 2048)
-    assert names["predictor"].path == (names["export"])
+    assert names["predictor"].path == names["result"].export
+    assert names["result"].run.step == names["run"].step == 3 * 14
     assert (tmp_path / "runs" / "three" / "export" / "serving" / "1").is_dir()
 
 
