@@ -3,6 +3,7 @@
 python -m resnet_tf                      list the commands
 python -m resnet_tf train --help         run one, as `python -m resnet_tf.train` does
 resnet-tf train --help                   the same
+resnet-tf --version                      versions and hardware, for a bug report
 """
 
 import ast
@@ -21,12 +22,20 @@ def main() -> None:
     commands = list_commands()
     if name in ("--help", "-h"):
         print("\n".join(_usage(commands)))
+    elif name == "--version":
+        print("\n".join(f"{name} {value}" for name, value in _describe().items()))
     elif name in commands:
         sys.argv = [f"resnet_tf.{name}", *arguments]
         runpy.run_module(f"resnet_tf.{name}", run_name="__main__", alter_sys=True)
     else:
         print(f"error: unknown command {name!r}; did you mean {closest(name, commands)}?", file=sys.stderr)
         sys.exit(2)
+
+
+def _describe() -> dict[str, str]:
+    from resnet_tf.core.machine import describe  # imports TensorFlow
+
+    return describe()
 
 
 def list_commands() -> list[str]:
@@ -38,7 +47,7 @@ def list_commands() -> list[str]:
 def _usage(commands: list[str]) -> list[str]:
     width = max(map(len, commands))
     return [
-        "usage: resnet-tf COMMAND [FLAGS]; resnet-tf COMMAND --help lists the flags",
+        "usage: resnet-tf COMMAND [FLAGS]; resnet-tf COMMAND --help lists the flags; resnet-tf --version",
         "",
         *(f"  {name:<{width}}  {_summary(name)}" for name in commands),
     ]
