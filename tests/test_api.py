@@ -1,6 +1,8 @@
 """The Python API is documented: each name has its entry, and the examples in the docstrings are true."""
 
+import ast
 import doctest
+import re
 import runpy
 import subprocess
 import sys
@@ -10,7 +12,10 @@ import pytest
 
 import resnet_tf
 
-MAKE = Path(__file__).parents[1] / "docs" / "make_api.py"
+ROOT = Path(__file__).parents[1]
+MAKE = ROOT / "docs" / "make_api.py"
+MAKE_ARCHITECTURE = ROOT / "docs" / "make_architecture.py"
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def test_the_page_is_what_the_docstrings_say():
@@ -32,3 +37,29 @@ def test_the_examples_are_true(name):
     (test, *_) = (each for each in doctest.DocTestFinder().find(thing, name, module) if each.examples)
     result = doctest.DocTestRunner().run(test)
     assert (result.failed, result.attempted > 0) == (0, True)
+
+
+def test_the_architecture_page_has_the_current_imports_and_files():
+    done = subprocess.run(
+        [sys.executable, str(MAKE_ARCHITECTURE), "--check"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_import_that_follows_from_others_has_no_arrow():
+    import_map = runpy.run_path(str(MAKE_ARCHITECTURE))["import_map"]
+    text = import_map({"core": set(), "model": {"core"}, "training": {"core", "model"}})
+    assert re.findall(r"(\w+) --> (\w+)", text) == [("model", "core"), ("training", "model")]
+    assert "| `training` | `core`, `model` |" in text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_files_and_names_of_the_pages_exist(page):
+    """Paths such as `resnet_tf/model/zoo.py`, and the names after them: `resnet_tf/model/zoo.py`: `MODELS`."""
+    text = page.read_text()
+    paths = re.findall(r"`((?:resnet_tf|tests|docs|benchmarks|configs|examples)/[\w/.]+?\.\w+)`", text)
+    assert not [path for path in paths if not (ROOT / path).is_file()]
+    for path, names in re.findall(r"`(resnet_tf/[\w/]+\.py)`: (`\w+`(?:, `\w+`)*)", text):
+        nodes = ast.walk(ast.parse((ROOT / path).read_text()))
+        defined = {node.name for node in nodes if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+        assert set(re.findall(r"\w+", names)) <= defined, path

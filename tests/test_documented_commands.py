@@ -32,6 +32,7 @@ ELSEWHERE = {
     "python -m pytest -n 2": ".ci/run",
     'python -m pytest -n 2 -m "slow and not long"': ".ci/run",
     "python docs/make_api.py": "tests/test_api.py",
+    "python docs/make_architecture.py": "tests/test_api.py",
     "python examples/signals.py --out=signals/": "tests/test_signals.py",
     "python -m resnet_tf.train --config=signals --set data.source=signals/signals.npz": "tests/test_signals.py",
     "python -m resnet_tf.train --config=spectrograms --set data.source=signals/spectrograms.npz": (
