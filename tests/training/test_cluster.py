@@ -156,7 +156,7 @@ def test_the_first_worker_is_the_chief_unless_there_is_one_by_name(monkeypatch):
     assert is_chief(RuntimeConfig(strategy="mirrored"))
 
 
-def test_a_tpu_is_connected_to_initialised_and_only_then_used(monkeypatch):
+def test_a_tpu_is_connected_to_initialized_and_only_then_used(monkeypatch):
     """With everything that would need one in its place; no TPU has run this."""
     calls = []
 
@@ -169,11 +169,11 @@ def test_a_tpu_is_connected_to_initialised_and_only_then_used(monkeypatch):
         tf.config, "experimental_connect_to_cluster", lambda resolver: calls.append(("connect", resolver))
     )
     monkeypatch.setattr(
-        tf.tpu.experimental, "initialize_tpu_system", lambda resolver: calls.append(("initialise", resolver))
+        tf.tpu.experimental, "initialize_tpu_system", lambda resolver: calls.append(("initialize", resolver))
     )
     monkeypatch.setattr(tf.distribute, "TPUStrategy", Strategy)
     runtime._strategy(RuntimeConfig(strategy="tpu", tpu="v5"))
-    assert calls == [(name, "resolver of v5") for name in ("connect", "initialise", "strategy")]
+    assert calls == [(name, "resolver of v5") for name in ("connect", "initialize", "strategy")]
 
 
 def test_a_tpu_that_is_not_there_is_named(monkeypatch):
