@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from absl import flags
 
 from resnet_tf import config as config_lib
-from resnet_tf.core.errors import Interrupted, UserError, closest, is_full_disk, plain_reason
+from resnet_tf.core.errors import Interrupted, UserError, closest, is_full_disk, write_failure
 from resnet_tf.core.installation import check_installation
 
 _TRY_AGAIN = 75  # EX_TEMPFAIL
@@ -54,7 +54,7 @@ def run(
     except Exception as error:
         if not is_full_disk(error):
             raise
-        sys.exit(_fail(f"{plain_reason(error)}; make room, and start the same command again"))
+        sys.exit(_fail(write_failure(error)))
 
 
 def refuse_import(module: str) -> None:

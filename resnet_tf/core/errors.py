@@ -33,5 +33,11 @@ def plain_reason(error: Exception) -> str:
 
 
 def is_full_disk(error: Exception) -> bool:
-    """Whether a disk, or somebody's share of it, has no room left. Python and TensorFlow say so in the same words."""
+    """Return True if a disk, or a user's quota, is full. Python and TensorFlow report both in the same words."""
     return any(os.strerror(each) in str(error) for each in (errno.ENOSPC, errno.EDQUOT))
+
+
+def write_failure(error: Exception) -> str:
+    """Return the reason why a write failed, with advice where the disk is full."""
+    advice = "; make room, and start the same command again" if is_full_disk(error) else ""
+    return f"{getattr(error, 'strerror', None) or plain_reason(error)}{advice}"

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from resnet_tf.core.errors import UserError
+from resnet_tf.core.errors import UserError, write_failure
 
 # No number: TensorFlow Serving and the readers of checkpoints and exports ignore directories of this name.
 _STAGING_PREFIX = ".resnet_tf-writing-"
@@ -120,7 +120,7 @@ def translate_write_errors(target: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"cannot write {str(target)!r}: {error.strerror or error}") from error
+        raise UserError(f"cannot write {str(target)!r}: {write_failure(error)}") from error
 
 
 def write_manifest(directory: Path, name: Path) -> None:

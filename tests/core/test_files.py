@@ -259,7 +259,8 @@ def test_a_full_disk_is_one_clear_line(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "sync", full)
     with pytest.raises(UserError) as caught, files.translate_write_errors(tmp_path / "x"):
         files.write_atomically(tmp_path / "x", NEW)
-    assert str(caught.value) == f"cannot write '{tmp_path}/x': No space left on device"
+    advice = "make room, and start the same command again"
+    assert str(caught.value) == f"cannot write '{tmp_path}/x': No space left on device; {advice}"
     assert is_full_disk(caught.value)
 
 
