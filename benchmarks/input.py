@@ -114,13 +114,14 @@ def _batches(data, augment) -> Iterator[int]:
     import dataclasses
 
     from resnet_tf.config import Config, TrainConfig
-    from resnet_tf.data import pipeline, preprocess
+    from resnet_tf.data import pipeline
     from resnet_tf.data.sources import open_source
+    from resnet_tf.inputs import create_preprocess
 
     config = Config(data=data, augment=augment, train=TrainConfig(epochs=1_000_000))
     source = open_source(dataclasses.replace(data, data_dir=tempfile.gettempdir() if data.source == "digits" else ""))
     length = pipeline.TrainingLength.of(config, source)
-    batches = pipeline.train_batches(config, source, preprocess.from_config(data), length, start=0)
+    batches = pipeline.train_batches(config, source, create_preprocess(data), length, start=0)
     return (len(images) for images, *_ in batches)
 
 

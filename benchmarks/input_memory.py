@@ -69,8 +69,9 @@ def _repeated(photos: Path, root: Path, count: int) -> Path:
 
 def _measure(folder: str, images: int) -> dict[str, float]:
     from resnet_tf.config import AugmentConfig, Config, DataConfig, TrainConfig
-    from resnet_tf.data import pipeline, preprocess
+    from resnet_tf.data import pipeline
     from resnet_tf.data.sources import open_source
+    from resnet_tf.inputs import create_preprocess
 
     data = DataConfig(source=folder, image_size=224, batch_size=BATCH)
     config = Config(
@@ -79,7 +80,7 @@ def _measure(folder: str, images: int) -> dict[str, float]:
     start = time.perf_counter()
     source = open_source(data)
     length = pipeline.TrainingLength.of(config, source)
-    batches = iter(pipeline.train_batches(config, source, preprocess.from_config(data), length, start=0))
+    batches = iter(pipeline.train_batches(config, source, create_preprocess(data), length, start=0))
     next(batches)
     row = {"first_batch_s": round(time.perf_counter() - start, 2)}
     for name, limit, done in (("early_mb", EARLY, BATCH), ("late_mb", images, EARLY)):

@@ -127,7 +127,7 @@ def _bare(precision: str, epochs: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         config = _config(precision, epochs, folder)
         trainer = Trainer(config, open_source(config.data), runtime.start(config.runtime))
-    batches = pipeline.train_batches(config, trainer.source, trainer.spec, trainer.length, start=0)
+    batches = pipeline.train_batches(config, trainer.source, trainer.preprocess, trainer.length, start=0)
     iterator = iter(batches.take(1).cache().repeat())
     trainer.step.run(iterator, tf.constant(STEPS))
     start = time.perf_counter()
@@ -140,21 +140,22 @@ def _keras_fit(precision: str, epochs: int) -> float:
     import keras
 
     import resnet_tf
-    from resnet_tf.data import pipeline, preprocess
+    from resnet_tf.data import pipeline
     from resnet_tf.data.sources import open_source
+    from resnet_tf.inputs import create_preprocess
     from resnet_tf.model import blocks
 
     blocks.BatchNormalization = keras.layers.BatchNormalization
     with tempfile.TemporaryDirectory() as folder:
         config = _config(precision, epochs, folder)
-        source, spec = open_source(config.data), preprocess.from_config(config.data)
-    batches = pipeline.train_batches(config, source, spec, pipeline.TrainingLength.of(config, source), start=0)
+        source, preprocess = open_source(config.data), create_preprocess(config.data)
+    batches = pipeline.train_batches(config, source, preprocess, pipeline.TrainingLength.of(config, source), start=0)
     keras.config.set_dtype_policy(config.runtime.precision)
     model = resnet_tf.create_model("resnet20", num_classes=10, input_shape=(SIZE, SIZE, 3))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
     model.compile(optimizer, loss, metrics=["accuracy"], steps_per_execution=50)
-    inputs = batches.map(lambda images, labels, missing: (preprocess.from_fed(images, spec), labels))
+    inputs = batches.map(lambda images, labels, missing: (preprocess.from_batch(images), labels))
     times = []
     clock = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: times.append(time.perf_counter()))
     model.fit(inputs, epochs=epochs + 1, steps_per_epoch=STEPS, verbose=0, callbacks=[clock])

@@ -24,7 +24,7 @@ GROUPS = {
     ),
     "Networks": ("create_model", "list_models", "list_weights", "Arch", "BatchNormalization"),
     "Settings": ("load_config", "list_configs", "Config"),
-    "Data": ("open_source", "Source", "Preprocess"),
+    "Data": ("open_source", "Source", "Preprocess", "ImagePreprocess", "SignalPreprocess"),
     "Training": ("train_and_evaluate", "load_run", "Run"),
     "Evaluation": ("evaluate_run", "Evaluation"),
     "Exports": ("export_model", "Predictor", "Prediction"),

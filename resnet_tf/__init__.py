@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from resnet_tf.core.errors import Interrupted, UserError
     from resnet_tf.core.metrics import Evaluation
     from resnet_tf.data.sources import Source, open_source
-    from resnet_tf.inputs.spec import Preprocess
+    from resnet_tf.inputs import ImagePreprocess, Preprocess, SignalPreprocess
     from resnet_tf.model.arch import Arch
     from resnet_tf.model.create import create_model
     from resnet_tf.model.layers import BatchNormalization
@@ -49,13 +49,15 @@ _HOMES = {
     "DataService": "resnet_tf.workflows.serve_data",
     "EvaluateResult": "resnet_tf.workflows.evaluate",
     "Evaluation": "resnet_tf.core.metrics",
+    "ImagePreprocess": "resnet_tf.inputs",
     "Interrupted": "resnet_tf.core.errors",
     "Plan": "resnet_tf.workflows.plan",
     "Prediction": "resnet_tf.serving.predictor",
     "Predictor": "resnet_tf.serving.predictor",
     "PrepareResult": "resnet_tf.workflows.prepare",
-    "Preprocess": "resnet_tf.inputs.spec",
+    "Preprocess": "resnet_tf.inputs",
     "Run": "resnet_tf.training.run",
+    "SignalPreprocess": "resnet_tf.inputs",
     "Source": "resnet_tf.data.sources",
     "TrainResult": "resnet_tf.workflows.train",
     "UserError": "resnet_tf.core.errors",
@@ -90,6 +92,7 @@ __all__ = [
     "DataService",
     "EvaluateResult",
     "Evaluation",
+    "ImagePreprocess",
     "Interrupted",
     "Plan",
     "Prediction",
@@ -97,6 +100,7 @@ __all__ = [
     "PrepareResult",
     "Preprocess",
     "Run",
+    "SignalPreprocess",
     "Source",
     "TrainResult",
     "UserError",

@@ -30,7 +30,9 @@ def test_every_name_has_its_place():
         assert getattr(resnet_tf, name).__doc__, name
 
 
-@pytest.mark.parametrize("name", ["list_models", "create_model", "load_config", "Evaluation", "Preprocess"])
+@pytest.mark.parametrize(
+    "name", ["list_models", "create_model", "load_config", "Evaluation", "ImagePreprocess", "SignalPreprocess"]
+)
 def test_the_examples_are_true(name):
     thing = getattr(resnet_tf, name)
     module = sys.modules[thing.__module__]

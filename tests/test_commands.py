@@ -190,7 +190,7 @@ def test_evaluate_export_and_predict(command, tiny_run, tmp_path):
     (tmp_path / "note.jpg").write_text("not a picture")
     refused = command("predict", f"--model={tmp_path / 'models'}", str(picture), str(tmp_path / "note.jpg"))
     assert refused.code == 2
-    assert refused.err.startswith(f"error: {str(tmp_path / 'note.jpg')!r} is no picture that can be read: not a JPEG")
+    assert refused.err.startswith(f"error: {str(tmp_path / 'note.jpg')!r} is no image that can be read: not a JPEG")
 
 
 def test_predict_takes_folders_and_prints_a_table(command, photos, tiny_export):
@@ -206,7 +206,7 @@ def test_predict_takes_folders_and_prints_a_table(command, photos, tiny_export):
     empty = photos / "empty"
     empty.mkdir()
     assert (
-        f"no pictures in {str(empty)!r}: none of its files ends in .jpg"
+        f"no images in {str(empty)!r}: none of its files ends in .jpg"
         in command("predict", f"--model={tiny_export}", str(empty)).err
     )
     assert "give --json or --csv, not both" in command("predict", "--model=x", "--json", "--csv", "a.jpg").err

@@ -64,7 +64,6 @@ def test_a_config_file_by_path(tmp_path):
         (["data.mean=a,b"], r"data.mean takes numbers separated by commas, got 'a,b'"),
         (["data.mean=0.1,0.2"], r"data.mean has 2 values for data.channels=1"),
         (["data.std=0"], r"data.std must not contain 0, got 0"),
-        (["data.channels=2"], r"data.channels must be 3 \(RGB\) or 1 \(gray\), got 2"),
         (["data.crop_fraction=1.5"], r"data.crop_fraction must be above 0 and at most 1"),
         (
             ["runtime.strategy=tpuu"],

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "resnet_tf"
 MAY_IMPORT = {
     "core": set(),
     "config": {"core"},
-    "inputs": {"core"},
+    "inputs": {"core", "config"},
     "model": {"core", "inputs"},
     "data": {"core", "config", "inputs"},
     "training": {"core", "config", "inputs", "model", "data"},

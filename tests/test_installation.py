@@ -20,7 +20,7 @@ TPU_REQUIREMENTS = ROOT / "requirements-tpu.txt"
 WITHOUT_HOST_XLA = ("-k", "not resnext and not compiles_for_tpus")
 CORE = (
     *("tests/model/test_layers.py", "tests/model/test_zoo.py", "tests/inputs/test_headers.py"),
-    *("tests/data/test_preprocess.py", "tests/training/test_step.py", "tests/training/test_checkpoint.py"),
+    *("tests/inputs/test_images.py", "tests/training/test_step.py", "tests/training/test_checkpoint.py"),
     *("tests/training/test_optimizers.py", "tests/training/test_finetune.py"),
     *("tests/serving/test_fold.py", "tests/serving/test_artifact.py"),
 )

@@ -14,22 +14,22 @@ from conftest import shallow
 
 from resnet_tf.config import AugmentConfig, Config, load_config
 from resnet_tf.core.errors import UserError
-from resnet_tf.data import pipeline, preprocess
+from resnet_tf.data import pipeline
 from resnet_tf.data.augmentation import mixing, transforms
 from resnet_tf.data.pipeline import TrainingLength
 from resnet_tf.data.sources import open_source
-from resnet_tf.inputs.spec import Preprocess
-from resnet_tf.report.waveform import draw_signal
+from resnet_tf.inputs import ImagePreprocess, SignalPreprocess, create_preprocess
 from resnet_tf.serving.export import export_model
 from resnet_tf.serving.fold import fold
 from resnet_tf.serving.predictor import Predictor
+from resnet_tf.training import default_settings
 from resnet_tf.training.evaluation import evaluate_run
 from resnet_tf.training.run import load_run
 from resnet_tf.training.throughput import measure_training
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "signals.py"
 LENGTH, CHANNELS = 64, 2
-SPEC = Preprocess(size=(LENGTH,), channels=CHANNELS, mean=(0.5, -1.0), std=(2.0, 0.5))
+SPEC = SignalPreprocess(length=LENGTH, channels=CHANNELS, mean=(0.5, -1.0), std=(2.0, 0.5))
 
 
 def _tones(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -80,7 +80,7 @@ def served(trained, tmp_path_factory) -> Path:
 
 
 def _batches(config: Config, *, start: int = 0) -> list[tuple[np.ndarray, ...]]:
-    source, spec = open_source(config.data), preprocess.from_config(config.data)
+    source, spec = open_source(config.data), create_preprocess(config.data)
     length = TrainingLength.of(config, source)
     return list(pipeline.train_batches(config, source, spec, length, start=start).as_numpy_iterator())
 
@@ -112,7 +112,7 @@ def test_batches_hold_each_signal_once_an_epoch_moved_by_up_to_the_padding(archi
 
 def test_padding_is_silence():
     signals = tf.ones([3, 10, 2])
-    moved = transforms.shift_signals(signals, {"pad_row": tf.constant([0.0, 0.5, 0.99])}, 2).numpy()
+    moved = transforms.pad_and_crop(signals, {"pad_row": tf.constant([0.0, 0.5, 0.99])}, 2).numpy()
     expected = [[0] * 2 + [1] * 8, [1] * 10, [1] * 8 + [0] * 2]
     np.testing.assert_array_equal(moved[..., 0], expected)
     np.testing.assert_array_equal(moved[..., 1], expected)
@@ -133,7 +133,7 @@ def test_mixup_blends_signals_and_their_labels():
 
 def test_training_and_testing_normalise_alike(archive):
     config = _config(archive, "augment.pad_crop=0")
-    source, spec = open_source(config.data), preprocess.from_config(config.data)
+    source, spec = open_source(config.data), create_preprocess(config.data)
     assert spec == SPEC
     signals, labels = _tones(20, 1)
     expected = (signals - SPEC.mean) / SPEC.std
@@ -141,8 +141,8 @@ def test_training_and_testing_normalise_alike(archive):
     np.testing.assert_allclose(inputs, expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(fed_labels, labels)
     np.testing.assert_array_equal(places, np.arange(20))
-    fed = np.stack([preprocess.to_fed(signal, spec) for signal in signals])
-    np.testing.assert_allclose(preprocess.from_fed(tf.constant(fed), spec), expected, rtol=1e-5, atol=1e-6)
+    fed = np.stack([spec.to_batch_element(signal) for signal in signals])
+    np.testing.assert_allclose(spec.from_batch(tf.constant(fed)), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_run_learns_and_continues_to_the_same_end(archive, trained, tmp_path):
@@ -212,7 +212,7 @@ def test_the_serving_export_gives_features_and_labels(trained, served):
     np.testing.assert_allclose(features, expected, atol=1e-4 * np.abs(expected).max())
     records = list(tf.data.TFRecordDataset(str(served / "assets.extra" / "tf_serving_warmup_requests")))
     assert len(records) == 2
-    with pytest.raises(UserError, match="cannot explain its answers: export a network of pictures"):
+    with pytest.raises(UserError, match="cannot explain its answers: export a network of images"):
         list(Predictor(served).explain([]))
 
 
@@ -241,13 +241,13 @@ def test_every_normalisation_of_a_network_of_signals_is_folded():
 def test_a_bare_network_is_exported_with_its_samples_as_they_are(tmp_path):
     model = shallow("resnet18_1d", input_shape=(64, 3), num_classes=2)
     predictor = Predictor(export_model(model, tmp_path / "export"))
-    assert predictor.preprocess == Preprocess.of_signals(64, channels=3)
+    assert predictor.preprocess == SignalPreprocess(length=64, channels=3)
     signals = np.random.default_rng(0).normal(size=(2, 64, 3)).astype("float32")
     np.testing.assert_allclose(predictor.from_pixels(signals), model(signals, training=False), atol=1e-4)
-    with pytest.raises(UserError, match=r"takes \(None, 3\): say with preprocess=Preprocess"):
+    with pytest.raises(UserError, match=r"takes \(None, 3\); give preprocess=ImagePreprocess"):
         export_model(shallow("resnet18_1d", input_shape=(None, 3), num_classes=2), tmp_path / "open")
     with pytest.raises(UserError, match=r"preprocess gives \(64, 64, 3\), but resnet18_1d takes \(64, 3\)"):
-        export_model(model, tmp_path / "wrong", preprocess=Preprocess(size=(64, 64)))
+        export_model(model, tmp_path / "wrong", preprocess=ImagePreprocess(size=(64, 64)))
     with pytest.raises(UserError, match=r"resnet18_1d takes signals, which are not decoded: it has one default"):
         export_model(model, tmp_path / "moved", default_signature="images")
 
@@ -278,19 +278,19 @@ def test_a_signal_that_cannot_be_read_is_named(served, tmp_path, content, reason
     [
         (
             "augment.flip=true",
-            r"augment\.flip is for images, and data\.length=\d+ asks for signals, which support augment\.",
+            r"augment\.flip does not apply to signals, which support augment\.mix_probability, augment\.mixup, ",
         ),
-        ("augment.cutmix=1", r"augment\.cutmix is for images"),
-        ("augment.random_resized_crop=true", r"augment\.random_resized_crop is for images"),
-        ("train.defaults=photos", r"train\.defaults is for images"),
-        ("train.start_size=16", r"train\.start_size is for images"),
-        ("loss.teacher=there", r"loss\.teacher is for images"),
+        ("augment.cutmix=1", r"augment\.cutmix does not apply to signals"),
+        ("augment.random_resized_crop=true", r"augment\.random_resized_crop does not apply to signals"),
+        ("train.defaults=photos", r"train\.defaults does not apply to signals"),
+        ("train.start_size=16", r"train\.start_size does not apply to signals"),
+        ("loss.teacher=there", r"loss\.teacher does not apply to signals"),
         ("data.mean=1,2,3", r"data\.mean has 3 values for data\.channels=2"),
     ],
 )
 def test_settings_of_pictures_are_refused(archive, change, message):
     with pytest.raises(UserError, match=message):
-        _config(archive, change)
+        default_settings.resolve(_config(archive, change))
 
 
 @pytest.mark.parametrize(
@@ -317,9 +317,9 @@ def test_an_archive_that_does_not_fit_is_refused(tmp_path, changes, message):
 
 
 def test_signals_come_from_an_archive_and_archives_of_signals_take_a_length(archive):
-    with pytest.raises(UserError, match=r"signals, which come from an \.npz archive; data\.source is 'digits'"):
+    with pytest.raises(UserError, match=r"signals come from an \.npz archive; data\.source is 'digits'"):
         open_source(_config(Path("digits")).data)
-    with pytest.raises(UserError, match=r"is float32 \[96, 64, 2\]; pictures are uint8 .* signals take data\.length"):
+    with pytest.raises(UserError, match=r"is float32 \[96, 64, 2\]; images are uint8 .* signals take data\.length"):
         open_source(load_config("spectrograms", [f"data.source={archive}"]).data)
 
 
@@ -329,13 +329,13 @@ def test_the_training_step_is_timed_on_random_signals(archive):
 
 def test_a_drawn_signal_shows_where_its_samples_lie():
     ramp = np.linspace(-1, 1, 960)
-    picture = draw_signal(np.stack([ramp, 0 * ramp], axis=1))
+    picture = SPEC.plot(np.stack([ramp, 0 * ramp], axis=1))
     assert (picture.shape, picture.dtype) == ((64, 96, 1), np.uint8)
     first, second = (picture[rows, :, 0] == 0 for rows in (slice(32), slice(32, 64)))
     np.testing.assert_allclose(first.argmax(axis=0), np.linspace(31, 0, 97)[1:], atol=1)
     assert first.any(axis=0).all()
     assert set(np.nonzero(second)[0]) <= {15, 16}  # zero, in the middle
-    assert draw_signal(np.ones((5, 12))).shape == (12 * 16, 5, 1)
+    assert SPEC.plot(np.ones((5, 12))).shape == (12 * 16, 5, 1)
 
 
 @pytest.mark.slow

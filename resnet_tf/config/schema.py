@@ -61,6 +61,9 @@ class DataConfig:
         minimum=0,
         maximum=1,
     )
+    input_type: str = _key(
+        "auto", "image, signal, or another registered type; auto: signal if data.length is set, otherwise image"
+    )
     image_size: int = _key(224, "height and width of the model input, in pixels", minimum=1)
     channels: int = _key(3, "channels of the model input: 3 (RGB) or 1 (gray); any number for signals", minimum=1)
     length: int = _key(
@@ -111,11 +114,6 @@ class DataConfig:
         1024, "a decoded split of at most this size, in MB, is cached in memory between epochs", minimum=0
     )
 
-    @property
-    def size_in_words(self) -> str:
-        """Return the size of the model input, such as `224 pixels`."""
-        return f"{self.length:,} samples" if self.length else f"{self.image_size} pixels"
-
 
 @dataclass(frozen=True)
 class AugmentConfig:
@@ -163,11 +161,6 @@ class AugmentConfig:
     )
     mix_probability: float = _key(1.0, "fraction of the examples changed by mixup or cutmix", minimum=0, maximum=1)
     repeats: int = _key(1, "copies of an example in a batch, each augmented separately (Hoffer et al. 2020)", minimum=1)
-
-
-# Augmentations that signals (`data.length`) support, and other keys for images only.
-_AUGMENT_SIGNALS = {"pad_crop", "mixup", "mix_probability", "repeats"}
-_IMAGES_ONLY = {"train": {"defaults", "start_size", "end_size"}, "loss": {"teacher"}}
 
 
 @dataclass(frozen=True)
@@ -385,8 +378,6 @@ def _check_values(config: Config) -> None:
         )
     if config.augment.flip and config.augment.alternating_flip:
         raise UserError("augment.flip and augment.alternating_flip exclude each other; set one of them")
-    if config.data.length:
-        _check_signal_settings(config)
 
 
 def _check_value(
@@ -401,8 +392,6 @@ def _check_value(
 
 
 def _check_data(data: DataConfig) -> None:
-    if data.channels not in (1, 3) and not data.length:
-        raise UserError(f"data.channels must be 3 (RGB) or 1 (gray), got {data.channels}")
     for name in ("mean", "std"):
         values = getattr(data, name)
         if len(values) not in (0, 1, data.channels):
@@ -414,17 +403,3 @@ def _check_data(data: DataConfig) -> None:
         raise UserError(f"data.std must not contain 0, got {','.join(map(str, data.std))}")
     if not 0 < data.crop_fraction <= 1:
         raise UserError(f"data.crop_fraction must be above 0 and at most 1, got {data.crop_fraction}")
-
-
-def _check_signal_settings(config: Config) -> None:
-    """Refuse settings for images other than their defaults."""
-    groups = {"augment": set(vars(config.augment)) - _AUGMENT_SIGNALS, **_IMAGES_ONLY}
-    for group, names in groups.items():
-        settings = getattr(config, group)
-        for name in sorted(names):
-            if getattr(settings, name) != getattr(type(settings)(), name):
-                supported = ", ".join(f"augment.{each}" for each in sorted(_AUGMENT_SIGNALS))
-                raise UserError(
-                    f"{group}.{name} is for images, and data.length={config.data.length} asks for signals, which "
-                    f"support {supported}"
-                )

@@ -14,14 +14,15 @@ import tensorflow as tf
 from resnet_tf.config import AugmentConfig, Config
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.machine import cores
-from resnet_tf.data import order, preprocess, service
+from resnet_tf.data import order, service
 from resnet_tf.data.augmentation import mixing, transforms
 from resnet_tf.data.autotune import without_autotune
 from resnet_tf.data.sources import Source, Split
 from resnet_tf.data.unreadable import UnreadableExamples
-from resnet_tf.inputs.spec import Preprocess
+from resnet_tf.inputs import Preprocess, create_preprocess
 
-# From an example's row in its batch, a scalar, and its picture as the source has it to what is fed, uint8 [H, W, C].
+# From an example's index in its batch, a scalar, and the example of its source to one for training, such as uint8
+# [H, W, C].
 ChangeRow = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 # From the positions of a batch in the run and its examples to the random numbers of augmentation.
 Draw = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -70,7 +71,7 @@ class Shard:
 def train_batches(
     config: Config,
     source: Source,
-    spec: Preprocess,
+    preprocess: Preprocess,
     length: TrainingLength,
     *,
     start: int,
@@ -82,7 +83,7 @@ def train_batches(
     A picture that cannot be read is replaced by the next of its batch.
 
     Returns:
-        A dataset of (images: uint8 [B, H, W, C], which `preprocess.from_fed` makes the network's input on its own
+        A dataset of (images: uint8 [B, H, W, C], which `Preprocess.from_batch` makes the network's input on its own
         device, a quarter of the bytes to move, or signals, float32 [B, L, C]; labels: int64 [B]; missing: int64 [B],
         the examples that could not be read, for `UnreadableExamples.note`, and -1 for the others), B being the shard's
         part of the global batch. With mixup or cutmix in the recipe there is a fourth part, float32 [B, 5], which
@@ -97,9 +98,9 @@ def train_batches(
             f"data.batch_size={config.data.batch_size} must be a multiple of {group}, for {shard.count} workers"
             + (" with pictures mixed in pairs" if mixing.wanted(config.augment) else "")
         )
-    rows = _memory_rows if _fits_in_memory(config, source.train, spec) else _streamed_rows
-    make = rows(config, source.train, spec, _draw_function(config, source.train, length), unreadable)
-    batch = _batch_function(config, source.train, length, shard, spec, make)
+    rows = _memory_rows if _fits_in_memory(config, source.train, preprocess) else _streamed_rows
+    make = rows(config, source.train, preprocess, _draw_function(config, source.train, length), unreadable)
+    batch = _batch_function(config, source.train, length, shard, preprocess, make)
     steps = tf.data.Dataset.range(start, length.total_steps)
     if config.data.service:
         numbered = _side_by_side(steps, lambda step: batch(step).map(lambda *parts: (step, *parts)))
@@ -109,43 +110,42 @@ def train_batches(
     return batches.prefetch(_AHEAD)
 
 
-def fed_examples(
+def load_batch(
     config: Config,
     source: Source,
-    spec: Preprocess | None = None,
+    preprocess: Preprocess | None = None,
     *,
     step: int,
     unreadable: UnreadableExamples | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Training batch `step` as the network sees it, and float32 [B, C] shares of the classes.
+    """Return training batch `step`, mixed as for training, and the fractions of its classes, float32 [B, C].
 
-    Pictures are uint8 [B, H, W, C], signals float32 [B, L, C]. Only those of that batch are read, and by this process;
-    without `spec`, they are prepared as the configuration says. Those that cannot be read are noted in `unreadable`.
+    The examples are of `Preprocess.batch_dtype`. Only those of that batch are read, and by this process; without
+    `preprocess`, they are prepared as the configuration says. Those that cannot be read are noted in `unreadable`.
 
     Raises:
         UserError: if the run has no such step.
     """
-    spec = spec or preprocess.from_config(config.data)
+    preprocess = preprocess or create_preprocess(config.data)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, memory_limit_mb=0, service=""))
     length = TrainingLength.of(config, source)
     if step >= length.total_steps:
         raise UserError(f"the run has steps 0 to {length.total_steps - 1}; there is no step {step}")
-    unreadable = unreadable or UnreadableExamples(source.train, spec, config.data)
+    unreadable = unreadable or UnreadableExamples(source.train, preprocess, config.data)
     images, labels, missing, *mix = next(
-        iter(train_batches(config, source, spec, length, start=step, unreadable=unreadable))
+        iter(train_batches(config, source, preprocess, length, start=step, unreadable=unreadable))
     )
     unreadable.note(missing.numpy())
     classes = len(source.class_names)
     if not mix:
         return images.numpy(), tf.one_hot(labels, classes).numpy()
     blended = mixing.blend(tf.cast(images, tf.float32), mix[0], config.augment)
-    shares = mixing.targets(labels, mix[0], config.augment, num_classes=classes, size=spec.size)
-    blended = blended if spec.is_of_signals else tf.round(blended)
-    return tf.cast(blended, preprocess.fed_type(spec)).numpy(), shares.numpy()
+    shares = mixing.targets(labels, mix[0], config.augment, num_classes=classes, size=preprocess.spatial_shape)
+    return preprocess.to_batch_dtype(blended).numpy(), shares.numpy()
 
 
 def eval_batches(
-    split: Split, spec: Preprocess, batch_size: int, *, shard: Shard = Shard(), memory_limit_mb: int = 0
+    split: Split, preprocess: Preprocess, batch_size: int, *, shard: Shard = Shard(), memory_limit_mb: int = 0
 ) -> tf.data.Dataset:
     """Every picture of a split once, in order; the last batch is filled up with examples of place -1.
 
@@ -153,7 +153,7 @@ def eval_batches(
 
     Args:
         split: the pictures.
-        spec: how they become the network's input.
+        preprocess: how they become the network's input.
         batch_size: of this worker.
         shard: the part of the split that is this worker's; all workers have as many batches.
         memory_limit_mb: what is made of it is kept for the next time that it is read, if it needs no more.
@@ -171,14 +171,14 @@ def eval_batches(
     labels = tf.constant(split.labels)
 
     def load(row: tf.Tensor, picture: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        return preprocess.to_input(picture, spec), labels[places[row]], places[row]
+        return preprocess.to_input(picture), labels[places[row]], places[row]
 
     dataset = split.rows(places, load)
     if missing := per_worker - len(places):
-        blank = (tf.zeros([*spec.size, spec.channels]), tf.constant(0, tf.int64), tf.constant(-1, tf.int64))
+        blank = (tf.zeros(preprocess.input_shape), tf.constant(0, tf.int64), tf.constant(-1, tf.int64))
         dataset = dataset.concatenate(tf.data.Dataset.from_tensors(blank).repeat(missing))
     batches = dataset.batch(batch_size, drop_remainder=True)
-    if 4 * per_worker * math.prod(spec.size) * spec.channels <= memory_limit_mb * 2**20:
+    if 4 * per_worker * math.prod(preprocess.input_shape) <= memory_limit_mb * 2**20:
         batches = batches.cache()
     return without_autotune(batches.prefetch(_AHEAD))
 
@@ -195,7 +195,9 @@ def among_replicas(batches: tf.data.Dataset, replicas: int) -> tf.data.Dataset:
     return batches.flat_map(split)
 
 
-def stages(config: Config, source: Source, spec: Preprocess, length: TrainingLength) -> dict[str, tf.data.Dataset]:
+def stages(
+    config: Config, source: Source, preprocess: Preprocess, length: TrainingLength
+) -> dict[str, tf.data.Dataset]:
     """The input up to each of its stages, to be timed: datasets of how many images were made.
 
     Without end but for the run's. What is kept in memory is read and decoded once, before the first batch.
@@ -219,12 +221,16 @@ def stages(config: Config, source: Source, spec: Preprocess, length: TrainingLen
 
         return _side_by_side(tf.data.Dataset.range(length.total_steps), count)
 
-    whole = "batches, from memory" if _fits_in_memory(config, split, spec) else "+ batches"
+    whole = "batches, from memory" if _fits_in_memory(config, split, preprocess) else "+ batches"
     return {
         "reading alone": up_to(lambda places, examples: lambda row, picture: picture),
-        "+ decoding": up_to(lambda places, examples: _change_row(undistorted, spec, places, draw(places, examples))),
-        "+ augmentation": up_to(lambda places, examples: _change_row(config, spec, places, draw(places, examples))),
-        whole: train_batches(config, source, spec, length, start=0).map(lambda images, *_: tf.shape(images)[0]),
+        "+ decoding": up_to(
+            lambda places, examples: _change_row(undistorted, preprocess, places, draw(places, examples))
+        ),
+        "+ augmentation": up_to(
+            lambda places, examples: _change_row(config, preprocess, places, draw(places, examples))
+        ),
+        whole: train_batches(config, source, preprocess, length, start=0).map(lambda images, *_: tf.shape(images)[0]),
     }
 
 
@@ -233,13 +239,13 @@ def _first_value(picture: tf.Tensor) -> tf.Tensor:
     return tf.strings.length(picture) if picture.dtype == tf.string else tf.reshape(picture, [-1])[0]
 
 
-def load_images(split: Split, spec: Preprocess, unreadable: UnreadableExamples) -> np.ndarray:
-    """A whole split as it is fed, see `preprocess.to_fed`. The unreadable are replaced and noted."""
+def load_images(split: Split, preprocess: Preprocess, unreadable: UnreadableExamples) -> np.ndarray:
+    """Return a whole split for training, see `Preprocess.to_batch_element`. The unreadable are replaced and noted."""
     count, size = split.num_examples, 1024
 
     def part(first: tf.Tensor) -> tf.data.Dataset:
         places = tf.range(first, tf.minimum(first + size, count))
-        rows = _readable_rows(split, places, lambda row, picture: preprocess.to_fed(picture, spec), spec)
+        rows = _readable_rows(split, places, lambda row, picture: preprocess.to_batch_element(picture), preprocess)
         return rows.map(lambda images, missing, shown: (images, tf.where(missing, places, -1)))
 
     images = []
@@ -249,14 +255,14 @@ def load_images(split: Split, spec: Preprocess, unreadable: UnreadableExamples) 
     return np.concatenate(images)
 
 
-def load_examples(split: Split, spec: Preprocess, indices: Sequence[int]) -> list[np.ndarray]:
-    """What is at some places of a split, not yet normalised: float32 [H, W, 3] in [0, 1], or signals [L, C]."""
+def load_examples(split: Split, preprocess: Preprocess, indices: Sequence[int]) -> list[np.ndarray]:
+    """Return some examples of a split, unnormalized: float32 [H, W, 3] in [0, 1], or signals [L, C]."""
     examples = (split.load(tf.constant(index, tf.int64)) for index in indices)
-    return [preprocess.before_normalization(example, spec).numpy() for example in examples]
+    return [preprocess.to_unnormalized(example).numpy() for example in examples]
 
 
-def _fits_in_memory(config: Config, split: Split, spec: Preprocess) -> bool:
-    megabytes = split.num_examples * math.prod(spec.size) * spec.channels * preprocess.fed_type(spec).size / 2**20
+def _fits_in_memory(config: Config, split: Split, preprocess: Preprocess) -> bool:
+    megabytes = split.num_examples * math.prod(preprocess.input_shape) * preprocess.batch_dtype.size / 2**20
     random_crops = config.augment.random_resized_crop  # these are taken of the original pictures
     return megabytes <= config.data.memory_limit_mb and not random_crops and not config.data.service
 
@@ -269,7 +275,7 @@ def _side_by_side(steps: tf.data.Dataset, batch: Callable[[tf.Tensor], tf.data.D
 
 
 def _batch_function(
-    config: Config, split: Split, length: TrainingLength, shard: Shard, spec: Preprocess, rows: Rows
+    config: Config, split: Split, length: TrainingLength, shard: Shard, preprocess: Preprocess, rows: Rows
 ) -> Callable[[tf.Tensor], tf.data.Dataset]:
     """From a step to a dataset of its one batch."""
     global_size = config.data.batch_size
@@ -284,12 +290,12 @@ def _batch_function(
 
         def finish(images: tf.Tensor, missing: tf.Tensor, shown: tf.Tensor) -> tuple[tf.Tensor, ...]:
             parts: tuple[tf.Tensor, ...] = (
-                tf.ensure_shape(images, (size, *spec.size, spec.channels)),
+                tf.ensure_shape(images, (size, *preprocess.input_shape)),
                 tf.ensure_shape(tf.gather(labels, tf.gather(examples, shown)), (size,)),
                 tf.ensure_shape(tf.where(missing, examples, -1), (size,)),
             )
             if mixing.wanted(config.augment):
-                parts += (mixing.draw(config.runtime.seed, first, size, config.augment, spec.size),)
+                parts += (mixing.draw(config.runtime.seed, first, size, config.augment, preprocess.spatial_shape),)
             return parts
 
         return rows(places, examples).map(finish)
@@ -311,15 +317,19 @@ def _draw_function(config: Config, split: Split, length: TrainingLength) -> Draw
 
 
 def _memory_rows(
-    config: Config, split: Split, spec: Preprocess, draw: Draw, unreadable: UnreadableExamples | None
+    config: Config, split: Split, preprocess: Preprocess, draw: Draw, unreadable: UnreadableExamples | None
 ) -> Rows:
     """Small pictures are decoded once, kept as uint8, and augmented a batch at a time."""
     with tf.device("CPU"):
-        images = tf.constant(load_images(split, spec, unreadable or UnreadableExamples(split, spec, config.data)))
+        images = tf.constant(
+            load_images(split, preprocess, unreadable or UnreadableExamples(split, preprocess, config.data))
+        )
 
     def rows(places: tf.Tensor, examples: tf.Tensor) -> tf.data.Dataset:
         def augmented(chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            pixels = transforms.augment_batch(tf.gather(images, chosen), draw(places, chosen), config.augment, spec)
+            pixels = transforms.augment_batch(
+                tf.gather(images, chosen), draw(places, chosen), config.augment, preprocess
+            )
             return pixels, tf.zeros_like(chosen, tf.bool), tf.range(places.shape[0], dtype=tf.int64)
 
         return tf.data.Dataset.from_tensor_slices(examples[tf.newaxis]).map(augmented)
@@ -328,17 +338,19 @@ def _memory_rows(
 
 
 def _streamed_rows(
-    config: Config, split: Split, spec: Preprocess, draw: Draw, unreadable: UnreadableExamples | None
+    config: Config, split: Split, preprocess: Preprocess, draw: Draw, unreadable: UnreadableExamples | None
 ) -> Rows:
     """Large pictures stay encoded until they are needed."""
 
     def rows(places: tf.Tensor, examples: tf.Tensor) -> tf.data.Dataset:
-        return _readable_rows(split, examples, _change_row(config, spec, places, draw(places, examples)), spec)
+        return _readable_rows(
+            split, examples, _change_row(config, preprocess, places, draw(places, examples)), preprocess
+        )
 
     return rows
 
 
-def _change_row(config: Config, spec: Preprocess, places: tf.Tensor, numbers: tf.Tensor) -> ChangeRow:
+def _change_row(config: Config, preprocess: Preprocess, places: tf.Tensor, numbers: tf.Tensor) -> ChangeRow:
     """A picture decoded, cropped and augmented: what is drawn for it is drawn for all rows at once."""
     settings, seed, count = config.augment, config.runtime.seed, places.shape[0]
     if settings.random_resized_crop:
@@ -346,23 +358,22 @@ def _change_row(config: Config, spec: Preprocess, places: tf.Tensor, numbers: tf
 
     def change(row: tf.Tensor, picture: tf.Tensor) -> tf.Tensor:
         if settings.random_resized_crop:
-            image = transforms.random_resized_crop(picture, crops[row], spec, antialias=settings.antialias)
-            image = preprocess.to_channels(image, spec)
+            image = transforms.random_resized_crop(picture, crops[row], preprocess, antialias=settings.antialias)
         else:
-            image = preprocess.to_fed(picture, spec)
+            image = preprocess.to_batch_element(picture)
         # One at a time: on all cores, and without what only another image's operation would need.
-        return transforms.augment_batch(image[tf.newaxis], numbers[row][tf.newaxis], settings, spec)[0]
+        return transforms.augment_batch(image[tf.newaxis], numbers[row][tf.newaxis], settings, preprocess)[0]
 
     return change
 
 
-def _readable_rows(split: Split, examples: tf.Tensor, change: ChangeRow, spec: Preprocess) -> tf.data.Dataset:
+def _readable_rows(split: Split, examples: tf.Tensor, change: ChangeRow, preprocess: Preprocess) -> tf.data.Dataset:
     """One batch of changed pictures; one that cannot be read is replaced by the next that can.
 
     Which one that is follows from the batch alone, so that no later batch shifts. A batch without one readable picture
     is black.
     """
-    shape, kind, count = (*spec.size, spec.channels), preprocess.fed_type(spec), tf.size(examples, tf.int64)
+    shape, kind, count = preprocess.input_shape, preprocess.batch_dtype, tf.size(examples, tf.int64)
     loaded = split.rows(examples, lambda row, picture: (row, tf.ensure_shape(change(row, picture), shape)))
     black = tf.data.Dataset.from_tensor_slices((tf.constant([-1], tf.int64), tf.zeros((1, *shape), kind)))
 

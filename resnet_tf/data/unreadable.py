@@ -12,10 +12,9 @@ import tensorflow as tf
 from resnet_tf.config import DataConfig
 from resnet_tf.core import files
 from resnet_tf.core.errors import UserError, plain_reason
-from resnet_tf.data import preprocess
 from resnet_tf.data.errors import translate_errors
 from resnet_tf.data.sources import Split
-from resnet_tf.inputs.spec import Preprocess
+from resnet_tf.inputs import Preprocess
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +27,7 @@ class UnreadableExamples:
 
     Args:
         split: the training split.
-        spec: how its pictures are decoded.
+        preprocess: how its pictures are decoded.
         config: its `max_unreadable_fraction` counts.
         path: a JSON-lines file that each is appended to once, also over several starts of a run; None for no file.
 
@@ -36,8 +35,8 @@ class UnreadableExamples:
         UserError: if more than `data.max_unreadable_fraction` of the split is known to be unreadable already.
     """
 
-    def __init__(self, split: Split, spec: Preprocess, config: DataConfig, path: Path | None = None):
-        self._split, self._spec, self._limit, self._path = split, spec, config.max_unreadable_fraction, path
+    def __init__(self, split: Split, preprocess: Preprocess, config: DataConfig, path: Path | None = None):
+        self._split, self._preprocess, self._limit, self._path = split, preprocess, config.max_unreadable_fraction, path
         self._listed = {self._key(line) for line in (files.read_json_lines(path, keys=["file"]) if path else ())}
         self._known: dict[tuple[Any, ...], dict[str, Any]] = {}  # what was listed earlier may have been mended
         self._add([vars(damage) for damage in split.damage])
@@ -66,7 +65,7 @@ class UnreadableExamples:
 
     def _reason(self, example: int) -> str:
         try:
-            return preprocess.why_unreadable(self._split.load(tf.constant(example, tf.int64)), self._spec)
+            return self._preprocess.explain_unreadable(self._split.load(tf.constant(example, tf.int64)))
         except tf.errors.OpError as error:
             return plain_reason(error)
 
@@ -95,24 +94,24 @@ class UnreadableExamples:
         return line["file"], line.get("offset"), line.get("index")
 
 
-def translate_read_errors(split: Split, spec: Preprocess) -> contextlib.AbstractContextManager[None]:
+def translate_read_errors(split: Split, preprocess: Preprocess) -> contextlib.AbstractContextManager[None]:
     """Raise a `UserError` with the name of the file, where the block fails on an unreadable example of a split.
 
     For evaluation, which never skips an example.
     """
 
     def explain(error: tf.errors.OpError) -> str:
-        named = name_unreadable(split, spec)
+        named = name_unreadable(split, preprocess)
         return named and f"split {split.name!r} cannot be tested: {named}"
 
     return translate_errors(explain)
 
 
-def name_unreadable(split: Split, spec: Preprocess, *, start: int = 0) -> str:
+def name_unreadable(split: Split, preprocess: Preprocess, *, start: int = 0) -> str:
     """The first unreadable picture of a split from a place on, with its reason; empty if all can be read."""
     for place in range(start, split.num_examples):
         try:
-            reason = preprocess.why_unreadable(split.load(tf.constant(place, tf.int64)), spec)
+            reason = preprocess.explain_unreadable(split.load(tf.constant(place, tf.int64)))
         except tf.errors.OpError as error:
             reason = plain_reason(error)
         if reason:

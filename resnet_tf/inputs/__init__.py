@@ -1,1 +1,29 @@
-"""Input types: preprocessing of images and signals."""
+"""Input types: preprocessing of images, signals, and types that are registered."""
+
+from resnet_tf.inputs.arrays import ArrayPreprocess
+from resnet_tf.inputs.base import (
+    ChooseWindow,
+    Preprocess,
+    ServingInput,
+    UnreadableError,
+    create_preprocess,
+    default_preprocess,
+    input_type,
+    register_input_type,
+)
+from resnet_tf.inputs.images import ImagePreprocess
+from resnet_tf.inputs.signals import SignalPreprocess
+
+__all__ = [
+    "ArrayPreprocess",
+    "ChooseWindow",
+    "ImagePreprocess",
+    "Preprocess",
+    "ServingInput",
+    "SignalPreprocess",
+    "UnreadableError",
+    "create_preprocess",
+    "default_preprocess",
+    "input_type",
+    "register_input_type",
+]

@@ -90,11 +90,11 @@ def convert_file(source: str | Path, name: str, target: Path, *, num_classes: in
     arch = get_arch(name)
     model = create_model(name, num_classes=num_classes, input_shape=(*(None,) * arch.dimensions, 3))
     dialect = _load(model, name, arch, source)
-    spec, labels = model.preprocess, model.labels
+    preprocess, labels = model.preprocess, model.labels
     metadata = {
         "model": name,
         "arch": dataclasses.asdict(arch),
-        "preprocess": spec and spec.to_dict(),
+        "preprocess": preprocess and preprocess.to_dict(),
         "labels": labels,
     }
     with files.translate_write_errors(target), files.atomic_file(target) as staging:
@@ -113,15 +113,15 @@ def _load(model: keras.Model, name: str, arch: Arch, weights: str | Path, *, new
     size, channels = model.input_shape[1:-1], model.input_shape[-1]
     if path.suffix in readers.SUFFIXES or path.exists():
         origin = load_weights(model, path, arch=arch, new_head=new_head)
-        spec, labels = origin.preprocess, origin.labels
-        if spec and None not in size:
-            spec = dataclasses.replace(spec, size=size)
+        preprocess, labels = origin.preprocess, origin.labels
+        if preprocess and None not in size:
+            preprocess = preprocess.with_size(size)
     else:
         published = get_pretrained(name, str(weights))
         origin = load_weights(model, fetch(published), arch=arch, new_head=new_head)
-        spec, labels = published.preprocess_at(*size), published.labels
+        preprocess, labels = published.preprocess_at(*size), published.labels
     has_head = model.layers[-1].name == LOGITS_LAYER
-    model.preprocess = spec if spec and spec.channels == channels else None
+    model.preprocess = preprocess if preprocess and preprocess.channels == channels else None
     model.labels = labels if has_head and not new_head else None
     return origin.dialect
 

@@ -44,12 +44,12 @@ def new_version(directory: Path) -> Iterator[tuple[Path, Path]]:
             directory.rmdir()  # only if it is empty: then there was nothing before
 
 
-def write_metadata(export: Path, metadata: dict[str, Any], *, bytes_signature: str) -> None:
+def write_metadata(export: Path, metadata: dict[str, Any], *, signature: str) -> None:
     """What is known of an export, its labels, a line each, and its model card, see `model_card`."""
     known = {**metadata, "versions": versions()}
     (export / METADATA).write_text(json.dumps(known, indent=2) + "\n")
     (export / LABELS).write_text("".join(f"{label}\n" for label in metadata["labels"]))
-    (export / CARD).write_text(model_card(known, bytes_signature=bytes_signature))
+    (export / CARD).write_text(model_card(known, signature=signature))
 
 
 def find_export(path: str | Path) -> Path:

@@ -6,6 +6,10 @@ After Mitchell et al., Model Cards for Model Reporting, 2019.
 from collections.abc import Iterator
 from typing import Any
 
+import tensorflow as tf
+
+from resnet_tf.inputs import Preprocess
+
 _MOST_LABELS = 20
 
 _SIX_LINES = {
@@ -15,34 +19,34 @@ _SIX_LINES = {
 import tensorflow as tf
 
 model = tf.saved_model.load(".")
-with open("cat.jpg", "rb") as file:
-    answer = model.signatures["{signature}"](image_bytes=tf.constant([file.read()]))
+with open("{file}", "rb") as file:
+    answer = model.signatures["{signature}"]({argument}=tf.constant([file.read()]))
 print(answer["top_labels"][0].numpy(), answer["top_scores"][0].numpy())
 ```
 
 TensorFlow Serving, REST; the directory above this one is the server's `MODEL_BASE_PATH/NAME`:
 
 ```sh
-curl -d "{{\\"instances\\": [{{\\"b64\\": \\"$(base64 -w0 cat.jpg)\\"}}]}}" \\
+curl -d "{{\\"instances\\": [{{\\"b64\\": \\"$(base64 -w0 {file})\\"}}]}}" \\
     http://127.0.0.1:8501/v1/models/NAME:predict
 ```
 """,
-    "serving of signals": """Python, with TensorFlow alone:
+    "serving of arrays": """Python, with TensorFlow alone:
 
 ```python
 import numpy as np
 import tensorflow as tf
 
 model = tf.saved_model.load(".")
-signal = tf.constant(np.load("signal.npy").reshape([1, {shape}]), tf.float32)
-print(model.signatures["{signature}"](signals=signal)["top_labels"][0].numpy())
+{noun} = tf.constant(np.load("{file}").reshape([1, {shape}]), tf.float32)
+print(model.signatures["{signature}"]({name}={noun})["top_labels"][0].numpy())
 ```
 
 TensorFlow Serving, REST; the directory above this one is the server's `MODEL_BASE_PATH/NAME`:
 
 ```sh
 python -c 'import json, numpy
-print(json.dumps({{"instances": numpy.load("signal.npy").reshape([1, {shape}]).tolist()}}))' |
+print(json.dumps({{"instances": numpy.load("{file}").reshape([1, {shape}]).tolist()}}))' |
     curl -d @- http://127.0.0.1:8501/v1/models/NAME:predict
 ```
 """,
@@ -104,29 +108,32 @@ print(predictor(["{file}"])[0].labels)
 """
 
 
-def model_card(metadata: dict[str, Any], *, bytes_signature: str) -> str:
+def model_card(metadata: dict[str, Any], *, signature: str) -> str:
     """The card in Markdown.
 
     Args:
         metadata: what lies in the export's `assets.extra/resnet_tf.json`.
-        bytes_signature: the signature that takes encoded pictures, of a SavedModel that has one.
+        signature: the signature of the first of `Preprocess.serving_inputs`, of a SavedModel.
     """
+    preprocess = Preprocess.from_dict(metadata["preprocess"])
     sections = {
-        f"# {metadata['model']}": _summary(metadata),
-        "## Input": _input(metadata["preprocess"]),
+        f"# {metadata['model']}": _summary(metadata, preprocess),
+        "## Input": preprocess.description,
         "## Answers": _labels(metadata["labels"]),
         "## Figures": "\n".join(_figures(metadata)),
-        "## How to load it": _loading(metadata, bytes_signature),
-        "## Limits": "\n".join(_limits(metadata)),
+        "## How to load it": _loading(metadata, preprocess, signature),
+        "## Limits": "\n".join(_limits(metadata, preprocess)),
     }
     return "\n\n".join(f"{title}\n\n{text.strip()}" for title, text in sections.items() if text) + "\n"
 
 
-def _summary(metadata: dict[str, Any]) -> str:
+def _summary(metadata: dict[str, Any], preprocess: Preprocess) -> str:
     target, precision = metadata["target"].replace("_", " "), metadata["precision"]
-    kind = "signals" if _is_of_signals(metadata) else "pictures"
-    lines = [f"A residual network of {metadata['parameters']:,} parameters for {kind}, exported for {target} in"]
-    lines[0] += f" {precision} by resnet_tf {metadata['versions']['resnet_tf']}."
+    kind, release = preprocess.plural, metadata["versions"]["resnet_tf"]
+    lines = [
+        f"A residual network of {metadata['parameters']:,} parameters for {kind}, exported for {target} in {precision} "
+        f"by resnet_tf {release}."
+    ]
     if config := metadata.get("config"):
         data, train, model = config["data"], config["train"], config["model"]
         start = f"from {model['weights']!r}" if model["weights"] else "from a random start"
@@ -136,24 +143,6 @@ def _summary(metadata: dict[str, Any]) -> str:
             "`assets.extra/resnet_tf.json` has the whole configuration."
         )
     return "\n".join(lines)
-
-
-def _is_of_signals(metadata: dict[str, Any]) -> bool:
-    return len(metadata["preprocess"]["size"]) == 1
-
-
-def _input(spec: dict[str, Any]) -> str:
-    normalized = f"minus {_numbers(spec['mean'])}, divided by {_numbers(spec['std'])}"
-    if len(spec["size"]) == 1:
-        return f"A signal of {spec['size'][0]:,} samples in {spec['channels']} channel(s), {normalized}."
-    height, width = spec["size"]
-    color = "grey" if spec["channels"] == 1 else spec["channel_order"].upper()
-    upright = ", turned upright by its EXIF data," if spec["exif_orientation"] else ""
-    return (
-        f"A picture of any size{upright} is resized ({spec['interpolation']}) until its middle of {height}x{width} "
-        f"pixels holds {spec['crop_fraction']:.4g} of its shorter side, and cut to that. The network takes {color}: "
-        f"values in [0, 1], {normalized}."
-    )
 
 
 def _labels(labels: list[str]) -> str:
@@ -188,34 +177,36 @@ def _figures(metadata: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def _loading(metadata: dict[str, Any], bytes_signature: str) -> str:
-    target, size, channels = metadata["target"], metadata["preprocess"]["size"], metadata["preprocess"]["channels"]
-    if _is_of_signals(metadata):
-        words = {"name": "signals", "file": "signal.npy", "axes": "L", "range": "samples"}
-        target = "serving of signals" if target == "serving" else target
-    else:
-        words, channels = {"name": "images", "file": "cat.jpg", "axes": "H, W", "range": "RGB in [0, 1]"}, 3
-    given = f"float32 [B, {words['axes']}, {channels}], {words['range']}, of any size"
+def _loading(metadata: dict[str, Any], preprocess: Preprocess, signature: str) -> str:
+    target, (*sizes, channels) = metadata["target"], preprocess.unnormalized_shape
+    first, *_ = preprocess.serving_inputs()
+    given = f"float32 [B, {preprocess.axes}, {channels}], {preprocess.value_range}, of any size"
     if target == "keras":
-        given = f"normalised float32 [B, {words['axes']}, C] in, logits out"
-    words |= {"signature": bytes_signature, "given": given, "shape": ", ".join(map(str, (*size, channels)))}
+        given = f"normalized float32 [B, {preprocess.axes}, C] in, logits out"
+    words = {
+        "argument": first.spec.name,
+        "name": preprocess.unnormalized_input.spec.name,
+        "noun": preprocess.noun,
+        "file": preprocess.example_file,
+        "range": preprocess.value_range,
+        "signature": signature,
+        "given": given,
+        "shape": ", ".join(map(str, (*sizes, channels))),
+    }
+    if target == "serving" and first.spec.dtype != tf.string:
+        target = "serving of arrays"
     own = "" if target == "hub_features" else _PACKAGE
     return f"From the directory of this file. {_SIX_LINES[target].format(**words)}\n{own.format(**words)}"
 
 
-def _limits(metadata: dict[str, Any]) -> Iterator[str]:
+def _limits(metadata: dict[str, Any], preprocess: Preprocess) -> Iterator[str]:
     if metadata["labels"]:
         yield "- It names one of its classes whatever it is given, also where that is none of them."
     if metadata.get("config"):
-        sources = "sensors" if _is_of_signals(metadata) else "cameras or places"
-        yield f"- The figures hold for examples like those that it was tested on, not for other {sources}."
+        yield f"- The figures hold for examples like those that it was tested on, not for other {preprocess.origins}."
     else:
         yield "- What it was trained on is not known to this package."
-    if metadata["target"] != "keras" and not _is_of_signals(metadata):
-        yield "- Pixels are in [0, 1]: a graph cannot tell them from ones in [0, 255], and answers those wrongly."
+    if metadata["target"] != "keras":
+        yield from (f"- {limit}" for limit in preprocess.limits)
     if metadata["precision"] == "bfloat16":
         yield "- It is fast only where the processor computes in bfloat16 (AVX-512 BF16, AMX), and slow elsewhere."
-
-
-def _numbers(values: list[float]) -> str:
-    return f"({', '.join(f'{value:.4g}' for value in values)})"

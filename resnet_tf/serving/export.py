@@ -14,12 +14,12 @@ from resnet_tf.core.errors import UserError, closest
 from resnet_tf.data import pipeline
 from resnet_tf.data.sources import Split, open_source
 from resnet_tf.data.unreadable import translate_read_errors
-from resnet_tf.inputs.spec import Preprocess
+from resnet_tf.inputs import Preprocess, default_preprocess
 from resnet_tf.model.builder import LOGITS_LAYER
 from resnet_tf.model.weights.readers import add_metadata
 from resnet_tf.serving import artifact, runners
 from resnet_tf.serving.drift import Drift, check_drift, measure_drift
-from resnet_tf.serving.signatures import BYTES_SIGNATURE, IMAGES_SIGNATURE, MOVED_BYTES_SIGNATURE
+from resnet_tf.serving.signatures import DEFAULT_SIGNATURE, default_signatures, signature_names
 from resnet_tf.serving.speed import measure_speed
 from resnet_tf.serving.targets import litert, onnx, saved_model
 
@@ -34,7 +34,6 @@ TARGETS = {
     "keras": ("float32",),
     "onnx": ("float32",),
 }
-DEFAULT_SIGNATURES = (BYTES_SIGNATURE, IMAGES_SIGNATURE)
 
 _BATCH = 16
 _RANDOM = 32  # examples
@@ -62,7 +61,7 @@ class _Subject:
     """What is exported, and what is known of it."""
 
     model: keras.Model
-    spec: Preprocess
+    preprocess: Preprocess
     labels: tuple[str, ...]
     settings: ExportConfig
     data: DataConfig | None
@@ -79,7 +78,7 @@ def export_model(
     preprocess: Preprocess | None = None,
     labels: Sequence[str] | None = None,
     data: DataConfig | None = None,
-    default_signature: str = BYTES_SIGNATURE,
+    default_signature: str = DEFAULT_SIGNATURE,
 ) -> Path:
     """Write an export as the next version under `directory`; versions that are there stay as they are.
 
@@ -91,7 +90,7 @@ def export_model(
             `onnx`.
         precision: for `serving`, `float32` or `bfloat16`, which is fast only where the processor computes in it; for
             `litert`, `float32`, `float16`, `dynamic` or `int8`; `auto` is `float32`, which answers as the network does.
-        preprocess: for a bare model, how pictures become its input; by default as its weights were trained
+        preprocess: for a bare model, how examples become its input; by default as its weights were trained
             (`model.preprocess`), or ImageNet's at the model's input size. Signals are left as they are.
         labels: for a bare model, the names of its classes; by default those of its weights, or numbers.
         data: pictures on which a change of the answers is measured, and which `int8` takes its ranges from; by default
@@ -110,20 +109,18 @@ def export_model(
     _check_choice("target", target, tuple(TARGETS))
     precisions = TARGETS[target]
     _check_choice("precision", precision, ("auto", *precisions))
-    _check_choice("default signature", default_signature, DEFAULT_SIGNATURES)
-    if default_signature != BYTES_SIGNATURE and target != "serving":
+    if default_signature != DEFAULT_SIGNATURE and target != "serving":
         raise UserError(f"a default signature can be chosen for target serving only, not for {target}")
     precision = precisions[0] if precision == "auto" else precision
     subject = _subject(run_or_model, preprocess, labels, data)
     _check_model(subject, target)
-    if default_signature != BYTES_SIGNATURE and subject.spec.is_of_signals:
-        raise UserError(f"{subject.model.name} takes signals, which are not decoded: it has one default signature")
+    _check_default_signature(subject, default_signature)
     metadata = {
         "model": subject.model.name,
         "target": target,
         "precision": precision,
         "parameters": subject.model.count_params(),
-        "preprocess": subject.spec.to_dict(),
+        "preprocess": subject.preprocess.to_dict(),
         "labels": [] if target == "hub_features" else list(subject.labels),
         **subject.known,
     }
@@ -135,47 +132,47 @@ def export_model(
                 drift = _measure(subject, runner)
                 logger.info("%s %s: %s", target, precision, drift)
                 metadata["drift"] = asdict(drift)
-            metadata["speed"] = measure_speed(runner, subject.spec)
-        moved = default_signature != BYTES_SIGNATURE
-        artifact.write_metadata(staging, metadata, bytes_signature=MOVED_BYTES_SIGNATURE if moved else BYTES_SIGNATURE)
+            metadata["speed"] = measure_speed(runner, subject.preprocess)
+        (first, *_), *_ = signature_names(subject.preprocess, default_signature).values()
+        artifact.write_metadata(staging, metadata, signature=first)
     return final
 
 
 def _write(subject: _Subject, staging: Path, target: str, precision: str, default: str) -> None:
-    model, spec, labels, top_k = subject.model, subject.spec, subject.labels, subject.settings.top_k
+    model, preprocess, labels, top_k = subject.model, subject.preprocess, subject.labels, subject.settings.top_k
     if target == "serving":
-        saved_model.write_serving(model, spec, labels, staging, precision=precision, top_k=top_k, default=default)
+        saved_model.write_serving(model, preprocess, labels, staging, precision=precision, top_k=top_k, default=default)
     elif target == "hub":
-        saved_model.write_hub(model, spec, labels, staging, weight_decay=subject.weight_decay, top_k=top_k)
+        saved_model.write_hub(model, preprocess, labels, staging, weight_decay=subject.weight_decay, top_k=top_k)
     elif target == "hub_features":
-        saved_model.write_hub_features(model, spec, staging, weight_decay=subject.weight_decay)
+        saved_model.write_hub_features(model, preprocess, staging, weight_decay=subject.weight_decay)
     elif target == "litert":
         file, pictures = staging / runners.LITERT_FILE, _calibration(subject) if precision == "int8" else ()
-        litert.write_litert(model, spec, file, precision=precision, pictures=pictures)
+        litert.write_litert(model, preprocess, file, precision=precision, pictures=pictures)
     elif target == "keras":
         model.save(staging / runners.KERAS_FILE)
-        known = {"model": model.name, "preprocess": spec.to_dict(), "labels": labels}
+        known = {"model": model.name, "preprocess": preprocess.to_dict(), "labels": labels}
         add_metadata(staging / runners.KERAS_FILE, known)
     else:
-        onnx.write_onnx(model, spec, staging / runners.ONNX_FILE)
+        onnx.write_onnx(model, preprocess, staging / runners.ONNX_FILE)
 
 
 def _subject(
     run_or_model: "Trained | keras.Model",
-    spec: Preprocess | None,
+    preprocess: Preprocess | None,
     labels: Sequence[str] | None,
     data: DataConfig | None,
 ) -> _Subject:
     if isinstance(run_or_model, keras.Model):
         model = run_or_model
-        spec = spec or getattr(model, "preprocess", None) or _default_preprocess(model)
+        preprocess = preprocess or getattr(model, "preprocess", None) or _default_preprocess(model)
         labels = labels or getattr(model, "labels", None) or [str(index) for index in range(model.output_shape[-1])]
-        return _Subject(model, spec, tuple(labels), ExportConfig(), data, 0.0, {})
+        return _Subject(model, preprocess, tuple(labels), ExportConfig(), data, 0.0, {})
     run = run_or_model
     known = {"metrics": run.metrics, "step": run.step, "config": run.config.to_dict()}
     return _Subject(
         model=run.model,
-        spec=spec or run.preprocess,
+        preprocess=preprocess or run.preprocess,
         labels=tuple(labels or run.labels),
         settings=run.config.export,
         data=data or run.config.data,
@@ -187,7 +184,7 @@ def _subject(
 def _measure(subject: _Subject, runner: runners.Runner) -> Drift:
     """Refuses what answers too differently from the network in float32."""
     batches, data = _batches(subject)
-    drift = measure_drift(runners.keras_logits(subject.model, subject.spec), runner.logits, batches, data)
+    drift = measure_drift(runners.keras_logits(subject.model, subject.preprocess), runner.logits, batches, data)
     settings = subject.settings
     check_drift(drift, max_logit_drift=settings.max_logit_drift, max_accuracy_drop=settings.max_accuracy_drop)
     return drift
@@ -196,7 +193,9 @@ def _measure(subject: _Subject, runner: runners.Runner) -> Drift:
 def _batches(subject: _Subject) -> tuple[Iterator[tuple[np.ndarray, np.ndarray | None]], str]:
     """Examples to measure on, with their classes if they are known, and in words where they are from."""
     if subject.data is None:
-        noise = np.random.default_rng(0).uniform(size=(_RANDOM, *subject.spec.shape_before)).astype(np.float32)
+        noise = (
+            np.random.default_rng(0).uniform(size=(_RANDOM, *subject.preprocess.unnormalized_shape)).astype(np.float32)
+        )
         return ((noise[at : at + _BATCH], None) for at in range(0, _RANDOM, _BATCH)), "random"
     split = open_source(subject.data).test
     places = _evenly(split.num_examples, subject.settings.drift_examples)
@@ -204,7 +203,7 @@ def _batches(subject: _Subject) -> tuple[Iterator[tuple[np.ndarray, np.ndarray |
     def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for at in range(0, len(places), _BATCH):
             chosen = places[at : at + _BATCH]
-            yield _load(split, subject.spec, chosen), split.labels[chosen]
+            yield _load(split, subject.preprocess, chosen), split.labels[chosen]
 
     return batches(), f"split {split.name!r}"
 
@@ -215,12 +214,12 @@ def _calibration(subject: _Subject) -> Iterator[np.ndarray]:
         raise UserError("precision int8 takes its ranges from examples: give data=DataConfig(source=...)")
     split = open_source(subject.data).train
     for place in _evenly(split.num_examples, subject.settings.calibration_examples):
-        yield _load(split, subject.spec, [place])
+        yield _load(split, subject.preprocess, [place])
 
 
-def _load(split: Split, spec: Preprocess, places: list[int]) -> np.ndarray:
-    with translate_read_errors(split, spec):  # not what keeps an export from being written
-        return np.stack(pipeline.load_examples(split, spec, places))
+def _load(split: Split, preprocess: Preprocess, places: list[int]) -> np.ndarray:
+    with translate_read_errors(split, preprocess):  # not what keeps an export from being written
+        return np.stack(pipeline.load_examples(split, preprocess, places))
 
 
 def _evenly(total: int, count: int) -> list[int]:
@@ -234,8 +233,8 @@ def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def _check_model(subject: _Subject, target: str) -> None:
-    model, spec, labels = subject.model, subject.spec, subject.labels
-    expected, given = model.input_shape[1:], (*spec.size, spec.channels)
+    model, preprocess, labels = subject.model, subject.preprocess, subject.labels
+    expected, given = model.input_shape[1:], preprocess.input_shape
     if len(expected) != len(given) or any(
         size not in (None, wanted) for size, wanted in zip(expected, given, strict=True)
     ):
@@ -251,12 +250,17 @@ def _check_model(subject: _Subject, target: str) -> None:
         raise UserError(f"{len(labels)} labels for the {classes} classes of {model.name}")
 
 
+def _check_default_signature(subject: _Subject, name: str) -> None:
+    choices = default_signatures(subject.preprocess)
+    if name not in choices and len(choices) == 1:
+        plural = subject.preprocess.plural
+        raise UserError(f"{subject.model.name} takes {plural}, which are not decoded: it has one default signature")
+    _check_choice("default signature", name, choices)
+
+
 def _default_preprocess(model: keras.Model) -> Preprocess:
-    *size, channels = model.input_shape[1:]
-    if None not in size and len(size) == 1:
-        return Preprocess.of_signals(*size, channels=channels)
-    if None in size or channels != 3:
-        raise UserError(
-            f"{model.name} takes {model.input_shape[1:]}: say with preprocess=Preprocess(...) what to feed it"
-        )
-    return Preprocess(size=tuple(size))
+    if preprocess := default_preprocess(model.input_shape[1:]):
+        return preprocess
+    raise UserError(
+        f"{model.name} takes {model.input_shape[1:]}; give preprocess=ImagePreprocess(...) or SignalPreprocess(...)"
+    )

@@ -6,10 +6,8 @@ import keras
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from resnet_tf.data import preprocess
-from resnet_tf.inputs.spec import Preprocess
+from resnet_tf.inputs import Preprocess
 from resnet_tf.serving.fold import fold
-from resnet_tf.serving.signatures import array_taken
 
 # A SavedModel's graph is one protocol buffer, which cannot be larger than 2 GiB.
 LARGEST = 2_000_000_000  # bytes of weights
@@ -44,13 +42,13 @@ def freeze(
     return constant_network
 
 
-def freeze_from_arrays(model: keras.Model, spec: Preprocess) -> tf.types.experimental.PolymorphicFunction:
-    """The folded network from `images`, or `signals`, to `logits`, with constants for weights; see `array_taken`."""
+def freeze_from_arrays(model: keras.Model, preprocess: Preprocess) -> tf.types.experimental.PolymorphicFunction:
+    """Return the folded network from `Preprocess.unnormalized_input` to `logits`, with constants for weights."""
     network = freeze(fold(model))
 
-    @tf.function(input_signature=[array_taken(spec)])
+    @tf.function(input_signature=[preprocess.unnormalized_input.spec])
     def logits(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"logits": network(preprocess.normalize(inputs, spec))[0]}
+        return {"logits": network(preprocess.normalize(inputs))[0]}
 
     return logits
 

@@ -11,10 +11,9 @@ import tensorflow as tf
 
 from resnet_tf.config import Config, flatten, override
 from resnet_tf.core.errors import UserError
-from resnet_tf.data import preprocess
 from resnet_tf.data.sources import Split
 from resnet_tf.data.unreadable import translate_read_errors
-from resnet_tf.inputs.spec import Preprocess
+from resnet_tf.inputs import Preprocess, UnreadableError
 from resnet_tf.serving import artifact, runners
 
 
@@ -111,20 +110,7 @@ class Predictor:
         Raises:
             UserError: for another shape, kind of number or range.
         """
-        images = np.asarray(images)
-        expected, of_signals = self.preprocess.shape_before, self.preprocess.is_of_signals
-        if images.shape[1:] != expected:
-            what = "signals" if of_signals else "pictures"
-            raise UserError(f"{what} of shape {images.shape}; expected [B, {', '.join(map(str, expected))}]")
-        if of_signals and not (np.issubdtype(images.dtype, np.floating) and np.isfinite(images).all()):
-            raise UserError(f"signals of {images.dtype}; expected finite floating-point numbers")
-        if not np.issubdtype(images.dtype, np.floating):
-            raise UserError(f"pictures of {images.dtype}; expected float32 in [0, 1], which is pixels / 255")
-        if not of_signals and images.size and not (images.min() >= 0.0 and images.max() <= 1.0):
-            raise UserError(
-                f"pictures from {images.min():.4g} to {images.max():.4g}; expected RGB in [0, 1], which is pixels / 255"
-            )
-        return self._runner.logits(images.astype(np.float32, copy=False))
+        return self._runner.logits(self.preprocess.check_unnormalized(np.asarray(images)))
 
     def answer(self, encoded: Sequence[bytes], *, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """`logits` and `probabilities`, float32 [B, C], for one batch of encoded pictures.
@@ -135,7 +121,7 @@ class Predictor:
         """
         try:
             return self._runner.answer(encoded)
-        except (tf.errors.InvalidArgumentError, runners.SignalError) as error:
+        except (tf.errors.InvalidArgumentError, UnreadableError) as error:
             self._blame_one(error, encoded, names)
             raise
 
@@ -148,15 +134,16 @@ class Predictor:
         Raises:
             UserError: for a kind of export that does not tell, or as `__call__`.
         """
-        if not isinstance(self._runner, runners.SavedModelRunner):
+        if not isinstance(self._runner, runners.SavedModelRunner) or not self._runner.explains:
             raise UserError(
-                f"{str(self.path)!r} cannot explain its answers: export a network of pictures for serving or hub"
+                f"{str(self.path)!r} cannot explain its answers: export a network of images for serving or hub"
             )
         for encoded, names in _batches(pictures, batch_size):
             best = self.answer(encoded, names=names)["probabilities"].argmax(axis=1)
-            heatmaps = tf.image.resize(self._runner.heatmaps(encoded)[..., np.newaxis], self.preprocess.size)[..., 0]
-            crops = preprocess.crops(tf.constant(encoded), self.preprocess)
-            yield from zip(crops.numpy(), heatmaps.numpy(), (self.labels[place] for place in best), strict=True)
+            heatmaps = self._runner.heatmaps(encoded)[..., np.newaxis]
+            heatmaps = tf.image.resize(heatmaps, self.preprocess.spatial_shape)[..., 0]
+            crops = self.preprocess.decode_batch(encoded)
+            yield from zip(crops, heatmaps.numpy(), (self.labels[place] for place in best), strict=True)
 
     def logits(self, split: Split, *, batch_size: int = 32, count: int = -1) -> tuple[np.ndarray, np.ndarray]:
         """Labels int64 [N] and logits float32 [N, C] for the first `count` pictures of a split, or all of them.
@@ -167,11 +154,9 @@ class Predictor:
         split.check_whole()
         parts = []
         with translate_read_errors(split, self.preprocess):
-            for examples, _ in split.examples(count).map(_encoded).batch(batch_size):
-                found = examples.numpy()
-                parts.append(
-                    self._runner.logits(found) if self.preprocess.is_of_signals else self.answer(found)["logits"]
-                )
+            examples = (self.preprocess.encode(each) for each, _ in split.examples(count).as_numpy_iterator())
+            while batch := list(islice(examples, batch_size)):
+                parts.append(self.answer(batch)["logits"])
         logits = np.concatenate(parts)
         return split.labels[: len(logits)], logits
 
@@ -183,25 +168,11 @@ class Predictor:
 
     def _blame_one(self, error: Exception, encoded: Sequence[bytes], names: Sequence[str] | None) -> None:
         """Raise by name, if a picture or a signal is the reason of an error."""
-        what = "signal" if self.preprocess.is_of_signals else "picture"
+        noun = self.preprocess.noun
         for index, item in enumerate(encoded):
-            if reason := self._why_unreadable(item):
-                name = names[index] if names else f"{what} {index} of the batch"
-                raise UserError(f"{name} is no {what} that can be read: {reason}") from error
-
-    def _why_unreadable(self, encoded: bytes) -> str:
-        if not self.preprocess.is_of_signals:
-            return preprocess.why_unreadable(tf.constant(encoded), self.preprocess)
-        try:
-            runners.decode_signal(encoded, self.preprocess)
-        except runners.SignalError as error:
-            return str(error)
-        return ""
-
-
-def _encoded(picture: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """As the signature takes it: what a source keeps as pixels becomes a PNG. Signals are left alone."""
-    return (tf.io.encode_png(picture) if picture.dtype == tf.uint8 else picture), label
+            if reason := self.preprocess.explain_unreadable(tf.constant(item)):
+                name = names[index] if names else f"{noun} {index} of the batch"
+                raise UserError(f"{name} is no {noun} that can be read: {reason}") from error
 
 
 def _batches(pictures: Iterable[str | Path | bytes], size: int) -> Iterator[tuple[list[bytes], list[str]]]:

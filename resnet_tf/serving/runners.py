@@ -1,6 +1,5 @@
-"""One way to ask every kind of export: encoded pictures or pixels in, answers as arrays out."""
+"""Run exports of every target: encoded examples or arrays in, arrays out."""
 
-import io
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,16 +10,8 @@ import tensorflow as tf
 
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.machine import cores
-from resnet_tf.data import preprocess
-from resnet_tf.inputs.spec import Preprocess
-from resnet_tf.serving.signatures import (
-    BYTES_SIGNATURE,
-    EXPLAIN_SIGNATURE,
-    IMAGES_SIGNATURE,
-    MOVED_BYTES_SIGNATURE,
-    SIGNALS_SIGNATURE,
-    array_taken,
-)
+from resnet_tf.inputs import Preprocess
+from resnet_tf.serving.signatures import DEFAULT_SIGNATURE, EXPLAIN_SIGNATURE
 
 # The file of each kind that is no SavedModel.
 KERAS_FILE, LITERT_FILE, ONNX_FILE = "model.keras", "model.tflite", "model.onnx"
@@ -29,101 +20,83 @@ Answer = dict[str, np.ndarray]
 
 
 class Runner(Protocol):
-    """A loaded export. Both may be called by several threads at a time."""
+    """A loaded export. Both methods may be called by several threads at a time."""
 
     def answer(self, encoded: Sequence[bytes]) -> Answer:
-        """`logits` and `probabilities`, float32 [B, C], for encoded pictures; see `signatures` for errors.
+        """Return `logits` and `probabilities`, float32 [B, C], for the contents of files.
 
-        A signal is encoded as NumPy's `.npy`; see `decode_signal`.
+        Raises:
+            UnreadableError: or tf.errors.InvalidArgumentError, for one that cannot be read.
         """
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """float32 [B, C] for float32 [B, H, W, 3], RGB in [0, 1], or signals [B, L, C]."""
+        """Return float32 [B, C] for unnormalized examples, float32 [B, H, W, 3] in [0, 1] or signals [B, L, C]."""
 
 
 def load_runner(export: Path, metadata: dict[str, Any]) -> Runner:
-    """The export in a directory, by the target that its metadata name.
+    """Load the export in a directory, by the target that its metadata name.
 
     Raises:
         UserError: if it cannot be loaded, or a package that it needs is not installed.
     """
-    spec = Preprocess.from_dict(metadata["preprocess"])
+    preprocess = Preprocess.from_dict(metadata["preprocess"])
     target = metadata["target"]
     if target in ("serving", "hub"):
-        model = SavedModelRunner(export, spec)
-        return ArraysRunner(model.logits, spec) if spec.is_of_signals else model
+        return SavedModelRunner(export, preprocess)
     load = {"litert": _load_litert, "keras": _load_keras, "onnx": _load_onnx}[target]
-    return ArraysRunner(load(export, spec), spec)
+    return ArraysRunner(load(export, preprocess), preprocess)
 
 
 class SavedModelRunner:
-    """A SavedModel: it decodes pictures by itself."""
+    """A SavedModel, asked by its signatures.
 
-    def __init__(self, export: Path, spec: Preprocess):
+    Attributes:
+        explains: it gives heatmaps.
+    """
+
+    def __init__(self, export: Path, preprocess: Preprocess):
         try:
             self._model = tf.saved_model.load(str(export))  # kept: it owns what its signatures use
         except (OSError, ValueError, KeyError, IndexError, tf.errors.OpError) as error:
             raise UserError(f"{str(export)!r} cannot be loaded: {error}") from error
-        self._doors = self._model.signatures
-        moved = MOVED_BYTES_SIGNATURE in self._doors
-        self._by_bytes = self._doors[MOVED_BYTES_SIGNATURE if moved else BYTES_SIGNATURE]
-        self._by_arrays = self._doors[SIGNALS_SIGNATURE if spec.is_of_signals else IMAGES_SIGNATURE]
-        self._taken = array_taken(spec).name
+        self._signatures, self._preprocess = self._model.signatures, preprocess
+        first, *_ = preprocess.serving_inputs()
+        self._encoded, self._unnormalized = first.spec.name, preprocess.unnormalized_input.spec.name
+        self.explains = EXPLAIN_SIGNATURE in self._signatures
 
     def answer(self, encoded: Sequence[bytes]) -> Answer:
-        return _arrays(self._by_bytes(image_bytes=tf.constant(list(encoded), tf.string)))
+        answer = self._call(self._encoded, self._preprocess.to_request(encoded))
+        return {name: value.numpy() for name, value in answer.items()}
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        return self._by_arrays(**{self._taken: tf.constant(images, tf.float32)})["logits"].numpy()
+        return self._call(self._unnormalized, tf.constant(images, tf.float32))["logits"].numpy()
 
     def heatmaps(self, encoded: Sequence[bytes]) -> np.ndarray:
-        """float32 [B, h, w], see `signatures`."""
-        return self._doors[EXPLAIN_SIGNATURE](image_bytes=tf.constant(list(encoded), tf.string))["heatmaps"].numpy()
+        """Return float32 [B, h, w], see `signatures`."""
+        request = {self._encoded: self._preprocess.to_request(encoded)}
+        return self._signatures[EXPLAIN_SIGNATURE](**request)["heatmaps"].numpy()
+
+    def _call(self, argument: str, values: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Ask the signature that takes an argument: of its name, or `serving_default`."""
+        name = argument if argument in self._signatures else DEFAULT_SIGNATURE
+        return self._signatures[name](**{argument: values})
 
 
 class ArraysRunner:
-    """A model that takes pixels or samples: decoding is done here, for pictures by the graph of a SavedModel."""
+    """A model that takes unnormalized arrays: examples are decoded here, images by the graph of a SavedModel."""
 
-    def __init__(self, logits: Callable[[np.ndarray], np.ndarray], spec: Preprocess):
-        self._logits, self._spec = logits, spec
-        strings = tf.TensorSpec([None], tf.string)
-        self._crops = tf.function(lambda encoded: preprocess.crops(encoded, spec), input_signature=[strings])
+    def __init__(self, logits: Callable[[np.ndarray], np.ndarray], preprocess: Preprocess):
+        self._logits, self._preprocess = logits, preprocess
 
     def answer(self, encoded: Sequence[bytes]) -> Answer:
-        if self._spec.is_of_signals:
-            arrays = np.stack([decode_signal(signal, self._spec) for signal in encoded])
-        else:
-            arrays = self._crops(tf.constant(list(encoded), tf.string)).numpy()
-        logits = self.logits(arrays)
+        logits = self.logits(self._preprocess.decode_batch(encoded))
         return {"logits": logits, "probabilities": tf.nn.softmax(logits).numpy()}
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         return self._logits(np.asarray(images, np.float32))
 
 
-class SignalError(ValueError):
-    """What is wrong with an encoded signal."""
-
-
-def decode_signal(encoded: bytes, spec: Preprocess) -> np.ndarray:
-    """A signal, [L] or [L, C], from the bytes of an `.npy` file: float32 [L, C].
-
-    Raises:
-        SignalError: saying what is wrong with it.
-    """
-    try:
-        signal = np.lib.format.read_array(io.BytesIO(encoded), allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise SignalError(f"it is no .npy file of numbers ({error})") from error
-    signal = signal[:, np.newaxis] if signal.ndim == 1 else signal
-    if signal.dtype.kind != "f" or signal.shape != spec.shape_before:
-        raise SignalError(f"it is {signal.dtype} {list(signal.shape)}, not floating-point {list(spec.shape_before)}")
-    if not np.isfinite(signal).all():
-        raise SignalError("it holds numbers that are not finite")
-    return signal.astype(np.float32)
-
-
-def _load_litert(export: Path, spec: Preprocess) -> Callable[[np.ndarray], np.ndarray]:
+def _load_litert(export: Path, preprocess: Preprocess) -> Callable[[np.ndarray], np.ndarray]:
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
@@ -131,7 +104,7 @@ def _load_litert(export: Path, spec: Preprocess) -> Callable[[np.ndarray], np.nd
     run = _loaded(export, lambda file: Interpreter(file, num_threads=cores()), LITERT_FILE).get_signature_runner()
     lock = threading.Lock()  # an interpreter has one set of buffers
 
-    name = array_taken(spec).name
+    name = preprocess.unnormalized_input.spec.name
 
     def logits(images: np.ndarray) -> np.ndarray:
         with lock:
@@ -140,27 +113,27 @@ def _load_litert(export: Path, spec: Preprocess) -> Callable[[np.ndarray], np.nd
     return logits
 
 
-def _load_keras(export: Path, spec: Preprocess) -> Callable[[np.ndarray], np.ndarray]:
+def _load_keras(export: Path, preprocess: Preprocess) -> Callable[[np.ndarray], np.ndarray]:
     import keras
 
     import resnet_tf.model  # noqa: F401 (registers the layers)
 
-    return keras_logits(_loaded(export, keras.saving.load_model, KERAS_FILE), spec)
+    return keras_logits(_loaded(export, keras.saving.load_model, KERAS_FILE), preprocess)
 
 
-def keras_logits(model: Any, spec: Preprocess) -> Callable[[np.ndarray], np.ndarray]:
+def keras_logits(model: Any, preprocess: Preprocess) -> Callable[[np.ndarray], np.ndarray]:
     """What a Keras model answers to pictures, float32 [B, H, W, 3] RGB in [0, 1], or to signals, [B, L, C]."""
-    network = tf.function(lambda images: model(preprocess.normalize(images, spec), training=False))
+    network = tf.function(lambda images: model(preprocess.normalize(images), training=False))
     return lambda images: network(tf.constant(images)).numpy()
 
 
-def _load_onnx(export: Path, spec: Preprocess) -> Callable[[np.ndarray], np.ndarray]:
+def _load_onnx(export: Path, preprocess: Preprocess) -> Callable[[np.ndarray], np.ndarray]:
     try:
         from onnxruntime import InferenceSession
     except ImportError as error:
         raise UserError("ONNX models need the package onnxruntime: pip install 'resnet_tf[onnx]'") from error
     session = _loaded(export, lambda file: InferenceSession(file, providers=["CPUExecutionProvider"]), ONNX_FILE)
-    return lambda images: session.run(["logits"], {array_taken(spec).name: images})[0]
+    return lambda images: session.run(["logits"], {preprocess.unnormalized_input.spec.name: images})[0]
 
 
 def _loaded(export: Path, load: Callable[[str], Any], file: str) -> Any:
@@ -168,7 +141,3 @@ def _loaded(export: Path, load: Callable[[str], Any], file: str) -> Any:
         return load(str(export / file))
     except Exception as error:  # each of the packages has its own
         raise UserError(f"{str(export / file)!r} cannot be loaded: {error}") from error
-
-
-def _arrays(answer: dict[str, tf.Tensor]) -> Answer:
-    return {name: value.numpy() for name, value in answer.items()}

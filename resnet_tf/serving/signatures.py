@@ -4,15 +4,12 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from resnet_tf.data import preprocess
-from resnet_tf.inputs.spec import Preprocess
+from resnet_tf.inputs import Preprocess, ServingInput
 
-BYTES_SIGNATURE = SIGNALS_SIGNATURE = "serving_default"
-IMAGES_SIGNATURE = "images"
+DEFAULT_SIGNATURE = "serving_default"
 FEATURES_SIGNATURE = "features"
 CLASSIFY_SIGNATURE = "classify"
 EXPLAIN_SIGNATURE = "explain"
-MOVED_BYTES_SIGNATURE = "image_bytes"  # where `images` is the default one
 
 # tf.Example's feature that holds an encoded picture, as in the ImageNet records.
 EXAMPLE_FEATURE = "image/encoded"
@@ -29,7 +26,7 @@ Doors = dict[str, tuple[Answer, tf.TensorSpec]]
 
 
 def build_signatures(
-    network: Network, spec: Preprocess, labels: Sequence[str], *, top_k: int, default: str = BYTES_SIGNATURE
+    network: Network, preprocess: Preprocess, labels: Sequence[str], *, top_k: int, default: str = DEFAULT_SIGNATURE
 ) -> dict[str, tf.types.experimental.ConcreteFunction]:
     """Signatures by name; every input's and output's first dimension is the batch.
 
@@ -42,14 +39,15 @@ def build_signatures(
     - `explain`: image_bytes as above; gives `heatmaps`, float32 [B, h, w], in [0, 1]: how much each place of the last
       feature map spoke for the best class (Grad-CAM, Selvaraju et al. 2017).
 
-    Of a network of signals: `serving_default` and `features`, and both take signals, float32 [B, L, C].
+    Input types that are not decoded, such as signals, have `serving_default` and `features` only; both take `signals`,
+    float32 [B, L, C].
 
     The first two give `logits` and `probabilities`, float32 [B, C], and the `top_k` best classes in falling order:
     `top_classes` int64 [B, K], `top_scores` float32 [B, K] and `top_labels` string [B, K].
 
     Args:
         network: what answers.
-        spec: how pictures become its input.
+        preprocess: how examples become its input.
         labels: names of its classes.
         top_k: best classes named.
         default: `images` puts that signature in `serving_default`'s place too, for consumers that read no other and
@@ -70,59 +68,59 @@ def build_signatures(
             "top_labels": tf.gather(names, classes),
         }
 
-    if spec.is_of_signals:
-        doors = _of_signals(network, answer, spec)
-    else:
-        doors = _of_pictures(network, answer, spec, names, default)
+    inputs = {each.spec.name: each for each in preprocess.serving_inputs()}
+    doors = {
+        signature: (_after(inputs[name], answer), inputs[name].spec)
+        for name, signatures in signature_names(preprocess, default).items()
+        for signature in signatures
+    }
+    first, *_ = inputs.values()
+    doors[FEATURES_SIGNATURE] = (_after(first, lambda batch: {"features": network(batch)[1]}), first.spec)
+    for encoded in (each for each in inputs.values() if each.spec.dtype == tf.string):
+        doors[CLASSIFY_SIGNATURE] = _classify(encoded, answer, names)
+        doors[EXPLAIN_SIGNATURE] = (_after(encoded, lambda batch: _explain(network, batch)), encoded.spec)
     return {name: tf.function(function, [taken]).get_concrete_function() for name, (function, taken) in doors.items()}
 
 
-def _of_pictures(network: Network, answer: Answer, spec: Preprocess, names: tf.Tensor, default: str) -> Doors:
-    def of_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        return answer(preprocess.from_bytes(image_bytes, spec))
+def signature_names(preprocess: Preprocess, default: str = DEFAULT_SIGNATURE) -> dict[str, tuple[str, ...]]:
+    """Return the signatures that give logits, by the name of the argument that they take.
 
-    def of_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return answer(preprocess.normalize(images, spec))
+    The first of `Preprocess.serving_inputs` is that of `serving_default`, the others have signatures of their own name.
+    Where `default` names one of these, it is that of `serving_default`, too, and the first has its own name.
+    """
+    first, *others = (each.spec.name for each in preprocess.serving_inputs())
+    moved = default in others
+    names = {name: (DEFAULT_SIGNATURE, name) if name == default else (name,) for name in others}
+    return {first: (first if moved else DEFAULT_SIGNATURE,), **names}
 
-    def features(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"features": network(preprocess.from_bytes(image_bytes, spec))[1]}
 
+def default_signatures(preprocess: Preprocess) -> tuple[str, ...]:
+    """Return the choices of `default`, see `build_signatures`."""
+    _, *others = preprocess.serving_inputs()
+    return DEFAULT_SIGNATURE, *(each.spec.name for each in others)
+
+
+def _after(taken: ServingInput, answer: Answer) -> Answer:
+    """Return a function whose argument has the name that the signature shall have."""
+
+    def signature(batch: tf.Tensor) -> dict[str, tf.Tensor]:
+        return answer(taken.to_input(batch))
+
+    return signature
+
+
+def _classify(encoded: ServingInput, answer: Answer, names: tf.Tensor) -> tuple[Answer, tf.TensorSpec]:
     def classify(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         examples = tf.io.parse_example(inputs, {EXAMPLE_FEATURE: tf.io.FixedLenFeature([], tf.string)})
-        scores = of_bytes(examples[EXAMPLE_FEATURE])["probabilities"]
+        scores = answer(encoded.to_input(examples[EXAMPLE_FEATURE]))["probabilities"]
         return {"classes": tf.tile(names[tf.newaxis], [tf.shape(scores)[0], 1]), "scores": scores}
 
-    def explain(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        maps, _, logits, head = network(preprocess.from_bytes(image_bytes, spec))
-        return {"heatmaps": _heatmaps(maps, logits, head)}
-
-    image_bytes, images = tf.TensorSpec([None], tf.string, name="image_bytes"), array_taken(spec)
-    doors: Doors = {
-        BYTES_SIGNATURE: (of_images, images) if default == IMAGES_SIGNATURE else (of_bytes, image_bytes),
-        IMAGES_SIGNATURE: (of_images, images),
-        FEATURES_SIGNATURE: (features, image_bytes),
-        CLASSIFY_SIGNATURE: (classify, tf.TensorSpec([None], tf.string, name="inputs")),
-        EXPLAIN_SIGNATURE: (explain, image_bytes),
-    }
-    if default == IMAGES_SIGNATURE:
-        doors[MOVED_BYTES_SIGNATURE] = (of_bytes, image_bytes)
-    return doors
+    return classify, tf.TensorSpec([None], tf.string, name="inputs")
 
 
-def _of_signals(network: Network, answer: Answer, spec: Preprocess) -> Doors:
-    def of_signals(signals: tf.Tensor) -> dict[str, tf.Tensor]:
-        return answer(preprocess.normalize(signals, spec))
-
-    def features(signals: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"features": network(preprocess.normalize(signals, spec))[1]}
-
-    signals = array_taken(spec)
-    return {SIGNALS_SIGNATURE: (of_signals, signals), FEATURES_SIGNATURE: (features, signals)}
-
-
-def array_taken(spec: Preprocess) -> tf.TensorSpec:
-    """What is taken where nothing is decoded: `images`, float32 [B, H, W, 3] in [0, 1], or `signals`, [B, L, C]."""
-    return tf.TensorSpec([None, *spec.shape_before], tf.float32, name="signals" if spec.is_of_signals else "images")
+def _explain(network: Network, batch: tf.Tensor) -> dict[str, tf.Tensor]:
+    maps, _, logits, head = network(batch)
+    return {"heatmaps": _heatmaps(maps, logits, head)}
 
 
 def _heatmaps(maps: tf.Tensor, logits: tf.Tensor, head: tf.Tensor) -> tf.Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from resnet_tf.core.machine import cores, processor
-from resnet_tf.inputs.spec import Preprocess
+from resnet_tf.inputs import Preprocess
 from resnet_tf.serving import artifact, runners
 from resnet_tf.serving.runners import Runner
 
@@ -17,15 +17,15 @@ _BATCH = 16
 _SECONDS, _CALLS = 0.5, 20  # whichever comes first, after a call that does not count
 
 
-def measure_speed(runner: Runner, spec: Preprocess) -> dict[str, Any]:
+def measure_speed(runner: Runner, preprocess: Preprocess) -> dict[str, Any]:
     """Medians over calls with random pixels or samples.
 
     Returns:
         `milliseconds` for one picture, `images_per_second` in batches of `batch`, `cores` and `processor`.
     """
     return {
-        "milliseconds": 1000 * _seconds(runner, spec, 1, _SECONDS),
-        "images_per_second": _BATCH / _seconds(runner, spec, _BATCH, _SECONDS),
+        "milliseconds": 1000 * _seconds(runner, preprocess, 1, _SECONDS),
+        "images_per_second": _BATCH / _seconds(runner, preprocess, _BATCH, _SECONDS),
         "batch": _BATCH,
         "cores": cores(),
         "processor": processor(),
@@ -39,12 +39,12 @@ def measure_batches(export: Path, batches: Sequence[int], *, seconds: float) -> 
         UserError: if it is damaged, or a package that it needs is missing.
     """
     metadata = artifact.read_metadata(export)
-    runner, spec = runners.load_runner(export, metadata), Preprocess.from_dict(metadata["preprocess"])
-    return {batch: 1000 * _seconds(runner, spec, batch, seconds) for batch in batches}
+    runner, preprocess = runners.load_runner(export, metadata), Preprocess.from_dict(metadata["preprocess"])
+    return {batch: 1000 * _seconds(runner, preprocess, batch, seconds) for batch in batches}
 
 
-def _seconds(runner: Runner, spec: Preprocess, batch: int, seconds: float) -> float:
-    images = np.random.default_rng(0).uniform(size=(batch, *spec.shape_before)).astype(np.float32)
+def _seconds(runner: Runner, preprocess: Preprocess, batch: int, seconds: float) -> float:
+    images = np.random.default_rng(0).uniform(size=(batch, *preprocess.unnormalized_shape)).astype(np.float32)
     runner.logits(images)
     times: list[float] = []
     while not times or (len(times) < _CALLS and sum(times) < seconds):

@@ -12,28 +12,25 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
-from resnet_tf.inputs.spec import Preprocess
-from resnet_tf.serving.signatures import BYTES_SIGNATURE, IMAGES_SIGNATURE, MOVED_BYTES_SIGNATURE, SIGNALS_SIGNATURE
+from resnet_tf.inputs import Preprocess
+from resnet_tf.serving.signatures import signature_names
 
 WARMUP = Path("assets.extra") / "tf_serving_warmup_requests"
 _BATCHES = (1, 8)
 
 
-def write_warmup(export: Path, spec: Preprocess, *, default: str) -> None:
-    """Requests to the decoding and to the `images` signature of an export, or to that of signals, with noise."""
+def write_warmup(export: Path, preprocess: Preprocess, *, default: str) -> None:
+    """Write requests with noise, for each form in which the export takes its input."""
     generator = np.random.default_rng(0)
     (export / WARMUP).parent.mkdir(parents=True, exist_ok=True)
-    by_bytes = MOVED_BYTES_SIGNATURE if default == IMAGES_SIGNATURE else BYTES_SIGNATURE
+    signatures = signature_names(preprocess, default)
     with tf.io.TFRecordWriter(str(export / WARMUP)) as writer:
         for batch in _BATCHES:
-            if spec.is_of_signals:
-                signals = generator.normal(size=(batch, *spec.shape_before)).astype(np.float32)
-                writer.write(_request(SIGNALS_SIGNATURE, "signals", tf.make_tensor_proto(signals)))
-            else:
-                pixels = generator.integers(0, 256, (batch, *spec.shape_before), np.uint8)
-                encoded = np.array([tf.io.encode_jpeg(each).numpy() for each in pixels], object)
-                writer.write(_request(by_bytes, "image_bytes", tf.make_tensor_proto(encoded, tf.string)))
-                writer.write(_request(IMAGES_SIGNATURE, "images", tf.make_tensor_proto(pixels / np.float32(255))))
+            requests = preprocess.random_requests(batch, generator)
+            for taken in preprocess.serving_inputs():
+                name = taken.spec.name
+                values = tf.make_tensor_proto(requests[name], taken.spec.dtype)
+                writer.write(_request(signatures[name][-1], name, values))
 
 
 def _request(signature: str, name: str, value: tensor_pb2.TensorProto) -> bytes:

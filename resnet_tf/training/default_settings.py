@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from resnet_tf.config import Config, DataConfig, flatten, override
-from resnet_tf.data import preprocess
 from resnet_tf.data.sources import Split, open_source
+from resnet_tf.inputs import create_preprocess, input_type
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +24,10 @@ def resolve(config: Config) -> Config:
     is.
 
     Raises:
-        UserError: for data that cannot be opened, or derived settings that contradict those that were given.
+        UserError: for settings that do not apply to the input type, data that cannot be opened, or derived settings
+            that contradict those that were given.
     """
+    input_type(config.data).check_config(config)
     if config.train.defaults == "none":
         return config
     source = open_source(config.data)
@@ -60,9 +62,9 @@ class _Settings:
 
 def _median_shorter_side(split: Split) -> int:
     """Median shorter side of the first images, in pixels; unreadable images are left to the run."""
-    spec = preprocess.from_config(DataConfig())
-    readable = [picture for picture, _ in split.examples(_MEASURED) if not preprocess.why_unreadable(picture, spec)]
-    return int(np.median([min(preprocess.decode(picture, spec).shape[:2]) for picture in readable] or [0]))
+    preprocess = create_preprocess(DataConfig())
+    readable = [image for image, _ in split.examples(_MEASURED) if not preprocess.explain_unreadable(image)]
+    return int(np.median([min(preprocess.decode(image).shape[:2]) for image in readable] or [0]))
 
 
 def _bit(settings: _Settings, examples: int, shorter_side: int) -> None:

@@ -11,7 +11,7 @@ from resnet_tf.core.metrics import Evaluation
 from resnet_tf.data import pipeline
 from resnet_tf.data.sources import Source, Split, check_classes
 from resnet_tf.data.unreadable import translate_read_errors
-from resnet_tf.inputs.spec import Preprocess
+from resnet_tf.inputs import Preprocess
 from resnet_tf.training.cluster import Cluster
 from resnet_tf.training.run import Run
 
@@ -22,7 +22,7 @@ class Evaluator:
     Args:
         model: from normalised images to logits.
         split: what it is tested on.
-        spec: how pictures become its input.
+        preprocess: how examples become its input.
         batch_size: images at a time, over all replicas.
         strategy: what the model was built under. Every worker takes its part of the split and gets all answers.
         flip: take the mean of the logits of a picture and of its mirror image.
@@ -33,19 +33,19 @@ class Evaluator:
         self,
         model: keras.Model,
         split: Split,
-        spec: Preprocess,
+        preprocess: Preprocess,
         *,
         batch_size: int,
         strategy: tf.distribute.Strategy,
         flip: bool = False,
         memory_limit_mb: int = 0,
     ):
-        self._strategy, self._split, self._spec = strategy, split, spec
+        self._strategy, self._split, self._preprocess = strategy, split, preprocess
         cluster, replicas = Cluster(strategy), strategy.num_replicas_in_sync
         per_replica = -(-min(batch_size, split.num_examples) // replicas)
         shard = pipeline.Shard(cluster.index, cluster.count)
         size = per_replica * cluster.replicas
-        batches = pipeline.eval_batches(split, spec, size, shard=shard, memory_limit_mb=memory_limit_mb)
+        batches = pipeline.eval_batches(split, preprocess, size, shard=shard, memory_limit_mb=memory_limit_mb)
         parts = pipeline.among_replicas(batches, cluster.replicas)
         self._batches = strategy.distribute_datasets_from_function(lambda context: parts)
 
@@ -62,7 +62,7 @@ class Evaluator:
 
     def __call__(self, check: Callable[[], None] = lambda: None) -> Evaluation:
         """Evaluate the weights as they are; `check` is called before every batch, to raise what shall end it."""
-        with translate_read_errors(self._split, self._spec):
+        with translate_read_errors(self._split, self._preprocess):
             answers = list(self._answers(check))
         logits, labels, places = (np.concatenate(arrays) for arrays in zip(*answers, strict=True))
         order = np.argsort(places)[np.sum(places < 0) :]  # as in the split, and without what filled the last batches
@@ -81,7 +81,7 @@ def evaluate_run(run: Run, source: Source, *, batch_size: int, flip: bool = Fals
         UserError: if that data has other classes than the run was trained on, or cannot be read.
     """
     check_classes(run.labels, source)
-    if flip and run.preprocess.is_of_signals:
-        raise UserError("signals have no mirror image: their time has a direction")
+    if flip and "flip" not in run.preprocess.supported_augmentations:
+        raise UserError(f"{run.preprocess.plural} have no mirror image")
     strategy = tf.distribute.get_strategy()
     return Evaluator(run.model, source.test, run.preprocess, batch_size=batch_size, strategy=strategy, flip=flip)()

@@ -55,7 +55,6 @@ def fit(
     workdir: str | Path,
     *,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-    draw_signal: Callable[[np.ndarray], np.ndarray],
     draw_confusion: DrawConfusion,
 ) -> Fitted:
     """Train and evaluate a run; see `train_and_evaluate`, which supplies the plots that TensorBoard shows.
@@ -64,7 +63,6 @@ def fit(
         config: see `load_config`.
         workdir: the run directory, created if necessary.
         callbacks: additional Keras callbacks.
-        draw_signal: plots a signal, float32 [L, C], as an image, uint8 [H, W, 1].
         draw_confusion: see `DrawConfusion`.
     """
     workdir, config = Path(workdir), default_settings.resolve(config)
@@ -77,7 +75,7 @@ def fit(
     if chief:
         run.create_workdir(workdir, config)
     with lost_workers_named(trainer):
-        return _Fit(trainer, workdir, callbacks, draw_signal, draw_confusion).run()
+        return _Fit(trainer, workdir, callbacks, draw_confusion).run()
 
 
 class _Fit:
@@ -88,7 +86,6 @@ class _Fit:
         trainer: Trainer,
         workdir: Path,
         callbacks: Sequence[keras.callbacks.Callback],
-        draw_signal: Callable[[np.ndarray], np.ndarray],
         draw_confusion: DrawConfusion,
     ):
         config, source = trainer.config, trainer.source
@@ -100,17 +97,17 @@ class _Fit:
         self._evaluator = Evaluator(
             trainer.model,
             source.test,
-            trainer.spec,
+            trainer.preprocess,
             batch_size=config.data.batch_size,
             strategy=trainer.strategy,
             memory_limit_mb=config.data.memory_limit_mb,
         )
         listed = workdir / unreadable.FILE_NAME if self._cluster.is_chief else None
-        self._unreadable = UnreadableExamples(source.train, trainer.spec, config.data, listed)
+        self._unreadable = UnreadableExamples(source.train, trainer.preprocess, config.data, listed)
         self._signals = StopSignals()
         self._pace = Pace(config.runtime.steps_per_loop)
         self._profile = Profile(config.runtime.profile, workdir / run.TENSORBOARD)
-        self._callbacks, self._draw_signal, self._draw_confusion = callbacks, draw_signal, draw_confusion
+        self._callbacks, self._draw_confusion = callbacks, draw_confusion
         self._batches: Any = None
         self._board: TensorBoard | None = None
 
@@ -253,7 +250,7 @@ class _Fit:
             raise UserError(
                 f"{what}{', again' if state.went_back else ''}; a lower optimizer.base_lr (now "
                 f"{self._config.optimizer.base_lr}), a longer warmup or optimizer.clip_norm often helps. "
-                f"`python -m resnet_tf.preview --step={first}` draws what the first was fed. Checkpoints are kept"
+                f"`python -m resnet_tf.preview --step={first}` plots the batch of the first. Checkpoints are kept"
             )
         self._trainer.state.went_back = True
         self._batches = None
@@ -269,10 +266,9 @@ class _Fit:
         trainer = self._trainer
 
         def inputs() -> np.ndarray:
-            fed, _ = pipeline.fed_examples(
-                self._config, trainer.source, trainer.spec, step=0, unreadable=self._unreadable
-            )
-            return np.stack([self._draw_signal(signal) for signal in fed]) if trainer.spec.is_of_signals else fed
+            preprocess, unreadable = trainer.preprocess, self._unreadable
+            examples, _ = pipeline.load_batch(self._config, trainer.source, preprocess, step=0, unreadable=unreadable)
+            return np.stack([preprocess.plot(example) for example in examples])
 
         directory, first = self._workdir / run.TENSORBOARD, trainer.state.step == 0
         return TensorBoard(directory, config=self._config.to_json(), inputs=inputs if first else None)

@@ -1,4 +1,4 @@
-"""What training minimizes."""
+"""What training minimises."""
 
 import numpy as np
 import tensorflow as tf

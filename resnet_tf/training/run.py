@@ -10,7 +10,7 @@ import keras
 from resnet_tf.config import CONFIG_FILE, Config, flatten, load_config
 from resnet_tf.core import files
 from resnet_tf.core.errors import UserError
-from resnet_tf.inputs.spec import Preprocess
+from resnet_tf.inputs import Preprocess, input_type
 from resnet_tf.model.create import create_model
 from resnet_tf.training import checkpoint as checkpoints
 from resnet_tf.training import runtime
@@ -29,7 +29,7 @@ class Run:
         config: the configuration that it was trained with.
         step: training steps behind the weights.
         model: the network with the checkpoint's weights, their average if it has one, computing in float32.
-        preprocess: how pictures become its input.
+        preprocess: how examples become its input.
         labels: class names, in the order of the logits.
         metrics: `examples`, `top1`, `top5`, `loss` and further figures of the test split at that step; empty for a
             checkpoint within an epoch.
@@ -84,28 +84,33 @@ def load_run(workdir: str | Path, *, checkpoint: str = "") -> Run:
     if chosen is None:
         raise UserError(f"run {str(workdir)!r} has no checkpoint yet")
     metadata = checkpoints.read_metadata(chosen)
-    spec = Preprocess.from_dict(metadata["preprocess"])
+    preprocess = Preprocess.from_dict(metadata["preprocess"])
     labels = tuple(metadata["data"]["class_names"])
     with runtime.precision_policy("float32"):
         model = create_network(config, num_classes=len(labels))  # its weights come from the checkpoint
     # An average has no use for the state of dropout's random numbers, which the model's variables hold, too.
     weights = {each.path: each.value for each in model.weights}
     checkpoints.restore(chosen, {"average" if config.train.ema else "model": weights}, partly=True)
-    return Run(workdir, config, metadata["step"], model, spec, labels, metadata["metrics"] or {})
+    return Run(workdir, config, metadata["step"], model, preprocess, labels, metadata["metrics"] or {})
 
 
 def create_network(
-    config: Config, *, num_classes: int, weights: str | None = None, side: int | None = None
+    config: Config, *, num_classes: int, weights: str | None = None, fixed_size: bool = False
 ) -> keras.Model:
-    """The network that `config` names, for input of the size that it asks for, or of `side` pixels."""
-    data, model = config.data, config.model
-    side = side or (None if config.train.start_size or config.train.end_size else data.image_size)
-    size = (data.length,) if data.length else (side, side)
+    """Create the network that `config` names, for the input that it asks for.
+
+    Where the image size changes during training, the network takes any size, unless `fixed_size` asks for that of
+    evaluation.
+    """
+    model = config.model
+    *sizes, channels = input_type(config.data).shape_from_config(config.data)
+    any_size = not fixed_size and (config.train.start_size or config.train.end_size)
+    shape = (*((None,) * len(sizes) if any_size else sizes), channels)
     knobs: dict[str, Any] = {"stem": model.stem, "stochastic_depth": model.stochastic_depth, "dropout": model.dropout}
     return create_model(
         model.name,
         num_classes=num_classes,
-        input_shape=(*size, data.channels),
+        input_shape=shape,
         weights=weights,
         new_head=model.new_head,
         **{name: value for name, value in knobs.items() if value},

@@ -6,9 +6,8 @@ import keras
 import tensorflow as tf
 
 from resnet_tf.config import Config
-from resnet_tf.data import preprocess
 from resnet_tf.data.augmentation import mixing
-from resnet_tf.inputs.spec import Preprocess
+from resnet_tf.inputs import Preprocess
 from resnet_tf.model.builder import LOGITS_LAYER
 from resnet_tf.training.losses import Objective
 from resnet_tf.training.teacher import Teacher
@@ -29,7 +28,7 @@ class TrainStep:
         objective: the loss.
         average: updated after every step, if given.
         strategy: what the step runs under.
-        spec: how what is fed becomes the model's input.
+        preprocess: how a batch becomes the model's input.
         teacher: its logits are learnt, too, if given.
     """
 
@@ -41,10 +40,10 @@ class TrainStep:
         objective: Objective,
         average: WeightAverage | None,
         strategy: tf.distribute.Strategy,
-        spec: Preprocess,
+        preprocess: Preprocess,
         teacher: Teacher | None = None,
     ):
-        self._config, self._spec, self._strategy = config, spec, strategy
+        self._config, self._preprocess, self._strategy = config, preprocess, strategy
         self._model, self._optimizer, self._objective, self._average = model, optimizer, objective, average
         self._teacher = teacher
         self._replicas = strategy.num_replicas_in_sync
@@ -124,10 +123,10 @@ class TrainStep:
 
     def _inputs(self, images: tf.Tensor, labels: tf.Tensor, mix: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
         """The model's input, and the share of each class in it."""
-        inputs, classes = preprocess.from_fed(images, self._spec), self._model.output_shape[-1]
+        inputs, classes = self._preprocess.from_batch(images), self._model.output_shape[-1]
         if mix is None:
             return inputs, tf.one_hot(labels, classes)
-        settings, size = self._config.augment, self._spec.size
+        settings, size = self._config.augment, self._preprocess.spatial_shape
         return mixing.blend(inputs, mix, settings), mixing.targets(
             labels, mix, settings, num_classes=classes, size=size
         )

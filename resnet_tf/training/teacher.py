@@ -6,7 +6,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from resnet_tf.core.errors import UserError
-from resnet_tf.inputs.spec import Preprocess
+from resnet_tf.inputs import Preprocess
 
 
 class Teacher:
@@ -14,15 +14,15 @@ class Teacher:
 
     Args:
         path: a SavedModel of this package, or the directory of its versions, of which the newest is taken.
-        spec: the student's input.
+        preprocess: the student's input.
         labels: the student's classes.
 
     Raises:
         UserError: if there is no such model, or it has other classes.
     """
 
-    def __init__(self, path: str, spec: Preprocess, labels: tuple[str, ...]):
-        self._spec = spec
+    def __init__(self, path: str, preprocess: Preprocess, labels: tuple[str, ...]):
+        self._preprocess = preprocess
         directory = _newest(Path(path))
         try:
             metadata = json.loads((directory / "assets.extra" / "resnet_tf.json").read_text())
@@ -32,14 +32,13 @@ class Teacher:
         if list(metadata["labels"]) != list(labels):
             raise UserError(f"loss.teacher={path!r} knows other classes than the data: {', '.join(metadata['labels'])}")
         self._answer = self._model.signatures["images"]
-        self._size = Preprocess.from_dict(metadata["preprocess"]).size
+        self._sizes = Preprocess.from_dict(metadata["preprocess"]).spatial_shape
 
     def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
         """From the student's input, float32 [B, H, W, C], to the teacher's logits, float32 [B, classes]."""
-        images = inputs * self._spec.std + self._spec.mean
-        images = images[..., ::-1] if self._spec.channel_order == "bgr" else images
-        images = tf.image.grayscale_to_rgb(images) if images.shape[-1] == 1 else images
-        images = images if self._size == self._spec.size else tf.image.resize(images, self._size, antialias=True)
+        images = self._preprocess.denormalize(inputs)
+        if self._sizes != self._preprocess.spatial_shape:
+            images = tf.image.resize(images, self._sizes, antialias=True)
         return tf.stop_gradient(self._answer(images=images)["logits"])
 
 

@@ -13,6 +13,7 @@ from resnet_tf.config import Config
 from resnet_tf.data import pipeline
 from resnet_tf.data.sources import Source, open_source
 from resnet_tf.data.sources.arrays import array_split
+from resnet_tf.inputs import input_type
 from resnet_tf.training import default_settings, runtime
 from resnet_tf.training.trainer import Trainer
 
@@ -46,7 +47,7 @@ def measure_input(config: Config, *, seconds: float) -> Throughput:
     strategy = runtime.start(config.runtime)
     source = open_source(config.data)
     trainer = Trainer(config, source, strategy)
-    stages = pipeline.stages(config, source, trainer.spec, trainer.length)
+    stages = pipeline.stages(config, source, trainer.preprocess, trainer.length)
     given = {name: _rate(_endless(dataset), seconds) for name, dataset in stages.items()}
     return Throughput(given, _rate(_steps(trainer), seconds))
 
@@ -64,11 +65,7 @@ def measure_training(config: Config, *, seconds: float) -> float:
 def _random_source(config: Config) -> Source:
     """One batch to train on, of `model.num_classes` or 1,000 classes."""
     data, classes, generator = config.data, config.model.num_classes or 1000, np.random.default_rng(0)
-    if data.length:
-        examples = generator.normal(size=(data.batch_size, data.length, data.channels)).astype(np.float32)
-    else:
-        shape = (data.batch_size, data.image_size, data.image_size, data.channels)
-        examples = generator.integers(0, 256, shape, np.uint8)
+    examples = input_type(data).random_examples(data, data.batch_size, generator)
     labels = np.arange(data.batch_size) % classes
     train, test = (array_split(Path("random"), name, examples, labels) for name in ("train", "test"))
     return Source("random examples", tuple(map(str, range(classes))), train, test)
@@ -79,7 +76,7 @@ def _endless(dataset: tf.data.Dataset) -> Iterator[int]:
 
 
 def _steps(trainer: Trainer) -> Iterator[int]:
-    batches = pipeline.train_batches(trainer.config, trainer.source, trainer.spec, trainer.length, start=0)
+    batches = pipeline.train_batches(trainer.config, trainer.source, trainer.preprocess, trainer.length, start=0)
     iterator = iter(trainer.strategy.experimental_distribute_dataset(batches.take(1).cache().repeat()))
     while True:
         trainer.step.run(iterator, tf.constant(_STEPS))[0].numpy()

@@ -10,11 +10,12 @@ import tensorflow as tf
 
 from resnet_tf.config import Config
 from resnet_tf.core.errors import UserError
-from resnet_tf.data import pipeline, preprocess
+from resnet_tf.data import pipeline
 from resnet_tf.data.augmentation import mixing
 from resnet_tf.data.pipeline import TrainingLength
 from resnet_tf.data.sources import Source
 from resnet_tf.data.unreadable import UnreadableExamples
+from resnet_tf.inputs import create_preprocess, input_type
 from resnet_tf.model.builder import LOGITS_LAYER
 from resnet_tf.training import checkpoint, run
 from resnet_tf.training.cluster import Cluster
@@ -43,11 +44,12 @@ class Trainer:
         model: the network.
         optimizer: built for it.
         average: the average of its weights, or None.
-        spec: how pictures become its input.
+        preprocess: how examples become its input.
         step: the compiled training step.
     """
 
     def __init__(self, config: Config, source: Source, strategy: tf.distribute.Strategy):
+        input_type(config.data).check_config(config)
         _check_replicas(config, strategy)
         self.config = config
         self.source = source
@@ -65,17 +67,25 @@ class Trainer:
             self.optimizer = create.create_optimizer(config, self.length, self.model)
             self.average = WeightAverage(self.model, config.train.ema) if config.train.ema else None
             # A random start has no convention of its own.
-            self.spec = preprocess.from_config(config.data, getattr(self.model, "preprocess", None))
+            self.preprocess = create_preprocess(config.data, getattr(self.model, "preprocess", None))
             path = config.loss.teacher
-            teacher = Teacher(path, self.spec, source.class_names) if path else None
+            teacher = Teacher(path, self.preprocess, source.class_names) if path else None
         objective = Objective(config.loss, source.class_counts)
-        self.step = TrainStep(config, self.model, self.optimizer, objective, self.average, strategy, self.spec, teacher)
+        self.step = TrainStep(
+            config, self.model, self.optimizer, objective, self.average, strategy, self.preprocess, teacher
+        )
 
     def batches(self, unreadable: UnreadableExamples | None = None) -> Any:
         """An iterator of distributed batches, from the run's step on; this worker's part of them."""
         shard = pipeline.Shard(self.cluster.index, self.cluster.count)
         batches = pipeline.train_batches(
-            self.config, self.source, self.spec, self.length, start=self.state.step, shard=shard, unreadable=unreadable
+            self.config,
+            self.source,
+            self.preprocess,
+            self.length,
+            start=self.state.step,
+            shard=shard,
+            unreadable=unreadable,
         )
         parts = pipeline.among_replicas(batches, self.cluster.replicas)
         return iter(self.strategy.distribute_datasets_from_function(lambda context: parts))
@@ -94,7 +104,7 @@ class Trainer:
             return
         metadata = {
             "run": self.state.to_dict(),
-            "preprocess": self.spec.to_dict(),
+            "preprocess": self.preprocess.to_dict(),
             "data": self.source.identity,
             "metrics": metrics,
         }

@@ -11,7 +11,7 @@ import numpy as np
 
 from resnet_tf.config import Config
 from resnet_tf.core.errors import UserError, closest
-from resnet_tf.data import preprocess
+from resnet_tf.inputs import create_preprocess
 from resnet_tf.serving.artifact import find_export
 from resnet_tf.serving.export import export_model
 from resnet_tf.serving.speed import measure_batches
@@ -95,7 +95,8 @@ def _input(config: Config, seconds: float) -> BenchmarkResult:
 
 
 def _train(config: Config, seconds: float) -> BenchmarkResult:
-    case = f"{config.model.name}, {config.data.size_in_words}, {config.data.batch_size} in a step"
+    size = create_preprocess(config.data).size_text
+    case = f"{config.model.name}, {size}, {config.data.batch_size} in a step"
     measurement = Measurement(case, measure_training(config, seconds=seconds))
     return BenchmarkResult("images_per_second", (measurement,))
 
@@ -126,5 +127,5 @@ def _network(config: Config) -> keras.Model:
             variable.assign(generator.uniform(0.5, 1.5, variable.shape))
         elif variable.path.endswith(("beta", "moving_mean")):
             variable.assign(generator.normal(0.0, 0.1, variable.shape))
-    model.preprocess = preprocess.from_config(config.data)
+    model.preprocess = create_preprocess(config.data)
     return model

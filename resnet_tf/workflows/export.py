@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from resnet_tf.serving.export import export_model
-from resnet_tf.serving.signatures import BYTES_SIGNATURE
+from resnet_tf.serving.signatures import DEFAULT_SIGNATURE
 from resnet_tf.training.run import load_run
 
 
@@ -14,7 +14,7 @@ def export(
     checkpoint: str = "",
     target: str = "serving",
     precision: str = "auto",
-    default_signature: str = BYTES_SIGNATURE,
+    default_signature: str = DEFAULT_SIGNATURE,
 ) -> Path:
     """Export a run as the next version, and return the directory of that version.
 

@@ -71,10 +71,10 @@ def _facts(trainer: Trainer) -> dict[str, str]:
     policy, reason = runtime.choose_precision(config.runtime.precision)
     replicas = strategy.num_replicas_in_sync
     # A network for pictures of any size has no cost of its own.
-    sized = create_network(config, num_classes=len(source.class_names), side=data.image_size)
+    sized = create_network(config, num_classes=len(source.class_names), fixed_size=True)
     return {
         "network": f"{config.model.name}, {trainer.model.count_params():,} parameters, "
-        f"{count_multiply_adds(sized) / 1e9:.3g} billion multiply-adds at {data.size_in_words}",
+        f"{count_multiply_adds(sized) / 1e9:.3g} billion multiply-adds at {trainer.preprocess.size_text}",
         "data": f"{source.name}: {source.train.num_examples:,} examples to train on, {source.test.num_examples:,} to "
         f"test, {len(source.class_names):,} classes",
         "classes": source.describe_classes(),

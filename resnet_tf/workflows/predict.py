@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from resnet_tf.core.errors import UserError
+from resnet_tf.inputs import Preprocess
 from resnet_tf.report.overlay import plot_overlay
 from resnet_tf.serving.predictor import Prediction, Predictor
 
-_SUFFIXES = {"pictures": (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"), "signals": (".npy",)}
 _STANDARD_INPUT = "-"
 
 
@@ -38,8 +38,7 @@ def predict(
     """
     predictor = model if isinstance(model, Predictor) else Predictor(model)
     given = [paths] if isinstance(paths, str | Path) else paths
-    kind = "signals" if predictor.preprocess.is_of_signals else "pictures"
-    files = [file for path in given for file in _list_files(str(path), kind)]
+    files = [file for path in given for file in _list_files(str(path), predictor.preprocess)]
     return _predict(predictor, files, batch_size, None if explain is None else Path(explain))
 
 
@@ -53,14 +52,14 @@ def _predict(predictor: Predictor, files: Sequence[str], batch_size: int, explai
             _draw_explanations(predictor, batch, items, explain, first=start + 1, digits=len(str(len(files))))
 
 
-def _list_files(path: str, kind: str) -> list[str]:
-    """Return the file itself; for a folder, the images or signals below it, in order."""
-    folder, suffixes = Path(path), _SUFFIXES[kind]
+def _list_files(path: str, preprocess: Preprocess) -> list[str]:
+    """Return the file itself; for a folder, the files of examples below it, in order."""
+    folder, suffixes = Path(path), preprocess.file_suffixes
     if not folder.is_dir():
         return [path]
     found = sorted(str(each) for each in folder.rglob("*") if each.suffix.lower() in suffixes and each.is_file())
     if not found:
-        raise UserError(f"no {kind} in {path!r}: none of its files ends in {', '.join(suffixes)}")
+        raise UserError(f"no {preprocess.plural} in {path!r}: none of its files ends in {', '.join(suffixes)}")
     return found
 
 

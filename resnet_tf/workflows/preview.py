@@ -9,8 +9,8 @@ from resnet_tf.config import Config
 from resnet_tf.core.errors import UserError
 from resnet_tf.data import pipeline
 from resnet_tf.data.sources import Source, open_source
+from resnet_tf.inputs import create_preprocess
 from resnet_tf.report.plots import plot_grid
-from resnet_tf.report.waveform import draw_signal
 from resnet_tf.training import default_settings
 
 
@@ -32,7 +32,7 @@ def preview(config: Config, path: str | Path, *, step: int = 0, count: int = 32,
         raise UserError(f"--out={str(path)!r} must be a .png file in a directory that exists")
     config = default_settings.resolve(config)
     source = open_source(config.data)
-    title = f"step {step} of {source.name}, {config.data.size_in_words}"
+    title = f"step {step} of {source.name}, {create_preprocess(config.data).size_text}"
     return draw_batch(path, config, source, step=step, count=count, title=f"{name}: {title}" if name else title)
 
 
@@ -42,9 +42,10 @@ def draw_batch(path: Path, config: Config, source: Source, *, step: int, count: 
     Raises:
         UserError: if the run has no such step, or its examples cannot be read.
     """
-    examples, shares = (fed[:count] for fed in pipeline.fed_examples(config, source, step=step))
-    pictures = map(draw_signal, examples) if config.data.length else examples
-    named = [(picture, _name(row, source.class_names)) for picture, row in zip(pictures, shares, strict=True)]
+    preprocess = create_preprocess(config.data)
+    examples, fractions = (part[:count] for part in pipeline.load_batch(config, source, preprocess, step=step))
+    images = map(preprocess.plot, examples)
+    named = [(image, _name(row, source.class_names)) for image, row in zip(images, fractions, strict=True)]
     return plot_grid(path, title=title, images=named)
 
 

@@ -13,9 +13,8 @@ from resnet_tf.core.machine import describe
 from resnet_tf.core.metrics import Evaluation
 from resnet_tf.data import pipeline
 from resnet_tf.data.sources import Source
-from resnet_tf.inputs.spec import Preprocess
+from resnet_tf.inputs import Preprocess
 from resnet_tf.report.page import Report, write_page
-from resnet_tf.report.waveform import draw_signal
 from resnet_tf.serving.predictor import Predictor
 from resnet_tf.training.run import METRICS, Run
 
@@ -47,14 +46,14 @@ def _write(
     network: str,
     evaluation: Evaluation,
     source: Source,
-    spec: Preprocess,
+    preprocess: Preprocess,
     config: Config,
     facts: dict[str, str],
     metrics: Sequence[dict[str, Any]] = (),
 ) -> Path:
     def load(places: Sequence[int]) -> list[np.ndarray]:
-        examples = pipeline.load_examples(source.test, spec, places)
-        return [draw_signal(signal) / 255 for signal in examples] if spec.is_of_signals else examples
+        examples = pipeline.load_examples(source.test, preprocess, places)
+        return [preprocess.plot(example) / 255 for example in examples]
 
     report = Report(
         title=f"{network} on {source.name}",

@@ -10,7 +10,6 @@ import keras
 from resnet_tf.config import Config
 from resnet_tf.core.metrics import Evaluation
 from resnet_tf.report.plots import plot_confusion
-from resnet_tf.report.waveform import draw_signal
 from resnet_tf.serving.artifact import find_export_of_step
 from resnet_tf.serving.export import export_model
 from resnet_tf.serving.verify import Verification, verify
@@ -119,4 +118,4 @@ def train_and_evaluate(
 
 def _fit(config: Config, workdir: str | Path, callbacks: Sequence[keras.callbacks.Callback]) -> loop.Fitted:
     """Train with the plots that TensorBoard shows: `training` does not draw."""
-    return loop.fit(config, workdir, callbacks=callbacks, draw_signal=draw_signal, draw_confusion=plot_confusion)
+    return loop.fit(config, workdir, callbacks=callbacks, draw_confusion=plot_confusion)

@@ -11,13 +11,13 @@ from scipy import ndimage
 
 from resnet_tf.config import AugmentConfig
 from resnet_tf.data.augmentation import transforms
-from resnet_tf.inputs.spec import Preprocess
+from resnet_tf.inputs import ImagePreprocess
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 9, 8, 3), np.uint8)
 PIXELS = (IMAGES / 255).astype(np.float32)
 NUMBERS = np.random.default_rng(1).random((6, len(transforms._COLUMNS)), np.float32)
 UNIFORM = dict(zip(transforms._COLUMNS, NUMBERS.T, strict=True))
-SPEC = Preprocess(size=(9, 8))
+SPEC = ImagePreprocess(size=(9, 8))
 
 
 def _augmented(images=IMAGES, **amounts) -> np.ndarray:
@@ -140,7 +140,7 @@ def test_random_resized_crop_keeps_to_its_ranges():
     """The colour of each corner tells where the crop was taken from."""
     rows, columns = np.mgrid[:60, :80]
     image = tf.io.encode_png(np.stack([rows * 4, columns * 3, 0 * rows], -1).astype(np.uint8))
-    spec = Preprocess(size=(32, 32))
+    spec = ImagePreprocess(size=(32, 32))
     areas, ratios = [], []
     for drawn in transforms.draw_crops(1, tf.constant(0, tf.int64), 150, min_area=0.08):
         crop = transforms.random_resized_crop(image, drawn, spec, antialias=False).numpy().astype(float)

@@ -12,10 +12,11 @@ from tensorflow.python.framework import op_def_registry
 
 from resnet_tf.config import AugmentConfig, load_config
 from resnet_tf.core.errors import UserError
-from resnet_tf.data import order, pipeline, preprocess
+from resnet_tf.data import order, pipeline
 from resnet_tf.data.pipeline import Shard, TrainingLength
 from resnet_tf.data.sources import open_source
 from resnet_tf.data.unreadable import UnreadableExamples
+from resnet_tf.inputs import create_preprocess
 
 
 def _arrays(folder):
@@ -41,7 +42,7 @@ def _setup(data_dir, photos, kind):
         overrides = [f"data.source={photos}", "train.epochs=3", "data.batch_size=4", "data.image_size=32"]
         config = load_config("imagefolder", [*overrides, "augment.mixup=0.3", "augment.cutmix=1"])
     source = open_source(config.data)
-    return config, source, preprocess.from_config(config.data), TrainingLength.of(config, source)
+    return config, source, create_preprocess(config.data), TrainingLength.of(config, source)
 
 
 @pytest.mark.parametrize("kind", ["memory", "stream", "arrays", "folder"])
@@ -77,7 +78,7 @@ def test_policies_apply_to_random_crops_of_arrays(tmp_path, channels):
     np.savez(tmp_path / "a.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     overrides = [f"data.source={tmp_path / 'a.npz'}", "data.image_size=32", "data.batch_size=20", "train.epochs=2"]
     config = load_config("imagefolder", [*overrides, "augment.policy=trivialaugment", "data.memory_limit_mb=0"])
-    source, spec = open_source(config.data), preprocess.from_config(config.data)
+    source, spec = open_source(config.data), create_preprocess(config.data)
     batches = pipeline.train_batches(config, source, spec, TrainingLength.of(config, source), start=0)
     for pixels, _, missing in batches.as_numpy_iterator():
         assert pixels.shape == (20, 32, 32, 3)
@@ -93,7 +94,7 @@ def test_every_picture_is_mirrored_in_every_other_epoch(tmp_path, limit):
     overrides = [f"data.source={tmp_path / 'a.npz'}", f"data.memory_limit_mb={limit}", "data.image_size=6"]
     overrides += ["data.channels=3", "data.batch_size=20", "train.epochs=4", "augment.alternating_flip=true"]
     config = load_config("cifar10_resnet20", [*overrides, "augment.flip=false", "augment.pad_crop=0"])
-    source, spec = open_source(config.data), preprocess.from_config(config.data)
+    source, spec = open_source(config.data), create_preprocess(config.data)
     batches = pipeline.train_batches(config, source, spec, TrainingLength.of(config, source), start=0)
     mirrored = np.zeros((4, 60), bool)
     for step, (pixels, shown, _) in enumerate(batches.as_numpy_iterator()):
@@ -125,7 +126,7 @@ def test_step_one_million_reads_nothing_of_what_lies_before_it(photos):
     """All pictures but those of its own batch are gone."""
     overrides = [f"data.source={photos}", "train.epochs=1000000", "data.batch_size=4", "data.image_size=32"]
     config = load_config("imagefolder", overrides)
-    source, spec = open_source(config.data), preprocess.from_config(config.data)
+    source, spec = open_source(config.data), create_preprocess(config.data)
     length = TrainingLength.of(config, source)
     places = 4_000_000 + tf.range(4, dtype=tf.int64)
     examples = order.examples_at(config, source.train.labels, places_per_epoch=12)(places).numpy()
@@ -222,7 +223,7 @@ def test_evaluation_takes_every_picture_once_in_order(data_dir, photos, batch_si
 
 def test_a_test_that_is_repeated_reads_its_pictures_once(photos):
     source = open_source(load_config("imagefolder", [f"data.source={photos}"]).data)
-    spec = preprocess.from_config(load_config("imagefolder", ["data.image_size=32"]).data)
+    spec = create_preprocess(load_config("imagefolder", ["data.image_size=32"]).data)
     kept, read = (pipeline.eval_batches(source.test, spec, 4, memory_limit_mb=limit) for limit in (1, 0))
     expected = list(read.as_numpy_iterator())
     list(kept.as_numpy_iterator())

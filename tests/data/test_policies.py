@@ -8,7 +8,7 @@ from conftest import import_torch_zoo
 from resnet_tf.config import AugmentConfig
 from resnet_tf.data.augmentation import operations, policies, transforms
 from resnet_tf.data.augmentation.operations import NAMES
-from resnet_tf.inputs.spec import Preprocess
+from resnet_tf.inputs import ImagePreprocess
 
 SIZE = (32, 48)
 UNIFORM = dict(
@@ -94,7 +94,7 @@ def test_batches_go_through_the_operations_that_were_drawn(policy):
     images = np.random.default_rng(0).integers(0, 256, (12, *SIZE, 3), np.uint8)
     numbers = transforms.random_numbers(1, tf.constant(77, tf.int64), 12)
     config = AugmentConfig(policy=policy, policy_layers=2, policy_magnitude=15)
-    found = transforms.augment_batch(tf.constant(images), numbers, config, Preprocess(size=SIZE)).numpy()
+    found = transforms.augment_batch(tf.constant(images), numbers, config, ImagePreprocess(size=SIZE)).numpy()
     uniform = dict(zip(transforms._COLUMNS, tf.unstack(numbers, axis=1), strict=True))
     expected = tf.constant(images)
     for chosen, magnitudes in policies.draw(policy, uniform, SIZE, layers=2, magnitude=15):

@@ -14,9 +14,9 @@ from resnet_tf.core.class_names import imagenet_labels
 from resnet_tf.core.errors import UserError
 from resnet_tf.data.sources import open_source, records
 from resnet_tf.data.unreadable import UnreadableExamples
-from resnet_tf.inputs.spec import Preprocess
+from resnet_tf.inputs import ImagePreprocess
 
-SPEC = Preprocess(size=(8, 8))
+SPEC = ImagePreprocess(size=(8, 8))
 
 
 def _picture(number: int) -> bytes:

@@ -10,9 +10,10 @@ import pytest
 
 from resnet_tf.config import load_config
 from resnet_tf.core.errors import UserError
-from resnet_tf.data import pipeline, preprocess, service
+from resnet_tf.data import pipeline, service
 from resnet_tf.data.pipeline import Shard, TrainingLength
 from resnet_tf.data.sources import open_source
+from resnet_tf.inputs import create_preprocess
 
 
 @contextlib.contextmanager
@@ -33,7 +34,7 @@ def _config(photos, address="", epochs=30):
 
 
 def _batches(config, start=0, shard=None):
-    source, spec = open_source(config.data), preprocess.from_config(config.data)
+    source, spec = open_source(config.data), create_preprocess(config.data)
     length = TrainingLength.of(config, source)
     batches = pipeline.train_batches(config, source, spec, length, start=start, shard=shard or Shard())
     return batches.as_numpy_iterator()

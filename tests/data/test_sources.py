@@ -14,9 +14,8 @@ from sklearn.datasets import load_digits
 
 from resnet_tf.config import DataConfig
 from resnet_tf.core.errors import UserError
-from resnet_tf.data import preprocess
 from resnet_tf.data.sources import Source, Split, open_source
-from resnet_tf.inputs.spec import Preprocess
+from resnet_tf.inputs import ImagePreprocess
 
 
 def _read(split: Split) -> list[tuple[bytes, int]]:
@@ -33,7 +32,7 @@ def test_digits_are_scikit_learns_in_its_order(digits):
     records = [*_read(digits.train), *_read(digits.test)]
     assert (digits.train.num_examples, digits.test.num_examples) == (898, 899)
     assert [label for _, label in records] == expected.target.tolist()
-    pixels = np.stack([preprocess.decode(tf.constant(image), Preprocess(size=(8, 8)))[..., 0] for image, _ in records])
+    pixels = np.stack([ImagePreprocess(size=(8, 8)).decode(tf.constant(image))[..., 0] for image, _ in records])
     np.testing.assert_array_equal(pixels, np.round(expected.images * 255 / 16))
     assert digits.class_names == tuple("0123456789")
 
@@ -191,7 +190,7 @@ def test_a_numpy_archive(tmp_path, images, keys):
         expected = images[place] if images.ndim == 4 else images[place][..., None]
         np.testing.assert_array_equal(picture, expected)
         assert label == labels[place]
-    decoded = preprocess.decode(source.train.load(tf.constant(3, tf.int64)), Preprocess(size=(6, 7)))
+    decoded = ImagePreprocess(size=(6, 7)).decode(source.train.load(tf.constant(3, tf.int64)))
     assert decoded.shape == (6, 7, 3)
     assert source.train.locate(3) == {"file": str(tmp_path / "data.npz"), "index": 3}
 
@@ -211,8 +210,8 @@ def test_a_numpy_archive_may_name_its_classes(tmp_path):
             {"x_test": None},
             r"has no x_test and y_test, nor test_images and test_labels; it has x_train, y_train, y_test",
         ),
-        ({"x_train": IMAGES / 255}, r"x_train of .* is float64 \[12, 6, 7, 3\]; pictures are uint8"),
-        ({"x_train": IMAGES[..., :2]}, r"x_train of .* is uint8 \[12, 6, 7, 2\]; pictures are uint8"),
+        ({"x_train": IMAGES / 255}, r"x_train of .* is float64 \[12, 6, 7, 3\]; images are uint8"),
+        ({"x_train": IMAGES[..., :2]}, r"x_train of .* is uint8 \[12, 6, 7, 2\]; images are uint8"),
         ({"y_train": np.zeros(11, int)}, r"y_train of .* is int64 \[11\]; labels are whole numbers .* the 12 examples"),
         ({"y_train": np.zeros(12)}, r"y_train of .* is float64 \[12\]; labels are whole numbers"),
         ({"y_train": np.full(12, -1)}, r"labels are whole numbers from 0 on"),

@@ -19,14 +19,14 @@ from PIL import Image
 
 from resnet_tf.config import load_config
 from resnet_tf.core.errors import UserError
-from resnet_tf.data import pipeline, preprocess, unreadable
+from resnet_tf.data import pipeline, unreadable
 from resnet_tf.data.pipeline import TrainingLength
 from resnet_tf.data.sources import open_source
 from resnet_tf.data.unreadable import UnreadableExamples
-from resnet_tf.inputs.spec import Preprocess
+from resnet_tf.inputs import ImagePreprocess, Preprocess, create_preprocess
 from resnet_tf.workflows.train import train_and_evaluate
 
-SPEC = Preprocess(size=(16, 16))
+SPEC = ImagePreprocess(size=(16, 16))
 WAVES = np.sin(np.mgrid[:48, :60].sum(axis=0) / 6)[..., None] * [1.0, 0.5, -1.0]
 PICTURE = Image.fromarray(np.round(127.5 + 127.5 * WAVES).astype(np.uint8))
 
@@ -75,14 +75,14 @@ READABLE = {
 
 @pytest.mark.parametrize("name", READABLE)
 def test_unusual_pictures_are_read_as_pil_reads_them(name):
-    decoded = preprocess.decode(tf.constant(READABLE[name]), SPEC).numpy().astype(int)
+    decoded = SPEC.decode(tf.constant(READABLE[name])).numpy().astype(int)
     opened = Image.open(io.BytesIO(READABLE[name]))
     expected = np.asarray((opened.convert("RGBA") if "transparency" in opened.info else opened).convert("RGB"), int)
     assert np.abs(decoded - expected).max() <= (2 if "CMYK" in name else 0)
 
 
 def test_16_bits_become_the_upper_8():
-    decoded = preprocess.decode(tf.constant(_encoded("PNG", _sixteen_bits())), SPEC).numpy()
+    decoded = SPEC.decode(tf.constant(_encoded("PNG", _sixteen_bits()))).numpy()
     np.testing.assert_array_equal(decoded[..., 0], np.asarray(_sixteen_bits()) >> 8)
 
 
@@ -90,7 +90,7 @@ def test_of_an_animation_the_first_frame_counts():
     frames = [PICTURE, PICTURE.transpose(Image.Transpose.FLIP_TOP_BOTTOM)]
     encoded = _encoded("GIF", frames[0], save_all=True, append_images=frames[1:])
     first = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
-    np.testing.assert_array_equal(preprocess.decode(tf.constant(encoded), SPEC), first)
+    np.testing.assert_array_equal(SPEC.decode(tf.constant(encoded)), first)
 
 
 def _claiming(encoded: bytes, width: int, height: int) -> bytes:
@@ -102,10 +102,10 @@ def _claiming(encoded: bytes, width: int, height: int) -> bytes:
 
 UNREADABLE = {
     "empty.jpg": (b"", "the file is empty"),
-    "text.jpg": (b"not a picture", "not a JPEG, PNG, BMP, GIF or WebP picture"),
+    "text.jpg": (b"not a picture", "not a JPEG, PNG, BMP, GIF or WebP image"),
     "truncated.jpg": (_encoded("JPEG", quality=98)[:900], "Invalid JPEG data"),
     "truncated.png": (_encoded("PNG")[:300], "Invalid PNG data"),
-    "scan.tiff.jpg": (_encoded("TIFF"), "not a JPEG, PNG, BMP, GIF or WebP picture"),
+    "scan.tiff.jpg": (_encoded("TIFF"), "not a JPEG, PNG, BMP, GIF or WebP image"),
     "bomb.jpg": (_claiming(_encoded("JPEG"), 30_000, 40_000), "its header claims more than max_pixels=67,108,864"),
     "bomb.png": (_claiming(_encoded("PNG"), 60_000, 60_000), "its header claims more than max_pixels=67,108,864"),
 }
@@ -114,8 +114,8 @@ UNREADABLE = {
 @pytest.mark.parametrize("name", UNREADABLE)
 def test_unreadable_pictures_say_why(name):
     encoded, reason = UNREADABLE[name]
-    assert reason in preprocess.why_unreadable(tf.constant(encoded), SPEC)
-    assert preprocess.why_unreadable(tf.constant(READABLE["grey JPEG"]), SPEC) == ""
+    assert reason in SPEC.explain_unreadable(tf.constant(encoded))
+    assert SPEC.explain_unreadable(tf.constant(READABLE["grey JPEG"])) == ""
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def _config(folder, *overrides):
 
 def _setup(config):
     source = open_source(config.data)
-    return source, preprocess.from_config(config.data), TrainingLength.of(config, source)
+    return source, create_preprocess(config.data), TrainingLength.of(config, source)
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -232,10 +232,10 @@ def test_a_vanished_file_is_named(mixed_folder):
 
 def test_the_allowed_pixels_are_a_key_and_travel_with_the_preprocessing(mixed_folder):
     config = _config(mixed_folder, "data.max_pixels=100")
-    spec = preprocess.from_config(config.data)
+    spec = create_preprocess(config.data)
     assert Preprocess.from_dict(json.loads(json.dumps(spec.to_dict()))).max_pixels == 100
-    assert "max_pixels=100" in preprocess.why_unreadable(tf.constant(_encoded("JPEG")), spec)
-    assert preprocess.why_unreadable(tf.constant(_encoded("JPEG")), dataclasses.replace(spec, max_pixels=48 * 60)) == ""
+    assert "max_pixels=100" in spec.explain_unreadable(tf.constant(_encoded("JPEG")))
+    assert dataclasses.replace(spec, max_pixels=48 * 60).explain_unreadable(tf.constant(_encoded("JPEG"))) == ""
 
 
 def _mutated(generator: random.Random, seeds: list[bytes]) -> bytes:
@@ -264,15 +264,15 @@ def _mutated(generator: random.Random, seeds: list[bytes]) -> bytes:
 
 def fuzz(count: int, seed: int) -> None:
     """Decode `count` mutated pictures, whole and a window of each, as training and serving do."""
-    spec = Preprocess(size=(16, 16), exif_orientation=True, max_pixels=2**22)
+    spec = ImagePreprocess(size=(16, 16), exif_orientation=True, max_pixels=2**22)
     signature = [tf.TensorSpec([], tf.string)]
-    whole = tf.function(lambda encoded: tf.shape(preprocess.decode(encoded, spec)), input_signature=signature)
+    whole = tf.function(lambda encoded: tf.shape(spec.decode(encoded)), input_signature=signature)
 
     def half(shape):
         return shape // 4, tf.maximum(shape // 2, 1)
 
     window = tf.function(
-        lambda encoded: tf.shape(preprocess.decode_window(encoded, half, spec, at_least=(16, 16))),
+        lambda encoded: tf.shape(spec.decode_window(encoded, half, at_least=(16, 16))),
         input_signature=signature,
     )
     exif = Image.Exif()
@@ -310,7 +310,7 @@ def decode_all_webp_flags() -> None:
             changed = bytearray(encoded)
             changed[20] = flags
             with contextlib.suppress(tf.errors.InvalidArgumentError):
-                assert preprocess.decode(tf.constant(bytes(changed)), SPEC).shape == (48, 60, 3)
+                assert SPEC.decode(tf.constant(bytes(changed))).shape == (48, 60, 3)
     print(json.dumps({"end": True}))
 
 

@@ -8,12 +8,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from resnet_tf.data import preprocess
-from resnet_tf.inputs import headers
-from resnet_tf.inputs.spec import Preprocess
+from resnet_tf.inputs import ImagePreprocess, headers
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8))
-SPEC = Preprocess(size=(16, 16), exif_orientation=True)
+SPEC = ImagePreprocess(size=(16, 16), exif_orientation=True)
 
 
 def _encoded(kind: str, image: Image.Image = PICTURE, **options) -> bytes:
@@ -84,11 +82,11 @@ def test_photos_are_turned_upright_as_pil_turns_them(write, orientation):
     encoded = tf.constant(write(orientation))
     assert headers.exif_orientation(encoded).numpy() == orientation
     upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(encoded.numpy()))))
-    np.testing.assert_array_equal(preprocess.decode(encoded, SPEC), upright)
-    ignored = preprocess.decode(encoded, Preprocess(size=(16, 16)))
+    np.testing.assert_array_equal(SPEC.decode(encoded), upright)
+    ignored = ImagePreprocess(size=(16, 16)).decode(encoded)
     np.testing.assert_array_equal(ignored, np.asarray(Image.open(io.BytesIO(encoded.numpy()))))
     offset, size = tf.constant([8, 5]), tf.constant([20, 24])
-    window = preprocess.decode_window(encoded, lambda shape: (offset + 0 * shape, size), SPEC, at_least=(20, 24))
+    window = SPEC.decode_window(encoded, lambda shape: (offset + 0 * shape, size), at_least=(20, 24))
     assert window.shape == (20, 24, 3)
     differences = np.abs(window.numpy().astype(int) - upright[8:28, 5:29])
     assert differences[2:-2, 2:-2].max() <= 12, "colour is interpolated at the window's edge as at the picture's"
@@ -103,7 +101,7 @@ def test_the_crop_of_a_turned_photo_is_chosen_in_the_upright_one():
 
     tf.config.run_functions_eagerly(True)
     try:
-        preprocess.decode_window(tf.constant(_photo(6)), choose, SPEC, at_least=(16, 16))
+        SPEC.decode_window(tf.constant(_photo(6)), choose, at_least=(16, 16))
     finally:
         tf.config.run_functions_eagerly(False)
     assert shapes == [[53, 37]]

@@ -17,9 +17,7 @@ from conftest import SHARED_DATA, import_torch_zoo
 import resnet_tf
 from resnet_tf.core.class_names import CIFAR10, imagenet_labels, readable
 from resnet_tf.core.errors import UserError
-from resnet_tf.data import preprocess
-from resnet_tf.inputs import spec
-from resnet_tf.inputs.spec import Preprocess
+from resnet_tf.inputs import ImagePreprocess, presets
 from resnet_tf.model.create import convert_file, create_model
 from resnet_tf.model.weights import download, readers
 from resnet_tf.model.weights.mapping import to_torchvision
@@ -75,7 +73,7 @@ def published(server, tmp_path, monkeypatch) -> Pretrained:
     path = tmp_path / "www" / "resnet20.safetensors"
     readers.write_safetensors(path, to_torchvision(CREATE()), {})
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    inputs = (Preprocess(size=(48, 48), crop_fraction=0.9), Preprocess(size=(32, 32), crop_fraction=0.8))
+    inputs = (ImagePreprocess(size=(48, 48), crop_fraction=0.9), ImagePreprocess(size=(32, 32), crop_fraction=0.8))
     row = Pretrained(
         f"http://127.0.0.1:{server.server_port}/{path.name}", f"sha256:{digest[:8]}", 90.0, inputs, CIFAR10
     )
@@ -96,7 +94,7 @@ def test_named_weights_are_fetched_once_and_bring_what_belongs_to_them(published
     for model in (first, second):
         np.testing.assert_array_equal(model.get_layer("logits").kernel, stored["fc.weight"].T)
         assert model.labels == CIFAR10
-        assert model.preprocess == Preprocess(size=(32, 32), crop_fraction=0.8)
+        assert model.preprocess == ImagePreprocess(size=(32, 32), crop_fraction=0.8)
     assert create_model("resnet20", num_classes=10, weights=name).preprocess.crop_fraction == 0.9
     assert CREATE(weights=name, new_head=True).labels is None
     assert capsys.readouterr().out == "", "stdout belongs to results"
@@ -192,11 +190,11 @@ def test_keras_rows_are_those_of_keras(network):
     assert row.digest == f"md5:{resnet.WEIGHTS_HASHES[theirs][0]}"
 
 
-@pytest.mark.parametrize(("convention", "module"), [(spec.KERAS_V1, "resnet"), (spec.KERAS_V2, "resnet_v2")])
+@pytest.mark.parametrize(("convention", "module"), [(presets.KERAS_V1, "resnet"), (presets.KERAS_V2, "resnet_v2")])
 def test_input_conventions_are_those_of_keras(convention, module):
     pixels = np.random.default_rng(0).integers(0, 256, (2, 5, 5, 3)).astype("float32")
     expected = getattr(keras.applications, module).preprocess_input(pixels.copy())
-    found = preprocess.normalize(tf.constant(pixels / 255), convention).numpy()
+    found = convention.normalize(tf.constant(pixels / 255)).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max() / 100)
 
 
@@ -252,7 +250,7 @@ def test_labels_and_identifiers_agree_with_the_photos_names():
 
 @pytest.mark.parametrize("suffix", [".weights.h5", ".keras", ".safetensors"])
 def test_converted_files_keep_what_belongs_to_the_weights(published, tmp_path, suffix):
-    wanted = Preprocess(size=(48, 48), mean=(0.1, 0.2, 0.3), channel_order="bgr")
+    wanted = ImagePreprocess(size=(48, 48), mean=(0.1, 0.2, 0.3), channel_order="bgr")
     PRETRAINED["resnet20"]["test/one"] = dataclasses.replace(published, inputs=(wanted,))
     convert_file("test/one", "resnet20", tmp_path / f"there{suffix}", num_classes=10)
     convert_file(tmp_path / f"there{suffix}", "resnet20", tmp_path / "back.safetensors", num_classes=10)
@@ -268,7 +266,7 @@ def test_converted_files_keep_what_belongs_to_the_weights(published, tmp_path, s
 
 def test_an_export_takes_up_what_belongs_to_the_weights(published, tmp_path):
     PRETRAINED["resnet20"]["test/one"] = dataclasses.replace(
-        published, inputs=(dataclasses.replace(spec.KERAS_V1, crop_fraction=1.0),)
+        published, inputs=(dataclasses.replace(presets.KERAS_V1, crop_fraction=1.0),)
     )
     model = CREATE(weights="test/one")
     predictor = Predictor(export_model(model, tmp_path / "export"))

@@ -16,9 +16,8 @@ from conftest import DAMAGES
 from PIL import Image
 
 from resnet_tf.core.errors import UserError
-from resnet_tf.data import preprocess
 from resnet_tf.data.sources import open_source
-from resnet_tf.inputs.spec import Preprocess
+from resnet_tf.inputs import ImagePreprocess, Preprocess
 from resnet_tf.model.create import create_model
 from resnet_tf.serving import artifact
 from resnet_tf.serving.drift import Drift, check_drift
@@ -55,13 +54,8 @@ def test_signatures_and_their_outputs(tiny_export):
 
 
 def test_one_picture_gives_the_same_logits_through_every_door(run, tiny_export, tiny_pictures):
-    images = tf.stack(
-        [
-            preprocess.center_crop(preprocess.decode(tf.constant(item), run.preprocess), run.preprocess)
-            for item in tiny_pictures
-        ]
-    )
-    expected = run.model(preprocess.normalize(images, run.preprocess), training=False).numpy()
+    images = tf.stack([run.preprocess.center_crop(run.preprocess.decode(tf.constant(item))) for item in tiny_pictures])
+    expected = run.model(run.preprocess.normalize(images), training=False).numpy()
     signatures = tf.saved_model.load(str(tiny_export)).signatures
     by_bytes = signatures["serving_default"](image_bytes=tf.constant(tiny_pictures))
     by_images = signatures["images"](images=images)
@@ -111,15 +105,15 @@ def test_versions_count_up_and_are_never_overwritten(run, tmp_path):
 
 def test_a_bare_model_is_exported_with_its_own_preprocess_and_labels(tmp_path):
     model = create_model("resnet20", num_classes=2, input_shape=(32, 32, 3))
-    path = export_model(model, tmp_path / "a", preprocess=Preprocess(size=(32, 32)), labels=["cat", "dog"])
+    path = export_model(model, tmp_path / "a", preprocess=ImagePreprocess(size=(32, 32)), labels=["cat", "dog"])
     picture = bytes(tf.io.encode_png(np.zeros((40, 40, 3), np.uint8)).numpy())
     assert set(Predictor(path)([picture])[0].labels) == {"cat", "dog"}
     with pytest.raises(UserError, match=r"3 labels for the 2 classes of resnet20"):
         export_model(model, tmp_path / "b", labels=["a", "b", "c"])
     with pytest.raises(UserError, match=r"preprocess gives \(64, 64, 3\), but resnet20 takes \(32, 32, 3\)"):
-        export_model(model, tmp_path / "b", preprocess=Preprocess(size=(64, 64)))
+        export_model(model, tmp_path / "b", preprocess=ImagePreprocess(size=(64, 64)))
     grey = create_model("resnet20", num_classes=2, input_shape=(32, 32, 1))
-    with pytest.raises(UserError, match=r"say with preprocess=Preprocess"):
+    with pytest.raises(UserError, match=r"give preprocess=ImagePreprocess"):
         export_model(grey, tmp_path / "b")
     with pytest.raises(UserError, match=r"has no class head"):
         export_model(create_model("resnet20", num_classes=0, input_shape=(32, 32, 3)), tmp_path / "b")
@@ -183,17 +177,17 @@ def test_the_graph_names_the_place_of_a_bad_picture(tiny_export, tiny_pictures):
     huge[16:24] = (2**20).to_bytes(4, "big") * 2
     photo = tf.io.encode_jpeg(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).numpy()
     for bad, reason in (
-        (b"", "not a JPEG, PNG, BMP, GIF or WebP picture"),
-        (b"nonsense", "not a JPEG, PNG, BMP, GIF or WebP picture"),
-        (tiny_pictures[0][:60], "damaged or cut short"),
-        (photo[:200], "damaged or cut short"),
-        (photo[:12], "damaged or cut short"),
+        (b"", "not a JPEG, PNG, BMP, GIF or WebP image"),
+        (b"nonsense", "not a JPEG, PNG, BMP, GIF or WebP image"),
+        (tiny_pictures[0][:60], "corrupt or cut short"),
+        (photo[:200], "corrupt or cut short"),
+        (photo[:12], "corrupt or cut short"),
         (bytes(huge), "its header claims more than max_pixels=67,108,864"),
     ):
         for place in (0, 2):
             batch = [tiny_pictures[0]] * 3
             batch[place] = bad
-            with pytest.raises(tf.errors.InvalidArgumentError, match=rf"picture {place} of the batch .*: {reason}"):
+            with pytest.raises(tf.errors.InvalidArgumentError, match=rf"image {place} of the batch .*: {reason}"):
                 answer(image_bytes=tf.constant(batch))
     assert answer(image_bytes=tf.constant(tiny_pictures))["logits"].shape == (16, 10)
 
@@ -212,7 +206,7 @@ def test_an_animated_webp_is_answered_by_its_first_frame(tiny_export):
 def test_what_is_no_picture_is_named_and_the_next_request_works(tiny_export, tiny_pictures):
     predictor = Predictor(tiny_export)
     with pytest.raises(
-        UserError, match=r"picture 1 of the batch is no picture that can be read: not a JPEG, PNG, BMP, GIF or WebP"
+        UserError, match=r"image 1 of the batch is no image that can be read: not a JPEG, PNG, BMP, GIF or WebP"
     ):
         predictor.answer([tiny_pictures[0], b"nonsense"])
     assert len(predictor(tiny_pictures)) == len(tiny_pictures)
@@ -256,7 +250,7 @@ def test_heatmaps_are_those_of_grad_cam(run, tiny_export, tiny_pictures):
     model, spec = run.model, run.preprocess
     last = keras.Model(model.input, [model.get_layer("pool").input, model.output])
     with tf.GradientTape() as tape:
-        maps, _ = last(preprocess.from_bytes(tf.constant(tiny_pictures), spec), training=False)
+        maps, _ = last(spec.from_encoded(tf.constant(tiny_pictures)), training=False)
         tape.watch(maps)
         best = tf.reduce_max(model.get_layer("logits")(model.get_layer("pool")(maps)), axis=1)
     weights = tf.reduce_mean(tape.gradient(best, maps), axis=[1, 2])
@@ -277,7 +271,7 @@ def test_every_target_answers_one_picture_alike(run, tiny_export, tiny_pictures,
     for name in ("logits", "probabilities"):
         np.testing.assert_allclose(found[name], expected[name], atol=1e-4)
     assert Predictor(path)(tiny_pictures)[0].labels == Predictor(tiny_export)(tiny_pictures)[0].labels
-    with pytest.raises(UserError, match=r"picture 1 of the batch is no picture that can be read"):
+    with pytest.raises(UserError, match=r"image 1 of the batch is no image that can be read"):
         Predictor(path).answer([tiny_pictures[0], b"nonsense"])
 
 

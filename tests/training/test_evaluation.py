@@ -15,8 +15,9 @@ from sklearn.metrics import (
 from resnet_tf.config import load_config
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.metrics import Evaluation
-from resnet_tf.data import pipeline, preprocess
+from resnet_tf.data import pipeline
 from resnet_tf.data.sources import open_source
+from resnet_tf.inputs import create_preprocess
 from resnet_tf.training import runtime
 from resnet_tf.training.evaluation import Evaluator, evaluate_run
 from resnet_tf.training.run import load_run
@@ -112,4 +113,4 @@ def test_a_run_is_tested_on_its_own_or_other_data(tiny_run, photos):
     other = open_source(load_config("digits", [f"data.source={photos}"]).data)
     with pytest.raises(UserError, match=r"the model knows the classes 0, 1, 2, 3, 4, ... \(10\), but .* has blue, red"):
         evaluate_run(run, other, batch_size=64)
-    assert run.preprocess == preprocess.from_config(run.config.data)
+    assert run.preprocess == create_preprocess(run.config.data)

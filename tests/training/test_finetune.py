@@ -113,9 +113,8 @@ def test_a_student_learns_what_its_teacher_answers(data_dir, tiny_run, tmp_path)
     assert totals[0] == others[0]
     rgb = tf.image.grayscale_to_rgb(tf.cast(images, tf.float32) / 255)
     taught = tf.saved_model.load(str(path)).signatures["images"](images=rgb)["logits"].numpy() / 2
-    from resnet_tf.data import preprocess
 
-    own = trained.model(preprocess.from_fed(images, trained.spec), training=True).numpy() / 2
+    own = trained.model(trained.preprocess.from_batch(images), training=True).numpy() / 2
     chances, student = (np.exp(each - each.max(1, keepdims=True)) for each in (taught, own))
     chances, student = (each / each.sum(1, keepdims=True) for each in (chances, student))
     expected = 4 * (chances * np.log(chances / student)).sum()
@@ -125,7 +124,7 @@ def test_a_student_learns_what_its_teacher_answers(data_dir, tiny_run, tmp_path)
 def test_a_teacher_of_other_classes_is_refused(data_dir, tmp_path):
     labels = [f"class{index}" for index in range(10)]
     model = create_model("resnet8_w32", num_classes=10, input_shape=(8, 8, 1))
-    spec = resnet_tf.Preprocess(size=(8, 8), mean=(0.5,), std=(0.5,), channels=1)
+    spec = resnet_tf.ImagePreprocess(size=(8, 8), mean=(0.5,), std=(0.5,), channels=1)
     path = resnet_tf.export_model(model, tmp_path, preprocess=spec, labels=labels)
     with pytest.raises(UserError, match=r"loss.teacher='.*' knows other classes than the data: class0, class1"):
         _trainer(data_dir, f"loss.teacher={path}")

@@ -39,7 +39,7 @@ def test_scalars_are_those_of_the_metrics_file(events, tiny_run):
 
 
 def test_the_first_batch_is_shown_as_it_is_fed(events, tiny_config):
-    fed, _ = pipeline.fed_examples(tiny_config, open_source(tiny_config.data), step=0)
+    fed, _ = pipeline.load_batch(tiny_config, open_source(tiny_config.data), step=0)
     (grid,) = _pictures(events, "inputs")
     assert grid.shape == (64, 64)  # eight rows of eight digits of eight pixels
     for index in (0, 7, 8, 63):

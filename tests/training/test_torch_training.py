@@ -7,7 +7,6 @@ import pytest
 from conftest import SHARED_DATA
 
 from resnet_tf.config import load_config
-from resnet_tf.data import preprocess
 from resnet_tf.data.sources import open_source
 from resnet_tf.training import runtime
 from resnet_tf.training.learning_rate import learning_rate
@@ -88,7 +87,7 @@ def _torch_losses(torch, trainer, *, rate, steps, dtype=None) -> np.ndarray:
     losses = []
     for step, (images, labels, *_) in zip(range(steps), trainer.batches(), strict=False):
         assert float(ours(step)) == pytest.approx(rate, rel=1e-6)
-        inputs = preprocess.from_fed(images, trainer.spec).numpy().transpose(0, 3, 1, 2)
+        inputs = trainer.preprocess.from_batch(images).numpy().transpose(0, 3, 1, 2)
         logits = network(torch.from_numpy(inputs).to(dtype))
         loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels.numpy()))
         optimizer.zero_grad()

@@ -11,8 +11,8 @@ import tensorflow as tf
 from resnet_tf.config import AugmentConfig
 from resnet_tf.data.augmentation import operations, policies
 from resnet_tf.data.augmentation.policies import Uniform
-from resnet_tf.data.preprocess import KERNELS, decode_window, luma, to_bytes
-from resnet_tf.inputs.spec import Preprocess
+from resnet_tf.inputs import Preprocess
+from resnet_tf.inputs.pixels import luma, to_uint8
 
 # Each use has its own column, so that turning one operation on or off leaves the others as they were.
 _COLUMNS = (
@@ -76,14 +76,13 @@ class _Columns(Mapping[str, tf.Tensor]):
         return len(_COLUMNS)
 
 
-def augment_batch(images: tf.Tensor, numbers: tf.Tensor, config: AugmentConfig, spec: Preprocess) -> tf.Tensor:
-    """Apply what `config` asks for to a batch, in a fixed order.
+def augment_batch(images: tf.Tensor, numbers: tf.Tensor, config: AugmentConfig, preprocess: Preprocess) -> tf.Tensor:
+    """Apply the augmentations of `config` to a batch, in a fixed order.
 
-    uint8 [B, H, W, C] in and out, or signals, float32 [B, L, C].
+    Takes and returns `Preprocess.batch_dtype` [B, *input_shape], such as uint8 [B, H, W, C]. `Preprocess.check_config`
+    refused those that do not apply to the input type.
     """
     uniform = _Columns(numbers)
-    if spec.is_of_signals:
-        return shift_signals(images, uniform, config.pad_crop) if config.pad_crop else images
     if config.pad_crop:
         images = pad_and_crop(images, uniform, config.pad_crop)
     if config.flip or config.alternating_flip:
@@ -94,15 +93,15 @@ def augment_batch(images: tf.Tensor, numbers: tf.Tensor, config: AugmentConfig, 
         for chosen, magnitudes in drawn:
             images = operations.apply(images, chosen, magnitudes)
     if any((config.shift, config.scale, config.rotation)):
-        images = to_bytes(random_affine(tf.cast(images, tf.float32) / 255.0, uniform, config))
+        images = to_uint8(random_affine(tf.cast(images, tf.float32) / 255.0, uniform, config))
     if any((config.brightness, config.contrast, config.saturation, config.hue)):
-        images = to_bytes(color_jitter(tf.cast(images, tf.float32) / 255.0, uniform, config))
+        images = to_uint8(color_jitter(tf.cast(images, tf.float32) / 255.0, uniform, config))
     if config.erasing or config.cutout:
-        mean = to_bytes(tf.constant(spec.mean[:: -1 if spec.channel_order == "bgr" else 1]))
+        color = preprocess.fill_value
     if config.erasing:
-        images = random_erasing(images, uniform, config.erasing, mean)
+        images = random_erasing(images, uniform, config.erasing, color)
     if config.cutout:
-        images = cutout(images, uniform, config.cutout, mean)
+        images = cutout(images, uniform, config.cutout, color)
     return images
 
 
@@ -210,18 +209,16 @@ def mirror(images: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
 
 
 def pad_and_crop(images: tf.Tensor, uniform: Uniform, padding: int) -> tf.Tensor:
-    """Pad every side with `padding` black pixels and crop the old size at a random place."""
-    height, width = images.shape[1:3]
-    padded = tf.pad(images, [[0, 0], [padding, padding], [padding, padding], [0, 0]])
-    rows = _cropped(padded, uniform["pad_row"], padding, height)
-    columns = _cropped(tf.transpose(rows, [0, 2, 1, 3]), uniform["pad_column"], padding, width)
-    return tf.transpose(columns, [0, 2, 1, 3])
-
-
-def shift_signals(signals: tf.Tensor, uniform: Uniform, most: int) -> tf.Tensor:
-    """Pad both ends of signals [B, L, C] with `most` zeros and crop the old length at a random place."""
-    padded = tf.pad(signals, [[0, 0], [most, most], [0, 0]])
-    return _cropped(padded, uniform["pad_row"], most, signals.shape[1])
+    """Pad both ends of each axis, height and width or length, with `padding` zeros and crop the old size at random."""
+    *sizes, _ = images.shape[1:]
+    cropped = tf.pad(images, [[0, 0], *[[padding, padding]] * len(sizes), [0, 0]])
+    for axis, (size, use) in enumerate(zip(sizes, ("pad_row", "pad_column"), strict=False), start=1):
+        order = list(range(images.shape.rank))
+        order[1], order[axis] = axis, 1
+        moved = tf.transpose(cropped, order) if axis > 1 else cropped
+        moved = _cropped(moved, uniform[use], padding, size)
+        cropped = tf.transpose(moved, order) if axis > 1 else moved
+    return cropped
 
 
 def _cropped(padded: tf.Tensor, uniform: tf.Tensor, padding: int, length: int) -> tf.Tensor:
@@ -243,30 +240,13 @@ def draw_crops(seed: int, first: tf.Tensor, count: int, *, min_area: float) -> t
     return tf.concat([tries, numbers[:, tf.newaxis, -2:]], axis=1)
 
 
-def random_resized_crop(picture: tf.Tensor, drawn: tf.Tensor, spec: Preprocess, *, antialias: bool) -> tf.Tensor:
-    """A random part of a picture, at an aspect ratio of 3/4 to 4/3, resized to uint8 [height, width, 3].
+def random_resized_crop(example: tf.Tensor, drawn: tf.Tensor, preprocess: Preprocess, *, antialias: bool) -> tf.Tensor:
+    """Return a random part of an image, at an aspect ratio of 3/4 to 4/3, resized to uint8 [height, width, channels].
 
-    Takes a picture as `preprocess.decode` does, of which no more than the crop is decoded, and one row of `draw_crops`.
-    Drawn as by torchvision's RandomResizedCrop (Szegedy et al. 2015): the first of ten tries that fits, or the middle.
+    Takes an example, of which no more than the crop is decoded, and one row of `draw_crops`. Sampled as by
+    torchvision's RandomResizedCrop (Szegedy et al. 2015): the first of ten tries that fits, or the center.
     """
-    window = decode_window(picture, lambda shape: _fit_crop(shape, drawn), spec, at_least=spec.size)
-    if antialias:
-        resized = tf.constant(spec.size) / tf.shape(window)[:2]
-        crop = tf.raw_ops.ScaleAndTranslate(
-            images=window[tf.newaxis],
-            size=spec.size,
-            scale=tf.cast(resized, tf.float32),
-            translation=[0.0, 0.0],
-            kernel_type=KERNELS[spec.interpolation],
-            antialias=True,
-        )[0]
-    else:
-        # What is left to shrink is too little to need antialiasing, which would double the time.
-        resize = {"bilinear": tf.raw_ops.ResizeBilinear, "bicubic": tf.raw_ops.ResizeBicubic}[spec.interpolation]
-        crop = resize(images=window[tf.newaxis], size=spec.size, half_pixel_centers=True)[0]
-    if spec.interpolation == "bicubic":
-        crop = tf.clip_by_value(crop, 0.0, 255.0)  # a cubic kernel overshoots
-    return tf.cast(crop + 0.5, tf.uint8)
+    return preprocess.crop_to_batch_element(example, lambda shape: _fit_crop(shape, drawn), antialias=antialias)
 
 
 def _fit_crop(shape: tf.Tensor, drawn: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

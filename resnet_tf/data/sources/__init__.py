@@ -10,6 +10,7 @@ from resnet_tf.core.class_names import readable
 from resnet_tf.core.errors import UserError
 from resnet_tf.data.sources import arrays, folder, idx, imagenet_records, tfds_builders
 from resnet_tf.data.sources.base import Damage, Source, Split, check_classes
+from resnet_tf.inputs import input_type
 
 __all__ = ["Damage", "Source", "Split", "check_classes", "open_source"]
 
@@ -42,11 +43,7 @@ def _long_tail(labels: np.ndarray, classes: int, ratio: float) -> np.ndarray:
 
 def _open(config: DataConfig) -> Source:
     path = Path(config.source).expanduser()
-    if config.length and path.suffix != ".npz":
-        raise UserError(
-            f"data.length={config.length} asks for signals, which come from an .npz archive; data.source is "
-            f"{config.source!r}"
-        )
+    input_type(config).check_source(config.source)
     if config.source == "digits":
         return tfds_builders.open_digits(config)
     if path.is_dir():

@@ -13,6 +13,7 @@ from resnet_tf.config import DataConfig
 from resnet_tf.core.errors import UserError
 from resnet_tf.data.sources import slices
 from resnet_tf.data.sources.base import Source, Split
+from resnet_tf.inputs import input_type
 
 
 def open_arrays(path: Path, config: DataConfig) -> Source:
@@ -50,7 +51,7 @@ def _read(archive: np.lib.npyio.NpzFile, path: Path, name: str, config: DataConf
             f"{', '.join(archive)}. data.train_split and data.eval_split name the splits"
         )
     what = f"{keys[0]} of {str(path)!r}"
-    examples = _signals(examples, what, config) if config.length else _pictures(examples, what)
+    examples = input_type(config).check_archive(examples, what, config)
     flat = labels.reshape(-1) if labels.size == len(labels) else labels
     if len(labels) != len(examples) or flat.ndim != 1 or flat.dtype.kind not in "iu" or not flat.size or flat.min() < 0:
         raise UserError(
@@ -58,33 +59,6 @@ def _read(archive: np.lib.npyio.NpzFile, path: Path, name: str, config: DataConf
             f"one for each of the {len(examples)} examples"
         )
     return examples, flat.astype(np.int64)
-
-
-def _pictures(images: np.ndarray, what: str) -> np.ndarray:
-    """uint8 [N, H, W, 1 or 3]."""
-    pictures = images[..., np.newaxis] if images.ndim == 3 else images
-    if images.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[-1] not in (1, 3):
-        raise UserError(
-            f"{what} is {images.dtype} {list(images.shape)}; pictures are uint8 [N, H, W] or [N, H, W, 1 or 3], and "
-            "signals take data.length"
-        )
-    return pictures
-
-
-def _signals(signals: np.ndarray, what: str, config: DataConfig) -> np.ndarray:
-    """float32 [N, length, channels]."""
-    if signals.ndim == 2:
-        signals = signals[..., np.newaxis]
-    expected = (config.length, config.channels)
-    if signals.dtype.kind != "f" or signals.ndim != 3 or signals.shape[1:] != expected:
-        raise UserError(
-            f"{what} is {signals.dtype} {list(signals.shape)}; data.length={expected[0]} and data.channels="
-            f"{expected[1]} take floating-point numbers [N, {expected[0]}, {expected[1]}]"
-        )
-    if not np.isfinite(signals).all():
-        first = int(np.argmin(np.isfinite(signals).all(axis=(1, 2))))
-        raise UserError(f"{what} holds numbers that are not finite; signal {first} is the first with one")
-    return signals.astype(np.float32)
 
 
 def array_split(path: Path, name: str, examples: np.ndarray, labels: np.ndarray) -> Split:

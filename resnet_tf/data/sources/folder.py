@@ -10,8 +10,9 @@ import tensorflow as tf
 from resnet_tf.config import DataConfig
 from resnet_tf.core.errors import UserError
 from resnet_tf.data.sources.base import Source, Split
+from resnet_tf.inputs import ImagePreprocess
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+_SUFFIXES = ImagePreprocess.file_suffixes
 
 # Class name -> its files, both sorted.
 Classes = dict[str, list[str]]
@@ -46,7 +47,7 @@ def list_classes(folder: Path) -> Classes:
 def _list_files(folder: str) -> list[str]:
     # Strings instead of paths: a large data set is listed several times as fast.
     with os.scandir(folder) as entries:
-        return [entry.path for entry in entries if entry.name.lower().endswith(SUFFIXES)]
+        return [entry.path for entry in entries if entry.name.lower().endswith(_SUFFIXES)]
 
 
 def _list_split(root: Path, split: str) -> Classes:
@@ -54,7 +55,7 @@ def _list_split(root: Path, split: str) -> Classes:
         raise UserError(_no_splits(root, split))
     classes = list_classes(root / split)
     if not classes:
-        raise UserError(f"no pictures under {str(root / split)!r}: expected class/file with {', '.join(SUFFIXES)}")
+        raise UserError(f"no pictures under {str(root / split)!r}: expected class/file with {', '.join(_SUFFIXES)}")
     return classes
 
 

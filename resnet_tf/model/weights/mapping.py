@@ -14,8 +14,7 @@ import keras
 import numpy as np
 
 from resnet_tf.core.errors import UserError
-from resnet_tf.inputs import spec
-from resnet_tf.inputs.spec import Preprocess
+from resnet_tf.inputs import Preprocess, presets
 from resnet_tf.model.arch import Arch
 from resnet_tf.model.builder import LOGITS_LAYER
 from resnet_tf.model.weights import readers
@@ -160,7 +159,7 @@ DIALECTS = (
     Dialect("resnet_tf", ((".*", "{layer}"),), _KERAS_VARIABLES, "/", torch_layout=False, epsilon=None),
     _torch(
         "torchvision",
-        spec.TORCHVISION,
+        presets.TORCHVISION,
         *_TORCH_BODY,
         ("BLOCK_shortcut_conv", "layer{stage}.{block0}.downsample.0"),
         ("BLOCK_shortcut_conv_bn", "layer{stage}.{block0}.downsample.1"),
@@ -169,7 +168,7 @@ DIALECTS = (
     ),
     _torch(
         "timm",  # where the projection follows a pooling, which has index 0
-        spec.TIMM,
+        presets.TIMM,
         *_DEEP_STEM,
         *_TORCH_BODY,
         ("BLOCK_shortcut_conv", "layer{stage}.{block0}.downsample.1"),
@@ -179,7 +178,7 @@ DIALECTS = (
     ),
     _torch(
         "timm BiT",
-        spec.TIMM_BIT,
+        presets.TIMM_BIT,
         ("stem_conv", "stem.conv"),
         ("BLOCK_preact_gn", "stages.{stage0}.blocks.{block0}.norm1"),
         ("BLOCK_conv1_gn", "stages.{stage0}.blocks.{block0}.norm2"),
@@ -190,11 +189,11 @@ DIALECTS = (
         (LOGITS_LAYER, "head.fc"),
         standardize=(True,),
     ),
-    _torch("akamaster CIFAR", spec.CIFAR, *_CIFAR_BODY, shortcut=("pad", "projection")),
-    _torch("akamaster CIFAR", spec.CIFAR, *_CIFAR_BODY, prefix="module.", shortcut=("pad", "projection")),
+    _torch("akamaster CIFAR", presets.CIFAR, *_CIFAR_BODY, shortcut=("pad", "projection")),
+    _torch("akamaster CIFAR", presets.CIFAR, *_CIFAR_BODY, prefix="module.", shortcut=("pad", "projection")),
     _keras(
         "keras.applications",
-        spec.KERAS_V1,
+        presets.KERAS_V1,
         *_APPLICATIONS_BODY,
         ("stem_conv_bn", "conv1_bn"),
         ("BLOCK_shortcut_conv_bn", "conv{stage_plus1}_block{block}_0_bn"),
@@ -203,7 +202,7 @@ DIALECTS = (
     ),
     _keras(
         "keras.applications V2",
-        spec.KERAS_V2,
+        presets.KERAS_V2,
         *_APPLICATIONS_BODY,
         ("BLOCK_preact_bn", "conv{stage_plus1}_block{block}_preact_bn"),
         ("final_bn", "post_bn"),

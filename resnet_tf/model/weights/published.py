@@ -6,8 +6,7 @@ from math import floor
 
 from resnet_tf.core.class_names import CIFAR10, imagenet_labels
 from resnet_tf.core.errors import UserError, closest
-from resnet_tf.inputs import spec
-from resnet_tf.inputs.spec import Preprocess
+from resnet_tf.inputs import ImagePreprocess, presets
 from resnet_tf.model.zoo import get_arch
 
 _ALIASES = {"imagenet": imagenet_labels(), "cifar10": CIFAR10}
@@ -29,7 +28,7 @@ class Pretrained:
     url: str
     digest: str
     top1: float
-    inputs: tuple[Preprocess, ...]
+    inputs: tuple[ImagePreprocess, ...]
     labels: tuple[str, ...]
 
     @property
@@ -37,12 +36,12 @@ class Pretrained:
         """File name of the URL."""
         return self.url.rsplit("/", 1)[1]
 
-    def preprocess_at(self, height: int | None, width: int | None) -> Preprocess:
+    def preprocess_at(self, height: int | None, width: int | None) -> ImagePreprocess:
         """Return the preprocessing for an input size; None selects the published size."""
         if height is None or width is None:
             return self.inputs[0]
         named = next((each for each in self.inputs if each.size == (height, width)), self.inputs[0])
-        return dataclasses.replace(named, size=(height, width))
+        return named.with_size((height, width))
 
 
 def list_weights(name: str) -> list[str]:
@@ -83,7 +82,7 @@ def _hint(rows: dict[str, Pretrained], weights: str) -> str:
     return f"did you mean {closest(weights, [*_ALIASES, *rows])}? A file has a suffix, such as .safetensors"
 
 
-def _torch(folder: str, file: str, top1: float, *inputs: Preprocess, labels: tuple[str, ...] = ()) -> Pretrained:
+def _torch(folder: str, file: str, top1: float, *inputs: ImagePreprocess, labels: tuple[str, ...] = ()) -> Pretrained:
     """Return a file of PyTorch, whose name ends in the first digits of its SHA-256."""
     digest = file.rsplit("-", 1)[1].split(".")[0]
     return Pretrained(f"{folder}/{file}", f"sha256:{digest}", top1, inputs, labels or imagenet_labels())
@@ -91,7 +90,7 @@ def _torch(folder: str, file: str, top1: float, *inputs: Preprocess, labels: tup
 
 def _torchvision(file: str, top1: float, *, resize: int = 256) -> Pretrained:
     """Return a row of torchvision 0.29, from the entry's `transforms` and `meta`."""
-    inputs = dataclasses.replace(spec.TORCHVISION, crop_fraction=224 / resize)
+    inputs = dataclasses.replace(presets.TORCHVISION, crop_fraction=224 / resize)
     return _torch("https://download.pytorch.org/models", file, top1, inputs)
 
 
@@ -100,7 +99,7 @@ def _timm(release: str, file: str, top1: float, *crops: tuple[int, float]) -> Pr
     folder = f"https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-{release}"
     # timm rounds the resized shorter edge down.
     inputs = (
-        Preprocess(size=(size, size), crop_fraction=size / floor(size / fraction), interpolation="bicubic")
+        ImagePreprocess(size=(size, size), crop_fraction=size / floor(size / fraction), interpolation="bicubic")
         for size, fraction in crops
     )
     return _torch(folder, file, top1, *inputs)
@@ -108,7 +107,7 @@ def _timm(release: str, file: str, top1: float, *crops: tuple[int, float]) -> Pr
 
 def _keras(network: str, md5: str, top1: float) -> Pretrained:
     """Return a row of keras.applications: `WEIGHTS_HASHES` of Keras 3.15, accuracy of keras.io/api/applications."""
-    inputs = spec.KERAS_V2 if network.endswith("v2") else spec.KERAS_V1
+    inputs = presets.KERAS_V2 if network.endswith("v2") else presets.KERAS_V1
     file = f"{network}_weights_tf_dim_ordering_tf_kernels.h5"
     url = f"https://storage.googleapis.com/tensorflow/keras-applications/resnet/{file}"
     return Pretrained(url, f"md5:{md5}", top1, (inputs,), imagenet_labels())
@@ -117,7 +116,7 @@ def _keras(network: str, md5: str, top1: float) -> Pretrained:
 def _akamaster(file: str, top1: float) -> Pretrained:
     """Return a row of github.com/akamaster/pytorch_resnet_cifar10; accuracy is 100 minus the error of its README."""
     folder = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models"
-    return _torch(folder, file, top1, spec.CIFAR, labels=CIFAR10)
+    return _torch(folder, file, top1, presets.CIFAR, labels=CIFAR10)
 
 
 # The newest weights of torchvision come first: `weights="imagenet"` selects them.

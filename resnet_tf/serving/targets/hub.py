@@ -9,11 +9,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from resnet_tf.data import preprocess
-from resnet_tf.inputs.spec import Preprocess
+from resnet_tf.inputs import Preprocess
 
 
-def reusable(model: keras.Model, spec: Preprocess, *, weight_decay: float) -> tuple[Any, keras.Model]:
+def reusable(model: keras.Model, preprocess: Preprocess, *, weight_decay: float) -> tuple[Any, keras.Model]:
     """An object to save, and the network in it. Called with `(images, training=False)` it gives what the model gives.
 
     images: float32 [B, H, W, 3], RGB in [0, 1], or signals [B, L, C]; H and W, or L, may differ from the ones that the
@@ -21,16 +20,20 @@ def reusable(model: keras.Model, spec: Preprocess, *, weight_decay: float) -> tu
     `training` switches dropout and BatchNorm, whose moving statistics it updates. `regularization_losses` are
     `weight_decay / 2` times the squares of each kernel, without those of BatchNorm and without biases.
     """
-    sizes = (None,) * len(spec.size)
-    open_model = keras.models.clone_model(model, input_tensors=keras.Input((*sizes, spec.channels), name="images"))
+    sizes = (None,) * len(preprocess.spatial_shape)
+    open_model = keras.models.clone_model(
+        model, input_tensors=keras.Input((*sizes, preprocess.channels), name="images")
+    )
     open_model.set_weights(model.get_weights())
 
     @tf.function
     def call(images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        return open_model(preprocess.normalize(images, spec), training=training)
+        return open_model(preprocess.normalize(images), training=training)
 
     for training in (False, True):
-        call.get_concrete_function(tf.TensorSpec([None, *sizes, spec.shape_before[-1]], tf.float32), training)
+        call.get_concrete_function(
+            tf.TensorSpec([None, *sizes, preprocess.unnormalized_shape[-1]], tf.float32), training
+        )
     holder = tf.train.Checkpoint()  # tf.Module would see none of Keras 3's variables
     holder.__call__ = call
     holder.variables = [variable.value for variable in open_model.variables]

@@ -5,13 +5,13 @@ from pathlib import Path
 import keras
 
 from resnet_tf.core.errors import UserError
-from resnet_tf.inputs.spec import Preprocess
+from resnet_tf.inputs import Preprocess
 from resnet_tf.serving.freeze import freeze_from_arrays
 
 _OPSET = 18
 
 
-def write_onnx(model: keras.Model, spec: Preprocess, file: Path) -> None:
+def write_onnx(model: keras.Model, preprocess: Preprocess, file: Path) -> None:
     """Write a model from `images`, float32 [B, H, W, 3] RGB in [0, 1], or `signals`, [B, L, C], to `logits`.
 
     Raises:
@@ -21,5 +21,5 @@ def write_onnx(model: keras.Model, spec: Preprocess, file: Path) -> None:
         import tf2onnx
     except ImportError as error:
         raise UserError("target onnx needs the package tf2onnx: pip install 'resnet_tf[onnx]'") from error
-    function = freeze_from_arrays(model, spec)
+    function = freeze_from_arrays(model, preprocess)
     tf2onnx.convert.from_function(function, function.input_signature, opset=_OPSET, output_path=str(file))

@@ -7,30 +7,30 @@ import keras
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from resnet_tf.inputs.spec import Preprocess
+from resnet_tf.inputs import Preprocess
 from resnet_tf.model.builder import LOGITS_LAYER, POOL_LAYER
 from resnet_tf.serving.fold import fold
 from resnet_tf.serving.freeze import freeze, is_freezable
-from resnet_tf.serving.signatures import BYTES_SIGNATURE, CLASSIFY_SIGNATURE, Network, build_signatures
+from resnet_tf.serving.signatures import CLASSIFY_SIGNATURE, DEFAULT_SIGNATURE, Network, build_signatures
 from resnet_tf.serving.targets import hub
 from resnet_tf.serving.warmup import write_warmup
 
 
 def write_serving(
     model: keras.Model,
-    spec: Preprocess,
+    preprocess: Preprocess,
     labels: Sequence[str],
     export: Path,
     *,
     precision: str,
     top_k: int,
-    default: str = BYTES_SIGNATURE,
+    default: str = DEFAULT_SIGNATURE,
 ) -> None:
     """The folded network with constants for weights, its signatures, and requests to warm a server up.
 
     Args:
         model: of `create_model`, with its class head.
-        spec: how pictures become its input.
+        preprocess: how examples become its input.
         labels: names of its classes.
         export: directory to write to.
         precision: `float32` or `bfloat16`, which is in the graph itself: a server needs no option for it.
@@ -42,26 +42,26 @@ def write_serving(
     if not is_freezable(folded):
         holder.variables = [variable.value for variable in folded.variables]
     network = freeze(folded, _network(folded))
-    signatures = build_signatures(network, spec, labels, top_k=top_k, default=default)
+    signatures = build_signatures(network, preprocess, labels, top_k=top_k, default=default)
     tf.saved_model.save(holder, str(export), signatures=signatures)
     _mark_classify(export)
-    write_warmup(export, spec, default=default)
+    write_warmup(export, preprocess, default=default)
 
 
 def write_hub(
-    model: keras.Model, spec: Preprocess, labels: Sequence[str], export: Path, *, weight_decay: float, top_k: int
+    model: keras.Model, preprocess: Preprocess, labels: Sequence[str], export: Path, *, weight_decay: float, top_k: int
 ) -> None:
     """The network as it was trained, callable and trainable, with the signatures of the serving one."""
-    holder, open_model = hub.reusable(model, spec, weight_decay=weight_decay)
-    signatures = build_signatures(_network(open_model), spec, labels, top_k=top_k)
+    holder, open_model = hub.reusable(model, preprocess, weight_decay=weight_decay)
+    signatures = build_signatures(_network(open_model), preprocess, labels, top_k=top_k)
     tf.saved_model.save(holder, str(export), signatures=signatures)
     _mark_classify(export)
 
 
-def write_hub_features(model: keras.Model, spec: Preprocess, export: Path, *, weight_decay: float) -> None:
+def write_hub_features(model: keras.Model, preprocess: Preprocess, export: Path, *, weight_decay: float) -> None:
     """The network up to its pooled features, callable and trainable."""
     features = keras.Model(model.input, model.get_layer(POOL_LAYER).output, name=model.name)
-    holder, _ = hub.reusable(features, spec, weight_decay=weight_decay)
+    holder, _ = hub.reusable(features, preprocess, weight_decay=weight_decay)
     tf.saved_model.save(holder, str(export))
 
 

@@ -1,0 +1,344 @@
+"""Images: encoded files or pixels of any size, decoded, resized and cropped."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+import tensorflow as tf
+
+from resnet_tf.config import AugmentConfig, Config, DataConfig
+from resnet_tf.core.errors import UserError, plain_reason
+from resnet_tf.inputs import pixels
+from resnet_tf.inputs.arrays import check_shape, numbers_text
+from resnet_tf.inputs.base import (
+    ChooseWindow,
+    Preprocess,
+    ServingInput,
+    check_count,
+    register_input_type,
+    resolve_statistics,
+)
+from resnet_tf.inputs.decoding import Decoder
+
+
+@register_input_type("image")
+@dataclass(frozen=True, kw_only=True)
+class ImagePreprocess(Preprocess):
+    """Preprocessing of images: decode, resize the shorter side, cut out the center, and normalize each channel.
+
+    >>> preprocess = ImagePreprocess(size=(224, 224))
+    >>> preprocess.input_shape
+    (224, 224, 3)
+    >>> Preprocess.from_dict(preprocess.to_dict()).crop_fraction
+    0.875
+
+    Attributes:
+        size: (height, width) of the network's input, in pixels.
+        channels: 3 for color, 1 for gray.
+        crop_fraction: size of the central crop over the resized shorter side; 1 keeps all of a square image.
+        interpolation: `bilinear` or `bicubic`, as PIL does it.
+        antialias: widen the kernel when an image is reduced, as PIL and torchvision do; without it, resize as
+            `tf.image.resize` does by default.
+        mean: subtracted from pixels in [0, 1], one value a channel, in the network's order of channels, or one for all.
+        std: divides the pixels after that, one value a channel, or one for all.
+        channel_order: `rgb`, or `bgr` for networks that were trained on it (keras.applications' ResNet v1).
+        exif_orientation: turn a JPEG upright as its EXIF data say, which cameras rely on. Published accuracies on
+            ImageNet ignore it.
+        max_pixels: an image whose header claims more is refused before it is decoded.
+    """
+
+    size: tuple[int, int]
+    channels: int = 3
+    crop_fraction: float = 0.875
+    interpolation: str = "bilinear"
+    antialias: bool = True
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    channel_order: str = "rgb"
+    exif_orientation: bool = False
+    max_pixels: int = 2**26
+
+    noun: ClassVar[str] = "image"
+    plural: ClassVar[str] = "images"
+    file_suffixes: ClassVar[tuple[str, ...]] = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+    batch_dtype: ClassVar[tf.DType] = tf.uint8  # a quarter of float32 to move
+    supported_augmentations: ClassVar[frozenset[str]] = frozenset(
+        field.name for field in dataclasses.fields(AugmentConfig)
+    )
+    unsupported_settings: ClassVar[tuple[str, ...]] = ()
+    example_file: ClassVar[str] = "cat.jpg"
+    axes: ClassVar[str] = "H, W"
+    value_range: ClassVar[str] = "RGB in [0, 1]"
+    origins: ClassVar[str] = "cameras or places"
+    limits: ClassVar[tuple[str, ...]] = (
+        "Pixels are in [0, 1]: a graph cannot tell them from ones in [0, 255], and answers those wrongly.",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        height, width = self.size
+        for value in (height, width):
+            check_count("size", value)
+        check_count("max_pixels", self.max_pixels)
+        _check_choice("interpolation", self.interpolation, pixels.INTERPOLATIONS)
+        _check_choice("channel_order", self.channel_order, ("rgb", "bgr"))
+
+    # From configurations.
+
+    @classmethod
+    def from_config(cls, data: DataConfig, weights: Preprocess | None = None) -> Self:
+        """Return what the `data` group asks for; what it leaves open is as the weights were trained, or ImageNet's."""
+        height, width, channels = cls.shape_from_config(data)
+        base = weights if isinstance(weights, ImagePreprocess) else cls(size=(height, width))
+        mean, std = resolve_statistics(data, base)
+        return cls(
+            size=(height, width),
+            channels=channels,
+            crop_fraction=data.crop_fraction,
+            interpolation=data.interpolation,
+            mean=mean,
+            std=std,
+            channel_order=base.channel_order if data.channel_order == "auto" else data.channel_order,
+            antialias=data.antialias,
+            exif_orientation=data.exif_orientation,
+            max_pixels=data.max_pixels,
+        )
+
+    @classmethod
+    def shape_from_config(cls, data: DataConfig) -> tuple[int, ...]:
+        """Return (data.image_size, data.image_size, data.channels)."""
+        return data.image_size, data.image_size, data.channels
+
+    @classmethod
+    def from_input_shape(cls, shape: tuple[int | None, ...]) -> Self | None:
+        """Return ImageNet's convention for a network of color images whose size is fixed."""
+        if len(shape) != 3 or shape[0] is None or shape[1] is None or shape[2] != 3:
+            return None
+        return cls(size=(shape[0], shape[1]))
+
+    @classmethod
+    def check_config(cls, config: Config) -> None:
+        """Refuse settings that do not apply to images, and channels that they do not have."""
+        super().check_config(config)
+        if config.data.channels not in (1, 3):
+            raise UserError(f"data.channels must be 3 (RGB) or 1 (gray), got {config.data.channels}")
+
+    def with_size(self, sizes: tuple[int, ...]) -> Self:
+        """Return the same for (height, width)."""
+        height, width = sizes
+        return dataclasses.replace(self, size=(height, width))
+
+    # Shapes and words.
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(height, width, channels)."""
+        return *self.size, self.channels
+
+    @property
+    def unnormalized_shape(self) -> tuple[int, ...]:
+        """(height, width, 3): RGB, whatever the network takes."""
+        return *self.size, 3
+
+    @property
+    def size_text(self) -> str:
+        """Height and width, such as `224 pixels`; both where they differ."""
+        height, width = self.size
+        return f"{height} pixels" if height == width else f"{height}x{width} pixels"
+
+    @property
+    def description(self) -> str:
+        """Sentences for model cards."""
+        height, width = self.size
+        color = "gray" if self.channels == 1 else self.channel_order.upper()
+        upright = ", turned upright by its EXIF data," if self.exif_orientation else ""
+        return (
+            f"An image of any size{upright} is resized ({self.interpolation}) until its central crop of "
+            f"{height}x{width} pixels holds {self.crop_fraction:.4g} of its shorter side, and cut to that. The network "
+            f"takes {color}: values in [0, 1], minus {numbers_text(self.mean)}, divided by {numbers_text(self.std)}."
+        )
+
+    # From an example to the network's input.
+
+    @property
+    def _decoder(self) -> Decoder:
+        return Decoder(self.max_pixels, self.exif_orientation)
+
+    def decode(self, example: tf.Tensor) -> tf.Tensor:
+        """Decode one image to RGB, uint8 [height, width, 3].
+
+        Args:
+            example: a JPEG, PNG, BMP, GIF (its first frame) or WebP, a string scalar; or pixels, uint8 [h, w, 1 or 3].
+
+        Raises:
+            tf.errors.InvalidArgumentError: for an example that is no such image, is corrupt, or claims too many pixels.
+        """
+        return self._decoder.decode(example)
+
+    def decode_window(self, example: tf.Tensor, choose: ChooseWindow, *, at_least: tuple[int, int]) -> tf.Tensor:
+        """Decode a window of one image, see `Decoder.decode_window`."""
+        return self._decoder.decode_window(example, choose, at_least=at_least)
+
+    def center_crop(self, image: tf.Tensor) -> tf.Tensor:
+        """Resize and crop a decoded image, uint8 [h, w, 3], to float32 [height, width, 3] in [0, 1]."""
+        return pixels.center_crop(
+            image,
+            self.size,
+            crop_fraction=self.crop_fraction,
+            interpolation=self.interpolation,
+            antialias=self.antialias,
+        )
+
+    def to_unnormalized(self, example: tf.Tensor) -> tf.Tensor:
+        """Decode, resize and crop one image: RGB, float32 [height, width, 3] in [0, 1]."""
+        return self.center_crop(self.decode(example))
+
+    def to_batch_element(self, example: tf.Tensor) -> tf.Tensor:
+        """Decode, resize and crop one image for augmentation, uint8 [height, width, channels]."""
+        return self._to_channels(pixels.to_uint8(self.to_unnormalized(example)))
+
+    def crop_to_batch_element(self, example: tf.Tensor, choose: ChooseWindow, *, antialias: bool) -> tf.Tensor:
+        """Decode a window of one image and resize it for augmentation, uint8 [height, width, channels]."""
+        window = self.decode_window(example, choose, at_least=self.size)
+        resized = pixels.resize_window(window, self.size, interpolation=self.interpolation, antialias=antialias)
+        return self._to_channels(resized)
+
+    def from_batch(self, batch: tf.Tensor) -> tf.Tensor:
+        """Return the network's input, float32, for a batch of `to_batch_element`."""
+        return self._standardize(self._ordered(tf.cast(batch, tf.float32) / 255.0))
+
+    def to_batch_dtype(self, values: tf.Tensor) -> tf.Tensor:
+        """Return the nearest levels, uint8, of values in [0, 255]."""
+        return tf.cast(tf.round(values), tf.uint8)
+
+    @property
+    def fill_value(self) -> tf.Tensor:
+        """Mean of each channel, uint8 [C], in the order of a training batch."""
+        return pixels.to_uint8(tf.constant(self.mean[::-1] if self.channel_order == "bgr" else self.mean))
+
+    def normalize(self, unnormalized: tf.Tensor) -> tf.Tensor:
+        """Return the network's input, float32 [..., channels], for RGB float32 [..., 3] in [0, 1]."""
+        images = tf.convert_to_tensor(unnormalized)
+        return self._standardize(self._ordered(self._to_channels(images)))
+
+    def denormalize(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Return RGB in [0, 1], float32 [B, H, W, 3], for a batch of the network's input."""
+        images = self._ordered(super().denormalize(inputs))
+        return tf.image.grayscale_to_rgb(images) if self.channels == 1 else images
+
+    def _to_channels(self, images: tf.Tensor) -> tf.Tensor:
+        """Return RGB [..., 3] as [..., channels], float or uint8: unchanged, or its luma."""
+        if self.channels == 3:
+            return images
+        gray = pixels.luma(tf.cast(images, tf.float32))
+        return gray if images.dtype.is_floating else tf.cast(tf.round(gray), images.dtype)
+
+    def _ordered(self, images: tf.Tensor) -> tf.Tensor:
+        """Bring channels from RGB into the network's order, or back."""
+        return images[..., ::-1] if self.channel_order == "bgr" else images
+
+    # Files and arrays.
+
+    def explain_unreadable(self, example: tf.Tensor) -> str:
+        """Return why `decode` fails for an image; empty if it does not."""
+        if example.dtype == tf.string and not example.numpy():
+            return "the file is empty"
+        try:
+            self.decode(example)
+        except tf.errors.OpError as error:
+            return plain_reason(error)
+        return ""
+
+    def encode(self, example: np.ndarray | bytes) -> bytes:
+        """Return pixels, uint8 [h, w, 1 or 3], as a PNG, and an encoded image as it is."""
+        return example if isinstance(example, bytes) else tf.io.encode_png(example).numpy()
+
+    def decode_batch(self, encoded: Sequence[bytes]) -> np.ndarray:
+        """Return encoded images as RGB in [0, 1], float32 [B, height, width, 3].
+
+        Raises:
+            tf.errors.InvalidArgumentError: for an image that `decode` refuses, by its index in the batch.
+        """
+        return _compiled_decode(self)(self.to_request(encoded)).numpy()
+
+    def to_request(self, encoded: Sequence[bytes]) -> tf.Tensor:
+        """Return encoded images as they are, string [B]."""
+        return tf.constant(list(encoded), tf.string)
+
+    def decode_batch_in_graph(self, encoded: tf.Tensor) -> tf.Tensor:
+        """Return encoded images, string [B], as RGB in [0, 1], float32 [B, height, width, 3]; see `decode_batch`."""
+        return self._decoder.decode_batch(encoded, self.center_crop, self.size)
+
+    def from_encoded(self, encoded: tf.Tensor) -> tf.Tensor:
+        """Return the network's input, float32 [B, height, width, channels], for encoded images, string [B]."""
+        return self.normalize(self.decode_batch_in_graph(encoded))
+
+    def check_unnormalized(self, values: np.ndarray) -> np.ndarray:
+        """Return float32 [B, height, width, 3].
+
+        Raises:
+            UserError: for another shape, type of number or range than [0, 1].
+        """
+        check_shape(values, self.unnormalized_shape, self.plural)
+        if not np.issubdtype(values.dtype, np.floating):
+            raise UserError(f"images of {values.dtype}; expected float32 in [0, 1], which is pixels / 255")
+        if values.size and not (values.min() >= 0.0 and values.max() <= 1.0):
+            raise UserError(
+                f"images from {values.min():.4g} to {values.max():.4g}; expected RGB in [0, 1], which is pixels / 255"
+            )
+        return values.astype(np.float32, copy=False)
+
+    @classmethod
+    def check_source(cls, source: str) -> None:
+        """Accept any source of images."""
+
+    @classmethod
+    def check_archive(cls, array: np.ndarray, name: str, data: DataConfig) -> np.ndarray:
+        """Return images of an archive, uint8 [N, H, W, 1 or 3].
+
+        Raises:
+            UserError: by `name`, for another shape or type.
+        """
+        images = array[..., np.newaxis] if array.ndim == 3 else array
+        if array.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+            raise UserError(
+                f"{name} is {array.dtype} {list(array.shape)}; images are uint8 [N, H, W] or [N, H, W, 1 or 3], and "
+                "signals take data.length"
+            )
+        return images
+
+    @classmethod
+    def random_examples(cls, data: DataConfig, count: int, generator: np.random.Generator) -> np.ndarray:
+        """Return random pixels, uint8 [count, H, W, channels]."""
+        return generator.integers(0, 256, (count, *cls.shape_from_config(data)), np.uint8)
+
+    def plot(self, example: np.ndarray) -> np.ndarray:
+        """Return pixels as they are, uint8 [H, W, 1 or 3], and values in [0, 1] as the nearest of 256 levels."""
+        return example if example.dtype == np.uint8 else np.rint(255 * example).astype(np.uint8)
+
+    # Serving.
+
+    def serving_inputs(self) -> tuple[ServingInput, ...]:
+        """Return `image_bytes`, string [B], and `images`, float32 [B, height, width, 3] in [0, 1]."""
+        image_bytes = ServingInput(tf.TensorSpec([None], tf.string, name="image_bytes"), self.from_encoded)
+        return image_bytes, self.unnormalized_input
+
+    def random_requests(self, count: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
+        """Return random images as JPEGs and as pixels in [0, 1]."""
+        images = generator.integers(0, 256, (count, *self.unnormalized_shape), np.uint8)
+        encoded = np.array([tf.io.encode_jpeg(each).numpy() for each in images], object)
+        return {"image_bytes": encoded, self.plural: images / np.float32(255)}
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UserError(f"{name}={value!r}; it takes {', '.join(choices)}")
+
+
+@functools.cache
+def _compiled_decode(preprocess: ImagePreprocess) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Return `decode_batch_in_graph` as a function that is traced once."""
+    return tf.function(preprocess.decode_batch_in_graph, input_signature=[tf.TensorSpec([None], tf.string)])
