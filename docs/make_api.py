@@ -1,7 +1,7 @@
-"""Write docs/api.md, the Python API, from the docstrings of what `resnet_tf` exports.
+"""Write docs/api.md, the Python API, from the docstrings of the names that `resnet_tf` exports.
 
 python docs/make_api.py             writes it
-python docs/make_api.py --check     writes nothing; exit code 1 if it is not what the docstrings say
+python docs/make_api.py --check     writes nothing; exit code 1 if it is out of date
 """
 
 import ast
@@ -38,14 +38,14 @@ def main() -> None:
     text = "\n".join(_page())
     if "--check" in sys.argv:
         if not PAGE.exists() or PAGE.read_text() != text:
-            sys.exit("docs/api.md is not what the docstrings say; run python docs/make_api.py")
+            sys.exit("docs/api.md is out of date; run python docs/make_api.py")
         return
     PAGE.write_text(text)
 
 
 def _page() -> Iterator[str]:
     yield "# Python API\n"
-    yield "All of it is imported from `resnet_tf`. `python docs/make_api.py` writes this page from the docstrings."
+    yield "Import every name from `resnet_tf`. `python docs/make_api.py` writes this page from the docstrings."
     for group, names in GROUPS.items():
         yield f"\n## {group}"
         for name in names:
@@ -72,7 +72,7 @@ def _entry(name: str, thing: Any) -> Iterator[str]:
 
 
 def _signature(name: str, function: Any) -> str:
-    """As it stands in the source, so that it is the same under every version of Python."""
+    """Return the signature as written in the source, which is the same under every version of Python."""
     (node,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
     assert isinstance(node, ast.FunctionDef)
     returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
@@ -84,7 +84,7 @@ def _signature(name: str, function: Any) -> str:
 
 
 def _split(arguments: str) -> list[str]:
-    """At the commas between arguments, not at those within brackets."""
+    """Split at the commas between arguments, not at those within brackets."""
     parts, depth = [""], 0
     for character in arguments:
         depth += (character in "[(") - (character in "])")
@@ -96,7 +96,7 @@ def _split(arguments: str) -> list[str]:
 
 
 def _text(thing: Any) -> Iterator[str]:
-    """The docstring, its sections as lists."""
+    """Yield the docstring in Markdown, with sections as lists."""
     paragraphs = re.split(r"\n\n", inspect.cleandoc(thing.__doc__))
     for number, paragraph in enumerate(paragraphs):
         title, _, rest = paragraph.partition(":")
@@ -112,7 +112,7 @@ def _text(thing: Any) -> Iterator[str]:
 
 
 def _items(block: str) -> Iterator[str]:
-    """Each `name: meaning`, its further lines drawn in; text without names as it is."""
+    """Yield a list item for each `name: meaning`, with indented continuation lines, or text without names unchanged."""
     if not re.match(_NAMED, block):
         yield block
         return

@@ -84,10 +84,10 @@ def _summary(path: Path) -> str:
 
 def _package() -> Path:
     """Return the directory of the installed package, without an import of it."""
-    spec = importlib.util.find_spec("resnet_tf")
-    if spec is None or spec.origin is None:
+    module = importlib.util.find_spec("resnet_tf")
+    if module is None or module.origin is None:
         sys.exit("resnet_tf is not installed; run pip install -e .")
-    return Path(spec.origin).parent
+    return Path(module.origin).parent
 
 
 if __name__ == "__main__":
