@@ -47,7 +47,7 @@ class Block(nn.Module):
 
 
 def resnet20() -> nn.Module:
-    """As He et al. 2015 describe it in section 4.2, from their initialisation."""
+    """As He et al. 2015 describe it in section 4.2, from their initialization."""
     layers, inputs = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()], 16
     for width in (16, 32, 64):
         for _ in range(3):
@@ -103,10 +103,10 @@ class FastBatches:
             rows, columns = torch.randint(0, 9, (2, BATCH, 1)) + torch.arange(self.size)
             columns = torch.where(torch.rand(BATCH, 1) < 0.5, columns, columns.flip(1))
             pixels = self.padded[chosen[:, None, None], :, rows[:, :, None], columns[:, None, :]]
-            yield normalised(pixels.permute(0, 3, 1, 2)), labels[chosen]
+            yield normalized(pixels.permute(0, 3, 1, 2)), labels[chosen]
 
 
-def normalised(pixels: torch.Tensor) -> torch.Tensor:
+def normalized(pixels: torch.Tensor) -> torch.Tensor:
     """uint8 [B, 3, H, W] to float32, laid out with the channels last."""
     mean, std = (torch.tensor(each).view(1, 3, 1, 1) for each in (MEAN, STD))
     return ((pixels / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
@@ -173,7 +173,7 @@ def _tested(model, images: np.ndarray, labels: np.ndarray, *, bfloat16: bool) ->
     model.eval()
     logits = []
     for start in range(0, len(labels), BATCH):
-        inputs = normalised(torch.from_numpy(images[start : start + BATCH]).permute(0, 3, 1, 2))
+        inputs = normalized(torch.from_numpy(images[start : start + BATCH]).permute(0, 3, 1, 2))
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             logits.append(model(inputs).float())
     logits, expected = torch.cat(logits), torch.from_numpy(labels)

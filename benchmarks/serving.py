@@ -2,8 +2,8 @@
 
     pip install '.[bench]' && python benchmarks/serving.py
 
-ResNet-50 at 224 pixels, float32 pictures in, logits out, batches of 1, 8 and 32. Ours and the ONNX file normalise the
-pictures, Keras and PyTorch take them normalised. Each case is a process that keeps its model and waits for its turn;
+ResNet-50 at 224 pixels, float32 pictures in, logits out, batches of 1, 8 and 32. Ours and the ONNX file normalize the
+pictures, Keras and PyTorch take them normalized. Each case is a process that keeps its model and waits for its turn;
 turns are short and go round. "Keras export" is `model.export` of the same network with stock layers; "torch.compile"
 runs under bfloat16 autocast, channels_last, with freezing; onnxruntime and OpenVINO run our ONNX file, with OpenVINO's
 precision hint. The seconds that an export takes come first, and those of loading and a first answer in a fresh process

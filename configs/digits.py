@@ -1,4 +1,4 @@
-"""Handwritten digits, 8x8 grey, embedded in the package: the default.
+"""Handwritten digits, 8x8 gray, embedded in the package: the default.
 
     python -m resnet_tf.train
 

@@ -2,7 +2,7 @@
 
     python -m resnet_tf.train --config=imagefolder --set data.source=photos/ --set data.eval_split=val
 
-Crops, flips and normalisation as torchvision's ImageNet reference trains; photos are turned as their cameras noted. The
+Crops, flips and normalization as torchvision's ImageNet reference trains; photos are turned as their cameras noted. The
 result depends on your photos.
 """
 

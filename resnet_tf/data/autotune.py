@@ -6,7 +6,7 @@ import tensorflow as tf
 def without_autotune(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """The dataset, read in its order, with the parallelism and the buffers that it was written with.
 
-    The end of an iterator waits for the autotuner's thread. That is woken before it counts as cancelled
+    The end of an iterator waits for the autotuner's thread. That is woken before it counts as canceled
     (`CancellationManager::StartCancel`), so it often goes back to sleep until its next turn: 10 ms after the first one,
     then ever twice as long, up to a minute. Tests of three seconds took five or ten.
     """

@@ -18,7 +18,7 @@ def fold(model: keras.Model, precision: str = "float32") -> keras.Model:
     """A network that answers as `model` does in inference, with fewer operations.
 
     A BatchNorm behind a convolution becomes part of it: W' = W gamma / sqrt(variance + epsilon) and
-    b' = beta + (b - mean) gamma / sqrt(variance + epsilon), which is exact (Jacob et al. 2017, sec. 3.2). Standardised
+    b' = beta + (b - mean) gamma / sqrt(variance + epsilon), which is exact (Jacob et al. 2017, sec. 3.2). Standardized
     kernels are written out, dropout is left out. Where no convolution comes before it, as in pre-activation networks,
     BatchNorm stays.
 

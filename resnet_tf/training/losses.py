@@ -1,4 +1,4 @@
-"""What training minimises."""
+"""What training minimizes."""
 
 import numpy as np
 import tensorflow as tf

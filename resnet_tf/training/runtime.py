@@ -86,7 +86,7 @@ def _multiworker() -> tf.distribute.MultiWorkerMirroredStrategy:
 
 
 def _tpu(name: str) -> tf.distribute.TPUStrategy:
-    """The order that TensorFlow documents: connect, initialise, then the strategy."""
+    """The order that TensorFlow documents: connect, initialize, then the strategy."""
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
         tf.config.experimental_connect_to_cluster(resolver)

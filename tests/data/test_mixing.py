@@ -44,7 +44,7 @@ def test_cutmix_pastes_a_box_and_counts_its_pixels():
     config = AugmentConfig(cutmix=1.0)
     mix = _draw(config, 400)
     images = np.zeros((400, *SIZE, 1), np.float32)
-    images[::2] = 1.0  # each picture's partner is of the other colour
+    images[::2] = 1.0  # each picture's partner is of the other color
     labels = np.arange(400) % 2
     blended = mixing.blend(tf.constant(images), tf.constant(mix), config).numpy()
     assert set(np.unique(blended)) == {0.0, 1.0}
@@ -64,7 +64,7 @@ def test_the_box_is_as_large_as_the_paper_says():
     inside = (mix[:, 1] > 0) & (mix[:, 2] < 1000) & (mix[:, 3] > 0) & (mix[:, 4] < 1000)
     heights, widths = (mix[:, 2] - mix[:, 1])[inside], (mix[:, 4] - mix[:, 3])[inside]
     np.testing.assert_array_equal(heights, widths)
-    # Far from the border for both sides' centres, a box is cut only if its side is above a half.
+    # Far from the border for both sides' centers, a box is cut only if its side is above a half.
     middle = (np.abs(mix[:, 1:3].mean(axis=1) - 500) < 50) & (np.abs(mix[:, 3:5].mean(axis=1) - 500) < 50)
     sides = (mix[:, 2] - mix[:, 1])[middle]
     small = sides[sides < 700]

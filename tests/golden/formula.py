@@ -35,5 +35,5 @@ def _uniform(name: str, shape: tuple[int, ...]) -> np.ndarray:
     count = int(np.prod(shape))
     start = zlib.crc32(name.encode()) / 2**32
     index = np.arange(1, count + 1, dtype=np.float64)
-    # Two incommensurate steps, the second quadratic: neighbours do not correlate.
+    # Two incommensurate steps, the second quadratic: neighbors do not correlate.
     return np.reshape((start + index * 0.6180339887498949 + index * index * (0.1414213562373095 + start)) % 1.0, shape)

@@ -54,14 +54,14 @@ def test_normalize_by_hand():
     np.testing.assert_allclose(pixel, [1.0, 1.6, 0.3], rtol=1e-6)
 
 
-def test_one_channel_is_the_luma_and_grey_stays_grey():
+def test_one_channel_is_the_luma_and_gray_stays_gray():
     spec = ImagePreprocess(size=(8, 8), channels=1, crop_fraction=1.0, mean=(0.0,), std=(1.0,))
     colors = np.random.default_rng(0).random((1, 8, 8, 3), np.float32)
     expected = colors @ np.array([0.299, 0.587, 0.114], np.float32)
     np.testing.assert_allclose(spec.normalize(colors)[..., 0], expected, rtol=1e-6)
-    grey = np.repeat(np.arange(64, dtype=np.uint8).reshape(8, 8, 1) * 4, 3, axis=2)
-    pixels = spec.normalize(spec.center_crop(tf.constant(grey)))
-    np.testing.assert_array_equal(np.round(pixels[..., 0] * 255), grey[..., 0])
+    gray = np.repeat(np.arange(64, dtype=np.uint8).reshape(8, 8, 1) * 4, 3, axis=2)
+    pixels = spec.normalize(spec.center_crop(tf.constant(gray)))
+    np.testing.assert_array_equal(np.round(pixels[..., 0] * 255), gray[..., 0])
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF", "JPEG", "WEBP"])
@@ -103,7 +103,7 @@ def test_a_window_is_what_the_whole_picture_has_there(kind):
     encoded = tf.constant(buffer.getvalue())
     window = SPEC.decode_window(encoded, lambda shape: (offset + 0 * shape, size), at_least=(24, 24))
     whole = SPEC.decode(tf.constant(buffer.getvalue())).numpy().astype(int)
-    # Colour is interpolated at the window's edge as at the picture's; a pixel beside its place would be off by 4.
+    # Color is interpolated at the window's edge as at the picture's; a pixel beside its place would be off by 4.
     differences = np.abs(window.numpy() - whole[8:32, 16:56])
     assert differences.max() <= (6 if kind == "JPEG" else 0)
     assert differences.mean() < 1.5

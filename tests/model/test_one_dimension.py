@@ -94,7 +94,7 @@ def test_every_block_has_a_form_in_one_dimension(name, knobs):
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_normalisation_of_signals_is_kerass(training):
+def test_normalization_of_signals_is_kerass(training):
     ours, theirs = BatchNormalization(), keras.layers.BatchNormalization()
     signals = np.random.default_rng(0).normal(3.0, 2.0, (4, 10, 5)).astype("float32")
     outputs = [np.asarray(layer(signals, training=training)) for layer in (ours, theirs)]

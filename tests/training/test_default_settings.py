@@ -19,7 +19,7 @@ from resnet_tf.workflows.train import train_and_evaluate
 
 @pytest.fixture
 def pictures(tmp_path):
-    """A function that writes an `.npz` of grey pictures, and gives its path."""
+    """A function that writes an `.npz` of gray pictures, and gives its path."""
 
     def write(count: int, side: int = 8) -> str:
         arrays = {}

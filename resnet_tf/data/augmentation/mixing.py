@@ -1,6 +1,6 @@
 """Mixup and cutmix: each picture with its partner, and the labels likewise.
 
-Where a picture is mixed follows from its place in the run alone, and its partner is a neighbour in the batch, so that a
+Where a picture is mixed follows from its place in the run alone, and its partner is a neighbor in the batch, so that a
 batch can be divided among workers and replicas. The pipeline draws, the training step mixes: on the accelerator that
 costs nothing, and the pictures travel as bytes.
 """
@@ -72,15 +72,15 @@ def targets(
 
 
 def _partners(count: tf.Tensor, config: AugmentConfig) -> tf.Tensor:
-    """Neighbouring runs of `repeats` pictures, which show one example each, change places."""
+    """Neighboring runs of `repeats` pictures, which show one example each, change places."""
     place = tf.range(count)
     step = config.repeats
     return tf.where(place // step % 2 == 0, place + step, place - step)
 
 
-def _box(centre: tf.Tensor, side: tf.Tensor, length: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Begin and end, in pixels, of a share `side` of a length about a random centre, cut to the picture."""
-    pixels, middle = tf.floor(side * length), tf.floor(centre * length)
+def _box(center: tf.Tensor, side: tf.Tensor, length: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Begin and end, in pixels, of a share `side` of a length about a random center, cut to the picture."""
+    pixels, middle = tf.floor(side * length), tf.floor(center * length)
     begin = middle - tf.floor(pixels / 2)
     return tuple(tf.clip_by_value(edge, 0.0, float(length)) for edge in (begin, begin + pixels))
 
@@ -96,7 +96,7 @@ def _beta(uniform: tf.Tensor, alpha: float) -> tf.Tensor:
 
 @functools.cache
 def _beta_quantiles(alpha: float) -> np.ndarray:
-    """At 0, 1/n, ..., 1: bisection of the regularised incomplete beta function."""
+    """At 0, 1/n, ..., 1: bisection of the regularized incomplete beta function."""
     wanted_share = np.linspace(0.0, 1.0, _LEVELS + 1)
     with tf.init_scope(), tf.device("CPU"):
         low, high = np.zeros(_LEVELS + 1), np.ones(_LEVELS + 1)

@@ -4,7 +4,7 @@ Each is a map of the plane, a table from old to new levels, or a blend with a de
 uint8 [B, H, W, C] with C of 1 or 3; magnitudes, float32 [B], mean what they mean to PIL.
 
 Reference: Cubuk et al., AutoAugment, 2018, table 6, in the units of torchvision's `transforms.autoaugment`, with
-nearest neighbours and black outside.
+nearest neighbors and black outside.
 """
 
 import math
@@ -29,7 +29,7 @@ def apply(images: tf.Tensor, operations: tf.Tensor, magnitudes: tf.Tensor) -> tf
 
 
 def _map(coefficients: Callable[[tf.Tensor, tuple[float, float]], dict[str, tf.Tensor]]) -> Operation:
-    """For each output pixel with its centre at (x, y), the input pixel at (a x + b y + c, d x + e y + f)."""
+    """For each output pixel with its center at (x, y), the input pixel at (a x + b y + c, d x + e y + f)."""
 
     def operation(images: tf.Tensor, magnitudes: tf.Tensor) -> tf.Tensor:
         height, width = images.shape[1:3]
@@ -37,7 +37,7 @@ def _map(coefficients: Callable[[tf.Tensor, tuple[float, float]], dict[str, tf.T
         given = {"a": one, "b": zero, "c": zero, "d": zero, "e": one, "f": zero}
         given |= coefficients(magnitudes, (height / 2.0, width / 2.0))
         a, b, c, d, e, f = given.values()
-        # The kernel counts from the corner pixel's centre, PIL from its corner, and one rounds where the other floors.
+        # The kernel counts from the corner pixel's center, PIL from its corner, and one rounds where the other floors.
         c, f = c + (a + b - 1.0) / 2.0, f + (d + e - 1.0) / 2.0
         return tf.raw_ops.ImageProjectiveTransformV3(
             images=images,
@@ -52,7 +52,7 @@ def _map(coefficients: Callable[[tf.Tensor, tuple[float, float]], dict[str, tf.T
 
 
 def _rotation(m: tf.Tensor, center: tuple[float, float]) -> dict[str, tf.Tensor]:
-    """By `m` degrees against the clock about the centre."""
+    """By `m` degrees against the clock about the center."""
     cosine, sine = tf.cos(m * (math.pi / 180.0)), tf.sin(m * (math.pi / 180.0))
     row, column = center
     return {
@@ -80,7 +80,7 @@ def _table(levels_of: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]) ->
 
 
 def _contrast(images: tf.Tensor, m: tf.Tensor, levels: tf.Tensor) -> tf.Tensor:
-    """About the mean grey, rounded."""
+    """About the mean gray, rounded."""
     mean = tf.floor(tf.reduce_mean(tf.cast(_luma(images), tf.float32), axis=[1, 2, 3]) + 0.5)[:, None, None]
     return mean + (1.0 + m) * (levels - mean)
 
@@ -140,7 +140,7 @@ def _smooth(images: tf.Tensor) -> tf.Tensor:
 
 
 def _luma(images: tf.Tensor) -> tf.Tensor:
-    """Grey levels int32 [B, H, W, 1], rounded as PIL converts RGB to L."""
+    """Gray levels int32 [B, H, W, 1], rounded as PIL converts RGB to L."""
     levels = tf.cast(images, tf.int32)
     if images.shape[-1] == 1:
         return levels

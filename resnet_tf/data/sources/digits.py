@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 class Digits(tfds.core.GeneratorBasedBuilder):
     """UCI handwritten digits (Alpaydin and Kaynak 1998), split as in scikit-learn's documented example.
 
-    The first 898 images train and the other 899 test, in their original order. Images are uint8 [8, 8, 1]; the 17 grey
+    The first 898 images train and the other 899 test, in their original order. Images are uint8 [8, 8, 1]; the 17 gray
     levels of the source are spread over 0 to 255.
     """
 
