@@ -57,6 +57,20 @@ def test_ci_runs_the_readmes_test_command():
     assert command in (ROOT / ".ci" / "run").read_text().splitlines()
 
 
+def test_it_is_short():
+    assert len(README.splitlines()) <= 180
+
+
+def test_its_speeds_are_rows_of_the_benchmarks():
+    benchmarks = (ROOT / "docs" / "benchmarks.md").read_text()
+    (table,) = re.findall(r"\| speed, images/s .*\n\|[-|]+\n((?:\|.*\n)+)", README)
+    rows = table.splitlines()
+    assert len(rows) == 3
+    assert set(rows) <= set(benchmarks.splitlines())
+    for ratio in re.findall(r"takes (\S+) times .* and (\S+) times", " ".join(README.split()))[0]:
+        assert f"**{ratio}**" in table
+
+
 def test_every_network_family_and_linked_file_exists():
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / target).exists()
