@@ -83,23 +83,18 @@ def _commands(text: str) -> list[str]:
     return list(dict.fromkeys(part for part in bare if part.startswith("python ")))
 
 
-def _of_rows(page: str) -> list[str]:
-    """Those of the tables of results, which are recipes."""
-    tables = re.findall(r"<!-- results: .*?<!-- end -->", (ROOT / page).read_text(), re.DOTALL)
-    return [line for table in tables for line in _commands(table)]
+def _of_recipes(page: str) -> list[str]:
+    """Commands that train a published recipe: all of a recipe's own, elsewhere those on data that are not photos."""
+    recipes = [line for line in documented(page) if " -m resnet_tf.train --config=" in line]
+    return recipes if page in RECIPES else [line for line in recipes if "/photos" not in line and "=photos" not in line]
 
 
 OF_RECIPES = list(
-    dict.fromkeys(
-        line
-        for page in (*PAGES, *RECIPES)
-        for line in (documented(page) if page in RECIPES else _of_rows(page))
-        if " -m resnet_tf.train " in line and line not in ELSEWHERE
-    )
+    dict.fromkeys(line for page in (*PAGES, *RECIPES) for line in _of_recipes(page) if line not in ELSEWHERE)
 )
 ON_PHOTOS = [
     line
-    for page in ("README.md", "docs/data.md", "docs/serving.md", "docs/training.md")
+    for page in ("README.md", "docs/benchmarks.md", "docs/data.md", "docs/serving.md", "docs/training.md")
     for line in documented(page)
     if " -m resnet_tf." in line and line not in OF_RECIPES and line not in ELSEWHERE
 ]
