@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -21,6 +22,8 @@ def test_the_python_lines_run(tmp_path, monkeypatch, data_dir):
     exec(compile(block, "README.md", "exec"), names)
     assert names["backbone"].output_shape == (None, 2048)
     assert names["predictor"].path == names["result"].export
+    prediction = names["predictor"](np.zeros((8, 8, 1), np.uint8))
+    assert prediction.probabilities.shape == (10,)
     assert names["result"].run.step == names["run"].step == 3 * 14
     assert (tmp_path / "runs" / "three" / "export" / "serving" / "1").is_dir()
 

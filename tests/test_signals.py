@@ -185,9 +185,9 @@ def test_every_export_answers_as_the_run(trained, tmp_path, monkeypatch, capsys,
     expected = run.model((signals - SPEC.mean) / SPEC.std, training=False).numpy()
     tolerance = (1e-4 if precision == "float32" else 0.1) * np.abs(expected).max()
     np.testing.assert_allclose(predictor.from_pixels(signals), expected, atol=tolerance)
-    found, logits = predictor.logits(open_source(run.config.data).test, batch_size=6)
-    np.testing.assert_array_equal(found, labels)
-    np.testing.assert_allclose(logits, expected, atol=tolerance)
+    evaluation = predictor.evaluate(open_source(run.config.data).test, batch_size=6)
+    np.testing.assert_array_equal(evaluation.targets, labels)
+    np.testing.assert_allclose(evaluation.logits, expected, atol=tolerance)
     np.save(export / "signal.npy", signals[3])
     (prediction,) = predictor([export / "signal.npy"])
     assert prediction.labels[0] == ("low", "high")[expected[3].argmax()]

@@ -12,6 +12,7 @@ from resnet_tf.inputs.base import (
     register_input_type,
 )
 from resnet_tf.inputs.images import ImagePreprocess
+from resnet_tf.inputs.pil import is_pil_image
 from resnet_tf.inputs.signals import SignalPreprocess
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "create_preprocess",
     "default_preprocess",
     "input_type",
+    "is_pil_image",
     "register_input_type",
 ]

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -11,6 +11,7 @@ import tensorflow as tf
 from resnet_tf.config import DataConfig
 from resnet_tf.core.errors import UserError
 from resnet_tf.inputs.base import Preprocess, UnreadableError
+from resnet_tf.inputs.pil import is_pil_image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +56,22 @@ class ArrayPreprocess(Preprocess):
             return str(error)
         return ""
 
-    def encode(self, example: np.ndarray | bytes) -> bytes:
-        """Return an array as the content of an `.npy` file."""
+    def encode(self, example: Any) -> bytes:
+        """Return a float array as the content of an `.npy` file, and the content of a file as it is.
+
+        Raises:
+            UserError: for another type or shape.
+        """
+        if isinstance(example, bytes | bytearray):
+            return bytes(example)
+        array = as_array(example, "a path, bytes, or an array")
+        expected = self.input_shape
+        shapes = (expected, expected[:-1]) if expected[-1] == 1 else (expected,)
+        if array.dtype.kind != "f" or array.shape not in shapes:
+            allowed = " or ".join(str(list(shape)) for shape in shapes)
+            raise UserError(f"{describe_array(array)}; expected float32 {allowed}")
         file = io.BytesIO()
-        np.lib.format.write_array(file, np.asarray(example), allow_pickle=False)
+        np.lib.format.write_array(file, array, allow_pickle=False)
         return file.getvalue()
 
     def decode_batch(self, encoded: Sequence[bytes]) -> np.ndarray:
@@ -137,6 +150,22 @@ def check_shape(values: np.ndarray, expected: tuple[int, ...], plural: str) -> N
     """
     if values.shape[1:] != expected:
         raise UserError(f"{plural} of shape {values.shape}; expected [B, {', '.join(map(str, expected))}]")
+
+
+def as_array(example: Any, expected: str) -> np.ndarray:
+    """Return an example in memory as an array.
+
+    Raises:
+        UserError: naming the `expected` types, if it is none.
+    """
+    if is_pil_image(example) or not hasattr(example, "__array__"):
+        raise UserError(f"an object of type {type(example).__name__}; expected {expected}")
+    return np.asarray(example)
+
+
+def describe_array(array: np.ndarray) -> str:
+    """Return dtype and shape in words, for error messages."""
+    return f"an array of {array.dtype} {list(array.shape)}"
 
 
 def numbers_text(values: tuple[float, ...]) -> str:

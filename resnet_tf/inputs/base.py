@@ -244,8 +244,12 @@ class Preprocess(abc.ABC):
         """Return why an example, or the content of a file, cannot be read; empty if it can."""
 
     @abc.abstractmethod
-    def encode(self, example: np.ndarray | bytes) -> bytes:
-        """Return an example of a data source as the content of a file."""
+    def encode(self, example: Any) -> bytes:
+        """Return an example in memory, of a data source or of a user, as the content of a file.
+
+        Raises:
+            UserError: for another type or shape than the ones that this input type has in memory.
+        """
 
     @abc.abstractmethod
     def decode_batch(self, encoded: Sequence[bytes]) -> np.ndarray:

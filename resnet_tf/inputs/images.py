@@ -4,15 +4,15 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import tensorflow as tf
 
 from resnet_tf.config import AugmentConfig, Config, DataConfig
 from resnet_tf.core.errors import UserError, plain_reason
-from resnet_tf.inputs import pixels
-from resnet_tf.inputs.arrays import check_shape, numbers_text
+from resnet_tf.inputs import pil, pixels
+from resnet_tf.inputs.arrays import as_array, check_shape, describe_array, numbers_text
 from resnet_tf.inputs.base import (
     ChooseWindow,
     Preprocess,
@@ -252,9 +252,21 @@ class ImagePreprocess(Preprocess):
             return plain_reason(error)
         return ""
 
-    def encode(self, example: np.ndarray | bytes) -> bytes:
-        """Return pixels, uint8 [h, w, 1 or 3], as a PNG, and an encoded image as it is."""
-        return example if isinstance(example, bytes) else tf.io.encode_png(example).numpy()
+    def encode(self, example: Any) -> bytes:
+        """Return pixels, uint8 [h, w, 1 or 3], or an image of PIL as a PNG, and an encoded image as it is.
+
+        Raises:
+            UserError: for another type or shape.
+        """
+        if isinstance(example, bytes | bytearray):
+            return bytes(example)
+        if pil.is_pil_image(example):
+            array = pil.to_pixels(example, exif_orientation=self.exif_orientation)
+        else:
+            array = as_array(example, "a path, bytes, a PIL image, or an array")
+        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] not in (1, 3) or not array.size:
+            raise UserError(f"{describe_array(array)}; expected uint8 [height, width, 1 or 3]")
+        return tf.io.encode_png(array, compression=0).numpy()  # several times faster than compressed, and read at once
 
     def decode_batch(self, encoded: Sequence[bytes]) -> np.ndarray:
         """Return encoded images as RGB in [0, 1], float32 [B, height, width, 3].

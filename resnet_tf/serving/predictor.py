@@ -1,20 +1,22 @@
-"""An exported model as a Python function from pictures, or signals, to labels."""
+"""Predictions of an exported model for files, bytes, images and arrays."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import tensorflow as tf
 
 from resnet_tf.config import Config, flatten, override
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.metrics import Evaluation
 from resnet_tf.data.sources import Split
 from resnet_tf.data.unreadable import translate_read_errors
 from resnet_tf.inputs import Preprocess, UnreadableError
 from resnet_tf.serving import artifact, runners
+from resnet_tf.serving import examples as forms
 
 
 @dataclass(frozen=True, repr=False)
@@ -35,6 +37,16 @@ class Prediction:
     probabilities: np.ndarray = field(compare=False)
     file: str = ""
 
+    @property
+    def label(self) -> str:
+        """Name of the best class."""
+        return self.labels[0]
+
+    @property
+    def score(self) -> float:
+        """Probability of the best class."""
+        return self.scores[0]
+
     def to_dict(self) -> dict[str, Any]:
         """Return `file`, `labels`, `scores` and `indices`, ready for JSON, as `predict --json` prints them."""
         return {
@@ -46,27 +58,29 @@ class Prediction:
 
     def __repr__(self) -> str:
         file = f"{self.file!r}: " if self.file else ""
-        return f"Prediction({file}{self.labels[0]!r} {self.scores[0]:.4f}, best of {len(self.probabilities):,} classes)"
+        return f"Prediction({file}{self.label!r} {self.score:.4f}, best of {len(self.probabilities):,} classes)"
 
 
 class Predictor:
-    """Loads an export of any kind, checks that its files are as they were written, and answers for pictures.
+    """An exported model of any target, verified and loaded.
 
         predictor = Predictor("run/export/serving")
-        predictor(["cat.jpg"])[0].labels
+        predictor("cat.jpg").label
+        [prediction.score for prediction in predictor(["cat.jpg", image, array])]
 
-    A model of signals takes NumPy's `.npy` files in place of pictures, each float [L], or [L, C]. It can be used by
-    several threads at a time.
+    An image is a path, the content of a file as bytes, an image of PIL, or an array of pixels, RGB or gray, uint8
+    [height, width, 1 or 3]. A signal is a path or the content of an `.npy` file, or an array, float32 [L, C] or [L]. An
+    example has the same answer in every form. Several threads can use a predictor at the same time.
 
     Attributes:
-        path: the version in use (the newest, if `path` was their directory).
+        path: directory of the version in use (the newest, if `path` is the directory of versions).
         labels: names of all classes.
-        preprocess: what is done to a picture, or signal, before the network sees it.
-        metadata: what was written beside the model.
-        top_k: classes named in a prediction.
+        preprocess: preprocessing of an example.
+        metadata: description stored with the model.
+        top_k: number of classes named in a prediction.
 
     Raises:
-        UserError: if there is no export, it is damaged, or it gives features instead of classes.
+        UserError: if there is no export, it is corrupt, or it gives features instead of classes.
     """
 
     def __init__(self, path: str | Path):
@@ -88,36 +102,56 @@ class Predictor:
         """The configuration of the run that it was exported from; the default one for a bare model."""
         return override(Config(), flatten(self.metadata.get("config", {})))
 
-    def __call__(self, pictures: Iterable[str | Path | bytes], *, batch_size: int = 32) -> list[Prediction]:
-        """Predictions for files or encoded pictures, in their order.
+    @overload
+    def __call__(self, examples: str | Path | bytes, *, batch_size: int = 32) -> Prediction: ...
+
+    @overload
+    def __call__(self, examples: list[Any], *, batch_size: int = 32) -> list[Prediction]: ...
+
+    @overload
+    def __call__(self, examples: Any, *, batch_size: int = 32) -> Any: ...
+
+    def __call__(self, examples: Any, *, batch_size: int = 32) -> Prediction | list[Prediction]:
+        """Return a prediction for one example, or a list of them for several, in their order.
+
+        Args:
+            examples: an example in one of the forms above, or an iterable of them; an array with one more axis holds
+                several.
+            batch_size: examples per batch.
 
         Raises:
-            UserError: for a file that is missing or is not a picture, by its name.
+            UserError: for an example that cannot be read, by its file or index, or of another type or shape.
         """
-        return list(self.stream(pictures, batch_size=batch_size))
+        if forms.is_single(examples, self.preprocess):
+            return next(self.stream([examples]))
+        return list(self.stream(examples, batch_size=batch_size))
 
-    def stream(self, pictures: Iterable[str | Path | bytes], *, batch_size: int = 32) -> Iterator[Prediction]:
-        """As `__call__`, a batch at a time."""
-        for encoded, names in _batches(pictures, batch_size):
-            for probabilities in self.answer(encoded, names=names)["probabilities"]:
-                yield self._best(probabilities)
+    def stream(self, examples: Iterable[Any], *, batch_size: int = 32) -> Iterator[Prediction]:
+        """Yield the predictions for several examples, batch by batch; see `__call__`."""
+        for batch in forms.batches(examples, self.preprocess, batch_size):
+            answer = self.answer([each.content for each in batch], names=[each.name for each in batch])
+            for example, probabilities in zip(batch, answer["probabilities"], strict=True):
+                yield self._best(probabilities, example.file)
 
     def from_pixels(self, images: np.ndarray) -> np.ndarray:
-        """Logits, float32 [B, C], for pictures of the network's size: float32 [B, H, W, 3], RGB in [0, 1].
+        """Return the logits, float32 [B, C], for cropped images: float32 [B, H, W, 3], RGB in [0, 1].
 
-        For signals of its length, float32 [B, L, C], as they are.
+        For signals: float32 [B, L, C].
 
         Raises:
-            UserError: for another shape, kind of number or range.
+            UserError: for another shape, dtype or range.
         """
         return self._runner.logits(self.preprocess.check_unnormalized(np.asarray(images)))
 
     def answer(self, encoded: Sequence[bytes], *, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """`logits` and `probabilities`, float32 [B, C], for one batch of encoded pictures.
+        """Return `logits` and `probabilities`, float32 [B, C], for one batch of encoded examples.
 
         Args:
-            encoded: JPEG, PNG, BMP, GIF or WebP; of a signal, NumPy's `.npy`.
-            names: of the pictures, for the error's message.
+            encoded: contents of files.
+            names: for error messages; by default, the index in the batch.
+
+        Raises:
+            UserError: by name, for an example that cannot be read.
         """
         try:
             return self._runner.answer(encoded)
@@ -125,71 +159,56 @@ class Predictor:
             self._blame_one(error, encoded, names)
             raise
 
-    def explain(
-        self, pictures: Iterable[str | Path | bytes], *, batch_size: int = 32
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, str]]:
-        """What the network saw of each picture, float32 [H, W, 3] in [0, 1]; where what spoke for its best class was
-        seen, float32 [H, W] in [0, 1] (Grad-CAM, enlarged); and the name of that class.
+    def explain(self, examples: Iterable[Any], *, batch_size: int = 32) -> Iterator[tuple[np.ndarray, np.ndarray, str]]:
+        """Yield the cropped image, the Grad-CAM heatmap of its best class, and the name of that class.
+
+        Args:
+            examples: several images, see `__call__`.
+            batch_size: images per batch.
+
+        Returns:
+            Image float32 [H, W, 3] and heatmap float32 [H, W], both in [0, 1], and label, for each example.
 
         Raises:
-            UserError: for a kind of export that does not tell, or as `__call__`.
+            UserError: for an export without Grad-CAM, or as `__call__`.
         """
         if not isinstance(self._runner, runners.SavedModelRunner) or not self._runner.explains:
             raise UserError(
                 f"{str(self.path)!r} cannot explain its answers: export a network of images for serving or hub"
             )
-        for encoded, names in _batches(pictures, batch_size):
-            best = self.answer(encoded, names=names)["probabilities"].argmax(axis=1)
+        for batch in forms.batches(examples, self.preprocess, batch_size):
+            encoded = [each.content for each in batch]
+            best = self.answer(encoded, names=[each.name for each in batch])["probabilities"].argmax(axis=1)
             heatmaps = self._runner.heatmaps(encoded)[..., np.newaxis]
             heatmaps = tf.image.resize(heatmaps, self.preprocess.spatial_shape)[..., 0]
             crops = self.preprocess.decode_batch(encoded)
-            yield from zip(crops, heatmaps.numpy(), (self.labels[place] for place in best), strict=True)
+            yield from zip(crops, heatmaps.numpy(), (self.labels[index] for index in best), strict=True)
 
-    def logits(self, split: Split, *, batch_size: int = 32, count: int = -1) -> tuple[np.ndarray, np.ndarray]:
-        """Labels int64 [N] and logits float32 [N, C] for the first `count` pictures of a split, or all of them.
+    def evaluate(self, split: Split, *, batch_size: int = 32, count: int = -1) -> Evaluation:
+        """Evaluate the export on the first `count` examples of a split; -1 stands for all of them.
 
         Raises:
-            UserError: naming a picture that cannot be read, or a damaged file.
+            UserError: naming an example that cannot be read, or a corrupt file.
         """
         split.check_whole()
         parts = []
         with translate_read_errors(split, self.preprocess):
-            examples = (self.preprocess.encode(each) for each, _ in split.examples(count).as_numpy_iterator())
-            while batch := list(islice(examples, batch_size)):
+            encoded = (self.preprocess.encode(each) for each, _ in split.examples(count).as_numpy_iterator())
+            while batch := list(islice(encoded, batch_size)):
                 parts.append(self.answer(batch)["logits"])
         logits = np.concatenate(parts)
-        return split.labels[: len(logits)], logits
+        return Evaluation(targets=split.labels[: len(logits)], logits=logits)
 
-    def _best(self, probabilities: np.ndarray) -> Prediction:
-        places = np.argsort(-probabilities, kind="stable")[: self.top_k].tolist()
-        scores = tuple(float(probabilities[place]) for place in places)
-        labels = tuple(self.labels[place] for place in places)
-        return Prediction(labels, scores, tuple(places), probabilities)
+    def _best(self, probabilities: np.ndarray, file: str) -> Prediction:
+        indices = np.argsort(-probabilities, kind="stable")[: self.top_k].tolist()
+        scores = tuple(float(probabilities[index]) for index in indices)
+        labels = tuple(self.labels[index] for index in indices)
+        return Prediction(labels, scores, tuple(indices), probabilities, file)
 
     def _blame_one(self, error: Exception, encoded: Sequence[bytes], names: Sequence[str] | None) -> None:
-        """Raise by name, if a picture or a signal is the reason of an error."""
+        """Raise a `UserError` by name, if one of the examples caused an error."""
         noun = self.preprocess.noun
         for index, item in enumerate(encoded):
             if reason := self.preprocess.explain_unreadable(tf.constant(item)):
                 name = names[index] if names else f"{noun} {index} of the batch"
                 raise UserError(f"{name} is no {noun} that can be read: {reason}") from error
-
-
-def _batches(pictures: Iterable[str | Path | bytes], size: int) -> Iterator[tuple[list[bytes], list[str]]]:
-    """`size` pictures at a time, encoded, and what to call them."""
-    remaining = iter(pictures)
-    while batch := list(islice(remaining, size)):
-        yield [_read(picture) for picture in batch], [_name(picture) for picture in batch]
-
-
-def _read(picture: str | Path | bytes) -> bytes:
-    if isinstance(picture, bytes):
-        return picture
-    try:
-        return Path(picture).read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {str(picture)!r}: {error.strerror}") from error
-
-
-def _name(picture: str | Path | bytes) -> str:
-    return "a picture given as bytes" if isinstance(picture, bytes) else repr(str(picture))

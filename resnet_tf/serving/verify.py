@@ -64,7 +64,8 @@ def _compare(export: Path, reference: Path, batch_size: int) -> Verification:
 
     expected = np.load(reference)
     predictor = Predictor(export)
-    _, found = predictor.logits(open_source(predictor.config.data).test, batch_size=batch_size, count=len(expected))
+    split = open_source(predictor.config.data).test
+    found = predictor.evaluate(split, batch_size=batch_size, count=len(expected)).logits
     return Verification(
         examples=len(found),
         same_top1=int(np.sum(found.argmax(axis=1) == expected.argmax(axis=1))),

@@ -87,7 +87,7 @@ def evaluate(
         raise UserError("flip averages the logits of a run; an exported model answers as it was exported")
     source = open_source(settings)
     check_classes(subject.labels, source)
-    return EvaluateResult(subject, Evaluation(*subject.logits(source.test)), source, subject.labels, None)
+    return EvaluateResult(subject, subject.evaluate(source.test), source, subject.labels, None)
 
 
 def _load(run_or_export: Run | Predictor | str | Path, checkpoint: str) -> Run | Predictor:

@@ -221,9 +221,9 @@ def test_pixels_of_another_shape_kind_or_range_are_refused(tiny_export):
     for wrong, message in (
         (pixels[0], r"shape \(8, 8, 3\); expected \[B, 8, 8, 3\]"),
         (pixels[:, :7], r"shape \(2, 7, 8, 3\); expected"),
-        ((pixels * 255).astype(np.uint8), r"pictures of uint8; expected float32 in \[0, 1\]"),
-        (pixels * 255, r"pictures from .* to 2\d\d.*; expected RGB in \[0, 1\]"),
-        (pixels * np.nan, r"pictures from nan to nan"),
+        ((pixels * 255).astype(np.uint8), r"images of uint8; expected float32 in \[0, 1\]"),
+        (pixels * 255, r"images from .* to 2\d\d.*; expected RGB in \[0, 1\]"),
+        (pixels * np.nan, r"images from nan to nan"),
     ):
         with pytest.raises(UserError, match=message):
             predictor.from_pixels(wrong)
