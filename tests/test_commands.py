@@ -330,7 +330,7 @@ def test_preview_names_the_shares_of_mixed_pictures(command, photos, tmp_path, m
     outcome = command("preview", "--config=imagefolder", *arguments, f"--out={tmp_path / 'grid.png'}")
     assert outcome.code == 0, outcome.err
     mixed = [re.findall(r"(\d+)% (blue|red)", title) for title in titles if "%" in title]
-    assert mixed, "pictures of two classes have neighbours of the other one"
+    assert mixed, "pictures of two classes have neighbors of the other one"
     for shares in mixed:
         assert sum(int(share) for share, _ in shares) == pytest.approx(100, abs=1)
 

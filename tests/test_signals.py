@@ -131,7 +131,7 @@ def test_mixup_blends_signals_and_their_labels():
     np.testing.assert_allclose(shares, own[:, None] * identity + (1 - own)[:, None] * identity[partner], atol=1e-6)
 
 
-def test_training_and_testing_normalise_alike(archive):
+def test_training_and_testing_normalize_alike(archive):
     config = _config(archive, "augment.pad_crop=0")
     source, spec = open_source(config.data), create_preprocess(config.data)
     assert spec == SPEC
@@ -225,7 +225,7 @@ def test_the_reusable_export_takes_other_lengths(trained, tmp_path):
     assert features(longer).shape == (3, 512)
 
 
-def test_every_normalisation_of_a_network_of_signals_is_folded():
+def test_every_normalization_of_a_network_of_signals_is_folded():
     model, generator = shallow("resnet18_1d", input_shape=(64, 2), num_classes=3), np.random.default_rng(0)
     for variable in model.variables:
         low, high = (0.5, 1.5) if variable.path.endswith(("gamma", "variance")) else (-0.1, 0.1)

@@ -50,7 +50,7 @@ def create_model(
             `dropout=0.2`, `activation="silu"` or `zero_gamma=False`.
 
     Returns:
-        A model from float [N, H, W, C], already normalised, to float32 [N, num_classes]. With weights whose input
+        A model from float [N, H, W, C], already normalized, to float32 [N, num_classes]. With weights whose input
         convention is known, `model.preprocess` is a `Preprocess` that says how pictures become its input, and
         `model.labels` names its classes (None if they are not known); `export_model` takes up both.
 

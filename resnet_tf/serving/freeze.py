@@ -1,4 +1,4 @@
-"""A Keras model as a graph function whose weights are constants, which TensorFlow optimises further than variables."""
+"""A Keras model as a graph function whose weights are constants, which TensorFlow optimizes further than variables."""
 
 from collections.abc import Callable
 

@@ -15,7 +15,7 @@ EXPLAIN_SIGNATURE = "explain"
 EXAMPLE_FEATURE = "image/encoded"
 
 
-# From the network's input, float32 [B, H, W, C], or [B, L, C] of signals, already normalised, to its last feature map,
+# From the network's input, float32 [B, H, W, C], or [B, L, C] of signals, already normalized, to its last feature map,
 # float32 or bfloat16 [B, h, w, F] or [B, l, F], its features, float32 [B, F], its logits, float32 [B, classes], and the
 # kernel of its class head, float32 [F, classes].
 Network = Callable[[tf.Tensor], list[tf.Tensor]]
@@ -34,7 +34,7 @@ def build_signatures(
     - `images`: float32 [B, H, W, 3], RGB in [0, 1], H and W being the network's own. A graph cannot refuse a picture in
       [0, 255]: the answer would be wrong.
     - `features`: image_bytes as above; gives `features`, float32 [B, F], the pooled vector before the last layer.
-    - `classify`: inputs, string [B], each a serialised tf.Example with `image/encoded`; gives `classes`, string [B, C],
+    - `classify`: inputs, string [B], each a serialized tf.Example with `image/encoded`; gives `classes`, string [B, C],
       all labels, and `scores`, float32 [B, C], their probabilities. It is what TensorFlow Serving's Classify takes.
     - `explain`: image_bytes as above; gives `heatmaps`, float32 [B, h, w], in [0, 1]: how much each place of the last
       feature map spoke for the best class (Grad-CAM, Selvaraju et al. 2017).

@@ -20,7 +20,7 @@ class Evaluator:
     """Evaluates a model on a split; the compiled function is kept between calls.
 
     Args:
-        model: from normalised images to logits.
+        model: from normalized images to logits.
         split: what it is tested on.
         preprocess: how examples become its input.
         batch_size: images at a time, over all replicas.

@@ -203,7 +203,7 @@ def _count_classes(config: Config, source: Source) -> int:
 
 
 def _prepare_layers(model: keras.Model, config: Config) -> None:
-    """Say what is trained and what is synchronised, before the optimizer is built."""
+    """Say what is trained and what is synchronized, before the optimizer is built."""
     train = config.train
     if train.finetune != "full" and not config.model.weights:
         raise UserError(f"train.finetune={train.finetune} starts from model.weights, and there are none")

@@ -56,7 +56,7 @@ def test_affine_equals_scipy():
     for index, (image, result) in enumerate(zip(PIXELS, results, strict=True)):
         signed = {name: 2 * float(values[index]) - 1 for name, values in UNIFORM.items()}
         angle, zoom = math.radians(40.0) * signed["angle"], math.exp(0.3 * signed["zoom"])
-        # Output (row, column) -> input, about the centre: undo the shift, the turn and the zoom.
+        # Output (row, column) -> input, about the center: undo the shift, the turn and the zoom.
         turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]]) / zoom
         shift = 2.0 * np.array([signed["shift_row"], signed["shift_column"]])
         for channel in range(3):
@@ -94,7 +94,7 @@ def test_numbers_belong_to_the_example_not_to_the_batch():
     ],
 )
 def test_color_jitter_is_pils_enhancement(name, enhance):
-    """To a level: PIL cuts where we round, and its grey is rounded."""
+    """To a level: PIL cuts where we round, and its gray is rounded."""
     for image, result, number in zip(IMAGES, _augmented(**{name: 0.8}), UNIFORM[name], strict=True):
         expected = np.asarray(enhance(Image.fromarray(image)).enhance(1 + 0.8 * (2 * float(number) - 1)))
         assert np.abs(result - expected.astype(int)).max() <= 1
@@ -108,7 +108,7 @@ def test_hue_turns_the_circle():
             np.testing.assert_allclose(after / 255, turned, atol=0.51 / 255 + 1e-4)
 
 
-def test_jitter_of_grey_pictures_leaves_colour_out():
+def test_jitter_of_gray_pictures_leaves_color_out():
     np.testing.assert_array_equal(_augmented(IMAGES[..., :1], saturation=0.5, hue=0.3), IMAGES[..., :1])
 
 
@@ -137,7 +137,7 @@ def test_erasing_and_cutout_put_rectangles_of_the_mean():
 
 
 def test_random_resized_crop_keeps_to_its_ranges():
-    """The colour of each corner tells where the crop was taken from."""
+    """The color of each corner tells where the crop was taken from."""
     rows, columns = np.mgrid[:60, :80]
     image = tf.io.encode_png(np.stack([rows * 4, columns * 3, 0 * rows], -1).astype(np.uint8))
     spec = ImagePreprocess(size=(32, 32))

@@ -1,4 +1,4 @@
-"""Every source gives labelled pictures in an order that follows from a seed; what is wrong with one is named."""
+"""Every source gives labeled pictures in an order that follows from a seed; what is wrong with one is named."""
 
 import dataclasses
 import gzip
@@ -108,7 +108,7 @@ def test_wrong_names_are_named(tmp_path, data_dir):
             open_source(DataConfig(source=source, data_dir=str(data_dir)))
 
 
-def test_a_data_set_without_labelled_pictures_is_refused(tmp_path):
+def test_a_data_set_without_labeled_images_is_refused(tmp_path):
     class Numbers(tfds.core.GeneratorBasedBuilder):
         VERSION = tfds.core.Version("1.0.0")
 

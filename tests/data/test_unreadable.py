@@ -54,16 +54,16 @@ def _animated_webp(image: Image.Image = PICTURE, **options) -> bytes:
 
 READABLE = {
     "progressive JPEG": _encoded("JPEG", progressive=True),
-    "grey JPEG": _encoded("JPEG", PICTURE.convert("L")),
+    "gray JPEG": _encoded("JPEG", PICTURE.convert("L")),
     "CMYK JPEG": _encoded("JPEG", PICTURE.convert("CMYK")),
     "palette PNG": _encoded("PNG", PICTURE.quantize(32)),
     "transparent PNG": _encoded("PNG", _transparent()),
     "transparent palette PNG": _encoded("PNG", _transparent().quantize(32)),
-    "grey PNG with alpha": _encoded("PNG", _transparent().convert("LA")),
+    "gray PNG with alpha": _encoded("PNG", _transparent().convert("LA")),
     "1-bit PNG": _encoded("PNG", PICTURE.convert("1")),
     "interlaced GIF": _encoded("GIF", PICTURE.quantize(32), interlace=1),
     "palette BMP": _encoded("BMP", PICTURE.quantize(32)),
-    "grey BMP": _encoded("BMP", PICTURE.convert("L")),
+    "gray BMP": _encoded("BMP", PICTURE.convert("L")),
     "transparent BMP": _encoded("BMP", _transparent()),
     "transparent WebP": _encoded("WEBP", _transparent(), lossless=True, exact=True),
     "animated WebP": _animated_webp(),
@@ -115,7 +115,7 @@ UNREADABLE = {
 def test_unreadable_pictures_say_why(name):
     encoded, reason = UNREADABLE[name]
     assert reason in SPEC.explain_unreadable(tf.constant(encoded))
-    assert SPEC.explain_unreadable(tf.constant(READABLE["grey JPEG"])) == ""
+    assert SPEC.explain_unreadable(tf.constant(READABLE["gray JPEG"])) == ""
 
 
 @pytest.fixture
@@ -162,8 +162,8 @@ def test_training_leaves_out_and_names_what_cannot_be_read(mixed_folder, tmp_pat
         assert UNREADABLE[os.path.basename(line["file"])][1] in line["reason"]
     for images, labels, _ in whole:
         assert len(images) == len(labels) == 9
-        greys = images.mean(axis=(1, 2, 3))
-        assert (greys[labels == 0] // 10 % 2 == 0).all() or not stream, "a label belongs to the picture that is shown"
+        grays = images.mean(axis=(1, 2, 3))
+        assert (grays[labels == 0] // 10 % 2 == 0).all() or not stream, "a label belongs to the picture that is shown"
     later = pipeline.train_batches(config, source, spec, length, start=5, unreadable=unreadable).as_numpy_iterator()
     for ours, theirs in zip(later, whole[5:], strict=True):
         for part, expected in zip(ours, theirs, strict=True):

@@ -89,7 +89,7 @@ def test_photos_are_turned_upright_as_pil_turns_them(write, orientation):
     window = SPEC.decode_window(encoded, lambda shape: (offset + 0 * shape, size), at_least=(20, 24))
     assert window.shape == (20, 24, 3)
     differences = np.abs(window.numpy().astype(int) - upright[8:28, 5:29])
-    assert differences[2:-2, 2:-2].max() <= 12, "colour is interpolated at the window's edge as at the picture's"
+    assert differences[2:-2, 2:-2].max() <= 12, "color is interpolated at the window's edge as at the picture's"
 
 
 def test_the_crop_of_a_turned_photo_is_chosen_in_the_upright_one():

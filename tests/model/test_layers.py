@@ -83,7 +83,7 @@ def test_weights_files_of_batch_normalization_are_interchangeable_with_keras(our
     np.testing.assert_allclose(target(IMAGES), source(IMAGES), rtol=1e-5, atol=1e-5)
 
 
-def test_batch_normalization_serialises():
+def test_batch_normalization_serializes():
     layer = BatchNormalization(momentum=0.8, epsilon=1e-4, scale=False, name="norm")
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
     assert type(again) is BatchNormalization

@@ -112,9 +112,9 @@ def test_a_bare_model_is_exported_with_its_own_preprocess_and_labels(tmp_path):
         export_model(model, tmp_path / "b", labels=["a", "b", "c"])
     with pytest.raises(UserError, match=r"preprocess gives \(64, 64, 3\), but resnet20 takes \(32, 32, 3\)"):
         export_model(model, tmp_path / "b", preprocess=ImagePreprocess(size=(64, 64)))
-    grey = create_model("resnet20", num_classes=2, input_shape=(32, 32, 1))
+    gray = create_model("resnet20", num_classes=2, input_shape=(32, 32, 1))
     with pytest.raises(UserError, match=r"give preprocess=ImagePreprocess"):
-        export_model(grey, tmp_path / "b")
+        export_model(gray, tmp_path / "b")
     with pytest.raises(UserError, match=r"has no class head"):
         export_model(create_model("resnet20", num_classes=0, input_shape=(32, 32, 3)), tmp_path / "b")
     with pytest.raises(UserError, match=r"unknown target 'servin'; did you mean 'serving'"):

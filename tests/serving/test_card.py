@@ -59,7 +59,7 @@ def test_the_card_says_what_the_metadata_say(run, tiny_export):
     assert f"| {' | '.join(figures)} |" in card
     assert metadata["speed"]["milliseconds"] > 0
     assert f"{metadata['speed']['milliseconds']:.3g} ms" in card
-    assert "grey: values in [0, 1], minus (0.3), divided by (0.38)" in card
+    assert "gray: values in [0, 1], minus (0.3), divided by (0.38)" in card
 
 
 def test_the_request_of_a_card_carries_the_picture(tiny_export, tmp_path):

@@ -108,7 +108,7 @@ def augment_batch(images: tf.Tensor, numbers: tf.Tensor, config: AugmentConfig, 
 def color_jitter(pixels: tf.Tensor, uniform: Uniform, config: AugmentConfig) -> tf.Tensor:
     """Change brightness, contrast, saturation by factors in [1 - x, 1 + x] and turn the hue by up to x of the circle.
 
-    float32 [B, H, W, C] in [0, 1]; saturation and hue leave grey pictures alone. In this order, where torchvision's
+    float32 [B, H, W, C] in [0, 1]; saturation and hue leave gray pictures alone. In this order, where torchvision's
     ColorJitter draws it.
     """
 
@@ -122,9 +122,9 @@ def color_jitter(pixels: tf.Tensor, uniform: Uniform, config: AugmentConfig) -> 
     if config.brightness:
         pixels = blended(pixels, tf.zeros_like(pixels), "brightness")
     if config.contrast:
-        pixels = blended(pixels, tf.reduce_mean(_grey(pixels), axis=[1, 2], keepdims=True), "contrast")
+        pixels = blended(pixels, tf.reduce_mean(_gray(pixels), axis=[1, 2], keepdims=True), "contrast")
     if config.saturation and colored:
-        pixels = blended(pixels, _grey(pixels), "saturation")
+        pixels = blended(pixels, _gray(pixels), "saturation")
     if config.hue and colored:
         hue, saturation, value = tf.unstack(tf.image.rgb_to_hsv(pixels), axis=-1)
         turned = tf.math.floormod(hue + (factor("hue") - 1.0)[..., 0], 1.0)
@@ -132,12 +132,12 @@ def color_jitter(pixels: tf.Tensor, uniform: Uniform, config: AugmentConfig) -> 
     return pixels
 
 
-def _grey(pixels: tf.Tensor) -> tf.Tensor:
+def _gray(pixels: tf.Tensor) -> tf.Tensor:
     return pixels if pixels.shape[-1] == 1 else luma(pixels)
 
 
 def random_erasing(images: tf.Tensor, uniform: Uniform, probability: float, color: tf.Tensor) -> tf.Tensor:
-    """With some probability, one colour in a rectangle of 2 to 33 % of the area, at an aspect ratio of 0.3 to 3.3.
+    """With some probability, one color in a rectangle of 2 to 33 % of the area, at an aspect ratio of 0.3 to 3.3.
 
     Reference: Zhong et al., Random Erasing Data Augmentation, 2017. Sides longer than the picture are cut to it.
     """
@@ -153,7 +153,7 @@ def random_erasing(images: tf.Tensor, uniform: Uniform, probability: float, colo
 
 
 def cutout(images: tf.Tensor, uniform: Uniform, side: int, color: tf.Tensor) -> tf.Tensor:
-    """One colour in a square about a random pixel, as much of it as lies inside (DeVries and Taylor, Cutout, 2017)."""
+    """One color in a square about a random pixel, as much of it as lies inside (DeVries and Taylor, Cutout, 2017)."""
     height, width = images.shape[1:3]
     top = tf.floor(uniform["cutout_row"] * height) - side // 2
     left = tf.floor(uniform["cutout_column"] * width) - side // 2
@@ -171,7 +171,7 @@ def _filled(
 
 
 def random_affine(images: tf.Tensor, uniform: Uniform, config: AugmentConfig) -> tf.Tensor:
-    """Turn, zoom and move about the centre, bilinearly; what comes in from outside is 0."""
+    """Turn, zoom and move about the center, bilinearly; what comes in from outside is 0."""
     angle, zoom, shift_row, shift_column = (
         (2.0 * uniform[name] - 1.0) * amount
         for name, amount in (

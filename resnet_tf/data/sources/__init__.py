@@ -1,4 +1,4 @@
-"""Where labelled pictures come from: one key, `data.source`, for every kind of data set."""
+"""Where labeled pictures come from: one key, `data.source`, for every kind of data set."""
 
 import dataclasses
 from pathlib import Path
@@ -21,7 +21,7 @@ def open_source(config: DataConfig) -> Source:
     Classes that are named by ImageNet's identifiers (`n01440764`) are given their labels (`tench`).
 
     Raises:
-        UserError: if there is no such source or split, or what is there is no labelled set of pictures.
+        UserError: if there is no such source or split, or what is there is no labeled set of pictures.
     """
     source = _open(config)
     if config.long_tail > 1:
