@@ -163,6 +163,4 @@ def test_the_litert_interpreter_answers(run, tiny_pictures, images, tmp_path, pr
 
 
 def _expected(run, images) -> np.ndarray:
-    from resnet_tf.data.preprocess import normalize
-
-    return run.model(normalize(images, run.preprocess), training=False).numpy()
+    return run.model(run.preprocess.normalize(images), training=False).numpy()
