@@ -3,6 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from resnet_tf.core.after_import import call_after_import
 from resnet_tf.core.installation import check_installation
 
 __version__ = "0.1.0"
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from resnet_tf.model.arch import Arch
     from resnet_tf.model.create import create_model
     from resnet_tf.model.layers import BatchNormalization
+    from resnet_tf.model.network import ResidualNetwork
     from resnet_tf.model.weights.published import list_weights
     from resnet_tf.model.zoo import list_models
     from resnet_tf.serving.export import export_model
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 # therefore refuse to be imported (`command_line.refuse_import`); `python -m` runs them as `__main__`, which sets no
 # attribute. So each name below is the function in every order of imports.
 _HOMES = {
-    "Arch": "resnet_tf.model.builder",
+    "Arch": "resnet_tf.model.arch",
     "BatchNormalization": "resnet_tf.model.layers",
     "BenchmarkResult": "resnet_tf.workflows.benchmark",
     "Config": "resnet_tf.config",
@@ -56,6 +58,7 @@ _HOMES = {
     "Predictor": "resnet_tf.serving.predictor",
     "PrepareResult": "resnet_tf.workflows.prepare",
     "Preprocess": "resnet_tf.inputs",
+    "ResidualNetwork": "resnet_tf.model.network",
     "Run": "resnet_tf.training.run",
     "SignalPreprocess": "resnet_tf.inputs",
     "Source": "resnet_tf.data.sources",
@@ -99,6 +102,7 @@ __all__ = [
     "Predictor",
     "PrepareResult",
     "Preprocess",
+    "ResidualNetwork",
     "Run",
     "SignalPreprocess",
     "Source",
@@ -136,3 +140,16 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *_HOMES])
+
+
+def _register_with_keras() -> None:
+    """Import the modules that register the classes of saved networks, so that `keras.saving.load_model` knows them."""
+    import keras
+
+    if keras.config.backend() == "tensorflow":  # any other is refused on first use, see `check_installation`
+        for module in ("initializers", "layers", "network"):
+            importlib.import_module(f"resnet_tf.model.{module}")
+
+
+# Importing Keras here would make `--help` wait for TensorFlow.
+call_after_import("keras", _register_with_keras)

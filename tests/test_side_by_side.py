@@ -10,8 +10,10 @@ import tensorflow as tf
 from safetensors.numpy import load_file, save_file
 
 from resnet_tf.model.create import create_model
+from resnet_tf.model.metadata import Metadata
+from resnet_tf.model.network import ResidualNetwork
 from resnet_tf.model.weights import mapping
-from resnet_tf.model.zoo import MODELS
+from resnet_tf.model.zoo import get_arch
 
 torch = pytest.importorskip("torch", reason="the comparison takes PyTorch: pip install '.[torch]'")
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
@@ -40,7 +42,8 @@ def pair(tmp_path):
     article_pytorch.train(theirs, steps=3)
     save_file({name: each.numpy() for name, each in theirs.state_dict().items()}, tmp_path / "article.safetensors")
     ours = article_keras.article_net()
-    mapping.load_weights(ours, tmp_path / "article.safetensors", arch=MODELS["resnet_article"])
+    metadata = Metadata("resnet_article", get_arch("resnet_article"))
+    mapping.load_weights(ResidualNetwork(ours.input, ours.output, metadata=metadata), tmp_path / "article.safetensors")
     return theirs, ours
 
 

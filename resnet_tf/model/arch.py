@@ -1,11 +1,15 @@
 """`Arch`: a residual network as data."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from resnet_tf.core.errors import UserError
 
 _STEM_STRIDES = {"conv7": 2, "deep": 2, "small": 1, "none": 1}
+# Fields that act in training only, or that users of the same weights choose independently.
+FREE_FIELDS = ("zero_gamma", "stochastic_depth", "dropout", "norm_momentum", "norm_epsilon", "output_stride")
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,42 @@ class Arch:
         if self.output_stride and (self.total_stride % self.output_stride or self.output_stride < self.stem_stride):
             possible = [size for size in (1, 2, 4, 8, 16, 32) if self.stem_stride <= size <= self.total_stride]
             raise UserError(f"output_stride={self.output_stride} is impossible here; it can be {possible}")
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "Arch":
+        """Return the architecture with these fields, whose tuples may be lists, as JSON has them.
+
+        Raises:
+            UserError: for an unknown field, an invalid value, or missing `depths`.
+        """
+        if not isinstance(fields, Mapping):
+            raise UserError(f"an Arch is an object of named fields, not {fields!r}")
+        plain: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
+        }
+        try:
+            return cls(**plain)
+        except TypeError as error:
+            raise UserError(f"not the fields of an Arch: {error}") from error
+
+    def conflicts(self, implied: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
+        """Return the fields in which another network of the same names and shapes would compute other outputs.
+
+        Args:
+            implied: the possible values of fields of that network; keys that are no fields are ignored.
+
+        Returns:
+            Each field that has none of its possible values here, with the first of them.
+        """
+        return {
+            name: values[0]
+            for name, values in implied.items()
+            if self._acts(name) and name not in FREE_FIELDS and getattr(self, name) not in values
+        }
+
+    def _acts(self, name: str) -> bool:
+        """Return True for a field that changes the outputs of this network."""
+        return hasattr(self, name) and (name != "stride_conv" or self.block == "bottleneck")
 
     @property
     def stem_stride(self) -> int:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 
-import keras
 from keras import KerasTensor, layers
 from keras.initializers import VarianceScaling
 
@@ -10,6 +9,8 @@ from resnet_tf.core.errors import UserError, closest
 from resnet_tf.model import blocks
 from resnet_tf.model.arch import Arch
 from resnet_tf.model.blocks import BlockConfig
+from resnet_tf.model.metadata import Metadata
+from resnet_tf.model.network import ResidualNetwork
 
 POOL_LAYER = "pool"
 LOGITS_LAYER = "logits"
@@ -22,14 +23,14 @@ def build(
     num_classes: int,
     name: str,
     features: Sequence[str] = (),
-) -> keras.Model:
+) -> ResidualNetwork:
     """Build a Functional Keras model.
 
     Args:
         arch: architecture.
         input_shape: (height, width, channels), or (length, channels) in one dimension; None is a variable size.
         num_classes: units of the head; 0 returns the pooled features.
-        name: name of the model.
+        name: name of the model, and its name in the zoo.
         features: names of feature maps to return instead of logits: `stem`, `stage1`, `stage2`, ...
 
     Returns:
@@ -40,6 +41,7 @@ def build(
         UserError: for an input without channels or smaller than the network's stride, or an unknown feature.
     """
     _check_input_shape(arch, input_shape, name)
+    metadata = Metadata(zoo_name=name, arch=arch)
     inputs = layers.Input(input_shape, name="images")
     maps = {"stem": _stem(inputs, arch)}
     x = maps["stem"]
@@ -49,10 +51,11 @@ def build(
             x = residual(x, arch, block)
         maps[f"stage{stage + 1}"] = x
     if features:
-        return keras.Model(inputs, {feature: _select(maps, feature) for feature in features}, name=name)
+        outputs = {feature: _select(maps, feature) for feature in features}
+        return ResidualNetwork(inputs, outputs, name=name, metadata=metadata)
     if arch.preactivation:
         x = blocks.norm(x, arch, name="final")
-    return keras.Model(inputs, _head(x, arch, num_classes), name=name)
+    return ResidualNetwork(inputs, _head(x, arch, num_classes), name=name, metadata=metadata)
 
 
 def _stem(x: KerasTensor, arch: Arch) -> KerasTensor:

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
-
 from resnet_tf.core import files
 from resnet_tf.core.errors import UserError, closest
 from resnet_tf.model.arch import Arch
 from resnet_tf.model.builder import LOGITS_LAYER, build
+from resnet_tf.model.metadata import Metadata
+from resnet_tf.model.network import ResidualNetwork
 from resnet_tf.model.weights import readers
 from resnet_tf.model.weights.download import fetch
 from resnet_tf.model.weights.mapping import load_weights, to_torchvision
@@ -27,8 +27,8 @@ def create_model(
     new_head: bool = False,
     features: Sequence[str] = (),
     **knobs: Any,
-) -> keras.Model:
-    """Create a residual network as a plain Functional `keras.Model`: compile, fit and save it as usual.
+) -> ResidualNetwork:
+    """Create a residual network as a Functional `keras.Model`: compile, fit and save it as usual.
 
     >>> create_model("resnet20", num_classes=10, input_shape=(32, 32, 3)).output_shape
     (None, 10)
@@ -42,17 +42,19 @@ def create_model(
         input_shape: (height, width, channels), or (length, channels) for the networks of one dimension (`*_1d`); None
             leaves a size open.
         weights: None for a random start; published weights by name, one of `list_weights(name)`, or `imagenet` for the
-            first of them; or a file of this network's weights as this package, torchvision, timm or
-            keras.applications write them, or a hub export (see `resnet_tf.model.weights.mapping.load_weights`).
+            first of them; or a file of this network's weights as this package, Keras's `save` and `save_weights`,
+            torchvision, timm or keras.applications write them, or a hub export (see
+            `resnet_tf.model.weights.mapping.load_weights`).
         new_head: start with a fresh class head and leave out that of `weights`, for other classes.
         features: `("stage2", "stage3", ...)` gives a dict of these feature maps instead of logits.
         **knobs: fields of `Arch` to change, such as `stem="small"`, `output_stride=8`, `stochastic_depth=0.1`,
             `dropout=0.2`, `activation="silu"` or `zero_gamma=False`.
 
     Returns:
-        A model from float [N, H, W, C], already normalized, to float32 [N, num_classes]. With weights whose input
-        convention is known, `model.preprocess` is a `Preprocess` that says how pictures become its input, and
-        `model.labels` names its classes (None if they are not known); `export_model` takes up both.
+        A model from float [N, H, W, C], already normalized, to float32 [N, num_classes]. Its `preprocess` describes how
+        images become its input and its `labels` name its classes, as far as they are known for the weights;
+        `export_model` takes up both. They stay with the model when it is cloned, copied, saved and loaded (see
+        `ResidualNetwork`).
 
     Raises:
         UserError: for an unknown name or knob, an input too small for the network, or weights that cannot be fetched
@@ -61,7 +63,7 @@ def create_model(
     arch = dataclasses.replace(get_arch(name), **_checked_knobs(knobs))
     model = build(arch, input_shape=input_shape, num_classes=num_classes, name=name, features=features)
     if weights is not None:
-        _load(model, name, arch, weights, new_head=new_head)
+        _load(model, weights, new_head=new_head)
     return model
 
 
@@ -89,40 +91,29 @@ def convert_file(source: str | Path, name: str, target: Path, *, num_classes: in
         raise UserError(f"there is no directory {str(target.absolute().parent)!r} to write to")
     arch = get_arch(name)
     model = create_model(name, num_classes=num_classes, input_shape=(*(None,) * arch.dimensions, 3))
-    dialect = _load(model, name, arch, source)
-    preprocess, labels = model.preprocess, model.labels
-    metadata = {
-        "model": name,
-        "arch": dataclasses.asdict(arch),
-        "preprocess": preprocess and preprocess.to_dict(),
-        "labels": labels,
-    }
+    dialect = _load(model, source)
     with files.translate_write_errors(target), files.atomic_file(target) as staging:
         if kind == ".safetensors":
-            readers.write_safetensors(staging, to_torchvision(model), metadata)
+            readers.write_safetensors(staging, to_torchvision(model), model.metadata.to_dict())
+        elif kind == ".keras":
+            model.save(staging)
         else:
-            save = model.save if kind == ".keras" else model.save_weights
-            save(staging)
-            readers.add_metadata(staging, metadata)
+            model.save_weights(staging)
     return dialect
 
 
-def _load(model: keras.Model, name: str, arch: Arch, weights: str | Path, *, new_head: bool = False) -> str:
-    """Load weights, set the model's `preprocess` and `labels` to theirs, and return the name of the file's dialect."""
+def _load(model: ResidualNetwork, weights: str | Path, *, new_head: bool = False) -> str:
+    """Load weights with the preprocessing and the labels that belong to them; return the name of the file's dialect."""
     path = Path(weights)
-    size, channels = model.input_shape[1:-1], model.input_shape[-1]
     if path.suffix in readers.SUFFIXES or path.exists():
-        origin = load_weights(model, path, arch=arch, new_head=new_head)
+        origin = load_weights(model, path, new_head=new_head)
         preprocess, labels = origin.preprocess, origin.labels
-        if preprocess and None not in size:
-            preprocess = preprocess.with_size(size)
     else:
-        published = get_pretrained(name, str(weights))
-        origin = load_weights(model, fetch(published), arch=arch, new_head=new_head)
-        preprocess, labels = published.preprocess_at(*size), published.labels
-    has_head = model.layers[-1].name == LOGITS_LAYER
-    model.preprocess = preprocess if preprocess and preprocess.channels == channels else None
-    model.labels = labels if has_head and not new_head else None
+        published = get_pretrained(str(model.zoo_name), str(weights))
+        origin = load_weights(model, fetch(published), new_head=new_head)
+        preprocess, labels = published.preprocess_at(*model.input_shape[1:-1]), published.labels
+    has_their_head = model.layers[-1].name == LOGITS_LAYER and not new_head
+    model.adopt(Metadata(preprocess=preprocess, labels=labels if has_their_head else None))
     return origin.dialect
 
 

@@ -76,7 +76,7 @@ print(run({name}=inputs)["logits"])
 
 ```python
 import keras
-import resnet_tf.model
+import resnet_tf
 
 model = keras.saving.load_model("model.keras")
 print(model.output_shape)  # {given}

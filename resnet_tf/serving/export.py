@@ -1,8 +1,9 @@
 """From a trained network to the files that others run."""
 
+import dataclasses
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +17,8 @@ from resnet_tf.data.sources import Split, open_source
 from resnet_tf.data.unreadable import translate_read_errors
 from resnet_tf.inputs import Preprocess, default_preprocess
 from resnet_tf.model.builder import LOGITS_LAYER
-from resnet_tf.model.weights.readers import add_metadata
+from resnet_tf.model.metadata import Metadata
+from resnet_tf.model.network import ResidualNetwork
 from resnet_tf.serving import artifact, runners
 from resnet_tf.serving.drift import Drift, check_drift, measure_drift
 from resnet_tf.serving.signatures import DEFAULT_SIGNATURE, default_signatures, signature_names
@@ -83,7 +85,7 @@ def export_model(
     """Write an export as the next version under `directory`; versions that are there stay as they are.
 
     Args:
-        run_or_model: what `load_run` returned, or a model of `create_model`.
+        run_or_model: what `load_run` returned, a model of `create_model`, or another Keras model with its layer names.
         directory: where versions lie, `directory/1`, `directory/2`, ...
         target: `serving`, a SavedModel that is folded, frozen and fast (see `resnet_tf.serving.signatures`); `hub`, one
             that can be called and fine-tuned, and `hub_features`, the same without the class head; `litert`; `keras`;
@@ -131,7 +133,7 @@ def export_model(
             if precision != "float32" or target in ("litert", "onnx"):
                 drift = _measure(subject, runner)
                 logger.info("%s %s: %s", target, precision, drift)
-                metadata["drift"] = asdict(drift)
+                metadata["drift"] = dataclasses.asdict(drift)
             metadata["speed"] = measure_speed(runner, subject.preprocess)
         (first, *_), *_ = signature_names(subject.preprocess, default_signature).values()
         artifact.write_metadata(staging, metadata, signature=first)
@@ -150,9 +152,8 @@ def _write(subject: _Subject, staging: Path, target: str, precision: str, defaul
         file, pictures = staging / runners.LITERT_FILE, _calibration(subject) if precision == "int8" else ()
         litert.write_litert(model, preprocess, file, precision=precision, pictures=pictures)
     elif target == "keras":
-        model.save(staging / runners.KERAS_FILE)
-        known = {"model": model.name, "preprocess": preprocess.to_dict(), "labels": labels}
-        add_metadata(staging / runners.KERAS_FILE, known)
+        known = dataclasses.replace(_metadata(model), preprocess=preprocess, labels=labels)
+        ResidualNetwork(model.input, model.output, model.name, metadata=known).save(staging / runners.KERAS_FILE)
     else:
         onnx.write_onnx(model, preprocess, staging / runners.ONNX_FILE)
 
@@ -165,8 +166,9 @@ def _subject(
 ) -> _Subject:
     if isinstance(run_or_model, keras.Model):
         model = run_or_model
-        preprocess = preprocess or getattr(model, "preprocess", None) or _default_preprocess(model)
-        labels = labels or getattr(model, "labels", None) or [str(index) for index in range(model.output_shape[-1])]
+        stored = _metadata(model)
+        preprocess = preprocess or stored.preprocess or _default_preprocess(model)
+        labels = labels or stored.labels or [str(index) for index in range(model.output_shape[-1])]
         return _Subject(model, preprocess, tuple(labels), ExportConfig(), data, 0.0, {})
     run = run_or_model
     known = {"metrics": run.metrics, "step": run.step, "config": run.config.to_dict()}
@@ -179,6 +181,11 @@ def _subject(
         weight_decay=run.config.optimizer.weight_decay,
         known=known,
     )
+
+
+def _metadata(model: keras.Model) -> Metadata:
+    """Return the metadata of a model, empty for a Keras model that is not a `ResidualNetwork`."""
+    return model.metadata if isinstance(model, ResidualNetwork) else Metadata()
 
 
 def _measure(subject: _Subject, runner: runners.Runner) -> Drift:

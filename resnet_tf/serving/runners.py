@@ -116,8 +116,6 @@ def _load_litert(export: Path, preprocess: Preprocess) -> Callable[[np.ndarray],
 def _load_keras(export: Path, preprocess: Preprocess) -> Callable[[np.ndarray], np.ndarray]:
     import keras
 
-    import resnet_tf.model  # noqa: F401 (registers the layers)
-
     return keras_logits(_loaded(export, keras.saving.load_model, KERAS_FILE), preprocess)
 
 

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
-
 from resnet_tf.config import CONFIG_FILE, Config, flatten, load_config
 from resnet_tf.core import files
 from resnet_tf.core.errors import UserError
 from resnet_tf.inputs import Preprocess, input_type
 from resnet_tf.model.create import create_model
+from resnet_tf.model.network import ResidualNetwork
 from resnet_tf.training import checkpoint as checkpoints
 from resnet_tf.training import runtime
 
@@ -38,7 +37,7 @@ class Run:
     workdir: Path
     config: Config
     step: int
-    model: keras.Model
+    model: ResidualNetwork
     preprocess: Preprocess
     labels: tuple[str, ...]
     metrics: dict[str, Any]
@@ -91,12 +90,13 @@ def load_run(workdir: str | Path, *, checkpoint: str = "") -> Run:
     # An average has no use for the state of dropout's random numbers, which the model's variables hold, too.
     weights = {each.path: each.value for each in model.weights}
     checkpoints.restore(chosen, {"average" if config.train.ema else "model": weights}, partly=True)
+    model.preprocess, model.labels = preprocess, labels
     return Run(workdir, config, metadata["step"], model, preprocess, labels, metadata["metrics"] or {})
 
 
 def create_network(
     config: Config, *, num_classes: int, weights: str | None = None, fixed_size: bool = False
-) -> keras.Model:
+) -> ResidualNetwork:
     """Create the network that `config` names, for the input that it asks for.
 
     Where the image size changes during training, the network takes any size, unless `fixed_size` asks for that of

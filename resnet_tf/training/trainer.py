@@ -66,8 +66,9 @@ class Trainer:
             _prepare_layers(self.model, config)
             self.optimizer = create.create_optimizer(config, self.length, self.model)
             self.average = WeightAverage(self.model, config.train.ema) if config.train.ema else None
-            # A random start has no convention of its own.
-            self.preprocess = create_preprocess(config.data, getattr(self.model, "preprocess", None))
+            # A random start has no preprocessing of its own.
+            self.preprocess = create_preprocess(config.data, self.model.preprocess)
+            self.model.preprocess, self.model.labels = self.preprocess, source.class_names
             path = config.loss.teacher
             teacher = Teacher(path, self.preprocess, source.class_names) if path else None
         objective = Objective(config.loss, source.class_counts)

@@ -15,7 +15,10 @@ from conftest import shallow
 from safetensors.numpy import load_file, save_file
 
 from resnet_tf.core.errors import UserError
+from resnet_tf.model.arch import Arch
 from resnet_tf.model.create import create_model
+from resnet_tf.model.metadata import Metadata
+from resnet_tf.model.network import ResidualNetwork
 from resnet_tf.model.weights import mapping, readers
 from resnet_tf.model.zoo import MODELS
 
@@ -117,7 +120,7 @@ def test_our_own_files_come_back(name, suffix, tmp_path):
         variable.assign(formula.weight(variable.path, tuple(variable.shape)))
     path = tmp_path / f"ours{suffix}"
     first.save(path) if suffix == ".keras" else first.save_weights(path)
-    mapping.load_weights(second, path, arch=MODELS[name])
+    mapping.load_weights(second, path)
     for ours, theirs in zip(second.weights, first.weights, strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
     if suffix == ".keras":
@@ -171,7 +174,7 @@ def test_wrong_files_are_named_and_nothing_is_half_loaded(tmp_path):
     def refused(message, arrays=None, path=None):
         path = path or _save(tmp_path, arrays)
         with pytest.raises(UserError, match=message):
-            mapping.load_weights(model, path, arch=MODELS["resnet18"])
+            mapping.load_weights(model, path)
 
     state = _state_dict("resnet18")
     refused(
@@ -215,12 +218,12 @@ def test_pickles_give_arrays_and_run_nothing(tmp_path):
         (listed, "'.*listed.pth' holds list, not a state dict"),
     ):
         with pytest.raises(UserError, match=message):
-            mapping.load_weights(model, path, arch=MODELS["resnet18"])
+            mapping.load_weights(model, path)
     assert not (tmp_path / "harm").exists()
     for now, then in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(now, then)
     torch.save({"model": state}, tmp_path / "good.pth")
-    mapping.load_weights(model, tmp_path / "good.pth", arch=MODELS["resnet18"])
+    mapping.load_weights(model, tmp_path / "good.pth")
     np.testing.assert_array_equal(model.get_layer("logits").bias, state["fc.bias"])
 
 
@@ -291,6 +294,11 @@ def _look_alikes() -> list[tuple[str, str]]:
     return [pair for names in alike.values() for pair in itertools.permutations(names, 2)]
 
 
+def _of(model: keras.Model, arch: Arch) -> ResidualNetwork:
+    """The same layers, said to be of an architecture."""
+    return ResidualNetwork(model.input, model.output, model.name, metadata=Metadata(model.name, arch))
+
+
 def _dialect_file(dialect: mapping.Dialect, name: str, path: Path, metadata=None) -> Path:
     """Write the weights of a network with one block per stage in a dialect."""
     model = shallow(name, input_shape=(64,) * MODELS[name].dimensions + (3,), num_classes=2)
@@ -331,7 +339,7 @@ def test_weights_of_a_look_alike_are_refused_and_the_network_that_fits_is_named(
             ):
                 path = _dialect_file(dialect, theirs, tmp_path / "theirs.safetensors", metadata)
                 with pytest.raises(UserError, match=rf"{ours} has .* but other results. Use {theirs}$"):
-                    mapping.load_weights(model, path, arch=MODELS[ours])
+                    mapping.load_weights(_of(model, MODELS[ours]), path)
                 refused.add((dialect.name, theirs, ours, bool(metadata)))
         for now, then in zip(model.get_weights(), before, strict=True):
             np.testing.assert_array_equal(now, then)
@@ -378,9 +386,9 @@ def test_knobs_that_no_name_or_shape_shows(dialect, name, knobs, fits, tmp_path)
     (row, *_) = (each for each in mapping.DIALECTS if each.name == dialect)
     model = shallow(name, input_shape=(64, 64, 3), num_classes=2)
     path = _dialect_file(row, name, tmp_path / "weights.safetensors")
-    mapping.load_weights(model, path, arch=MODELS[name])
+    mapping.load_weights(_of(model, MODELS[name]), path)
     with pytest.raises(UserError, match=rf"Use {fits}$"):
-        mapping.load_weights(model, path, arch=dataclasses.replace(MODELS[name], **knobs))
+        mapping.load_weights(_of(model, dataclasses.replace(MODELS[name], **knobs)), path)
 
 
 def test_knobs_that_files_do_not_store_are_free(tmp_path):
@@ -391,11 +399,12 @@ def test_knobs_that_files_do_not_store_are_free(tmp_path):
 
 
 def test_files_that_keras_saved_store_the_name(tmp_path):
-    model = shallow("resnet50_v1", input_shape=(64, 64, 3), num_classes=2)
-    model.save(tmp_path / "ours.keras")
-    other = shallow("resnet50", input_shape=(64, 64, 3), num_classes=2)
+    ours, other = (
+        _of(shallow(name, input_shape=(64, 64, 3), num_classes=2), MODELS[name]) for name in ("resnet50_v1", "resnet50")
+    )
+    ours.save(tmp_path / "ours.keras")
     with pytest.raises(UserError, match=r"were written for resnet50_v1, .* Use resnet50_v1$"):
-        mapping.load_weights(other, tmp_path / "ours.keras", arch=MODELS["resnet50"])
+        mapping.load_weights(other, tmp_path / "ours.keras")
 
 
 @pytest.mark.parametrize(
@@ -406,10 +415,10 @@ def test_strange_metadata_is_refused_or_ignored_in_one_line(text, tmp_path):
     save_file(load_file(path), path, {"resnet_tf": text})
     model = create_model("resnet18", input_shape=(64, 64, 3))
     if text.endswith("}"):
-        mapping.load_weights(model, path, arch=MODELS["resnet18"])
+        mapping.load_weights(model, path)
     else:
         with pytest.raises(UserError, match=r"the metadata of the weights in .* is corrupt"):
-            mapping.load_weights(model, path, arch=MODELS["resnet18"])
+            mapping.load_weights(model, path)
 
 
 def test_convert_keeps_the_architecture(command, tmp_path):

@@ -178,10 +178,10 @@ def test_the_article_network_is_what_its_text_promises():
     "name",
     ["resnet20", "resnet50_v1", "resnet50_v2", "resnet_article", "resnet18_d", "bit_r50x1", "resnet_rs50", "wrn_16_4"],
 )
-def test_models_are_plain_keras_models_that_fit(name):
+def test_models_are_functional_keras_models_that_fit(name):
     size = 8 if name == "resnet_article" else 32
     model = shallow(name, num_classes=3, input_shape=(size, size, 1))
-    assert type(model) is type(keras.Model(inputs=model.inputs, outputs=model.outputs))
+    assert isinstance(model, type(keras.Model(inputs=model.inputs, outputs=model.outputs)))
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
     images = np.random.default_rng(0).normal(size=(8, size, size, 1)).astype("float32")
     history = model.fit(images, np.arange(8) % 3, epochs=1, batch_size=4, verbose=0).history

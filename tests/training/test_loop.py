@@ -20,6 +20,7 @@ from resnet_tf.config import list_configs, load_config
 from resnet_tf.core import files
 from resnet_tf.core.errors import Interrupted, UserError
 from resnet_tf.data.sources import open_source
+from resnet_tf.model.network import ResidualNetwork
 from resnet_tf.training import checkpoint, loop, run, runtime
 from resnet_tf.training.callbacks import ProgressLine
 from resnet_tf.training.evaluation import Evaluator, evaluate_run
@@ -334,7 +335,7 @@ def _without_batch_norm(config, *, num_classes, weights=None):
     inputs = keras.Input((data.image_size, data.image_size, data.channels))
     x = keras.layers.Conv2D(8, 3, activation="relu", name="conv")(inputs)
     x = keras.layers.Flatten(name="flat")(x)
-    return keras.Model(inputs, keras.layers.Dense(num_classes, name="logits")(x))
+    return ResidualNetwork(inputs, keras.layers.Dense(num_classes, name="logits")(x))
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from resnet_tf.config import load_config
 from resnet_tf.data.sources import open_source
+from resnet_tf.model.network import ResidualNetwork
 from resnet_tf.training import runtime, trainer
 from resnet_tf.training.trainer import Trainer
 
@@ -48,7 +49,7 @@ def _without_batch_norm(config, *, num_classes, weights=None):
     inputs = keras.Input((config.data.image_size, config.data.image_size, config.data.channels))
     x = keras.layers.Conv2D(8, 3, activation="relu", name="conv")(inputs)
     x = keras.layers.Flatten(name="flat")(x)
-    return keras.Model(inputs, keras.layers.Dense(num_classes, name="logits")(x))
+    return ResidualNetwork(inputs, keras.layers.Dense(num_classes, name="logits")(x))
 
 
 def test_parts_add_up_to_the_batch(data_dir, monkeypatch):

@@ -15,8 +15,10 @@ import numpy as np
 
 from resnet_tf.core.errors import UserError
 from resnet_tf.inputs import Preprocess, presets
-from resnet_tf.model.arch import Arch
+from resnet_tf.model.arch import FREE_FIELDS, Arch
 from resnet_tf.model.builder import LOGITS_LAYER
+from resnet_tf.model.metadata import Metadata
+from resnet_tf.model.network import ResidualNetwork
 from resnet_tf.model.weights import readers
 from resnet_tf.model.weights.readers import Arrays
 from resnet_tf.model.zoo import MODELS
@@ -212,11 +214,7 @@ DIALECTS = (
 )
 
 
-# Fields of `Arch` that act in training only or that users choose independently of the weights.
-_NOT_STORED = ("zero_gamma", "stochastic_depth", "dropout", "norm_momentum", "norm_epsilon", "output_stride")
-
-
-def load_weights(model: keras.Model, path: Path, *, arch: Arch, new_head: bool = False) -> WeightsOrigin:
+def load_weights(model: ResidualNetwork, path: Path, *, new_head: bool = False) -> WeightsOrigin:
     """Load weights of this package, torchvision, timm or keras.applications into a model of `create_model`.
 
     All checks come before the first assignment, so that a refused file leaves the model unchanged.
@@ -225,7 +223,6 @@ def load_weights(model: keras.Model, path: Path, *, arch: Arch, new_head: bool =
         model: model whose weights are replaced.
         path: `.safetensors`, `.npz`, `.h5`, `.weights.h5`, `.keras`, a PyTorch pickle (which needs PyTorch), or the
             directory of a `hub` or `hub_features` export.
-        arch: architecture of the model.
         new_head: keep the head of the model and ignore that of the file.
 
     Returns:
@@ -246,7 +243,8 @@ def load_weights(model: keras.Model, path: Path, *, arch: Arch, new_head: bool =
         arrays = {name: array for name, array in arrays.items() if name not in head}
     values = _translate(model, arrays, variables, dialect, path)
     metadata = readers.read_metadata(path)
-    _check_architecture(model.name, arch, dialect, metadata, path)
+    if model.arch:
+        _check_architecture(model.name, model.arch, dialect, metadata, path)
     origin = _read_origin(dialect, metadata, path)
     for names, variable in variables.items():
         variable.assign(values[names])
@@ -273,14 +271,11 @@ def to_torchvision(model: keras.Model) -> Arrays:
 
 def _read_origin(dialect: Dialect, metadata: Mapping[str, Any], path: Path) -> WeightsOrigin:
     """Return the preprocessing and class names of a file, `metadata` being what `readers.read_metadata` returned."""
-    preprocess, labels = metadata.get("preprocess"), metadata.get("labels")
     try:
-        stored = Preprocess.from_dict(preprocess) if preprocess else None
-    except (TypeError, AttributeError) as error:
+        stored = Metadata.from_dict({key: metadata.get(key) for key in ("preprocess", "labels")})
+    except UserError as error:
         raise UserError(f"the metadata of the weights in {str(path)!r} is corrupt: {error}") from error
-    if not (labels is None or (isinstance(labels, list) and all(isinstance(label, str) for label in labels))):
-        raise UserError(f"the metadata of the weights in {str(path)!r} is corrupt: labels is not a list of strings")
-    return WeightsOrigin(dialect.name, stored or dialect.preprocess, tuple(labels) if labels else None)
+    return WeightsOrigin(dialect.name, stored.preprocess or dialect.preprocess, stored.labels)
 
 
 def _check_architecture(name: str, arch: Arch, dialect: Dialect, metadata: Mapping[str, Any], path: Path) -> None:
@@ -304,11 +299,7 @@ def _check_architecture(name: str, arch: Arch, dialect: Dialect, metadata: Mappi
         if not isinstance(fields, dict):
             fields = vars(MODELS[stored]) if str(stored) in MODELS and stored != name else {}
         implies = {key: (tuple(value) if isinstance(value, list) else value,) for key, value in fields.items()}
-    needed = {
-        key: values[0]
-        for key, values in implies.items()
-        if _acts(key, arch) and key not in _NOT_STORED and getattr(arch, key) not in values
-    }
+    needed = arch.conflicts(implies)
     if not needed:
         return
     settings, present = (
@@ -321,17 +312,12 @@ def _check_architecture(name: str, arch: Arch, dialect: Dialect, metadata: Mappi
     )
 
 
-def _acts(key: str, arch: Arch) -> bool:
-    """Return True if `key` is a field of `Arch` that changes the output of this network."""
-    return hasattr(arch, key) and (key != "stride_conv" or arch.block == "bottleneck")
-
-
 def _which_fit(wanted: Mapping[str, Any]) -> str:
     """Return the names of the networks with these fields of `Arch`, joined by "or"."""
     return " or ".join(
         name
         for name, arch in MODELS.items()
-        if all(value == wanted[key] for key, value in vars(arch).items() if key not in _NOT_STORED)
+        if all(value == wanted[key] for key, value in vars(arch).items() if key not in FREE_FIELDS)
     )
 
 

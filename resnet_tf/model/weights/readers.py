@@ -15,9 +15,13 @@ from resnet_tf.core.errors import UserError
 Arrays = dict[str, np.ndarray]
 
 _NORM_KINDS = ("gamma", "beta", "moving_mean", "moving_variance")
-# Where a file keeps what belongs to its weights: a JSON object under this name.
+# Where a file has the metadata of its network, a JSON object: in `.safetensors` and in Keras's model configuration.
 _METADATA = "resnet_tf"
+# In the weights files of Keras, written by `resnet_tf.model.network`.
+_METADATA_DATASET = "_saved_metadata/vars/json"
+# In an archive of Keras, where the package wrote it before the model configuration had it.
 _METADATA_MEMBER = f"{_METADATA}.json"
+_METADATA_BYTES = 2**26  # more is refused before it is read
 
 
 def read(path: Path) -> Arrays:
@@ -64,21 +68,10 @@ def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Ma
     save_file(dict(arrays), path, {_METADATA: json.dumps(metadata)})
 
 
-def add_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
-    """Add JSON values to an `.h5` or `.keras` file, which Keras reads as before."""
-    text = json.dumps(metadata)
-    if path.suffix == ".h5":
-        with h5py.File(path, "a") as file:
-            file[_METADATA] = text  # a data set: attributes end at 64 kB
-    else:
-        with zipfile.ZipFile(path, "a") as archive:
-            archive.writestr(_METADATA_MEMBER, text)
-
-
 def read_metadata(path: Path) -> dict[str, Any]:
-    """Return the JSON values that this package wrote beside the weights.
+    """Return the metadata of the network that a file has beside its weights, see `resnet_tf.model.metadata`.
 
-    Of a file that Keras alone wrote, this is `keras_name`, the name of the model, where the file has it.
+    Of a file that Keras wrote of any other model, this is `keras_name`, the name of the model, where the file has it.
 
     Raises:
         UserError: if they are corrupt.
@@ -199,23 +192,30 @@ def _read_safetensors_metadata(path: Path) -> str | None:
 
 def _read_keras_metadata(path: Path) -> str | None:
     with h5py.File(path) as file:
-        if _METADATA in file:
-            return _text(file[_METADATA][()])
-        return _keras_name(file.attrs["model_config"]) if "model_config" in file.attrs else None
+        for name in (_METADATA_DATASET, _METADATA):  # the second is the place of files that Keras did not write alone
+            found = file.get(name)
+            if isinstance(found, h5py.Dataset):
+                if found.nbytes > _METADATA_BYTES:
+                    raise ValueError(f"{name!r} claims {found.nbytes:,} bytes")
+                return bytes(found[()]).decode()
+        return _configured(file.attrs["model_config"]) if "model_config" in file.attrs else None
 
 
 def _read_keras_archive_metadata(path: Path) -> str | None:
     with zipfile.ZipFile(path) as archive:
         if _METADATA_MEMBER in archive.namelist():
             return archive.read(_METADATA_MEMBER).decode()
-        return _keras_name(archive.read("config.json"))
+        return _configured(archive.read("config.json"))
 
 
-def _keras_name(model_config: str | bytes) -> str | None:
-    """The name in the configuration that Keras saves with a whole model, as JSON metadata."""
+def _configured(model_config: str | bytes) -> str | None:
+    """Return the metadata in the configuration that Keras saves with a whole model, or else the model's name."""
     content = json.loads(model_config)
     config = content.get("config") if isinstance(content, dict) else None
-    return json.dumps({"keras_name": config["name"]}) if isinstance(config, dict) and "name" in config else None
+    if not isinstance(config, dict):
+        return None
+    name = {"keras_name": config["name"]} if "name" in config else {}
+    return json.dumps(config.get(_METADATA, name))
 
 
 _READERS: dict[str, Callable[[Path], Arrays]] = {

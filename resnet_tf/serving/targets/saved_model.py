@@ -9,6 +9,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from resnet_tf.inputs import Preprocess
 from resnet_tf.model.builder import LOGITS_LAYER, POOL_LAYER
+from resnet_tf.model.network import ResidualNetwork
 from resnet_tf.serving.fold import fold
 from resnet_tf.serving.freeze import freeze, is_freezable
 from resnet_tf.serving.signatures import CLASSIFY_SIGNATURE, DEFAULT_SIGNATURE, Network, build_signatures
@@ -60,7 +61,7 @@ def write_hub(
 
 def write_hub_features(model: keras.Model, preprocess: Preprocess, export: Path, *, weight_decay: float) -> None:
     """The network up to its pooled features, callable and trainable."""
-    features = keras.Model(model.input, model.get_layer(POOL_LAYER).output, name=model.name)
+    features = ResidualNetwork(model.input, model.get_layer(POOL_LAYER).output, model.name)
     holder, _ = hub.reusable(features, preprocess, weight_decay=weight_decay)
     tf.saved_model.save(holder, str(export))
 
@@ -68,7 +69,7 @@ def write_hub_features(model: keras.Model, preprocess: Preprocess, export: Path,
 def _network(model: keras.Model) -> Network:
     """What signatures need of a model."""
     pool, head = model.get_layer(POOL_LAYER), model.get_layer(LOGITS_LAYER)
-    inner = keras.Model(model.input, [pool.input, pool.output, head.output], name=model.name)
+    inner = ResidualNetwork(model.input, [pool.input, pool.output, head.output], model.name)
     return lambda inputs: [*inner(inputs, training=False), tf.convert_to_tensor(head.kernel)]
 
 

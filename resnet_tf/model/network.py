@@ -1,0 +1,182 @@
+"""`ResidualNetwork`: the Keras model of this package, with its architecture, preprocessing and labels."""
+
+import dataclasses
+import json
+import weakref
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from resnet_tf.core.errors import UserError
+from resnet_tf.inputs import Preprocess
+from resnet_tf.model.arch import Arch
+from resnet_tf.model.metadata import Metadata
+from resnet_tf.model.recursion import deep_graph
+
+CONFIG_KEY = "resnet_tf"  # of a model's configuration, where a saved file has its metadata
+
+
+@keras.saving.register_keras_serializable("resnet_tf")
+class ResidualNetwork(keras.Model):
+    """Functional `keras.Model` that keeps its architecture, preprocessing and labels.
+
+    `keras.models.clone_model`, `copy.deepcopy`, `pickle` and the files of `save` and `save_weights` preserve them.
+    `load_weights` adopts the preprocessing and labels of a file, and raises a `ValueError` for weights of another
+    architecture with the same names and shapes. `import resnet_tf` registers the class for `keras.saving.load_model`.
+
+    A `keras.Model` made from the tensors of a network is a plain one without them. A clone with another input or other
+    outputs keeps what fits; set the attributes again after a `clone_function` that changes anything else.
+
+    Args:
+        inputs: input tensors, as for `keras.Model`.
+        outputs: output tensors, as for `keras.Model`.
+        name: name of the model.
+        metadata: architecture, preprocessing and labels.
+        **kwargs: further arguments of `keras.Model`.
+    """
+
+    # Keras clones, saves and loads as Functional the subclasses whose first parameters are `inputs, outputs, name`.
+    def __init__(
+        self, inputs: Any, outputs: Any, name: str | None = None, *, metadata: Metadata | None = None, **kwargs: Any
+    ):
+        with deep_graph():
+            super().__init__(inputs, outputs, name=name, **kwargs)
+        self._metadata = metadata or self._fitting(_carried_by(outputs))
+        self._saved_metadata = _SavedMetadata(self)
+
+    @property
+    def metadata(self) -> Metadata:
+        """Architecture, preprocessing and labels as one object, for files."""
+        return self._metadata
+
+    @property
+    def zoo_name(self) -> str | None:
+        """Name in the zoo, one of `list_models()`; it stays if the model is renamed."""
+        return self._metadata.zoo_name
+
+    @property
+    def arch(self) -> Arch | None:
+        """Architecture that the network was built from; None for a network made from other tensors."""
+        return self._metadata.arch
+
+    @property
+    def preprocess(self) -> Preprocess | None:
+        """Preprocessing that the weights need; None if unknown. Settable."""
+        return self._metadata.preprocess
+
+    @preprocess.setter
+    def preprocess(self, preprocess: Preprocess | None) -> None:
+        self._metadata = dataclasses.replace(self._metadata, preprocess=preprocess)
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """Class names in the order of the logits; None if unknown. Settable."""
+        return self._metadata.labels
+
+    @labels.setter
+    def labels(self, labels: Iterable[str] | None) -> None:
+        labels = None if labels is None else tuple(labels)
+        if labels is not None and len(labels) != self._num_outputs():
+            raise UserError(f"{len(labels)} labels for {self.name}, whose outputs are {self.output_shape}")
+        self._metadata = dataclasses.replace(self._metadata, labels=labels)
+
+    def adopt(self, metadata: Metadata) -> None:
+        """Adopt the preprocessing and labels of loaded weights, as far as they fit the input and outputs.
+
+        Raises:
+            UserError: if the weights are of another architecture, which has the same names and shapes.
+        """
+        theirs, ours = metadata.arch, self.arch
+        conflicts = (
+            ours.conflicts({field: (value,) for field, value in vars(theirs).items()}) if ours and theirs else {}
+        )
+        if conflicts:
+            raise UserError(
+                f"the weights were written for {metadata.zoo_name}, a network with {_listed(conflicts)}; {self.name} "
+                f"has {_listed({field: getattr(ours, field) for field in conflicts})}"
+            )
+        found = self._fitting(metadata)
+        self._metadata = dataclasses.replace(
+            self._metadata, preprocess=found.preprocess or self.preprocess, labels=found.labels or self.labels
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the configuration of the graph and the metadata as JSON values."""
+        return super().get_config() | {CONFIG_KEY: self._metadata.to_dict()}
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
+    ) -> "ResidualNetwork":
+        """Create a network with new weights from the configuration that `get_config` returned."""
+        graph = dict(config)
+        metadata = Metadata.from_dict(graph.pop(CONFIG_KEY))
+        network = super().from_config(graph, custom_objects)
+        network._metadata = metadata
+        return network
+
+    def _fitting(self, metadata: Metadata) -> Metadata:
+        """Return the part of `metadata` that fits the input and outputs of this network."""
+        preprocess, labels = metadata.preprocess, metadata.labels
+        if preprocess:
+            *sizes, channels = self.input_shape[1:]
+            if len(sizes) != len(preprocess.spatial_shape) or channels != preprocess.channels:
+                preprocess = None
+            elif None not in sizes:
+                preprocess = preprocess.with_size(tuple(sizes))
+        if labels and len(labels) != self._num_outputs():
+            labels = None
+        return dataclasses.replace(metadata, preprocess=preprocess, labels=labels)
+
+    def _num_outputs(self) -> int | None:
+        """Return the number of logits or pooled features; None for a dict of feature maps."""
+        return self.output_shape[-1] if isinstance(self.output_shape, tuple) else None
+
+    def _run_through_graph(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        # `clone_model` passes the outputs of this method, and nothing else from the original, to the constructor.
+        outputs = super()._run_through_graph(inputs, *args, **kwargs)
+        for tensor in keras.tree.flatten(outputs):
+            if isinstance(tensor, keras.KerasTensor):
+                tensor._resnet_tf_metadata = self._metadata
+        return outputs
+
+
+# Keras's older `.h5` format writes the name of a model's class without its package.
+keras.saving.get_custom_objects()[ResidualNetwork.__name__] = ResidualNetwork
+
+
+class _SavedMetadata(keras.Operation):
+    """Metadata of a network as Keras stores them beside its variables in weights files.
+
+    Keras saves the attributes of a model that are operations or layers; it does not list an operation as a layer.
+    """
+
+    _KEY = "json"
+
+    def __init__(self, network: ResidualNetwork):
+        super().__init__(name="metadata")
+        # Weak, because Keras would follow an attribute that leads back to the network without end.
+        self._network: Any = weakref.ref(network)
+
+    def save_own_variables(self, store: Any) -> None:
+        """Write the metadata as bytes of JSON."""
+        store[self._KEY] = np.frombuffer(json.dumps(self._network().metadata.to_dict()).encode(), np.uint8)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Adopt the metadata of a weights file, if it has any."""
+        if self._KEY in store:
+            self._network().adopt(Metadata.from_dict(json.loads(bytes(store[self._KEY]))))
+
+
+def _carried_by(outputs: Any) -> Metadata:
+    """Return the metadata of the network that is being cloned, empty if `outputs` come from anything else."""
+    for tensor in keras.tree.flatten(outputs):
+        if hasattr(tensor, "_resnet_tf_metadata"):
+            return tensor._resnet_tf_metadata
+    return Metadata()
+
+
+def _listed(fields: Mapping[str, Any]) -> str:
+    return ", ".join(f"{field}={value!r}" for field, value in fields.items())
