@@ -66,17 +66,17 @@ class Cluster:
         self.replicas = strategy.num_replicas_in_sync // self.count
 
     def from_chief(self, numbers: Sequence[float]) -> list[float]:
-        """The chief's numbers, on every worker."""
-        return self.add_up(numbers if self.is_chief else [0.0] * len(numbers))
+        """Return the chief's numbers on every worker. All workers must call it at the same point."""
+        return self.sum(numbers if self.is_chief else [0.0] * len(numbers))
 
-    def add_up(self, numbers: Sequence[float]) -> list[float]:
-        """The sums over the workers, float64, on every worker. All must call it at the same point."""
+    def sum(self, numbers: Sequence[float]) -> list[float]:
+        """Return sums over the workers, float64, on every worker. All workers must call it at the same point."""
         if self.count == 1:
             return list(numbers)
         return self._sum(tf.constant(numbers, tf.float64)).numpy().tolist()
 
-    def share_variables(self, variables: Sequence[tf.Variable]) -> None:
-        """Every worker takes the chief's values. All must call it at the same point."""
+    def broadcast_variables(self, variables: Sequence[tf.Variable]) -> None:
+        """Assign the chief's values on every worker. All workers must call it at the same point."""
         if self.count == 1:
             return
         for variable in variables:

@@ -1,4 +1,4 @@
-"""What may end a run early: signals, and steps that are not finite."""
+"""Early exits: stop signals, and call lengths that let a signal be answered soon."""
 
 import signal
 import threading
@@ -7,13 +7,13 @@ from typing import Any
 
 
 class StopRequested(Exception):  # noqa: N818 (nothing went wrong)
-    """A signal came; its name."""
+    """A stop signal was received; the message is its name."""
 
 
 class StopSignals:
-    """Within it, SIGTERM and SIGINT set `received` instead of ending the process; a second one ends it at once.
+    """Context in which SIGTERM and SIGINT set `received`; a second signal ends the process at once.
 
-    Python hears signals in the main thread only; elsewhere nothing changes.
+    Python handles signals in the main thread only; in other threads the context has no effect.
     """
 
     _WATCHED = (signal.SIGTERM, signal.SIGINT)
@@ -31,7 +31,7 @@ class StopSignals:
         self._restore()
 
     def check(self) -> None:
-        """Raise `StopRequested` if a signal came."""
+        """Raise `StopRequested` if a signal was received."""
         if self.received:
             raise StopRequested(self.received)
 
@@ -46,11 +46,11 @@ class StopSignals:
 
 
 class Pace:
-    """How many steps fit into one call, so that a signal is answered soon.
+    """Number of steps per call, chosen by duration, so that a signal is answered soon.
 
     Args:
-        most: an upper limit.
-        seconds: what a call may take.
+        most: largest number of steps.
+        seconds: target duration of a call.
     """
 
     def __init__(self, most: int, seconds: float = 2.0):
@@ -60,11 +60,11 @@ class Pace:
 
     @property
     def count(self) -> int:
-        """Steps for the next call; the first, which compiles, takes one."""
+        """Steps of the next call; the first call, which compiles, has one."""
         return max(1, min(self._most, int(self._seconds / self._step_seconds)))
 
     def note(self, count: int, seconds: float) -> None:
-        """A call of `count` steps took that long."""
+        """Record the duration of a call of `count` steps."""
         self._calls += 1
         if self._calls > 1:
             self._step_seconds = max(seconds / count, 1e-6)

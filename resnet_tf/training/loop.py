@@ -174,7 +174,7 @@ class _Fit:
         while self._steps_left() > 0:
             self._call(self._agree_on_steps())
             state = self._trainer.state
-            if state.bad_in_a_row >= self._config.train.max_nonfinite_steps:
+            if state.nonfinite_streak >= self._config.train.max_nonfinite_steps:
                 self._go_back()
                 continue
             observers.on_train_batch_end(state.step - state.epochs * steps_per_epoch - 1, self._logs())
@@ -191,7 +191,7 @@ class _Fit:
             steps = min(steps, every - state.step % every)
         steps = self._profile.shorten(state.step, steps)
         (agreed,) = self._cluster.from_chief([float(steps)])
-        (signals,) = self._cluster.add_up([float(bool(self._signals.received))])
+        (signals,) = self._cluster.sum([float(bool(self._signals.received))])
         if signals:
             raise StopRequested(self._signals.received or "another worker was stopped")
         return int(agreed)
@@ -244,15 +244,15 @@ class _Fit:
     def _go_back(self) -> None:
         """To the newest checkpoint, once in a run: after that, or without one, bad steps end it."""
         state = self._trainer.state
-        first = state.step - state.bad_in_a_row
+        first = state.step - state.nonfinite_streak
         what = f"steps {first} to {state.step - 1} had losses or gradients that are not finite"
-        if state.went_back or not self._trainer.restore_newest(self._checkpoints):
+        if state.rolled_back or not self._trainer.restore_newest(self._checkpoints):
             raise UserError(
-                f"{what}{', again' if state.went_back else ''}; a lower optimizer.base_lr (now "
+                f"{what}{', again' if state.rolled_back else ''}; a lower optimizer.base_lr (now "
                 f"{self._config.optimizer.base_lr}), a longer warmup or optimizer.clip_norm often helps. "
                 f"`python -m resnet_tf.preview --step={first}` plots the batch of the first. Checkpoints are kept"
             )
-        self._trainer.state.went_back = True
+        self._trainer.state.rolled_back = True
         self._batches = None
         logger.warning("%s; the run goes back to step %d, once", what, self._trainer.state.step)
 

@@ -1,4 +1,4 @@
-"""What training minimizes."""
+"""Training losses: cross-entropy, sigmoid, focal, and distillation."""
 
 import numpy as np
 import tensorflow as tf
@@ -8,14 +8,14 @@ from resnet_tf.core.errors import UserError
 
 
 class Objective:
-    """The loss of each example, by `loss.name` and the other keys of its group.
+    """Loss of each example, configured by the `loss` group.
 
     Args:
-        config: the group's keys.
-        class_counts: int [C], examples of each class in the training split, for class weights and logit adjustment.
+        config: the `loss` group.
+        class_counts: examples of each class in the training split, int [C], for class weights and logit adjustment.
 
     Raises:
-        UserError: if the keys do not go together.
+        UserError: for keys that exclude each other.
     """
 
     def __init__(self, config: LossConfig, class_counts: np.ndarray):
@@ -25,38 +25,41 @@ class Objective:
             )
         self._config = config
         self._weights = class_weights(config, class_counts)
-        shares = np.maximum(class_counts, 1) / max(class_counts.sum(), 1)
-        self._offsets = (config.logit_adjustment * np.log(shares)).astype(np.float32)
+        priors = np.maximum(class_counts, 1) / max(class_counts.sum(), 1)
+        self._offsets = (config.logit_adjustment * np.log(priors)).astype(np.float32)
 
-    def __call__(self, targets: tf.Tensor, logits: tf.Tensor, taught: tf.Tensor | None = None) -> tf.Tensor:
-        """From targets, the share of each class, and logits, both float32 [B, C], to losses, float32 [B].
+    def __call__(self, targets: tf.Tensor, logits: tf.Tensor, teacher_logits: tf.Tensor | None = None) -> tf.Tensor:
+        """Return the losses, float32 [B].
 
-        `taught`, the teacher's logits, float32 [B, C], are learnt by their divergence, times the temperature's square,
-        so that it weighs the same at any temperature (Hinton et al. 2015, sec. 2).
+        The caller averages over the *global* batch: Keras's reduction weighs replicas equally even if their batches
+        differ in size.
 
-        The mean over the *global* batch is the caller's to take: Keras's own reduction would weigh replicas equally
-        even where their batches differ.
+        Args:
+            targets: proportion of each class, float32 [B, C].
+            logits: float32 [B, C].
+            teacher_logits: float32 [B, C], or None. Their Kullback-Leibler divergence is multiplied by the squared
+                temperature, so that its gradients have the same scale at any temperature (Hinton et al. 2015, sec. 2).
         """
         smoothing, classes = self._config.label_smoothing, logits.shape[-1]
-        own = logits
+        student_logits = logits
         weights = tf.linalg.matvec(targets, self._weights)
         targets = targets * (1.0 - smoothing) + smoothing / classes  # Szegedy et al. 2015
         if self._config.logit_adjustment:
             logits = logits + self._offsets
         losses = weights * _LOSSES[self._config.name](targets, logits, self._config)
-        if taught is None:
+        if teacher_logits is None:
             return losses
-        share, temperature = self._config.teacher_weight, self._config.temperature
-        divergence = _divergence(taught / temperature, own / temperature) * temperature**2
-        return (1.0 - share) * losses + share * divergence
+        weight, temperature = self._config.teacher_weight, self._config.temperature
+        divergence = _divergence(teacher_logits / temperature, student_logits / temperature) * temperature**2
+        return (1.0 - weight) * losses + weight * divergence
 
 
 def class_weights(config: LossConfig, class_counts: np.ndarray) -> np.ndarray:
-    """How much each class counts, float32 [C].
+    """Return the weight of each class, float32 [C].
 
-    `inverse` gives every class the same sum, with mean 1 over the examples. `effective` goes by (1 - beta) /
-    (1 - beta^count), with mean 1 over the classes (Cui et al. 2019, Class-Balanced Loss). Classes without an example
-    have weight 0.
+    `inverse` weights have equal sums per class and mean 1 over the examples. `effective` weights are proportional to
+    (1 - beta) / (1 - beta^count) and have mean 1 over the classes (Cui et al. 2019, Class-Balanced Loss). Classes
+    without an example have weight 0.
     """
     counts = class_counts.astype(np.float64)
     present = counts > 0
@@ -71,9 +74,9 @@ def class_weights(config: LossConfig, class_counts: np.ndarray) -> np.ndarray:
     return weights.astype(np.float32)
 
 
-def _divergence(taught: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Kullback and Leibler's, of the student from the teacher."""
-    logs = tf.nn.log_softmax(taught)
+def _divergence(teacher_logits: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Return the Kullback-Leibler divergence KL(teacher || student), float32 [B]."""
+    logs = tf.nn.log_softmax(teacher_logits)
     return tf.reduce_sum(tf.exp(logs) * (logs - tf.nn.log_softmax(logits)), axis=-1)
 
 
@@ -82,7 +85,7 @@ def _cross_entropy(targets: tf.Tensor, logits: tf.Tensor, config: LossConfig) ->
 
 
 def _binary(targets: tf.Tensor, logits: tf.Tensor, config: LossConfig) -> tf.Tensor:
-    """The mean over the classes, as timm takes it (Wightman et al. 2021, ResNet strikes back)."""
+    """Return sigmoid cross-entropy averaged over classes, as in timm (Wightman et al. 2021, ResNet strikes back)."""
     return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(targets, logits), axis=-1)
 
 

@@ -1,4 +1,4 @@
-"""What training runs on: devices and strategy, numeric precision, seeds."""
+"""Runtime of training: devices, distribution strategy, determinism and numeric precision."""
 
 import contextlib
 import functools
@@ -34,7 +34,7 @@ def start(config: RuntimeConfig) -> tf.distribute.Strategy:
 
 @contextlib.contextmanager
 def precision_policy(policy: str) -> Iterator[None]:
-    """Keras layers made inside compute in `policy`."""
+    """Set Keras's dtype policy for the layers created within the context."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
@@ -44,9 +44,9 @@ def precision_policy(policy: str) -> Iterator[None]:
 
 
 def choose_precision(asked: str, *, on_tpu: bool = False) -> tuple[str, str]:
-    """The precision policy and the reason for it; `auto` takes bfloat16 where the hardware computes in it."""
+    """Return the precision policy and its reason; `auto` selects bfloat16 where the hardware supports it."""
     if asked != "auto":
-        return asked, "as asked"
+        return asked, "as configured"
     if on_tpu:
         return "mixed_bfloat16", "auto: TPU"
     gpus = tf.config.list_physical_devices("GPU")
@@ -86,7 +86,7 @@ def _multiworker() -> tf.distribute.MultiWorkerMirroredStrategy:
 
 
 def _tpu(name: str) -> tf.distribute.TPUStrategy:
-    """The order that TensorFlow documents: connect, initialize, then the strategy."""
+    """Connect, initialize and create the strategy, in the order that TensorFlow documents."""
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
         tf.config.experimental_connect_to_cluster(resolver)
@@ -98,14 +98,14 @@ def _tpu(name: str) -> tf.distribute.TPUStrategy:
 
 @functools.cache
 def mirrored(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
-    """The process's one strategy for these devices: the collective operations of two would mix up their numbers."""
+    """Return the strategy for these devices, one per process: two would mix up their collective operations."""
     return tf.distribute.MirroredStrategy(devices)
 
 
 def _devices() -> list[str]:
-    """The accelerators, or the CPU's logical devices where there are none."""
-    kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
-    return [f"{kind}:{index}" for index in range(len(tf.config.list_logical_devices(kind)))]
+    """Return the names of the GPUs, or of the logical CPU devices without GPUs."""
+    device = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+    return [f"{device}:{index}" for index in range(len(tf.config.list_logical_devices(device)))]
 
 
 def _split_cpu(count: int) -> None:

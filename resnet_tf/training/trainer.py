@@ -124,7 +124,7 @@ class Trainer:
         (found,) = self.cluster.from_chief([float(newest is not None)])
         if found:
             parts = self._parts()
-            self.cluster.share_variables([each for part in parts for each in parts[part].values()])
+            self.cluster.broadcast_variables([each for part in parts for each in parts[part].values()])
             self.state = RunState.from_numbers(self.cluster.from_chief(self.state.to_numbers()))
         return bool(found)
 

@@ -112,10 +112,10 @@ def test_a_student_learns_what_its_teacher_answers(data_dir, tiny_run, tmp_path)
     _, _, others = trained.step.gradients(images, (labels + 1) % 10)
     assert totals[0] == others[0]
     rgb = tf.image.grayscale_to_rgb(tf.cast(images, tf.float32) / 255)
-    taught = tf.saved_model.load(str(path)).signatures["images"](images=rgb)["logits"].numpy() / 2
+    teacher_logits = tf.saved_model.load(str(path)).signatures["images"](images=rgb)["logits"].numpy() / 2
 
     own = trained.model(trained.preprocess.from_batch(images), training=True).numpy() / 2
-    chances, student = (np.exp(each - each.max(1, keepdims=True)) for each in (taught, own))
+    chances, student = (np.exp(each - each.max(1, keepdims=True)) for each in (teacher_logits, own))
     chances, student = (each / each.sum(1, keepdims=True) for each in (chances, student))
     expected = 4 * (chances * np.log(chances / student)).sum()
     assert float(totals[0]) == pytest.approx(expected, rel=1e-3)

@@ -7,13 +7,13 @@ import numpy as np
 from resnet_tf.training.early_exit import Pace
 from resnet_tf.training.progress import RunState
 
-FIGURES = np.random.default_rng(0).uniform(1, 2, (20, 4)).astype(np.float32) * [1, 1, 1, 0]
+STATISTICS = np.random.default_rng(0).uniform(1, 2, (20, 4)).astype(np.float32) * [1, 1, 1, 0]
 
 
 def _after(*portions: int) -> RunState:
     state, start = RunState(), 0
     for count in portions:
-        state.add(FIGURES[start : start + count], batch_size=4)
+        state.add(STATISTICS[start : start + count], batch_size=4)
         state = RunState(**json.loads(json.dumps(state.to_dict())))
         start += count
     return state
@@ -23,18 +23,18 @@ def test_portions_do_not_matter():
     assert _after(20) == _after(1, 7, 12) == _after(*[1] * 20)
     logs = _after(20).to_logs()
     assert logs["step"] == 20
-    np.testing.assert_allclose(logs["loss"], FIGURES[:, 0].sum() / 80, rtol=1e-6)
-    np.testing.assert_allclose(logs["gradient_norm"], FIGURES[:, 2].mean(), rtol=1e-6)
+    np.testing.assert_allclose(logs["loss"], STATISTICS[:, 0].sum() / 80, rtol=1e-6)
+    np.testing.assert_allclose(logs["gradient_norm"], STATISTICS[:, 2].mean(), rtol=1e-6)
 
 
 def test_what_is_not_finite_is_counted_and_left_out():
-    figures = FIGURES.copy()
-    figures[3] = [np.nan, 0, np.inf, 1]
-    figures[5] = [1.0, 0, np.inf, 0]  # a loss scale that can still shrink
-    figures[-2:] = [np.nan, 0, np.nan, 1]
+    statistics = STATISTICS.copy()
+    statistics[3] = [np.nan, 0, np.inf, 1]
+    statistics[5] = [1.0, 0, np.inf, 0]  # a loss scale that can still shrink
+    statistics[-2:] = [np.nan, 0, np.nan, 1]
     state = RunState()
-    state.add(figures, batch_size=4)
-    assert (state.step, state.taken, state.images, state.skipped, state.bad_in_a_row) == (20, 16, 64, 4, 2)
+    state.add(statistics, batch_size=4)
+    assert (state.step, state.taken, state.images, state.skipped, state.nonfinite_streak) == (20, 16, 64, 4, 2)
     assert np.isfinite(state.to_logs()["loss"])
     state.end_epoch()
     assert (state.epochs, state.images, state.skipped, state.step) == (1, 0, 4, 20)

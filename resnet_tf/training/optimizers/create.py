@@ -1,4 +1,4 @@
-"""The optimizer: Keras's own by name, with decay where the papers put it and a rate of its own for each weight."""
+"""Optimizers by name, with the weight decay of the papers and layer-wise learning rates."""
 
 import functools
 from typing import Any
@@ -10,53 +10,53 @@ from resnet_tf.config import Config, OptimizerConfig
 from resnet_tf.core.errors import UserError, closest
 from resnet_tf.data.pipeline import TrainingLength
 from resnet_tf.training import learning_rate
-from resnet_tf.training.optimizers.update_rules import RULES
+from resnet_tf.training.optimizers.update_rules import UPDATE_RULES
 
-# A fixed name: Keras would number the optimizers of a process, and checkpoints go by the names of variables.
+# A fixed name: Keras numbers the optimizers of a process, and checkpoints are keyed by variable names.
 _NAME = "optimizer"
-# Wrappers, and one that only Keras's own fit can drive.
-_NOT_OURS = {"Optimizer", "MultiOptimizer", "OptimizerMap", "LossScaleOptimizer", "ScheduleFreeAdamW"}
+# Wrappers, and one that works with `fit` only.
+_UNSUPPORTED = {"Optimizer", "MultiOptimizer", "OptimizerMap", "LossScaleOptimizer", "ScheduleFreeAdamW"}
 
 
 def list_optimizers() -> list[str]:
-    """The names that `optimizer.name` takes."""
-    classes = (value for name, value in vars(keras.optimizers).items() if name not in _NOT_OURS)
+    """Return the values of `optimizer.name`."""
+    classes = (value for name, value in vars(keras.optimizers).items() if name not in _UNSUPPORTED)
     named = {value.__name__.lower() for value in classes if isinstance(value, type) and value is not type}
-    return sorted(named | set(RULES))
+    return sorted(named | set(UPDATE_RULES))
 
 
 def create_optimizer(config: Config, length: TrainingLength, model: keras.Model) -> keras.optimizers.Optimizer:
-    """The optimizer, built for the model's variables. Call it inside the strategy's scope.
+    """Return the optimizer, built for the variables of the model. Call it inside the strategy's scope.
 
-    Its `apply` takes gradients that are summed over the replicas already.
+    `apply` expects gradients that are summed over the replicas.
 
     Raises:
-        UserError: if there is no optimizer of that name.
+        UserError: for an unknown `optimizer.name`.
     """
     settings = config.optimizer
-    kind, arguments = _kind(settings)
-    optimizer = _with_own_rates(kind)(learning_rate.learning_rate(config, length), name=_NAME, **arguments)
+    base, arguments = _select(settings)
+    optimizer = _with_layer_rates(base)(learning_rate.learning_rate(config, length), name=_NAME, **arguments)
     if model.compute_dtype == "float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name=f"{_NAME}_scale")
     optimizer.build(model.trainable_variables)
     decayed = {id(variable) for variable in decayed_variables(model, settings)}
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     decays = [settings.weight_decay if id(each) in decayed else None for each in model.trainable_variables]
-    inner.set_rates(decays, _shares(model.trainable_variables, settings.layer_decay))
+    inner.set_rates(decays, _rate_factors(model.trainable_variables, settings.layer_decay))
     return optimizer
 
 
 def decayed_variables(model: keras.Model, settings: OptimizerConfig) -> list[keras.Variable]:
-    """The kernels: biases and BatchNorm's gamma and beta are not decayed (He et al. 2018, Bag of Tricks, sec. 3.1)."""
+    """Return the variables with weight decay: kernels, unless `decay_all` (He et al. 2018, Bag of Tricks, sec. 3.1)."""
     if not settings.weight_decay:
         return []
     return [each for each in model.trainable_variables if settings.decay_all or each.name == "kernel"]
 
 
-def _shares(variables: list[keras.Variable], layer_decay: float) -> list[float]:
-    """The share of the learning rate of each variable, by its block's distance from the class head.
+def _rate_factors(variables: list[keras.Variable], layer_decay: float) -> list[float]:
+    """Return the learning-rate factor of each variable: `layer_decay` to the power of its block's distance to the head.
 
-    Reference: Howard and Ruder, Universal Language Model Fine-tuning, 2018, sec. 3.2; Clark et al. 2020 by its name.
+    References: Howard and Ruder, Universal Language Model Fine-tuning, 2018, sec. 3.2; Clark et al., ELECTRA, 2020.
     """
     blocks = [_block(variable.path) for variable in variables]
     order = list(dict.fromkeys(blocks))
@@ -64,29 +64,29 @@ def _shares(variables: list[keras.Variable], layer_decay: float) -> list[float]:
 
 
 def _block(path: str) -> str:
-    """ "stage2_block1_conv2/kernel" -> "stage2_block1", which stands for all of the block; others by their layer."""
+    """Return the block of a variable: "stage2_block1" for "stage2_block1_conv2/kernel", otherwise its layer."""
     layer = path.split("/")[0]
     return "_".join(layer.split("_")[:2]) if layer.startswith("stage") else layer.split("_")[0]
 
 
-def _kind(settings: OptimizerConfig) -> tuple[Any, dict[str, Any]]:
-    """The class, and what the configuration says of its arguments."""
+def _select(settings: OptimizerConfig) -> tuple[Any, dict[str, Any]]:
+    """Return the optimizer class and its arguments."""
     name = settings.name.lower()
     if name not in list_optimizers():
         raise UserError(f"unknown optimizer.name {settings.name!r}; did you mean {closest(name, list_optimizers())}?")
-    if name == "adamw":  # Adam's direction; the decay is ours, as that of all others
+    if name == "adamw":  # weight decay is applied in `update_step`, as for every optimizer
         return keras.optimizers.Adam, {}
-    kind = RULES.get(name) or next(each for each in vars(keras.optimizers).values() if _is_named(each, name))
+    base = UPDATE_RULES.get(name) or next(each for each in vars(keras.optimizers).values() if _is_named(each, name))
     if name in ("sgd", "lars"):
-        return kind, {"momentum": settings.momentum, "nesterov": settings.nesterov}
+        return base, {"momentum": settings.momentum, "nesterov": settings.nesterov}
     if name == "muon":
-        return kind, {
+        return base, {
             "momentum": settings.momentum,
             "nesterov": settings.nesterov,
             "weight_decay": None,
             "adam_weight_decay": None,
         }
-    return kind, {}
+    return base, {}
 
 
 def _is_named(value: Any, name: str) -> bool:
@@ -99,14 +99,14 @@ def learning_rate_factor(optimizer: keras.optimizers.Optimizer) -> keras.Variabl
 
 
 @functools.cache
-def _with_own_rates(kind: Any) -> Any:
-    """Return a Keras optimizer class with a decay and a fraction of the learning rate for each weight.
+def _with_layer_rates(base: Any) -> Any:
+    """Return a subclass of a Keras optimizer with weight decay and learning-rate factor per variable.
 
     Its learning rate is that of its schedule times `learning_rate_factor`, 1 at first. Assigning `learning_rate`, as
     Keras's `ReduceLROnPlateau` and `LearningRateScheduler` do, changes the factor: the schedule goes on from there.
     """
 
-    class Rated(kind):
+    class Rated(base):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             # Keras tracks the attribute as one of the optimizer's variables, so that checkpoints hold it.
@@ -126,25 +126,26 @@ def _with_own_rates(kind: Any) -> Any:
                 )
             self.learning_rate_factor.assign(float(value) / scheduled)
 
-        def set_rates(self, decays: list[float | None], shares: list[float]) -> None:
-            """The decay of each variable, None for those that have none, and its share of the learning rate."""
-            self._decays, self._shares = decays, shares
+        def set_rates(self, decays: list[float | None], factors: list[float]) -> None:
+            """Set the weight decay (None for none) and the learning-rate factor of each variable."""
+            self._decays, self._factors = decays, factors
 
         def decay_of(self, variable: keras.Variable) -> float | None:
+            """Return the weight decay of a variable."""
             return self._decays[self._get_variable_index(variable)]
 
         def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
-            learning_rate = learning_rate * self._shares[self._get_variable_index(variable)]
+            learning_rate = learning_rate * self._factors[self._get_variable_index(variable)]
             decay = self.decay_of(variable)
-            if decay is not None and not getattr(kind, "DECAYS_ITSELF", False):
-                if kind is keras.optimizers.SGD:
-                    gradient = gradient + decay * variable  # L2, as the ResNet papers decay
+            if decay is not None and not getattr(base, "DECAYS_ITSELF", False):
+                if base is keras.optimizers.SGD:
+                    gradient = gradient + decay * variable  # L2 regularization, as in the ResNet papers
                 else:
                     variable.assign_sub(decay * learning_rate * variable)  # Loshchilov and Hutter 2019
             super().update_step(gradient, variable, learning_rate)
 
         def _all_reduce_sum_gradients(self, grads_and_vars: list[Any]) -> list[Any]:
-            return grads_and_vars  # the training step has summed them, to see and to clip their norm
+            return grads_and_vars  # summed by the training step, which checks and clips their norm
 
-    Rated.__name__ = kind.__name__
+    Rated.__name__ = base.__name__
     return Rated

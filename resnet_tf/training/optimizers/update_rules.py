@@ -1,4 +1,4 @@
-"""Update rules that Keras does not have as their papers mean them: LARS, LAMB, and Muon for convolutions."""
+"""Update rules that Keras lacks or defines differently from their papers: LARS, LAMB, and Muon for convolutions."""
 
 from typing import Any
 
@@ -7,9 +7,9 @@ import tensorflow as tf
 
 
 class Lars(keras.optimizers.SGD):
-    """SGD with momentum whose rate is scaled for each weight by |weight| / (|gradient| + decay * |weight|).
+    """SGD with momentum and a layer-wise trust ratio |weight| / (|gradient| + decay * |weight|).
 
-    Weights that are not decayed, biases and BatchNorm's parameters, are not scaled either, as in MLPerf's reference.
+    Variables without weight decay (biases and BatchNorm parameters) are not scaled, as in the MLPerf reference.
 
     Reference: You et al., Large Batch Training of Convolutional Networks, 2017.
     """
@@ -18,6 +18,7 @@ class Lars(keras.optimizers.SGD):
     TRUST = 0.001
 
     def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
+        """Update one variable."""
         decay = self.decay_of(variable)
         if decay is None:
             super().update_step(gradient, variable, learning_rate)
@@ -28,9 +29,9 @@ class Lars(keras.optimizers.SGD):
 
 
 class Lamb(keras.optimizers.Lamb):
-    """Adam's direction with decoupled decay, scaled for each weight to the weight's own norm.
+    """Adam with decoupled weight decay, scaled per variable by the trust ratio |weight| / |update|.
 
-    Keras's own decays outside of that scaling. Weights that are not decayed are not scaled.
+    Keras's `Lamb` applies weight decay outside of the trust ratio. Variables without weight decay are not scaled.
 
     Reference: You et al., Large Batch Optimization for Deep Learning: Training BERT in 76 minutes, 2019, algorithm 2.
     """
@@ -38,6 +39,7 @@ class Lamb(keras.optimizers.Lamb):
     DECAYS_ITSELF = True
 
     def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
+        """Update one variable."""
         index = self._get_variable_index(variable)
         decay = self.decay_of(variable)
         momentum, velocity = self._momentums[index], self._velocities[index]
@@ -54,9 +56,9 @@ class Lamb(keras.optimizers.Lamb):
 
 
 class Muon(keras.optimizers.Muon):
-    """Muon also for convolutions, as matrices of [H * W * inputs, outputs]; Keras's own gives those to Adam.
+    """Muon for convolutions, as matrices [H * W * inputs, outputs]; Keras's `Muon` updates them by Adam.
 
-    The class head, biases and BatchNorm's parameters are Adam's.
+    The head, biases and BatchNorm parameters are updated by Adam.
 
     Reference: Jordan et al., Muon: An optimizer for hidden layers in neural networks, 2024.
     """
@@ -74,8 +76,8 @@ class Muon(keras.optimizers.Muon):
 
 
 def _ratio(weight: tf.Tensor, update: tf.Tensor) -> tf.Tensor:
-    """1 where either is 0."""
+    """Return weight / update, or 1 where either is 0."""
     return tf.where((weight > 0) & (update > 0), tf.math.divide_no_nan(weight, update), 1.0)
 
 
-RULES: dict[str, Any] = {"lars": Lars, "lamb": Lamb, "muon": Muon}
+UPDATE_RULES: dict[str, Any] = {"lars": Lars, "lamb": Lamb, "muon": Muon}
