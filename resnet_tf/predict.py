@@ -17,6 +17,7 @@ from absl import flags
 import resnet_tf
 from resnet_tf.config import command_line
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.text import printable
 
 command_line.refuse_import(__name__)
 
@@ -67,9 +68,9 @@ def _as_text(predictor: "resnet_tf.Predictor") -> Callable[["resnet_tf.Predictio
     width = max(len(label) for label in predictor.labels)
 
     def show(prediction: "resnet_tf.Prediction") -> None:
-        print(prediction.file)
+        print(printable(str(prediction.file)))
         for rank, (label, score) in enumerate(zip(prediction.labels, prediction.scores, strict=True), start=1):
-            print(f"  {rank}  {label:<{width}}  {score:.4f}")
+            print(f"  {rank}  {printable(label):<{width}}  {score:.4f}")
 
     return show
 

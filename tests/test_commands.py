@@ -212,6 +212,13 @@ def test_predict_takes_folders_and_prints_a_table(command, photos, tiny_export):
     assert "give --json or --csv, not both" in command("predict", "--model=x", "--json", "--csv", "a.jpg").err
 
 
+def test_predict_prints_no_control_characters(command, photos, tiny_export):
+    file = (photos / "train" / "red" / "0.jpg").rename(photos / "red\x1b[2J.jpg")
+    outcome = command("predict", f"--model={tiny_export}", str(file))
+    assert outcome.code == 0
+    assert outcome.out.splitlines()[0] == str(photos / "red\N{REPLACEMENT CHARACTER}[2J.jpg")
+
+
 def test_predict_reads_standard_input_and_explains(command, photos, tiny_export, tmp_path, monkeypatch):
     picture = next((photos / "train").rglob("*.jpg"))
     monkeypatch.setattr(sys, "stdin", Mock(buffer=io.BytesIO(picture.read_bytes())))

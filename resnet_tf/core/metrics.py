@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from resnet_tf.core.text import printable
+
 _BINS = 15  # of confidence, as most papers have
 
 
@@ -153,7 +155,7 @@ class Evaluation:
 
     def describe_classes(self, labels: Sequence[str]) -> str:
         """A line a class, the least recalled first: its recall, its examples, and what it is most often taken for."""
-        lines = []
+        labels, lines = [printable(label) for label in labels], []
         for each in self.by_class:
             taken = f"  {each.times} taken for {labels[each.taken]}" if each.times else ""
             lines.append(f"  {each.recall:.4f} of {each.examples:>6,}  {labels[each.label]}{taken}")

@@ -274,6 +274,9 @@ def test_class_counts_are_told():
     split = Split("train", counts, load=None, locate=None)
     source = Source("s", tuple("abcdefghijkl"), split, split)
     assert source.describe_classes() == "12 classes of 1 (b) to 7 (c) examples, median 3"
+    two = Split("train", np.array([0, 1, 1]), load=None, locate=None)
+    described = Source("s", ("cat\x1b[2J", "dog\udcff"), two, two).describe_classes()
+    assert described == "cat\N{REPLACEMENT CHARACTER}[2J 1, dog\N{REPLACEMENT CHARACTER} 2"
 
 
 def _write_idx(file, array):

@@ -66,6 +66,7 @@ def test_classes_without_examples_do_not_count():
         "  0.5000 of      2  a  1 taken for b",
         "  1.0000 of      1  c",
     ]
+    assert "\x1b" not in evaluation.describe_classes(["\x1b[2J", "\x1b[1m", "\x1b[0m"])
 
 
 def test_a_flipped_test_takes_the_mean_of_both(tiny_run):

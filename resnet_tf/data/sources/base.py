@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.machine import cores
+from resnet_tf.core.text import printable
 from resnet_tf.data.autotune import without_autotune
 
 
@@ -144,13 +145,13 @@ class Source:
 
     def describe_classes(self) -> str:
         """The class counts in a line: all of them if they are few, otherwise the extremes."""
-        counts = self.class_counts
+        counts, names = self.class_counts, [printable(name) for name in self.class_names]
         if len(counts) <= 10:
-            return ", ".join(f"{name} {count:,}" for name, count in zip(self.class_names, counts, strict=True))
+            return ", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True))
         fewest, most = int(counts.argmin()), int(counts.argmax())
         return (
-            f"{len(counts):,} classes of {counts[fewest]:,} ({self.class_names[fewest]}) to {counts[most]:,} "
-            f"({self.class_names[most]}) examples, median {np.median(counts):,.0f}"
+            f"{len(counts):,} classes of {counts[fewest]:,} ({names[fewest]}) to {counts[most]:,} "
+            f"({names[most]}) examples, median {np.median(counts):,.0f}"
         )
 
 
