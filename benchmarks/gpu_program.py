@@ -1,0 +1,65 @@
+"""HLO of benchmarks/gpu_write.py, compiled and run by the XLA inside JAX. No TensorFlow, no tracing."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax._src import xla_bridge
+from jax._src.interpreters import mlir
+from jax._src.lib import xla_client
+from jaxlib.mlir import ir
+
+
+class Program:
+    """A training step on JAX's first device: (values, images, labels) -> (values, loss).
+
+    It updates in place: the values that are passed in are donated, and their memory holds the new ones.
+
+    Args:
+        path: serialized HLO whose results are the new values and the loss, in the order of its arguments.
+        variables: number of values.
+
+    Attributes:
+        device: JAX's name of the device.
+        seconds: spent compiling.
+    """
+
+    def __init__(self, path: Path, variables: int):
+        backend = xla_bridge.get_backend()
+        self._device = backend.devices()[0]
+        self.device = self._device.device_kind
+        module = _module(xla_client.XlaComputation(path.read_bytes()), donated=variables)
+        start = time.perf_counter()
+        devices = xla_client.DeviceList((self._device,))
+        self._executable = backend.compile_and_load(module, devices, xla_client.CompileOptions())
+        self.seconds = time.perf_counter() - start
+
+    def put(self, arrays: Sequence[np.ndarray]) -> list[jax.Array]:
+        """Copies of the arrays on the device."""
+        return [jax.device_put(array, self._device, may_alias=False) for array in arrays]
+
+    def __call__(
+        self, values: Sequence[jax.Array], images: jax.Array, labels: jax.Array
+    ) -> tuple[list[jax.Array], jax.Array]:
+        results = self._executable.execute_sharded([*values, images, labels])
+        *values, loss = (shards[0] for shards in results.disassemble_into_single_device_arrays())
+        return values, loss
+
+    def optimized_hlo(self) -> str:
+        """What the compiler made of it."""
+        return "\n".join(module.to_string() for module in self._executable.hlo_modules())
+
+
+def _module(computation: xla_client.XlaComputation, *, donated: int) -> ir.Module:
+    """The computation in MLIR, the form that JAX's compiler takes, its first arguments donated to its results."""
+    text = xla_client._xla.mlir.xla_computation_to_mlir_module(computation)
+    with mlir.make_ir_context() as context:
+        module = ir.Module.parse(text)
+        (main,) = (each for each in module.body.operations if each.name.value == "main")
+        number = ir.IntegerType.get_signless(32, context)
+        aliases = [{"tf.aliasing_output": ir.IntegerAttr.get(number, index)} for index in range(donated)]
+        others = [{} for _ in main.arguments[donated:]]
+        main.attributes["arg_attrs"] = ir.ArrayAttr.get([ir.DictAttr.get(each) for each in aliases + others])
+    return module
