@@ -10,6 +10,7 @@ HERE = Path(__file__).parent
 
 LITERT = ["ai-edge-litert>=2.1"]
 ONNX = ["tf2onnx>=1.16.1", "onnxruntime>=1.22"]  # the writer, and the reader that checks what it wrote
+JAX = "jax>=0.10.2"  # runs HLO without TensorFlow, by internal interfaces: the oldest release that was tried
 TENSORFLOW = "2.20"  # the newest release that exists for TPUs, see requirements-tpu.txt; CI installs 2.21
 
 setup(
@@ -71,6 +72,7 @@ setup(
             "pillow>=11",
             "scikit-learn>=1.6",
             "pyyaml>=6",
+            JAX,
             # Programs that read our exports.
             *LITERT,
             *ONNX,
@@ -80,6 +82,6 @@ setup(
             "setuptools<82",  # tensorflow-hub imports its pkg_resources
             "tensorflow-serving-api>=2.19",  # the protocol buffers of the server
         ],
-        "bench": ["torch>=2.6", "torchvision>=0.21", "openvino>=2025.2", *LITERT, *ONNX],
+        "bench": ["torch>=2.6", "torchvision>=0.21", "openvino>=2025.2", JAX, *LITERT, *ONNX],
     },
 )

@@ -70,7 +70,7 @@ def time_against(step: Step, peers: Sequence[str], rounds: int, seconds: float) 
     import gpu_torch  # after the compilation and the check, which need no PyTorch
 
     arrays = batch(step.case)
-    turns = {OURS: _our_turn(step)}
+    turns = {OURS: _our_turn(step, *arrays)}
     turns |= {f"PyTorch {mode}": _torch_turn(gpu_torch.timed_step(step.case, *arrays, mode)) for mode in peers}
     counts = {}
     for name, turn in turns.items():
@@ -109,11 +109,11 @@ def report(step: Step, checks: dict[str, Any], rates: dict[str, list[float]]) ->
     return rows
 
 
-def _our_turn(step: Step) -> Callable[[int], float]:
+def _our_turn(step: Step, *arrays: np.ndarray) -> Callable[[int], float]:
     """Seconds of so many steps, each from the variables that the one before left."""
     program = step.program
     values = program.put(initial_values(step.variables))
-    images, labels = program.put(batch(step.case))
+    images, labels = program.put(arrays)
 
     def turn(count: int) -> float:
         nonlocal values

@@ -27,9 +27,9 @@ from safetensors.numpy import save_file
 
 import resnet_tf
 from resnet_tf.config import Config, OptimizerConfig
-from resnet_tf.data.pipeline import Schedule
-from resnet_tf.model.weights import to_torchvision
-from resnet_tf.training.optimizers import create_optimizer
+from resnet_tf.data.pipeline import TrainingLength
+from resnet_tf.model.weights.mapping import to_torchvision
+from resnet_tf.training.optimizers.create import create_optimizer
 
 
 class TrainingStep:
@@ -44,7 +44,7 @@ class TrainingStep:
         keras.config.set_dtype_policy(case.precision)
         self.model = create_network(case)
         settings = OptimizerConfig(name="sgd", momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, decay_all=True)
-        self.optimizer = create_optimizer(Config(optimizer=settings), Schedule(1, 1), self.model)
+        self.optimizer = create_optimizer(Config(optimizer=settings), TrainingLength(1, 1), self.model)
         self._weights, self._state = list(self.model.trainable_variables), list(self.model.non_trainable_variables)
         groups = {"weight": self._weights, "velocity": self.optimizer.momentums, "statistic": self._state}
         self._all = [each for group in groups.values() for each in group]

@@ -33,6 +33,9 @@ ELSEWHERE = {
     'python -m pytest -n 2 -m "slow and not long"': ".ci/run",
     "python docs/make_api.py": "tests/test_api.py",
     "python docs/make_architecture.py": "tests/test_api.py",
+    "python benchmarks/gpu.py write steps/": "tests/benchmarks/test_gpu.py",
+    "python benchmarks/gpu.py run steps/ --json": "tests/benchmarks/test_gpu.py",
+    "python benchmarks/gpu.py table": "tests/benchmarks/test_gpu.py",
     "python examples/signals.py --out=signals/": "tests/test_signals.py",
     "python -m resnet_tf.train --config=signals --set data.source=signals/signals.npz": "tests/test_signals.py",
     "python -m resnet_tf.train --config=spectrograms --set data.source=signals/spectrograms.npz": (
