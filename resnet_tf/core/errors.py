@@ -1,10 +1,11 @@
 """Exceptions that the commands turn into a line and an exit code."""
 
+import contextlib
 import difflib
 import errno
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class UserError(ValueError):
@@ -16,6 +17,15 @@ class UserError(ValueError):
 
 class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
     """A run was asked to stop, and saved where it was; the commands exit with code 75, as sysexits.h's EX_TEMPFAIL."""
+
+
+@contextlib.contextmanager
+def prefix_errors(prefix: str) -> Iterator[None]:
+    """Prefix a `UserError` of the block, such as with the name of the file or setting that a wrong value comes from."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{prefix}: {error}") from error
 
 
 def closest(name: str, choices: Iterable[str], *, count: int = 3) -> str:

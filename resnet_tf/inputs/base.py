@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, TypeVar
@@ -11,6 +12,7 @@ import tensorflow as tf
 
 from resnet_tf.config import AugmentConfig, Config, DataConfig, flatten
 from resnet_tf.core.errors import UserError, closest
+from resnet_tf.core.validation import find_mismatch
 
 # From the (height, width) of an example, int32 [2], to the offset and the size of a window of it, both int32 [2].
 ChooseWindow = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
@@ -140,6 +142,10 @@ class Preprocess(abc.ABC):
         plain: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()
         }
+        hints = typing.get_type_hints(_TYPES[name])
+        for key in set(plain) & set(hints):
+            if mismatch := find_mismatch(plain[key], hints[key], key):
+                raise UserError(f"invalid preprocessing of type {name!r}: {mismatch}")
         try:
             return _TYPES[name](**plain)
         except (TypeError, ValueError) as error:

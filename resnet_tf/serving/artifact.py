@@ -1,4 +1,4 @@
-"""The exported directory: its versions, its files, how they are written and how they are checked."""
+"""Versions of an export: their directories and descriptions, written atomically."""
 
 import contextlib
 import json
@@ -10,13 +10,10 @@ import tensorflow as tf
 
 from resnet_tf.core import files
 from resnet_tf.core.errors import UserError, plain_reason
+from resnet_tf.core.export_metadata import EXTRA, LABELS, MANIFEST, METADATA, list_versions, read_export
 from resnet_tf.core.machine import versions
 from resnet_tf.serving.card import model_card
 
-_EXTRA = Path("assets.extra")
-METADATA = _EXTRA / "resnet_tf.json"
-LABELS = _EXTRA / "labels.txt"
-MANIFEST = _EXTRA / "sha256.json"
 CARD = "README.md"
 
 
@@ -34,7 +31,7 @@ def new_version(directory: Path) -> Iterator[tuple[Path, Path]]:
     final = directory / str((list_versions(directory) or [0])[-1] + 1)
     try:
         with files.atomic_directory(final) as staging:
-            (staging / _EXTRA).mkdir()
+            (staging / EXTRA).mkdir()
             yield staging, final
             files.write_manifest(staging, MANIFEST)
     except (OSError, tf.errors.OpError) as error:
@@ -45,51 +42,19 @@ def new_version(directory: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def write_metadata(export: Path, metadata: dict[str, Any], *, signature: str) -> None:
-    """What is known of an export, its labels, a line each, and its model card, see `model_card`."""
+    """Write the metadata of an export, its labels as one a line, and its model card, see `model_card`."""
     known = {**metadata, "versions": versions()}
     (export / METADATA).write_text(json.dumps(known, indent=2) + "\n")
     (export / LABELS).write_text("".join(f"{label}\n" for label in metadata["labels"]))
     (export / CARD).write_text(model_card(known, signature=signature))
 
 
-def find_export(path: str | Path) -> Path:
-    """The export at `path`, or the newest version under it.
-
-    Raises:
-        UserError: if there is none, one that this package did not write, or one whose files are not as they were
-            written.
-    """
-    path = Path(path)
-    if not path.is_dir():
-        raise UserError(f"no exported model at {str(path)!r}")
-    versions = list_versions(path)
-    found = path / str(versions[-1]) if versions else path
-    if not (found / METADATA).is_file() and not (found / MANIFEST).is_file():
-        raise UserError(f"{str(found)!r} is not a model exported by resnet_tf: {str(METADATA)!r} is missing")
-    if corruption := files.find_corruption(found, MANIFEST, needed=METADATA):
-        raise UserError(f"exported model {str(found)!r} is corrupt: {corruption}; export it again")
-    return found
-
-
 def find_export_of_step(directory: Path, step: int) -> Path | None:
-    """The newest version under `directory`, if it was exported at this step of its run."""
+    """Return the newest version under `directory` if it was exported at this step of its run, otherwise None."""
     if not list_versions(directory):
         return None
-    newest = find_export(directory)
-    return newest if read_metadata(newest).get("step") == step else None
-
-
-def list_versions(directory: Path) -> list[int]:
-    """Version numbers under a directory, in order."""
-    return sorted(int(path.name) for path in directory.glob("*") if path.name.isdigit() and path.is_dir())
-
-
-def read_metadata(export: Path) -> dict[str, Any]:
-    """What `write_metadata` wrote."""
-    try:
-        return json.loads((export / METADATA).read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{str(export / METADATA)!r} is damaged: {error}") from error
+    newest = read_export(directory)
+    return newest.directory if newest.metadata.get("step") == step else None
 
 
 def _check_directory(directory: Path) -> None:

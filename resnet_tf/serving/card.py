@@ -3,7 +3,7 @@
 After Mitchell et al., Model Cards for Model Reporting, 2019.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -108,7 +108,7 @@ print(predictor(["{file}"])[0].labels)
 """
 
 
-def model_card(metadata: dict[str, Any], *, signature: str) -> str:
+def model_card(metadata: Mapping[str, Any], *, signature: str) -> str:
     """The card in Markdown.
 
     Args:
@@ -127,7 +127,7 @@ def model_card(metadata: dict[str, Any], *, signature: str) -> str:
     return "\n\n".join(f"{title}\n\n{text.strip()}" for title, text in sections.items() if text) + "\n"
 
 
-def _summary(metadata: dict[str, Any], preprocess: Preprocess) -> str:
+def _summary(metadata: Mapping[str, Any], preprocess: Preprocess) -> str:
     target, precision = metadata["target"].replace("_", " "), metadata["precision"]
     kind, release = preprocess.plural, metadata["versions"]["resnet_tf"]
     lines = [
@@ -154,7 +154,7 @@ def _labels(labels: list[str]) -> str:
     return f"{len(labels):,} classes: {', '.join(labels[:_MOST_LABELS])}{more}."
 
 
-def _figures(metadata: dict[str, Any]) -> Iterator[str]:
+def _figures(metadata: Mapping[str, Any]) -> Iterator[str]:
     if figures := metadata.get("metrics"):
         split = metadata["config"]["data"]["eval_split"]
         yield f"On the {figures['examples']:,} examples of split {split!r}, the network in float32:\n"
@@ -177,7 +177,7 @@ def _figures(metadata: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def _loading(metadata: dict[str, Any], preprocess: Preprocess, signature: str) -> str:
+def _loading(metadata: Mapping[str, Any], preprocess: Preprocess, signature: str) -> str:
     target, (*sizes, channels) = metadata["target"], preprocess.unnormalized_shape
     first, *_ = preprocess.serving_inputs()
     given = f"float32 [B, {preprocess.axes}, {channels}], {preprocess.value_range}, of any size"
@@ -199,7 +199,7 @@ def _loading(metadata: dict[str, Any], preprocess: Preprocess, signature: str) -
     return f"From the directory of this file. {_SIX_LINES[target].format(**words)}\n{own.format(**words)}"
 
 
-def _limits(metadata: dict[str, Any], preprocess: Preprocess) -> Iterator[str]:
+def _limits(metadata: Mapping[str, Any], preprocess: Preprocess) -> Iterator[str]:
     if metadata["labels"]:
         yield "- It names one of its classes whatever it is given, also where that is none of them."
     if metadata.get("config"):

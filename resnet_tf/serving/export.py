@@ -129,7 +129,7 @@ def export_model(
     with artifact.new_version(Path(directory)) as (staging, final):
         _write(subject, staging, target, precision, default_signature)
         if target != "hub_features":
-            runner = runners.load_runner(staging, metadata)
+            runner = runners.load_runner(staging, target, subject.preprocess)
             if precision != "float32" or target in ("litert", "onnx"):
                 drift = _measure(subject, runner)
                 logger.info("%s %s: %s", target, precision, drift)

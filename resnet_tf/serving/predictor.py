@@ -11,12 +11,13 @@ import tensorflow as tf
 
 from resnet_tf.config import Config, flatten, override
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.export_metadata import read_export
 from resnet_tf.core.metrics import Evaluation
 from resnet_tf.data.sources import Split
 from resnet_tf.data.unreadable import translate_read_errors
 from resnet_tf.inputs import Preprocess, UnreadableError
-from resnet_tf.serving import artifact, runners
 from resnet_tf.serving import examples as forms
+from resnet_tf.serving import runners
 
 
 @dataclass(frozen=True, repr=False)
@@ -77,6 +78,7 @@ class Predictor:
         labels: names of all classes.
         preprocess: preprocessing of an example.
         metadata: description stored with the model.
+        config: configuration of the run that was exported; the default one for a bare model.
         top_k: number of classes named in a prediction.
 
     Raises:
@@ -84,23 +86,20 @@ class Predictor:
     """
 
     def __init__(self, path: str | Path):
-        self.path = artifact.find_export(path)
-        self.metadata = artifact.read_metadata(self.path)
+        export = read_export(path)
+        self.path, self.metadata = export.directory, export.metadata
         self.labels: tuple[str, ...] = tuple(self.metadata["labels"])
-        self.preprocess = Preprocess.from_dict(self.metadata["preprocess"])
+        with export.naming_metadata():
+            self.preprocess = Preprocess.from_dict(self.metadata["preprocess"])
+            self.config = override(Config(), flatten(self.metadata.get("config", {})))
         if not self.labels:
             raise UserError(f"{str(self.path)!r} gives features: it has no classes to name")
-        self._runner = runners.load_runner(self.path, self.metadata)
+        self._runner = runners.load_runner(self.path, self.metadata["target"], self.preprocess)
         self.top_k = min(self.config.export.top_k, len(self.labels))
 
     def __repr__(self) -> str:
         model, target, precision = (self.metadata[name] for name in ("model", "target", "precision"))
         return f"Predictor({str(self.path)!r}: {model}, {target} {precision}, {len(self.labels):,} classes)"
-
-    @property
-    def config(self) -> Config:
-        """The configuration of the run that it was exported from; the default one for a bare model."""
-        return override(Config(), flatten(self.metadata.get("config", {})))
 
     @overload
     def __call__(self, examples: str | Path | bytes, *, batch_size: int = 32) -> Prediction: ...

@@ -9,13 +9,13 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.export_metadata import SAVED_MODELS
 from resnet_tf.core.machine import cores
 from resnet_tf.inputs import Preprocess
 from resnet_tf.serving.signatures import DEFAULT_SIGNATURE, EXPLAIN_SIGNATURE
 
 # The file of each kind that is no SavedModel.
 KERAS_FILE, LITERT_FILE, ONNX_FILE = "model.keras", "model.tflite", "model.onnx"
-
 Answer = dict[str, np.ndarray]
 
 
@@ -33,18 +33,18 @@ class Runner(Protocol):
         """Return float32 [B, C] for unnormalized examples, float32 [B, H, W, 3] in [0, 1] or signals [B, L, C]."""
 
 
-def load_runner(export: Path, metadata: dict[str, Any]) -> Runner:
-    """Load the export in a directory, by the target that its metadata name.
+def load_runner(export: Path, target: str, preprocess: Preprocess) -> Runner:
+    """Load the export in a directory.
 
     Raises:
-        UserError: if it cannot be loaded, or a package that it needs is not installed.
+        UserError: if the target is unknown, the export cannot be loaded, or a package that it needs is not installed.
     """
-    preprocess = Preprocess.from_dict(metadata["preprocess"])
-    target = metadata["target"]
-    if target in ("serving", "hub"):
+    if target in SAVED_MODELS:
         return SavedModelRunner(export, preprocess)
-    load = {"litert": _load_litert, "keras": _load_keras, "onnx": _load_onnx}[target]
-    return ArraysRunner(load(export, preprocess), preprocess)
+    loaders = {"litert": _load_litert, "keras": _load_keras, "onnx": _load_onnx}
+    if target not in loaders:
+        raise UserError(f"{str(export)!r} is for target {target!r}, which this version of resnet_tf cannot load")
+    return ArraysRunner(loaders[target](export, preprocess), preprocess)
 
 
 class SavedModelRunner:

@@ -3,14 +3,14 @@
 import statistics
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from resnet_tf.core.export_metadata import Export
 from resnet_tf.core.machine import cores, processor
 from resnet_tf.inputs import Preprocess
-from resnet_tf.serving import artifact, runners
+from resnet_tf.serving import runners
 from resnet_tf.serving.runners import Runner
 
 _BATCH = 16
@@ -32,14 +32,15 @@ def measure_speed(runner: Runner, preprocess: Preprocess) -> dict[str, Any]:
     }
 
 
-def measure_batches(export: Path, batches: Sequence[int], *, seconds: float) -> dict[int, float]:
-    """Milliseconds in which an export answers a batch of pixels, by its size; medians over `seconds` each.
+def measure_batches(export: Export, batches: Sequence[int], *, seconds: float) -> dict[int, float]:
+    """Return the latency of an export in milliseconds for each batch size, medians over `seconds` each.
 
     Raises:
-        UserError: if it is damaged, or a package that it needs is missing.
+        UserError: if its metadata are invalid, or a package that it needs is missing.
     """
-    metadata = artifact.read_metadata(export)
-    runner, preprocess = runners.load_runner(export, metadata), Preprocess.from_dict(metadata["preprocess"])
+    with export.naming_metadata():
+        preprocess = Preprocess.from_dict(export.metadata["preprocess"])
+    runner = runners.load_runner(export.directory, export.metadata["target"], preprocess)
     return {batch: 1000 * _seconds(runner, preprocess, batch, seconds) for batch in batches}
 
 

@@ -12,10 +12,11 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
+from resnet_tf.core.export_metadata import EXTRA
 from resnet_tf.inputs import Preprocess
 from resnet_tf.serving.signatures import signature_names
 
-WARMUP = Path("assets.extra") / "tf_serving_warmup_requests"
+WARMUP = EXTRA / "tf_serving_warmup_requests"
 _BATCHES = (1, 8)
 
 

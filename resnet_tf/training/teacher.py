@@ -1,47 +1,45 @@
-"""A network that another one learns from."""
-
-import json
-from pathlib import Path
+"""Teacher network for knowledge distillation."""
 
 import tensorflow as tf
 
-from resnet_tf.core.errors import UserError
+from resnet_tf.core.errors import UserError, prefix_errors
+from resnet_tf.core.export_metadata import SAVED_MODELS, read_export
 from resnet_tf.inputs import Preprocess
 
 
 class Teacher:
-    """An exported model, answering what the student is fed. Make it inside the strategy's scope.
+    """Exported model whose logits the student is trained on. Create it inside the strategy's scope.
 
     Args:
-        path: a SavedModel of this package, or the directory of its versions, of which the newest is taken.
-        preprocess: the student's input.
-        labels: the student's classes.
+        path: a serving or hub export, or the directory of its versions, of which the newest is used.
+        preprocess: preprocessing of the student.
+        labels: class names of the student.
 
     Raises:
-        UserError: if there is no such model, or it has other classes.
+        UserError: if there is no such export, a file of it was changed, or it has other classes.
     """
 
     def __init__(self, path: str, preprocess: Preprocess, labels: tuple[str, ...]):
         self._preprocess = preprocess
-        directory = _newest(Path(path))
-        try:
-            metadata = json.loads((directory / "assets.extra" / "resnet_tf.json").read_text())
-            self._model = tf.saved_model.load(str(directory))  # kept: it owns the variables of its signatures
-        except (OSError, ValueError, tf.errors.OpError) as error:
-            raise UserError(f"loss.teacher={path!r} is no exported model of this package: {error}") from error
-        if list(metadata["labels"]) != list(labels):
-            raise UserError(f"loss.teacher={path!r} knows other classes than the data: {', '.join(metadata['labels'])}")
-        self._answer = self._model.signatures["images"]
-        self._sizes = Preprocess.from_dict(metadata["preprocess"]).spatial_shape
+        with prefix_errors(f"loss.teacher={path!r} cannot be used"):
+            export = read_export(path)
+            metadata = export.metadata
+            if metadata["target"] not in SAVED_MODELS:
+                raise UserError(f"it is an export for {metadata['target']}, not for {' or '.join(SAVED_MODELS)}")
+            if tuple(metadata["labels"]) != labels:
+                raise UserError(f"its classes differ from those of the data: {', '.join(metadata['labels'])}")
+            with export.naming_metadata():
+                self._sizes = Preprocess.from_dict(metadata["preprocess"]).spatial_shape
+            try:
+                # Kept, as it owns the variables of its signatures.
+                self._model = tf.saved_model.load(str(export.directory))
+                self._signature = self._model.signatures["images"]
+            except (OSError, ValueError, KeyError, IndexError, tf.errors.OpError) as error:
+                raise UserError(f"{str(export.directory)!r} cannot be loaded: {error}") from error
 
     def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
-        """From the student's input, float32 [B, H, W, C], to the teacher's logits, float32 [B, classes]."""
+        """Return the teacher's logits, float32 [B, classes], for the student's input, float32 [B, H, W, C]."""
         images = self._preprocess.denormalize(inputs)
         if self._sizes != self._preprocess.spatial_shape:
             images = tf.image.resize(images, self._sizes, antialias=True)
-        return tf.stop_gradient(self._answer(images=images)["logits"])
-
-
-def _newest(path: Path) -> Path:
-    versions = [each for each in path.glob("*") if each.name.isdigit()]
-    return max(versions, key=lambda each: int(each.name)) if versions else path
+        return tf.stop_gradient(self._signature(images=images)["logits"])

@@ -11,8 +11,8 @@ import numpy as np
 
 from resnet_tf.config import Config
 from resnet_tf.core.errors import UserError, closest
+from resnet_tf.core.export_metadata import Export, read_export
 from resnet_tf.inputs import create_preprocess
-from resnet_tf.serving.artifact import find_export
 from resnet_tf.serving.export import export_model
 from resnet_tf.serving.speed import measure_batches
 from resnet_tf.training.run import create_network
@@ -82,8 +82,8 @@ def benchmark(config_or_export: Config | str | Path, *, what: str = "input", sec
     if not isinstance(config_or_export, Config):
         if what != "serving":
             raise UserError(f"the {what} benchmark takes a configuration; exports have none")
-        export = find_export(config_or_export)
-        return BenchmarkResult("milliseconds", tuple(_measure_export(export, str(export), seconds)))
+        export = read_export(config_or_export)
+        return BenchmarkResult("milliseconds", tuple(_measure_export(export, str(export.directory), seconds)))
     return {"input": _input, "train": _train, "serving": _serving}[what](config_or_export, seconds)
 
 
@@ -108,11 +108,11 @@ def _serving(config: Config, seconds: float) -> BenchmarkResult:
     with tempfile.TemporaryDirectory() as scratch:
         for precision in ("float32", *(["bfloat16"] if half else [])):
             export = export_model(model, Path(scratch) / precision, precision=precision)
-            measurements += _measure_export(export, f"{config.model.name} {precision}", seconds)
+            measurements += _measure_export(read_export(export), f"{config.model.name} {precision}", seconds)
     return BenchmarkResult("milliseconds", tuple(measurements))
 
 
-def _measure_export(export: Path, subject: str, seconds: float) -> Iterator[Measurement]:
+def _measure_export(export: Export, subject: str, seconds: float) -> Iterator[Measurement]:
     for batch, milliseconds in measure_batches(export, _BATCHES, seconds=seconds).items():
         yield Measurement(f"batch of {batch}", milliseconds, subject)
 

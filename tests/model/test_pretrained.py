@@ -90,7 +90,7 @@ def test_named_weights_are_fetched_once_and_bring_what_belongs_to_them(published
     first, second = (CREATE(weights=name) for _ in range(2))
     assert server.asked == ["/resnet20.safetensors"]
     assert _cached(tmp_path) == ["resnet20.safetensors"]
-    stored = readers.read(tmp_path / "www" / "resnet20.safetensors")
+    stored = readers.read(tmp_path / "www" / "resnet20.safetensors").arrays
     for model in (first, second):
         np.testing.assert_array_equal(model.get_layer("logits").kernel, stored["fc.weight"].T)
         assert model.labels == CIFAR10
@@ -288,7 +288,7 @@ def test_corrupt_metadata_is_named(tmp_path):
 def test_the_metadata_of_a_file_is_read_once(tmp_path, monkeypatch):
     path, calls = tmp_path / "weights.safetensors", []
     readers.write_safetensors(path, to_torchvision(CREATE()), {"labels": list(CIFAR10)})
-    read = readers.read_metadata
-    monkeypatch.setattr(readers, "read_metadata", lambda each: calls.append(each) or read(each))
+    read = readers._read_metadata
+    monkeypatch.setattr(readers, "_read_metadata", lambda each: calls.append(each) or read(each))
     assert CREATE(weights=path).labels == CIFAR10
     assert calls == [path]

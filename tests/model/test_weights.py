@@ -194,7 +194,7 @@ def test_wrong_files_are_named_and_nothing_is_half_loaded(tmp_path):
     for suffix in (".safetensors", ".h5", ".npz", ".keras"):
         cut = tmp_path / f"cut{suffix}"
         cut.write_bytes(whole[:1000])
-        refused(rf"cut{suffix}' is damaged or not a {suffix} file", path=cut)
+        refused(rf"cut{suffix}' is corrupt or not a {suffix} file", path=cut)
     refused(r"no weights file 'nowhere.h5'", path=Path("nowhere.h5"))
     (tmp_path / "notes.txt").write_text("")
     refused(r"is no weights file that can be read: give .safetensors, .npz, .pth", path=tmp_path / "notes.txt")
@@ -214,7 +214,7 @@ def test_pickles_give_arrays_and_run_nothing(tmp_path):
     torch.save(list(state.values()), listed)
     for path, message in (
         (harmful, "'.*harmful.pth' holds more than arrays, which is refused because it could run code"),
-        (cut, "'.*cut.pth' is damaged or not a .pth file"),
+        (cut, "'.*cut.pth' is corrupt or not a .pth file"),
         (listed, "'.*listed.pth' holds list, not a state dict"),
     ):
         with pytest.raises(UserError, match=message):

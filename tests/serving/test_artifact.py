@@ -16,10 +16,10 @@ from conftest import DAMAGES
 from PIL import Image
 
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.export_metadata import MANIFEST, read_export
 from resnet_tf.data.sources import open_source
 from resnet_tf.inputs import ImagePreprocess, Preprocess
 from resnet_tf.model.create import create_model
-from resnet_tf.serving import artifact
 from resnet_tf.serving.drift import Drift, check_drift
 from resnet_tf.serving.export import export_model
 from resnet_tf.serving.predictor import Predictor
@@ -87,7 +87,7 @@ def test_a_fresh_process_answers_alike(run, tiny_export):
 
 
 def test_metadata_says_everything(run, tiny_export):
-    metadata = artifact.read_metadata(tiny_export)
+    metadata = read_export(tiny_export).metadata
     assert metadata["labels"] == list(run.labels)
     assert Preprocess.from_dict(metadata["preprocess"]) == run.preprocess
     assert metadata["metrics"] == run.metrics
@@ -148,7 +148,7 @@ def test_a_damaged_export_is_refused_before_anything_runs(tiny_export, tmp_path,
 
 def test_a_list_that_names_another_place_is_damaged(tiny_export, tmp_path):
     shutil.copytree(tiny_export, tmp_path / "1")
-    listed = tmp_path / "1" / artifact.MANIFEST
+    listed = tmp_path / "1" / MANIFEST
     listed.write_text(listed.read_text().replace("fingerprint.pb", "/fingerprint.pb"))
     with pytest.raises(UserError, match=r"is corrupt: .*sha256.json lists '/fingerprint.pb', which lies outside"):
         Predictor(tmp_path)
@@ -294,14 +294,15 @@ def test_an_export_without_weights_is_no_start(run, tiny_export, tmp_path):
     name, shape = run.config.model.name, run.model.input_shape[1:]
     with pytest.raises(UserError, match=r"holds constants in the place of weights; export the run with --target=hub"):
         create_model(name, num_classes=len(run.labels), input_shape=shape, weights=tiny_export)
-    with pytest.raises(UserError, match=r"is a directory; give a weights file, or DIR/VERSION of a hub export"):
+    message = r"weights are read from a file, or from a hub export: '.*' is not a model exported by resnet_tf"
+    with pytest.raises(UserError, match=message):
         create_model(name, num_classes=len(run.labels), input_shape=shape, weights=tmp_path)
 
 
 def test_bfloat16_tells_what_it_changes(run, tmp_path, tiny_pictures, caplog):
     caplog.set_level("INFO", "resnet_tf")
     path = export_model(run, tmp_path, precision="bfloat16")
-    drift = artifact.read_metadata(path)["drift"]
+    drift = read_export(path).metadata["drift"]
     assert drift["examples"] == 100
     assert drift["data"] == "split 'test[:100]'"
     assert 0 < drift["logits"] < 0.05
@@ -329,7 +330,7 @@ def test_int8_of_a_bare_model_asks_for_pictures(tmp_path):
         export_model(model, tmp_path / "models", target="litert", precision="int8")
     assert not (tmp_path / "models").exists()
     path = export_model(model, tmp_path / "models", precision="bfloat16")
-    assert artifact.read_metadata(path)["drift"]["data"] == "random"
+    assert read_export(path).metadata["drift"]["data"] == "random"
 
 
 def test_features_are_exported_without_a_head(run, tmp_path):

@@ -1,10 +1,12 @@
 """What learns, how fast, on pictures of what size, and from whom."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import DAMAGES
 
 import resnet_tf
 from resnet_tf.config import Config, DataConfig, TrainConfig, load_config
@@ -126,7 +128,25 @@ def test_a_teacher_of_other_classes_is_refused(data_dir, tmp_path):
     model = create_model("resnet8_w32", num_classes=10, input_shape=(8, 8, 1))
     spec = resnet_tf.ImagePreprocess(size=(8, 8), mean=(0.5,), std=(0.5,), channels=1)
     path = resnet_tf.export_model(model, tmp_path, preprocess=spec, labels=labels)
-    with pytest.raises(UserError, match=r"loss.teacher='.*' knows other classes than the data: class0, class1"):
+    message = r"loss.teacher='.*' cannot be used: its classes differ from those of the data: class0, class1"
+    with pytest.raises(UserError, match=message):
         _trainer(data_dir, f"loss.teacher={path}")
-    with pytest.raises(UserError, match=r"loss.teacher='nowhere' is no exported model of this package"):
+    message = r"loss.teacher='nowhere' cannot be used: no exported model at 'nowhere'"
+    with pytest.raises(UserError, match=message):
         _trainer(data_dir, "loss.teacher=nowhere")
+
+
+@pytest.mark.parametrize("name", ["saved_model.pb", "assets.extra/resnet_tf.json", "assets.extra/sha256.json"])
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_teacher_whose_files_were_changed_is_not_loaded(data_dir, tiny_export, tmp_path, monkeypatch, name, damage):
+    monkeypatch.setattr(tf.saved_model, "load", lambda path: pytest.fail("it was loaded"))
+    shutil.copytree(tiny_export, tmp_path / "1")
+    damage(tmp_path / "1" / name)
+    with pytest.raises(UserError, match=r"loss.teacher='.*' cannot be used: exported model '.*/1' is corrupt: "):
+        _trainer(data_dir, f"loss.teacher={tmp_path}")
+
+
+def test_a_teacher_that_takes_no_images_is_refused(data_dir, tiny_run, tmp_path):
+    path = resnet_tf.export_model(resnet_tf.load_run(tiny_run), tmp_path, target="hub_features")
+    with pytest.raises(UserError, match=r"it is an export for hub_features, not for serving or hub"):
+        _trainer(data_dir, f"loss.teacher={path}")

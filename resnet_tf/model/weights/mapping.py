@@ -232,7 +232,8 @@ def load_weights(model: ResidualNetwork, path: Path, *, new_head: bool = False) 
         UserError: if the file cannot be read or holds the weights of another network, even one with the same names and
             shapes.
     """
-    arrays = {name: array for name, array in readers.read(path).items() if not name.endswith("num_batches_tracked")}
+    file = readers.read(path)
+    arrays = {name: array for name, array in file.arrays.items() if not name.endswith("num_batches_tracked")}
     variables = _named_variables(model)
     takes_head = not new_head and any(layer == LOGITS_LAYER for layer, _ in variables)
     if not takes_head:
@@ -242,10 +243,9 @@ def load_weights(model: ResidualNetwork, path: Path, *, new_head: bool = False) 
         head = {dialect.key(LOGITS_LAYER, name) for name in ("kernel", "bias")}
         arrays = {name: array for name, array in arrays.items() if name not in head}
     values = _translate(model, arrays, variables, dialect, path)
-    metadata = readers.read_metadata(path)
     if model.arch:
-        _check_architecture(model.name, model.arch, dialect, metadata, path)
-    origin = _read_origin(dialect, metadata, path)
+        _check_architecture(model.name, model.arch, dialect, file.metadata, path)
+    origin = _read_origin(dialect, file.metadata, path)
     for names, variable in variables.items():
         variable.assign(values[names])
     return origin
@@ -270,7 +270,7 @@ def to_torchvision(model: keras.Model) -> Arrays:
 
 
 def _read_origin(dialect: Dialect, metadata: Mapping[str, Any], path: Path) -> WeightsOrigin:
-    """Return the preprocessing and class names of a file, `metadata` being what `readers.read_metadata` returned."""
+    """Return the preprocessing and class names of a file, by the metadata that `readers.read` returned."""
     try:
         stored = Metadata.from_dict({key: metadata.get(key) for key in ("preprocess", "labels")})
     except UserError as error:
@@ -287,7 +287,7 @@ def _check_architecture(name: str, arch: Arch, dialect: Dialect, metadata: Mappi
         name: name of the model.
         arch: architecture of the model.
         dialect: dialect of the file.
-        metadata: metadata of the file, see `readers.read_metadata`.
+        metadata: metadata of the file, see `readers.WeightsFile`.
         path: path of the file.
     """
     # Keras stores the name of a model in files of any origin; it is one of MODELS only if the layer names are ours.

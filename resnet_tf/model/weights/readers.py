@@ -4,13 +4,15 @@ import importlib.util
 import json
 import zipfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import h5py
 import numpy as np
 
-from resnet_tf.core.errors import UserError
+from resnet_tf.core.errors import UserError, prefix_errors
+from resnet_tf.core.export_metadata import read_export
 
 Arrays = dict[str, np.ndarray]
 
@@ -24,30 +26,46 @@ _METADATA_MEMBER = f"{_METADATA}.json"
 _METADATA_BYTES = 2**26  # more is refused before it is read
 
 
-def read(path: Path) -> Arrays:
-    """Name -> array of a hub export, or of a file: `.safetensors`, `.npz`, `.h5`, `.keras`, or PyTorch's `.pth`, `.pt`,
-    `.th` and `.bin`.
+@dataclass(frozen=True)
+class WeightsFile:
+    """Content of a weights file.
 
-    Names are the file's own: `layer1.0.conv1.weight` of PyTorch, `conv1_conv/kernel` of Keras.
+    Attributes:
+        arrays: arrays by the file's own names: `layer1.0.conv1.weight` of PyTorch, `conv1_conv/kernel` of Keras.
+        metadata: metadata of the network, see `resnet_tf.model.metadata`. Of a file that Keras wrote of any other
+            model, this is `keras_name`, the name of the model, where the file has it.
+    """
+
+    arrays: Arrays
+    metadata: Mapping[str, Any]
+
+
+def read(path: Path) -> WeightsFile:
+    """Read a file (`.safetensors`, `.npz`, `.h5`, `.keras`, or PyTorch's `.pth`, `.pt`, `.th`, `.bin`) or a hub export.
 
     Raises:
-        UserError: if there is no such file, it cannot be read, it is a pickle that holds more than arrays, or a value
-            in it is not finite.
+        UserError: if there is no such file, it cannot be read, it is a pickle that holds more than arrays, a value in
+            it is not finite, its metadata are corrupt, or a file of an export was changed.
     """
     if not path.exists():
         raise UserError(f"no weights file {str(path)!r}")
-    if not path.is_dir():
+    if path.is_dir():
+        with prefix_errors("weights are read from a file, or from a hub export"):
+            export = read_export(path)
+        path, metadata = export.directory, cast(Mapping[str, Any], export.metadata)
+    else:
         check_readable(path.name)
+        metadata = {}
     try:
         arrays = _read_hub(path) if path.is_dir() else _READERS[path.suffix](path)
     except UserError:
         raise
-    except Exception as error:  # each library has its own for a damaged file
-        raise UserError(f"{str(path)!r} is damaged or not a {path.suffix} file: {error}") from error
+    except Exception as error:  # each library has its own for a corrupt file
+        raise UserError(f"{str(path)!r} is corrupt or not a {path.suffix} file: {error}") from error
     for name, array in arrays.items():
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
             raise UserError(f"{str(path)!r} holds values that are not finite, in {name!r}")
-    return arrays
+    return WeightsFile(arrays, metadata or _read_metadata(path))
 
 
 def check_readable(file_name: str) -> None:
@@ -68,17 +86,9 @@ def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Ma
     save_file(dict(arrays), path, {_METADATA: json.dumps(metadata)})
 
 
-def read_metadata(path: Path) -> dict[str, Any]:
-    """Return the metadata of the network that a file has beside its weights, see `resnet_tf.model.metadata`.
-
-    Of a file that Keras wrote of any other model, this is `keras_name`, the name of the model, where the file has it.
-
-    Raises:
-        UserError: if they are corrupt.
-    """
+def _read_metadata(path: Path) -> dict[str, Any]:
     try:
-        read_text = _read_hub_metadata if path.is_dir() else _METADATA_READERS.get(path.suffix, lambda _: None)
-        text = read_text(path)
+        text = _METADATA_READERS.get(path.suffix, lambda _: None)(path)
         metadata = json.loads(text) if text else {}
         if not isinstance(metadata, dict):
             raise ValueError(f"it is {type(metadata).__name__}, not an object")
@@ -137,7 +147,7 @@ def _read_hub(path: Path) -> Arrays:
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
     if not (path / "saved_model.pb").is_file():
-        raise UserError(f"{str(path)!r} is a directory; give a weights file, or DIR/VERSION of a hub export")
+        raise UserError(f"{str(path)!r} is not a hub export; export the run with --target=hub")
     nodes = SavedModel.FromString((path / "saved_model.pb").read_bytes()).meta_graphs[0].object_graph_def.nodes
     listed = [child.node_id for child in nodes[0].children if child.local_name == "variables"]
     if not listed:
@@ -177,10 +187,6 @@ def _keras_3_arrays(file: Any) -> Arrays:
 
 def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _read_hub_metadata(path: Path) -> str:
-    return (path / "assets.extra" / "resnet_tf.json").read_text()  # as resnet_tf.serving.artifact writes it
 
 
 def _read_safetensors_metadata(path: Path) -> str | None:

@@ -1,0 +1,97 @@
+"""Exported models as directories: their versions, manifest and metadata. Nothing of an export is used unverified."""
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict
+
+from resnet_tf.core import files
+from resnet_tf.core.errors import UserError, prefix_errors
+from resnet_tf.core.validation import check_types
+
+EXTRA = Path("assets.extra")
+METADATA = EXTRA / "resnet_tf.json"
+LABELS = EXTRA / "labels.txt"
+MANIFEST = EXTRA / "sha256.json"
+# Targets that are SavedModels with the signatures of `resnet_tf.serving.signatures`.
+SAVED_MODELS = ("serving", "hub")
+
+
+class ExportMetadata(TypedDict):
+    """Content of `assets.extra/resnet_tf.json`.
+
+    Attributes:
+        model: name of the network.
+        target: a target of `resnet_tf.export_model`.
+        precision: precision of the computation.
+        parameters: number of the network's parameters.
+        preprocess: see `Preprocess.from_dict`.
+        labels: class names in the order of the logits; empty for features.
+        versions: versions of the packages that wrote the export.
+        metrics: metrics on the validation split, of a trained run.
+        step: training step, of a trained run.
+        config: configuration of the run.
+        drift: difference from the network in float32.
+        speed: measured latency and throughput.
+    """
+
+    model: str
+    target: str
+    precision: str
+    parameters: int
+    preprocess: dict[str, Any]
+    labels: list[str]
+    versions: dict[str, str]
+    metrics: NotRequired[dict[str, float | None]]
+    step: NotRequired[int]
+    config: NotRequired[dict[str, dict[str, Any]]]
+    drift: NotRequired[dict[str, float | str | None]]
+    speed: NotRequired[dict[str, float | str]]
+
+
+@dataclass(frozen=True)
+class Export:
+    """A version of an exported model whose files are as they were written.
+
+    Attributes:
+        directory: the directory of the version.
+        metadata: its metadata.
+    """
+
+    directory: Path
+    metadata: ExportMetadata
+
+    def naming_metadata(self) -> contextlib.AbstractContextManager[None]:
+        """Prefix a `UserError` of the block, which evaluates a part of the metadata, with the name of their file."""
+        return _naming(self.directory)
+
+
+def read_export(path: str | Path) -> Export:
+    """Verify the files of the export at `path`, or of the newest version under it, and read its metadata.
+
+    Raises:
+        UserError: if there is no export, this package did not write it, a file differs from the manifest, or the
+            metadata are invalid.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise UserError(f"no exported model at {str(path)!r}")
+    versions = list_versions(path)
+    found = path / str(versions[-1]) if versions else path
+    if not (found / METADATA).is_file() and not (found / MANIFEST).is_file():
+        raise UserError(f"{str(found)!r} is not a model exported by resnet_tf: {str(METADATA)!r} is missing")
+    if corruption := files.find_corruption(found, MANIFEST, needed=METADATA):
+        raise UserError(f"exported model {str(found)!r} is corrupt: {corruption}; export it again")
+    content: Any = files.read_json(found / METADATA)
+    with _naming(found):
+        check_types(content, ExportMetadata)
+    return Export(found, content)
+
+
+def list_versions(directory: Path) -> list[int]:
+    """Return the version numbers under a directory, in order."""
+    return sorted(int(path.name) for path in directory.glob("*") if path.name.isdecimal() and path.is_dir())
+
+
+def _naming(directory: Path) -> contextlib.AbstractContextManager[None]:
+    return prefix_errors(f"{str(directory / METADATA)!r} is invalid")
