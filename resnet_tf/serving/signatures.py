@@ -1,4 +1,4 @@
-"""The doors of an exported model: what each signature takes and gives."""
+"""Signatures of an exported model: inputs and outputs of each."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,29 +15,27 @@ EXPLAIN_SIGNATURE = "explain"
 EXAMPLE_FEATURE = "image/encoded"
 
 
-# From the network's input, float32 [B, H, W, C], or [B, L, C] of signals, already normalized, to its last feature map,
-# float32 or bfloat16 [B, h, w, F] or [B, l, F], its features, float32 [B, F], its logits, float32 [B, classes], and the
-# kernel of its class head, float32 [F, classes].
+# From the normalized input, float32 [B, H, W, C] or [B, L, C], to the last feature map, float32 or bfloat16 [B, h, w,
+# F] or [B, l, F], the features, float32 [B, F], the logits, float32 [B, classes], and the kernel of the head, float32
+# [F, classes].
 Network = Callable[[tf.Tensor], list[tf.Tensor]]
-# From that input to what a signature gives.
+# From a batch of inputs to the outputs of a signature, by name.
 Answer = Callable[[tf.Tensor], dict[str, tf.Tensor]]
-# By name, what answers and what it takes.
-Doors = dict[str, tuple[Answer, tf.TensorSpec]]
 
 
 def build_signatures(
     network: Network, preprocess: Preprocess, labels: Sequence[str], *, top_k: int, default: str = DEFAULT_SIGNATURE
 ) -> dict[str, tf.types.experimental.ConcreteFunction]:
-    """Signatures by name; every input's and output's first dimension is the batch.
+    """Return signatures by name; the first dimension of every input and output is the batch.
 
     - `serving_default`: image_bytes, string [B], each a JPEG, PNG, BMP, GIF or WebP of any size.
-    - `images`: float32 [B, H, W, 3], RGB in [0, 1], H and W being the network's own. A graph cannot refuse a picture in
-      [0, 255]: the answer would be wrong.
+    - `images`: float32 [B, H, W, 3], RGB in [0, 1], in the network's input size. A graph cannot refuse images in
+      [0, 255]: its answer would be wrong.
     - `features`: image_bytes as above; gives `features`, float32 [B, F], the pooled vector before the last layer.
     - `classify`: inputs, string [B], each a serialized tf.Example with `image/encoded`; gives `classes`, string [B, C],
       all labels, and `scores`, float32 [B, C], their probabilities. It is what TensorFlow Serving's Classify takes.
-    - `explain`: image_bytes as above; gives `heatmaps`, float32 [B, h, w], in [0, 1]: how much each place of the last
-      feature map spoke for the best class (Grad-CAM, Selvaraju et al. 2017).
+    - `explain`: image_bytes as above; gives `heatmaps`, float32 [B, h, w], in [0, 1]: the evidence of each position
+      of the last feature map for the best class (Grad-CAM, Selvaraju et al. 2017).
 
     Input types that are not decoded, such as signals, have `serving_default` and `features` only; both take `signals`,
     float32 [B, L, C].
@@ -46,10 +44,10 @@ def build_signatures(
     `top_classes` int64 [B, K], `top_scores` float32 [B, K] and `top_labels` string [B, K].
 
     Args:
-        network: what answers.
+        network: the network, see `Network`.
         preprocess: how examples become its input.
         labels: names of its classes.
-        top_k: best classes named.
+        top_k: number of the best classes.
         default: `images` puts that signature in `serving_default`'s place too, for consumers that read no other and
             cannot decode; image_bytes then go to `image_bytes`.
     """
@@ -69,17 +67,19 @@ def build_signatures(
         }
 
     inputs = {each.spec.name: each for each in preprocess.serving_inputs()}
-    doors = {
+    functions = {
         signature: (_after(inputs[name], answer), inputs[name].spec)
         for name, signatures in signature_names(preprocess, default).items()
         for signature in signatures
     }
     first, *_ = inputs.values()
-    doors[FEATURES_SIGNATURE] = (_after(first, lambda batch: {"features": network(batch)[1]}), first.spec)
+    functions[FEATURES_SIGNATURE] = (_after(first, lambda batch: {"features": network(batch)[1]}), first.spec)
     for encoded in (each for each in inputs.values() if each.spec.dtype == tf.string):
-        doors[CLASSIFY_SIGNATURE] = _classify(encoded, answer, names)
-        doors[EXPLAIN_SIGNATURE] = (_after(encoded, lambda batch: _explain(network, batch)), encoded.spec)
-    return {name: tf.function(function, [taken]).get_concrete_function() for name, (function, taken) in doors.items()}
+        functions[CLASSIFY_SIGNATURE] = _classify(encoded, answer, names)
+        functions[EXPLAIN_SIGNATURE] = (_after(encoded, lambda batch: _explain(network, batch)), encoded.spec)
+    return {
+        name: tf.function(function, [taken]).get_concrete_function() for name, (function, taken) in functions.items()
+    }
 
 
 def signature_names(preprocess: Preprocess, default: str = DEFAULT_SIGNATURE) -> dict[str, tuple[str, ...]]:
@@ -101,7 +101,7 @@ def default_signatures(preprocess: Preprocess) -> tuple[str, ...]:
 
 
 def _after(taken: ServingInput, answer: Answer) -> Answer:
-    """Return a function whose argument has the name that the signature shall have."""
+    """Return a function from a batch of `taken` to the answer; the name of its argument is that of `taken.spec`."""
 
     def signature(batch: tf.Tensor) -> dict[str, tf.Tensor]:
         return answer(taken.to_input(batch))

@@ -19,7 +19,8 @@ from resnet_tf.inputs import input_type
 def open_arrays(path: Path, config: DataConfig) -> Source:
     """Pictures are uint8 [N, H, W] or [N, H, W, 1 or 3], labels whole numbers [N] or [N, 1].
 
-    With `data.length`, signals of that length: floating-point numbers [N, length], or [N, length, channels].
+    Of another input type, see its `check_archive`: signals are floating-point numbers [N, length] or
+    [N, length, channels].
 
     An optional `class_names`, text [C], names the labels 0 to C - 1; without it they are numbers.
     """
