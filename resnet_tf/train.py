@@ -36,7 +36,10 @@ def main(arguments: list[str]) -> None:
     workdir = Path(WORKDIR.value or f"runs/{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}")
     result = resnet_tf.train(config, workdir)
     if result:  # the chief's; other workers write nothing
-        print(f"test    {result.evaluation}")
+        print(f"val     {result.evaluation}")
+        if test := result.test_metrics:
+            top1, top5, loss = (test[f"test_{name}"] for name in ("top1", "top5", "loss"))
+            print(f"test    top-1 {top1:.4f}  top-5 {top5:.4f}  loss {loss:.4f}  on {test['test_examples']:,} examples")
         print(f"report  {result.report}")
         print(f"export  {result.export}")
         print(f"        {result.verification}")

@@ -107,7 +107,7 @@ def tiny_pictures(tiny_config) -> list[bytes]:
     """Sixteen of the pictures that it is tested on, encoded."""
     from resnet_tf.data.sources import open_source
 
-    return [image for image, _ in open_source(tiny_config.data).test.examples(16).as_numpy_iterator()]
+    return [image for image, _ in open_source(tiny_config.data).validation.examples(16).as_numpy_iterator()]
 
 
 @pytest.fixture

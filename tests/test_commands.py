@@ -247,6 +247,26 @@ def test_train_from_a_folder_by_flags_alone(command, photos, tmp_path):
     assert {line.split()[1] for line in answer.out.splitlines()[1:]} == {"blue", "red"}
 
 
+def test_train_prints_the_metrics_of_a_test_split_and_shows_them_in_the_report(command, photos, tmp_path):
+    (photos / "val").mkdir()
+    for label in ("blue", "red"):
+        shutil.copytree(photos / "test" / label, photos / "val" / label)
+        (photos / "val" / label / "0.jpg").unlink()
+    arguments = ["--config=imagefolder", f"--data.source={photos}", "--model.name=resnet8_w32", "--train.epochs=1"]
+    arguments += ["--data.image_size=32", "--data.batch_size=4", "--data.eval_split=val", "--data.test_split=test"]
+    outcomes = [command("train", *arguments, f"--workdir={tmp_path / 'run'}") for _ in range(2)]
+    assert [outcome.code for outcome in outcomes] == [0, 0]
+    stored = json.loads((tmp_path / "run" / "test_metrics.json").read_text())
+    line = f"test    top-1 {stored['test_top1']:.4f}  top-5 1.0000  loss {stored['test_loss']:.4f}  on 6 examples"
+    for outcome in outcomes:
+        assert line in outcome.out.splitlines()
+        assert "val     top-1 " in outcome.out
+        assert "on 4 examples" in outcome.out
+    command("evaluate", f"--workdir={tmp_path / 'run'}")
+    page = (tmp_path / "run" / "report" / "index.html").read_text()
+    assert f"{100 * stored['test_top1']:.2f} %</b>test top-1" in page
+
+
 def test_evaluate_writes_the_page(command, tiny_run, tiny_export, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(tiny_run, workdir)
@@ -297,7 +317,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_a_picture(command, photos,
     outcome = command("train", *arguments, "--model.name=resnet20", "--train.epochs=3", "--dry-run")
     assert outcome.code == 0, outcome.err
     facts = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in outcome.out.splitlines())
-    assert facts["data"] == f"{photos}: 12 examples to train on, 6 to test, 2 classes"
+    assert facts["data"] == f"{photos}: 12 training and 6 validation examples, 2 classes"
     assert facts["classes"] == "blue 6, red 6"
     assert facts["steps"] == "6 of 5: 3 epochs of 2; 2 other pictures are left out of each"
     assert "0.0406 billion multiply-adds at 32 pixels" in facts["network"]

@@ -63,6 +63,7 @@ def test_a_config_file_by_path(tmp_path):
         (["augment.flip=true", "augment.alternating_flip=true"], r"augment.flip and augment.alternating_flip exclude"),
         (["data.mean=a,b"], r"data.mean takes numbers separated by commas, got 'a,b'"),
         (["data.mean=0.1,0.2"], r"data.mean has 2 values for data.channels=1"),
+        (["data.test_split=test"], r"data.test_split='test' is data.eval_split as well; a test split takes part in no"),
         (["data.std=0"], r"data.std must not contain 0, got 0"),
         (["data.crop_fraction=1.5"], r"data.crop_fraction must be above 0 and at most 1"),
         (

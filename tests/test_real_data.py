@@ -70,7 +70,7 @@ def test_published_cifar_weights_answer_as_in_pytorch_to_the_image(
     source = open_source(load_config("cifar10_resnet20", [f"data.source={cifar_test}", "data.train_split=test"]).data)
     assert model.labels == source.class_names
     strategy = tf.distribute.get_strategy()
-    evaluation = Evaluator(model, source.test, model.preprocess, batch_size=500, strategy=strategy)()
+    evaluation = Evaluator(model, source.validation, model.preprocess, batch_size=500, strategy=strategy)()
     assert int((evaluation.predictions == evaluation.targets).sum()) == right
 
 

@@ -137,7 +137,7 @@ def test_training_and_testing_normalize_alike(archive):
     assert spec == SPEC
     signals, labels = _tones(20, 1)
     expected = (signals - SPEC.mean) / SPEC.std
-    (inputs, fed_labels, places), *_ = pipeline.eval_batches(source.test, spec, 20).as_numpy_iterator()
+    (inputs, fed_labels, places), *_ = pipeline.eval_batches(source.validation, spec, 20).as_numpy_iterator()
     np.testing.assert_allclose(inputs, expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(fed_labels, labels)
     np.testing.assert_array_equal(places, np.arange(20))
@@ -185,7 +185,7 @@ def test_every_export_answers_as_the_run(trained, tmp_path, monkeypatch, capsys,
     expected = run.model((signals - SPEC.mean) / SPEC.std, training=False).numpy()
     tolerance = (1e-4 if precision == "float32" else 0.1) * np.abs(expected).max()
     np.testing.assert_allclose(predictor.from_pixels(signals), expected, atol=tolerance)
-    evaluation = predictor.evaluate(open_source(run.config.data).test, batch_size=6)
+    evaluation = predictor.evaluate(open_source(run.config.data).validation, batch_size=6)
     np.testing.assert_array_equal(evaluation.targets, labels)
     np.testing.assert_allclose(evaluation.logits, expected, atol=tolerance)
     np.save(export / "signal.npy", signals[3])

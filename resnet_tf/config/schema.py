@@ -55,6 +55,9 @@ class DataConfig:
     data_dir: str = _key("", "directory of prepared TFDS data sets; empty: TFDS's default")
     train_split: str = _key("train", "training split; TFDS slices such as train[:90%] are accepted")
     eval_split: str = _key("test", "validation split: evaluated during training, and selects the best checkpoint")
+    test_split: str = _key(
+        "", "test split: evaluated once, after training, on the exported checkpoint; it selects nothing; empty: none"
+    )
     eval_fraction: float = _key(
         0.1,
         "fraction of a folder of class/file that forms the validation split, selected by a hash of the file name",
@@ -113,6 +116,11 @@ class DataConfig:
     memory_limit_mb: int = _key(
         1024, "a decoded split of at most this size, in MB, is cached in memory between epochs", minimum=0
     )
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Return the names of the training and validation split and, if there is one, of the test split."""
+        return (self.train_split, self.eval_split, *([self.test_split] if self.test_split else []))
 
 
 @dataclass(frozen=True)
@@ -392,6 +400,12 @@ def _check_value(
 
 
 def _check_data(data: DataConfig) -> None:
+    for name in ("train_split", "eval_split"):
+        if data.test_split and data.test_split == getattr(data, name):
+            raise UserError(
+                f"data.test_split={data.test_split!r} is data.{name} as well; a test split takes part in no decision: "
+                "name another split, or slices such as train[90%:] for data.eval_split"
+            )
     for name in ("mean", "std"):
         values = getattr(data, name)
         if len(values) not in (0, 1, data.channels):

@@ -204,7 +204,7 @@ def _batches(subject: _Subject) -> tuple[Iterator[tuple[np.ndarray, np.ndarray |
             np.random.default_rng(0).uniform(size=(_RANDOM, *subject.preprocess.unnormalized_shape)).astype(np.float32)
         )
         return ((noise[at : at + _BATCH], None) for at in range(0, _RANDOM, _BATCH)), "random"
-    split = open_source(subject.data).test
+    split = open_source(subject.data).validation
     places = _evenly(split.num_examples, subject.settings.drift_examples)
 
     def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:

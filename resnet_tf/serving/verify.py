@@ -64,7 +64,7 @@ def _compare(export: Path, reference: Path, batch_size: int) -> Verification:
 
     expected = np.load(reference)
     predictor = Predictor(export)
-    split = open_source(predictor.config.data).test
+    split = open_source(predictor.config.data).validation
     found = predictor.evaluate(split, batch_size=batch_size, count=len(expected)).logits
     return Verification(
         examples=len(found),

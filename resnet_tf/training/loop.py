@@ -96,7 +96,7 @@ class _Fit:
         self._continue()
         self._evaluator = Evaluator(
             trainer.model,
-            source.test,
+            source.validation,
             trainer.preprocess,
             batch_size=config.data.batch_size,
             strategy=trainer.strategy,

@@ -16,6 +16,7 @@ from resnet_tf.training import runtime
 
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
+TEST_METRICS = "test_metrics.json"
 TENSORBOARD = "tensorboard"
 
 

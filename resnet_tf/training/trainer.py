@@ -137,15 +137,14 @@ class Trainer:
         self.state = RunState(**metadata["run"])
 
     def log_what_is_trained(self) -> None:
-        """Two lines: the network and the data, and the classes; a third where some of these are rare."""
+        """Log the network and the data, the classes, and a warning if some of them are rare."""
         source, config = self.source, self.config
         logger.info(
-            "%s: %s parameters; %s: %d examples to train on, %d to test, %d classes; %d steps an epoch, %d epochs",
+            "%s: %s parameters; %s: %s, %d classes; %d steps an epoch, %d epochs",
             config.model.name,
             f"{self.model.count_params():,}",
             source.name,
-            source.train.num_examples,
-            source.test.num_examples,
+            source.describe_splits(),
             len(source.class_names),
             self.length.steps_per_epoch,
             config.train.epochs,

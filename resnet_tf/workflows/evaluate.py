@@ -10,7 +10,7 @@ from resnet_tf.core.errors import UserError
 from resnet_tf.core.metrics import Evaluation
 from resnet_tf.data.sources import Source, check_classes, open_source
 from resnet_tf.serving.predictor import Predictor
-from resnet_tf.training.evaluation import evaluate_run
+from resnet_tf.training.evaluation import evaluate_run, read_test_metrics
 from resnet_tf.training.run import Run, load_run
 from resnet_tf.workflows.reporting import write_export_report, write_run_report
 
@@ -41,7 +41,8 @@ class EvaluateResult:
             UserError: if `directory` cannot be written.
         """
         if isinstance(self.subject, Run):
-            return write_run_report(Path(directory), self.subject, self.evaluation, self.source)
+            test_metrics = read_test_metrics(self.subject) if self.report_directory else {}
+            return write_run_report(Path(directory), self.subject, self.evaluation, self.source, test_metrics)
         return write_export_report(Path(directory), self.subject, self.evaluation, self.source)
 
     def to_dict(self, *, classes: bool = False) -> dict[str, Any]:
@@ -87,7 +88,7 @@ def evaluate(
         raise UserError("flip averages the logits of a run; an exported model answers as it was exported")
     source = open_source(settings)
     check_classes(subject.labels, source)
-    return EvaluateResult(subject, subject.evaluate(source.test), source, subject.labels, None)
+    return EvaluateResult(subject, subject.evaluate(source.validation), source, subject.labels, None)
 
 
 def _load(run_or_export: Run | Predictor | str | Path, checkpoint: str) -> Run | Predictor:

@@ -75,8 +75,7 @@ def _facts(trainer: Trainer) -> dict[str, str]:
     return {
         "network": f"{config.model.name}, {trainer.model.count_params():,} parameters, "
         f"{count_multiply_adds(sized) / 1e9:.3g} billion multiply-adds at {trainer.preprocess.size_text}",
-        "data": f"{source.name}: {source.train.num_examples:,} examples to train on, {source.test.num_examples:,} to "
-        f"test, {len(source.class_names):,} classes",
+        "data": f"{source.name}: {source.describe_splits()}, {len(source.class_names):,} classes",
         "classes": source.describe_classes(),
         "steps": f"{length.total_steps:,} of {data.batch_size}: {config.train.epochs} epochs of "
         f"{length.steps_per_epoch:,}; {over:,} other pictures are left out of each",

@@ -1,7 +1,7 @@
 """Report pages of runs and exports."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,27 @@ from resnet_tf.serving.predictor import Predictor
 from resnet_tf.training.run import METRICS, Run
 
 
-def write_run_report(directory: Path, run: Run, evaluation: Evaluation, source: Source) -> Path:
-    """The page of a run that was tested on a data set with its classes; returns `directory/index.html`.
+def write_run_report(
+    directory: Path, run: Run, evaluation: Evaluation, source: Source, test_metrics: Mapping[str, float] | None = None
+) -> Path:
+    """Write the page of a run, and return the path of `index.html`.
+
+    Args:
+        directory: where the page is written.
+        run: see `load_run`.
+        evaluation: of the run, on the validation split of `source`.
+        source: a data set with the classes of the run.
+        test_metrics: see `evaluate_test_split`; shown if not empty.
 
     Raises:
         UserError: if `directory` cannot be written.
     """
     metrics = files.read_json_lines(run.workdir / METRICS)
-    facts = {"parameters": f"{run.model.count_params():,}"}
+    facts = {}
+    if test_metrics:
+        facts["test top-1"] = f"{100 * test_metrics['test_top1']:.2f} %"
+        facts["test examples"] = f"{test_metrics['test_examples']:,}"
+    facts["parameters"] = f"{run.model.count_params():,}"
     if metrics:
         rate = statistics.median(line["images_per_second"] for line in metrics)
         minutes = sum(line["train_seconds"] for line in metrics) / 60
@@ -52,7 +65,7 @@ def _write(
     metrics: Sequence[dict[str, Any]] = (),
 ) -> Path:
     def load(places: Sequence[int]) -> list[np.ndarray]:
-        examples = pipeline.load_examples(source.test, preprocess, places)
+        examples = pipeline.load_examples(source.validation, preprocess, places)
         return [preprocess.plot(example) / 255 for example in examples]
 
     report = Report(

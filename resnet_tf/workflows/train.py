@@ -15,7 +15,7 @@ from resnet_tf.serving.export import export_model
 from resnet_tf.serving.verify import Verification, verify
 from resnet_tf.training import loop
 from resnet_tf.training.cluster import is_chief
-from resnet_tf.training.evaluation import evaluate_run
+from resnet_tf.training.evaluation import evaluate_run, evaluate_test_split
 from resnet_tf.training.run import Run, load_run
 from resnet_tf.workflows.reporting import write_run_report
 
@@ -26,7 +26,8 @@ class TrainResult:
 
     Attributes:
         run: the trained run, with the exported weights.
-        evaluation: of these weights.
+        evaluation: of these weights, on the validation split.
+        test_metrics: of these weights, on the test split, see `train_and_evaluate`; empty without `data.test_split`.
         report: path of the report page.
         export: directory of the exported version.
         verification: comparison of the export, loaded in a new process, with the model.
@@ -34,6 +35,7 @@ class TrainResult:
 
     run: Run
     evaluation: Evaluation
+    test_metrics: dict[str, float]
     report: Path
     export: Path
     verification: Verification
@@ -43,7 +45,7 @@ class TrainResult:
         return {
             "workdir": str(self.run.workdir),
             "step": self.run.step,
-            "metrics": self.evaluation.to_dict(),
+            "metrics": self.evaluation.to_dict() | self.test_metrics,
             "report": str(self.report),
             "export": str(self.export),
             "verification": asdict(self.verification),
@@ -80,11 +82,13 @@ def train(
     run = load_run(workdir)
     settings = run.config  # with the settings that follow from the data
     evaluation = evaluate_run(run, source, batch_size=settings.data.batch_size)
-    report = write_run_report(run.workdir / "report", run, evaluation, source)
+    test_metrics = evaluate_test_split(run, source, batch_size=settings.data.batch_size)
+    report = write_run_report(run.workdir / "report", run, evaluation, source, test_metrics)
     versions = run.workdir / "export" / "serving"
     export = find_export_of_step(versions, run.step) or export_model(run, versions)
     logits = evaluation.logits[: settings.export.verify_examples]
-    return TrainResult(run, evaluation, report, export, verify(export, logits, batch_size=settings.data.batch_size))
+    verification = verify(export, logits, batch_size=settings.data.batch_size)
+    return TrainResult(run, evaluation, test_metrics, report, export, verification)
 
 
 def train_and_evaluate(
@@ -106,14 +110,20 @@ def train_and_evaluate(
             assigned.
 
     Returns:
-        `examples`, `top1`, `top5`, `loss` and further metrics of the validation split, and `step`.
+        `examples`, `top1`, `top5`, `loss` and further metrics of the validation split, and `step`. With
+        `data.test_split`, also `test_loss`, `test_top1` and further metrics of the test split, evaluated once, on the
+        checkpoint that `export.checkpoint` chooses; the workers of a cluster other than the chief do not have them.
 
     Raises:
         UserError: for a configuration, data set or directory that does not fit, or losses that are not finite.
         Interrupted: after a signal.
     """
     fitted = _fit(config, workdir, callbacks)
-    return fitted.evaluation.to_dict() | {"step": fitted.step}
+    metrics = fitted.evaluation.to_dict() | {"step": fitted.step}
+    if fitted.source.test is None or not is_chief(config.runtime):
+        return metrics
+    run = load_run(workdir)
+    return metrics | evaluate_test_split(run, fitted.source, batch_size=run.config.data.batch_size)
 
 
 def _fit(config: Config, workdir: str | Path, callbacks: Sequence[keras.callbacks.Callback]) -> loop.Fitted:

@@ -61,11 +61,11 @@ def test_batch_k_is_the_same_wherever_the_run_started(data_dir, photos, kind):
 def test_no_iterator_waits_for_an_autotuner(data_dir, photos, kind):
     """The end of one would wait for its thread, up to a minute."""
     config, source, spec, length = _setup(data_dir, photos, kind)
-    tested = pipeline.eval_batches(source.test, spec, 2)
+    tested = pipeline.eval_batches(source.validation, spec, 2)
     for batches in (
         pipeline.train_batches(config, source, spec, length, start=0),
         pipeline.among_replicas(tested, 2),
-        source.test.examples(),
+        source.validation.examples(),
         *pipeline.stages(config, source, spec, length).values(),
     ):
         assert batches.options().autotune.enabled is False
@@ -214,17 +214,17 @@ def test_memory_and_stream_feed_the_same_pixels(data_dir, photos):
 @pytest.mark.parametrize("batch_size", [1, 7, 100, 899, 1000])
 def test_evaluation_takes_every_picture_once_in_order(data_dir, photos, batch_size):
     _, source, spec, _ = _setup(data_dir, photos, "memory")
-    batches = list(pipeline.eval_batches(source.test, spec, batch_size).as_numpy_iterator())
+    batches = list(pipeline.eval_batches(source.validation, spec, batch_size).as_numpy_iterator())
     assert {len(images) for images, _, _ in batches} == {batch_size}
     labels, places = (np.concatenate([batch[part] for batch in batches]) for part in (1, 2))
-    assert labels[:899].tolist() == source.test.labels.tolist()
+    assert labels[:899].tolist() == source.validation.labels.tolist()
     assert places.tolist() == [*range(899), *[-1] * (len(places) - 899)]
 
 
 def test_a_test_that_is_repeated_reads_its_pictures_once(photos):
     source = open_source(load_config("imagefolder", [f"data.source={photos}"]).data)
     spec = create_preprocess(load_config("imagefolder", ["data.image_size=32"]).data)
-    kept, read = (pipeline.eval_batches(source.test, spec, 4, memory_limit_mb=limit) for limit in (1, 0))
+    kept, read = (pipeline.eval_batches(source.validation, spec, 4, memory_limit_mb=limit) for limit in (1, 0))
     expected = list(read.as_numpy_iterator())
     list(kept.as_numpy_iterator())
     shutil.rmtree(photos / "test")
@@ -239,7 +239,7 @@ def test_workers_share_an_evaluation_in_as_many_batches(data_dir, photos):
     _, source, spec, _ = _setup(data_dir, photos, "memory")
     found = []
     for index in range(3):
-        batches = list(pipeline.eval_batches(source.test, spec, 64, shard=Shard(index, 3)).as_numpy_iterator())
+        batches = list(pipeline.eval_batches(source.validation, spec, 64, shard=Shard(index, 3)).as_numpy_iterator())
         assert len(batches) == 5
         found += [place for *_, places in batches for place in places if place >= 0]
     assert found == list(range(899))
@@ -261,7 +261,8 @@ def test_a_batch_larger_than_the_data_is_refused(data_dir):
 
 def test_pictures_by_place(data_dir, photos):
     _, source, spec, _ = _setup(data_dir, photos, "memory")
-    chosen = pipeline.load_examples(source.test, spec, [5, 2])
-    images = pipeline.load_images(source.test, spec, UnreadableExamples(source.test, spec, load_config("digits").data))
+    chosen = pipeline.load_examples(source.validation, spec, [5, 2])
+    unreadable = UnreadableExamples(source.validation, spec, load_config("digits").data)
+    images = pipeline.load_images(source.validation, spec, unreadable)
     for picture, place in zip(chosen, (5, 2), strict=True):
         np.testing.assert_array_equal(np.round(picture[..., :1] * 255), images[place])

@@ -55,7 +55,7 @@ def test_imagenets_layout(shards):
     assert source.train.labels.tolist() == [index % 3 for index in range(20)]
     assert _numbers(source.train) == list(range(20))
     assert [int(label) for _, label in source.train.examples()] == source.train.labels.tolist()
-    assert source.test.num_examples == 6
+    assert source.validation.num_examples == 6
     for place in (0, 11, 12, 19):
         where = source.train.locate(place)
         record = records.read_at(
@@ -144,7 +144,7 @@ def test_damage_is_named_and_costs_no_more_than_it_must(shards, tmp_path, change
         UnreadableExamples(source.train, SPEC, DataConfig())
     reversed_ = open_source(DataConfig(source=shards.source, train_split="validation", eval_split="train"))
     with pytest.raises(UserError, match=rf"split 'train' is damaged: '{path}' at byte {first.offset}"):
-        reversed_.test.check_whole()
+        reversed_.validation.check_whole()
 
 
 def test_a_damaged_tfds_file_says_how_many_examples_went(tmp_path, data_dir):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from conftest import write_imagenet_records
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -29,8 +30,8 @@ def digits(data_dir):
 
 def test_digits_are_scikit_learns_in_its_order(digits):
     expected = load_digits()
-    records = [*_read(digits.train), *_read(digits.test)]
-    assert (digits.train.num_examples, digits.test.num_examples) == (898, 899)
+    records = [*_read(digits.train), *_read(digits.validation)]
+    assert (digits.train.num_examples, digits.validation.num_examples) == (898, 899)
     assert [label for _, label in records] == expected.target.tolist()
     pixels = np.stack([ImagePreprocess(size=(8, 8)).decode(tf.constant(image))[..., 0] for image, _ in records])
     np.testing.assert_array_equal(pixels, np.round(expected.images * 255 / 16))
@@ -40,8 +41,8 @@ def test_digits_are_scikit_learns_in_its_order(digits):
 def test_tfds_slices_are_splits(data_dir):
     config = DataConfig(source="digits", data_dir=str(data_dir), train_split="train[:50%]", eval_split="train[50%:]")
     source = open_source(config)
-    assert source.train.num_examples + source.test.num_examples == 898
-    assert _read(source.train) + _read(source.test) == _read(
+    assert source.train.num_examples + source.validation.num_examples == 898
+    assert _read(source.train) + _read(source.validation) == _read(
         open_source(DataConfig(source="digits", data_dir=str(data_dir))).train
     )
 
@@ -49,7 +50,7 @@ def test_tfds_slices_are_splits(data_dir):
 @pytest.mark.parametrize("place", ["digits/1.0.0", "digits"])
 def test_a_tfds_directory_is_read_as_its_name_is(digits, data_dir, place):
     source = open_source(DataConfig(source=str(data_dir / place)))
-    assert _read(source.test) == _read(digits.test)
+    assert _read(source.validation) == _read(digits.validation)
     assert source.class_names == digits.class_names
 
 
@@ -64,7 +65,7 @@ def test_a_download_without_a_network_says_what_to_put_where(tmp_path, monkeypat
 def test_a_folder_of_images(photos):
     source = open_source(DataConfig(source=str(photos)))
     assert source.class_names == ("blue", "red")
-    assert (source.train.num_examples, source.test.num_examples) == (12, 6)
+    assert (source.train.num_examples, source.validation.num_examples) == (12, 6)
     assert [label for _, label in _read(source.train)] == [0] * 6 + [1] * 6
     first = (photos / "train" / "blue" / "0.jpg").read_bytes()
     assert _read(source.train)[0] == (first, 0)
@@ -141,7 +142,7 @@ def _names(split: Split) -> set[str]:
 def test_a_folder_of_classes_is_split_by_the_names_of_its_files(tmp_path):
     config = _plain_folder(tmp_path / "photos")
     before = open_source(config)
-    train, test = _names(before.train), _names(before.test)
+    train, test = _names(before.train), _names(before.validation)
     assert train | test == {f"{label}/{index}.png" for label in ("cat", "dog") for index in range(60)}
     assert not train & test
     assert 4 <= len(test) <= 22
@@ -151,18 +152,18 @@ def test_a_folder_of_classes_is_split_by_the_names_of_its_files(tmp_path):
             (tmp_path / "photos" / label / f"{index}.png").write_bytes(b"x")
     after = open_source(config)
     assert train <= _names(after.train), "a picture keeps its side whatever is added"
-    assert test <= _names(after.test)
+    assert test <= _names(after.validation)
     moved = open_source(dataclasses.replace(config, source=str((tmp_path / "photos").rename(tmp_path / "other"))))
-    assert _names(moved.test) == _names(after.test)
+    assert _names(moved.validation) == _names(after.validation)
     half = open_source(dataclasses.replace(config, source=str(tmp_path / "other"), eval_fraction=0.5))
-    assert _names(after.test) < _names(half.test)
-    assert 0.35 < half.test.num_examples / 210 < 0.65
+    assert _names(after.validation) < _names(half.validation)
+    assert 0.35 < half.validation.num_examples / 210 < 0.65
     assert after.class_names == ("cat", "cow", "dog")
 
 
 def test_a_split_by_hash_must_leave_something_on_both_sides(tmp_path):
     config = _plain_folder(tmp_path)
-    with pytest.raises(UserError, match=r"data.eval_fraction=0 leaves nothing of .* to test on"):
+    with pytest.raises(UserError, match=r"data.eval_fraction=0 leaves nothing of .* to evaluate on"):
         open_source(dataclasses.replace(config, eval_fraction=0.0))
     with pytest.raises(UserError, match=r"has one class"):
         open_source(dataclasses.replace(config, eval_fraction=1.0))
@@ -185,7 +186,7 @@ def test_a_numpy_archive(tmp_path, images, keys):
     source = open_source(DataConfig(source=str(tmp_path / "data.npz")))
     assert source.class_names == ("0", "1", "2")
     assert source.class_counts.tolist() == [4, 4, 4]
-    assert (source.train.num_examples, source.test.num_examples) == (12, 5)
+    assert (source.train.num_examples, source.validation.num_examples) == (12, 5)
     for place, (picture, label) in enumerate(source.train.examples().as_numpy_iterator()):
         expected = images[place] if images.ndim == 4 else images[place][..., None]
         np.testing.assert_array_equal(picture, expected)
@@ -250,7 +251,7 @@ def test_a_part_of_an_archive(tmp_path, spec, places):
     np.testing.assert_array_equal(pictures, IMAGES[places])
     assert numbers == tuple(labels[places])
     assert source.train.locate(0)["index"] == places.start
-    assert (source.train.name, source.test.num_examples, source.class_names) == (spec, 12, tuple("01234"))
+    assert (source.train.name, source.validation.num_examples, source.class_names) == (spec, 12, tuple("01234"))
 
 
 @pytest.mark.parametrize(
@@ -303,10 +304,10 @@ def test_idx_files(mnist):
     folder, images, labels = mnist
     source = open_source(DataConfig(source=str(folder), channels=1, mean=(0.0,), std=(1.0,)))
     assert (source.train.num_examples, source.class_names) == (30, tuple("0123456789"))
-    read = list(source.test.examples().as_numpy_iterator())
+    read = list(source.validation.examples().as_numpy_iterator())
     np.testing.assert_array_equal([picture[..., 0] for picture, _ in read], images)
     assert [label for _, label in read] == labels.tolist()
-    assert source.test.locate(3) == {"file": str(folder / "t10k-images-idx3-ubyte.gz"), "index": 3}
+    assert source.validation.locate(3) == {"file": str(folder / "t10k-images-idx3-ubyte.gz"), "index": 3}
 
 
 def test_a_part_of_idx_files_keeps_the_classes(mnist):
@@ -314,7 +315,7 @@ def test_a_part_of_idx_files_keeps_the_classes(mnist):
     splits = {"train_split": "train[:3]", "eval_split": "test[2:4]"}
     source = open_source(DataConfig(source=str(folder), channels=1, mean=(0.0,), std=(1.0,), **splits))
     assert (source.train.labels.tolist(), source.class_names) == ([0, 1, 2], tuple("0123456789"))
-    read = list(source.test.examples().as_numpy_iterator())
+    read = list(source.validation.examples().as_numpy_iterator())
     np.testing.assert_array_equal([picture[..., 0] for picture, _ in read], images[2:4])
     assert [label for _, label in read] == labels[2:4].tolist()
 
@@ -345,7 +346,7 @@ FASHION = Path("/usr/share/datasets/fashion-mnist")  # Debian's dataset-fashion-
 def test_fashion_mnist_as_debian_has_it():
     source = open_source(DataConfig(source=str(FASHION), channels=1, mean=(0.0,), std=(1.0,)))
     assert np.bincount(source.train.labels).tolist() == [6000] * 10
-    assert np.bincount(source.test.labels).tolist() == [1000] * 10
+    assert np.bincount(source.validation.labels).tolist() == [1000] * 10
 
 
 def test_a_long_tail_has_the_published_counts(tmp_path):
@@ -356,9 +357,68 @@ def test_a_long_tail_has_the_published_counts(tmp_path):
     config = DataConfig(source=str(tmp_path / "c.npz"))
     source = open_source(dataclasses.replace(config, long_tail=100.0))
     assert source.class_counts.tolist() == [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
-    assert source.test.num_examples == 100
+    assert source.validation.num_examples == 100
     for place in (0, 7000, 12_405):
         assert int(source.train.load(tf.constant(place, tf.int64))[0, 0, 0]) == source.train.labels[place]
     index = source.train.locate(12_405)["index"]
     assert labels[index] == source.train.labels[12_405]
     assert open_source(config).train.num_examples == 50_000
+
+
+THREE_SPLITS = {"train_split": "train[:20]", "eval_split": "train[20:]", "test_split": "test"}
+
+
+def _three_splits(kind: str, data_dir: Path, folder: Path) -> tuple[Source, Source]:
+    """A source with a test split of its own, and the same data with that as its validation split."""
+    splits = THREE_SPLITS
+    if kind == "tfds":
+        config = DataConfig(source="digits", data_dir=str(data_dir), **splits)
+    elif kind == "npz":
+        images = np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8)
+        labels = np.arange(40) % 4
+        np.savez(folder / "data.npz", x_train=images[:30], y_train=labels[:30], x_test=images[30:], y_test=labels[30:])
+        config = DataConfig(source=str(folder / "data.npz"), **splits)
+    elif kind == "records":
+        for split, count in (("train", 9), ("validation", 3), ("test", 6)):
+            examples = [(bytes([index]), 1 + index % 3, {}) for index in range(count)]
+            write_imagenet_records(folder / f"{split}-00000-of-00001", examples)
+        config = DataConfig(source=str(folder), train_split="train", eval_split="validation", test_split="test")
+    else:
+        for split, count in (("train", 3), ("val", 1), ("test", 2)):
+            _folder(folder, [f"{split}/{name}/{index}.jpg" for name in ("a", "b") for index in range(count)])
+        config = DataConfig(source=str(folder), train_split="train", eval_split="val", test_split="test")
+    return open_source(config), open_source(dataclasses.replace(config, eval_split="test", test_split=""))
+
+
+@pytest.mark.parametrize("kind", ["tfds", "npz", "records", "folder"])
+def test_every_source_has_a_test_split_if_asked(data_dir, tmp_path, kind):
+    source, without = _three_splits(kind, data_dir, tmp_path)
+    assert without.test is None
+    assert source.test is not None
+    assert _read(source.test) == _read(without.validation) != _read(source.validation)
+    assert source.test.name in source.identity["splits"]
+    counts = [f"{split.num_examples:,}" for split in (source.train, source.validation, source.test)]
+    assert source.describe_splits() == "{} training, {} validation and {} test examples".format(*counts)
+
+
+def test_idx_files_have_a_test_split_if_asked(mnist):
+    folder, images, labels = mnist
+    source = open_source(DataConfig(source=str(folder), **THREE_SPLITS))
+    read = list(source.test.examples().as_numpy_iterator())
+    np.testing.assert_array_equal([picture[..., 0] for picture, _ in read], images)
+    assert [label for _, label in read] == labels.tolist()
+    assert source.validation.num_examples == 10
+
+
+def test_a_class_that_only_the_test_split_has_is_refused(tmp_path):
+    _folder(tmp_path, ["train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "test/c/1.jpg"])
+    with pytest.raises(UserError, match=r"class 'c' is in .*test' but not in .*train'"):
+        open_source(DataConfig(source=str(tmp_path), eval_split="val", test_split="test"))
+
+
+def test_a_folder_that_is_split_by_hash_has_no_test_split(tmp_path):
+    _folder(tmp_path, [f"{name}/{index}.jpg" for name in ("a", "b") for index in range(20)])
+    with pytest.raises(
+        UserError, match=r"data.test_split='held_out' is a folder of .*with split/class/file; class/file"
+    ):
+        open_source(DataConfig(source=str(tmp_path), test_split="held_out"))

@@ -213,9 +213,9 @@ def test_a_test_names_what_it_cannot_read(mixed_folder):
     source, spec, _ = _setup(config)
     with (
         pytest.raises(UserError, match=r"split 'train' cannot be tested: .*(jpg): "),
-        unreadable.translate_read_errors(source.test, spec),
+        unreadable.translate_read_errors(source.validation, spec),
     ):
-        list(pipeline.eval_batches(source.test, spec, 4))
+        list(pipeline.eval_batches(source.validation, spec, 4))
 
 
 def test_a_vanished_file_is_named(mixed_folder):
@@ -225,9 +225,9 @@ def test_a_vanished_file_is_named(mixed_folder):
     gone.unlink()
     with (
         pytest.raises(UserError, match=rf"cannot be tested: {gone}: .*No such file"),
-        unreadable.translate_read_errors(source.test, spec),
+        unreadable.translate_read_errors(source.validation, spec),
     ):
-        list(pipeline.eval_batches(source.test, spec, 4))
+        list(pipeline.eval_batches(source.validation, spec, 4))
 
 
 def test_the_allowed_pixels_are_a_key_and_travel_with_the_preprocessing(mixed_folder):

@@ -71,7 +71,7 @@ def test_classes_without_examples_do_not_count():
 
 def test_a_flipped_test_takes_the_mean_of_both(tiny_run):
     run = load_run(tiny_run)
-    split, strategy = open_source(run.config.data).test, tf.distribute.get_strategy()
+    split, strategy = open_source(run.config.data).validation, tf.distribute.get_strategy()
     both = Evaluator(run.model, split, run.preprocess, batch_size=100, strategy=strategy, flip=True)()
     plain = Evaluator(run.model, split, run.preprocess, batch_size=100, strategy=strategy)()
     batches = pipeline.eval_batches(split, run.preprocess, 100)
@@ -93,7 +93,7 @@ def test_mistakes_come_worst_first():
 
 def test_every_batch_size_and_replica_count_gives_the_same(tiny_run):
     run = load_run(tiny_run)
-    split = open_source(run.config.data).test
+    split = open_source(run.config.data).validation
     expected = Evaluator(run.model, split, run.preprocess, batch_size=100, strategy=tf.distribute.get_strategy())()
     mirrored = runtime.mirrored(("CPU:0", "CPU:1"))
     with mirrored.scope():

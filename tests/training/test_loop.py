@@ -21,7 +21,7 @@ from resnet_tf.core import files
 from resnet_tf.core.errors import Interrupted, UserError
 from resnet_tf.data.sources import open_source
 from resnet_tf.model.network import ResidualNetwork
-from resnet_tf.training import checkpoint, loop, run, runtime
+from resnet_tf.training import checkpoint, evaluation, loop, run, runtime
 from resnet_tf.training.callbacks import ProgressLine
 from resnet_tf.training.evaluation import Evaluator, evaluate_run
 from resnet_tf.training.run import load_run
@@ -181,6 +181,47 @@ def test_the_number_of_steps_in_a_call_changes_nothing(tiny_config, tiny_run, tm
     train_and_evaluate(_override(tiny_config, runtime={"steps_per_loop": 3}), tmp_path)
     for ours, theirs in zip(_weights(tmp_path), _weights(tiny_run), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+class _Forget(keras.callbacks.Callback):
+    """Zeroes the classification head at the end of the second epoch, so that the first checkpoint is the best."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.epoch == 1:
+            for weight in self.model.layers[-1].weights:
+                weight.assign(np.zeros(weight.shape))
+
+
+def test_a_test_split_is_evaluated_once_on_the_chosen_checkpoint(tiny_config, tmp_path, monkeypatch):
+    config = _override(tiny_config, data={"test_split": "test[100:300]"}, export={"checkpoint": "best"})
+    result = train_and_evaluate(config, tmp_path, callbacks=[_Forget()])
+    chosen = load_run(tmp_path)
+    assert (result["step"], chosen.step) == (14, 7)
+    other = open_source(dataclasses.replace(config.data, eval_split="test[100:300]", test_split=""))
+    expected = evaluate_run(chosen, other, batch_size=128).to_dict()
+    found = {name.removeprefix("test_"): value for name, value in result.items() if name.startswith("test_")}
+    assert found == expected
+    stored = json.loads((tmp_path / "test_metrics.json").read_text())
+    assert stored == {"step": 7, **{f"test_{name}": value for name, value in expected.items()}}
+    monkeypatch.setattr(evaluation, "_evaluate", None)  # a finished run reads the file
+    assert train_and_evaluate(config, tmp_path) == result
+
+
+def test_test_metrics_that_are_no_numbers_are_refused(tiny_run, tmp_path):
+    of_tiny = load_run(tiny_run)
+    other = dataclasses.replace(of_tiny, workdir=tmp_path)
+    assert evaluation.read_test_metrics(other) == {}
+    numbers = {"step": 14, "test_examples": 5, "test_top1": 0.5, "test_top5": 1.0, "test_loss": 0.25}
+    for stored in ([1], {"step": 14}, numbers | {"test_loss": "<b>"}):
+        (tmp_path / "test_metrics.json").write_text(json.dumps(stored))
+        with pytest.raises(UserError, match=r"test_metrics.json'"):
+            evaluation.read_test_metrics(other)
+    (tmp_path / "test_metrics.json").write_text(json.dumps(numbers))
+    assert evaluation.read_test_metrics(other)["test_loss"] == 0.25
+    assert evaluation.read_test_metrics(dataclasses.replace(other, step=7)) == {}
 
 
 def _at_a_standstill(config, **train):

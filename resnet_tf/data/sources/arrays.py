@@ -26,18 +26,17 @@ def open_arrays(path: Path, config: DataConfig) -> Source:
     """
     try:
         with np.load(path) as archive:  # pickles are refused
-            train, test = (_read(archive, path, name, config) for name in (config.train_split, config.eval_split))
+            splits = [(name, *_read(archive, path, name, config)) for name in config.splits]
             names = tuple(map(str, archive["class_names"])) if "class_names" in archive else ()
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"cannot read {str(path)!r}: {error}") from error
-    largest = int(max(labels.max() for _, labels in (train, test)))
+    largest = int(max(labels.max() for _, _, labels in splits))
     names = names or tuple(str(label) for label in range(largest + 1))
     if largest >= len(names):
         raise UserError(f"{str(path)!r} has label {largest}, but class_names has {len(names)} names")
-    splits = (array_split(path, name, *pair) for name, pair in ((config.train_split, train), (config.eval_split, test)))
-    return Source(str(path), names, *splits)
+    return Source(str(path), names, *(array_split(path, *split) for split in splits))
 
 
 def _read(archive: np.lib.npyio.NpzFile, path: Path, name: str, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -49,7 +48,7 @@ def _read(archive: np.lib.npyio.NpzFile, path: Path, name: str, config: DataConf
     else:
         raise UserError(
             f"{str(path)!r} has no x_{split} and y_{split}, nor {split}_images and {split}_labels; it has "
-            f"{', '.join(archive)}. data.train_split and data.eval_split name the splits"
+            f"{', '.join(archive)}. data.train_split, data.eval_split and data.test_split name the splits"
         )
     what = f"{keys[0]} of {str(path)!r}"
     examples = input_type(config).check_archive(examples, what, config)

@@ -110,20 +110,34 @@ class Split:
 
 @dataclass(frozen=True, repr=False)
 class Source:
-    """A data set: its splits for training and testing, and the names of its classes in label order."""
+    """A data set.
+
+    Attributes:
+        name: of the data set.
+        class_names: in label order.
+        train: the training split.
+        validation: the validation split, `data.eval_split`, which selects checkpoints.
+        test: the test split, `data.test_split`, which no decision depends on; None if there is none.
+    """
 
     name: str
     class_names: tuple[str, ...]
     train: Split
-    test: Split
+    validation: Split
+    test: Split | None = None
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """Return the splits by their use: `training`, `validation` and, if there is one, `test`."""
+        return {"training": self.train, "validation": self.validation} | ({"test": self.test} if self.test else {})
 
     def to_dict(self) -> dict[str, object]:
-        """Return name, class names and the size of both splits, ready for JSON."""
-        splits = [{"name": split.name, "examples": split.num_examples} for split in (self.train, self.test)]
+        """Return name, class names and the size of each split, ready for JSON."""
+        splits = [{"name": split.name, "examples": split.num_examples} for split in self.splits.values()]
         return {"name": self.name, "class_names": list(self.class_names), "splits": splits}
 
     def __repr__(self) -> str:
-        splits = (f"{split.name}={split.num_examples:,}" for split in (self.train, self.test))
+        splits = (f"{split.name}={split.num_examples:,}" for split in self.splits.values())
         return f"Source({self.name!r}, {len(self.class_names):,} classes, {', '.join(splits)})"
 
     @property
@@ -134,7 +148,7 @@ class Source:
                 "examples": split.num_examples,
                 "labels": hashlib.sha256(split.labels.tobytes()).hexdigest()[:16],
             }
-            for split in (self.train, self.test)
+            for split in self.splits.values()
         }
         return {"name": self.name, "class_names": list(self.class_names), "splits": splits}
 
@@ -142,6 +156,11 @@ class Source:
     def class_counts(self) -> np.ndarray:
         """Training examples of each class, int64 [C]."""
         return np.bincount(self.train.labels, minlength=len(self.class_names))
+
+    def describe_splits(self) -> str:
+        """Return the number of examples of each split in words."""
+        parts = [f"{split.num_examples:,} {use}" for use, split in self.splits.items()]
+        return f"{', '.join(parts[:-1])} and {parts[-1]} examples"
 
     def describe_classes(self) -> str:
         """The class counts in a line: all of them if they are few, otherwise the extremes."""

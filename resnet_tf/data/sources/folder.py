@@ -19,21 +19,38 @@ Classes = dict[str, list[str]]
 
 
 def open_folder(root: Path, config: DataConfig) -> Source:
-    """The splits that `config` names, from their folders or by hash."""
-    if (root / config.train_split).is_dir() or (root / config.eval_split).is_dir():
-        train, test = (_list_split(root, name) for name in (config.train_split, config.eval_split))
-        _check_classes(train, test, str(root / config.train_split), str(root / config.eval_split))
+    """Open the splits that `config` names, from their folders or by hash.
+
+    Raises:
+        UserError: for a folder without images, or classes that differ between splits.
+    """
+    if any((root / name).is_dir() for name in config.splits):
+        listed = [_list_split(root, name) for name in config.splits]
+        for name, classes in zip(config.splits[1:], listed[1:], strict=True):
+            _check_classes(listed[0], classes, str(root / config.train_split), str(root / name))
     else:
-        everything = list_classes(root)
-        if not everything:
-            raise UserError(_no_splits(root, config.train_split))
-        train, test = split_by_hash(everything, config.eval_fraction)
-        whole = f"{root} (data.eval_fraction={config.eval_fraction:g})"
-        _check_classes(train, test, whole, whole)
-        if not test:
-            raise UserError(f"data.eval_fraction={config.eval_fraction:g} leaves nothing of {str(root)!r} to test on")
-    names = tuple(train)
-    return Source(str(root), names, _split(config.train_split, train, names), _split(config.eval_split, test, names))
+        listed = _split_by_config(root, config)
+    names = tuple(listed[0])
+    splits = (_split(name, classes, names) for name, classes in zip(config.splits, listed, strict=True))
+    return Source(str(root), names, *splits)
+
+
+def _split_by_config(root: Path, config: DataConfig) -> list[Classes]:
+    """Return the training and the validation split of a folder of class/file."""
+    everything = list_classes(root)
+    if not everything:
+        raise UserError(_no_splits(root, config.train_split))
+    if config.test_split:
+        raise UserError(
+            f"data.test_split={config.test_split!r} is a folder of {str(root)!r} with split/class/file; class/file is "
+            "divided into a training and a validation split only"
+        )
+    train, validation = split_by_hash(everything, config.eval_fraction)
+    whole = f"{root} (data.eval_fraction={config.eval_fraction:g})"
+    _check_classes(train, validation, whole, whole)
+    if not validation:
+        raise UserError(f"data.eval_fraction={config.eval_fraction:g} leaves nothing of {str(root)!r} to evaluate on")
+    return [train, validation]
 
 
 def list_classes(folder: Path) -> Classes:
@@ -63,17 +80,18 @@ def _no_splits(root: Path, split: str) -> str:
     present = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
     return (
         f"{str(root)!r} has no folder {split!r}; it has {', '.join(present) or 'no folders'}. Images belong in "
-        "split/class/file, where data.train_split and data.eval_split name the splits, or in class/file"
+        "split/class/file, where data.train_split, data.eval_split and data.test_split name the splits, or in "
+        "class/file"
     )
 
 
 def split_by_hash(everything: Classes, fraction: float) -> tuple[Classes, Classes]:
-    """For training and testing: a file keeps its side whatever is added beside it."""
-    sides: tuple[Classes, Classes] = ({}, {})
+    """Return a training and a validation split; a file keeps its split when others are added."""
+    splits: tuple[Classes, Classes] = ({}, {})
     for name, files in everything.items():
         for file in files:
-            sides[_hash(file) < fraction].setdefault(name, []).append(file)
-    return sides
+            splits[_hash(file) < fraction].setdefault(name, []).append(file)
+    return splits
 
 
 def _hash(file: str) -> float:
@@ -82,11 +100,11 @@ def _hash(file: str) -> float:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) / 2**64
 
 
-def _check_classes(train: Classes, test: Classes, train_place: str, test_place: str) -> None:
+def _check_classes(train: Classes, evaluated: Classes, train_path: str, evaluated_path: str) -> None:
     if len(train) < 2:
-        raise UserError(f"{train_place!r} has one class, {next(iter(train), '')!r}; training takes two or more")
-    if unknown := sorted(set(test) - set(train)):
-        raise UserError(f"class {unknown[0]!r} is in {test_place!r} but not in {train_place!r}")
+        raise UserError(f"{train_path!r} has one class, {next(iter(train), '')!r}; training takes two or more")
+    if unknown := sorted(set(evaluated) - set(train)):
+        raise UserError(f"class {unknown[0]!r} is in {evaluated_path!r} but not in {train_path!r}")
 
 
 def _split(name: str, classes: Classes, class_names: tuple[str, ...]) -> Split:

@@ -27,11 +27,11 @@ def open_idx(directory: Path, config: DataConfig) -> Source:
     Raises:
         UserError: if a split's files are not there or are not whole.
     """
-    names = (config.train_split, config.eval_split)
-    whole = [_read_split(directory, slices.plain_name(name)) for name in names]
+    whole = [_read_split(directory, slices.plain_name(name)) for name in config.splits]
     classes = 1 + max(int(labels.max()) for _, _, labels in whole)
     splits = (
-        array_split(file, name, images, labels) for name, (file, images, labels) in zip(names, whole, strict=True)
+        array_split(file, name, images, labels)
+        for name, (file, images, labels) in zip(config.splits, whole, strict=True)
     )
     return Source(str(directory), tuple(map(str, range(classes))), *splits)
 
@@ -52,7 +52,8 @@ def _find(directory: Path, name: str) -> Path:
             return file
     present = ", ".join(each.name for each in list_files(directory))
     raise UserError(
-        f"{str(directory)!r} has no {name}; it has {present}. data.train_split and data.eval_split name the splits"
+        f"{str(directory)!r} has no {name}; it has {present}. data.train_split, data.eval_split and data.test_split "
+        "name the splits"
     )
 
 

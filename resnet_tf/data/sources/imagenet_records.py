@@ -34,7 +34,7 @@ def list_files(root: Path, split: str) -> list[str]:
 
 def open_records(root: Path, config: DataConfig) -> Source:
     """The splits that `config` names. Labels that begin at 1 are moved to 0."""
-    found = {name: _index(root, name) for name in (config.train_split, config.eval_split)}
+    found = {name: _index(root, name) for name in config.splits}
     labels = np.concatenate([each.labels[each.labels >= 0] for split in found.values() for each in split])
     if not len(labels):
         first = found[config.train_split][0]
@@ -58,7 +58,7 @@ def _index(root: Path, split: str) -> list[records.Records]:
         present = ", ".join(sorted(path.name for path in root.iterdir())[:8])
         raise UserError(
             f"{str(root)!r} has no record files of split {split!r}, such as {split}-00000-of-00001; it has {present}. "
-            "data.train_split and data.eval_split name the splits"
+            "data.train_split, data.eval_split and data.test_split name the splits"
         )
     return records.index(files, _parse_label, layout="imagenet")
 

@@ -95,9 +95,9 @@ def _open(builder: tfds.core.DatasetBuilder, config: DataConfig) -> Source:
             f"data set {name!r} is kept as {builder.info.file_format.value}; `tfds convert_format` writes the tfrecord "
             "files that are read here"
         )
-    train, test = (_open_split(builder, each, image, label) for each in (config.train_split, config.eval_split))
+    splits = (_open_split(builder, each, image, label) for each in config.splits)
     names = tuple(features[label].int2str(index) for index in range(features[label].num_classes))
-    return Source(name, names, train, test)
+    return Source(name, names, *splits)
 
 
 def _open_split(builder: tfds.core.DatasetBuilder, name: str, image: str, label: str) -> Split:
