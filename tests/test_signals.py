@@ -29,7 +29,7 @@ from resnet_tf.training.throughput import measure_training
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "signals.py"
 LENGTH, CHANNELS = 64, 2
-SPEC = SignalPreprocess(length=LENGTH, channels=CHANNELS, mean=(0.5, -1.0), std=(2.0, 0.5))
+PREPROCESS = SignalPreprocess(length=LENGTH, channels=CHANNELS, mean=(0.5, -1.0), std=(2.0, 0.5))
 
 
 def _tones(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -38,7 +38,7 @@ def _tones(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     labels = np.arange(count) % 2
     angles = 2 * np.pi * np.where(labels, 9, 3)[:, None, None] * np.linspace(0, 1, LENGTH)[:, None]
     waves = np.sin(angles + generator.uniform(0, 6, (count, 1, CHANNELS)))
-    return (waves * SPEC.std + SPEC.mean).astype("float32"), labels
+    return (waves * PREPROCESS.std + PREPROCESS.mean).astype("float32"), labels
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +80,9 @@ def served(trained, tmp_path_factory) -> Path:
 
 
 def _batches(config: Config, *, start: int = 0) -> list[tuple[np.ndarray, ...]]:
-    source, spec = open_source(config.data), create_preprocess(config.data)
+    source, preprocess = open_source(config.data), create_preprocess(config.data)
     length = TrainingLength.of(config, source)
-    return list(pipeline.train_batches(config, source, spec, length, start=start).as_numpy_iterator())
+    return list(pipeline.train_batches(config, source, preprocess, length, start=start).as_numpy_iterator())
 
 
 @pytest.mark.parametrize("memory", [0, 1024])
@@ -94,16 +94,16 @@ def test_batches_hold_each_signal_once_an_epoch_moved_by_up_to_the_padding(archi
     batches = _batches(config)
     assert len(batches) == 9
     for epoch in range(3):
-        fed, fed_labels, missing = (
+        examples, batch_labels, missing = (
             np.concatenate(part) for part in zip(*batches[3 * epoch : 3 * epoch + 3], strict=True)
         )
-        assert fed.dtype == np.float32
+        assert examples.dtype == np.float32
         assert (missing == -1).all()
-        same = (fed[:, None, None] == windows).all(axis=(3, 4))  # [fed, example, move]
+        same = (examples[:, None, None] == windows).all(axis=(3, 4))  # [index in the epoch, example, move]
         found, example, move = np.nonzero(same)
         np.testing.assert_array_equal(found, np.arange(96))
         assert sorted(example) == list(range(96))
-        np.testing.assert_array_equal(fed_labels, labels[example])
+        np.testing.assert_array_equal(batch_labels, labels[example])
         assert set(move) == set(range(9))
     for late, whole in zip(_batches(config, start=5), batches[5:], strict=True):
         for part, expected in zip(late, whole, strict=True):
@@ -133,16 +133,16 @@ def test_mixup_blends_signals_and_their_labels():
 
 def test_training_and_testing_normalize_alike(archive):
     config = _config(archive, "augment.pad_crop=0")
-    source, spec = open_source(config.data), create_preprocess(config.data)
-    assert spec == SPEC
+    source, preprocess = open_source(config.data), create_preprocess(config.data)
+    assert preprocess == PREPROCESS
     signals, labels = _tones(20, 1)
-    expected = (signals - SPEC.mean) / SPEC.std
-    (inputs, fed_labels, places), *_ = pipeline.eval_batches(source.validation, spec, 20).as_numpy_iterator()
+    expected = (signals - PREPROCESS.mean) / PREPROCESS.std
+    (inputs, batch_labels, places), *_ = pipeline.eval_batches(source.validation, preprocess, 20).as_numpy_iterator()
     np.testing.assert_allclose(inputs, expected, rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(fed_labels, labels)
+    np.testing.assert_array_equal(batch_labels, labels)
     np.testing.assert_array_equal(places, np.arange(20))
-    fed = np.stack([spec.to_batch_element(signal) for signal in signals])
-    np.testing.assert_allclose(spec.from_batch(tf.constant(fed)), expected, rtol=1e-5, atol=1e-6)
+    examples = np.stack([preprocess.to_batch_element(signal) for signal in signals])
+    np.testing.assert_allclose(preprocess.from_batch(tf.constant(examples)), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_run_learns_and_continues_to_the_same_end(archive, trained, tmp_path):
@@ -151,7 +151,7 @@ def test_a_run_learns_and_continues_to_the_same_end(archive, trained, tmp_path):
     run = load_run(trained)
     evaluation = evaluate_run(run, open_source(run.config.data), batch_size=7)
     signals, labels = _tones(20, 1)
-    logits = run.model((signals - SPEC.mean) / SPEC.std, training=False).numpy()
+    logits = run.model((signals - PREPROCESS.mean) / PREPROCESS.std, training=False).numpy()
     np.testing.assert_allclose(evaluation.logits, logits, atol=1e-4 * np.abs(logits).max())
     np.testing.assert_array_equal(evaluation.targets, labels)
     with pytest.raises(UserError, match="signals have no mirror image"):
@@ -182,7 +182,7 @@ def test_every_export_answers_as_the_run(trained, tmp_path, monkeypatch, capsys,
     export = export_model(run, tmp_path / "export", target=target, precision=precision)
     predictor = Predictor(export)
     signals, labels = _tones(20, 1)
-    expected = run.model((signals - SPEC.mean) / SPEC.std, training=False).numpy()
+    expected = run.model((signals - PREPROCESS.mean) / PREPROCESS.std, training=False).numpy()
     tolerance = (1e-4 if precision == "float32" else 0.1) * np.abs(expected).max()
     np.testing.assert_allclose(predictor.from_pixels(signals), expected, atol=tolerance)
     evaluation = predictor.evaluate(open_source(run.config.data).validation, batch_size=6)
@@ -206,7 +206,7 @@ def test_the_serving_export_gives_features_and_labels(trained, served):
     answer = signatures["serving_default"](signals=signals)
     assert answer["top_labels"][0, 0].numpy().decode() == ("low", "high")[int(answer["logits"][0].numpy().argmax())]
     inner = keras.Model(run.model.input, run.model.layers[-2].output)
-    expected = inner((signals - SPEC.mean) / SPEC.std, training=False).numpy()
+    expected = inner((signals - PREPROCESS.mean) / PREPROCESS.std, training=False).numpy()
     features = signatures["features"](signals=signals)["features"]
     np.testing.assert_allclose(features, expected, atol=1e-4 * np.abs(expected).max())
     records = list(tf.data.TFRecordDataset(str(served / "assets.extra" / "tf_serving_warmup_requests")))
@@ -328,13 +328,13 @@ def test_the_training_step_is_timed_on_random_signals(archive):
 
 def test_a_drawn_signal_shows_where_its_samples_lie():
     ramp = np.linspace(-1, 1, 960)
-    picture = SPEC.plot(np.stack([ramp, 0 * ramp], axis=1))
+    picture = PREPROCESS.plot(np.stack([ramp, 0 * ramp], axis=1))
     assert (picture.shape, picture.dtype) == ((64, 96, 1), np.uint8)
     first, second = (picture[rows, :, 0] == 0 for rows in (slice(32), slice(32, 64)))
     np.testing.assert_allclose(first.argmax(axis=0), np.linspace(31, 0, 97)[1:], atol=1)
     assert first.any(axis=0).all()
     assert set(np.nonzero(second)[0]) <= {15, 16}  # zero, in the middle
-    assert SPEC.plot(np.ones((5, 12))).shape == (12 * 16, 5, 1)
+    assert PREPROCESS.plot(np.ones((5, 12))).shape == (12 * 16, 5, 1)
 
 
 @pytest.mark.slow

@@ -88,7 +88,7 @@ class TensorBoard(keras.callbacks.Callback):
     Args:
         directory: TensorBoard's.
         config: as text.
-        inputs: gives the first batch as the network is fed it, uint8 [B, H, W, 1 or 3]; None for a run that continues.
+        inputs: returns plots of the first batch, uint8 [B, H, W, 1 or 3]; None for a run that continues.
     """
 
     def __init__(self, directory: Path, *, config: str, inputs: Callable[[], np.ndarray] | None = None):

@@ -17,11 +17,13 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (6, 9, 8, 3), np.uint8)
 PIXELS = (IMAGES / 255).astype(np.float32)
 NUMBERS = np.random.default_rng(1).random((6, len(transforms._COLUMNS)), np.float32)
 UNIFORM = dict(zip(transforms._COLUMNS, NUMBERS.T, strict=True))
-SPEC = ImagePreprocess(size=(9, 8))
+PREPROCESS = ImagePreprocess(size=(9, 8))
 
 
 def _augmented(images=IMAGES, **amounts) -> np.ndarray:
-    return transforms.augment_batch(tf.constant(images), tf.constant(NUMBERS), AugmentConfig(**amounts), SPEC).numpy()
+    return transforms.augment_batch(
+        tf.constant(images), tf.constant(NUMBERS), AugmentConfig(**amounts), PREPROCESS
+    ).numpy()
 
 
 def test_flip():
@@ -114,9 +116,11 @@ def test_jitter_of_gray_pictures_leaves_color_out():
 
 def test_erasing_and_cutout_put_rectangles_of_the_mean():
     images = tf.fill([400, 32, 24, 3], tf.constant(9, tf.uint8))
-    color = np.round(np.array(SPEC.mean) * 255)
+    color = np.round(np.array(PREPROCESS.mean) * 255)
     numbers = transforms.random_numbers(0, tf.constant(0, tf.int64), 400)
-    erased = np.all(transforms.augment_batch(images, numbers, AugmentConfig(erasing=0.5), SPEC).numpy() == color, -1)
+    erased = np.all(
+        transforms.augment_batch(images, numbers, AugmentConfig(erasing=0.5), PREPROCESS).numpy() == color, -1
+    )
     assert 0.4 < np.mean(erased.any(axis=(1, 2))) < 0.6
     shares, ratios = [], []
     for mask in erased[erased.any(axis=(1, 2))]:
@@ -130,7 +134,7 @@ def test_erasing_and_cutout_put_rectangles_of_the_mean():
     assert 0.28 < max(shares) < 0.36
     assert min(ratios) < 0.45
     assert max(ratios) > 2.2
-    cut = np.all(transforms.augment_batch(images, numbers, AugmentConfig(cutout=8), SPEC).numpy() == color, -1)
+    cut = np.all(transforms.augment_batch(images, numbers, AugmentConfig(cutout=8), PREPROCESS).numpy() == color, -1)
     assert cut.sum(axis=(1, 2)).max() == 64
     assert cut.sum(axis=(1, 2)).min() >= 16, "a quarter at a corner"
     assert 0.9 < cut.mean(axis=0)[8:24, 8:16].mean() / (64 / (32 * 24)) < 1.1
@@ -140,10 +144,10 @@ def test_random_resized_crop_keeps_to_its_ranges():
     """The color of each corner tells where the crop was taken from."""
     rows, columns = np.mgrid[:60, :80]
     image = tf.io.encode_png(np.stack([rows * 4, columns * 3, 0 * rows], -1).astype(np.uint8))
-    spec = ImagePreprocess(size=(32, 32))
+    preprocess = ImagePreprocess(size=(32, 32))
     areas, ratios = [], []
     for drawn in transforms.draw_crops(1, tf.constant(0, tf.int64), 150, min_area=0.08):
-        crop = transforms.random_resized_crop(image, drawn, spec, antialias=False).numpy().astype(float)
+        crop = transforms.random_resized_crop(image, drawn, preprocess, antialias=False).numpy().astype(float)
         height = (crop[-1, 0, 0] - crop[0, 0, 0]) / 4 * 32 / 31
         width = (crop[0, -1, 1] - crop[0, 0, 1]) / 3 * 32 / 31
         areas.append(height * width / (60 * 80))

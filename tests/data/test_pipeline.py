@@ -47,11 +47,11 @@ def _setup(data_dir, photos, kind):
 
 @pytest.mark.parametrize("kind", ["memory", "stream", "arrays", "folder"])
 def test_batch_k_is_the_same_wherever_the_run_started(data_dir, photos, kind):
-    config, source, spec, length = _setup(data_dir, photos, kind)
-    whole = list(pipeline.train_batches(config, source, spec, length, start=0).as_numpy_iterator())
+    config, source, preprocess, length = _setup(data_dir, photos, kind)
+    whole = list(pipeline.train_batches(config, source, preprocess, length, start=0).as_numpy_iterator())
     assert len(whole) == length.total_steps == 3 * length.steps_per_epoch
     for start in (1, length.steps_per_epoch, length.total_steps - 1):
-        resumed = pipeline.train_batches(config, source, spec, length, start=start).as_numpy_iterator()
+        resumed = pipeline.train_batches(config, source, preprocess, length, start=start).as_numpy_iterator()
         for ours, theirs in zip(resumed, whole[start:], strict=True):
             for part, expected in zip(ours, theirs, strict=True):
                 np.testing.assert_array_equal(part, expected)
@@ -60,13 +60,13 @@ def test_batch_k_is_the_same_wherever_the_run_started(data_dir, photos, kind):
 @pytest.mark.parametrize("kind", ["memory", "stream", "folder"])
 def test_no_iterator_waits_for_an_autotuner(data_dir, photos, kind):
     """The end of one would wait for its thread, up to a minute."""
-    config, source, spec, length = _setup(data_dir, photos, kind)
-    tested = pipeline.eval_batches(source.validation, spec, 2)
+    config, source, preprocess, length = _setup(data_dir, photos, kind)
+    tested = pipeline.eval_batches(source.validation, preprocess, 2)
     for batches in (
-        pipeline.train_batches(config, source, spec, length, start=0),
+        pipeline.train_batches(config, source, preprocess, length, start=0),
         pipeline.among_replicas(tested, 2),
         source.validation.examples(),
-        *pipeline.stages(config, source, spec, length).values(),
+        *pipeline.stages(config, source, preprocess, length).values(),
     ):
         assert batches.options().autotune.enabled is False
 
@@ -78,8 +78,8 @@ def test_policies_apply_to_random_crops_of_arrays(tmp_path, channels):
     np.savez(tmp_path / "a.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     overrides = [f"data.source={tmp_path / 'a.npz'}", "data.image_size=32", "data.batch_size=20", "train.epochs=2"]
     config = load_config("imagefolder", [*overrides, "augment.policy=trivialaugment", "data.memory_limit_mb=0"])
-    source, spec = open_source(config.data), create_preprocess(config.data)
-    batches = pipeline.train_batches(config, source, spec, TrainingLength.of(config, source), start=0)
+    source, preprocess = open_source(config.data), create_preprocess(config.data)
+    batches = pipeline.train_batches(config, source, preprocess, TrainingLength.of(config, source), start=0)
     for pixels, _, missing in batches.as_numpy_iterator():
         assert pixels.shape == (20, 32, 32, 3)
         assert pixels.std() > 10
@@ -94,8 +94,8 @@ def test_every_picture_is_mirrored_in_every_other_epoch(tmp_path, limit):
     overrides = [f"data.source={tmp_path / 'a.npz'}", f"data.memory_limit_mb={limit}", "data.image_size=6"]
     overrides += ["data.channels=3", "data.batch_size=20", "train.epochs=4", "augment.alternating_flip=true"]
     config = load_config("cifar10_resnet20", [*overrides, "augment.flip=false", "augment.pad_crop=0"])
-    source, spec = open_source(config.data), create_preprocess(config.data)
-    batches = pipeline.train_batches(config, source, spec, TrainingLength.of(config, source), start=0)
+    source, preprocess = open_source(config.data), create_preprocess(config.data)
+    batches = pipeline.train_batches(config, source, preprocess, TrainingLength.of(config, source), start=0)
     mirrored = np.zeros((4, 60), bool)
     for step, (pixels, shown, _) in enumerate(batches.as_numpy_iterator()):
         for image, label in zip(pixels, shown, strict=True):
@@ -109,11 +109,11 @@ def test_every_picture_is_mirrored_in_every_other_epoch(tmp_path, limit):
 @pytest.mark.parametrize("balance", ["none", "uniform"])
 @pytest.mark.parametrize("kind", ["memory", "stream", "arrays", "folder"])
 def test_two_workers_feed_what_one_feeds(data_dir, photos, kind, balance):
-    config, source, spec, length = _setup(data_dir, photos, kind)
+    config, source, preprocess, length = _setup(data_dir, photos, kind)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, balance=balance))
-    whole = pipeline.train_batches(config, source, spec, length, start=1).as_numpy_iterator()
+    whole = pipeline.train_batches(config, source, preprocess, length, start=1).as_numpy_iterator()
     parts = [
-        pipeline.train_batches(config, source, spec, length, start=1, shard=Shard(index, 2)).as_numpy_iterator()
+        pipeline.train_batches(config, source, preprocess, length, start=1, shard=Shard(index, 2)).as_numpy_iterator()
         for index in range(2)
     ]
     for expected, first, second in zip(whole, *parts, strict=True):
@@ -126,13 +126,13 @@ def test_step_one_million_reads_nothing_of_what_lies_before_it(photos):
     """All pictures but those of its own batch are gone."""
     overrides = [f"data.source={photos}", "train.epochs=1000000", "data.batch_size=4", "data.image_size=32"]
     config = load_config("imagefolder", overrides)
-    source, spec = open_source(config.data), create_preprocess(config.data)
+    source, preprocess = open_source(config.data), create_preprocess(config.data)
     length = TrainingLength.of(config, source)
     places = 4_000_000 + tf.range(4, dtype=tf.int64)
     examples = order.examples_at(config, source.train.labels, places_per_epoch=12)(places).numpy()
     for place in set(range(12)) - set(examples.tolist()):
         Path(source.train.locate(place)["file"]).unlink()
-    images, labels, missing = next(iter(pipeline.train_batches(config, source, spec, length, start=1_000_000)))
+    images, labels, missing = next(iter(pipeline.train_batches(config, source, preprocess, length, start=1_000_000)))
     assert missing.numpy().max() == -1
     np.testing.assert_array_equal(labels, source.train.labels[examples])
     reds = images.numpy()[..., 0].mean(axis=(1, 2)) > images.numpy()[..., 2].mean(axis=(1, 2))
@@ -146,8 +146,8 @@ _HARMLESS = {"TensorSliceDataset", "RangeDataset", "TFRecordDatasetV2"}
 
 @pytest.mark.parametrize("kind", ["memory", "stream", "arrays", "folder"])
 def test_op_determinism_leaves_the_pipeline_parallel(data_dir, photos, kind):
-    config, source, spec, length = _setup(data_dir, photos, kind)
-    batches = pipeline.train_batches(config, source, spec, length, start=0)
+    config, source, preprocess, length = _setup(data_dir, photos, kind)
+    batches = pipeline.train_batches(config, source, preprocess, length, start=0)
     graph = tf.compat.v1.GraphDef.FromString(batches._as_serialized_graph().numpy())
     nodes = [node for function in graph.library.function for node in function.node_def]
     calls = {function.signature.name for function in graph.library.function}
@@ -160,9 +160,9 @@ def test_op_determinism_leaves_the_pipeline_parallel(data_dir, photos, kind):
 
 @pytest.mark.parametrize("kind", ["memory", "stream", "arrays", "folder"])
 def test_an_epoch_takes_no_picture_twice(data_dir, photos, kind):
-    config, source, spec, length = _setup(data_dir, photos, kind)
+    config, source, preprocess, length = _setup(data_dir, photos, kind)
     plain = dataclasses.replace(config, augment=AugmentConfig())
-    batches = list(pipeline.train_batches(plain, source, spec, length, start=0).as_numpy_iterator())
+    batches = list(pipeline.train_batches(plain, source, preprocess, length, start=0).as_numpy_iterator())
     for epoch in range(3):
         images = [
             image.tobytes()
@@ -177,11 +177,11 @@ def test_an_epoch_takes_no_picture_twice(data_dir, photos, kind):
 @pytest.mark.parametrize("kind", ["memory", "stream", "arrays", "folder"])
 def test_batches_do_not_depend_on_tensorflows_own_seed(data_dir, photos, kind):
     """A run sets it to `runtime.seed`, whose default is 0."""
-    config, source, spec, length = _setup(data_dir, photos, kind)
+    config, source, preprocess, length = _setup(data_dir, photos, kind)
     first = []
     for seed in (0, 0, 5):
         tf.random.set_seed(seed)
-        batches = pipeline.train_batches(config, source, spec, length, start=1)
+        batches = pipeline.train_batches(config, source, preprocess, length, start=1)
         first.append(next(batches.as_numpy_iterator()))
     for images, labels, *_ in first[1:]:
         np.testing.assert_array_equal(images, first[0][0])
@@ -189,11 +189,13 @@ def test_batches_do_not_depend_on_tensorflows_own_seed(data_dir, photos, kind):
 
 
 def test_epochs_and_seeds_differ(data_dir, photos):
-    config, source, spec, length = _setup(data_dir, photos, "memory")
-    labels = [batch[1] for batch in pipeline.train_batches(config, source, spec, length, start=0).as_numpy_iterator()]
+    config, source, preprocess, length = _setup(data_dir, photos, "memory")
+    labels = [
+        batch[1] for batch in pipeline.train_batches(config, source, preprocess, length, start=0).as_numpy_iterator()
+    ]
     assert not np.array_equal(labels[0], labels[length.steps_per_epoch])
     other = load_config("digits", [f"data.data_dir={data_dir}", "runtime.seed=1"])
-    first = next(pipeline.train_batches(other, source, spec, length, start=0).as_numpy_iterator())
+    first = next(pipeline.train_batches(other, source, preprocess, length, start=0).as_numpy_iterator())
     assert not np.array_equal(labels[0], first[1])
 
 
@@ -201,10 +203,10 @@ def test_memory_and_stream_feed_the_same_pixels(data_dir, photos):
     """Without augmentation, and sorted, both roads give the images of the data set."""
     pictures = []
     for kind in ("memory", "stream"):
-        config, source, spec, _ = _setup(data_dir, photos, kind)
+        config, source, preprocess, _ = _setup(data_dir, photos, kind)
         config = dataclasses.replace(config, augment=AugmentConfig())
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=898))
-        batches = pipeline.train_batches(config, source, spec, TrainingLength.of(config, source), start=0)
+        batches = pipeline.train_batches(config, source, preprocess, TrainingLength.of(config, source), start=0)
         images, labels, *_ = next(batches.as_numpy_iterator())
         order = np.lexsort((*np.round(images.reshape(898, -1).T, 3), labels))
         pictures.append(images[order])
@@ -213,8 +215,8 @@ def test_memory_and_stream_feed_the_same_pixels(data_dir, photos):
 
 @pytest.mark.parametrize("batch_size", [1, 7, 100, 899, 1000])
 def test_evaluation_takes_every_picture_once_in_order(data_dir, photos, batch_size):
-    _, source, spec, _ = _setup(data_dir, photos, "memory")
-    batches = list(pipeline.eval_batches(source.validation, spec, batch_size).as_numpy_iterator())
+    _, source, preprocess, _ = _setup(data_dir, photos, "memory")
+    batches = list(pipeline.eval_batches(source.validation, preprocess, batch_size).as_numpy_iterator())
     assert {len(images) for images, _, _ in batches} == {batch_size}
     labels, places = (np.concatenate([batch[part] for batch in batches]) for part in (1, 2))
     assert labels[:899].tolist() == source.validation.labels.tolist()
@@ -223,8 +225,8 @@ def test_evaluation_takes_every_picture_once_in_order(data_dir, photos, batch_si
 
 def test_a_test_that_is_repeated_reads_its_pictures_once(photos):
     source = open_source(load_config("imagefolder", [f"data.source={photos}"]).data)
-    spec = create_preprocess(load_config("imagefolder", ["data.image_size=32"]).data)
-    kept, read = (pipeline.eval_batches(source.validation, spec, 4, memory_limit_mb=limit) for limit in (1, 0))
+    preprocess = create_preprocess(load_config("imagefolder", ["data.image_size=32"]).data)
+    kept, read = (pipeline.eval_batches(source.validation, preprocess, 4, memory_limit_mb=limit) for limit in (1, 0))
     expected = list(read.as_numpy_iterator())
     list(kept.as_numpy_iterator())
     shutil.rmtree(photos / "test")
@@ -236,10 +238,12 @@ def test_a_test_that_is_repeated_reads_its_pictures_once(photos):
 
 
 def test_workers_share_an_evaluation_in_as_many_batches(data_dir, photos):
-    _, source, spec, _ = _setup(data_dir, photos, "memory")
+    _, source, preprocess, _ = _setup(data_dir, photos, "memory")
     found = []
     for index in range(3):
-        batches = list(pipeline.eval_batches(source.validation, spec, 64, shard=Shard(index, 3)).as_numpy_iterator())
+        batches = list(
+            pipeline.eval_batches(source.validation, preprocess, 64, shard=Shard(index, 3)).as_numpy_iterator()
+        )
         assert len(batches) == 5
         found += [place for *_, places in batches for place in places if place >= 0]
     assert found == list(range(899))
@@ -260,9 +264,9 @@ def test_a_batch_larger_than_the_data_is_refused(data_dir):
 
 
 def test_pictures_by_place(data_dir, photos):
-    _, source, spec, _ = _setup(data_dir, photos, "memory")
-    chosen = pipeline.load_examples(source.validation, spec, [5, 2])
-    unreadable = UnreadableExamples(source.validation, spec, load_config("digits").data)
-    images = pipeline.load_images(source.validation, spec, unreadable)
+    _, source, preprocess, _ = _setup(data_dir, photos, "memory")
+    chosen = pipeline.load_examples(source.validation, preprocess, [5, 2])
+    unreadable = UnreadableExamples(source.validation, preprocess, load_config("digits").data)
+    images = pipeline.load_images(source.validation, preprocess, unreadable)
     for picture, place in zip(chosen, (5, 2), strict=True):
         np.testing.assert_array_equal(np.round(picture[..., :1] * 255), images[place])

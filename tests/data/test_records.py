@@ -16,7 +16,7 @@ from resnet_tf.data.sources import open_source, records
 from resnet_tf.data.unreadable import UnreadableExamples
 from resnet_tf.inputs import ImagePreprocess
 
-SPEC = ImagePreprocess(size=(8, 8))
+PREPROCESS = ImagePreprocess(size=(8, 8))
 
 
 def _picture(number: int) -> bytes:
@@ -136,12 +136,12 @@ def test_damage_is_named_and_costs_no_more_than_it_must(shards, tmp_path, change
     first = source.train.damage[0]
     assert (first.file, first.offset) == (str(path), offsets[lost[0]])
     assert reason in first.reason
-    unreadable = UnreadableExamples(source.train, SPEC, DataConfig(max_unreadable_fraction=0.5))
+    unreadable = UnreadableExamples(source.train, PREPROCESS, DataConfig(max_unreadable_fraction=0.5))
     assert unreadable.count == len(source.train.damage)
     with pytest.raises(
         UserError, match=r"cannot be read, more than data.max_unreadable_fraction=0.01 .*train-00000-of-00002, of"
     ):
-        UnreadableExamples(source.train, SPEC, DataConfig())
+        UnreadableExamples(source.train, PREPROCESS, DataConfig())
     reversed_ = open_source(DataConfig(source=shards.source, train_split="validation", eval_split="train"))
     with pytest.raises(UserError, match=rf"split 'train' is damaged: '{path}' at byte {first.offset}"):
         reversed_.validation.check_whole()

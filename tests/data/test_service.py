@@ -34,9 +34,9 @@ def _config(photos, address="", epochs=30):
 
 
 def _batches(config, start=0, shard=None):
-    source, spec = open_source(config.data), create_preprocess(config.data)
+    source, preprocess = open_source(config.data), create_preprocess(config.data)
     length = TrainingLength.of(config, source)
-    batches = pipeline.train_batches(config, source, spec, length, start=start, shard=shard or Shard())
+    batches = pipeline.train_batches(config, source, preprocess, length, start=start, shard=shard or Shard())
     return batches.as_numpy_iterator()
 
 

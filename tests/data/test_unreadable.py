@@ -26,7 +26,7 @@ from resnet_tf.data.unreadable import UnreadableExamples
 from resnet_tf.inputs import ImagePreprocess, Preprocess, create_preprocess
 from resnet_tf.workflows.train import train_and_evaluate
 
-SPEC = ImagePreprocess(size=(16, 16))
+PREPROCESS = ImagePreprocess(size=(16, 16))
 WAVES = np.sin(np.mgrid[:48, :60].sum(axis=0) / 6)[..., None] * [1.0, 0.5, -1.0]
 PICTURE = Image.fromarray(np.round(127.5 + 127.5 * WAVES).astype(np.uint8))
 
@@ -75,14 +75,14 @@ READABLE = {
 
 @pytest.mark.parametrize("name", READABLE)
 def test_unusual_pictures_are_read_as_pil_reads_them(name):
-    decoded = SPEC.decode(tf.constant(READABLE[name])).numpy().astype(int)
+    decoded = PREPROCESS.decode(tf.constant(READABLE[name])).numpy().astype(int)
     opened = Image.open(io.BytesIO(READABLE[name]))
     expected = np.asarray((opened.convert("RGBA") if "transparency" in opened.info else opened).convert("RGB"), int)
     assert np.abs(decoded - expected).max() <= (2 if "CMYK" in name else 0)
 
 
 def test_16_bits_become_the_upper_8():
-    decoded = SPEC.decode(tf.constant(_encoded("PNG", _sixteen_bits()))).numpy()
+    decoded = PREPROCESS.decode(tf.constant(_encoded("PNG", _sixteen_bits()))).numpy()
     np.testing.assert_array_equal(decoded[..., 0], np.asarray(_sixteen_bits()) >> 8)
 
 
@@ -90,7 +90,7 @@ def test_of_an_animation_the_first_frame_counts():
     frames = [PICTURE, PICTURE.transpose(Image.Transpose.FLIP_TOP_BOTTOM)]
     encoded = _encoded("GIF", frames[0], save_all=True, append_images=frames[1:])
     first = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
-    np.testing.assert_array_equal(SPEC.decode(tf.constant(encoded)), first)
+    np.testing.assert_array_equal(PREPROCESS.decode(tf.constant(encoded)), first)
 
 
 def _claiming(encoded: bytes, width: int, height: int) -> bytes:
@@ -114,8 +114,8 @@ UNREADABLE = {
 @pytest.mark.parametrize("name", UNREADABLE)
 def test_unreadable_pictures_say_why(name):
     encoded, reason = UNREADABLE[name]
-    assert reason in SPEC.explain_unreadable(tf.constant(encoded))
-    assert SPEC.explain_unreadable(tf.constant(READABLE["gray JPEG"])) == ""
+    assert reason in PREPROCESS.explain_unreadable(tf.constant(encoded))
+    assert PREPROCESS.explain_unreadable(tf.constant(READABLE["gray JPEG"])) == ""
 
 
 @pytest.fixture
@@ -148,10 +148,10 @@ def test_training_leaves_out_and_names_what_cannot_be_read(mixed_folder, tmp_pat
     config = _config(
         mixed_folder, "data.max_unreadable_fraction=0.5", f"augment.random_resized_crop={str(stream).lower()}"
     )
-    source, spec, length = _setup(config)
-    unreadable = UnreadableExamples(source.train, spec, config.data, tmp_path / "unreadable.jsonl")
+    source, preprocess, length = _setup(config)
+    unreadable = UnreadableExamples(source.train, preprocess, config.data, tmp_path / "unreadable.jsonl")
     whole = list(
-        pipeline.train_batches(config, source, spec, length, start=0, unreadable=unreadable).as_numpy_iterator()
+        pipeline.train_batches(config, source, preprocess, length, start=0, unreadable=unreadable).as_numpy_iterator()
     )
     for _, _, missing in whole:
         unreadable.note(missing)
@@ -164,11 +164,13 @@ def test_training_leaves_out_and_names_what_cannot_be_read(mixed_folder, tmp_pat
         assert len(images) == len(labels) == 9
         grays = images.mean(axis=(1, 2, 3))
         assert (grays[labels == 0] // 10 % 2 == 0).all() or not stream, "a label belongs to the picture that is shown"
-    later = pipeline.train_batches(config, source, spec, length, start=5, unreadable=unreadable).as_numpy_iterator()
+    later = pipeline.train_batches(
+        config, source, preprocess, length, start=5, unreadable=unreadable
+    ).as_numpy_iterator()
     for ours, theirs in zip(later, whole[5:], strict=True):
         for part, expected in zip(ours, theirs, strict=True):
             np.testing.assert_array_equal(part, expected)
-    again = UnreadableExamples(source.train, spec, config.data, tmp_path / "unreadable.jsonl")
+    again = UnreadableExamples(source.train, preprocess, config.data, tmp_path / "unreadable.jsonl")
     assert again.count == 0, "what was listed may have been mended"
     again.note(np.concatenate([missing for _, _, missing in whole]))
     assert len((tmp_path / "unreadable.jsonl").read_text().splitlines()) == len(UNREADABLE)
@@ -180,8 +182,8 @@ def test_a_batch_without_a_readable_picture_is_black_and_all_missing(tmp_path):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("no")
     config = _config(tmp_path, "data.batch_size=2", "data.max_unreadable_fraction=1")
-    source, spec, length = _setup(config)
-    images, labels, missing = next(iter(pipeline.train_batches(config, source, spec, length, start=0)))
+    source, preprocess, length = _setup(config)
+    images, labels, missing = next(iter(pipeline.train_batches(config, source, preprocess, length, start=0)))
     assert images.numpy().max() == 0
     assert sorted(missing.numpy()) == [0, 1]
     assert labels.shape == [2]
@@ -210,32 +212,32 @@ def test_some_are_left_out_and_the_run_goes_on(mixed_folder, tmp_path, caplog):
 
 def test_a_test_names_what_it_cannot_read(mixed_folder):
     config = _config(mixed_folder, "data.eval_split=train")
-    source, spec, _ = _setup(config)
+    source, preprocess, _ = _setup(config)
     with (
         pytest.raises(UserError, match=r"split 'train' cannot be tested: .*(jpg): "),
-        unreadable.translate_read_errors(source.validation, spec),
+        unreadable.translate_read_errors(source.validation, preprocess),
     ):
-        list(pipeline.eval_batches(source.validation, spec, 4))
+        list(pipeline.eval_batches(source.validation, preprocess, 4))
 
 
 def test_a_vanished_file_is_named(mixed_folder):
     config = _config(mixed_folder, "data.max_unreadable_fraction=0.01")
-    source, spec, _ = _setup(config)
+    source, preprocess, _ = _setup(config)
     gone = next((mixed_folder / "test" / "a").iterdir())
     gone.unlink()
     with (
         pytest.raises(UserError, match=rf"cannot be tested: {gone}: .*No such file"),
-        unreadable.translate_read_errors(source.validation, spec),
+        unreadable.translate_read_errors(source.validation, preprocess),
     ):
-        list(pipeline.eval_batches(source.validation, spec, 4))
+        list(pipeline.eval_batches(source.validation, preprocess, 4))
 
 
 def test_the_allowed_pixels_are_a_key_and_travel_with_the_preprocessing(mixed_folder):
     config = _config(mixed_folder, "data.max_pixels=100")
-    spec = create_preprocess(config.data)
-    assert Preprocess.from_dict(json.loads(json.dumps(spec.to_dict()))).max_pixels == 100
-    assert "max_pixels=100" in spec.explain_unreadable(tf.constant(_encoded("JPEG")))
-    assert dataclasses.replace(spec, max_pixels=48 * 60).explain_unreadable(tf.constant(_encoded("JPEG"))) == ""
+    preprocess = create_preprocess(config.data)
+    assert Preprocess.from_dict(json.loads(json.dumps(preprocess.to_dict()))).max_pixels == 100
+    assert "max_pixels=100" in preprocess.explain_unreadable(tf.constant(_encoded("JPEG")))
+    assert dataclasses.replace(preprocess, max_pixels=48 * 60).explain_unreadable(tf.constant(_encoded("JPEG"))) == ""
 
 
 def _mutated(generator: random.Random, seeds: list[bytes]) -> bytes:
@@ -264,15 +266,15 @@ def _mutated(generator: random.Random, seeds: list[bytes]) -> bytes:
 
 def fuzz(count: int, seed: int) -> None:
     """Decode `count` mutated pictures, whole and a window of each, as training and serving do."""
-    spec = ImagePreprocess(size=(16, 16), exif_orientation=True, max_pixels=2**22)
+    preprocess = ImagePreprocess(size=(16, 16), exif_orientation=True, max_pixels=2**22)
     signature = [tf.TensorSpec([], tf.string)]
-    whole = tf.function(lambda encoded: tf.shape(spec.decode(encoded)), input_signature=signature)
+    whole = tf.function(lambda encoded: tf.shape(preprocess.decode(encoded)), input_signature=signature)
 
     def half(shape):
         return shape // 4, tf.maximum(shape // 2, 1)
 
     window = tf.function(
-        lambda encoded: tf.shape(spec.decode_window(encoded, half, at_least=(16, 16))),
+        lambda encoded: tf.shape(preprocess.decode_window(encoded, half, at_least=(16, 16))),
         input_signature=signature,
     )
     exif = Image.Exif()
@@ -310,7 +312,7 @@ def decode_all_webp_flags() -> None:
             changed = bytearray(encoded)
             changed[20] = flags
             with contextlib.suppress(tf.errors.InvalidArgumentError):
-                assert SPEC.decode(tf.constant(bytes(changed))).shape == (48, 60, 3)
+                assert PREPROCESS.decode(tf.constant(bytes(changed))).shape == (48, 60, 3)
     print(json.dumps({"end": True}))
 
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from resnet_tf.inputs import ImagePreprocess, headers
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8))
-SPEC = ImagePreprocess(size=(16, 16), exif_orientation=True)
+PREPROCESS = ImagePreprocess(size=(16, 16), exif_orientation=True)
 
 
 def _encoded(kind: str, image: Image.Image = PICTURE, **options) -> bytes:
@@ -82,11 +82,11 @@ def test_photos_are_turned_upright_as_pil_turns_them(write, orientation):
     encoded = tf.constant(write(orientation))
     assert headers.exif_orientation(encoded).numpy() == orientation
     upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(encoded.numpy()))))
-    np.testing.assert_array_equal(SPEC.decode(encoded), upright)
+    np.testing.assert_array_equal(PREPROCESS.decode(encoded), upright)
     ignored = ImagePreprocess(size=(16, 16)).decode(encoded)
     np.testing.assert_array_equal(ignored, np.asarray(Image.open(io.BytesIO(encoded.numpy()))))
     offset, size = tf.constant([8, 5]), tf.constant([20, 24])
-    window = SPEC.decode_window(encoded, lambda shape: (offset + 0 * shape, size), at_least=(20, 24))
+    window = PREPROCESS.decode_window(encoded, lambda shape: (offset + 0 * shape, size), at_least=(20, 24))
     assert window.shape == (20, 24, 3)
     differences = np.abs(window.numpy().astype(int) - upright[8:28, 5:29])
     assert differences[2:-2, 2:-2].max() <= 12, "color is interpolated at the window's edge as at the picture's"
@@ -101,7 +101,7 @@ def test_the_crop_of_a_turned_photo_is_chosen_in_the_upright_one():
 
     tf.config.run_functions_eagerly(True)
     try:
-        SPEC.decode_window(tf.constant(_photo(6)), choose, at_least=(16, 16))
+        PREPROCESS.decode_window(tf.constant(_photo(6)), choose, at_least=(16, 16))
     finally:
         tf.config.run_functions_eagerly(False)
     assert shapes == [[53, 37]]

@@ -11,7 +11,7 @@ from resnet_tf.config import DataConfig
 from resnet_tf.core.errors import UserError
 from resnet_tf.inputs import ImagePreprocess, Preprocess, create_preprocess, headers
 
-SPEC = ImagePreprocess(size=(24, 24))
+PREPROCESS = ImagePreprocess(size=(24, 24))
 
 
 def _picture(height: int, width: int) -> np.ndarray:
@@ -34,8 +34,8 @@ def _torchvision(image: np.ndarray, size: int, resize: int, method: Image.Resamp
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_center_crop_is_torchvisions(shape, interpolation):
     image = _picture(*shape)
-    spec = ImagePreprocess(size=(56, 56), crop_fraction=0.875, interpolation=interpolation)
-    crop = spec.center_crop(tf.constant(image)).numpy() * 255
+    preprocess = ImagePreprocess(size=(56, 56), crop_fraction=0.875, interpolation=interpolation)
+    crop = preprocess.center_crop(tf.constant(image)).numpy() * 255
     expected = _torchvision(image, 56, 64, Image.Resampling[interpolation.upper()])
     # PIL computes in 8-bit fixed point and rounds after each direction.
     assert np.abs(crop - expected).max() < 1.6
@@ -49,18 +49,18 @@ def test_a_picture_of_the_right_size_is_left_as_it_is():
 
 
 def test_normalize_by_hand():
-    spec = ImagePreprocess(size=(2, 2), mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 1.0))
-    pixel = spec.normalize(tf.fill((1, 2, 2, 3), 0.6))[0, 0, 0]
+    preprocess = ImagePreprocess(size=(2, 2), mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 1.0))
+    pixel = preprocess.normalize(tf.fill((1, 2, 2, 3), 0.6))[0, 0, 0]
     np.testing.assert_allclose(pixel, [1.0, 1.6, 0.3], rtol=1e-6)
 
 
 def test_one_channel_is_the_luma_and_gray_stays_gray():
-    spec = ImagePreprocess(size=(8, 8), channels=1, crop_fraction=1.0, mean=(0.0,), std=(1.0,))
+    preprocess = ImagePreprocess(size=(8, 8), channels=1, crop_fraction=1.0, mean=(0.0,), std=(1.0,))
     colors = np.random.default_rng(0).random((1, 8, 8, 3), np.float32)
     expected = colors @ np.array([0.299, 0.587, 0.114], np.float32)
-    np.testing.assert_allclose(spec.normalize(colors)[..., 0], expected, rtol=1e-6)
+    np.testing.assert_allclose(preprocess.normalize(colors)[..., 0], expected, rtol=1e-6)
     gray = np.repeat(np.arange(64, dtype=np.uint8).reshape(8, 8, 1) * 4, 3, axis=2)
-    pixels = spec.normalize(spec.center_crop(tf.constant(gray)))
+    pixels = preprocess.normalize(preprocess.center_crop(tf.constant(gray)))
     np.testing.assert_array_equal(np.round(pixels[..., 0] * 255), gray[..., 0])
 
 
@@ -70,7 +70,7 @@ def test_every_kind_of_file_is_read(kind, mode):
     image = Image.fromarray(_picture(20, 30)).convert(mode)
     buffer = io.BytesIO()
     image.save(buffer, kind)
-    decoded = SPEC.decode(tf.constant(buffer.getvalue())).numpy()
+    decoded = PREPROCESS.decode(tf.constant(buffer.getvalue())).numpy()
     size_of = headers.size_of_jpeg if kind == "JPEG" else headers.size_of_others
     assert size_of(tf.constant(buffer.getvalue())).numpy().tolist() == [20, 30]
     expected = np.asarray(Image.open(buffer).convert("RGB"), np.int32)
@@ -80,16 +80,18 @@ def test_every_kind_of_file_is_read(kind, mode):
 def test_spec_survives_json():
     import json
 
-    spec = ImagePreprocess(size=(8, 8), channels=1, mean=(0.3,), std=(0.4,))
-    assert Preprocess.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+    preprocess = ImagePreprocess(size=(8, 8), channels=1, mean=(0.3,), std=(0.4,))
+    assert Preprocess.from_dict(json.loads(json.dumps(preprocess.to_dict()))) == preprocess
 
 
 def test_pixels_of_training_become_the_input_that_testing_makes():
-    spec = ImagePreprocess(size=(4, 4), channel_order="bgr")
+    preprocess = ImagePreprocess(size=(4, 4), channel_order="bgr")
     pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), np.uint8)
-    np.testing.assert_array_equal(spec.from_batch(tf.constant(pixels)), spec.normalize(tf.constant(pixels) / 255))
+    np.testing.assert_array_equal(
+        preprocess.from_batch(tf.constant(pixels)), preprocess.normalize(tf.constant(pixels) / 255)
+    )
     np.testing.assert_allclose(
-        spec.from_batch(tf.constant(pixels))[..., 0], (pixels[..., 2] / 255 - 0.485) / 0.229, rtol=1e-4
+        preprocess.from_batch(tf.constant(pixels))[..., 0], (pixels[..., 2] / 255 - 0.485) / 0.229, rtol=1e-4
     )
 
 
@@ -101,8 +103,8 @@ def test_a_window_is_what_the_whole_picture_has_there(kind):
     image.save(buffer, kind, quality=95)
     offset, size = tf.constant([8, 16]), tf.constant([24, 40])
     encoded = tf.constant(buffer.getvalue())
-    window = SPEC.decode_window(encoded, lambda shape: (offset + 0 * shape, size), at_least=(24, 24))
-    whole = SPEC.decode(tf.constant(buffer.getvalue())).numpy().astype(int)
+    window = PREPROCESS.decode_window(encoded, lambda shape: (offset + 0 * shape, size), at_least=(24, 24))
+    whole = PREPROCESS.decode(tf.constant(buffer.getvalue())).numpy().astype(int)
     # Color is interpolated at the window's edge as at the picture's; a pixel beside its place would be off by 4.
     differences = np.abs(window.numpy() - whole[8:32, 16:56])
     assert differences.max() <= (6 if kind == "JPEG" else 0)
@@ -117,7 +119,7 @@ def test_large_windows_are_decoded_at_a_smaller_scale(at_least, ratio, kind):
     buffer = io.BytesIO()
     image.save(buffer, kind, quality=98)
     offset, size = tf.constant([16, 32]), tf.constant([120, 240])
-    window = SPEC.decode_window(
+    window = PREPROCESS.decode_window(
         tf.constant(buffer.getvalue()), lambda shape: (offset + 0 * shape, size), at_least=at_least
     ).numpy()
     assert window.shape == (120 // ratio, 240 // ratio, 3)

@@ -143,7 +143,7 @@ def test_a_third_type_is_exported_and_predicted(stacks_run, tmp_path, target):
     expected = stacks_run.model((stacks - np.arange(CHANNELS)) / 2, training=False).numpy()
     tolerance = 1e-4 * np.abs(expected).max()
     np.testing.assert_allclose(predictor.from_pixels(stacks), expected, atol=tolerance)
-    evaluation = predictor.evaluate(open_source(stacks_run.config.data).test, batch_size=4)
+    evaluation = predictor.evaluate(open_source(stacks_run.config.data).validation, batch_size=4)
     np.testing.assert_array_equal(evaluation.targets, labels)
     np.testing.assert_allclose(evaluation.logits, expected, atol=tolerance)
     np.save(tmp_path / "stack.npy", stacks[3])

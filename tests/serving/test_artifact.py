@@ -247,10 +247,10 @@ def test_classify_takes_examples(run, tiny_export, tiny_pictures):
 
 def test_heatmaps_are_those_of_grad_cam(run, tiny_export, tiny_pictures):
     """Selvaraju et al. 2017, eq. 1 and 2, with the gradient taken by TensorFlow."""
-    model, spec = run.model, run.preprocess
+    model, preprocess = run.model, run.preprocess
     last = keras.Model(model.input, [model.get_layer("pool").input, model.output])
     with tf.GradientTape() as tape:
-        maps, _ = last(spec.from_encoded(tf.constant(tiny_pictures)), training=False)
+        maps, _ = last(preprocess.from_encoded(tf.constant(tiny_pictures)), training=False)
         tape.watch(maps)
         best = tf.reduce_max(model.get_layer("logits")(model.get_layer("pool")(maps)), axis=1)
     weights = tf.reduce_mean(tape.gradient(best, maps), axis=[1, 2])

@@ -126,8 +126,8 @@ def test_a_student_learns_what_its_teacher_answers(data_dir, tiny_run, tmp_path)
 def test_a_teacher_of_other_classes_is_refused(data_dir, tmp_path):
     labels = [f"class{index}" for index in range(10)]
     model = create_model("resnet8_w32", num_classes=10, input_shape=(8, 8, 1))
-    spec = resnet_tf.ImagePreprocess(size=(8, 8), mean=(0.5,), std=(0.5,), channels=1)
-    path = resnet_tf.export_model(model, tmp_path, preprocess=spec, labels=labels)
+    preprocess = resnet_tf.ImagePreprocess(size=(8, 8), mean=(0.5,), std=(0.5,), channels=1)
+    path = resnet_tf.export_model(model, tmp_path, preprocess=preprocess, labels=labels)
     message = r"loss.teacher='.*' cannot be used: its classes differ from those of the data: class0, class1"
     with pytest.raises(UserError, match=message):
         _trainer(data_dir, f"loss.teacher={path}")

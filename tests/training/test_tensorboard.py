@@ -38,13 +38,13 @@ def test_scalars_are_those_of_the_metrics_file(events, tiny_run):
         assert found == [(line["step"], pytest.approx(line[name], rel=1e-6)) for line in lines]
 
 
-def test_the_first_batch_is_shown_as_it_is_fed(events, tiny_config):
-    fed, _ = pipeline.load_batch(tiny_config, open_source(tiny_config.data), step=0)
+def test_the_first_batch_is_shown_as_it_is_trained_on(events, tiny_config):
+    images, _ = pipeline.load_batch(tiny_config, open_source(tiny_config.data), step=0)
     (grid,) = _pictures(events, "inputs")
     assert grid.shape == (64, 64)  # eight rows of eight digits of eight pixels
     for index in (0, 7, 8, 63):
         row, column = divmod(index, 8)
-        np.testing.assert_array_equal(grid[8 * row : 8 * row + 8, 8 * column : 8 * column + 8], fed[index, ..., 0])
+        np.testing.assert_array_equal(grid[8 * row : 8 * row + 8, 8 * column : 8 * column + 8], images[index, ..., 0])
 
 
 def test_the_confusion_matrix_is_a_picture(events):
