@@ -1,4 +1,4 @@
-"""Shared fixtures: two logical CPUs, prepared digits, a folder of images, a tiny trained run, commands in process."""
+"""Shared fixtures: two logical CPUs, prepared digits, a folder of images, a small trained run, commands in process."""
 
 import dataclasses
 import os
@@ -18,7 +18,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-# Before TensorFlow starts: the tests of several replicas need them, and a process can split its CPU only once.
+# Before TensorFlow starts: tests of several replicas need two devices, and a process can split its CPU only once.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
@@ -30,7 +30,7 @@ from resnet_tf.model.zoo import MODELS  # noqa: E402
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
-# A low rate, so that two epochs end in a network with ordinary logits.
+# A low learning rate, so that the logits stay moderate after two epochs.
 TINY = (
     "model.name=resnet8_w32",
     "train.epochs=2",
@@ -51,13 +51,13 @@ def _flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-# What may happen to a file.
-DAMAGES: dict[str, Callable[[Path], None]] = {"cut": _cut, "flip": _flip, "delete": Path.unlink}
+# Ways in which a file becomes corrupt.
+CORRUPTIONS: dict[str, Callable[[Path], None]] = {"cut": _cut, "flip": _flip, "delete": Path.unlink}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command did."""
+    """Result of a command: exit code, and text on stdout and stderr."""
 
     code: int
     out: str
@@ -66,26 +66,26 @@ class Outcome:
 
 @pytest.fixture(autouse=True)
 def _fresh_policy():
-    """A run sets the process-wide precision; the next test starts from Keras's default."""
+    """Reset the dtype policy, which a run sets for the process."""
     yield
     keras.config.set_dtype_policy("float32")
 
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory) -> Path:
-    """Where the session's prepared data sets lie."""
+    """Return the directory of prepared data sets, shared by all tests."""
     return tmp_path_factory.mktemp("tfds")
 
 
 @pytest.fixture(scope="session")
 def tiny_config(data_dir) -> Config:
-    """A run of seconds on the digits."""
+    """Return the configuration of a run on the digits that takes seconds."""
     return load_config("digits", [f"data.data_dir={data_dir}", *TINY])
 
 
 @pytest.fixture(scope="session")
 def tiny_run(tiny_config, tmp_path_factory) -> Path:
-    """The directory of a finished tiny run. Tests must not write to it."""
+    """Return the directory of a finished run of `tiny_config`. Tests must not write to it."""
     from resnet_tf.workflows.train import train_and_evaluate
 
     workdir = tmp_path_factory.mktemp("run")
@@ -95,7 +95,7 @@ def tiny_run(tiny_config, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_export(tiny_run, tmp_path_factory) -> Path:
-    """An export of it. Tests must not write to it."""
+    """Return the directory of a serving export of `tiny_run`. Tests must not write to it."""
     from resnet_tf.serving.export import export_model
     from resnet_tf.training.run import load_run
 
@@ -103,8 +103,8 @@ def tiny_export(tiny_run, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_pictures(tiny_config) -> list[bytes]:
-    """Sixteen of the pictures that it is tested on, encoded."""
+def tiny_images(tiny_config) -> list[bytes]:
+    """Return 16 encoded images of the validation split of `tiny_config`."""
     from resnet_tf.data.sources import open_source
 
     return [image for image, _ in open_source(tiny_config.data).validation.examples(16).as_numpy_iterator()]
@@ -112,7 +112,7 @@ def tiny_pictures(tiny_config) -> list[bytes]:
 
 @pytest.fixture
 def photos(tmp_path) -> Path:
-    """A folder of images: train and test, two classes, pictures of several sizes and kinds."""
+    """Return a folder train|test/blue|red/*: JPEG and PNG files of several sizes."""
     generator = np.random.default_rng(0)
     for split, count in (("train", 6), ("test", 3)):
         for label, channel in (("blue", 2), ("red", 0)):
@@ -126,13 +126,13 @@ def photos(tmp_path) -> Path:
 
 
 def shallow(name: str, **settings: Any) -> keras.Model:
-    """A network with one block a stage: it has every kind of layer that the whole one has."""
+    """Return a network with one block per stage, which has every type of layer of the full network."""
     arch = dataclasses.replace(MODELS[name], depths=(1,) * len(MODELS[name].depths), dropout=0.1)
     return build(arch, name=name, **settings)
 
 
 def untimed_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl of a run without what depends on the clock, so that two runs can be compared."""
+    """Return the lines of metrics.jsonl without timings, so that two runs can be compared."""
     timings = {"images_per_second", "train_seconds", "val_seconds"}
     return [
         {name: value for name, value in line.items() if name not in timings}
@@ -147,38 +147,44 @@ def _feature(value) -> tf.train.Feature:
 
 
 def write_imagenet_records(path, examples) -> list[int]:
-    """Records of (encoded, label, further features of the class) in ImageNet's layout; returns where each begins."""
+    """Write TFRecords in ImageNet's layout and return the offset of each record, in bytes.
+
+    Args:
+        path: file to write.
+        examples: (encoded image, label, other features of the class) of each record.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     offsets, position = [], 0
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for encoded, label, further in examples:
+        for encoded, label, class_features in examples:
             features = {"image/encoded": _feature(encoded), "image/class/label": _feature(label)}
-            features |= {f"image/class/{name}": _feature(value) for name, value in further.items()}
+            features |= {f"image/class/{name}": _feature(value) for name, value in class_features.items()}
             features["image/height"] = _feature(8)
             record = tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
             writer.write(record)
             offsets.append(position)
-            position += len(record) + 16
+            position += len(record) + 16  # length and two checksums around each record
     return offsets
 
 
 def import_torch_zoo(name: str) -> ModuleType:
-    """torchvision or timm, or a skip where they are not installed."""
-    torch = pytest.importorskip("torch", reason="live parity takes torch, torchvision and timm")
+    """Import torchvision or timm; skip the test if it is not installed."""
+    torch = pytest.importorskip("torch", reason="live parity needs torch, torchvision and timm")
     try:
-        import torchvision  # noqa: F401 (timm imports it, too)
+        import torchvision  # noqa: F401 (timm imports torchvision as well)
     except ImportError:
         pass
     except RuntimeError:
-        # Its operators are built for one build of PyTorch. Its networks need none, but importing it describes two.
+        # torchvision's operators need the PyTorch build that they were compiled for. Its networks use no operator, but
+        # the import registers shapes of two, which must therefore exist.
         for operator in ("nms", "qnms"):
             torch.library.define(f"torchvision::{operator}", "(Tensor a, Tensor b, float c) -> Tensor")
-    return pytest.importorskip(name, reason="live parity takes torch, torchvision and timm")
+    return pytest.importorskip(name, reason="live parity needs torch, torchvision and timm")
 
 
 @pytest.fixture
 def command(monkeypatch, capsys) -> Callable[..., Outcome]:
-    """command("train", "--config=x") runs `python -m resnet_tf.train --config=x` in this process."""
+    """Return `run`: run("train", "--config=x") runs `python -m resnet_tf.train --config=x` in this process."""
 
     def run(module: str, *arguments: str) -> Outcome:
         monkeypatch.setattr(sys, "argv", [f"resnet_tf.{module}", *arguments])

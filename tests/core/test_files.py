@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from conftest import DAMAGES
+from conftest import CORRUPTIONS
 
 from resnet_tf.core import files
 from resnet_tf.core.errors import UserError, is_full_disk
@@ -277,10 +277,10 @@ def _find(directory: Path) -> str:
 
 
 @pytest.mark.parametrize("name", ["needed", "below/other", "sha256.json"])
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_manifest_names_what_changed(tmp_path, name, damage):
+@pytest.mark.parametrize("corrupt", CORRUPTIONS.values(), ids=CORRUPTIONS)
+def test_a_manifest_names_what_changed(tmp_path, name, corrupt):
     assert _find(_listed(tmp_path)) == ""
-    damage(tmp_path / name)
+    corrupt(tmp_path / name)
     assert re.match(r"needed|below/other|sha256\.json", _find(tmp_path))
 
 

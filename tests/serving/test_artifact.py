@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import DAMAGES
+from conftest import CORRUPTIONS
 from PIL import Image
 
 from resnet_tf.core.errors import UserError
@@ -53,11 +53,11 @@ def test_signatures_and_their_outputs(tiny_export):
     assert signatures["features"].structured_outputs["features"].shape.as_list() == [None, 128]
 
 
-def test_one_picture_gives_the_same_logits_through_every_door(run, tiny_export, tiny_pictures):
-    images = tf.stack([run.preprocess.center_crop(run.preprocess.decode(tf.constant(item))) for item in tiny_pictures])
+def test_one_picture_gives_the_same_logits_through_every_door(run, tiny_export, tiny_images):
+    images = tf.stack([run.preprocess.center_crop(run.preprocess.decode(tf.constant(item))) for item in tiny_images])
     expected = run.model(run.preprocess.normalize(images), training=False).numpy()
     signatures = tf.saved_model.load(str(tiny_export)).signatures
-    by_bytes = signatures["serving_default"](image_bytes=tf.constant(tiny_pictures))
+    by_bytes = signatures["serving_default"](image_bytes=tf.constant(tiny_images))
     by_images = signatures["images"](images=images)
     for answer in (by_bytes, by_images):
         np.testing.assert_allclose(answer["logits"], expected, atol=1e-5)
@@ -67,7 +67,7 @@ def test_one_picture_gives_the_same_logits_through_every_door(run, tiny_export, 
         np.testing.assert_array_equal(answer["top_classes"], order)
         np.testing.assert_allclose(answer["top_scores"], np.take_along_axis(probabilities, order, 1), atol=1e-5)
         np.testing.assert_array_equal(answer["top_labels"], np.array(run.labels, dtype=bytes)[order])
-    predictions = Predictor(tiny_export)(tiny_pictures)
+    predictions = Predictor(tiny_export)(tiny_images)
     assert [prediction.indices[0] for prediction in predictions] == expected.argmax(1).tolist()
 
 
@@ -136,12 +136,12 @@ FILES += ("assets.extra/labels.txt", "assets.extra/sha256.json", "assets.extra/t
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_export_is_refused_before_anything_runs(tiny_export, tmp_path, monkeypatch, name, damage):
+@pytest.mark.parametrize("corrupt", CORRUPTIONS.values(), ids=CORRUPTIONS)
+def test_a_damaged_export_is_refused_before_anything_runs(tiny_export, tmp_path, monkeypatch, name, corrupt):
     monkeypatch.setattr(tf.saved_model, "load", lambda path: pytest.fail("it was loaded"))
     shutil.copytree(tiny_export, tmp_path / "1")
     assert set(FILES) <= {path.relative_to(tiny_export).as_posix() for path in tiny_export.rglob("*")}
-    damage(tmp_path / "1" / name)
+    corrupt(tmp_path / "1" / name)
     with pytest.raises(UserError, match=r"exported model '.*/1' is corrupt: .*; export it again"):
         Predictor(tmp_path)
 
@@ -170,26 +170,26 @@ def test_a_failed_export_leaves_nothing_behind(run, tmp_path, monkeypatch):
     assert not (tmp_path / "models").exists()
 
 
-def test_the_graph_names_the_place_of_a_bad_picture(tiny_export, tiny_pictures):
+def test_the_graph_names_the_place_of_a_bad_picture(tiny_export, tiny_images):
     """As another program sees it, which has no Python to look for the reason."""
     answer = tf.saved_model.load(str(tiny_export)).signatures["serving_default"]
-    huge = bytearray(tiny_pictures[0])
+    huge = bytearray(tiny_images[0])
     huge[16:24] = (2**20).to_bytes(4, "big") * 2
     photo = tf.io.encode_jpeg(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).numpy()
     for bad, reason in (
         (b"", "not a JPEG, PNG, BMP, GIF or WebP image"),
         (b"nonsense", "not a JPEG, PNG, BMP, GIF or WebP image"),
-        (tiny_pictures[0][:60], "corrupt or cut short"),
+        (tiny_images[0][:60], "corrupt or cut short"),
         (photo[:200], "corrupt or cut short"),
         (photo[:12], "corrupt or cut short"),
         (bytes(huge), "its header claims more than max_pixels=67,108,864"),
     ):
         for place in (0, 2):
-            batch = [tiny_pictures[0]] * 3
+            batch = [tiny_images[0]] * 3
             batch[place] = bad
             with pytest.raises(tf.errors.InvalidArgumentError, match=rf"image {place} of the batch .*: {reason}"):
                 answer(image_bytes=tf.constant(batch))
-    assert answer(image_bytes=tf.constant(tiny_pictures))["logits"].shape == (16, 10)
+    assert answer(image_bytes=tf.constant(tiny_images))["logits"].shape == (16, 10)
 
 
 def test_an_animated_webp_is_answered_by_its_first_frame(tiny_export):
@@ -203,13 +203,13 @@ def test_an_animated_webp_is_answered_by_its_first_frame(tiny_export):
     np.testing.assert_array_equal(logits[0], logits[1])
 
 
-def test_what_is_no_picture_is_named_and_the_next_request_works(tiny_export, tiny_pictures):
+def test_what_is_no_picture_is_named_and_the_next_request_works(tiny_export, tiny_images):
     predictor = Predictor(tiny_export)
     with pytest.raises(
         UserError, match=r"image 1 of the batch is no image that can be read: not a JPEG, PNG, BMP, GIF or WebP"
     ):
-        predictor.answer([tiny_pictures[0], b"nonsense"])
-    assert len(predictor(tiny_pictures)) == len(tiny_pictures)
+        predictor.answer([tiny_images[0], b"nonsense"])
+    assert len(predictor(tiny_images)) == len(tiny_images)
     with pytest.raises(UserError, match=r"cannot read 'nowhere.jpg': No such file"):
         predictor(["nowhere.jpg"])
 
@@ -229,50 +229,50 @@ def test_pixels_of_another_shape_kind_or_range_are_refused(tiny_export):
             predictor.from_pixels(wrong)
 
 
-def test_classify_takes_examples(run, tiny_export, tiny_pictures):
+def test_classify_takes_examples(run, tiny_export, tiny_images):
     examples = [
         tf.train.Example(
             features=tf.train.Features(
                 feature={"image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[item]))}
             )
         ).SerializeToString()
-        for item in tiny_pictures
+        for item in tiny_images
     ]
     model = tf.saved_model.load(str(tiny_export))
     answer = model.signatures["classify"](inputs=tf.constant(examples))
-    expected = model.signatures["serving_default"](image_bytes=tf.constant(tiny_pictures))["probabilities"]
+    expected = model.signatures["serving_default"](image_bytes=tf.constant(tiny_images))["probabilities"]
     np.testing.assert_allclose(answer["scores"], expected, atol=1e-6)
     assert answer["classes"].numpy().tolist() == [[label.encode() for label in run.labels]] * 16
 
 
-def test_heatmaps_are_those_of_grad_cam(run, tiny_export, tiny_pictures):
+def test_heatmaps_are_those_of_grad_cam(run, tiny_export, tiny_images):
     """Selvaraju et al. 2017, eq. 1 and 2, with the gradient taken by TensorFlow."""
     model, preprocess = run.model, run.preprocess
     last = keras.Model(model.input, [model.get_layer("pool").input, model.output])
     with tf.GradientTape() as tape:
-        maps, _ = last(preprocess.from_encoded(tf.constant(tiny_pictures)), training=False)
+        maps, _ = last(preprocess.from_encoded(tf.constant(tiny_images)), training=False)
         tape.watch(maps)
         best = tf.reduce_max(model.get_layer("logits")(model.get_layer("pool")(maps)), axis=1)
     weights = tf.reduce_mean(tape.gradient(best, maps), axis=[1, 2])
     expected = tf.nn.relu(tf.einsum("bhwf,bf->bhw", maps, weights)).numpy()
     expected /= np.maximum(expected.max(axis=(1, 2), keepdims=True), 1e-12)
     explain = tf.saved_model.load(str(tiny_export)).signatures["explain"]
-    found = explain(image_bytes=tf.constant(tiny_pictures))["heatmaps"]
+    found = explain(image_bytes=tf.constant(tiny_images))["heatmaps"]
     assert expected.max() > 0
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("target", ["serving", "hub", "litert", "keras", "onnx"])
-def test_every_target_answers_one_picture_alike(run, tiny_export, tiny_pictures, tmp_path, target):
+def test_every_target_answers_one_picture_alike(run, tiny_export, tiny_images, tmp_path, target):
     for package in {"litert": ["ai_edge_litert"], "onnx": ["tf2onnx", "onnxruntime"]}.get(target, []):
         pytest.importorskip(package)
     path = export_model(run, tmp_path, target=target)
-    expected, found = Predictor(tiny_export).answer(tiny_pictures), Predictor(path).answer(tiny_pictures)
+    expected, found = Predictor(tiny_export).answer(tiny_images), Predictor(path).answer(tiny_images)
     for name in ("logits", "probabilities"):
         np.testing.assert_allclose(found[name], expected[name], atol=1e-4)
-    assert Predictor(path)(tiny_pictures)[0].labels == Predictor(tiny_export)(tiny_pictures)[0].labels
+    assert Predictor(path)(tiny_images)[0].labels == Predictor(tiny_export)(tiny_images)[0].labels
     with pytest.raises(UserError, match=r"image 1 of the batch is no image that can be read"):
-        Predictor(path).answer([tiny_pictures[0], b"nonsense"])
+        Predictor(path).answer([tiny_images[0], b"nonsense"])
 
 
 @pytest.mark.parametrize("target", ["hub", "hub_features"])
@@ -299,7 +299,7 @@ def test_an_export_without_weights_is_no_start(run, tiny_export, tmp_path):
         create_model(name, num_classes=len(run.labels), input_shape=shape, weights=tmp_path)
 
 
-def test_bfloat16_tells_what_it_changes(run, tmp_path, tiny_pictures, caplog):
+def test_bfloat16_tells_what_it_changes(run, tmp_path, tiny_images, caplog):
     caplog.set_level("INFO", "resnet_tf")
     path = export_model(run, tmp_path, precision="bfloat16")
     drift = read_export(path).metadata["drift"]
@@ -308,7 +308,7 @@ def test_bfloat16_tells_what_it_changes(run, tmp_path, tiny_pictures, caplog):
     assert 0 < drift["logits"] < 0.05
     assert abs(drift["top1_before"] - run.metrics["top1"]) < 1e-9
     assert "serving bfloat16: " in caplog.text
-    assert Predictor(path).answer(tiny_pictures)["logits"].dtype == np.float32
+    assert Predictor(path).answer(tiny_images)["logits"].dtype == np.float32
 
 
 def test_an_export_that_answers_too_differently_is_refused(run, tmp_path):
@@ -342,13 +342,13 @@ def test_features_are_exported_without_a_head(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_eight_threads_lose_nothing(tiny_export, tiny_pictures):
+def test_eight_threads_lose_nothing(tiny_export, tiny_images):
     """10,000 predictions through one loaded model; resident memory stays within 5 %."""
     predictor = Predictor(tiny_export)
-    expected = [prediction.indices for prediction in predictor(tiny_pictures)]
+    expected = [prediction.indices for prediction in predictor(tiny_images)]
 
     def ask(number: int) -> bool:
-        return predictor([tiny_pictures[number % 16]])[0].indices == expected[number % 16]
+        return predictor([tiny_images[number % 16]])[0].indices == expected[number % 16]
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(ask, range(2000)))

@@ -151,7 +151,7 @@ def test_onnxruntime_answers_alike(run, images, tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "dynamic", "int8"])
-def test_the_litert_interpreter_answers(run, tiny_pictures, images, tmp_path, precision):
+def test_the_litert_interpreter_answers(run, tiny_images, images, tmp_path, precision):
     interpreter = pytest.importorskip("ai_edge_litert.interpreter")
     path = export_model(run, tmp_path, target="litert", precision=precision)
     runner = interpreter.Interpreter(str(path / "model.tflite")).get_signature_runner("serving_default")
@@ -159,7 +159,7 @@ def test_the_litert_interpreter_answers(run, tiny_pictures, images, tmp_path, pr
     np.testing.assert_allclose(runner(images=images)["logits"], _expected(run, images), atol=tolerance)
     predictor = Predictor(path)
     assert predictor.metadata["drift"]["examples"] == 100
-    assert len(predictor(tiny_pictures)) == len(tiny_pictures)
+    assert len(predictor(tiny_images)) == len(tiny_images)
 
 
 def _expected(run, images) -> np.ndarray:

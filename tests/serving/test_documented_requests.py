@@ -38,8 +38,8 @@ def signatures(model):
 
 
 @pytest.fixture
-def folder(tiny_pictures, tmp_path) -> Path:
-    (tmp_path / "cat.jpg").write_bytes(tiny_pictures[0])
+def folder(tiny_images, tmp_path) -> Path:
+    (tmp_path / "cat.jpg").write_bytes(tiny_images[0])
     return tmp_path
 
 
@@ -97,12 +97,12 @@ def _example(features: dict) -> tf.train.Example:
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
-def test_the_requests_over_rest_are_answered(rest, signatures, folder, tiny_pictures):
+def test_the_requests_over_rest_are_answered(rest, signatures, folder, tiny_images):
     lines = _block("sh", "curl").replace("127.0.0.1:8501", f"127.0.0.1:{rest}").replace("curl", "curl -sS --fail")
     done = subprocess.run(["bash", "-e", "-c", lines], cwd=folder, capture_output=True, text=True, timeout=TIMEOUT)
     assert done.returncode == 0, done.stderr
     predicted, classified, known = map(json.loads, done.stdout.splitlines())
-    expected = signatures["serving_default"](image_bytes=tf.constant(tiny_pictures[:1]))
+    expected = signatures["serving_default"](image_bytes=tf.constant(tiny_images[:1]))
     (answer,) = predicted["predictions"]
     np.testing.assert_allclose(answer["logits"], expected["logits"][0], rtol=1e-5)
     assert answer["top_labels"] == _plain(expected["top_labels"][0])
@@ -112,7 +112,7 @@ def test_the_requests_over_rest_are_answered(rest, signatures, folder, tiny_pict
     assert "classify" in known["metadata"]["signature_def"]
 
 
-def test_the_request_over_grpc_is_answered(signatures, folder, tiny_pictures):
+def test_the_request_over_grpc_is_answered(signatures, folder, tiny_images):
     grpc = pytest.importorskip("grpc", reason="takes tensorflow-serving-api")
     service = pytest.importorskip("tensorflow_serving.apis.prediction_service_pb2_grpc")
     predict = pytest.importorskip("tensorflow_serving.apis.predict_pb2")
@@ -139,5 +139,5 @@ def test_the_request_over_grpc_is_answered(signatures, folder, tiny_pictures):
     finally:
         server.stop(None)
     assert done.returncode == 0, done.stderr
-    expected = signatures["serving_default"](image_bytes=tf.constant(tiny_pictures[:1]))["top_labels"][0].numpy()
+    expected = signatures["serving_default"](image_bytes=tf.constant(tiny_images[:1]))["top_labels"][0].numpy()
     assert done.stdout.strip() == str(expected[np.newaxis])

@@ -6,7 +6,7 @@ import shutil
 import keras
 import numpy as np
 import pytest
-from conftest import DAMAGES
+from conftest import CORRUPTIONS
 
 from resnet_tf.core import files
 from resnet_tf.core.errors import UserError
@@ -64,7 +64,7 @@ def test_the_best_is_found_among_those_that_are_whole(tmp_path, parts, caplog):
     for step, top1 in ((2, 0.5), (3, 0.9), (4, 0.9), (5, 0.8), (6, None)):
         _save(tmp_path, parts, step, top1=top1, keep=9)
     assert checkpoint.best(tmp_path).name == "00000003"
-    DAMAGES["cut"](tmp_path / "00000003" / "state.index")
+    CORRUPTIONS["cut"](tmp_path / "00000003" / "state.index")
     assert checkpoint.best(tmp_path).name == "00000004"
     assert "00000003' is corrupt" in caplog.text
     assert "the best of the others is taken" in caplog.text
@@ -84,11 +84,11 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path, parts):
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(tmp_path, parts, caplog, name, damage):
+@pytest.mark.parametrize("corrupt", CORRUPTIONS.values(), ids=CORRUPTIONS)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(tmp_path, parts, caplog, name, corrupt):
     _save(tmp_path, parts, 1)
     newest = _save(tmp_path, parts, 2)
-    damage(newest / name)
+    corrupt(newest / name)
     assert checkpoint.latest(tmp_path).name == "00000001"
     assert f"checkpoint {str(newest)!r} is corrupt" in caplog.text
     shutil.rmtree(tmp_path / "00000001")

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import DAMAGES
+from conftest import CORRUPTIONS
 
 import resnet_tf
 from resnet_tf.config import Config, DataConfig, TrainConfig, load_config
@@ -137,11 +137,11 @@ def test_a_teacher_of_other_classes_is_refused(data_dir, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["saved_model.pb", "assets.extra/resnet_tf.json", "assets.extra/sha256.json"])
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_teacher_whose_files_were_changed_is_not_loaded(data_dir, tiny_export, tmp_path, monkeypatch, name, damage):
+@pytest.mark.parametrize("corrupt", CORRUPTIONS.values(), ids=CORRUPTIONS)
+def test_a_teacher_whose_files_were_changed_is_not_loaded(data_dir, tiny_export, tmp_path, monkeypatch, name, corrupt):
     monkeypatch.setattr(tf.saved_model, "load", lambda path: pytest.fail("it was loaded"))
     shutil.copytree(tiny_export, tmp_path / "1")
-    damage(tmp_path / "1" / name)
+    corrupt(tmp_path / "1" / name)
     with pytest.raises(UserError, match=r"loss.teacher='.*' cannot be used: exported model '.*/1' is corrupt: "):
         _trainer(data_dir, f"loss.teacher={tmp_path}")
 
