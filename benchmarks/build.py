@@ -1,8 +1,8 @@
-"""Seconds to create a network, beside keras.applications; interleaved, medians.
+"""Measure the time to build a network, here and in keras.applications; interleaved rounds, medians.
 
     python benchmarks/build.py
 
-`--json` prints one object a line: `case`, `milliseconds`, `ratio_to` (the peer's case) and `ratio`.
+`--json` prints one object per line: `case`, `milliseconds`, `ratio_to` (the network of keras.applications) and `ratio`.
 """
 
 import argparse
@@ -15,8 +15,9 @@ import keras
 
 import resnet_tf
 
+# Name of a network here -> its name in keras.applications.
 PAIRS = {"resnet50": "ResNet50", "resnet152": "ResNet152", "resnet152_v2": "ResNet152V2"}
-ALONE = ("resnet1001_v2",)
+WITHOUT_PEER = ("resnet1001_v2",)
 
 
 def main() -> None:
@@ -24,9 +25,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    resnet_tf.create_model(
-        "resnet20", num_classes=10, input_shape=(32, 32, 3)
-    )  # imports and first calls are not counted
+    # Imports and the first call are not measured.
+    resnet_tf.create_model("resnet20", num_classes=10, input_shape=(32, 32, 3))
     for ours, theirs in PAIRS.items():
         times: dict[str, list[float]] = {ours: [], theirs: []}
         for _ in range(arguments.rounds):
@@ -39,7 +39,7 @@ def main() -> None:
             f"{ours} {median(times[ours]):.2f} s, keras.applications {median(times[theirs]):.2f} s, ratio {ratio:.2f}"
         )
         print(json.dumps(row) if arguments.json else text, flush=True)
-    for name in ALONE:
+    for name in WITHOUT_PEER:
         seconds = _seconds(lambda name=name: resnet_tf.create_model(name, num_classes=10, input_shape=(32, 32, 3)))
         print(
             json.dumps({"case": name, "milliseconds": 1000 * seconds}) if arguments.json else f"{name} {seconds:.2f} s"

@@ -1,9 +1,9 @@
-"""The default job over several seeds: accuracy, spread, wall time and peak memory, as the README states them.
+"""Run the default command with several seeds: accuracy, standard deviation, wall time and peak memory.
 
     python benchmarks/digits_seeds.py --seeds=5
 
-Each seed is a whole `python -m resnet_tf.train` in a process of its own: import, training, testing, picture, export,
-check of the export in a further process. Prints a Markdown table.
+Each seed is one run of `python -m resnet_tf.train`: training, evaluation, report, export, and verification of the
+export in another process. Prints the Markdown table of docs/benchmarks.md.
 """
 
 import argparse
@@ -16,28 +16,32 @@ import time
 from pathlib import Path
 from statistics import mean, stdev
 
+EXAMPLES = 899  # of the validation split
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to SEEDS - 1")
     seeds = range(parser.parse_args().seeds)
-    print("| seed | test accuracy | right of 899 | wall time (s) | peak memory (MB) |")
+    print(f"| seed | accuracy | correct of {EXAMPLES} | wall time (s) | peak memory (MB) |")
     print("|---|---|---|---|---|")
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         for seed in seeds:
             rows.append(_run(seed, Path(scratch) / str(seed)))
             accuracy, seconds, megabytes = rows[-1]
-            print(
-                f"| {seed} | {accuracy:.4f} | {round(accuracy * 899)} | {seconds:.0f} | {megabytes:.0f} |", flush=True
-            )
+            correct = round(accuracy * EXAMPLES)
+            print(f"| {seed} | {accuracy:.4f} | {correct} | {seconds:.0f} | {megabytes:.0f} |", flush=True)
     accuracies, times, memory = zip(*rows, strict=True)
     spread = f" ± {stdev(accuracies):.4f}" if len(rows) > 1 else ""
     print(f"| mean | **{mean(accuracies):.4f}**{spread} | | {mean(times):.0f} | {max(memory):.0f} (largest) |")
 
 
 def _run(seed: int, workdir: Path) -> tuple[float, float, float]:
-    """Test accuracy, seconds and megabytes of one run; the figures of the kernel for the finished process."""
+    """Return the accuracy in [0, 1], the wall time in seconds and the peak memory in MB of one run.
+
+    The memory is the resident set size of the largest process, as the kernel reports it to wait4.
+    """
     command = [sys.executable, "-m", "resnet_tf.train", "--set", f"runtime.seed={seed}", f"--workdir={workdir}"]
     start = time.monotonic()
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

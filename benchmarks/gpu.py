@@ -1,15 +1,15 @@
-"""Training step of this package on a GPU: correctness against a reference, and speed against PyTorch.
+"""Check the training step of this package on a GPU against a reference, and time it against PyTorch.
 
     pip install '.[bench]' && python benchmarks/gpu.py write steps/
     python benchmarks/gpu.py run steps/ --json > results/gpu/NAME.jsonl
     python benchmarks/gpu.py table
 
-`write` needs no GPU. It writes, for each case, the step as HLO for GPU (forward, backward, BatchNorm statistics, SGD
+`write` needs no GPU. For each case, it writes the step as HLO for GPU (forward, backward, BatchNorm statistics, SGD
 with momentum and weight decay), and the loss and gradients that PyTorch computes on the CPU for the same weights and
-images. `run` needs JAX and PyTorch and neither TensorFlow, Keras nor this package: it compiles the HLO with the XLA
-inside JAX, fails with exit code 1 if a result differs from the reference by more than the case's tolerance, and then
-times the bfloat16 steps against PyTorch (channels_last, bfloat16 autocast), interleaved in one process. `table` writes
-the results into docs/accelerators.md.
+images. `run` needs JAX and PyTorch, and neither TensorFlow, Keras nor this package. It compiles the HLO with the XLA
+inside JAX, compares the results with the reference, and times the bfloat16 steps against PyTorch (channels_last,
+bfloat16 autocast), interleaved in one process; the exit code is 1 if a difference exceeds the case's tolerance. `table`
+writes the results into docs/accelerators.md.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--case", action="append", choices=CASES, help="repeatable; all by default")
     run.add_argument("--peer", action="append", choices=PEERS, help="PyTorch modes to time; repeatable, all by default")
     run.add_argument("--rounds", type=int, default=5)
-    run.add_argument("--seconds", type=float, default=1.5, help="length of one turn of one program")
+    run.add_argument("--seconds", type=float, default=1.5, help="seconds per program and round")
     run.add_argument("--check-only", action="store_true", help="compare with the reference, without timing")
     run.add_argument("--json", action="store_true")
     table = commands.add_parser("table", help="rewrite the table of docs/accelerators.md from results/gpu/*.jsonl")
@@ -58,7 +58,7 @@ def _write(arguments: argparse.Namespace) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    # JAX would otherwise reserve most of the memory that PyTorch needs in the same process.
+    # By default, JAX reserves most of the GPU memory, which PyTorch needs in the same process.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     from gpu_run import check, load, report, time_against
 

@@ -1,4 +1,4 @@
-"""Cases of benchmarks/gpu.py, and their weights and images as a function of a seed. Needs NumPy only."""
+"""Cases of benchmarks/gpu.py, with weights and images as functions of a seed. Needs NumPy only."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -10,8 +10,9 @@ import numpy as np
 SAMPLES = 512  # elements of each tensor that are compared
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 1e-4, 0.9, 1e-4
 
-# Allowed differences from the reference, see `differences`: (largest, median). A rounding error that decides about a
-# ReLU changes a gradient by far more than itself, hence the distance between both, and from weights and statistics.
+# Allowed differences from the reference, see `differences`: (largest, median). A rounding error that changes the sign
+# of a ReLU's input changes gradients by far more than the error: hence the larger tolerances of gradients, and of the
+# largest difference compared with the median.
 TOLERANCES = {
     "float32": {
         "losses": (1e-5, 1e-5),
@@ -35,15 +36,15 @@ class Case:
     """A training step to compare with a reference and, in bfloat16, to time.
 
     Attributes:
-        name: prefix of its files.
+        name: prefix of the case's files.
         network: name in this package and in torchvision.
         precision: Keras dtype policy.
         size: height and width of the images in pixels.
-        batch: images in a step.
-        classes: length of the logits.
-        small_stem: 3x3 convolution without pooling in place of the 7x7 stem, for images of 32 pixels.
-        steps: steps that are compared with the reference.
-        timed: whether to time it against PyTorch as well.
+        batch: images per step.
+        classes: number of logits.
+        small_stem: 3x3 convolution without pooling instead of the 7x7 stem, for images of 32 pixels.
+        steps: number of steps to compare with the reference.
+        timed: time the step against PyTorch as well.
     """
 
     name: str
@@ -58,8 +59,8 @@ class Case:
 
     @property
     def title(self) -> str:
-        kind = "float32" if self.precision == "float32" else "bfloat16"
-        return f"{self.network} {self.size} pixels batch {self.batch} {kind}"
+        dtype = "float32" if self.precision == "float32" else "bfloat16"
+        return f"{self.network} {self.size} pixels batch {self.batch} {dtype}"
 
 
 _ALL = (
@@ -73,13 +74,13 @@ CASES = {case.name: case for case in _ALL}
 
 @dataclass(frozen=True)
 class Variable:
-    """A variable of the step.
+    """A variable of the training step.
 
     Attributes:
         name: path of the Keras variable.
         role: `weight`, `velocity` of the optimizer, or moving `statistic` of BatchNorm.
-        shape: its sides.
-        ends_branch: gamma of the last BatchNorm before the sum of a block.
+        shape: dimensions.
+        ends_branch: true for gamma of the last BatchNorm before the addition of a block.
     """
 
     name: str
@@ -88,24 +89,24 @@ class Variable:
     ends_branch: bool = False
 
     def initial(self, seed: int) -> np.ndarray:
-        """Initial value, float32: no gamma or variance is 1, so that an error in their use shows.
+        """Return the initial value, float32.
 
-        A beta of 2 keeps most inputs of a ReLU away from 0, where a rounding error decides about the gradient; so do
-        small gammas at the end of a branch.
+        Gammas and variances differ from 1, so that an error in their use shows. A beta of 2 and small gammas at the
+        end of a branch keep most inputs of a ReLU away from 0, where a rounding error decides about the gradient.
         """
         if self.role == "velocity":
             return np.zeros(self.shape, np.float32)
         # RandomState: its stream is the same in every release of NumPy (NEP 19).
-        random, kind = np.random.RandomState(seed), self.name.rsplit("/", 1)[-1]
-        if kind in ("gamma", "moving_variance"):
+        random, name = np.random.RandomState(seed), self.name.rsplit("/", 1)[-1]
+        if name in ("gamma", "moving_variance"):
             scale = 0.2 if self.ends_branch else 1.0
             return (scale * random.uniform(0.5, 1.5, self.shape)).astype(np.float32)
-        if kind == "beta":
+        if name == "beta":
             return (2.0 + 0.1 * random.standard_normal(self.shape)).astype(np.float32)
         scale = 0.1
-        if kind == "kernel" and len(self.shape) == 4:  # He et al. 2015
+        if name == "kernel" and len(self.shape) == 4:  # He et al. 2015
             scale = np.sqrt(2.0 / np.prod([*self.shape[:2], self.shape[3]]))
-        elif kind == "kernel":
+        elif name == "kernel":
             scale = 0.01
         return (scale * random.standard_normal(self.shape)).astype(np.float32)
 
@@ -115,10 +116,9 @@ def initial_values(variables: Sequence[Variable]) -> list[np.ndarray]:
 
 
 def batch(case: Case) -> tuple[np.ndarray, np.ndarray]:
-    """Images, float32 [B, H, W, 3], normalized, and labels, int32 [B].
+    """Return normalized images, float32 [B, H, W, 3], and labels, int32 [B].
 
-    Each class has an image of its own, to which noise is added: gradients of pure noise cancel, and what remains of
-    them is rounding error.
+    An image is the random center of its class plus noise: gradients of pure noise would cancel up to rounding errors.
     """
     random = np.random.RandomState(123456)
     labels = random.randint(0, min(case.classes, 10), case.batch).astype(np.int32)
@@ -130,13 +130,13 @@ def batch(case: Case) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class Results:
-    """Numbers that a correct step must reproduce.
+    """Values that a correct training step must reproduce.
 
     Attributes:
         losses: mean loss of each step, float64 [steps].
-        gradients: of the first step with respect to each weight, weight decay added.
-        velocities: of SGD after all steps, -rate * (gradients + weight decay) summed with momentum.
-        weights: after all steps.
+        gradients: gradient of the first step with respect to each weight, including weight decay.
+        velocities: SGD velocities after all steps: -learning rate * gradients, accumulated with momentum.
+        weights: weights after all steps.
         statistics: moving mean and variance of each BatchNorm after all steps.
     """
 
@@ -147,7 +147,7 @@ class Results:
     statistics: list[np.ndarray]
 
     def sampled(self) -> dict[str, np.ndarray]:
-        """Flat arrays by quantity: at most `SAMPLES` elements of each tensor, chosen by its index."""
+        """Return a flat float64 array per quantity, with at most `SAMPLES` random elements of each tensor."""
         tensors = {name: getattr(self, name) for name in QUANTITIES}
         flat = {name: np.concatenate([_sample(*each) for each in enumerate(tensors[name])]) for name in tensors}
         return {"losses": np.asarray(self.losses, np.float64)} | flat
@@ -166,10 +166,10 @@ def _sample(index: int, tensor: np.ndarray) -> np.ndarray:
 def differences(
     found: dict[str, np.ndarray], expected: dict[str, np.ndarray], variables: Sequence[Variable]
 ) -> dict[str, dict[str, float]]:
-    """Largest absolute, and largest and median relative difference of each quantity.
+    """Return the largest absolute and the largest and median relative difference of each quantity.
 
-    A relative difference is ||found - expected|| / ||expected|| over the samples of one tensor, and |found - expected|
-    / |expected| for a loss. Values that are not finite count as infinitely different.
+    The relative difference of a tensor is ||found - expected|| / ||expected|| over its samples; that of a loss is
+    |found - expected| / |expected|. The differences of a quantity with nonfinite values are infinite.
     """
     sizes = {"losses": [1] * len(expected["losses"])}
     for quantity, role in QUANTITIES.items():
@@ -179,7 +179,7 @@ def differences(
 
 def _difference(found: np.ndarray, expected: np.ndarray, sizes: list[int]) -> dict[str, float]:
     if found.shape != expected.shape or found.size != sum(sizes):
-        raise ValueError(f"the reference has {expected.shape} values, and the step gave {found.shape}")
+        raise ValueError(f"expected values of shape {expected.shape}, found shape {found.shape}")
     ends = np.cumsum(sizes)[:-1]
     pairs = list(zip(np.split(found - expected, ends), np.split(expected, ends), strict=True))
     if not np.isfinite(found).all():
@@ -190,7 +190,7 @@ def _difference(found: np.ndarray, expected: np.ndarray, sizes: list[int]) -> di
 
 
 def run(step: Callable, variables: Sequence[Variable], case: Case) -> Results:
-    """Run `case.steps` steps of `step(values, images, labels) -> (values, loss)` from the initial values."""
+    """Run `case.steps` steps of `step(values, images, labels) -> (values, loss)`, starting from the initial values."""
     values, losses, velocities = initial_values(variables), [], None
     images, labels = batch(case)
     for _ in range(case.steps):
@@ -200,7 +200,7 @@ def run(step: Callable, variables: Sequence[Variable], case: Case) -> Results:
             velocities = _of_role(values, variables, "velocity")
     return Results(
         losses=np.asarray(losses, np.float64),
-        gradients=[each / -LEARNING_RATE for each in velocities],  # the velocity of a first step, from 0
+        gradients=[each / -LEARNING_RATE for each in velocities],  # after one step from zero velocity
         velocities=_of_role(values, variables, "velocity"),
         weights=_of_role(values, variables, "weight"),
         statistics=_of_role(values, variables, "statistic"),
@@ -222,10 +222,10 @@ def save(
 
 
 def load_variables(case: Case, directory: Path) -> tuple[Variable, ...]:
-    """The variables of a written case.
+    """Load the variables of a case.
 
     Raises:
-        SystemExit: if it was not written, or by another version of this program.
+        SystemExit: if the files of the case do not exist or were written with other settings.
     """
     path = directory / f"{case.name}.json"
     if not path.is_file():

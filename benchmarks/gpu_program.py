@@ -1,4 +1,4 @@
-"""HLO of benchmarks/gpu_write.py, compiled and run by the XLA inside JAX. No TensorFlow, no tracing."""
+"""Compile and run the HLO of benchmarks/gpu_write.py with the XLA inside JAX, without TensorFlow."""
 
 import time
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ from jaxlib.mlir import ir
 
 
 class Program:
-    """A training step on JAX's first device: (values, images, labels) -> (values, loss).
+    """A compiled training step on JAX's first device: (values, images, labels) -> (values, loss).
 
-    It updates in place: the values that are passed in are donated, and their memory holds the new ones.
+    Values are updated in place: the arguments are donated, and their memory holds the new values.
 
     Args:
-        path: serialized HLO whose results are the new values and the loss, in the order of its arguments.
+        path: serialized HLO that returns the new values, in the order of its arguments, and the loss.
         variables: number of values.
 
     Attributes:
         device: JAX's name of the device.
-        seconds: spent compiling.
+        seconds: compilation time.
     """
 
     def __init__(self, path: Path, variables: int):
@@ -37,7 +37,7 @@ class Program:
         self.seconds = time.perf_counter() - start
 
     def put(self, arrays: Sequence[np.ndarray]) -> list[jax.Array]:
-        """Copies of the arrays on the device."""
+        """Copy the arrays to the device."""
         return [jax.device_put(array, self._device, may_alias=False) for array in arrays]
 
     def __call__(
@@ -48,18 +48,18 @@ class Program:
         return values, loss
 
     def optimized_hlo(self) -> str:
-        """What the compiler made of it."""
+        """Return the HLO after the compiler's optimizations."""
         return "\n".join(module.to_string() for module in self._executable.hlo_modules())
 
 
 def _module(computation: xla_client.XlaComputation, *, donated: int) -> ir.Module:
-    """The computation in MLIR, the form that JAX's compiler takes, its first arguments donated to its results."""
+    """Convert the computation to MLIR, the input of JAX's compiler, and donate its first arguments to its results."""
     text = xla_client._xla.mlir.xla_computation_to_mlir_module(computation)
     with mlir.make_ir_context() as context:
         module = ir.Module.parse(text)
         (main,) = (each for each in module.body.operations if each.name.value == "main")
         number = ir.IntegerType.get_signless(32, context)
         aliases = [{"tf.aliasing_output": ir.IntegerAttr.get(number, index)} for index in range(donated)]
-        others = [{} for _ in main.arguments[donated:]]
-        main.attributes["arg_attrs"] = ir.ArrayAttr.get([ir.DictAttr.get(each) for each in aliases + others])
+        not_donated = [{} for _ in main.arguments[donated:]]
+        main.attributes["arg_attrs"] = ir.ArrayAttr.get([ir.DictAttr.get(each) for each in aliases + not_donated])
     return module

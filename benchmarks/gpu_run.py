@@ -1,4 +1,4 @@
-"""Second half of benchmarks/gpu.py: compare the compiled steps with their reference, and time them against PyTorch."""
+"""Second half of benchmarks/gpu.py: compare the compiled steps with the reference, and time them against PyTorch."""
 
 import importlib.metadata
 import sys
@@ -28,7 +28,7 @@ OURS = "ours"
 
 @dataclass(frozen=True)
 class Step:
-    """A compiled case with its variables and the values expected from it."""
+    """A compiled case, its variables, and the reference values."""
 
     case: Case
     program: Program
@@ -37,7 +37,7 @@ class Step:
 
 
 def load(case: Case, directory: Path) -> Step:
-    """Compile a written case."""
+    """Load the files of a case and compile its step."""
     variables = load_variables(case, directory)
     program = Program(directory / f"{case.name}.hlo", len(variables))
     _log(f"{case.title}: compiled for {program.device} in {program.seconds:.0f} s")
@@ -45,7 +45,7 @@ def load(case: Case, directory: Path) -> Step:
 
 
 def check(step: Step) -> dict[str, Any]:
-    """Differences from the reference by quantity, and whether all are within the tolerance of the case's precision."""
+    """Return the differences from the reference by quantity, and `passed`: all are within the tolerances."""
     program, case = step.program, step.case
 
     def on_device(values, images, labels):
@@ -54,20 +54,20 @@ def check(step: Step) -> dict[str, Any]:
     found = run(on_device, step.variables, case).sampled()
     compared = differences(found, step.expected, step.variables)
     passed = True
-    for quantity, (largest, middle) in TOLERANCES[case.precision].items():
+    for quantity, (largest, median_) in TOLERANCES[case.precision].items():
         row = compared[quantity]
-        within = row["relative"] <= largest and row["median"] <= middle
+        within = row["relative"] <= largest and row["median"] <= median_
         passed &= within
         _log(
             f"{case.title}, {quantity}: largest difference {row['absolute']:.2g}, relative {row['relative']:.2g} (at "
-            f"most {largest:g}), median {row['median']:.2g} (at most {middle:g}): {'passed' if within else 'FAILED'}"
+            f"most {largest:g}), median {row['median']:.2g} (at most {median_:g}): {'passed' if within else 'FAILED'}"
         )
     return {"passed": passed, "differences": compared}
 
 
 def time_against(step: Step, peers: Sequence[str], rounds: int, seconds: float) -> dict[str, list[float]]:
-    """Images per second of our step and of PyTorch's in every round; turns alternate in one process."""
-    import gpu_torch  # after the compilation and the check, which need no PyTorch
+    """Return images per second of this step and of each PyTorch mode, one value per round; turns alternate."""
+    import gpu_torch  # compilation and check need no PyTorch
 
     arrays = batch(step.case)
     turns = {OURS: _our_turn(step, *arrays)}
@@ -87,7 +87,7 @@ def time_against(step: Step, peers: Sequence[str], rounds: int, seconds: float) 
 
 
 def report(step: Step, checks: dict[str, Any], rates: dict[str, list[float]]) -> list[dict[str, Any]]:
-    """One row for each peer, of medians over the rounds, with the checks of the same network."""
+    """Return one row per peer: medians over the rounds, and the checks of the same network."""
     case = step.case
     common = {
         "device": step.program.device,
@@ -110,7 +110,7 @@ def report(step: Step, checks: dict[str, Any], rates: dict[str, list[float]]) ->
 
 
 def _our_turn(step: Step, *arrays: np.ndarray) -> Callable[[int], float]:
-    """Seconds of so many steps, each from the variables that the one before left."""
+    """Return a function that runs `count` consecutive steps and returns the seconds."""
     program = step.program
     values = program.put(initial_values(step.variables))
     images, labels = program.put(arrays)
@@ -139,7 +139,7 @@ def _torch_turn(step: Callable[[], Any]) -> Callable[[int], float]:
 
 def _require_finite(loss: float, name: str) -> None:
     if not np.isfinite(loss):
-        raise SystemExit(f"the loss of {name} is {loss}: its speed would mean nothing")
+        raise SystemExit(f"the loss of {name} is {loss}; its speed is meaningless")
 
 
 def _versions() -> dict[str, str]:

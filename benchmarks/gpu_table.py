@@ -1,4 +1,4 @@
-"""Tables of docs/accelerators.md from results/gpu/*.jsonl, the output of `benchmarks/gpu.py run --json`."""
+"""Write the tables of docs/accelerators.md from results/gpu/*.jsonl, the output of `benchmarks/gpu.py run --json`."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ def update(root: Path, *, check_only: bool) -> None:
     """Rewrite the tables of the page.
 
     Raises:
-        SystemExit: with `check_only`, if the page does not hold what the results say.
+        SystemExit: with `check_only`, if the page is out of date.
     """
     sys.path.insert(0, str(root / "benchmarks" / "results"))
     from table import insert
@@ -29,18 +29,18 @@ def update(root: Path, *, check_only: bool) -> None:
     old = (root / PAGE).read_text()
     new = insert(insert(old, "gpu-speed", speed(rows)), "gpu-check", check(rows))
     if check_only and new != old:
-        raise SystemExit(f"{PAGE} is not what results/gpu says; run python benchmarks/gpu.py table")
+        raise SystemExit(f"{PAGE} is out of date; run python benchmarks/gpu.py table")
     if new != old:
         (root / PAGE).write_text(new)
 
 
 def read(directory: Path) -> Rows:
-    """The rows of all files in the directory, in the order of their names."""
+    """Return the rows of all files in the directory, in alphabetical order of the files."""
     return [json.loads(line) for path in sorted(directory.glob("*.jsonl")) for line in path.read_text().splitlines()]
 
 
 def speed(rows: Rows) -> str:
-    """Images per second of the package's step and of its peers, and a line of versions."""
+    """Return the table of images per second, here and in PyTorch, followed by a line of versions."""
     head = ("GPU", "bfloat16 training step", "ours, images/s", "against", "images/s", "ratio (least to most)")
     versions = dict.fromkeys(", ".join(f"{name} {number}" for name, number in row["versions"].items()) for row in rows)
     return _markdown(head, [_speed_cells(row) for row in rows]) + f"\nVersions: {'; '.join(versions)}.\n"
@@ -61,22 +61,22 @@ def _speed_cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def check(rows: Rows) -> str:
-    """Relative differences from the reference, largest and median over the tensors, and what is allowed."""
+    """Return the table of relative differences from the reference: largest and median, with their tolerances."""
     head = ("GPU", "network", "precision", *("losses", *QUANTITIES))
     cells = {}
     for row in rows:
         for name, compared in row["checks"].items():
             case = CASES[name]
-            kind = case.title.rsplit(" ", 1)[-1]
+            dtype = case.title.rsplit(" ", 1)[-1]
             found = [_differences(compared["differences"][each], case.precision, each) for each in head[3:]]
             title = f"{case.network}, {case.size} pixels, batch {case.batch}, {case.steps} step(s)"
-            cells[row["device"], name] = (row["device"], title, kind, *found)
+            cells[row["device"], name] = (row["device"], title, dtype, *found)
     return _markdown(head, list(cells.values()))
 
 
 def _differences(found: dict[str, float], precision: str, quantity: str) -> str:
-    largest, middle = TOLERANCES[precision][quantity]
-    return f"{found['relative']:.1e} of {largest:g}, {found['median']:.1e} of {middle:g}"
+    largest, median = TOLERANCES[precision][quantity]
+    return f"{found['relative']:.1e} of {largest:g}, {found['median']:.1e} of {median:g}"
 
 
 def _markdown(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

@@ -1,4 +1,4 @@
-"""PyTorch side of benchmarks/gpu.py: the same networks from torchvision, a reference on the CPU, and timed peers."""
+"""PyTorch part of benchmarks/gpu.py: torchvision's networks, the reference on the CPU, and the timed steps."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def network(case: Case) -> nn.Module:
-    """torchvision's network, with the stem for small images where the case has it."""
+    """Create torchvision's network, with the stem for small images if the case has it."""
     model = getattr(torchvision.models, case.network)(num_classes=case.classes)
     if case.small_stem:
         model.conv1 = nn.Conv2d(3, 64, 3, stride=1, padding=1, bias=False)
@@ -21,7 +21,7 @@ def network(case: Case) -> nn.Module:
 
 
 def timed_step(case: Case, images: np.ndarray, labels: np.ndarray, mode: str) -> Callable[[], torch.Tensor]:
-    """A step in channels_last and bfloat16 autocast on the GPU where there is one; returns the loss.
+    """Return a training step in channels_last and bfloat16 autocast, on a GPU if there is one; it returns the loss.
 
     `mode` is `eager`, `torch.compile`, or `reduce-overhead` (torch.compile with CUDA graphs).
     """
@@ -50,11 +50,11 @@ def timed_step(case: Case, images: np.ndarray, labels: np.ndarray, mode: str) ->
 
 
 class Reference:
-    """Training steps on the CPU, by torchvision's network and PyTorch's SGD, from given weights.
+    """Training steps of torchvision's network with PyTorch's SGD on the CPU, starting from given weights.
 
     Attributes:
-        losses: of each step.
-        gradients: of the first step, weight decay added, by name in the state dict.
+        losses: loss of each step.
+        gradients: gradients of the first step including weight decay, by name in the state dict.
     """
 
     def __init__(self, case: Case, state: dict[str, np.ndarray], dtype: torch.dtype):
@@ -70,7 +70,7 @@ class Reference:
         for name, module in self._model.named_modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.register_forward_pre_hook(self._counter(name))
-            if isinstance(module, nn.Sequential):  # a stage: its blocks keep their inputs only
+            if isinstance(module, nn.Sequential):  # a stage; only the inputs of its blocks are kept in memory
                 for block in module:
                     if hasattr(block, "downsample"):
                         block.forward = self._recomputed(block.forward)
@@ -83,11 +83,11 @@ class Reference:
         self._optimizer.step()
         self._steps += 1
         self.losses.append(loss.item())
-        if not self.gradients:  # the buffers start from them
+        if not self.gradients:  # after the first step, the momentum buffers equal the gradients
             self.gradients = {name: each.copy() for name, each in self.buffers().items()}
 
     def state(self) -> dict[str, np.ndarray]:
-        """Weights and moving statistics, with the biased variance, which Keras averages and PyTorch does not."""
+        """Return weights and moving statistics, with the biased batch variance of Keras instead of the unbiased one."""
         state = {}
         for name, tensor in self._model.state_dict().items():
             if name.endswith("num_batches_tracked"):
@@ -100,7 +100,7 @@ class Reference:
         return state
 
     def buffers(self) -> dict[str, np.ndarray]:
-        """Momentum buffers of SGD, by name of their weight."""
+        """Return the momentum buffers of SGD by weight name."""
         state = self._optimizer.state
         return {name: state[each]["momentum_buffer"].numpy() for name, each in self._model.named_parameters()}
 
@@ -118,7 +118,7 @@ class Reference:
 
     @contextlib.contextmanager
     def _frozen_statistics(self) -> Iterator[None]:
-        """The second forward pass must not count in the moving statistics."""
+        """Keep the second forward pass, of the recomputation, out of the moving statistics."""
         norms = [each for each in self._model.modules() if isinstance(each, nn.BatchNorm2d)]
         for each in norms:
             each.momentum = 0.0

@@ -1,4 +1,4 @@
-"""First half of benchmarks/gpu.py: the training step as HLO for GPU, and reference values. Needs no GPU."""
+"""First half of benchmarks/gpu.py: write the training step as HLO for GPU, and reference values. Needs no GPU."""
 
 import sys
 import tempfile
@@ -33,10 +33,10 @@ from resnet_tf.training.optimizers.create import create_optimizer
 
 
 class TrainingStep:
-    """The step as a pure function of its variables: (variables, images, labels) -> (variables, loss).
+    """The training step as a pure function: (variables, images, labels) -> (variables, loss).
 
     Attributes:
-        variables: descriptions, in the order of the arguments.
+        variables: descriptions of the variables, in the order of the arguments.
     """
 
     def __init__(self, case: Case):
@@ -73,20 +73,20 @@ class TrainingStep:
         return [*(scope.get_current_value(each) for each in self._all), loss]
 
     def hlo(self) -> bytes:
-        """Serialized HLO for GPU, compiled by nothing yet."""
+        """Return the serialized HLO for GPU, before any optimization."""
         case = self._case
-        specs = [tf.TensorSpec(each.shape, each.dtype) for each in self._all]
-        specs += [tf.TensorSpec([case.batch, case.size, case.size, 3]), tf.TensorSpec([case.batch], tf.int32)]
-        # In float32, TF32 would be chosen where the HLO asks for the default precision.
+        signature = [tf.TensorSpec(each.shape, each.dtype) for each in self._all]
+        signature += [tf.TensorSpec([case.batch, case.size, case.size, 3]), tf.TensorSpec([case.batch], tf.int32)]
+        # On a GPU, the default precision of HLO in float32 would allow TF32.
         tf.config.experimental.enable_tensor_float_32_execution(case.precision != "float32")
         try:
             function = tf.function(self, jit_compile=True, autograph=False)
-            return function.experimental_get_compiler_ir(*specs)(stage="hlo_serialized", platform_name="GPU")
+            return function.experimental_get_compiler_ir(*signature)(stage="hlo_serialized", platform_name="GPU")
         finally:
             tf.config.experimental.enable_tensor_float_32_execution(True)
 
     def on_cpu(self) -> Results:
-        """The same step run by TensorFlow on the CPU."""
+        """Run the step with TensorFlow on the CPU."""
         function = tf.function(self, autograph=False)
 
         def step(values, images, labels):
@@ -103,7 +103,7 @@ def create_network(case: Case, **settings) -> keras.Model:
 
 
 def _assign_through_variables(optimizer: keras.optimizers.Optimizer, weights: Sequence[keras.Variable]) -> None:
-    """Make the update rule usable inside a StatelessScope: Keras's TensorFlow optimizers assign to tf.Variables."""
+    """Make the optimizer assign to Keras variables, as a StatelessScope requires, instead of tf.Variables."""
     indices = {id(weight): index for index, weight in enumerate(weights)}
     optimizer._get_variable_index = lambda variable: indices[id(variable)]
     optimizer.assign = lambda variable, value: variable.assign(value)
@@ -112,7 +112,7 @@ def _assign_through_variables(optimizer: keras.optimizers.Optimizer, weights: Se
 
 
 def reference(variables: Sequence[Variable], case: Case) -> Results:
-    """The results by PyTorch on the CPU, in float64 for the cases in float32 and in float32 for those in bfloat16."""
+    """Return the results of PyTorch on the CPU: in float64 for float32 cases, in float32 for bfloat16 cases."""
     start = initial_values(variables)
     keras.config.set_dtype_policy("float32")
     model = create_network(case)
@@ -140,7 +140,7 @@ def reference(variables: Sequence[Variable], case: Case) -> Results:
 
 
 def _from_torch(case: Case, state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Arrays under torchvision's names -> under the names and in the layout of this package."""
+    """Convert arrays with torchvision's names and layout to the names and layout of this package."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "state.safetensors"
         save_file({name: np.ascontiguousarray(array, np.float32) for name, array in state.items()}, path)
@@ -148,7 +148,7 @@ def _from_torch(case: Case, state: dict[str, np.ndarray]) -> dict[str, np.ndarra
 
 
 def write(case: Case, directory: Path) -> None:
-    """Write NAME.hlo, NAME.npz and NAME.json of a case."""
+    """Write NAME.hlo (step), NAME.npz (reference values) and NAME.json (settings and variables) of a case."""
     start = time.perf_counter()
     step = TrainingStep(case)
     hlo = step.hlo()

@@ -1,25 +1,25 @@
-"""Images per second of the input pipeline: ours, bare TensorFlow, torchvision's DataLoader; interleaved, medians.
+"""Measure input pipelines: ours, bare TensorFlow, torchvision's DataLoader; interleaved rounds, medians.
 
     pip install '.[bench]' && python benchmarks/input.py --photos=DIR
 
-`photos` are random-resized crops to 224 pixels with flips, uint8 out, from the JPEGs in DIR, repeated. "Bare" is the
-least that TensorFlow can do: read, `extract_jpeg_shape`, `decode_and_crop_jpeg`, resize, flip, batch, with crops drawn
-beforehand by the same rules; "bare, TF's crops" draws smaller ones with TensorFlow's own operation. The DataLoader has
-2 workers. `small` are 32-pixel pictures in memory, padded, cropped and flipped, and the same under RandAugment. Each
-turn is a process of its own, one at a time. `--json` prints one object a line: `case`, `images_per_second`, `ratio_to`,
-`ratio`.
+"photos": random-resized crops to 224 pixels with flips, uint8 output, from the JPEG files in DIR, repeated. "bare" is a
+minimal TensorFlow pipeline: read, `extract_jpeg_shape`, `decode_and_crop_jpeg`, resize, flip, batch, with crops sampled
+in advance from the same distribution; "bare, TF's crops" samples smaller crops with TensorFlow's own operation. The
+DataLoader has 2 workers. "small": 32-pixel images in memory, padded, cropped and flipped, without and with RandAugment.
+Each case runs in its own process, one at a time. `--json` prints one object per line: `case`, `images_per_second`,
+`ratio_to`, `ratio`.
 """
 
 import argparse
-import json
 import math
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from statistics import median
+
+from photos import link_photos
+from rounds import measure, report
 
 BATCH = 64
 SIZE = 224
@@ -33,60 +33,35 @@ RATIOS = [
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, help="folder of JPEGs; without it, only the small pictures")
+    parser.add_argument("--photos", type=Path, help="folder of JPEG files; without it, only small images are measured")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of one turn")
+    parser.add_argument("--seconds", type=float, default=10.0, help="seconds per case and round")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--torch-python", default=sys.executable, help="an interpreter that has torch and torchvision")
+    parser.add_argument("--torch-python", default=sys.executable, help="Python interpreter with torch and torchvision")
     parser.add_argument("--turn", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.turn:
         print(_rate(TURNS[arguments.turn](arguments.photos), arguments.seconds))
         return
     with tempfile.TemporaryDirectory() as scratch:
-        folder = _repeated(arguments.photos, Path(scratch)) if arguments.photos else None
-        _report(_measure(folder, arguments), arguments.json)
+        folder = Path(scratch) if arguments.photos else None
+        for split in ("train", "test") if folder else ():
+            link_photos(arguments.photos, folder / split, 2000)
+        report(measure(_commands(folder, arguments), arguments.rounds), RATIOS, as_json=arguments.json)
 
 
-def _repeated(photos: Path, root: Path) -> Path:
-    """A folder of split/class/file with 2,000 links to the photos, one class for each of them."""
-    files = sorted(photos.rglob("*.JPEG")) + sorted(photos.rglob("*.jpg"))
-    for split in ("train", "test"):
-        for index in range(2000):
-            file = files[index % len(files)]
-            link = root / split / file.stem / f"{index}.jpg"
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(file.absolute())
-    return root
-
-
-def _measure(folder: Path | None, arguments: argparse.Namespace) -> dict[str, list[float]]:
-    turns = [name for name in TURNS if folder or name.startswith("small")]
-    rates: dict[str, list[float]] = {name: [] for name in turns}
-    for _ in range(arguments.rounds):
-        for name in turns:
-            python = arguments.torch_python if "torchvision" in name else sys.executable
-            command = [python, __file__, "--seconds", str(arguments.seconds), "--turn", name, "--photos", str(folder)]
-            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-            rates[name].append(float(output.stdout.splitlines()[-1]))
-            print(f"{name}: {rates[name][-1]:.0f} images/s", file=sys.stderr)
-    return rates
-
-
-def _report(rates: dict[str, list[float]], as_json: bool) -> None:
-    for name, values in rates.items():
-        row = {"case": name, "images_per_second": round(median(values), 1)}
-        print(json.dumps(row) if as_json else f"{name}: {row['images_per_second']} images/s")
-    for ours, theirs in RATIOS:
-        if ours in rates:
-            ratios = [a / b for a, b in zip(rates[ours], rates[theirs], strict=True)]
-            row = {"case": ours, "ratio_to": theirs, "ratio": round(median(ratios), 3)}
-            spread = f"({min(ratios):.2f} to {max(ratios):.2f})"
-            print(json.dumps(row) if as_json else f"{ours} against {theirs}: {row['ratio']:.2f} {spread}")
+def _commands(folder: Path | None, arguments: argparse.Namespace) -> dict[str, list[str]]:
+    """Return the command of each case that can be measured: without photos, the small images only."""
+    flags = ["--seconds", str(arguments.seconds), "--photos", str(folder)]
+    return {
+        name: [arguments.torch_python if "torchvision" in name else sys.executable, __file__, *flags, "--turn", name]
+        for name in TURNS
+        if folder or name.startswith("small")
+    }
 
 
 def _rate(batches: Iterator[int], seconds: float) -> float:
-    """Images per second after a start of two seconds; `batches` gives the number of images in each."""
+    """Return images per second after a warmup of two seconds; `batches` yields the number of images per batch."""
     start = time.perf_counter()
     while time.perf_counter() - start < 2:
         next(batches)
@@ -125,18 +100,18 @@ def _batches(data, augment) -> Iterator[int]:
     return (len(images) for images, *_ in batches)
 
 
-def _bare(folder: Path, own_crops: bool = False) -> Iterator[int]:
+def _bare(folder: Path, tf_crops: bool = False) -> Iterator[int]:
     import tensorflow as tf
 
     paths = [str(path) for path in sorted((folder / "train").rglob("*.jpg"))]
     files = tf.data.Dataset.from_tensor_slices(
-        (paths, tf.zeros([len(paths), 4], tf.int32) if own_crops else _crops(paths))
+        (paths, tf.zeros([len(paths), 4], tf.int32) if tf_crops else _crops(paths))
     )
 
     def load(path, window):
         encoded = tf.io.read_file(path)
         shape = tf.image.extract_jpeg_shape(encoded)
-        if own_crops:
+        if tf_crops:
             begin, size, _ = tf.image.sample_distorted_bounding_box(
                 shape,
                 tf.zeros([1, 0, 4]),
@@ -146,7 +121,8 @@ def _bare(folder: Path, own_crops: bool = False) -> Iterator[int]:
                 use_image_if_no_bounding_boxes=True,
             )
             window = tf.concat([begin[:2], size[:2]], 0)
-        window += tf.minimum(shape[2] - 1, 0)  # so that the header is read
+        # Adds 0, but depends on the shape: TensorFlow would skip the unused `extract_jpeg_shape`.
+        window += tf.minimum(shape[2] - 1, 0)
         image = tf.io.decode_and_crop_jpeg(encoded, window, channels=3)
         image = tf.image.random_flip_left_right(tf.image.resize(image, [SIZE, SIZE]))
         return tf.cast(tf.round(image), tf.uint8)
@@ -156,7 +132,7 @@ def _bare(folder: Path, own_crops: bool = False) -> Iterator[int]:
 
 
 def _crops(paths: list[str]) -> list[list[int]]:
-    """A window for each file, as torchvision's RandomResizedCrop draws it."""
+    """Sample a window [top, left, height, width] for each file, like torchvision's RandomResizedCrop."""
     import random
 
     import tensorflow as tf
@@ -167,10 +143,11 @@ def _crops(paths: list[str]) -> list[list[int]]:
         while True:
             area = height * width * generator.uniform(0.08, 1.0)
             ratio = math.exp(generator.uniform(-1, 1) * math.log(4 / 3))
-            rows, columns = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
-            if rows <= height and columns <= width:
+            crop_height, crop_width = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
+            if crop_height <= height and crop_width <= width:
                 break
-        windows.append([generator.randint(0, height - rows), generator.randint(0, width - columns), rows, columns])
+        top, left = generator.randint(0, height - crop_height), generator.randint(0, width - crop_width)
+        windows.append([top, left, crop_height, crop_width])
     return windows
 
 
@@ -178,8 +155,10 @@ def _torchvision(folder: Path) -> Iterator[int]:
     from torch.utils.data import DataLoader
     from torchvision import datasets, transforms
 
-    steps = [transforms.RandomResizedCrop(SIZE), transforms.RandomHorizontalFlip(), transforms.PILToTensor()]
-    images = datasets.ImageFolder(str(folder / "train"), transforms.Compose(steps))
+    transform = transforms.Compose(
+        [transforms.RandomResizedCrop(SIZE), transforms.RandomHorizontalFlip(), transforms.PILToTensor()]
+    )
+    images = datasets.ImageFolder(str(folder / "train"), transform)
     loader = DataLoader(images, BATCH, shuffle=True, num_workers=2, drop_last=True, persistent_workers=True)
     while True:
         for batch, _ in loader:
@@ -189,7 +168,7 @@ def _torchvision(folder: Path) -> Iterator[int]:
 TURNS: dict[str, Callable[[Path], Iterator[int]]] = {
     "photos: ours": _ours,
     "photos: bare": _bare,
-    "photos: bare, TF's crops": lambda folder: _bare(folder, own_crops=True),
+    "photos: bare, TF's crops": lambda folder: _bare(folder, tf_crops=True),
     "photos: torchvision": _torchvision,
     "small: pad, crop, flip": lambda folder: _small("none"),
     "small: RandAugment": lambda folder: _small("randaugment"),

@@ -1,12 +1,12 @@
-"""Does the input's memory stay flat, and how soon does a large folder's first batch come?
+"""Measure the memory of the input pipeline over time, and the time to its first batch.
 
     python benchmarks/input_memory.py --photos=DIR
 
-Random-resized crops to 224 pixels of the JPEGs in DIR, repeated: from a folder of 60,000 files, which are links to
-them, and from the sharded records that `resnet_tf.prepare` makes of 2,000. Resident memory of the process is read after
-5,000 training images and after 100,000. The first batch's time is that from opening the source, TensorFlow being
-imported and the files' names being in the system's cache. Each turn is a process of its own. `--json` prints one object
-a line.
+Random-resized crops to 224 pixels of the JPEG files in DIR, repeated: from a folder of 60,000 links to them, and from
+sharded records of 2,000 images, written by `resnet_tf.prepare`. Reports the resident memory of the process after 5,000
+and after 100,000 training images. The time to the first batch includes opening the source, but not importing
+TensorFlow; the operating system has the file names in its cache. Each case runs in its own process. `--json` prints one
+object per line.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 from memory import megabytes
+from photos import link_photos
 
 BATCH = 64
 EARLY = 5_000
@@ -25,9 +26,9 @@ EARLY = 5_000
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, required=True, help="folder of JPEGs")
-    parser.add_argument("--images", type=int, default=100_000)
-    parser.add_argument("--files", type=int, default=60_000, help="of the large folder")
+    parser.add_argument("--photos", type=Path, required=True, help="folder of JPEG files")
+    parser.add_argument("--images", type=int, default=100_000, help="number of images to load")
+    parser.add_argument("--files", type=int, default=60_000, help="number of files in the large folder")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--turn", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -51,20 +52,9 @@ def _sentence(row: dict, images: int) -> str:
 def _sources(photos: Path, scratch: Path, files: int) -> dict[str, str]:
     from resnet_tf.data.prepare import prepare_folder
 
-    large = _repeated(photos, scratch / "large", files)
-    prepare_folder(_repeated(photos, scratch / "small", 2000), scratch / "records", eval_fraction=0.1)
+    large = link_photos(photos, scratch / "large", files)
+    prepare_folder(link_photos(photos, scratch / "small", 2000), scratch / "records", eval_fraction=0.1)
     return {f"folder of {files:,} files": str(large), "records": str(scratch / "records")}
-
-
-def _repeated(photos: Path, root: Path, count: int) -> Path:
-    """A folder of class/file with `count` links to the photos, one class for each of them."""
-    files = sorted(photos.rglob("*.JPEG")) + sorted(photos.rglob("*.jpg"))
-    for index in range(count):
-        file = files[index % len(files)]
-        link = root / file.stem / f"{index}.jpg"
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(file.absolute())
-    return root
 
 
 def _measure(folder: str, images: int) -> dict[str, float]:

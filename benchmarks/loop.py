@@ -1,26 +1,23 @@
-"""The whole training loop (input, step, figures, log): ours, the bare step, Keras's fit, a PyTorch loop; interleaved.
+"""Measure training loops (input, step, metrics, log): ours, the step alone, Keras's fit, PyTorch; interleaved.
 
     pip install '.[bench]' && python benchmarks/loop.py
 
-ResNet-20 on pictures of 32 pixels in memory, padded, cropped and flipped, batch 128, SGD, 50 steps an epoch. The
-pictures are random numbers, which take as long as others. "bare step" is our compiled step on one batch that is there
-already. "Keras fit" is `model.fit` on the same network with stock layers and our input, 50 steps in one execution. The
-PyTorch loop is eager, channels_last, with pictures that are cropped and flipped as tensors. "two replicas" are two
-logical CPU devices under MirroredStrategy. Each turn is a process of its own. `--json` prints one object a line:
-`case`, `images_per_second`, `ratio_to`, `ratio`.
+ResNet-20 on random 32-pixel images in memory, padded, cropped and flipped, batch 128, SGD, 50 steps per epoch. "bare
+step" is our compiled step on one cached batch. "Keras fit" is `model.fit` on the same network with stock layers and our
+input pipeline, 50 steps per execution. "PyTorch" is an eager loop in channels_last that crops and flips tensors. "two
+replicas" are two logical CPU devices under MirroredStrategy. Each case runs in its own process. `--json` prints one
+object per line: `case`, `images_per_second`, `ratio_to`, `ratio`.
 """
 
 import argparse
-import json
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 
 import numpy as np
+from rounds import measure, report
 
 BATCH, STEPS, SIZE = 128, 50, 32
 RATIOS = [
@@ -36,61 +33,50 @@ RATIOS = [
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=2, help="of 50 steps, after one to warm up")
+    parser.add_argument("--epochs", type=int, default=2, help="measured epochs of 50 steps, after one epoch of warmup")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--torch-python", default=sys.executable, help="an interpreter that has torch")
+    parser.add_argument("--torch-python", default=sys.executable, help="Python interpreter with torch")
     parser.add_argument("--turn", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.turn:
-        kind, precision = arguments.turn.rsplit(" ", 1)
-        print(TURNS[kind](precision, arguments.epochs))
+        loop, precision = arguments.turn.rsplit(" ", 1)
+        print(TURNS[loop](precision, arguments.epochs))
         return
-    names = sorted({name for pair in RATIOS for name in pair})
-    rates: dict[str, list[float]] = {name: [] for name in names}
-    for _ in range(arguments.rounds):
-        for name in names:
-            python = arguments.torch_python if "PyTorch" in name else sys.executable
-            command = [python, __file__, "--epochs", str(arguments.epochs), "--turn", name]
-            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-            rates[name].append(float(output.stdout.splitlines()[-1]))
-            print(f"{name}: {rates[name][-1]:.0f} images/s", file=sys.stderr)
-    _report(rates, arguments.json)
+    report(measure(_commands(arguments), arguments.rounds), RATIOS, as_json=arguments.json)
 
 
-def _report(rates: dict[str, list[float]], as_json: bool) -> None:
-    for name, values in rates.items():
-        row = {"case": name, "images_per_second": round(median(values), 1)}
-        print(json.dumps(row) if as_json else f"{name}: {row['images_per_second']} images/s")
-    for ours, theirs in RATIOS:
-        ratios = [a / b for a, b in zip(rates[ours], rates[theirs], strict=True)]
-        row = {"case": ours, "ratio_to": theirs, "ratio": round(median(ratios), 3)}
-        spread = f"({min(ratios):.3f} to {max(ratios):.3f})"
-        print(json.dumps(row) if as_json else f"{ours} against {theirs}: {row['ratio']:.3f} {spread}")
+def _commands(arguments: argparse.Namespace) -> dict[str, list[str]]:
+    flags = ["--epochs", str(arguments.epochs)]
+    return {
+        name: [arguments.torch_python if "PyTorch" in name else sys.executable, __file__, *flags, "--turn", name]
+        for name in sorted({name for pair in RATIOS for name in pair})
+    }
 
 
-def _pictures() -> tuple[np.ndarray, np.ndarray]:
+def _random_images() -> tuple[np.ndarray, np.ndarray]:
+    """Return one epoch of images, uint8 [N, 32, 32, 3], and labels, int64 [N]."""
     generator = np.random.default_rng(0)
     return generator.integers(0, 256, (BATCH * STEPS, SIZE, SIZE, 3), np.uint8), np.arange(BATCH * STEPS) % 10
 
 
-def _config(precision: str, epochs: int, folder: str, *further: str):
+def _config(precision: str, epochs: int, folder: str, *overrides: str):
     from resnet_tf.config import load_config
 
-    images, labels = _pictures()
+    images, labels = _random_images()
     archive = Path(folder) / "random.npz"
     np.savez(archive, x_train=images, y_train=labels, x_test=images[:256], y_test=labels[:256])
     policy = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[precision]
     settings = [f"data.source={archive}", f"train.epochs={epochs + 1}", f"runtime.precision={policy}"]
-    return load_config("cifar10_resnet20", [*settings, *further])
+    return load_config("cifar10_resnet20", [*settings, *overrides])
 
 
-def _ours(precision: str, epochs: int, *further: str) -> float:
+def _ours(precision: str, epochs: int, *overrides: str) -> float:
     import keras
 
     import resnet_tf
 
     class Clock(keras.callbacks.Callback):
-        """From the start of an epoch to its last step: the test and the checkpoint come after."""
+        """Seconds from the start of an epoch to its last step, without evaluation and checkpoint."""
 
         def __init__(self):
             super().__init__()
@@ -107,7 +93,7 @@ def _ours(precision: str, epochs: int, *further: str) -> float:
 
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
-        config = _config(precision, epochs, folder, *further)
+        config = _config(precision, epochs, folder, *overrides)
         resnet_tf.train_and_evaluate(config, Path(folder) / "run", callbacks=[clock])
     return epochs * STEPS * BATCH / sum(clock.seconds[1:])
 
@@ -168,7 +154,7 @@ def _torch(precision: str, epochs: int) -> float:
 
     model = resnet20().to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=1e-4)
-    batches = FastBatches(*_pictures())
+    batches = FastBatches(*_random_images())
     start = 0.0
     for epoch in range(epochs + 1):
         if epoch == 1:

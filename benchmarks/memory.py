@@ -2,8 +2,8 @@
 
     python benchmarks/memory.py
 
-Each case runs in its own process. Its memory is the peak after some steps, minus the memory after TensorFlow was loaded
-and one convolution computed. Images are random. Prints a Markdown table.
+Each case runs in its own process. Its memory is the peak after some steps, minus the memory after importing TensorFlow
+and computing one convolution. Images are random. Prints a Markdown table.
 """
 
 import argparse
@@ -38,16 +38,16 @@ def main() -> None:
         print({"estimated": _estimated, "measured": _measured}[quantity](settings))
         return
     print("| network | precision | estimated (MB) | measured (MB) | measured / estimated |\n|---|---|---|---|---|")
-    for network, size, batch, change in CASES:
+    for network, size, batch, setting in CASES:
         if network not in (arguments.case or network):
             continue
         for precision in PRECISIONS:
-            estimated, measured = _measure(network, size, batch, change, precision)
-            title = f"`{network}`, batch {batch}, {size} pixels" + (f", {change}" if change else "")
+            estimated, measured = _measure(network, size, batch, setting, precision)
+            title = f"`{network}`, batch {batch}, {size} pixels" + (f", {setting}" if setting else "")
             print(f"| {title} | {precision} | {estimated:,} | {measured:,} | {measured / estimated:.2f} |", flush=True)
 
 
-def _measure(network: str, size: int, batch: int, change: str, precision: str) -> tuple[int, int]:
+def _measure(network: str, size: int, batch: int, setting: str, precision: str) -> tuple[int, int]:
     """Return the estimated and the measured memory, in MB."""
     with tempfile.TemporaryDirectory() as scratch:
         archive = Path(scratch) / "random.npz"
@@ -55,13 +55,13 @@ def _measure(network: str, size: int, batch: int, change: str, precision: str) -
         labels = np.arange(batch) % 10
         np.savez(archive, x_train=pixels, y_train=labels, x_test=pixels[:1], y_test=labels[:1])
         settings = [f"data.source={archive}", f"model.name={network}", f"data.image_size={size}"]
-        settings += [f"data.batch_size={batch}", f"runtime.precision={precision}", *([change] if change else [])]
-        answers = []
+        settings += [f"data.batch_size={batch}", f"runtime.precision={precision}", *([setting] if setting else [])]
+        results = []
         for quantity in ("estimated", "measured"):
             command = [sys.executable, __file__, "--turn", quantity, *settings]
             output = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-            answers.append(int(output.stdout.splitlines()[-1]))
-    return answers[0], answers[1]
+            results.append(int(output.stdout.splitlines()[-1]))
+    return results[0], results[1]
 
 
 def _config(settings: list[str]):

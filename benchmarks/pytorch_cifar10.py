@@ -1,13 +1,13 @@
-"""The PyTorch reference that our CIFAR-10 results stand beside: the same network, recipe, pictures and epochs.
+"""Train the PyTorch reference of our CIFAR-10 results: same network, recipe, images and epochs.
 
-    python benchmarks/pytorch_cifar10.py --data=cifar/ --style=usual --out=usual/     as such references are written
-    python benchmarks/pytorch_cifar10.py --data=cifar/ --style=best --out=best/       as fast as PyTorch does it
+    python benchmarks/pytorch_cifar10.py --data=cifar/ --style=usual --out=usual/     common loop
+    python benchmarks/pytorch_cifar10.py --data=cifar/ --style=best --out=best/       tuned loop
 
-`usual` is float32 with torchvision's transforms in a DataLoader of two workers, like akamaster/pytorch_resnet_cifar10
-and kuangliu/pytorch-cifar. `best` is bfloat16 in channels_last, with a whole batch cropped and mirrored in memory, as
-workers would take the cores from the network. It is eager: `--compile` was measured 3 % faster a step, which a minute
-of compilation takes back. `--data` is a folder of train/CLASS/* and test/CLASS/*. `--out` gets a metrics.jsonl with the
-names that our runs use.
+`usual` is float32 with torchvision's transforms in a DataLoader with two workers, like akamaster/pytorch_resnet_cifar10
+and kuangliu/pytorch-cifar. `best` is bfloat16 in channels_last, and crops and flips batches in the main process, since
+workers would compete with the network for the cores. It is eager: `--compile` makes a step 3 % faster, but compilation
+takes a minute, which cancels the gain in 20 epochs. `--data` is a folder of train/CLASS/* and test/CLASS/*. The metrics
+in OUT/metrics.jsonl have the same names as in runs of this package.
 """
 
 import argparse
@@ -27,7 +27,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions, and the shortcut without parameters, option A of He et al. 2015."""
+    """Two 3x3 convolutions and the parameter-free shortcut, option A of He et al. 2015."""
 
     def __init__(self, inputs: int, width: int, stride: int):
         super().__init__()
@@ -47,7 +47,7 @@ class Block(nn.Module):
 
 
 def resnet20() -> nn.Module:
-    """As He et al. 2015 describe it in section 4.2, from their initialization."""
+    """Create ResNet-20 with the initialization of He et al. 2015 (section 4.2)."""
     layers, inputs = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()], 16
     for width in (16, 32, 64):
         for _ in range(3):
@@ -60,8 +60,8 @@ def resnet20() -> nn.Module:
     return network
 
 
-class Pictures(torch.utils.data.Dataset):
-    """Arrays in memory that become PIL images one at a time, as torchvision.datasets.CIFAR10 does it."""
+class Images(torch.utils.data.Dataset):
+    """Images in memory, converted to PIL images one at a time, like torchvision.datasets.CIFAR10."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, transform):
         self.images, self.labels, self.transform = images, labels, transform
@@ -74,10 +74,10 @@ class Pictures(torch.utils.data.Dataset):
 
 
 def usual_batches(images: np.ndarray, labels: np.ndarray) -> torch.utils.data.DataLoader:
-    """Shuffled, cropped and mirrored by torchvision, a picture at a time."""
+    """Return batches that torchvision shuffles, crops and flips, one image at a time."""
     from torchvision import transforms
 
-    change = transforms.Compose(
+    transform = transforms.Compose(
         [
             transforms.RandomCrop(32, padding=4),
             transforms.RandomHorizontalFlip(),
@@ -85,12 +85,12 @@ def usual_batches(images: np.ndarray, labels: np.ndarray) -> torch.utils.data.Da
             transforms.Normalize(MEAN, STD),
         ]
     )
-    pictures = Pictures(images, labels, change)
-    return torch.utils.data.DataLoader(pictures, BATCH, shuffle=True, num_workers=2, drop_last=True)
+    dataset = Images(images, labels, transform)
+    return torch.utils.data.DataLoader(dataset, BATCH, shuffle=True, num_workers=2, drop_last=True)
 
 
 class FastBatches:
-    """The same a batch at a time, from one tensor of padded pixels."""
+    """Batches that are shuffled, cropped and flipped one batch at a time, from one tensor of padded images."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray):
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
@@ -107,13 +107,13 @@ class FastBatches:
 
 
 def normalized(pixels: torch.Tensor) -> torch.Tensor:
-    """uint8 [B, 3, H, W] to float32, laid out with the channels last."""
+    """Normalize images: uint8 [B, 3, H, W] -> float32 [B, 3, H, W] in channels_last."""
     mean, std = (torch.tensor(each).view(1, 3, 1, 1) for each in (MEAN, STD))
     return ((pixels / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
 def take_step(model, optimizer, images: torch.Tensor, labels: torch.Tensor, *, bfloat16: bool) -> tuple[float, int]:
-    """Its loss, and how many it got right."""
+    """Take one training step; return the loss and the number of correct predictions."""
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         logits = model(images).float()
         loss = functional.cross_entropy(logits, labels)
@@ -127,11 +127,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--style", choices=("usual", "best"), required=True)
-    parser.add_argument("--compile", action="store_true", help="for best: torch.compile")
+    parser.add_argument("--compile", action="store_true", help="compile the network with torch.compile")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--decay-epochs", type=int, nargs="+", default=(10, 15))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("pytorch_cifar10"), help="gets metrics.jsonl")
+    parser.add_argument("--out", type=Path, default=Path("pytorch_cifar10"), help="directory of metrics.jsonl")
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
     best = arguments.style == "best"
@@ -144,10 +144,10 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     with (arguments.out / "metrics.jsonl").open("w") as file:
         for epoch in range(arguments.epochs):
-            figures = _epoch(model, optimizer, batches, test, bfloat16=best)
+            metrics = _epoch(model, optimizer, batches, test, bfloat16=best)
             schedule.step()
-            print(json.dumps({"epoch": epoch + 1} | figures), file=file, flush=True)
-            print(json.dumps({"epoch": epoch + 1} | figures), flush=True)
+            print(json.dumps({"epoch": epoch + 1} | metrics), file=file, flush=True)
+            print(json.dumps({"epoch": epoch + 1} | metrics), flush=True)
 
 
 def _epoch(model, optimizer, batches, test, *, bfloat16: bool) -> dict[str, float]:
@@ -157,11 +157,11 @@ def _epoch(model, optimizer, batches, test, *, bfloat16: bool) -> dict[str, floa
         steps.append(take_step(model, optimizer, images, labels, bfloat16=bfloat16))
     seconds = time.perf_counter() - start
     start = time.perf_counter()
-    figures = _tested(model, *test, bfloat16=bfloat16)
-    loss, right = np.mean(steps, axis=0)
-    return figures | {
+    metrics = _evaluate(model, *test, bfloat16=bfloat16)
+    loss, correct = np.mean(steps, axis=0)
+    return metrics | {
         "loss": loss,
-        "top1": right / BATCH,
+        "top1": correct / BATCH,
         "images_per_second": len(steps) * BATCH / seconds,
         "train_seconds": seconds,
         "val_seconds": time.perf_counter() - start,
@@ -169,20 +169,20 @@ def _epoch(model, optimizer, batches, test, *, bfloat16: bool) -> dict[str, floa
 
 
 @torch.no_grad()
-def _tested(model, images: np.ndarray, labels: np.ndarray, *, bfloat16: bool) -> dict[str, float]:
+def _evaluate(model, images: np.ndarray, labels: np.ndarray, *, bfloat16: bool) -> dict[str, float]:
     model.eval()
     logits = []
     for start in range(0, len(labels), BATCH):
         inputs = normalized(torch.from_numpy(images[start : start + BATCH]).permute(0, 3, 1, 2))
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             logits.append(model(inputs).float())
-    logits, expected = torch.cat(logits), torch.from_numpy(labels)
-    right = (logits.argmax(1) == expected).float().mean().item()
-    return {"val_loss": functional.cross_entropy(logits, expected).item(), "val_top1": right}
+    logits, targets = torch.cat(logits), torch.from_numpy(labels)
+    accuracy = (logits.argmax(1) == targets).float().mean().item()
+    return {"val_loss": functional.cross_entropy(logits, targets).item(), "val_top1": accuracy}
 
 
 def _read(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 [N, 32, 32, 3] and int64 [N], classes in the order of their names."""
+    """Return images, uint8 [N, 32, 32, 3], and labels, int64 [N]; classes are in alphabetical order."""
     classes = sorted(each.name for each in folder.iterdir())
     files = [(file, label) for label, name in enumerate(classes) for file in sorted((folder / name).iterdir())]
     return np.stack([np.asarray(Image.open(file)) for file, _ in files]), np.array([label for _, label in files])

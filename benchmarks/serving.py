@@ -1,15 +1,15 @@
-"""Speed of exported models beside their peers: Keras's export, compiled PyTorch, onnxruntime, OpenVINO; interleaved.
+"""Measure exported models: ours, Keras's export, torch.compile, onnxruntime, OpenVINO; interleaved rounds, medians.
 
     pip install '.[bench]' && python benchmarks/serving.py
 
-ResNet-50 at 224 pixels, float32 pictures in, logits out, batches of 1, 8 and 32. Ours and the ONNX file normalize the
-pictures, Keras and PyTorch take them normalized. Each case is a process that keeps its model and waits for its turn;
-turns are short and go round. "Keras export" is `model.export` of the same network with stock layers; "torch.compile"
-runs under bfloat16 autocast, channels_last, with freezing; onnxruntime and OpenVINO run our ONNX file, with OpenVINO's
-precision hint. The seconds that an export takes come first, and those of loading and a first answer in a fresh process
-that has imported TensorFlow. `--json` prints one object a line: `case` and `seconds`; `case`, `batch` and
-`milliseconds`; or `case`, `batch`, `ratio_to` and `ratio`, how many times faster. Without it, README's table
-comes last.
+ResNet-50 at 224 pixels, float32 images to logits, batches of 1, 8 and 32. Normalization is part of our exports and of
+the ONNX file; Keras and PyTorch receive normalized images. Each case is a process that keeps its model loaded and runs
+for a short time on request; the cases alternate. "Keras export" is `model.export` of the same network with stock
+layers; "torch.compile" runs in channels_last with bfloat16 autocast and freezing; onnxruntime and OpenVINO run our ONNX
+file, OpenVINO with its precision hint. Prints the seconds of each export, the seconds to load an export and make a
+prediction in a new process that has imported TensorFlow, and the milliseconds per batch. `--json` prints one object per
+line: `case` and `seconds`; `case`, `batch` and `milliseconds`; or `case`, `batch`, `ratio_to` and `ratio` (how many
+times faster). Without `--json`, the Markdown table of docs/benchmarks.md follows.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from statistics import median
 import numpy as np
 
 BATCHES = (1, 8, 32)
-SECONDS = 1.5  # a turn takes about that long
+SECONDS = 1.5  # per case, batch size and round
 SIZE = 224
 OURS = ("ours float32", "ours bfloat16", "ours int8")
 PEERS = ("Keras export", "torch.compile bfloat16", "onnxruntime float32", "OpenVINO float32", "OpenVINO bfloat16")
@@ -36,8 +36,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--torch-python", default=sys.executable, help="an interpreter that has torch and torchvision")
-    parser.add_argument("--only", nargs="*", default=[*OURS, *PEERS], help="cases")
+    parser.add_argument("--torch-python", default=sys.executable, help="Python interpreter with torch and torchvision")
+    parser.add_argument("--only", nargs="*", default=[*OURS, *PEERS], help="cases to measure; all by default")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -46,23 +46,23 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        for name in ("export", *(each for each in SERVERS if each.startswith("first answer"))):
-            if name == "export" or name.removeprefix("first answer of ") in arguments.only:
+        for name in ("export", *(each for each in SERVERS if each.startswith("first prediction"))):
+            if name == "export" or name.removeprefix("first prediction of ") in arguments.only:
                 for row in _ask(name, folder, arguments):
                     print(json.dumps(row) if arguments.json else f"{row['case']}: {row['seconds']} s", flush=True)
         _report(_measure(folder, arguments), arguments)
 
 
 def _measure(folder: Path, arguments: argparse.Namespace) -> dict[tuple[str, int], list[float]]:
-    """Milliseconds a picture batch, by case and batch, one for each round."""
+    """Return milliseconds per batch by case and batch size, one value per round."""
     servers = {name: _start(name, folder, arguments) for name in arguments.only}
     times: dict[tuple[str, int], list[float]] = {}
-    for turn in range(arguments.rounds + 1):
+    for number in range(arguments.rounds + 1):
         for batch in BATCHES:
             for name, server in servers.items():
-                took = float(_turn(server, str(batch)))
-                if turn:  # the first warms up
-                    times.setdefault((name, batch), []).append(took)
+                milliseconds = float(_request(server, str(batch)))
+                if number:  # the first round is a warmup
+                    times.setdefault((name, batch), []).append(milliseconds)
     for server in servers.values():
         server.communicate()
     return times
@@ -85,7 +85,7 @@ def _report(times: dict[tuple[str, int], list[float]], arguments: argparse.Names
 
 
 def _print_table(times: dict[tuple[str, int], list[float]]) -> None:
-    """Markdown: milliseconds a batch, and how many times faster than the first peer, medians of the rounds."""
+    """Print Markdown: milliseconds per batch, and how many times faster than Keras's export, medians of the rounds."""
     names, reference = list(dict.fromkeys(name for name, _ in times)), PEERS[0]
     print("\n| milliseconds a batch of |", " | ".join(map(str, BATCHES)), "|\n|---|" + "---|" * len(BATCHES))
     for name in names:
@@ -103,11 +103,11 @@ def _start(name: str, folder: Path, arguments: argparse.Namespace) -> subprocess
     server = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
-    _read(server)  # it is ready
+    _read(server)  # waits until the model is loaded
     return server
 
 
-def _turn(server: subprocess.Popen, request: str) -> str:
+def _request(server: subprocess.Popen, request: str) -> str:
     assert server.stdin
     server.stdin.write(request + "\n")
     server.stdin.flush()
@@ -115,45 +115,46 @@ def _turn(server: subprocess.Popen, request: str) -> str:
 
 
 def _read(server: subprocess.Popen) -> str:
-    """The next answer: libraries print lines of their own, too."""
+    """Return the next line that starts with '> '; libraries may print other lines."""
     assert server.stdout
     for line in server.stdout:
         if line.startswith("> "):
             return line[2:].strip()
-    raise SystemExit(f"{server.args} ended with {server.wait()}")
+    raise SystemExit(f"{server.args} ended with exit code {server.wait()}")
 
 
 def _ask(name: str, folder: Path, arguments: argparse.Namespace) -> list[dict]:
     server = _start(name, folder, arguments)
-    rows = json.loads(_turn(server, "0"))
+    rows = json.loads(_request(server, "0"))
     server.communicate()
     return rows
 
 
-Answer = Callable[[np.ndarray], np.ndarray]
+Predict = Callable[[np.ndarray], np.ndarray]
 
 
-def _serve(load: Callable[[Path], Answer | list[dict]], folder: Path) -> None:
-    """Answer each line of standard input: a batch size, with the milliseconds that a batch takes."""
-    answer = load(folder)
+def _serve(prepare: Callable[[Path], Predict | list[dict]], folder: Path) -> None:
+    """For each batch size on standard input, print the milliseconds per batch; or print the rows of a finished task."""
+    prepared = prepare(folder)
     print("> ready", flush=True)
     for line in sys.stdin:
-        if isinstance(answer, list):
-            print("> " + json.dumps(answer), flush=True)
+        if isinstance(prepared, list):
+            print("> " + json.dumps(prepared), flush=True)
             continue
         images = np.random.default_rng(0).uniform(size=(int(line), SIZE, SIZE, 3)).astype("float32")
-        answer(images)
+        prepared(images)
         times, end = [], time.perf_counter() + SECONDS
         while time.perf_counter() < end or len(times) < 3:
             start = time.perf_counter()
-            answer(images)
+            prepared(images)
             times.append(time.perf_counter() - start)
         print(f"> {1000 * median(times)}", flush=True)
 
 
 def _network():
-    """Its BatchNorms are as uneven as trained ones: TensorFlow would leave out a bias of nothing but zeros, and with it
-    what makes one operation of a convolution and all that follows it.
+    """Create ResNet-50 with random BatchNorm parameters and statistics.
+
+    TensorFlow removes a bias of zeros, and then cannot fuse a convolution with the operations that follow it.
     """
     import keras
 
@@ -176,7 +177,7 @@ def _network():
 
 
 def _export(folder: Path) -> list[dict]:
-    """All that is measured, written once; how long each export took."""
+    """Write the exports of all cases, and return the seconds of each export."""
     import keras
 
     from resnet_tf.config import DataConfig
@@ -206,46 +207,47 @@ def _export(folder: Path) -> list[dict]:
     return rows
 
 
-def _first_answer(kind: str) -> Callable[[Path], list[dict]]:
+def _first_prediction(precision: str) -> Callable[[Path], list[dict]]:
     def measure(folder: Path) -> list[dict]:
         import tensorflow as tf
 
         from resnet_tf.serving.predictor import Predictor
 
-        picture = tf.io.encode_jpeg(np.zeros((300, 400, 3), np.uint8)).numpy()
+        image = tf.io.encode_jpeg(np.zeros((300, 400, 3), np.uint8)).numpy()
         start = time.perf_counter()
-        Predictor(folder / kind)([picture])
-        return [{"case": f"first answer of ours {kind}", "seconds": round(time.perf_counter() - start, 2)}]
+        Predictor(folder / precision)([image])
+        return [{"case": f"first prediction of ours {precision}", "seconds": round(time.perf_counter() - start, 2)}]
 
     return measure
 
 
-def _ours(kind: str) -> Callable[[Path], Answer]:
-    def load(folder: Path) -> Answer:
+def _ours(precision: str) -> Callable[[Path], Predict]:
+    def load(folder: Path) -> Predict:
         import tensorflow as tf
 
-        model = tf.saved_model.load(str(folder / kind / "1"))
-        images_door = model.signatures["images"]
-        return lambda images: (model, images_door(images=tf.constant(images))["logits"].numpy())[1]
+        model = tf.saved_model.load(str(folder / precision / "1"))
+        signature = model.signatures["images"]
+        # The tuple keeps a reference to the model, which owns the variables of the signature.
+        return lambda images: (model, signature(images=tf.constant(images))["logits"].numpy())[1]
 
     return load
 
 
-def _ours_int8(folder: Path) -> Answer:
+def _ours_int8(folder: Path) -> Predict:
     from ai_edge_litert.interpreter import Interpreter
 
     run = Interpreter(str(folder / "int8" / "1" / "model.tflite"), num_threads=os.cpu_count()).get_signature_runner()
     return lambda images: run(images=images)["logits"]
 
 
-def _keras_export(folder: Path) -> Answer:
+def _keras_export(folder: Path) -> Predict:
     import tensorflow as tf
 
-    answer = tf.saved_model.load(str(folder / "keras"))
-    return lambda images: answer.serve(tf.constant(images)).numpy()
+    model = tf.saved_model.load(str(folder / "keras"))
+    return lambda images: model.serve(tf.constant(images)).numpy()
 
 
-def _torch_compile(folder: Path) -> Answer:
+def _torch_compile(folder: Path) -> Predict:
     import torch
     import torchvision
 
@@ -253,13 +255,13 @@ def _torch_compile(folder: Path) -> Answer:
     model = torchvision.models.resnet50().eval().to(memory_format=torch.channels_last)
     compiled = torch.compile(model)
 
-    def answer(images: np.ndarray) -> np.ndarray:
+    def predict(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
             return compiled(torch.from_numpy(images).permute(0, 3, 1, 2)).float().numpy()
 
     for batch in BATCHES:
-        answer(np.zeros((batch, SIZE, SIZE, 3), np.float32))
-    return answer
+        predict(np.zeros((batch, SIZE, SIZE, 3), np.float32))
+    return predict
 
 
 def _onnx_file(folder: Path) -> str:
@@ -267,15 +269,15 @@ def _onnx_file(folder: Path) -> str:
     return str(file)
 
 
-def _onnxruntime(folder: Path) -> Answer:
+def _onnxruntime(folder: Path) -> Predict:
     from onnxruntime import InferenceSession, SessionOptions
 
     session = InferenceSession(_onnx_file(folder), SessionOptions(), providers=["CPUExecutionProvider"])
     return lambda images: session.run(["logits"], {"images": images})[0]
 
 
-def _openvino(precision: str) -> Callable[[Path], Answer]:
-    def load(folder: Path) -> Answer:
+def _openvino(precision: str) -> Callable[[Path], Predict]:
+    def load(folder: Path) -> Predict:
         import openvino
 
         core = openvino.Core()
@@ -287,11 +289,11 @@ def _openvino(precision: str) -> Callable[[Path], Answer]:
     return load
 
 
-SERVERS: dict[str, Callable[[Path], Answer | list[dict]]] = {
+SERVERS: dict[str, Callable[[Path], Predict | list[dict]]] = {
     "export": _export,
-    "first answer of ours float32": _first_answer("float32"),
-    "first answer of ours bfloat16": _first_answer("bfloat16"),
-    "first answer of ours int8": _first_answer("int8"),
+    "first prediction of ours float32": _first_prediction("float32"),
+    "first prediction of ours bfloat16": _first_prediction("bfloat16"),
+    "first prediction of ours int8": _first_prediction("int8"),
     "ours float32": _ours("float32"),
     "ours bfloat16": _ours("bfloat16"),
     "ours int8": _ours_int8,

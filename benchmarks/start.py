@@ -1,16 +1,17 @@
-"""How long from a command to its first step, how long a checkpoint holds training up, how soon a signal ends a run.
+"""Measure the time from a command to its first step, the time of a checkpoint, and the time from SIGTERM to exit.
 
     python benchmarks/start.py --photos=DIR
 
-ResNet-50 on the JPEGs in DIR, one class for each, 224 pixels, in the precision of the machine, batch 32:
-"first step" from the start of Python to the end of the first step, which traces and compiles; "checkpoint" the time
-within training that one takes, weights and momentum, written, synced to the disk and read back; "SIGTERM" from the
-signal, sent while steps are taken, to the end of the process, the last checkpoint included. `--json` prints one object
-a round.
+ResNet-50 on the JPEG files in DIR, one class each, 224 pixels, batch 32, in the default precision of the machine:
+"first step" is the time from the start of Python to the end of the first step, including tracing and compilation;
+"checkpoint" is the time for which a checkpoint (weights and momentum, written, synchronized to disk and read back)
+interrupts training; "SIGTERM" is the time from the signal, sent during a step, to the exit of the process, including
+the last checkpoint. `--json` prints one object per round.
 """
 
 import argparse
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -19,12 +20,14 @@ import time
 from pathlib import Path
 from statistics import median
 
-STEPS = 5  # within the first epoch
+from photos import link_photos
+
+STEPS = 5  # before SIGTERM, within the first epoch
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, required=True, help="folder of JPEGs")
+    parser.add_argument("--photos", type=Path, required=True, help="folder of JPEG files")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--turn", help=argparse.SUPPRESS)
@@ -42,33 +45,30 @@ def main() -> None:
 
 def _round(photos: Path) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "photos"
-        for file in sorted(photos.rglob("*.jp*g")) + sorted(photos.rglob("*.JPEG")):
-            for split in ("train", "test"):
-                link = folder / split / file.stem / file.name
-                link.parent.mkdir(parents=True, exist_ok=True)
-                link.symlink_to(file.absolute())
+        for split in ("train", "test"):
+            link_photos(photos, Path(scratch) / "photos" / split)
         start = time.monotonic()
         command = [sys.executable, __file__, "--photos=-", f"--turn={scratch}"]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         assert child.stdout
         row: dict[str, float] = {}
         for line in child.stdout:
-            name, seconds = line.rsplit(" ", 1)
+            name, value = line.rsplit(" ", 1)  # a number of steps, or the seconds of a checkpoint
             if name == "step":
                 row.setdefault("first step", time.monotonic() - start)
             else:
-                row.setdefault(name, float(seconds))
-            if name == "step" and int(seconds) == STEPS:
+                row.setdefault(name, float(value))
+            if name == "step" and int(value) == STEPS:
                 start = time.monotonic()
                 child.send_signal(signal.SIGTERM)
-        assert child.wait() == 75, "the run was stopped and can be tried again"
+        if (code := child.wait()) != os.EX_TEMPFAIL:
+            raise SystemExit(f"the run ended with exit code {code}, not {os.EX_TEMPFAIL}")
         row["SIGTERM"] = time.monotonic() - start
     return {name: round(value, 2) for name, value in row.items()}
 
 
 def _train(scratch: Path) -> None:
-    """As the command does, telling of each step and checkpoint on stdout."""
+    """Train like `resnet_tf.train`, and print each step and the seconds of each checkpoint to stdout."""
     import keras
 
     import resnet_tf
@@ -84,15 +84,15 @@ def _train(scratch: Path) -> None:
         print("checkpoint", time.monotonic() - start, flush=True)
 
     checkpoint.save = timed
-    tell = keras.callbacks.LambdaCallback(
+    print_steps = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda batch, logs: print("step", int(logs["step"]), flush=True)
     )
     settings = [f"data.source={scratch / 'photos'}", "data.image_size=224", "data.batch_size=32", "model.name=resnet50"]
     settings += ["train.checkpoint_steps=2", "runtime.steps_per_loop=1"]
     try:
-        resnet_tf.train_and_evaluate(load_config("imagefolder", settings), scratch / "run", callbacks=[tell])
+        resnet_tf.train_and_evaluate(load_config("imagefolder", settings), scratch / "run", callbacks=[print_steps])
     except Interrupted:
-        sys.exit(75)
+        sys.exit(os.EX_TEMPFAIL)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,19 @@
-"""Images per second of a training step: ours, stock Keras layers, PyTorch; interleaved, medians of several rounds.
+"""Measure training steps: ours, stock Keras layers, PyTorch; interleaved rounds, medians.
 
     pip install '.[bench]' && python benchmarks/training.py --case=resnet50 --case=resnet20
 
-A step is forward, backward and SGD with momentum on pictures that lie in memory. Each turn is a process of its own, one
-at a time, in rounds: ours, its peers, ours again. `--json` prints one object a line: `case`,
-`images_per_second`, `ratio_to` (the peer's case) and `ratio`.
+A step is the forward and backward pass and SGD with momentum, on one batch of random images in memory. Each case runs
+in its own process, one at a time. `--json` prints one object per line: `case`, `images_per_second`, `ratio_to` (the
+peer's case) and `ratio`.
 """
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from statistics import median
+
+from rounds import Rates, measure, ratios
 
 # case -> (image size, batch size, classes)
 SHAPES = {"resnet50": (224, 32, 1000), "resnet20": (32, 128, 10)}
@@ -37,48 +38,51 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", action="append", choices=SHAPES, help="repeatable; all by default")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of one turn of one framework")
+    parser.add_argument("--seconds", type=float, default=10.0, help="seconds per case and round")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--torch-python", default=sys.executable, help="an interpreter that has torch and torchvision")
+    parser.add_argument("--torch-python", default=sys.executable, help="Python interpreter with torch and torchvision")
     parser.add_argument("--turn", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.turn:
         print(_turn(*arguments.turn, arguments.seconds))
         return
     for case in arguments.case or SHAPES:
-        _report(case, _measure(case, arguments), arguments.json)
+        print(f"{case}:", file=sys.stderr)
+        _report(case, measure(_commands(case, arguments), arguments.rounds), arguments.json)
 
 
-def _measure(case: str, arguments: argparse.Namespace) -> dict[str, list[float]]:
-    """Images per second of every runner in every round, one process at a time."""
-    rates: dict[str, list[float]] = {name: [] for name in RUNNERS}
-    for _ in range(arguments.rounds):
-        for name, (framework, precision) in RUNNERS.items():
-            python = arguments.torch_python if framework == "torch" else sys.executable
-            command = [python, __file__, "--seconds", str(arguments.seconds), "--turn", case, framework, precision]
-            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-            rates[name].append(float(output.stdout.splitlines()[-1]))
-            print(f"{case}, {name}: {rates[name][-1]:.1f} images/s", file=sys.stderr)
-    return rates
+def _commands(case: str, arguments: argparse.Namespace) -> dict[str, list[str]]:
+    """Return the command of each runner for one turn."""
+    flags = ["--seconds", str(arguments.seconds), "--turn", case]
+    return {
+        name: [
+            arguments.torch_python if framework == "torch" else sys.executable,
+            __file__,
+            *flags,
+            framework,
+            precision,
+        ]
+        for name, (framework, precision) in RUNNERS.items()
+    }
 
 
-def _report(case: str, rates: dict[str, list[float]], as_json: bool) -> None:
+def _report(case: str, rates: Rates, as_json: bool) -> None:
     if not as_json:
         print(f"\n| {case}: {SHAPES[case][0]} pixels, batch {SHAPES[case][1]} | images/s |\n|---|---|")
         for name, values in rates.items():
             print(f"| {name} | {median(values):.1f} |")
         print("\n| ratio | median | least | most |\n|---|---|---|---|")
     for ours, peer in RATIOS:
-        ratios = [a / b for a, b in zip(rates[ours], rates[peer], strict=True)]
+        values = ratios(rates, ours, peer)
         if as_json:
             row = {"case": f"{case} {ours}", "images_per_second": median(rates[ours])}
-            print(json.dumps(row | {"ratio_to": f"{case} {peer}", "ratio": median(ratios)}))
+            print(json.dumps(row | {"ratio_to": f"{case} {peer}", "ratio": median(values)}))
         else:
-            print(f"| {ours} / {peer} | **{median(ratios):.2f}** | {min(ratios):.2f} | {max(ratios):.2f} |")
+            print(f"| {ours} / {peer} | **{median(values):.2f}** | {min(values):.2f} | {max(values):.2f} |")
 
 
 def _turn(case: str, framework: str, precision: str, seconds: float) -> float:
-    """Images per second of one framework, after two steps to compile and warm up."""
+    """Return images per second of one framework, after two steps of compilation and warmup."""
     step = (_torch_step if framework == "torch" else _keras_step)(case, framework, precision)
     for _ in range(2):
         step()
@@ -90,7 +94,7 @@ def _turn(case: str, framework: str, precision: str, seconds: float) -> float:
 
 
 def _keras_step(case: str, framework: str, precision: str):
-    """One compiled step on this package's network, with its own BatchNorm or with Keras's."""
+    """Return a compiled step of this package's network, with this package's BatchNormalization or that of Keras."""
     import keras
     import tensorflow as tf
 
@@ -121,7 +125,7 @@ def _keras_step(case: str, framework: str, precision: str):
 
 
 def _torch_step(case: str, framework: str, precision: str):
-    """One eager step in channels_last."""
+    """Return an eager PyTorch step in channels_last."""
     import torch
 
     size, batch, classes = SHAPES[case]

@@ -27,11 +27,11 @@ def main() -> None:
     loss, error = figure.subplots(1, 2)
     for label, (run, color, width) in CURVES.items():
         if not finished(run):
-            sys.exit(f"results/{run.name} is missing; run python benchmarks/results/run.py --root=DIR {run.name}")
+            sys.exit(f"results/{run.name} does not exist; run python benchmarks/results/run.py --root=DIR {run.name}")
         epochs = read_json_lines(RESULTS / run.name / "metrics.jsonl")
-        numbers = [epoch["epoch"] for epoch in epochs]
-        loss.plot(numbers, [epoch["loss"] for epoch in epochs], color=color, linewidth=width, label=label)
-        error.plot(numbers, [100 * (1 - epoch["val_top1"]) for epoch in epochs], color=color, linewidth=width)
+        epoch_numbers = [epoch["epoch"] for epoch in epochs]
+        loss.plot(epoch_numbers, [epoch["loss"] for epoch in epochs], color=color, linewidth=width, label=label)
+        error.plot(epoch_numbers, [100 * (1 - epoch["val_top1"]) for epoch in epochs], color=color, linewidth=width)
     loss.set(title="training loss (nats)", xlabel="epoch", ylim=(0, 2.5))
     error.set(title="validation error (%)", xlabel="epoch", ylim=(0, 90))
     figure.legend(loc="outside lower center", ncols=len(CURVES))

@@ -1,4 +1,4 @@
-"""What stands in the tables of results: each row, the runs behind it, and the command of each run."""
+"""Tables of results: the rows of each table, the runs of each row, and the command of each run."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -6,49 +6,49 @@ from dataclasses import dataclass
 PYTORCH = "pytorch_cifar10"
 CIFAR, FASHION = "data/cifar10", "data/fashion-mnist"
 SCRATCH = ("model.weights=", "model.new_head=false", "train.finetune=full")
-TWENTY = ("train.epochs=20", "optimizer.decay_epochs=[10,15]")
+TWENTY_EPOCHS = ("train.epochs=20", "optimizer.decay_epochs=[10,15]")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training run; its files lie in results/NAME.
+    """A training run, whose results are in results/NAME.
 
     Attributes:
-        name: of the directory.
+        name: name of the directory.
         config: name of the recipe, or `pytorch_cifar10` for benchmarks/pytorch_cifar10.py.
-        changes: `key=value` for each --set, or the arguments of that program.
-        tested: arguments of a last `python -m resnet_tf.evaluate`, where that counts instead of the last epoch's test.
-        hub_of: name of the run whose hub export it starts from.
+        overrides: `key=value` for each --set, or the arguments of benchmarks/pytorch_cifar10.py.
+        evaluate: arguments of `python -m resnet_tf.evaluate`, if its accuracy is reported instead of the last epoch's.
+        hub_of: name of the run whose hub export has the initial weights.
     """
 
     name: str
     config: str
-    changes: tuple[str, ...] = ()
-    tested: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
+    evaluate: tuple[str, ...] = ()
     hub_of: str = ""
 
     @property
     def command(self) -> str:
-        """What a reader types, without its seed."""
+        """The command that repeats the run, without the seed."""
         if self.config == PYTORCH:
-            words = (f"python benchmarks/{PYTORCH}.py", *self.changes)
+            words = (f"python benchmarks/{PYTORCH}.py", *self.overrides)
         else:
-            changes = (f"--set {each}" for each in self.changes)
-            words = ("python -m resnet_tf.train", f"--config={self.config}", *changes)
-        if self.tested:
-            words += ("--workdir=run && python -m resnet_tf.evaluate --workdir=run", *self.tested)
+            overrides = (f"--set {each}" for each in self.overrides)
+            words = ("python -m resnet_tf.train", f"--config={self.config}", *overrides)
+        if self.evaluate:
+            words += ("--workdir=run && python -m resnet_tf.evaluate --workdir=run", *self.evaluate)
         return " ".join(word for word in words if "seed=" not in word)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table.
+    """A row of a table.
 
     Attributes:
-        title: what it is.
-        runs: they differ in their seed alone; those of a row that is not run here have no files.
-        published: what the recipe's source reaches.
-        run_here: false where the hardware is missing.
+        title: text of the first cell.
+        runs: runs that differ in their seed only.
+        published: accuracy in the source of the recipe, in %.
+        run_here: false if the recipe needs other hardware; its runs have no files then.
     """
 
     title: str
@@ -59,10 +59,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Attributes:
-    name: of the place in `page`, between `<!-- results: NAME -->` and `<!-- end -->`.
-    page: the Markdown file, from the root.
-    rows: its lines.
+    """A table of a Markdown page.
+
+    Attributes:
+        name: name of the section of `page` between `<!-- results: NAME -->` and `<!-- end -->`.
+        page: path of the page, relative to the root of the repository.
+        rows: rows of the table.
     """
 
     name: str
@@ -71,56 +73,56 @@ class Table:
 
 
 def not_run(title: str, config: str, published: str) -> Row:
-    """A recipe for hardware that was not at hand, and what its source reaches."""
+    """Return the row of a recipe that needs other hardware, with the accuracy in its source."""
     return Row(title, (Run(config, config),), published, run_here=False)
 
 
-def seeds(name: str, config: str, *changes: str, count: int = 3, tested: tuple[str, ...] = ()) -> tuple[Run, ...]:
-    """The same run from several seeds."""
+def seeds(name: str, config: str, *overrides: str, count: int = 3, evaluate: tuple[str, ...] = ()) -> tuple[Run, ...]:
+    """Return `count` runs that differ in their seed."""
     key = "--seed=" if config == PYTORCH else "runtime.seed="
-    return tuple(Run(f"{name}_seed{seed}", config, (*changes, f"{key}{seed}"), tested) for seed in range(count))
+    return tuple(Run(f"{name}_seed{seed}", config, (*overrides, f"{key}{seed}"), evaluate) for seed in range(count))
 
 
-def cifar(name: str, config: str, *changes: str, **more) -> tuple[Run, ...]:
-    """A recipe of CIFAR-10 from several seeds."""
-    return seeds(name, config, f"data.source={CIFAR}", *changes, **more)
+def cifar(name: str, config: str, *overrides: str, **options) -> tuple[Run, ...]:
+    """Return runs of a CIFAR-10 recipe with several seeds."""
+    return seeds(name, config, f"data.source={CIFAR}", *overrides, **options)
 
 
 def same_budget(network: str) -> Run:
-    """20 epochs of the paper's recipe for another network."""
-    changes = (f"data.source={CIFAR}", *TWENTY, f"model.name={network}")
-    return Run(f"{network}_20epochs", "cifar10_resnet20", changes)
+    """Return a run of another network with the paper's recipe in 20 epochs."""
+    overrides = (f"data.source={CIFAR}", *TWENTY_EPOCHS, f"model.name={network}")
+    return Run(f"{network}_20epochs", "cifar10_resnet20", overrides)
 
 
-def long_tail(name: str, *changes: str) -> tuple[Run, ...]:
-    """A fifth of the recipe of Cao et al. 2019 on a smaller network, with one means against the imbalance."""
-    fifth = ("model.name=resnet20", "train.epochs=40", "optimizer.decay_epochs=[32,36]")
-    return cifar(f"longtail_{name}", "cifar10_longtail", *fifth, *changes, count=1)
+def long_tail(name: str, *overrides: str) -> tuple[Run, ...]:
+    """Return a run of a smaller network for a fifth of the epochs of Cao et al. 2019, with one method for imbalance."""
+    short = ("model.name=resnet20", "train.epochs=40", "optimizer.decay_epochs=[32,36]")
+    return cifar(f"longtail_{name}", "cifar10_longtail", *short, *overrides, count=1)
 
 
-def fine_tuned(name: str, *changes: str, hub_of: str = "") -> tuple[Run, ...]:
+def fine_tuned(name: str, *overrides: str, hub_of: str = "") -> tuple[Run, ...]:
     """Return runs of ResNet-20 trained on 200 images of Fashion-MNIST, about 20 per class, and evaluated on 10,000."""
     few = (f"data.source={FASHION}", "data.train_split=train[:200]", "data.image_size=32", "data.crop_fraction=1")
     augment = ("augment.random_resized_crop=false", "augment.pad_crop=4", "train.eval_every=1000")
-    runs = seeds(f"finetune_{name}", "finetune", "model.name=resnet20", *few, *augment, *changes)
+    runs = seeds(f"finetune_{name}", "finetune", "model.name=resnet20", *few, *augment, *overrides)
     return tuple(dataclasses.replace(run, hub_of=hub_of) for run in runs)
 
 
-def three_ways(name: str, title: str, weights: str, hub_of: str = "") -> tuple["Row", ...]:
+def finetune_modes(name: str, title: str, weights: str, hub_of: str = "") -> tuple["Row", ...]:
     """Return one row for each value of `train.finetune`, from the same initial weights."""
-    ways = {"linear probe": "probe", "head first, then all layers": "head_then_all", "all layers": "full"}
+    modes = {"linear probe": "probe", "head first, then all layers": "head_then_all", "all layers": "full"}
     return tuple(
         Row(
             f"{title}: {text}",
-            fine_tuned(f"{name}_{way}", f"model.weights={weights}", f"train.finetune={way}", hub_of=hub_of),
+            fine_tuned(f"{name}_{mode}", f"model.weights={weights}", f"train.finetune={mode}", hub_of=hub_of),
         )
-        for text, way in ways.items()
+        for text, mode in modes.items()
     )
 
 
-WHOLE = Run("resnet20_164epochs", "cifar10_resnet20", (f"data.source={CIFAR}",))
-RESNET20 = cifar("resnet20_20epochs", "cifar10_resnet20", *TWENTY)
-FAST = cifar("fast", "cifar10_fast", tested=("--flip",))
+FULL = Run("resnet20_164epochs", "cifar10_resnet20", (f"data.source={CIFAR}",))
+RESNET20 = cifar("resnet20_20epochs", "cifar10_resnet20", *TWENTY_EPOCHS)
+FAST = cifar("fast", "cifar10_fast", evaluate=("--flip",))
 HALF = same_budget("resnet20_w8")
 PLAIN20, PLAIN56, RESNET56 = (same_budget(network) for network in ("plain20", "plain56", "resnet56"))
 
@@ -129,7 +131,7 @@ TABLES = (
         "cifar10",
         "README.md",
         (
-            Row("ResNet-20, the paper's full recipe", (WHOLE,), "91.25"),
+            Row("ResNet-20, the paper's full recipe", (FULL,), "91.25"),
             Row("fast recipe, logits averaged over each image and its mirror image", FAST),
             Row("ResNet-20, the paper's recipe in 20 epochs", RESNET20),
             Row(
@@ -142,7 +144,7 @@ TABLES = (
             ),
             Row(
                 "Fashion-MNIST, ResNet-20 in 56 epochs, logits averaged over each image and its mirror image",
-                (Run("fashion_mnist", "fashion_mnist", (f"data.source={FASHION}",), tested=("--flip",)),),
+                (Run("fashion_mnist", "fashion_mnist", (f"data.source={FASHION}",), evaluate=("--flip",)),),
                 "95.61 (300 epochs)",
             ),
         ),
@@ -192,8 +194,8 @@ TABLES = (
         "finetune",
         "docs/training.md",
         (
-            *three_ways("imported", "published CIFAR-10 weights", "data/resnet20-12fca82f.th"),
-            *three_ways("hub", "hub export", f"out/{RESNET20[-1].name}/export/hub/1", hub_of=RESNET20[-1].name),
+            *finetune_modes("imported", "published CIFAR-10 weights", "data/resnet20-12fca82f.th"),
+            *finetune_modes("hub", "hub export", f"out/{RESNET20[-1].name}/export/hub/1", hub_of=RESNET20[-1].name),
             Row("from scratch, same number of steps", fine_tuned("scratch", *SCRATCH)),
             Row("from scratch, ten times as many steps", fine_tuned("scratch_long", *SCRATCH, "train.epochs=400")),
         ),
@@ -202,6 +204,6 @@ TABLES = (
 
 
 def all_runs() -> list[Run]:
-    """Every run of every table once, in their order, and that of benchmarks/results/cost.py."""
+    """Return each run of the tables once, in their order, and the run for benchmarks/results/cost.py."""
     runs = [run for table in TABLES for row in table.rows if row.run_here for run in row.runs]
     return list(dict.fromkeys([*runs, HALF]))

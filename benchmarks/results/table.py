@@ -1,12 +1,12 @@
-"""Rebuild the tables of results from results/*/metrics.jsonl, so that no figure is typed by hand.
+"""Write the tables of results into README.md and docs/, from results/*/metrics.jsonl.
 
-    python benchmarks/results/table.py             writes them into README.md and docs/
-    python benchmarks/results/table.py --check     writes nothing; exit code 1 if one is not what the figures say
+    python benchmarks/results/table.py             rewrite the tables
+    python benchmarks/results/table.py --check     write nothing; exit code 1 if a table is out of date
 
-Accuracy is that of the last epoch's test, or what `evaluate` printed where the row has such a command, with the sample
-standard deviation over seeds. Minutes are the epochs times the median seconds of an epoch, and the tests times the
-median seconds of a test, so that a moment in which something else took the cores does not count; images/s is the median
-of the epochs, too.
+Accuracy is the validation accuracy after the last epoch, or the output of `evaluate` if the row has such a command; ±
+is the sample standard deviation over seeds. Minutes are the number of epochs times the median training time of an
+epoch, plus the number of evaluations times their median time, so that other load on the machine for some epochs does
+not count. Images/s is the median over the epochs.
 """
 
 import argparse
@@ -25,12 +25,12 @@ from resnet_tf.core.files import read_json_lines
 
 RESULTS = Path(__file__).parents[2] / "results"
 HEAD = ("", "accuracy (%)", "seeds", "epochs", "minutes", "images/s", "published (%)", "command")
-COST = ("docs/serving.md", "cost")  # the place of results/cost.json
+COST = ("docs/serving.md", "cost")  # page and section of results/cost.json
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Of one run: accuracy in [0, 1], minutes, images a second."""
+class Metrics:
+    """Metrics of a run: accuracy in [0, 1], epochs, minutes, and images per second."""
 
     accuracy: float
     epochs: int
@@ -52,24 +52,24 @@ def main() -> None:
             if not arguments.check:
                 path.write_text(new)
     if arguments.check and stale:
-        sys.exit(f"not what results/ says: {', '.join(stale)}; run python benchmarks/results/table.py")
+        sys.exit(f"out of date: {', '.join(stale)}; run python benchmarks/results/table.py")
 
 
 def insert(page: str, name: str, table: str) -> str:
-    """The page with `table` between the marks of its place."""
-    place = re.compile(rf"(<!-- results: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-    if len(place.findall(page)) != 1:
+    """Return the page with `table` between `<!-- results: NAME -->` and `<!-- end -->`."""
+    section = re.compile(rf"(<!-- results: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+    if len(section.findall(page)) != 1:
         raise SystemExit(f"the page needs '<!-- results: {name} -->' and '<!-- end -->' once")
-    return place.sub(lambda marks: f"{marks[1]}{table}{marks[2]}", page)
+    return section.sub(lambda marks: f"{marks[1]}{table}{marks[2]}", page)
 
 
 def render(table: Table) -> str:
-    """The table in Markdown, with the rows that have finished runs and those that are not run here."""
+    """Return the table in Markdown: rows with finished runs, and rows that are not run here."""
     return _markdown(HEAD, [_cells(row) for row in table.rows if not row.run_here or any(map(finished, row.runs))])
 
 
 def render_cost() -> str:
-    """What benchmarks/results/cost.py measured, if it did."""
+    """Return the table of results/cost.json, or an empty string without this file."""
     if not (RESULTS / "cost.json").exists():
         return ""
     head = ("network", "precision", "accuracy (%)", "MB", "images/s, batch 1", "images/s, batch 32")
@@ -90,33 +90,34 @@ def finished(run: Run) -> bool:
     return (RESULTS / run.name / "metrics.jsonl").exists()
 
 
-def read(run: Run) -> Figures:
-    """The figures of a finished run.
+def read(run: Run) -> Metrics:
+    """Return the metrics of a finished run.
 
     Raises:
-        SystemExit: if what was run is not what its row says.
+        SystemExit: if the stored configuration is not that of the run's command.
     """
     folder = RESULTS / run.name
     if run.config != PYTORCH and (other := _other_settings(run)):
-        raise SystemExit(f"results/{run.name} was not run as {run.command}: {', '.join(other)} differ")
+        raise SystemExit(f"results/{run.name} is not a run of {run.command}: {', '.join(other)} differ")
     epochs = read_json_lines(folder / "metrics.jsonl")
-    tests = [epoch["val_seconds"] for epoch in epochs if "val_seconds" in epoch]
+    evaluations = [epoch["val_seconds"] for epoch in epochs if "val_seconds" in epoch]
     training = statistics.median(epoch["train_seconds"] for epoch in epochs)
-    evaluation = folder / "evaluation.json"
-    return Figures(
-        accuracy=json.loads(evaluation.read_text())["top1"] if run.tested else epochs[-1]["val_top1"],
+    final = folder / "evaluation.json"
+    return Metrics(
+        accuracy=json.loads(final.read_text())["top1"] if run.evaluate else epochs[-1]["val_top1"],
         epochs=len(epochs),
-        minutes=(len(epochs) * training + len(tests) * statistics.median(tests)) / 60,
+        minutes=(len(epochs) * training + len(evaluations) * statistics.median(evaluations)) / 60,
         images_per_second=statistics.median(epoch["images_per_second"] for epoch in epochs),
     )
 
 
 def _other_settings(run: Run) -> list[str]:
     """Return keys in which a stored run differs from its command; `train.defaults` may change keys at their default."""
-    stored, said = load_config(RESULTS / run.name / "config.json"), load_config(run.config, run.changes)
-    was, now, defaults = (flatten(each.to_dict()) for each in (stored, said, Config()))
-    derived = said.train.defaults != "none"
-    return [key for key in now if was[key] != now[key] and not (derived and now[key] == defaults[key])]
+    stored, documented = load_config(RESULTS / run.name / "config.json"), load_config(run.config, run.overrides)
+    found, expected, defaults = (flatten(each.to_dict()) for each in (stored, documented, Config()))
+    derived = documented.train.defaults != "none"
+    differing = [key for key in expected if found[key] != expected[key]]
+    return [key for key in differing if not (derived and expected[key] == defaults[key])]
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -138,7 +139,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Without the columns that no row fills; nothing at all without rows."""
+    """Return a Markdown table without empty columns, or an empty string without rows."""
     if not rows:
         return ""
     kept = [column for column, name in enumerate(head) if not name or any(row[column] for row in rows)]

@@ -1,0 +1,47 @@
+"""Interleaved measurement of programs: one process per case and round, medians over the rounds."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
+
+Rates = dict[str, list[float]]
+
+
+def measure(commands: Mapping[str, Sequence[str]], rounds: int) -> Rates:
+    """Run each command once per round, one process at a time, and log the results to stderr.
+
+    Args:
+        commands: case -> command whose last line on stdout is a number of images per second.
+        rounds: number of rounds.
+
+    Returns:
+        Images per second of each case, one value per round.
+    """
+    rates: Rates = {case: [] for case in commands}
+    for _ in range(rounds):
+        for case, command in commands.items():
+            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            rates[case].append(float(output.stdout.splitlines()[-1]))
+            print(f"{case}: {rates[case][-1]:.1f} images/s", file=sys.stderr)
+    return rates
+
+
+def ratios(rates: Rates, case: str, peer: str) -> list[float]:
+    """Return the speed of `case` relative to `peer` in each round."""
+    return [a / b for a, b in zip(rates[case], rates[peer], strict=True)]
+
+
+def report(rates: Rates, pairs: Iterable[tuple[str, str]], *, as_json: bool) -> None:
+    """Print the median images per second of each case, and the median ratio of each pair (case, peer)."""
+    for case, values in rates.items():
+        row = {"case": case, "images_per_second": round(median(values), 1)}
+        print(json.dumps(row) if as_json else f"{case}: {row['images_per_second']} images/s")
+    for case, peer in pairs:
+        if case not in rates:
+            continue
+        values = ratios(rates, case, peer)
+        row = {"case": case, "ratio_to": peer, "ratio": round(median(values), 3)}
+        spread = f"({min(values):.2f} to {max(values):.2f})"
+        print(json.dumps(row) if as_json else f"{case} against {peer}: {row['ratio']:.2f} {spread}")
