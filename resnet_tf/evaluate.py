@@ -28,7 +28,9 @@ SET = flags.DEFINE_multi_string(
     "set", [], "override a data key, as in --set data.eval_split=val; repeatable", flag_values=FLAGS
 )
 JSON = flags.DEFINE_bool("json", False, "print one JSON object", flag_values=FLAGS)
-CLASSES = flags.DEFINE_bool("classes", False, "also each class's recall, and what it is taken for", flag_values=FLAGS)
+CLASSES = flags.DEFINE_bool(
+    "classes", False, "also the recall and the most frequent confusion of each class", flag_values=FLAGS
+)
 FLIP = flags.DEFINE_bool("flip", False, "mean logits of a picture and its mirror; for --workdir", flag_values=FLAGS)
 REPORT = flags.DEFINE_string(
     "report",

@@ -1,4 +1,4 @@
-"""The figures of a test, from its labels and logits alone."""
+"""Classification metrics, computed from targets and logits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,36 +8,36 @@ import numpy as np
 
 from resnet_tf.core.text import printable
 
-_BINS = 15  # of confidence, as most papers have
+_BINS = 15  # confidence bins, as in most papers
 
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """Of one class.
+    """Metrics of one class.
 
     Attributes:
-        label: the class.
-        examples: how many were tested.
-        recall: the share of them that is found.
-        precision: the share of the answers naming it that are right; not a number if none does.
-        taken: what its examples are most often taken for.
-        times: how often that is.
+        index: of the class.
+        examples: number of examples of the class.
+        recall: fraction of these examples that are predicted correctly.
+        precision: fraction of the predictions of the class that are correct; NaN if the class is never predicted.
+        confused_with: index of the other class that its examples are most often predicted as.
+        confusions: number of these predictions.
     """
 
-    label: int
+    index: int
     examples: int
     recall: float
     precision: float
-    taken: int
-    times: int
+    confused_with: int
+    confusions: int
 
 
 @dataclass(frozen=True, repr=False)
 class Evaluation:
-    """Figures of one pass over a split.
+    """Metrics of one pass over a split.
 
-    >>> answers = Evaluation(targets=np.array([0, 1, 1]), logits=np.array([[9.0, 0.0], [0.0, 9.0], [9.0, 0.0]]))
-    >>> round(answers.top(1), 4), answers.recall.tolist(), answers.confusion.tolist()
+    >>> evaluation = Evaluation(targets=np.array([0, 1, 1]), logits=np.array([[9.0, 0.0], [0.0, 9.0], [9.0, 0.0]]))
+    >>> round(evaluation.top(1), 4), evaluation.recall.tolist(), evaluation.confusion.tolist()
     (0.6667, [1.0, 0.5], [[1, 0], [1, 1]])
 
     Attributes:
@@ -49,7 +49,7 @@ class Evaluation:
     logits: np.ndarray
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as plain numbers: fractions in [0, 1], loss in nats."""
+        """Return the metrics as plain numbers: fractions in [0, 1], loss in nats."""
         return {
             "examples": len(self.targets),
             "top1": self.top(1),
@@ -60,134 +60,142 @@ class Evaluation:
         }
 
     def __repr__(self) -> str:
-        figures = f"top1={self.top(1):.4f}, top5={self.top(5):.4f}, loss={self.loss:.4f}"
-        return f"Evaluation({figures}, examples={len(self.logits)}, classes={self.logits.shape[1]})"
+        metrics = f"top1={self.top(1):.4f}, top5={self.top(5):.4f}, loss={self.loss:.4f}"
+        return f"Evaluation({metrics}, examples={len(self.logits)}, classes={self.logits.shape[1]})"
 
     def __str__(self) -> str:
-        figures = f"top-1 {self.top(1):.4f}  top-5 {self.top(5):.4f}  loss {self.loss:.4f}"
-        return f"{figures}  balanced {self.balanced_accuracy:.4f}  on {len(self.targets):,} examples"
+        metrics = f"top-1 {self.top(1):.4f}  top-5 {self.top(5):.4f}  loss {self.loss:.4f}"
+        return f"{metrics}  balanced {self.balanced_accuracy:.4f}  on {len(self.targets):,} examples"
 
     def top(self, k: int) -> float:
-        """Share of examples whose label is among the `k` largest logits; a tie counts against the label."""
+        """Return the fraction of examples whose target is among the `k` largest logits; ties count as errors."""
         return float(np.mean(self.ranks < k))
 
     @property
     def ranks(self) -> np.ndarray:
-        """For each example, how many other classes have a logit at least as large as the label's."""
-        own = np.take_along_axis(self.logits, self.targets[:, None], axis=1)
-        return np.sum(self.logits >= own, axis=1) - 1
+        """Return the number of other classes whose logit is at least that of the target, int64 [N]."""
+        return np.sum(self.logits >= self._target_logits, axis=1) - 1
 
     @property
     def loss(self) -> float:
-        """Mean cross-entropy without label smoothing."""
-        own = np.take_along_axis(self.logits, self.targets[:, None], axis=1)
-        return float(np.mean(_log_sum(self.logits) - own))
+        """Return the mean cross-entropy in nats, without label smoothing."""
+        return float(np.mean(_log_sum_exp(self.logits) - self._target_logits))
 
     @property
     def confusion(self) -> np.ndarray:
-        """How often examples of a class (row) are taken for another (column), int64 [C, C]."""
+        """Return the counts of each target class (row) by predicted class (column), int64 [C, C]."""
         counts = np.zeros((self.logits.shape[1],) * 2, np.int64)
         np.add.at(counts, (self.targets, self.predictions), 1)
         return counts
 
     @property
     def recall(self) -> np.ndarray:
-        """The share of each class's examples that is found, float64 [C]; not a number for a class without any."""
-        return _right_of(self.confusion, axis=1)
+        """Return the recall of each class, float64 [C]; NaN for a class without examples."""
+        return _diagonal_fractions(self.confusion, axis=1)
 
     @property
     def balanced_accuracy(self) -> float:
-        """The mean recall of the classes that have examples."""
+        """Return the mean recall of the classes that have examples."""
         return float(np.nanmean(self.recall))
 
     @property
     def precision(self) -> np.ndarray:
-        """The share of the answers naming a class that are right, float64 [C]; not a number where none does."""
-        return _right_of(self.confusion, axis=0)
+        """Return the precision of each class, float64 [C]; NaN for a class that is never predicted."""
+        return _diagonal_fractions(self.confusion, axis=0)
 
     @property
     def probabilities(self) -> np.ndarray:
-        """The softmax of the logits, float64 [N, C]."""
-        return np.exp(self.logits - _log_sum(self.logits))
+        """Return the softmax of the logits, float64 [N, C]."""
+        return np.exp(self.logits - _log_sum_exp(self.logits))
 
     @property
     def calibration_error(self) -> float:
-        """How far confidence and accuracy are apart in 15 equally wide bins (Guo et al. 2017, On Calibration)."""
+        """Return the expected calibration error over 15 bins of equal width (Guo et al. 2017, On Calibration)."""
         counts, confidence, accuracy = self.calibration
         return float(np.sum(counts * np.abs(accuracy - confidence)) / len(self.targets))
 
     @property
     def calibration(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of each of the 15 bins: its answers, their mean confidence and how many are right; 0 where there are none."""
+        """Return count, mean confidence and accuracy of each of the 15 bins, [15] each; 0 for an empty bin."""
         confidence = self.probabilities[np.arange(len(self.targets)), self.predictions]
         bins = np.minimum((np.ceil(confidence * _BINS) - 1).astype(int), _BINS - 1)
         counts = np.bincount(bins, minlength=_BINS)
         filled = np.maximum(counts, 1)
-        right = np.bincount(bins, self.predictions == self.targets, _BINS)
-        return counts, np.bincount(bins, confidence, _BINS) / filled, right / filled
+        correct = np.bincount(bins, self.predictions == self.targets, _BINS)
+        return counts, np.bincount(bins, confidence, _BINS) / filled, correct / filled
 
     def confused_pairs(self, count: int) -> list[tuple[int, int, int]]:
-        """At most `count` of (class, what it is taken for, how often), the most frequent first."""
+        """Return at most `count` of (target class, predicted class, number), the most frequent first."""
         counts = self.confusion
         np.fill_diagonal(counts, 0)
         order = np.argsort(-counts, axis=None, kind="stable")[:count]
-        pairs = (np.unravel_index(place, counts.shape) for place in order)
-        return [(int(true), int(taken), int(counts[true, taken])) for true, taken in pairs if counts[true, taken]]
+        pairs = [tuple(map(int, np.unravel_index(index, counts.shape))) for index in order]
+        return [
+            (target, predicted, int(counts[target, predicted]))
+            for target, predicted in pairs
+            if counts[target, predicted]
+        ]
 
     def classes(self, labels: Sequence[str]) -> dict[str, Any]:
-        """`recall` of each class by its name, None without examples; `confusion`, rows and columns in their order."""
+        """Return `recall`, by class name, None without examples, and `confusion`, in the order of `labels`."""
         recall = {
-            name: None if np.isnan(share) else share for name, share in zip(labels, self.recall.tolist(), strict=True)
+            name: None if np.isnan(value) else value for name, value in zip(labels, self.recall.tolist(), strict=True)
         }
         return {"recall": recall, "confusion": self.confusion.tolist()}
 
     @property
     def by_class(self) -> list[ClassMetrics]:
-        """Of each class that has examples, the least recalled first."""
+        """Return the metrics of each class that has examples, in the order of their recall."""
         counts, found = self.confusion, []
-        for label, (recall, precision) in enumerate(zip(self.recall, self.precision, strict=True)):
-            mistaken = counts[label].copy()
-            mistaken[label] = 0
-            other = int(mistaken.argmax())
-            examples, times = int(counts[label].sum()), int(mistaken[other])
-            found.append(ClassMetrics(label, examples, float(recall), float(precision), other, times))
+        for index, (recall, precision) in enumerate(zip(self.recall, self.precision, strict=True)):
+            errors = counts[index].copy()
+            errors[index] = 0
+            other = int(errors.argmax())
+            examples, confusions = int(counts[index].sum()), int(errors[other])
+            found.append(ClassMetrics(index, examples, float(recall), float(precision), other, confusions))
         return sorted((each for each in found if each.examples), key=lambda each: each.recall)
 
     def describe_classes(self, labels: Sequence[str]) -> str:
-        """A line a class, the least recalled first: its recall, its examples, and what it is most often taken for."""
+        """Return one line for each class, in the order of recall: recall, examples and most frequent confusion."""
         labels, lines = [printable(label) for label in labels], []
         for each in self.by_class:
-            taken = f"  {each.times} taken for {labels[each.taken]}" if each.times else ""
-            lines.append(f"  {each.recall:.4f} of {each.examples:>6,}  {labels[each.label]}{taken}")
+            confusion = f"  {each.confusions} predicted as {labels[each.confused_with]}" if each.confusions else ""
+            lines.append(f"  {each.recall:.4f} of {each.examples:>6,}  {labels[each.index]}{confusion}")
         return "\n".join(lines)
 
     @property
     def predictions(self) -> np.ndarray:
-        """The class with the largest logit, int64 [N]."""
+        """Return the class with the largest logit of each example, int64 [N]."""
         return self.logits.argmax(axis=1)
 
-    def mistakes(self, count: int, *, true: int | None = None, taken: int | None = None) -> list[int]:
-        """Places of at most `count` wrong answers, those furthest above the right class first.
+    def worst_errors(self, count: int, *, pair: tuple[int, int] | None = None) -> list[int]:
+        """Return the indices of at most `count` errors, in descending order of the excess over the target's logit.
 
-        With `true` and `taken`, those examples of the one class that are taken for the other.
+        Args:
+            count: largest number of errors.
+            pair: target class and predicted class of the errors; None for all errors.
         """
-        own = np.take_along_axis(self.logits, self.targets[:, None], axis=1)[:, 0]
         wrong = self.predictions != self.targets
-        if true is not None:
-            wrong &= (self.targets == true) & (self.predictions == taken)
-        places = np.flatnonzero(wrong)
-        excess = (self.logits.max(axis=1) - own)[places]
-        return places[np.argsort(-excess, kind="stable")[:count]].tolist()
+        if pair is not None:
+            wrong &= (self.targets == pair[0]) & (self.predictions == pair[1])
+        indices = np.flatnonzero(wrong)
+        excess = (self.logits.max(axis=1, keepdims=True) - self._target_logits)[indices, 0]
+        return indices[np.argsort(-excess, kind="stable")[:count]].tolist()
+
+    @property
+    def _target_logits(self) -> np.ndarray:
+        """Return the logits of the targets, float32 [N, 1]."""
+        return np.take_along_axis(self.logits, self.targets[:, None], axis=1)
 
 
-def _right_of(counts: np.ndarray, *, axis: int) -> np.ndarray:
-    """The diagonal as a share of the sums over `axis`."""
+def _diagonal_fractions(counts: np.ndarray, *, axis: int) -> np.ndarray:
+    """Return the diagonal as fractions of the sums over `axis`; NaN where the sum is 0."""
     sums = counts.sum(axis=axis)
     return np.divide(np.diag(counts), sums, out=np.full(len(counts), np.nan), where=sums > 0)
 
 
-def _log_sum(logits: np.ndarray) -> np.ndarray:
-    """The logarithm of the sum of the exponentials, float64 [N, 1]."""
+def _log_sum_exp(logits: np.ndarray) -> np.ndarray:
+    """Return the logarithm of the sum of the exponentials, float64 [N, 1]."""
     wide = logits.astype(np.float64)
     highest = wide.max(axis=1, keepdims=True)
     return highest + np.log(np.exp(wide - highest).sum(axis=1, keepdims=True))

@@ -88,7 +88,7 @@ def write_page(directory: Path, report: Report) -> Path:
 
 def _plot_summary(path: Path, report: Report) -> None:
     evaluation, names = report.evaluation, report.class_names
-    indices = evaluation.mistakes(SUMMARY_IMAGES)
+    indices = evaluation.worst_errors(SUMMARY_IMAGES)
     errors = [
         (image, names[evaluation.targets[index]], names[evaluation.predictions[index]])
         for index, image in zip(indices, report.load_images(indices), strict=True)
@@ -129,7 +129,7 @@ def _confused_pairs(report: Report) -> str:
     evaluation, names = report.evaluation, report.class_names
     pairs = []
     for true, predicted, count in evaluation.confused_pairs(_MAX_PAIRS):
-        indices = evaluation.mistakes(_MAX_IMAGES_OF_A_PAIR, true=true, taken=predicted)
+        indices = evaluation.worst_errors(_MAX_IMAGES_OF_A_PAIR, pair=(true, predicted))
         total = np.sum(evaluation.targets == true)
         fraction = f"{count:,} of {total:,}".replace(" ", "\N{NO-BREAK SPACE}")
         heading = _escape(f"{names[true]} predicted as {names[predicted]}: {fraction}")
@@ -138,7 +138,7 @@ def _confused_pairs(report: Report) -> str:
 
 
 def _errors(report: Report) -> str:
-    indices = report.evaluation.mistakes(_MAX_ERRORS)
+    indices = report.evaluation.worst_errors(_MAX_ERRORS)
     legend = "<p>True class → predicted class, each with its predicted probability.</p>"
     return legend + _images(report, indices) if indices else "<p>No errors.</p>"
 
@@ -165,9 +165,9 @@ def _classes(report: Report) -> str:
         precision = "never predicted" if np.isnan(each.precision) else f"{each.precision:.4f}"
         numbers = [f"{each.examples:,}", f"{each.recall:.4f}", precision]
         if counts is not None:
-            numbers.insert(0, f"{counts[each.label]:,}")
-        confused = f"{names[each.taken]} ({each.times:,})" if each.times else ""
-        return _row(_cell(names[each.label]), *(_cell(number, "number") for number in numbers), _cell(confused))
+            numbers.insert(0, f"{counts[each.index]:,}")
+        confused = f"{names[each.confused_with]} ({each.confusions:,})" if each.confusions else ""
+        return _row(_cell(names[each.index]), *(_cell(number, "number") for number in numbers), _cell(confused))
 
     columns = [] if counts is None else ["trained on"]
     columns += ["evaluated on", "recall", "precision"]

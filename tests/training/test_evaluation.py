@@ -63,7 +63,7 @@ def test_classes_without_examples_do_not_count():
     assert evaluation.balanced_accuracy == 0.75
     assert evaluation.classes(["a", "b", "c"])["recall"] == {"a": 0.5, "b": None, "c": 1.0}
     assert evaluation.describe_classes(["a", "b", "c"]).splitlines() == [
-        "  0.5000 of      2  a  1 taken for b",
+        "  0.5000 of      2  a  1 predicted as b",
         "  1.0000 of      1  c",
     ]
     assert "\x1b" not in evaluation.describe_classes(["\x1b[2J", "\x1b[1m", "\x1b[0m"])
@@ -84,11 +84,12 @@ def test_a_model_that_answers_nothing_is_not_right():
     assert Evaluation(np.zeros(4, int), np.zeros((4, 3))).top(1) == 0
 
 
-def test_mistakes_come_worst_first():
+def test_the_worst_errors_come_first():
     logits = np.array([[3.0, 0.0], [0.0, 9.0], [1.0, 0.0], [0.0, 1.0]])
     evaluation = Evaluation(np.array([1, 0, 0, 0]), logits)
-    assert evaluation.mistakes(12) == [1, 0, 3]
-    assert evaluation.mistakes(1) == [1]
+    assert evaluation.worst_errors(12) == [1, 0, 3]
+    assert evaluation.worst_errors(1) == [1]
+    assert evaluation.worst_errors(12, pair=(0, 1)) == [1, 3]
 
 
 def test_every_batch_size_and_replica_count_gives_the_same(tiny_run):
