@@ -110,7 +110,7 @@ def test_an_unwritable_workdir_is_refused(command, data_dir, tmp_path, monkeypat
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert f"--workdir={str(tmp_path)!r} is not writable" in command("train", f"--workdir={tmp_path}").err
     below = command("train", f"--workdir={tmp_path / 'a' / 'b'}")
-    assert f"cannot be made: {str(tmp_path)!r} is not writable" in below.err
+    assert f"cannot be created: {str(tmp_path)!r} is not writable" in below.err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -413,7 +413,7 @@ def test_train_shows_the_classes_and_what_was_left_out(command, photos, tmp_path
     assert "training examples (data.balance=uniform): blue 6, red 9" in caplog.text
     noted = [json.loads(line) for line in (tmp_path / "run" / "unreadable.jsonl").read_text().splitlines()]
     assert {Path(line["file"]).name for line in noted} <= {"90.jpg", "91.jpg", "92.jpg"}
-    assert f"{len(noted)} unreadable pictures were left out" in caplog.text
+    assert f"skipped {len(noted)} unreadable examples" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["npz", "records", "prepared"])

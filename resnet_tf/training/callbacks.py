@@ -1,4 +1,4 @@
-"""What a run tells while it goes: a line on the terminal, metrics.jsonl and TensorBoard, each a Keras callback."""
+"""Callbacks that report progress: terminal, metrics.jsonl and TensorBoard; and the profiler."""
 
 import sys
 import time
@@ -13,11 +13,11 @@ import tensorflow as tf
 from resnet_tf.core import files
 from resnet_tf.core.errors import UserError
 
-_SHOWN, _A_ROW = 64, 8  # pictures of the first batch
+_MAX_IMAGES, _COLUMNS = 64, 8  # of the plot of the first batch
 
 
 class ProgressLine(keras.callbacks.Callback):
-    """One line an epoch on stderr; on a terminal it moves while the epoch runs."""
+    """One line per epoch on stderr; on a terminal, the line is updated during the epoch."""
 
     def __init__(self, *, epochs: int, steps_per_epoch: int, first_step: int, stream: TextIO | None = None):
         super().__init__()
@@ -49,8 +49,9 @@ class ProgressLine(keras.callbacks.Callback):
         self._stream.flush()
 
     def _pace(self, logs: dict[str, Any], done: float) -> str:
-        """With `done` of the epoch under way. The time left is that of all epochs; a run that continues in the test
-        after an epoch has taken no step of its own to reckon it by.
+        """Return learning rate, speed and the time left for all epochs, at the fraction `done` of the current epoch.
+
+        A run that was resumed in the evaluation at the end of an epoch has no steps to estimate the time from.
         """
         epochs = self._epoch + done
         taken = epochs - self._started_at
@@ -65,7 +66,7 @@ class ProgressLine(keras.callbacks.Callback):
 
 
 class MetricsFile(keras.callbacks.Callback):
-    """metrics.jsonl: one JSON object for each epoch. Lines of later steps, left by a run that went back, are dropped.
+    """metrics.jsonl: one JSON object for each epoch. Lines of later steps, left by a run that was killed, are dropped.
 
     The file is replaced atomically.
     """
@@ -75,19 +76,19 @@ class MetricsFile(keras.callbacks.Callback):
         self._path = path
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        figures = _figures(logs)
-        lines = [line for line in files.read_json_lines(self._path, keys=["step"]) if line["step"] < figures["step"]]
-        lines.append({"epoch": epoch + 1, **figures})
+        metrics = _metrics(logs)
+        lines = [line for line in files.read_json_lines(self._path, keys=["step"]) if line["step"] < metrics["step"]]
+        lines.append({"epoch": epoch + 1, **metrics})
         with files.translate_write_errors(self._path):
             files.write_json_lines(self._path, lines)
 
 
 class TensorBoard(keras.callbacks.Callback):
-    """The same figures as TensorBoard scalars, by step; the configuration as text, the network as a graph, pictures.
+    """TensorBoard summaries: metrics by step, the configuration, the network as a graph, and plots.
 
     Args:
-        directory: TensorBoard's.
-        config: as text.
+        directory: log directory of TensorBoard.
+        config: configuration as text.
         inputs: returns plots of the first batch, uint8 [B, H, W, 1 or 3]; None for a run that continues.
     """
 
@@ -101,12 +102,12 @@ class TensorBoard(keras.callbacks.Callback):
             tf.summary.text("config", f"```\n{self._config}```")
             _write_graph(self.model)
             if self._inputs:
-                tf.summary.image("inputs", _montage(self._inputs()[:_SHOWN])[np.newaxis])
+                tf.summary.image("inputs", _montage(self._inputs()[:_MAX_IMAGES])[np.newaxis])
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        figures = _figures(logs)
-        with self._writer.as_default(step=figures.pop("step")):
-            for name, value in figures.items():
+        metrics = _metrics(logs)
+        with self._writer.as_default(step=metrics.pop("step")):
+            for name, value in metrics.items():
                 tf.summary.scalar(name, value)
         self._writer.flush()
 
@@ -118,32 +119,32 @@ class TensorBoard(keras.callbacks.Callback):
 
 
 def _write_graph(model: keras.Model) -> None:
-    """The layers, as TensorBoard's graph plugin draws a Keras model."""
+    """Write the layers for TensorBoard's graph plugin, which reads a Keras model as JSON."""
     metadata = tf.compat.v1.SummaryMetadata()
     metadata.plugin_data.plugin_name = "graph_keras_model"
     metadata.plugin_data.content = b"1"
     tf.summary.write("network", model.to_json(), metadata=metadata)
 
 
-def _montage(pictures: np.ndarray) -> np.ndarray:
-    """[N, H, W, C] in rows of eight, [rows * H, 8 * W, C], filled up with black."""
-    rows = -(-len(pictures) // _A_ROW)
-    count, height, width, channels = pictures.shape
-    filled = np.zeros((rows * _A_ROW, height, width, channels), pictures.dtype)
-    filled[:count] = pictures
-    grid = filled.reshape(rows, _A_ROW, height, width, channels).swapaxes(1, 2)
-    return grid.reshape(rows * height, _A_ROW * width, channels)
+def _montage(images: np.ndarray) -> np.ndarray:
+    """Arrange images [N, H, W, C] in rows of eight, [rows * H, 8 * W, C], padded with black."""
+    rows = -(-len(images) // _COLUMNS)
+    count, height, width, channels = images.shape
+    padded = np.zeros((rows * _COLUMNS, height, width, channels), images.dtype)
+    padded[:count] = images
+    grid = padded.reshape(rows, _COLUMNS, height, width, channels).swapaxes(1, 2)
+    return grid.reshape(rows * height, _COLUMNS * width, channels)
 
 
 class Profile:
-    """Records a range of steps for TensorBoard's profiler.
+    """TensorBoard's profiler for a range of steps.
 
     Args:
-        steps: `first:last` as `runtime.profile` has them, the last not included; empty for none.
-        directory: TensorBoard's.
+        steps: range `first:last` of `runtime.profile`, without the last step; empty for no profile.
+        directory: log directory of TensorBoard.
 
     Raises:
-        UserError: if `steps` is no such range.
+        UserError: if `steps` is not a range.
     """
 
     def __init__(self, steps: str, directory: Path):
@@ -153,30 +154,30 @@ class Profile:
             return
         first, _, last = steps.partition(":")
         if not (first.isdigit() and last.isdigit() and int(first) < int(last)):
-            raise UserError(f"runtime.profile={steps!r} is no range of steps, such as 100:110")
+            raise UserError(f"runtime.profile={steps!r} is not a range of steps, such as 100:110")
         self._first, self._last = int(first), int(last)
 
     def shorten(self, step: int, count: int) -> int:
-        """How many of `count` steps from `step` on to take in one call, so that it does not cross a border."""
-        return min([count, *(border - step for border in (self._first, self._last) if border > step)])
+        """Return the steps of a call from `step` on, at most `count`, so that the range starts and ends with a call."""
+        return min([count, *(bound - step for bound in (self._first, self._last) if bound > step)])
 
     def begin(self, step: int) -> None:
-        """Before the steps from `step` on."""
+        """Start the profiler if the range starts at `step`; call it before the steps from `step` on."""
         if step == self._first:
             tf.profiler.experimental.start(self._directory)
             self._running = True
 
     def end(self, step: int) -> None:
-        """When the steps before `step` are taken."""
+        """Stop the profiler if the range ends at `step`; call it after the steps before `step`."""
         if self._running and step >= self._last:
             tf.profiler.experimental.stop()
             self._running = False
 
 
-def _figures(logs: dict[str, Any] | None) -> dict[str, Any]:
-    """The step first and whole again: Keras's CallbackList makes every number a float."""
-    figures = dict(logs or {})
-    return {"step": int(figures.pop("step")), **figures}
+def _metrics(logs: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the logs with `step` first, as an integer: Keras's CallbackList converts every number to float."""
+    metrics = dict(logs or {})
+    return {"step": int(metrics.pop("step")), **metrics}
 
 
 def _clock(seconds: float) -> str:

@@ -16,7 +16,7 @@ from resnet_tf.core.errors import UserError, plain_reason
 
 logger = logging.getLogger(__name__)
 
-# By name, such as "model": variables by their path.
+# Groups of variables by name, such as "model", each with its variables by their path.
 Parts = Mapping[str, Mapping[str, tf.Variable]]
 
 _STATE = "state"
@@ -61,27 +61,27 @@ def latest(directory: Path) -> Path | None:
         if not corruption:
             return checkpoint
         found.append(corruption)
-        logger.warning("%s; the checkpoint before it is taken", corruption)
+        logger.warning("%s; using the checkpoint before it", corruption)
     if present:
         raise UserError(f"no checkpoint under {str(directory)!r} is intact: {'; '.join(found)}")
     return None
 
 
 def best(directory: Path) -> Path | None:
-    """Of the checkpoints that are whole, the one with the best top-1; the newest, if none was tested.
+    """Return the intact checkpoint with the best top-1; without evaluations, the newest one.
 
     Raises:
-        UserError: if there are checkpoints, but all are damaged.
+        UserError: if there are checkpoints, but all are corrupt.
     """
     newest = latest(directory)
-    tested = _tested(directory)
-    while tested:
-        step = _best_step(tested)
+    accuracies = _accuracies(directory)
+    while accuracies:
+        step = _best_step(accuracies)
         checkpoint = directory / f"{step:08d}"
         if not (corruption := find_corruption(checkpoint)):
             return checkpoint
-        logger.warning("%s; the best of the others is taken", corruption)
-        del tested[step]
+        logger.warning("%s; using the best of the others", corruption)
+        del accuracies[step]
     return newest
 
 
@@ -97,7 +97,11 @@ def read_metadata(checkpoint: Path) -> dict[str, Any]:
 
 
 def restore(checkpoint: Path, parts: Parts, *, partly: bool = False) -> None:
-    """Load variables. All must be there; `partly` allows that the checkpoint holds more."""
+    """Load variables from a checkpoint that has exactly these; with `partly`, it may have more.
+
+    Raises:
+        UserError: if the checkpoint is corrupt or has other variables.
+    """
     reader = tf.train.Checkpoint(**parts)
     try:
         status = reader.read(str(checkpoint / _STATE))
@@ -111,9 +115,9 @@ def restore(checkpoint: Path, parts: Parts, *, partly: bool = False) -> None:
 
 
 def variables_of(owner: keras.Model | keras.optimizers.Optimizer) -> dict[str, tf.Variable]:
-    """Variables by their path, such as `stage1_block1_conv1/kernel`: Keras 3's own are not seen by tf.train.
+    """Return the variables by path, as `stage1_block1_conv1/kernel`; tf.train does not find those of Keras 3.
 
-    Keras counts the generators of random numbers in a process: they go by the layer that draws from them.
+    Variables of random generators, which Keras numbers in a process, are named after their layer.
     """
     layers = {
         id(variable): f"{layer.name}/{variable.name}"
@@ -128,25 +132,25 @@ def variables_of(owner: keras.Model | keras.optimizers.Optimizer) -> dict[str, t
 def _write(staging: Path, parts: Parts, metadata: dict[str, Any]) -> None:
     tf.train.Checkpoint(**parts).write(str(staging / _STATE))
     (staging / _METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
-    # The manifest is of the files as they read back, so that this one is readable before an older one is dropped.
+    # The manifest describes the files as they read back: this checkpoint is readable before an older one is removed.
     files.write_manifest(staging, _MANIFEST)
 
 
 def _superfluous(directory: Path, keep: int) -> list[int]:
-    tested = _tested(directory)
-    best_step = _best_step(tested) if tested else None
+    accuracies = _accuracies(directory)
+    best_step = _best_step(accuracies) if accuracies else None
     return [step for step in steps(directory)[:-keep] if step != best_step]
 
 
-def _tested(directory: Path) -> dict[int, float]:
-    """By step, the accuracies of the checkpoints that were tested."""
+def _accuracies(directory: Path) -> dict[int, float]:
+    """Return the top-1 accuracy of each checkpoint with an evaluation, by step."""
     found = {step: _top1(directory / f"{step:08d}") for step in steps(directory)}
     return {step: top1 for step, top1 in found.items() if top1 is not None}
 
 
-def _best_step(tested: dict[int, float]) -> int:
-    """The first of those that are equally good."""
-    return max(tested, key=lambda step: (tested[step], -step))
+def _best_step(accuracies: dict[int, float]) -> int:
+    """Return the step with the highest accuracy, the first of several."""
+    return max(accuracies, key=lambda step: (accuracies[step], -step))
 
 
 def _top1(checkpoint: Path) -> float | None:

@@ -21,16 +21,17 @@ _TEST_METRICS = ("test_examples", "test_top1", "test_top5", "test_loss")
 
 
 class Evaluator:
-    """Evaluates a model on a split; the compiled function is kept between calls.
+    """Evaluates a model on a split, with a compiled function that is kept between calls.
 
     Args:
-        model: from normalized images to logits.
-        split: what it is tested on.
-        preprocess: how examples become its input.
-        batch_size: images at a time, over all replicas.
-        strategy: what the model was built under. Every worker takes its part of the split and gets all answers.
-        flip: take the mean of the logits of a picture and of its mirror image.
-        memory_limit_mb: the split is kept ready for the next test, if it needs no more.
+        model: network from preprocessed examples to logits.
+        split: split to evaluate on.
+        preprocess: preprocessing of the model.
+        batch_size: examples in a batch, over all replicas.
+        strategy: strategy that the model was built under. Each worker evaluates its part of the split, and receives the
+            logits of all examples.
+        flip: average the logits of an image and its mirror image.
+        memory_limit_mb: a preprocessed split of at most this size, in MB, is cached for the next evaluation.
     """
 
     def __init__(
@@ -53,26 +54,26 @@ class Evaluator:
         parts = pipeline.among_replicas(batches, cluster.replicas)
         self._batches = strategy.distribute_datasets_from_function(lambda context: parts)
 
-        def answer(images: tf.Tensor) -> tf.Tensor:
+        def forward(images: tf.Tensor) -> tf.Tensor:
             logits = model(images, training=False)
             return (logits + model(images[:, :, ::-1], training=False)) / 2 if flip else logits
 
         @tf.function(reduce_retracing=True)
-        def predict(images: tf.Tensor, labels: tf.Tensor, places: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            logits = strategy.run(answer, args=(images,))
-            return tuple(strategy.gather(value, axis=0) for value in (logits, labels, places))
+        def predict(images: tf.Tensor, labels: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            logits = strategy.run(forward, args=(images,))
+            return tuple(strategy.gather(value, axis=0) for value in (logits, labels, indices))
 
         self._predict = predict
 
     def __call__(self, check: Callable[[], None] = lambda: None) -> Evaluation:
-        """Evaluate the weights as they are; `check` is called before every batch, to raise what shall end it."""
+        """Evaluate the current weights; `check` is called before every batch, and stops the evaluation by raising."""
         with translate_read_errors(self._split, self._preprocess):
-            answers = list(self._answers(check))
-        logits, labels, places = (np.concatenate(arrays) for arrays in zip(*answers, strict=True))
-        order = np.argsort(places)[np.sum(places < 0) :]  # as in the split, and without what filled the last batches
+            batches = list(self._predict_batches(check))
+        logits, labels, indices = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
+        order = np.argsort(indices)[np.sum(indices < 0) :]  # that of the split, without the padding of the last batches
         return Evaluation(targets=labels[order], logits=logits[order])
 
-    def _answers(self, check: Callable[[], None]) -> Iterator[tuple[np.ndarray, ...]]:
+    def _predict_batches(self, check: Callable[[], None]) -> Iterator[tuple[np.ndarray, ...]]:
         for batch in self._batches:
             check()
             yield tuple(value.numpy() for value in self._predict(*batch))

@@ -1,4 +1,4 @@
-"""The training loop: one for every strategy."""
+"""The training loop, one for all strategies."""
 
 import contextlib
 import logging
@@ -31,7 +31,7 @@ from resnet_tf.training.trainer import Trainer
 logger = logging.getLogger(__name__)
 
 
-# Draws a confusion matrix, uint8 [H, W, 4], from an evaluation and its class names.
+# Plots a confusion matrix, uint8 [H, W, 4], from an evaluation and its class names.
 DrawConfusion = Callable[[Evaluation, Sequence[str]], np.ndarray]
 
 
@@ -74,12 +74,12 @@ def fit(
     trainer = Trainer(config, open_source(config.data), strategy)
     if chief:
         run.create_workdir(workdir, config)
-    with lost_workers_named(trainer):
+    with translate_lost_workers(trainer):
         return _Fit(trainer, workdir, callbacks, draw_confusion).run()
 
 
 class _Fit:
-    """A trainer at work in a run directory."""
+    """One call of `fit`: trains in a run directory, evaluates, reports and saves."""
 
     def __init__(
         self,
@@ -89,11 +89,11 @@ class _Fit:
         draw_confusion: DrawConfusion,
     ):
         config, source = trainer.config, trainer.source
-        trainer.log_what_is_trained()
+        trainer.log_summary()
         self._trainer, self._config = trainer, config
         self._workdir, self._checkpoints = workdir, workdir / run.CHECKPOINTS
         self._cluster = trainer.cluster
-        self._continue()
+        self._resume()
         self._evaluator = Evaluator(
             trainer.model,
             source.validation,
@@ -135,7 +135,7 @@ class _Fit:
             self._board.show_confusion(matrix, step=self._trainer.state.step)
         if self._unreadable.count:
             file = self._workdir / unreadable.FILE_NAME
-            logger.warning("%d unreadable pictures were left out; see %s", self._unreadable.count, file)
+            logger.warning("skipped %d unreadable examples; see %s", self._unreadable.count, file)
         return self._fitted(evaluation)
 
     def _fitted(self, evaluation: Evaluation) -> Fitted:
@@ -153,7 +153,7 @@ class _Fit:
             evaluation, raw = self._evaluate()
             seconds = time.monotonic() - start
             logs |= _prefixed("val_", evaluation) | _prefixed("val_raw_", raw) | {"val_seconds": seconds}
-        # Before the checkpoint: what a kill in between leaves behind is written over.
+        # Before the checkpoint: a run that is killed in between repeats the epoch and overwrites its lines.
         observers.on_epoch_end(self._trainer.state.epochs, logs)
         self._trainer.state.end_epoch()
         self._follow_callbacks()
@@ -162,20 +162,20 @@ class _Fit:
         return evaluation
 
     def _follow_callbacks(self) -> None:
-        """Give every worker what the chief's callbacks decided: the end of training, and the learning rate."""
+        """Send the decisions of the chief's callbacks, end of training and learning rate, to all workers."""
         model, factor = self._trainer.model, learning_rate_factor(self._trainer.optimizer)
         ended, value = self._cluster.from_chief([float(model.stop_training), float(factor.value.numpy())])
         model.stop_training = bool(ended)
         factor.assign(value)
 
     def _train(self, observers: keras.callbacks.CallbackList) -> dict[str, Any]:
-        """To the end of the epoch; its figures."""
+        """Train to the end of the epoch, and return its metrics."""
         steps_per_epoch = self._trainer.length.steps_per_epoch
         while self._steps_left() > 0:
             self._call(self._agree_on_steps())
             state = self._trainer.state
             if state.nonfinite_streak >= self._config.train.max_nonfinite_steps:
-                self._go_back()
+                self._roll_back()
                 continue
             observers.on_train_batch_end(state.step - state.epochs * steps_per_epoch - 1, self._logs())
             every = self._config.train.checkpoint_steps
@@ -184,7 +184,7 @@ class _Fit:
         return self._logs()
 
     def _agree_on_steps(self) -> int:
-        """How many the next call takes, on all workers; a signal to any of them stops all."""
+        """Return the number of steps of the next call, equal on all workers; a signal to one stops all."""
         state, every = self._trainer.state, self._config.train.checkpoint_steps
         steps = min(self._steps_left(), self._pace.count)
         if every:
@@ -197,21 +197,21 @@ class _Fit:
         return int(agreed)
 
     def _call(self, count: int) -> None:
-        """Take `count` steps in one call into the graph."""
+        """Take `count` steps in one call of the compiled function."""
         state, start = self._trainer.state, time.monotonic()
         if self._batches is None:
             self._batches = self._trainer.batches(self._unreadable)
         self._profile.begin(state.step)
-        figures, missing = self._trainer.take(self._batches, count)
+        statistics, missing = self._trainer.take(self._batches, count)
         self._profile.end(state.step + count)
         seconds = time.monotonic() - start
         self._pace.note(count, seconds)
         self._unreadable.note(missing)
-        state.add(figures, batch_size=self._config.data.batch_size)
+        state.add(statistics, batch_size=self._config.data.batch_size)
         state.seconds += seconds
 
     def _steps_left(self) -> int:
-        """In the epoch under way."""
+        """Return the remaining steps of the current epoch."""
         state = self._trainer.state
         return (state.epochs + 1) * self._trainer.length.steps_per_epoch - state.step
 
@@ -224,8 +224,8 @@ class _Fit:
         }
 
     def _evaluate(self) -> tuple[Evaluation, Evaluation | None]:
-        """Evaluate the weights that count and, beside an average, the raw ones."""
-        # One worker alone must not leave an evaluation.
+        """Evaluate the averaged weights, if there are any, and the raw weights."""
+        # Among several workers, one alone must not end an evaluation, which is collective.
         check = self._signals.check if self._cluster.count == 1 else lambda: None
         raw = self._evaluator(check)
         if not self._trainer.average:
@@ -233,19 +233,19 @@ class _Fit:
         with self._trainer.average.in_place():
             return self._evaluator(check), raw
 
-    def _continue(self) -> None:
-        """From the newest checkpoint that is whole, if there is one."""
+    def _resume(self) -> None:
+        """Restore the newest intact checkpoint, if there is one."""
         if self._cluster.is_chief:
             for directory in (self._workdir, self._checkpoints):
                 files.remove_abandoned(directory)
         if self._trainer.restore_newest(self._checkpoints):
-            logger.info("continuing from step %d of %s", self._trainer.state.step, self._workdir)
+            logger.info("resuming from step %d of %s", self._trainer.state.step, self._workdir)
 
-    def _go_back(self) -> None:
-        """To the newest checkpoint, once in a run: after that, or without one, bad steps end it."""
+    def _roll_back(self) -> None:
+        """Restore the newest checkpoint after non-finite steps, once in a run; fail the second time."""
         state = self._trainer.state
         first = state.step - state.nonfinite_streak
-        what = f"steps {first} to {state.step - 1} had losses or gradients that are not finite"
+        what = f"steps {first} to {state.step - 1} had non-finite losses or gradients"
         if state.rolled_back or not self._trainer.restore_newest(self._checkpoints):
             raise UserError(
                 f"{what}{', again' if state.rolled_back else ''}; a lower optimizer.base_lr (now "
@@ -254,13 +254,13 @@ class _Fit:
             )
         self._trainer.state.rolled_back = True
         self._batches = None
-        logger.warning("%s; the run goes back to step %d, once", what, self._trainer.state.step)
+        logger.warning("%s; the run returns to step %d, once", what, self._trainer.state.step)
 
     def _stop(self, signal: str) -> str:
-        """Save, and say so."""
+        """Save a checkpoint, and return a message that names it."""
         self._trainer.save(self._checkpoints, None)
         where = f"stopped at step {self._trainer.state.step}, saved in {str(self._checkpoints)!r}"
-        return f"{signal}: {where}; the same command continues"
+        return f"{signal}: {where}; the same command resumes"
 
     def _open_board(self) -> TensorBoard:
         trainer = self._trainer
@@ -275,9 +275,9 @@ class _Fit:
 
     def _observers(self) -> keras.callbacks.CallbackList:
         epochs, steps_per_epoch = self._config.train.epochs, self._trainer.length.steps_per_epoch
-        self._trainer.model.optimizer = self._trainer.optimizer  # some callbacks ask it for the learning rate
+        self._trainer.model.optimizer = self._trainer.optimizer  # callbacks read and set its learning rate
         chosen: list[keras.callbacks.Callback] = []
-        if self._cluster.is_chief:  # only that one writes, and decides
+        if self._cluster.is_chief:  # only the chief writes and decides
             self._board = self._open_board()
             chosen = [
                 MetricsFile(self._workdir / run.METRICS),
@@ -296,8 +296,8 @@ def _prefixed(prefix: str, evaluation: Evaluation | None) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def lost_workers_named(trainer: Trainer) -> Iterator[None]:
-    """Among several workers, one that is gone ends the others with a plain line: they can start again together."""
+def translate_lost_workers(trainer: Trainer) -> Iterator[None]:
+    """Raise the failure of a collective operation among several workers as `Interrupted`: all can be restarted."""
     try:
         yield
     except tf.errors.OpError as error:
@@ -305,7 +305,7 @@ def lost_workers_named(trainer: Trainer) -> Iterator[None]:
             raise
         raise Interrupted(
             f"worker {trainer.cluster.index} lost another one after step {trainer.state.step} "
-            f"({plain_reason(error)}); start all of them again, and they continue from the newest checkpoint"
+            f"({plain_reason(error)}); restart all workers to resume from the newest checkpoint"
         ) from error
 
 
@@ -313,4 +313,4 @@ def _check_workers_agree(config: Config, strategy: tf.distribute.Strategy) -> No
     own = float(zlib.crc32(config.to_json().encode()))
     (chiefs,) = Cluster(strategy).from_chief([own])
     if chiefs != own:
-        raise UserError("this worker was started with another configuration than the chief; they must be the same")
+        raise UserError("the configuration of this worker differs from that of the chief; all workers need the same")

@@ -1,4 +1,4 @@
-"""The run directory: what lies where, who may write to it, and how a finished run is loaded."""
+"""Run directory: its files, the checks before writing to it, and loading of a trained run."""
 
 import os
 from dataclasses import dataclass
@@ -25,14 +25,14 @@ class Run:
     """A trained run.
 
     Attributes:
-        workdir: its directory.
-        config: the configuration that it was trained with.
-        step: training steps behind the weights.
-        model: the network with the checkpoint's weights, their average if it has one, computing in float32.
-        preprocess: how examples become its input.
-        labels: class names, in the order of the logits.
-        metrics: `examples`, `top1`, `top5`, `loss` and further figures of the test split at that step; empty for a
-            checkpoint within an epoch.
+        workdir: run directory.
+        config: configuration of the training.
+        step: number of training steps of the weights.
+        model: network in float32 with the weights of the checkpoint, or their average if there is one.
+        preprocess: preprocessing of the model.
+        labels: class names in the order of the logits.
+        metrics: `examples`, `top1`, `top5`, `loss` and further metrics of the validation split at this step; empty for
+            a checkpoint within an epoch.
     """
 
     workdir: Path
@@ -66,8 +66,8 @@ def load_run(workdir: str | Path, *, checkpoint: str = "") -> Run:
 
     Args:
         workdir: the run directory.
-        checkpoint: `latest` or `best`, the one with the best top-1 on the test split; empty is what the run's
-            `export.checkpoint` says.
+        checkpoint: `latest`, or `best` for the best top-1 on the validation split; empty: `export.checkpoint` of the
+            run.
 
     Raises:
         UserError: if there is no run, no checkpoint, or a damaged one.
@@ -79,7 +79,7 @@ def load_run(workdir: str | Path, *, checkpoint: str = "") -> Run:
     finders = {"latest": checkpoints.latest, "best": checkpoints.best}
     which = checkpoint or config.export.checkpoint
     if which not in finders:
-        raise UserError(f"checkpoint={which!r}; it takes {', '.join(finders)}")
+        raise UserError(f"checkpoint must be one of {', '.join(finders)}, got {which!r}")
     chosen = finders[which](workdir / CHECKPOINTS)
     if chosen is None:
         raise UserError(f"run {str(workdir)!r} has no checkpoint yet")
@@ -88,7 +88,7 @@ def load_run(workdir: str | Path, *, checkpoint: str = "") -> Run:
     labels = tuple(metadata["data"]["class_names"])
     with runtime.precision_policy("float32"):
         model = create_network(config, num_classes=len(labels))  # its weights come from the checkpoint
-    # An average has no use for the state of dropout's random numbers, which the model's variables hold, too.
+    # `weights` instead of `variables`: an average has no state of dropout's random generators.
     weights = {each.path: each.value for each in model.weights}
     checkpoints.restore(chosen, {"average" if config.train.ema else "model": weights}, partly=True)
     model.preprocess, model.labels = preprocess, labels
@@ -98,10 +98,9 @@ def load_run(workdir: str | Path, *, checkpoint: str = "") -> Run:
 def create_network(
     config: Config, *, num_classes: int, weights: str | None = None, fixed_size: bool = False
 ) -> ResidualNetwork:
-    """Create the network that `config` names, for the input that it asks for.
+    """Create the network of a configuration.
 
-    Where the image size changes during training, the network takes any size, unless `fixed_size` asks for that of
-    evaluation.
+    If the image size changes during training, the network accepts any size; with `fixed_size`, that of evaluation only.
     """
     model = config.model
     *sizes, channels = input_type(config.data).shape_from_config(config.data)
@@ -119,7 +118,7 @@ def create_network(
 
 
 def check_workdir(workdir: Path, config: Config) -> None:
-    """Refuse, before anything is touched, a directory that is not this run's.
+    """Refuse a directory that does not belong to this run, without changing it.
 
     Raises:
         UserError: if `workdir` is a file, cannot be written, holds something else, or a run of another configuration.
@@ -127,7 +126,7 @@ def check_workdir(workdir: Path, config: Config) -> None:
     if not workdir.exists():
         parent = next(folder for folder in workdir.absolute().parents if folder.exists())
         if not os.access(parent, os.W_OK | os.X_OK):
-            raise UserError(f"--workdir={str(workdir)!r} cannot be made: {str(parent)!r} is not writable")
+            raise UserError(f"--workdir={str(workdir)!r} cannot be created: {str(parent)!r} is not writable")
         return
     if not workdir.is_dir():
         raise UserError(f"--workdir={str(workdir)!r} is a file; give a directory")
@@ -140,7 +139,7 @@ def check_workdir(workdir: Path, config: Config) -> None:
 
 
 def create_workdir(workdir: Path, config: Config) -> None:
-    """Make the run directory and write its configuration, unless they are there."""
+    """Create the run directory and its configuration file, unless they exist."""
     if (workdir / CONFIG_FILE).is_file():
         return
     try:

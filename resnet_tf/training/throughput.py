@@ -1,4 +1,4 @@
-"""How many images per second the input gives and the training step takes."""
+"""Measure throughput of the input pipeline and of the training step."""
 
 import itertools
 import time
@@ -17,16 +17,16 @@ from resnet_tf.inputs import input_type
 from resnet_tf.training import default_settings, runtime
 from resnet_tf.training.trainer import Trainer
 
-_STEPS = 4  # of the model in one timed call
+_STEPS = 4  # training steps in one timed call
 
 
 @dataclass(frozen=True)
 class Throughput:
-    """Images per second.
+    """Throughput in examples per second.
 
     Attributes:
-        stages: what the input gives up to each of its stages, by name; the last is the whole of it.
-        model: what the model takes when its batches are there already.
+        stages: throughput of the input pipeline up to each stage, by name; the last stage is the complete pipeline.
+        model: throughput of the training step on batches in memory.
     """
 
     stages: dict[str, float]
@@ -34,45 +34,45 @@ class Throughput:
 
     @property
     def verdict(self) -> str:
-        """Which of the two is the limit, in a sentence."""
-        given = list(self.stages.values())[-1]
-        if given >= self.model:
-            return f"The model is the limit: the input could feed {given / self.model:.1f} times as much."
-        return f"The input is the limit: the model would wait {1 - given / self.model:.0%} of the time."
+        """Return a sentence that names the slower of the two."""
+        pipeline_rate = list(self.stages.values())[-1]
+        if pipeline_rate >= self.model:
+            return f"The model is the limit: the input has {pipeline_rate / self.model:.1f} times its throughput."
+        return f"The input is the limit: the model would wait {1 - pipeline_rate / self.model:.0%} of the time."
 
 
 def measure_input(config: Config, *, seconds: float) -> Throughput:
-    """Time each stage of a recipe's input and its training step, one after another, `seconds` each."""
+    """Measure each stage of the input pipeline and the training step of a configuration, `seconds` each."""
     config = default_settings.resolve(config)
     strategy = runtime.start(config.runtime)
     source = open_source(config.data)
     trainer = Trainer(config, source, strategy)
     stages = pipeline.stages(config, source, trainer.preprocess, trainer.length)
-    given = {name: _rate(_endless(dataset), seconds) for name, dataset in stages.items()}
-    return Throughput(given, _rate(_steps(trainer), seconds))
+    rates = {name: _rate(_endless(dataset), seconds) for name, dataset in stages.items()}
+    return Throughput(rates, _rate(_steps(trainer), seconds))
 
 
 def measure_training(config: Config, *, seconds: float) -> float:
-    """Images per second of a recipe's training step alone, for `seconds`; on random ones, so that it takes no data.
+    """Return the examples per second of the training step on random examples, measured for `seconds`.
 
     Raises:
-        UserError: for a network or settings that do not fit.
+        UserError: for an unknown network or contradictory settings.
     """
     strategy = runtime.start(config.runtime)
     return _rate(_steps(Trainer(config, _random_source(config), strategy)), seconds)
 
 
 def _random_source(config: Config) -> Source:
-    """One batch to train on, of `model.num_classes` or 1,000 classes."""
+    """Return a source with one batch of random examples of `model.num_classes` or 1,000 classes."""
     data, classes, generator = config.data, config.model.num_classes or 1000, np.random.default_rng(0)
     examples = input_type(data).random_examples(data, data.batch_size, generator)
     labels = np.arange(data.batch_size) % classes
-    train, test = (array_split(Path("random"), name, examples, labels) for name in ("train", "test"))
-    return Source("random examples", tuple(map(str, range(classes))), train, test)
+    splits = (array_split(Path("random"), name, examples, labels) for name in ("train", "test"))
+    return Source("random examples", tuple(map(str, range(classes))), *splits)
 
 
 def _endless(dataset: tf.data.Dataset) -> Iterator[int]:
-    return (int(images) for images in itertools.chain.from_iterable(itertools.repeat(dataset)))
+    return (int(count) for count in itertools.chain.from_iterable(itertools.repeat(dataset)))
 
 
 def _steps(trainer: Trainer) -> Iterator[int]:
@@ -84,10 +84,10 @@ def _steps(trainer: Trainer) -> Iterator[int]:
 
 
 def _rate(counts: Iterable[int], seconds: float) -> float:
-    """Images per second, once the first have come."""
+    """Return examples per second after the first count, which includes the start."""
     iterator = iter(counts)
     next(iterator)
-    start, images = time.perf_counter(), 0
+    start, examples = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
-        images += next(iterator)
-    return images / (time.perf_counter() - start)
+        examples += next(iterator)
+    return examples / (time.perf_counter() - start)

@@ -1,4 +1,4 @@
-"""What is trained: a model, its optimizer and its data under a strategy, and where the run is."""
+"""Trainer: model, optimizer and data under a strategy, with steps, checkpoints and resume."""
 
 import logging
 from pathlib import Path
@@ -28,24 +28,24 @@ from resnet_tf.training.weight_average import WeightAverage
 
 logger = logging.getLogger(__name__)
 
-_RARE = 10  # times as many examples of one class as of another
+_RARE = 10  # ratio of class counts above which a class is reported as rare
 
 
 class Trainer:
-    """Ready to take steps, to save where it is, and to continue from there.
+    """Model, optimizer and data of a run, with methods to take steps, save and resume.
 
     Attributes:
         config: see `load_config`.
-        source: the data.
-        strategy: what it runs under.
-        cluster: this worker among all.
+        source: data set.
+        strategy: distribution strategy.
+        cluster: this worker and the others.
         length: steps per epoch and total steps.
-        state: where the run is.
-        model: the network.
-        optimizer: built for it.
-        average: the average of its weights, or None.
-        preprocess: how examples become its input.
-        step: the compiled training step.
+        state: progress of the run.
+        model: network.
+        optimizer: optimizer, built for the model.
+        average: moving average of the weights, or None.
+        preprocess: preprocessing of the model.
+        step: compiled training step.
     """
 
     def __init__(self, config: Config, source: Source, strategy: tf.distribute.Strategy):
@@ -57,7 +57,7 @@ class Trainer:
         self.cluster = Cluster(strategy)
         self.length = TrainingLength.of(config, source)
         self.state = RunState()
-        # Just before the weights are drawn: preparing a data set draws from the same generators.
+        # Directly before initialization: preparing a data set uses the same random generators.
         keras.utils.set_random_seed(config.runtime.seed)
         with strategy.scope():
             self.model = run.create_network(
@@ -66,7 +66,7 @@ class Trainer:
             _prepare_layers(self.model, config)
             self.optimizer = create.create_optimizer(config, self.length, self.model)
             self.average = WeightAverage(self.model, config.train.ema) if config.train.ema else None
-            # A random start has no preprocessing of its own.
+            # Randomly initialized networks have no preprocessing of their own.
             self.preprocess = create_preprocess(config.data, self.model.preprocess)
             self.model.preprocess, self.model.labels = self.preprocess, source.class_names
             path = config.loss.teacher
@@ -77,7 +77,7 @@ class Trainer:
         )
 
     def batches(self, unreadable: UnreadableExamples | None = None) -> Any:
-        """An iterator of distributed batches, from the run's step on; this worker's part of them."""
+        """Return an iterator over this worker's part of the batches, from the current step on."""
         shard = pipeline.Shard(self.cluster.index, self.cluster.count)
         batches = pipeline.train_batches(
             self.config,
@@ -92,15 +92,15 @@ class Trainer:
         return iter(self.strategy.distribute_datasets_from_function(lambda context: parts))
 
     def take(self, batches: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Take steps that lie in one epoch: their figures and what was missing, see `TrainStep.run`."""
+        """Take `count` steps within one epoch; return statistics and unreadable examples, see `TrainStep`."""
         train, epoch = self.config.train, self.state.step // self.length.steps_per_epoch
         head_only = train.finetune == "probe" or (train.finetune == "head_then_all" and epoch < train.head_epochs)
         size = size_in_epoch(self.config, epoch)
-        figures, missing = self.step.run(batches, tf.constant(count), head_only=head_only, size=size)
-        return figures.numpy(), missing.numpy()
+        statistics, missing = self.step.run(batches, tf.constant(count), head_only=head_only, size=size)
+        return statistics.numpy(), missing.numpy()
 
     def save(self, directory: Path, metrics: dict[str, Any] | None) -> None:
-        """Write a checkpoint, if this is the chief; `metrics` are those of a test at this step, if there was one."""
+        """Write a checkpoint, on the chief; `metrics` are those of an evaluation at this step, or None."""
         if not self.cluster.is_chief:
             return
         metadata = {
@@ -113,10 +113,10 @@ class Trainer:
         checkpoint.save(directory, self._parts(), step=self.state.step, metadata=metadata, keep=keep)
 
     def restore_newest(self, directory: Path) -> bool:
-        """Continue from the chief's newest checkpoint that is whole; whether there was one.
+        """Restore the chief's newest intact checkpoint on all workers; return False if there is none.
 
         Raises:
-            UserError: if all are damaged, or it was trained on other data, or does not fit.
+            UserError: if all checkpoints are corrupt, or the newest has other data or another network.
         """
         newest = checkpoint.latest(directory) if self.cluster.is_chief else None
         if newest:
@@ -136,7 +136,7 @@ class Trainer:
         checkpoint.restore(path, self._parts())
         self.state = RunState(**metadata["run"])
 
-    def log_what_is_trained(self) -> None:
+    def log_summary(self) -> None:
         """Log the network and the data, the classes, and a warning if some of them are rare."""
         source, config = self.source, self.config
         logger.info(
@@ -151,7 +151,7 @@ class Trainer:
         )
         balance = "" if config.data.balance == "none" else f" (data.balance={config.data.balance})"
         logger.info("training examples%s: %s", balance, source.describe_classes())
-        if warning := _warn_of_rare_classes(config, source):
+        if warning := _describe_rare_classes(config, source):
             logger.warning("%s", warning)
 
     def _parts(self) -> checkpoint.Parts:
@@ -160,13 +160,15 @@ class Trainer:
 
 
 def size_in_epoch(config: Config, epoch: int) -> int | None:
-    """The side of the pictures, growing linearly in steps of 32 pixels (of 4 below 64); None for that of testing.
+    """Return the image size of an epoch in pixels; None for that of evaluation.
 
-    References: Tan and Le, EfficientNetV2, 2021, sec. 4.2, which grows it in stages; Touvron et al., Fixing the
-    train-test resolution discrepancy, 2019, for pictures that stay smaller than those of testing.
+    The size increases linearly in steps of 32 pixels (4 pixels below 64).
+
+    References: Tan and Le, EfficientNetV2, 2021, sec. 4.2, for sizes that increase in stages; Touvron et al., Fixing
+    the train-test resolution discrepancy, 2019, for training images smaller than those of evaluation.
     """
-    train, tested = config.train, config.data.image_size
-    end = train.end_size or tested
+    train, eval_size = config.train, config.data.image_size
+    end = train.end_size or eval_size
     start = train.start_size or end
     last = train.full_size_from * train.epochs
     size = end
@@ -174,39 +176,41 @@ def size_in_epoch(config: Config, epoch: int) -> int | None:
         grain = 32 if end >= 64 else 4
         size = int((start + (end - start) * epoch / last) // grain * grain)
         size = min(max(size, start), end)
-    return None if size == tested else size
+    return None if size == eval_size else size
 
 
-def _warn_of_rare_classes(config: Config, source: Source) -> str:
-    """A line, if some classes are rare and nothing is done about it."""
+def _describe_rare_classes(config: Config, source: Source) -> str:
+    """Return a warning if the class counts are imbalanced and no setting compensates for that; otherwise empty."""
     loss = config.loss
-    met = config.data.balance != "none" or loss.class_weights != "none" or loss.logit_adjustment or loss.name == "focal"
+    balanced = (
+        config.data.balance != "none" or loss.class_weights != "none" or loss.logit_adjustment or loss.name == "focal"
+    )
     counts = source.class_counts
     fewest, most = int(counts.argmin()), int(counts.argmax())
-    if met or counts[most] < _RARE * max(counts[fewest], 1):
+    if balanced or counts[most] < _RARE * max(counts[fewest], 1):
         return ""
     return (
         f"class {source.class_names[fewest]!r} has {counts[fewest]:,} training examples where "
-        f"{source.class_names[most]!r} has {counts[most]:,}: rare classes are found less often; "
-        "loss.logit_adjustment=1 or data.balance=uniform makes up for that (docs/training.md)"
+        f"{source.class_names[most]!r} has {counts[most]:,}: rare classes are recalled less often; "
+        "loss.logit_adjustment=1 or data.balance=uniform compensates for that (docs/training.md)"
     )
 
 
 def _count_classes(config: Config, source: Source) -> int:
-    """The classes of the data, checked against what the configuration says."""
-    asked, present = config.model.num_classes, len(source.class_names)
-    if asked not in (0, present):
+    """Return the number of classes of the data, which must agree with `model.num_classes`."""
+    expected, present = config.model.num_classes, len(source.class_names)
+    if expected not in (0, present):
         raise UserError(
-            f"model.num_classes={asked}, but {source.name!r} has {present} classes; 0 takes the number from the data"
+            f"model.num_classes={expected}, but {source.name!r} has {present} classes; 0 takes the number from the data"
         )
     return present
 
 
 def _prepare_layers(model: keras.Model, config: Config) -> None:
-    """Say what is trained and what is synchronized, before the optimizer is built."""
+    """Set which layers are trainable and synchronized, before the optimizer is built."""
     train = config.train
     if train.finetune != "full" and not config.model.weights:
-        raise UserError(f"train.finetune={train.finetune} starts from model.weights, and there are none")
+        raise UserError(f"train.finetune={train.finetune} needs pretrained weights; set model.weights")
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = config.runtime.sync_batch_norm
@@ -216,13 +220,13 @@ def _prepare_layers(model: keras.Model, config: Config) -> None:
 
 
 def _check_replicas(config: Config, strategy: tf.distribute.Strategy) -> None:
-    replicas, parts = strategy.num_replicas_in_sync, config.train.accumulate
+    replicas, count = strategy.num_replicas_in_sync, config.train.accumulate
     group = mixing.group_size(config.augment)
     if config.data.batch_size % (replicas * group):
-        pairs = f" in groups of {group}, as the pictures are mixed" if group > 1 else ""
+        pairs = f" in groups of {group}, which are mixed" if group > 1 else ""
         raise UserError(f"data.batch_size={config.data.batch_size} does not divide among {replicas} replicas{pairs}")
-    if config.data.batch_size % (replicas * parts):
+    if config.data.batch_size % (replicas * count):
         raise UserError(
-            f"data.batch_size={config.data.batch_size} does not divide into train.accumulate={parts} parts on each of "
-            f"{replicas} replica(s)"
+            f"data.batch_size={config.data.batch_size} does not divide into train.accumulate={count} micro-batches on "
+            f"each of {replicas} replica(s)"
         )

@@ -115,7 +115,7 @@ def train_and_evaluate(
         checkpoint that `export.checkpoint` chooses; the workers of a cluster other than the chief do not have them.
 
     Raises:
-        UserError: for a configuration, data set or directory that does not fit, or losses that are not finite.
+        UserError: for a configuration, data set or directory that does not fit, or non-finite losses.
         Interrupted: after a signal.
     """
     fitted = _fit(config, workdir, callbacks)

@@ -207,7 +207,7 @@ def test_some_are_left_out_and_the_run_goes_on(mixed_folder, tmp_path, caplog):
     keys += [f"data.source={mixed_folder}", "data.max_unreadable_fraction=0.5", "optimizer.warmup_epochs=0"]
     train_and_evaluate(load_config("imagefolder", [*keys, "augment.mixup=0.2"]), tmp_path / "run")
     lines = (tmp_path / "run" / "unreadable.jsonl").read_text().splitlines()
-    assert f"{len(lines)} unreadable pictures were left out; see" in caplog.text
+    assert f"skipped {len(lines)} unreadable examples; see" in caplog.text
 
 
 def test_a_test_names_what_it_cannot_read(mixed_folder):

@@ -67,7 +67,7 @@ def test_the_best_is_found_among_those_that_are_whole(tmp_path, parts, caplog):
     CORRUPTIONS["cut"](tmp_path / "00000003" / "state.index")
     assert checkpoint.best(tmp_path).name == "00000004"
     assert "00000003' is corrupt" in caplog.text
-    assert "the best of the others is taken" in caplog.text
+    assert "using the best of the others" in caplog.text
 
 
 def test_a_step_is_written_anew(tmp_path, parts):

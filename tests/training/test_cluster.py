@@ -106,7 +106,7 @@ def test_a_lost_worker_ends_the_other_and_both_continue(data_dir, tmp_path):
         processes[1].terminate()  # told to stop, all stop together and save
         outputs = [process.communicate(timeout=TIMEOUT) for process in processes]
     assert [process.returncode for process in processes] == [75, 75], outputs
-    assert "continuing from step" in outputs[0][1]
+    assert "resuming from step" in outputs[0][1]
     assert "another worker was stopped: stopped at step" in outputs[0][1].splitlines()[-1]
     assert "SIGTERM: stopped at step" in outputs[1][1].splitlines()[-1]
 

@@ -40,7 +40,7 @@ def imagined(monkeypatch):
         monkeypatch.setattr(
             default_settings, "open_source", lambda data: SimpleNamespace(train=SimpleNamespace(num_examples=examples))
         )
-        monkeypatch.setattr(default_settings, "_median_shorter_side", lambda split: side)
+        monkeypatch.setattr(default_settings, "_median_size", lambda split: side)
 
     return imagine
 

@@ -79,7 +79,7 @@ def test_earlier_blocks_learn_more_slowly(data_dir):
 
 
 def test_a_head_alone_takes_weights_to_stand_on(data_dir):
-    with pytest.raises(UserError, match=r"train.finetune=probe starts from model.weights, and there are none"):
+    with pytest.raises(UserError, match=r"train.finetune=probe needs pretrained weights; set model.weights"):
         _trainer(data_dir, "train.finetune=probe")
 
 

@@ -112,7 +112,7 @@ def test_a_run_that_is_told_to_stop_continues_bitwise(tiny_config, tiny_run, tmp
     before = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, after(getattr(owner, name)))
-        with pytest.raises(Interrupted, match=r"SIGTERM: stopped at step \d+, saved in .*; the same command continues"):
+        with pytest.raises(Interrupted, match=r"SIGTERM: stopped at step \d+, saved in .*; the same command resumes"):
             train_and_evaluate(config, tmp_path)
     assert signal.getsignal(signal.SIGTERM) == before
     assert checkpoint.steps(tmp_path / "checkpoints") == [3 if moment == "in an epoch" else 7]
@@ -128,9 +128,9 @@ def test_checkpoints_within_an_epoch_and_after_damage(tiny_config, tiny_run, tmp
     (tmp_path / "checkpoints" / "00000007" / "state.index").unlink()
     caplog.set_level("INFO", "resnet_tf")
     train_and_evaluate(config, tmp_path)
-    damage = "00000007' is corrupt: state.index: No such file or directory; the checkpoint before it is taken"
+    damage = "00000007' is corrupt: state.index: No such file or directory; using the checkpoint before it"
     assert damage in caplog.text
-    assert "continuing from step 6" in caplog.text
+    assert "resuming from step 6" in caplog.text
     assert checkpoint.steps(tmp_path / "checkpoints") == [3, 6, 7, 9, 12, 14]
     _assert_same_run(tmp_path, tiny_run)
 
@@ -167,11 +167,11 @@ def test_bad_steps_take_a_run_back_once(tiny_config, tmp_path, monkeypatch, capl
     forever = False
     assert train_and_evaluate(config, tmp_path / "once")["step"] == 14
     assert taken == [9, 10, 11, 12, 13]
-    assert "steps 9 to 13 had losses or gradients that are not finite; the run goes back to step 7, once" in caplog.text
+    assert "steps 9 to 13 had non-finite losses or gradients; the run returns to step 7, once" in caplog.text
     taken.clear()
     forever = True
     with pytest.raises(
-        UserError, match=r"steps 9 to 13 had losses .* not finite, again; a lower optimizer.base_lr .*--step=9"
+        UserError, match=r"steps 9 to 13 had non-finite losses .*, again; a lower optimizer.base_lr .*--step=9"
     ):
         train_and_evaluate(config, tmp_path / "forever")
     assert checkpoint.steps(tmp_path / "forever" / "checkpoints") == [7]
@@ -287,7 +287,7 @@ def test_steps_are_profiled_on_request(tiny_config, tmp_path):
     config = _override(tiny_config, runtime={"profile": "3:5"}, train={"epochs": 1})
     train_and_evaluate(config, tmp_path)
     assert any((tmp_path / "tensorboard" / "plugins" / "profile").rglob("*.xplane.pb"))
-    with pytest.raises(UserError, match=r"runtime.profile='5' is no range of steps, such as 100:110"):
+    with pytest.raises(UserError, match=r"runtime.profile='5' is not a range of steps, such as 100:110"):
         train_and_evaluate(_override(tiny_config, runtime={"profile": "5"}), tmp_path / "other")
 
 
@@ -408,7 +408,7 @@ def test_two_replicas_mix_pictures_as_one_does(tiny_config, tmp_path, monkeypatc
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
     assert plain["examples"] == 100
     odd = _override(mixed, data={"batch_size": 66}, runtime={"strategy": "mirrored", "logical_devices": 2})
-    message = r"data.batch_size=66 does not divide among 2 replicas in groups of 2, as the pictures are mixed"
+    message = r"data.batch_size=66 does not divide among 2 replicas in groups of 2, which are mixed"
     with pytest.raises(UserError, match=message):
         train_and_evaluate(odd, tmp_path / "odd")
 
@@ -427,16 +427,18 @@ def test_the_best_checkpoint_is_loaded_on_request(tiny_config, tiny_run, tmp_pat
     (tmp_path / "config.json").write_text(_override(tiny_config, export={"checkpoint": "best"}).to_json())
     assert load_run(tmp_path).step == 7
     assert load_run(tmp_path, checkpoint="latest").step == 14
-    with pytest.raises(UserError, match=r"checkpoint='newest'; it takes latest, best"):
+    with pytest.raises(UserError, match=r"checkpoint must be one of latest, best, got .newest."):
         load_run(tmp_path, checkpoint="newest")
 
 
 def test_rare_classes_are_told_unless_something_is_done(data_dir, tiny_config, tmp_path, caplog):
     uneven = _override(tiny_config, data={"long_tail": 20.0, "batch_size": 64}, train={"epochs": 1})
     source, strategy = open_source(uneven.data), runtime.start(uneven.runtime)
-    Trainer(uneven, source, strategy).log_what_is_trained()
+    Trainer(uneven, source, strategy).log_summary()
     counts = source.class_counts
-    rare = f"class '9' has {counts[9]} training examples where '0' has {counts[0]}: rare classes are found less often"
+    rare = (
+        f"class '9' has {counts[9]} training examples where '0' has {counts[0]}: rare classes are recalled less often"
+    )
     assert rare in caplog.text
     for change in (
         {"loss": {"logit_adjustment": 1.0}},
@@ -447,8 +449,8 @@ def test_rare_classes_are_told_unless_something_is_done(data_dir, tiny_config, t
     ):
         caplog.clear()
         met = _override(uneven, **change)
-        Trainer(met, open_source(met.data), strategy).log_what_is_trained()
-        assert "are found less often" not in caplog.text
+        Trainer(met, open_source(met.data), strategy).log_summary()
+        assert "are recalled less often" not in caplog.text
 
 
 def test_two_replicas_average_their_statistics(tiny_config, tmp_path):
@@ -470,7 +472,7 @@ def test_mixed_precision_trains(tiny_config, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_config, tmp_path):
     config = _override(tiny_config, optimizer={"base_lr": 1e20, "warmup_epochs": 0.0})
-    message = r"steps \d+ to \d+ had losses or gradients that are not finite; a lower optimizer.base_lr \(now 1e\+20\)"
+    message = r"steps \d+ to \d+ had non-finite losses or gradients; a lower optimizer.base_lr \(now 1e\+20\)"
     with pytest.raises(UserError, match=message):
         train_and_evaluate(_override(config, train={"max_nonfinite_steps": 3}), tmp_path)
 
