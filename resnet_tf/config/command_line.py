@@ -1,4 +1,4 @@
-"""What every command shares: flags, `--help`, one-line errors with exit code 2, and a quiet start of TensorFlow."""
+"""Shared parts of all commands: flags, `--help`, one-line errors with exit code 2, and a quiet start of TensorFlow."""
 
 import contextlib
 import logging
@@ -15,7 +15,7 @@ from resnet_tf import config as config_lib
 from resnet_tf.core.errors import Interrupted, UserError, closest, is_full_disk, write_failure
 from resnet_tf.core.installation import check_installation
 
-_TRY_AGAIN = 75  # EX_TEMPFAIL
+_TEMPORARY_FAILURE = 75  # EX_TEMPFAIL of sysexits.h
 _GROUP_FLAG = re.compile(r"--([a-z_]+\.[a-z_]+)(=.*)?", re.DOTALL)
 
 
@@ -24,8 +24,8 @@ def run(
 ) -> None:
     """Parse `sys.argv`, call `main(positional_arguments)` and exit.
 
-    A `UserError` becomes one line on stderr and exit code 2, `Interrupted` one and exit code 75. `--group.key=value` is
-    short for `--set=group.key=value` where the command has `--set`.
+    A `UserError` is printed as one line on stderr, with exit code 2; `Interrupted` likewise, with exit code 75. For a
+    command with `--set`, `--group.key=value` is short for `--set=group.key=value`.
     """
     argv = _with_underscores(sys.argv)
     argv = _expand_group_flags(argv) if with_config else argv
@@ -47,7 +47,7 @@ def run(
         sys.exit(_fail(str(error)))
     except Interrupted as stop:
         print(stop, file=sys.stderr)
-        sys.exit(_TRY_AGAIN)
+        sys.exit(_TEMPORARY_FAILURE)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
@@ -88,18 +88,18 @@ def config_flags(flag_values: flags.FlagValues) -> tuple[flags.FlagHolder, flags
 
 
 def checkpoint_flag(flag_values: flags.FlagValues) -> flags.FlagHolder:
-    """Define `--checkpoint`, for what `load_run` loads."""
+    """Define `--checkpoint`, the argument of `load_run`."""
     return flags.DEFINE_enum(
         "checkpoint",
         "",
         ["", "latest", "best"],
-        "which one of the run's, best is that on its test split; empty is its export.checkpoint",
+        "checkpoint of the run, best by its validation split; empty: its export.checkpoint",
         flag_values=flag_values,
     )
 
 
 def no_arguments(arguments: list[str]) -> None:
-    """Refuse positional arguments, which are most often a flag that lost its dashes."""
+    """Refuse positional arguments, which are most often flags without their dashes."""
     if arguments:
         raise UserError(f"unexpected argument {arguments[0]!r}; flags start with --, see --help")
 
@@ -117,12 +117,12 @@ def _fail(message: str) -> int:
 
 
 def _with_underscores(argv: list[str]) -> list[str]:
-    """--batch-size=8 -> --batch_size=8: absl knows flags by their names in Python."""
+    """Convert --batch-size=8 to --batch_size=8, the Python names that absl uses."""
     return [re.sub(r"^--[a-z-]+", lambda flag: "--" + flag[0][2:].replace("-", "_"), argument) for argument in argv]
 
 
 def _expand_group_flags(argv: list[str]) -> list[str]:
-    """--data.source=x and --data.source x -> --set=data.source=x"""
+    """Convert --data.source=x and --data.source x to --set=data.source=x."""
     expanded, rest = argv[:1], list(argv[1:])
     while rest:
         argument = rest.pop(0)
@@ -150,7 +150,7 @@ def _help(flag_values: flags.FlagValues, doc: str, with_config: bool) -> str:
 
 
 def _describe(flag: flags.Flag) -> tuple[str, str]:
-    """Its name as it is typed, and its meaning without what absl adds."""
+    """Return the name of a flag as it is typed, and its meaning without the additions of absl."""
     meaning = re.sub(r"^<.*?>: |;?\n.*", "", flag.help)
     if isinstance(flag, flags.EnumFlag):
         meaning += f" ({' | '.join(filter(None, flag.parser.enum_values))})"
@@ -159,7 +159,7 @@ def _describe(flag: flags.Flag) -> tuple[str, str]:
 
 
 def _columns(rows: Iterable[tuple[str, str]], *, width: int) -> list[str]:
-    """A line of 120 characters a row, and more of them for a long meaning."""
+    """Return lines of at most 120 characters, one or more for each row."""
     indent = " " * (width + 3)
     return [
         line
@@ -185,10 +185,10 @@ def _start_tensorflow() -> None:
 
 @contextlib.contextmanager
 def _native_log_muted() -> Iterator[None]:
-    """Hold back what TensorFlow's C++ start-up writes to stderr, unless the user asked for its log.
+    """Mute stderr while TensorFlow's C++ code starts, unless `TF_CPP_MIN_LOG_LEVEL` is set.
 
-    It prints before its own log level is read (oneDNN and CUDA banners), so only the file descriptor can be muted.
-    What was held back is shown if the start fails.
+    The banners of oneDNN and CUDA precede the log level, so that only the file descriptor can be muted. The output is
+    printed if the start fails.
     """
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         yield

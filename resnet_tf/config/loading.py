@@ -15,7 +15,7 @@ CONFIG_FILE = "config.json"
 
 
 def list_configs() -> list[str]:
-    """Names of the recipes that ship with the package."""
+    """Return the names of the recipes of the package."""
     return sorted(path.stem for path in _config_directory().glob("*.py") if path.stem != "__init__")
 
 
@@ -26,10 +26,10 @@ def load_config(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Conf
     >>> config.model.name, config.peak_learning_rate
     ('resnet20', 0.2)
 
-    A `.py` file defines `get_config()` returning a `Config`; a `.json` file is what a run wrote.
+    A `.py` file defines `get_config()`, which returns a `Config`; a `.json` file is the `config.json` of a run.
 
     Raises:
-        UserError: for an unknown name or key, or a value that does not fit.
+        UserError: for an unknown name or key, or an invalid value.
     """
     path = Path(name_or_path)
     if path.suffix == ".json":
@@ -47,12 +47,16 @@ def load_config(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Conf
 
 
 def parse_assignments(texts: Iterable[str]) -> dict[str, str]:
-    """["data.batch_size=64"] -> {"data.batch_size": "64"}; the last of a key counts."""
+    """Parse ["data.batch_size=64"] to {"data.batch_size": "64"}; the last assignment of a key is used."""
     return dict(_split_assignment(text) for text in texts)
 
 
 def override(config: Config, values: dict[str, Any]) -> Config:
-    """A copy of `config` with the values at dotted keys replaced; text is parsed to the key's type."""
+    """Return a copy of `config` with new values at dotted keys; text is parsed to the type of the key.
+
+    Raises:
+        UserError: for an unknown key or an invalid value.
+    """
     keys = dict(iterate_keys())
     groups: dict[str, dict[str, Any]] = {}
     for dotted, value in values.items():
@@ -65,12 +69,12 @@ def override(config: Config, values: dict[str, Any]) -> Config:
 
 
 def flatten(groups: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """{"data": {"source": x}} -> {"data.source": x}"""
+    """Flatten {"data": {"source": x}} to {"data.source": x}."""
     return {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
 
 
 def describe_keys() -> Iterator[tuple[str, str]]:
-    """Every key with its default, and its meaning, for `--help`."""
+    """Yield every key with its default, and its meaning, for `--help`."""
     for dotted, item in iterate_keys():
         choices = item.metadata["choices"]
         meaning = item.metadata["meaning"] + (f" ({' | '.join(choices)})" if choices else "")
@@ -78,7 +82,7 @@ def describe_keys() -> Iterator[tuple[str, str]]:
 
 
 def _config_directory() -> Path:
-    """`resnet_tf/configs` of an installed wheel, or `configs/` of the checkout that this file lies in."""
+    """Return `resnet_tf/configs` of an installed wheel, or `configs/` of the checkout with this file."""
     package = Path(__file__).parents[1]
     installed = package / "configs"
     return installed if installed.is_dir() else package.parent / "configs"
@@ -109,7 +113,7 @@ def _run_config(path: Path) -> Config:
         config = runpy.run_path(str(path))["get_config"]()
     except UserError:
         raise
-    except Exception as error:  # a config is the user's own code: whatever it raises is named with its file
+    except Exception as error:  # a config is code of the user, which may raise any type
         raise UserError(f"config {str(path)!r} failed: {type(error).__name__}: {error}") from error
     if not isinstance(config, Config):
         raise UserError(f"get_config() in {str(path)!r} returned {type(config).__name__}, not a resnet_tf Config")
@@ -127,20 +131,20 @@ def _key_type(group: str, name: str) -> Any:
     return typing.get_type_hints(type(getattr(Config, group)))[name]
 
 
-def _parse(dotted: str, kind: Any, value: Any) -> Any:
-    """`value` (text, or what JSON gives) as the type of its key."""
+def _parse(dotted: str, key_type: Any, value: Any) -> Any:
+    """Convert `value`, text or a JSON value, to the type of its key."""
     try:
-        if typing.get_origin(kind) is tuple:
+        if typing.get_origin(key_type) is tuple:
             items = value.strip("()[] ").split(",") if isinstance(value, str) else value
             return tuple(float(item) for item in items if item != "")
-        if kind is bool:
+        if key_type is bool:
             return value if isinstance(value, bool) else {"true": True, "false": False}[value.lower()]
-        if kind is int and isinstance(value, float | bool):
+        if key_type is int and isinstance(value, float | bool):
             raise ValueError
-        return kind(value)
+        return key_type(value)
     except (ValueError, KeyError, TypeError, AttributeError):
         expected = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-        name = expected.get(kind, "numbers separated by commas")
+        name = expected.get(key_type, "numbers separated by commas")
         raise UserError(f"{dotted} takes {name}, got {value!r}") from None
 
 

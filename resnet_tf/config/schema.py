@@ -86,7 +86,7 @@ class DataConfig:
         "auto", "order of the color channels; auto: that of the weights", choices=("auto", "rgb", "bgr")
     )
     crop_fraction: float = _key(
-        0.875, "central crop in evaluation: its side as a fraction of the resized shorter side, in (0, 1]", minimum=0
+        0.875, "central crop in evaluation, as a fraction of the size that images are resized to, in (0, 1]", minimum=0
     )
     interpolation: str = _key("bilinear", "interpolation of resizing", choices=("bilinear", "bicubic"))
     antialias: bool = _key(True, "antialias when downscaling in evaluation, as PIL does")
@@ -160,7 +160,7 @@ class AugmentConfig:
         0.0, "hue jitter: a random rotation in [-hue, hue], as a fraction of the color circle", minimum=0, maximum=0.5
     )
     erasing: float = _key(0.0, "probability of erasing a random rectangle (Zhong et al. 2017)", minimum=0, maximum=1)
-    cutout: int = _key(0, "side of an erased random square, in pixels (DeVries and Taylor 2017)", minimum=0)
+    cutout: int = _key(0, "height and width of an erased random square, in pixels (DeVries and Taylor 2017)", minimum=0)
     mixup: float = _key(
         0.0, "blend pairs of examples; alpha of the Beta distribution of the weight (Zhang et al. 2018)", minimum=0
     )

@@ -1,4 +1,4 @@
-"""Exceptions that the commands turn into a line and an exit code."""
+"""Exceptions that commands print as one line with an exit code, and helpers for error messages."""
 
 import contextlib
 import difflib
@@ -9,14 +9,14 @@ from collections.abc import Iterable, Iterator
 
 
 class UserError(ValueError):
-    """A mistake of the user's: one line that names what was wrong and what would be right.
+    """Error of the user, with a one-line message that names the wrong value and a right one.
 
     The commands print the line and exit with code 2; from Python it is an ordinary `ValueError`.
     """
 
 
 class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
-    """A run was asked to stop, and saved where it was; the commands exit with code 75, as sysexits.h's EX_TEMPFAIL."""
+    """Stop of a run that can be resumed; commands exit with code 75, EX_TEMPFAIL of sysexits.h."""
 
 
 @contextlib.contextmanager
@@ -29,14 +29,14 @@ def prefix_errors(prefix: str) -> Iterator[None]:
 
 
 def closest(name: str, choices: Iterable[str], *, count: int = 3) -> str:
-    """The `choices` that look most like `name`, or all of them where none does, ready for an error message."""
+    """Return the choices most similar to `name`, or all if none is similar, quoted for an error message."""
     choices = list(choices)
     near = difflib.get_close_matches(name, choices, n=count, cutoff=0.5) or choices
     return ", ".join(repr(choice) for choice in near)
 
 
 def plain_reason(error: Exception) -> str:
-    """What went wrong, without the names of TensorFlow's nodes or Python's numbers."""
+    """Return the first line of an error, without node names of TensorFlow and error numbers of Python."""
     message = getattr(error, "message", None) or str(error) or type(error).__name__
     noise = r"\[Errno \d+\] |\{\{.*?\}\}|\[Op:.*?\]|\bname:.*$|StringToNumberOp could not correctly convert string: "
     return re.sub(noise, "", message.splitlines()[0]).strip(" .;")

@@ -40,13 +40,13 @@ def _version(distribution: str) -> str | None:
 
 
 def require_tensorflow_backend() -> None:
-    """Refuse any other Keras backend by the name that was asked for, in the environment or in Keras's own file."""
-    backend, place = os.environ.get("KERAS_BACKEND"), "in the environment"
+    """Refuse another Keras backend, set in the environment or in the configuration file of Keras."""
+    backend, location = os.environ.get("KERAS_BACKEND"), "in the environment"
     if not backend:
         file = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "keras.json"
-        backend, place = _read(file), f"in {str(file)!r}"
+        backend, location = _read(file), f"in {str(file)!r}"
     if backend not in (None, "tensorflow"):
-        raise UserError(f"KERAS_BACKEND={backend} is set {place}, but resnet_tf runs on tensorflow only")
+        raise UserError(f"KERAS_BACKEND={backend} is set {location}, but resnet_tf runs on tensorflow only")
 
 
 def _read(file: Path) -> str | None:

@@ -54,13 +54,13 @@ def find_mismatch(value: Any, declared: Any, name: str) -> str:
     if expected is dict:
         parts = [(f"{name}.{key}", each, arguments[1]) for key, each in value.items()]
     elif expected in (list, tuple):
-        kinds = arguments[:1] * len(value) if expected is list or arguments[1:] == (Ellipsis,) else arguments
-        if len(kinds) != len(value):
-            return f"{name} has {len(value)} element(s), not {len(kinds)}"
-        parts = [(f"{name}[{index}]", *pair) for index, pair in enumerate(zip(value, kinds, strict=True))]
+        item_types = arguments[:1] * len(value) if expected is list or arguments[1:] == (Ellipsis,) else arguments
+        if len(item_types) != len(value):
+            return f"{name} has {len(value)} element(s), not {len(item_types)}"
+        parts = [(f"{name}[{index}]", *pair) for index, pair in enumerate(zip(value, item_types, strict=True))]
     else:
         parts = []
-    return next((found for part, each, kind in parts if (found := find_mismatch(each, kind, part))), "")
+    return next((found for part, each, item_type in parts if (found := find_mismatch(each, item_type, part))), "")
 
 
 def _find_in_typed_dict(value: Any, declared: Any, name: str) -> str:

@@ -70,7 +70,7 @@ def load_run(workdir: str | Path, *, checkpoint: str = "") -> Run:
             run.
 
     Raises:
-        UserError: if there is no run, no checkpoint, or a damaged one.
+        UserError: if there is no run, no checkpoint, or a corrupt one.
     """
     workdir = Path(workdir)
     if not (workdir / CONFIG_FILE).is_file():

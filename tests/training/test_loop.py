@@ -254,7 +254,9 @@ def test_model_checkpoint_writes_a_model_with_its_defaults(tiny_config, tmp_path
     lines = files.read_json_lines(tmp_path / "run" / "metrics.jsonl")
     expected = [tmp_path / f"{line['epoch']}_{line['val_top1']:.2f}.keras" for line in lines]
     assert sorted(tmp_path.glob("*.keras")) == expected
-    for ours, theirs in zip(keras.models.load_model(expected[-1]).get_weights(), _weights(tmp_path / "run"), strict=True):
+    for ours, theirs in zip(
+        keras.models.load_model(expected[-1]).get_weights(), _weights(tmp_path / "run"), strict=True
+    ):
         np.testing.assert_array_equal(ours, theirs)
 
 
