@@ -1,7 +1,7 @@
 """Write docs/api.md, the Python API, from the docstrings of the names that `resnet_tf` exports.
 
-python docs/make_api.py             writes it
-python docs/make_api.py --check     writes nothing; exit code 1 if it is out of date
+python docs/make_api.py             write the page
+python docs/make_api.py --check     write nothing; exit code 1 if the page is out of date
 """
 
 import ast
@@ -84,7 +84,7 @@ def _signature(name: str, function: Any) -> str:
 
 
 def _split(arguments: str) -> list[str]:
-    """Split at the commas between arguments, not at those within brackets."""
+    """Split at the commas between arguments, but not at commas inside brackets."""
     parts, depth = [""], 0
     for character in arguments:
         depth += (character in "[(") - (character in "])")

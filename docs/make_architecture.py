@@ -1,9 +1,9 @@
 """Write the generated parts of docs/architecture.md: the import map and the list of files.
 
-python docs/make_architecture.py             writes them
-python docs/make_architecture.py --check     writes nothing; exit code 1 if they are out of date
+    python docs/make_architecture.py             write both parts
+    python docs/make_architecture.py --check     write nothing; exit code 1 if the page is out of date
 
-The import map is the table of tests/test_imports.py; the list of files has the first paragraph of each docstring.
+The import map is the table of tests/test_imports.py; the list of files shows the first paragraph of each docstring.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def insert(page: str, name: str, text: str) -> str:
 
 
 def import_map(may_import: Mapping[str, Set[str]]) -> str:
-    """Return a Mermaid graph of the allowed imports, without the arrows that follow from others, and the full table."""
+    """Return a Mermaid graph of the allowed imports, without the arrows that others imply, and the full table."""
     arrows = [
         f"    {room} --> {other}"
         for room, others in may_import.items()

@@ -1,4 +1,4 @@
-"""Data of both networks of the article: the embedded digits, in the same batches and order."""
+"""Training and test data of both networks of the article: the embedded digits, in the same batches and order."""
 
 from collections.abc import Iterator
 from importlib import resources
@@ -7,7 +7,10 @@ import numpy as np
 
 
 def load() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return images float32 [N, 8, 8, 1] in [0, 1] and labels int64 [N]: the training half, then the other half."""
+    """Return training images, training labels, test images and test labels.
+
+    Images are float32 [N, 8, 8, 1] in [0, 1], labels int64 [N]. Each split has half of the digits.
+    """
     with resources.files("resnet_tf.data.sources").joinpath("digits.npz").open("rb") as file:
         archive = np.load(file)
         images, labels = archive["images"][..., np.newaxis] / np.float32(16), archive["labels"].astype(np.int64)
@@ -16,7 +19,7 @@ def load() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 
 def batches(steps: int, *, size: int = 64, seed: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """`steps` batches of the training half."""
+    """Yield `steps` batches of `size` random training images and labels."""
     images, labels, _, _ = load()
     generator = np.random.default_rng(seed)
     for _ in range(steps):

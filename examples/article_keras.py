@@ -1,9 +1,9 @@
-"""The article's five-convolution network in Keras, with the residual connections that its listing forgot.
+"""The article's five-convolution network in Keras, with the residual connections that its code omits.
 
     python examples/article_keras.py
 
-Read it beside article_pytorch.py: the same lines in the same order. docs/pytorch_and_tensorflow.md walks through both.
-This is `resnet_tf.create_model("resnet_article")`, written out.
+Compare with article_pytorch.py: both files have the same structure. docs/pytorch_and_tensorflow.md explains them.
+`resnet_tf.create_model("resnet_article")` creates the same network.
 """
 
 import article_digits
@@ -13,7 +13,7 @@ from keras import layers
 
 
 def residual_conv(x: keras.KerasTensor, width: int, *, name: str) -> keras.KerasTensor:
-    """relu(x + bn(conv(x)))"""
+    """Return relu(x + bn(conv(x))), with a projection of x if the width changes."""
     y = layers.Conv2D(width, 3, padding="same", use_bias=False, name=f"{name}_conv1")(x)
     y = layers.BatchNormalization(epsilon=1e-5, momentum=0.9, name=f"{name}_conv1_bn")(y)
     if x.shape[-1] != width:
@@ -23,7 +23,7 @@ def residual_conv(x: keras.KerasTensor, width: int, *, name: str) -> keras.Keras
 
 
 def article_net(channels: int = 1, num_classes: int = 10) -> keras.Model:
-    """Convolutions of 64, 64, 128, 128 and 256 channels, the mean over all pixels, and ten classes."""
+    """Create the network: residual convolutions of 64, 64, 128, 128 and 256 channels, global pooling, logits."""
     inputs = x = layers.Input((None, None, channels), name="images")
     x = residual_conv(x, 64, name="stage1_block1")
     x = residual_conv(x, 64, name="stage1_block2")
@@ -35,7 +35,7 @@ def article_net(channels: int = 1, num_classes: int = 10) -> keras.Model:
 
 
 def train(model: keras.Model, *, steps: int, learning_rate: float = 0.01) -> list[float]:
-    """Losses of `steps` steps of SGD with momentum."""
+    """Train for `steps` steps of SGD with momentum; return the loss of each step."""
     optimizer = keras.optimizers.SGD(learning_rate, momentum=0.9)
     losses = []
     for images, labels in article_digits.batches(steps):
@@ -48,8 +48,8 @@ def train(model: keras.Model, *, steps: int, learning_rate: float = 0.01) -> lis
     return losses
 
 
-def test(model: keras.Model) -> float:
-    """Return the accuracy on the other half."""
+def evaluate(model: keras.Model) -> float:
+    """Return the accuracy on the test images, in [0, 1]."""
     _, _, images, labels = article_digits.load()
     logits = model(images, training=False)
     return float((logits.numpy().argmax(1) == labels).mean())
@@ -59,4 +59,4 @@ if __name__ == "__main__":
     keras.utils.set_random_seed(0)
     model = article_net()
     losses = train(model, steps=200)
-    print(f"loss {losses[0]:.4f} -> {losses[-1]:.4f}, test accuracy {test(model):.4f}")
+    print(f"loss {losses[0]:.4f} -> {losses[-1]:.4f}, test accuracy {evaluate(model):.4f}")

@@ -1,8 +1,8 @@
-"""The article's five-convolution network in PyTorch, with the residual connections that its listing forgot.
+"""The article's five-convolution network in PyTorch, with the residual connections that its code omits.
 
     python examples/article_pytorch.py
 
-Read it beside article_keras.py: the same lines in the same order. docs/pytorch_and_tensorflow.md walks through both.
+Compare with article_keras.py: both files have the same structure. docs/pytorch_and_tensorflow.md explains them.
 """
 
 import article_digits
@@ -11,7 +11,7 @@ from torch import nn
 
 
 class ResidualConv(nn.Module):
-    """relu(x + bn(conv(x)))"""
+    """Compute relu(x + bn(conv(x))), with a projection of x if the width changes."""
 
     def __init__(self, inputs: int, width: int):
         super().__init__()
@@ -27,7 +27,7 @@ class ResidualConv(nn.Module):
 
 
 class ArticleNet(nn.Module):
-    """Convolutions of 64, 64, 128, 128 and 256 channels, the mean over all pixels, and ten classes."""
+    """Residual convolutions of 64, 64, 128, 128 and 256 channels, global average pooling, and a linear head."""
 
     def __init__(self, channels: int = 1, num_classes: int = 10):
         super().__init__()
@@ -42,7 +42,7 @@ class ArticleNet(nn.Module):
 
 
 def train(model: nn.Module, *, steps: int, learning_rate: float = 0.01) -> list[float]:
-    """Losses of `steps` steps of SGD with momentum."""
+    """Train for `steps` steps of SGD with momentum; return the loss of each step."""
     optimizer = torch.optim.SGD(model.parameters(), learning_rate, momentum=0.9)
     losses = []
     model.train()
@@ -57,8 +57,8 @@ def train(model: nn.Module, *, steps: int, learning_rate: float = 0.01) -> list[
 
 
 @torch.no_grad()
-def test(model: nn.Module) -> float:
-    """Return the accuracy on the other half."""
+def evaluate(model: nn.Module) -> float:
+    """Return the accuracy on the test images, in [0, 1]."""
     _, _, images, labels = article_digits.load()
     logits = model.eval()(torch.from_numpy(images).permute(0, 3, 1, 2))
     return float((logits.argmax(1).numpy() == labels).mean())
@@ -68,4 +68,4 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     model = ArticleNet()
     losses = train(model, steps=200)
-    print(f"loss {losses[0]:.4f} -> {losses[-1]:.4f}, test accuracy {test(model):.4f}")
+    print(f"loss {losses[0]:.4f} -> {losses[-1]:.4f}, test accuracy {evaluate(model):.4f}")

@@ -1,8 +1,8 @@
-"""Signals in noise, for a residual network of one dimension, and their spectrograms, for one of two.
+"""Generate noisy signals for one-dimensional networks, and their spectrograms for two-dimensional networks.
 
     python examples/signals.py --out=signals/
 
-writes signals.npz and spectrograms.npz; then
+This writes signals.npz and spectrograms.npz, on which two recipes train:
 
     python -m resnet_tf.train --config=signals --set data.source=signals/signals.npz
     python -m resnet_tf.train --config=spectrograms --set data.source=signals/spectrograms.npz
@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-RATE, LENGTH, SIZE = 8000, 2048, 32  # samples a second, samples, pixels of a spectrogram
+RATE, LENGTH, SIZE = 8000, 2048, 32  # samples per second, samples per signal, height and width of a spectrogram
 CLASSES = ("rising", "falling", "steady", "pulsing")
-DECIBELS = 40.0  # below the loudest that a spectrogram shows
+DECIBELS = 40.0  # dynamic range of a spectrogram, below its maximum
 
 
 def make_signals(count: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """float32 [count, LENGTH] with a standard deviation of about 1, and their classes, int64 [count].
+    """Return signals, float32 [count, LENGTH], standard deviation 1 over all of them, and their classes, int64 [count].
 
-    Between 300 and 2,500 Hz, half again as loud as the white noise around them.
+    A signal is a sine of amplitude 1 between 300 and 2,500 Hz, in white noise of deviation 0.5, before scaling.
     """
     generator = np.random.default_rng(seed)
     classes = np.arange(count) % len(CLASSES)
@@ -38,7 +38,7 @@ def make_signals(count: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def make_spectrograms(signals: np.ndarray) -> np.ndarray:
-    """uint8 [N, 32, 32]: time to the right, frequency upwards, brightness in decibels."""
+    """Return spectrograms, uint8 [N, 32, 32]: time from left to right, frequency upwards, brightness in dB."""
     transformed = tf.signal.stft(signals, frame_length=2 * SIZE, frame_step=(LENGTH - 2 * SIZE) // (SIZE - 1))
     power = tf.abs(transformed[:, :SIZE, 1 : SIZE + 1]).numpy() ** 2
     loudness = 10 * np.log10(power + 1e-9)
@@ -48,8 +48,10 @@ def make_spectrograms(signals: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--train", type=int, default=1000, help="signals to train on; a quarter as many test")
+    parser.add_argument("--out", type=Path, required=True, help="directory of signals.npz and spectrograms.npz")
+    parser.add_argument(
+        "--train", type=int, default=1000, help="number of training signals; the validation split has a quarter of it"
+    )
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     train, test = make_signals(arguments.train, seed=0), make_signals(arguments.train // 4, seed=1)

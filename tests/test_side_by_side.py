@@ -1,4 +1,4 @@
-"""PyTorch and Keras, side by side: the statements of docs/pytorch_and_tensorflow.md, and the two networks."""
+"""Statements of docs/pytorch_and_tensorflow.md, and the article's network in PyTorch and Keras."""
 
 import sys
 from pathlib import Path
@@ -15,7 +15,7 @@ from resnet_tf.model.network import ResidualNetwork
 from resnet_tf.model.weights import mapping
 from resnet_tf.model.zoo import get_arch
 
-torch = pytest.importorskip("torch", reason="the comparison takes PyTorch: pip install '.[torch]'")
+torch = pytest.importorskip("torch", reason="needs PyTorch: pip install '.[torch]'")
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 import article_digits  # noqa: E402
 import article_keras  # noqa: E402
@@ -36,7 +36,7 @@ def _nhwc(tensor) -> np.ndarray:
 
 @pytest.fixture
 def pair(tmp_path):
-    """The article's network in both, from the same weights, with statistics that are not those of a fresh network."""
+    """Return the article's network in PyTorch and Keras with equal weights and trained statistics."""
     torch.manual_seed(0)
     theirs = article_pytorch.ArticleNet()
     article_pytorch.train(theirs, steps=3)
@@ -47,7 +47,7 @@ def pair(tmp_path):
     return theirs, ours
 
 
-def test_weights_go_both_ways_with_equal_logits(pair, tmp_path):
+def test_weights_convert_in_both_directions_with_equal_logits(pair, tmp_path):
     theirs, ours = pair
     images = article_digits.load()[2][:100]
     expected = theirs.eval()(_nchw(images)).detach().numpy()
@@ -61,7 +61,7 @@ def test_weights_go_both_ways_with_equal_logits(pair, tmp_path):
     np.testing.assert_allclose(returned, expected + np.arange(10), rtol=1e-5, atol=1e-5)
 
 
-def test_losses_agree_step_by_step(pair):
+def test_losses_agree_at_each_step(pair):
     theirs, ours = pair
     expected = article_pytorch.train(theirs, steps=50, learning_rate=0.001)
     found = article_keras.train(ours, steps=50, learning_rate=0.001)
@@ -70,24 +70,24 @@ def test_losses_agree_step_by_step(pair):
 
 
 @pytest.mark.long
-def test_both_learn():
+def test_both_train():
     torch.manual_seed(0)
     keras.utils.set_random_seed(0)
     networks = ((article_pytorch, article_pytorch.ArticleNet()), (article_keras, article_keras.article_net()))
     for module, model in networks:
         losses = module.train(model, steps=100)
         assert losses[-1] < 0.2 * losses[0]
-        assert module.test(model) > 0.9
+        assert module.evaluate(model) > 0.9
 
 
-def test_the_keras_listing_is_resnet_article(tmp_path):
-    written_out = article_keras.article_net()
-    written_out.save_weights(tmp_path / "article.weights.h5")
+def test_the_keras_network_is_resnet_article(tmp_path):
+    example = article_keras.article_net()
+    example.save_weights(tmp_path / "article.weights.h5")
     built = create_model(
         "resnet_article", num_classes=10, input_shape=(8, 8, 1), weights=tmp_path / "article.weights.h5"
     )
     images = article_digits.load()[2][:10]
-    np.testing.assert_allclose(built(images), written_out(images), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(built(images), example(images), rtol=1e-5, atol=1e-6)
 
 
 def test_convolution_kernels_are_transposed():
@@ -104,7 +104,7 @@ def test_linear_kernels_are_transposed():
     np.testing.assert_allclose(outputs, layer(torch.from_numpy(inputs)).detach().numpy(), rtol=1e-5, atol=1e-6)
 
 
-def test_same_padding_of_a_stride_is_not_pytorchs():
+def test_same_padding_with_a_stride_differs_from_pytorch():
     layer = torch.nn.Conv2d(3, 5, 3, stride=2, padding=1, bias=False)
     kernel = layer.weight.detach().numpy().transpose(2, 3, 1, 0)
     images = IMAGES[:, :8]
@@ -114,20 +114,20 @@ def test_same_padding_of_a_stride_is_not_pytorchs():
     np.testing.assert_allclose(tf.nn.conv2d(padded, kernel, 2, "VALID"), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_batch_norm_defaults_momentum_and_the_variance_that_is_kept():
+def test_batch_norm_defaults_momentum_and_moving_variance():
     theirs, ours = torch.nn.BatchNorm2d(3), keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)
     assert (theirs.eps, theirs.momentum) == (1e-5, 0.1)
     assert (keras.layers.BatchNormalization().epsilon, keras.layers.BatchNormalization().momentum) == (1e-3, 0.99)
     expected, found = _nhwc(theirs.train()(_nchw(IMAGES))), ours(IMAGES, training=True)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(ours.moving_mean, theirs.running_mean, rtol=1e-4, atol=1e-6)
-    # PyTorch keeps the unbiased variance, Keras the biased one: what is added differs by N / (N - 1).
+    # PyTorch averages the unbiased variance, Keras the biased one: the batch variances differ by N / (N - 1).
     count = IMAGES[..., 0].size
-    kept = (theirs.running_var.numpy() - 0.9) * (count - 1) / count
-    np.testing.assert_allclose(ours.moving_variance.numpy() - 0.9, kept, rtol=1e-3, atol=1e-6)
+    biased = (theirs.running_var.numpy() - 0.9) * (count - 1) / count
+    np.testing.assert_allclose(ours.moving_variance.numpy() - 0.9, biased, rtol=1e-3, atol=1e-6)
 
 
-def test_flatten_orders_differ_and_the_mean_does_not():
+def test_flatten_orders_differ_and_global_pooling_does_not():
     flat_theirs = torch.flatten(_nchw(IMAGES), 1).numpy()
     flat_ours = keras.layers.Flatten()(IMAGES).numpy()
     assert not np.array_equal(flat_theirs, flat_ours)
@@ -148,7 +148,7 @@ def test_default_initialization_differs():
     assert np.std(convolution) == pytest.approx(np.sqrt(2 / (64 * 9)), rel=0.05), "this package: He's, by fan-out"
 
 
-def test_the_articles_listings_do_not_run():
+def test_the_code_of_the_article_fails():
     assert not hasattr(keras.layers, "BatchNormalizing")
     feature_map = torch.zeros(1, 256, 32, 32)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
