@@ -9,6 +9,7 @@ Shattered Gradients Problem). Images are the digits of the package, enlarged to 
 
 import argparse
 from importlib import resources
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -16,6 +17,7 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 import resnet_tf
+from resnet_tf.report.plots import save_figure
 
 LAYERS = (20, 56, 110)
 POINTS = 64
@@ -62,7 +64,7 @@ def main() -> None:
     for axes in (norms_axes, correlation_axes):
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    figure.savefig(arguments.out, dpi=100)
+    save_figure(figure, Path(arguments.out))
 
 
 def gradient_norms(model: keras.Model, images: tf.Tensor, labels: np.ndarray) -> np.ndarray:

@@ -1,11 +1,12 @@
 """Write the tables of docs/accelerators.md from results/gpu/*.jsonl, the output of `benchmarks/gpu.py run --json`."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from gpu_cases import CASES, QUANTITIES, TOLERANCES
+
+from resnet_tf.core.files import read_json_lines, write_atomically
 
 PAGE = "docs/accelerators.md"
 Rows = list[dict[str, Any]]
@@ -31,12 +32,12 @@ def update(root: Path, *, check_only: bool) -> None:
     if check_only and new != old:
         raise SystemExit(f"{PAGE} is out of date; run python benchmarks/gpu.py table")
     if new != old:
-        (root / PAGE).write_text(new)
+        write_atomically(root / PAGE, new)
 
 
 def read(directory: Path) -> Rows:
     """Return the rows of all files in the directory, in alphabetical order of the files."""
-    return [json.loads(line) for path in sorted(directory.glob("*.jsonl")) for line in path.read_text().splitlines()]
+    return [row for path in sorted(directory.glob("*.jsonl")) for row in read_json_lines(path)]
 
 
 def speed(rows: Rows) -> str:

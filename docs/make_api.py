@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import resnet_tf
+from resnet_tf.core.files import write_atomically
 
 PAGE = Path(__file__).parent / "api.md"
 GROUPS = {
@@ -40,7 +41,7 @@ def main() -> None:
         if not PAGE.exists() or PAGE.read_text() != text:
             sys.exit("docs/api.md is out of date; run python docs/make_api.py")
         return
-    PAGE.write_text(text)
+    write_atomically(PAGE, text)
 
 
 def _page() -> Iterator[str]:

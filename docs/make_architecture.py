@@ -15,6 +15,8 @@ import sys
 from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 
+from resnet_tf.core.files import write_atomically
+
 ROOT = Path(__file__).parents[1]
 PAGE = Path(__file__).parent / "architecture.md"
 COMMANDS = "commands"  # the files at the root of the package, which may import every room
@@ -31,7 +33,7 @@ def main() -> None:
     if check and new != old:
         sys.exit("docs/architecture.md is out of date; run python docs/make_architecture.py")
     if not check:
-        PAGE.write_text(new)
+        write_atomically(PAGE, new)
 
 
 def insert(page: str, name: str, text: str) -> str:

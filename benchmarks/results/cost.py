@@ -19,6 +19,8 @@ from pathlib import Path
 import numpy as np
 from plan import HALF, RESNET20
 
+from resnet_tf.core.files import write_atomically
+
 PROJECT = Path(__file__).parents[2]
 RUNS = {"ResNet-20": RESNET20[-1], "half as wide": HALF}
 EXPORTS = (("serving", "float32"), ("serving", "bfloat16"), ("litert", "int8"))
@@ -44,7 +46,7 @@ def main() -> None:
     for index, row in enumerate(rows):
         del row["path"]
         row["images_per_second"] = {str(batch): statistics.median(rates[index, batch]) for batch in BATCHES}
-    (PROJECT / "results" / "cost.json").write_text(json.dumps(rows, indent=2) + "\n")
+    write_atomically(PROJECT / "results" / "cost.json", json.dumps(rows, indent=2) + "\n")
 
 
 def _export(root: Path, title: str, target: str, precision: str) -> dict:

@@ -12,6 +12,7 @@ from plan import PLAIN20, PLAIN56, RESNET20, RESNET56
 from table import finished
 
 from resnet_tf.core.files import read_json_lines
+from resnet_tf.report.plots import save_figure
 
 RESULTS = Path(__file__).parents[2] / "results"
 CURVES = {
@@ -38,7 +39,7 @@ def main() -> None:
     for axes in (loss, error):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-    figure.savefig(RESULTS.parent / "docs" / "residual.png", dpi=100)
+    save_figure(figure, RESULTS.parent / "docs" / "residual.png")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ import argparse
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -27,6 +26,7 @@ from pathlib import Path
 from plan import PYTORCH, Run, all_runs
 
 from resnet_tf.core import machine
+from resnet_tf.core.files import write_atomically
 
 RESULTS = Path(__file__).parents[2] / "results"
 PROJECT = RESULTS.parent
@@ -81,18 +81,17 @@ def _run(run: Run, root: Path, torch_python: str) -> None:
 def _keep(run: Run, workdir: Path, evaluation: dict[str, float] | None, framework: str) -> None:
     """Store metrics, configuration and environment; metrics.jsonl, which marks a finished run, is written last."""
     target = RESULTS / run.name
-    target.mkdir(exist_ok=True)
     environment = {
         "processor": machine.processor(),
         "cores": machine.cores(),
         "python": platform.python_version(),
         "framework": framework,
     }
-    (target / "environment.json").write_text(json.dumps(environment, indent=2) + "\n")
+    write_atomically(target / "environment.json", json.dumps(environment, indent=2) + "\n")
     if evaluation:
-        (target / "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n")
+        write_atomically(target / "evaluation.json", json.dumps(evaluation, indent=2) + "\n")
     for name in ("metrics.jsonl",) if run.config == PYTORCH else ("config.json", "metrics.jsonl"):
-        shutil.copy(workdir / name, target / name)
+        write_atomically(target / name, (workdir / name).read_bytes())
 
 
 def _tensorflow_version() -> str:

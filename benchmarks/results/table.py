@@ -21,7 +21,7 @@ from pathlib import Path
 from plan import PYTORCH, TABLES, Row, Run, Table
 
 from resnet_tf.config import Config, flatten, load_config
-from resnet_tf.core.files import read_json_lines
+from resnet_tf.core.files import read_json_lines, write_atomically
 
 RESULTS = Path(__file__).parents[2] / "results"
 HEAD = ("", "accuracy (%)", "seeds", "epochs", "minutes", "images/s", "published (%)", "command")
@@ -50,7 +50,7 @@ def main() -> None:
         if new != old:
             stale.append(f"{page}: {name}")
             if not arguments.check:
-                path.write_text(new)
+                write_atomically(path, new)
     if arguments.check and stale:
         sys.exit(f"out of date: {', '.join(stale)}; run python benchmarks/results/table.py")
 

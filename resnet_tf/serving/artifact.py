@@ -59,7 +59,7 @@ def find_export_of_step(directory: Path, step: int) -> Path | None:
 
 def _check_directory(directory: Path) -> None:
     present = (path for path in directory.glob("*") if not files.is_staging(path))
-    strangers = [path.name for path in present if not path.name.split(".")[0].isdigit()]
+    strangers = [path.name for path in present if not path.name.split(".")[0].isdecimal()]
     if strangers or directory.is_file():
         raise UserError(
             f"{str(directory)!r} holds something else ({', '.join(strangers) or 'it is a file'}); "

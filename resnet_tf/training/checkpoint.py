@@ -6,13 +6,15 @@ import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import keras
 import tensorflow as tf
 
 from resnet_tf.core import files
-from resnet_tf.core.errors import UserError, plain_reason
+from resnet_tf.core.errors import UserError, plain_reason, prefix_errors
+from resnet_tf.core.validation import check_types
+from resnet_tf.data.sources.base import DataIdentity
 
 logger = logging.getLogger(__name__)
 
@@ -24,16 +26,35 @@ _METADATA = Path("metadata.json")
 _MANIFEST = Path("sha256.json")
 
 
-def save(directory: Path, parts: Parts, *, step: int, metadata: dict[str, Any], keep: int) -> Path:
-    """Write the checkpoint of a step, then drop the oldest beyond `keep`; the one with the best top-1 stays.
+class CheckpointMetadata(TypedDict):
+    """Content of `metadata.json`.
+
+    Attributes:
+        step: training step.
+        run: see `RunState.to_dict`.
+        preprocess: see `Preprocess.to_dict`.
+        data: identity of the data.
+        metrics: metrics of an evaluation at this step; None without one.
+    """
+
+    step: int
+    run: dict[str, float | bool]
+    preprocess: dict[str, Any]
+    data: DataIdentity
+    metrics: dict[str, float | None] | None
+
+
+def save(directory: Path, parts: Parts, metadata: CheckpointMetadata, *, keep: int) -> Path:
+    """Write the checkpoint of a step, then remove the oldest beyond `keep`; the one with the best top-1 stays.
 
     Raises:
-        UserError: if it cannot be written. What was there before is left as it was.
+        UserError: if it cannot be written. Nothing that was there before is changed then.
     """
+    step = metadata["step"]
     final = directory / f"{step:08d}"
     try:
         with files.atomic_directory(final, replace=True) as staging:
-            _write(staging, parts, {"step": step, **metadata})
+            _write(staging, parts, metadata)
     except (OSError, tf.errors.OpError) as error:
         newest = max(steps(directory), default=None)
         kept = "there is no earlier one" if newest is None else f"that of step {newest} is whole"
@@ -45,7 +66,7 @@ def save(directory: Path, parts: Parts, *, step: int, metadata: dict[str, Any], 
 
 def steps(directory: Path) -> list[int]:
     """Steps of the checkpoints that were written to their end, in order."""
-    return sorted(int(path.name) for path in directory.glob("*") if path.name.isdigit())
+    return sorted(int(path.name) for path in directory.glob("*") if path.name.isdecimal())
 
 
 def latest(directory: Path) -> Path | None:
@@ -91,9 +112,21 @@ def find_corruption(checkpoint: Path) -> str:
     return corruption and f"checkpoint {str(checkpoint)!r} is corrupt: {corruption}"
 
 
-def read_metadata(checkpoint: Path) -> dict[str, Any]:
-    """Return the `metadata` that `save` was called with, and the step."""
-    return files.read_json(checkpoint / _METADATA)
+def read_metadata(checkpoint: Path) -> CheckpointMetadata:
+    """Return the metadata of a checkpoint.
+
+    Raises:
+        UserError: if they cannot be read, or a field is missing or not of its type.
+    """
+    content: Any = files.read_json(checkpoint / _METADATA)
+    with naming_metadata(checkpoint):
+        check_types(content, CheckpointMetadata)
+    return content
+
+
+def naming_metadata(checkpoint: Path) -> contextlib.AbstractContextManager[None]:
+    """Prefix a `UserError` of the block, which evaluates a part of the metadata, with the name of their file."""
+    return prefix_errors(f"{str(checkpoint / _METADATA)!r} is invalid")
 
 
 def restore(checkpoint: Path, parts: Parts, *, partly: bool = False) -> None:
@@ -129,7 +162,7 @@ def variables_of(owner: keras.Model | keras.optimizers.Optimizer) -> dict[str, t
     return values
 
 
-def _write(staging: Path, parts: Parts, metadata: dict[str, Any]) -> None:
+def _write(staging: Path, parts: Parts, metadata: CheckpointMetadata) -> None:
     tf.train.Checkpoint(**parts).write(str(staging / _STATE))
     (staging / _METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
     # The manifest describes the files as they read back: this checkpoint is readable before an older one is removed.
@@ -154,9 +187,7 @@ def _best_step(accuracies: dict[int, float]) -> int:
 
 
 def _top1(checkpoint: Path) -> float | None:
-    """The accuracy at that step; None if it was not tested there."""
+    """Return the accuracy of an evaluation at that step; None without one."""
     with contextlib.suppress(UserError):  # a corrupt one is not the best
-        metrics = read_metadata(checkpoint).get("metrics")
-        top1 = metrics.get("top1") if isinstance(metrics, dict) else None
-        return top1 if isinstance(top1, int | float) else None
+        return (read_metadata(checkpoint)["metrics"] or {}).get("top1")
     return None

@@ -1,11 +1,14 @@
 """Training progress stored in checkpoints, so that a resumed run reports the same metrics."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
+
+from resnet_tf.core.errors import UserError
+from resnet_tf.core.validation import find_mismatch
 
 
 @dataclass
@@ -80,3 +83,18 @@ class RunState:
     def to_dict(self) -> dict[str, Any]:
         """Return the counters for the metadata of a checkpoint."""
         return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "RunState":
+        """Return the state that `to_dict` described.
+
+        Raises:
+            UserError: if a field is missing, unknown or not of its type.
+        """
+        hints = get_type_hints(cls)
+        if different := sorted(set(hints) ^ set(fields)):
+            raise UserError(f"run.{different[0]} is {'missing' if different[0] in hints else 'unknown'}")
+        for name, value in fields.items():
+            if mismatch := find_mismatch(value, hints[name], f"run.{name}"):
+                raise UserError(mismatch)
+        return cls(**fields)

@@ -84,7 +84,8 @@ def load_run(workdir: str | Path, *, checkpoint: str = "") -> Run:
     if chosen is None:
         raise UserError(f"run {str(workdir)!r} has no checkpoint yet")
     metadata = checkpoints.read_metadata(chosen)
-    preprocess = Preprocess.from_dict(metadata["preprocess"])
+    with checkpoints.naming_metadata(chosen):
+        preprocess = Preprocess.from_dict(metadata["preprocess"])
     labels = tuple(metadata["data"]["class_names"])
     with runtime.precision_policy("float32"):
         model = create_network(config, num_classes=len(labels))  # its weights come from the checkpoint

@@ -103,14 +103,15 @@ class Trainer:
         """Write a checkpoint, on the chief; `metrics` are those of an evaluation at this step, or None."""
         if not self.cluster.is_chief:
             return
-        metadata = {
+        metadata: checkpoint.CheckpointMetadata = {
+            "step": self.state.step,
             "run": self.state.to_dict(),
             "preprocess": self.preprocess.to_dict(),
             "data": self.source.identity,
             "metrics": metrics,
         }
         keep = self.config.train.keep_checkpoints
-        checkpoint.save(directory, self._parts(), step=self.state.step, metadata=metadata, keep=keep)
+        checkpoint.save(directory, self._parts(), metadata, keep=keep)
 
     def restore_newest(self, directory: Path) -> bool:
         """Restore the chief's newest intact checkpoint on all workers; return False if there is none.
@@ -134,7 +135,8 @@ class Trainer:
         if before != now:
             raise UserError(f"checkpoint {str(path)!r} was trained on {before}, but data.source now gives {now}")
         checkpoint.restore(path, self._parts())
-        self.state = RunState(**metadata["run"])
+        with checkpoint.naming_metadata(path):
+            self.state = RunState.from_dict(metadata["run"])
 
     def log_summary(self) -> None:
         """Log the network and the data, the classes, and a warning if some of them are rare."""

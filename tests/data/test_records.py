@@ -188,3 +188,19 @@ def test_an_index_that_cannot_be_kept_is_no_failure(shards, tmp_path, monkeypatc
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert open_source(shards).train.num_examples == 20
     assert "cannot be kept" in caplog.text
+
+
+@pytest.mark.parametrize("text", ["", "[", "7", "[7]", "[{}]", '[{"file": "x", "offsets": ["a"]}]', "[" * 100_000])
+def test_a_corrupt_index_is_written_anew(shards, tmp_path, monkeypatch, caplog, text):
+    monkeypatch.setattr(records, "_CACHED_FROM", 0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    first = open_source(shards)
+    kept = list((tmp_path / "cache").rglob("*.json"))
+    for path in kept:
+        path.write_text(text)
+    assert open_source(shards).identity == first.identity
+    assert "is corrupt" in caplog.text
+    caplog.clear()
+    assert open_source(shards).identity == first.identity
+    assert "is corrupt" not in caplog.text
+    assert list((tmp_path / "cache").rglob("*.json")) == kept

@@ -1,7 +1,9 @@
 """Checkpoints are whole or not there, and say what is wrong with them."""
 
 import errno
+import json
 import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -12,6 +14,8 @@ from resnet_tf.core import files
 from resnet_tf.core.errors import UserError
 from resnet_tf.model.create import create_model
 from resnet_tf.training import checkpoint
+from resnet_tf.training.progress import RunState
+from resnet_tf.training.run import load_run
 
 FILES = ["state.index", "state.data-00000-of-00001", "metadata.json", "sha256.json"]
 
@@ -29,8 +33,13 @@ def parts():
 
 
 def _save(directory, parts, step, *, keep=2, top1=None):
+    return checkpoint.save(directory, parts, _metadata(step, top1), keep=keep)
+
+
+def _metadata(step, top1=None):
+    data = {"name": "x", "class_names": ["a", "b"], "splits": {"train": {"examples": 2, "labels": "0f"}}}
     metrics = None if top1 is None else {"top1": top1}
-    return checkpoint.save(directory, parts, step=step, metadata={"note": "x", "metrics": metrics}, keep=keep)
+    return {"step": step, "run": RunState(step).to_dict(), "preprocess": {}, "data": data, "metrics": metrics}
 
 
 def test_everything_comes_back(tmp_path, parts):
@@ -44,7 +53,7 @@ def test_everything_comes_back(tmp_path, parts):
     checkpoint.restore(path, again)
     for (part, name), value in values.items():
         np.testing.assert_array_equal(again[part][name].numpy(), value)
-    assert checkpoint.read_metadata(path) == {"step": 7, "note": "x", "metrics": None}
+    assert checkpoint.read_metadata(path) == _metadata(7)
     assert sorted(each.name for each in path.iterdir()) == sorted(FILES)
 
 
@@ -108,3 +117,58 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, parts, monkeypatch):
         _save(tmp_path, parts, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["00000001"]
     assert not checkpoint.find_corruption(tmp_path / "00000001")
+
+
+def _rewrite(checkpoint_, change):
+    """Change the metadata of a checkpoint, with a manifest that fits."""
+    metadata = json.loads((checkpoint_ / "metadata.json").read_text())
+    change(metadata)
+    (checkpoint_ / "metadata.json").write_text(json.dumps(metadata))
+    (checkpoint_ / "sha256.json").unlink()
+    files.write_manifest(checkpoint_, Path("sha256.json"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda metadata: metadata.pop("data"), "it has no 'data'"),
+        (lambda metadata: metadata.update(step="7"), "step is a string, not an integer"),
+        (lambda metadata: metadata.update(metrics=[1]), "metrics is a list, not an object or null"),
+        (lambda metadata: metadata["data"].update(class_names="ab"), "data.class_names is a string, not a list"),
+        (lambda metadata: metadata.update(preprocess={"type": "image", "size": "x"}), "size is a string"),
+    ],
+)
+def test_a_field_of_another_type_is_named_with_its_file(tiny_run, tmp_path, change, message):
+    workdir = shutil.copytree(tiny_run, tmp_path / "run")
+    newest = max((workdir / "checkpoints").iterdir())
+    _rewrite(newest, change)
+    with pytest.raises(UserError) as caught:
+        load_run(workdir)
+    assert message in str(caught.value)
+    assert f"{str(newest / 'metadata.json')!r} is invalid" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"step": 1.5}, "run.step is a number, not an integer"),
+        ({"rolled_back": 1}, "run.rolled_back is an integer, not true or false"),
+        ({"unknown": 1}, "run.unknown is unknown"),
+    ],
+)
+def test_a_state_of_other_fields_is_refused(change, message):
+    state = RunState(step=3, loss=0.5)
+    assert RunState.from_dict(json.loads(json.dumps(state.to_dict()))) == state
+    with pytest.raises(UserError) as caught:
+        RunState.from_dict(state.to_dict() | change)
+    assert str(caught.value) == message
+    fields = state.to_dict()
+    del fields["loss"]
+    with pytest.raises(UserError, match=r"run.loss is missing"):
+        RunState.from_dict(fields)
+
+
+def test_other_directories_are_no_checkpoints(tmp_path):
+    for name in ("00000007", "\u00b2", ".resnet_tf-writing-x", "old"):
+        (tmp_path / name).mkdir()
+    assert checkpoint.steps(tmp_path) == [7]

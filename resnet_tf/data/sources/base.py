@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import tensorflow as tf
@@ -13,6 +13,20 @@ from resnet_tf.core.errors import UserError
 from resnet_tf.core.machine import cores
 from resnet_tf.core.text import printable
 from resnet_tf.data.autotune import without_autotune
+
+
+class DataIdentity(TypedDict):
+    """Identity of a source, by which a run recognizes its data.
+
+    Attributes:
+        name: name of the source.
+        class_names: class names in label order.
+        splits: `examples` and a hash of the `labels` of each split.
+    """
+
+    name: str
+    class_names: list[str]
+    splits: dict[str, dict[str, int | str]]
 
 
 @dataclass(frozen=True)
@@ -141,9 +155,9 @@ class Source:
         return f"Source({self.name!r}, {len(self.class_names):,} classes, {', '.join(splits)})"
 
     @property
-    def identity(self) -> dict[str, object]:
+    def identity(self) -> DataIdentity:
         """What a run must find again when it continues."""
-        splits = {
+        splits: dict[str, dict[str, int | str]] = {
             split.name: {
                 "examples": split.num_examples,
                 "labels": hashlib.sha256(split.labels.tobytes()).hexdigest()[:16],

@@ -67,7 +67,10 @@ def index(files: Sequence[str], parse: Parse, *, layout: str) -> list[Records]:
     key = json.dumps([layout, [[file, stat.length, stat.mtime_nsec] for file, stat in sizes.items()]])
     kept = _cache() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
     if kept.is_file():
-        return _from_json(kept.read_text())
+        try:
+            return _from_json(kept.read_text())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            logger.warning("the index in %r is corrupt (%s) and written anew", str(kept), error)
     logger.info("reading %d record files (%.1f GB) once for their labels", len(files), total / 1e9)
     records = _walk_all(files, parse)
     _keep(kept, _to_json(records))
