@@ -10,6 +10,7 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -246,6 +247,17 @@ def test_reduce_lr_on_plateau_acts_with_its_defaults_and_is_resumed(tiny_config,
     rates = [line["learning_rate"] for line in files.read_json_lines(tmp_path / "metrics.jsonl")]
     peak = config.peak_learning_rate
     assert rates == pytest.approx([peak] * (reduction.patience + 1) + [reduction.factor * peak] * 2, rel=1e-6, abs=0)
+
+
+def test_every_worker_follows_the_callbacks_of_the_chief(tiny_config):
+    """On another worker than the chief, which ended training and halved the learning rate."""
+    trainer = Trainer(tiny_config, open_source(tiny_config.data), runtime.start(tiny_config.runtime))
+    trainer.model.stop_training = False
+    before = float(trainer.optimizer.learning_rate)
+    worker = SimpleNamespace(_trainer=trainer, _cluster=SimpleNamespace(from_chief=lambda own: [1.0, 0.5 * own[1]]))
+    loop._Fit._follow_callbacks(worker)
+    assert trainer.model.stop_training
+    assert float(trainer.optimizer.learning_rate) == 0.5 * before
 
 
 def test_model_checkpoint_writes_a_model_with_its_defaults(tiny_config, tmp_path):
