@@ -31,7 +31,7 @@ def test_a_prepared_folder_is_the_folder(command, photos, tmp_path):
     for place in ("out", "out/photos", "out/photos/1.0.0"):
         after = open_source(DataConfig(source=str(tmp_path / place)))
         assert after.class_names == before.class_names
-        for split in ("train", "test"):
+        for split in ("train", "validation"):
             assert _content(after, split) == _content(before, split)
     info = json.loads((tmp_path / "out" / "photos" / "1.0.0" / "dataset_info.json").read_text())
     assert [split["shardLengths"] for split in info["splits"]] == [["6"], ["12"]]
@@ -52,7 +52,7 @@ def test_class_folders_are_split_as_they_are_read(photos, tmp_path):
     assert info.name == "pictures_2024_holiday"
     config = DataConfig(source=str(plain), eval_fraction=0.3)
     before, after = open_source(config), open_source(DataConfig(source=str(tmp_path / "out")))
-    for split in ("train", "test"):
+    for split in ("train", "validation"):
         assert getattr(after, split).num_examples == getattr(before, split).num_examples > 0
 
 
