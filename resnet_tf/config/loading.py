@@ -1,7 +1,6 @@
 """Loading of configurations by name or path, and overrides by dotted key."""
 
 import dataclasses
-import json
 import runpy
 import typing
 from collections.abc import Iterable, Iterator
@@ -10,6 +9,7 @@ from typing import Any
 
 from resnet_tf.config.schema import Config, iterate_keys
 from resnet_tf.core.errors import UserError, closest
+from resnet_tf.core.files import read_json
 
 CONFIG_FILE = "config.json"
 
@@ -97,11 +97,8 @@ def _override_from(path: Path, values: dict[str, Any]) -> Config:
 
 
 def _read_json(path: Path) -> dict[str, dict[str, Any]]:
-    try:
-        groups = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read config {str(path)!r}: {error}") from error
-    if not isinstance(groups, dict) or not all(isinstance(values, dict) for values in groups.values()):
+    groups = read_json(path)
+    if not all(isinstance(values, dict) for values in groups.values()):
         raise UserError(f"config {str(path)!r} is not an object of groups, such as {{'data': {{'batch_size': 64}}}}")
     return groups
 

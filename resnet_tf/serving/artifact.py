@@ -45,8 +45,8 @@ def write_metadata(export: Path, metadata: dict[str, Any], *, signature: str) ->
     """Write the metadata of an export, its labels as one a line, and its model card, see `model_card`."""
     known = {**metadata, "versions": versions()}
     (export / METADATA).write_text(json.dumps(known, indent=2) + "\n")
-    (export / LABELS).write_text("".join(f"{label}\n" for label in metadata["labels"]))
-    (export / CARD).write_text(model_card(known, signature=signature))
+    (export / LABELS).write_text("".join(f"{label}\n" for label in metadata["labels"]), encoding="utf-8")
+    (export / CARD).write_text(model_card(known, signature=signature), encoding="utf-8")
 
 
 def find_export_of_step(directory: Path, step: int) -> Path | None:

@@ -18,6 +18,8 @@ CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
 TEST_METRICS = "test_metrics.json"
 TENSORBOARD = "tensorboard"
+REPORT = "report"
+EXPORTS = "export"  # with a directory for each target
 
 
 @dataclass(frozen=True, repr=False)

@@ -11,7 +11,7 @@ from resnet_tf.core.metrics import Evaluation
 from resnet_tf.data.sources import Source, check_classes, open_source
 from resnet_tf.serving.predictor import Predictor
 from resnet_tf.training.evaluation import evaluate_run, read_test_metrics
-from resnet_tf.training.run import Run, load_run
+from resnet_tf.training.run import REPORT, Run, load_run
 from resnet_tf.workflows.reporting import write_export_report, write_run_report
 
 
@@ -83,7 +83,7 @@ def evaluate(
         source = open_source(settings)
         evaluation = evaluate_run(subject, source, batch_size=settings.batch_size, flip=flip)
         own = not (changes or flip)
-        return EvaluateResult(subject, evaluation, source, subject.labels, subject.workdir / "report" if own else None)
+        return EvaluateResult(subject, evaluation, source, subject.labels, subject.workdir / REPORT if own else None)
     if flip:
         raise UserError("flip averages the logits of a run; an exported model answers as it was exported")
     source = open_source(settings)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from resnet_tf.serving.export import export_model
 from resnet_tf.serving.signatures import DEFAULT_SIGNATURE
-from resnet_tf.training.run import load_run
+from resnet_tf.training.run import EXPORTS, load_run
 
 
 def export(
@@ -30,5 +30,5 @@ def export(
         UserError: as `load_run` and `export_model`.
     """
     run = load_run(workdir, checkpoint=checkpoint)
-    versions = Path(directory or Path(workdir) / "export" / target)
+    versions = Path(directory or Path(workdir) / EXPORTS / target)
     return export_model(run, versions, target=target, precision=precision, default_signature=default_signature)

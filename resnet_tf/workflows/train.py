@@ -16,7 +16,7 @@ from resnet_tf.serving.verify import Verification, verify
 from resnet_tf.training import loop
 from resnet_tf.training.cluster import is_chief
 from resnet_tf.training.evaluation import evaluate_run, evaluate_test_split
-from resnet_tf.training.run import Run, load_run
+from resnet_tf.training.run import EXPORTS, REPORT, Run, load_run
 from resnet_tf.workflows.reporting import write_run_report
 
 
@@ -83,8 +83,8 @@ def train(
     settings = run.config  # with the settings that follow from the data
     evaluation = evaluate_run(run, source, batch_size=settings.data.batch_size)
     test_metrics = evaluate_test_split(run, source, batch_size=settings.data.batch_size)
-    report = write_run_report(run.workdir / "report", run, evaluation, source, test_metrics)
-    versions = run.workdir / "export" / "serving"
+    report = write_run_report(run.workdir / REPORT, run, evaluation, source, test_metrics)
+    versions = run.workdir / EXPORTS / "serving"
     export = find_export_of_step(versions, run.step) or export_model(run, versions)
     logits = evaluation.logits[: settings.export.verify_examples]
     verification = verify(export, logits, batch_size=settings.data.batch_size)
