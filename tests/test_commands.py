@@ -1,4 +1,4 @@
-"""The commands as a user types them: what they print, and how they refuse."""
+"""Commands run as a user runs them: output, files, error messages and exit codes."""
 
 import errno
 import io
@@ -25,7 +25,7 @@ COMMANDS = ("benchmark", "convert", "data_service", "evaluate", "export", "predi
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_answers_without_tensorflow(name):
+def test_help_does_not_import_tensorflow(name):
     code = (
         f"import runpy, sys; sys.argv = ['x', '--help']; runpy.run_module('resnet_tf.{name}', run_name='__main__');"
         "assert not {'tensorflow', 'keras', 'matplotlib', 'tensorflow_datasets', 'numpy'} & set(sys.modules)"
@@ -55,7 +55,7 @@ def test_help_answers_without_tensorflow(name):
         (["predict", "--model=/nowhere", "x.jpg"], "no exported model at '/nowhere'"),
     ],
 )
-def test_mistakes_are_one_line_and_exit_code_2(command, arguments, message):
+def test_errors_are_one_line_with_exit_code_2(command, arguments, message):
     outcome = command(*arguments)
     assert outcome.code == 2
     assert outcome.out == ""
@@ -64,7 +64,7 @@ def test_mistakes_are_one_line_and_exit_code_2(command, arguments, message):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("override", "message"),
     [
         ("model.name=resnett50", "unknown model 'resnett50'; did you mean 'resnet50'"),
         ("model.name=resnet50", "input of 8x8 pixels is too small for resnet50"),
@@ -76,9 +76,9 @@ def test_mistakes_are_one_line_and_exit_code_2(command, arguments, message):
         ("data.batch_size=1000", "data.batch_size=1000 is more than the 898 pictures of split 'train'"),
     ],
 )
-def test_mistakes_found_on_the_way_leave_nothing_behind(command, data_dir, tmp_path, change, message):
+def test_errors_after_the_start_leave_no_run_directory(command, data_dir, tmp_path, override, message):
     workdir = tmp_path / "run"
-    arguments = ["--set", f"data.data_dir={data_dir}", "--set", change, f"--workdir={workdir}"]
+    arguments = ["--set", f"data.data_dir={data_dir}", "--set", override, f"--workdir={workdir}"]
     outcome = command("train", *arguments)
     assert outcome.code == 2
     assert f"error: {message}" in outcome.err
@@ -86,11 +86,11 @@ def test_mistakes_found_on_the_way_leave_nothing_behind(command, data_dir, tmp_p
     assert not workdir.exists()
 
 
-def test_workdirs_of_others_are_refused_and_left_alone(command, tiny_run, data_dir, tmp_path):
+def test_other_directories_are_refused_and_not_changed(command, tiny_run, data_dir, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
-    stranger = command("train", f"--workdir={tmp_path}")
-    assert (stranger.code, stranger.err.count("\n")) == (2, 1)
-    assert "is not empty and holds no run" in stranger.err
+    directory = command("train", f"--workdir={tmp_path}")
+    assert (directory.code, directory.err.count("\n")) == (2, 1)
+    assert "is not empty and holds no run" in directory.err
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
     file = command("train", f"--workdir={tmp_path / 'thesis.txt'}")
@@ -103,10 +103,12 @@ def test_workdirs_of_others_are_refused_and_left_alone(command, tiny_run, data_d
 
 
 def test_an_unwritable_workdir_is_refused(command, data_dir, tmp_path, monkeypatch):
-    system = command("train", "--workdir=/proc/run", "--set", f"data.data_dir={data_dir}")  # closed to root, too
+    system = command(
+        "train", "--workdir=/proc/run", "--set", f"data.data_dir={data_dir}"
+    )  # not even root can write there
     assert system.code == 2
     assert "error: --workdir='/proc/run' cannot be written: " in system.err
-    # Root may write anywhere, so what the system would say of the others is put in its mouth.
+    # Root may write anywhere, so the prediction of the system for other users is simulated.
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert f"--workdir={str(tmp_path)!r} is not writable" in command("train", f"--workdir={tmp_path}").err
     below = command("train", f"--workdir={tmp_path / 'a' / 'b'}")
@@ -114,29 +116,29 @@ def test_an_unwritable_workdir_is_refused(command, data_dir, tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_is_one_line_and_leaves_no_half_export(command, tiny_run, data_dir, tmp_path, monkeypatch):
-    own, native = os.strerror(errno.ENOSPC), "{{node SaveV2}} part-00000; No space left on device [Op:SaveV2]"
-    for error in (OSError(errno.ENOSPC, own), tf.errors.ResourceExhaustedError(None, None, native)):
+def test_a_full_disk_is_one_line_and_leaves_no_incomplete_export(command, tiny_run, data_dir, tmp_path, monkeypatch):
+    python, native = os.strerror(errno.ENOSPC), "{{node SaveV2}} part-00000; No space left on device [Op:SaveV2]"
+    for error in (OSError(errno.ENOSPC, python), tf.errors.ResourceExhaustedError(None, None, native)):
         monkeypatch.setattr(tf.saved_model, "save", Mock(side_effect=error))
         outcome = command("export", f"--workdir={tiny_run}", f"--to={tmp_path / 'export'}")
         assert outcome.code == 2
         assert re.fullmatch(r"error: cannot write to .*: .*No space left on device\n", outcome.err)
         assert "{{" not in outcome.err
         assert not list((tmp_path / "export").glob("*"))
-    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", Mock(side_effect=OSError(errno.ENOSPC, own)))
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", Mock(side_effect=OSError(errno.ENOSPC, python)))
     outcome = command("preview", "--config=digits", f"--data.data_dir={data_dir}", f"--out={tmp_path / 'grid.png'}")
     assert outcome.code == 2
     assert outcome.err.endswith("No space left on device; make room, and start the same command again\n")
 
 
-def test_another_backend_is_refused_by_name(command, monkeypatch):
+def test_another_backend_is_refused(command, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     outcome = command("train")
     assert outcome.code == 2
     assert "KERAS_BACKEND=jax is set in the environment, but resnet_tf runs on tensorflow only" in outcome.err
 
 
-def test_a_backend_in_keras_own_file_is_refused(command, monkeypatch, tmp_path):
+def test_another_backend_in_the_file_of_keras_is_refused(command, monkeypatch, tmp_path):
     monkeypatch.delenv("KERAS_BACKEND", raising=False)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     (tmp_path / "keras.json").write_text('{"backend": "torch"}')
@@ -158,9 +160,9 @@ def test_another_backend_is_refused_from_python():
 
 def test_evaluate_export_and_predict(command, tiny_run, tmp_path):
     evaluated = command("evaluate", f"--workdir={tiny_run}", "--json")
-    figures = json.loads(evaluated.out)
-    assert figures["examples"] == 100
-    assert 0 <= figures["top1"] <= figures["top5"] <= 1
+    metrics = json.loads(evaluated.out)
+    assert metrics["examples"] == 100
+    assert 0 <= metrics["top1"] <= metrics["top5"] <= 1
 
     detailed = json.loads(command("evaluate", f"--workdir={tiny_run}", "--json", "--classes").out)
     assert len(detailed["recall"]) == len(detailed["confusion"]) == 10
@@ -172,29 +174,29 @@ def test_evaluate_export_and_predict(command, tiny_run, tmp_path):
     assert exported.out.strip() == str(tmp_path / "models" / "1")
 
     again = command("evaluate", f"--model={tmp_path / 'models'}", "--json")
-    assert json.loads(again.out) == pytest.approx(figures, abs=1e-5)
+    assert json.loads(again.out) == pytest.approx(metrics, abs=1e-5)
 
-    picture = tmp_path / "seven.png"
-    Image.fromarray(np.eye(20, dtype=np.uint8) * 255).save(picture)
-    answer = json.loads(command("predict", f"--model={tmp_path / 'models'}", "--json", str(picture)).out)
-    assert list(answer) == ["file", "labels", "scores", "indices"]
-    assert answer["file"] == str(picture)
-    assert answer["scores"] == sorted(answer["scores"], reverse=True)
-    assert answer["labels"] == [str(index) for index in answer["indices"]]
+    image = tmp_path / "seven.png"
+    Image.fromarray(np.eye(20, dtype=np.uint8) * 255).save(image)
+    prediction = json.loads(command("predict", f"--model={tmp_path / 'models'}", "--json", str(image)).out)
+    assert list(prediction) == ["file", "labels", "scores", "indices"]
+    assert prediction["file"] == str(image)
+    assert prediction["scores"] == sorted(prediction["scores"], reverse=True)
+    assert prediction["labels"] == [str(index) for index in prediction["indices"]]
 
-    table = command("predict", f"--model={tmp_path / 'models' / '1'}", str(picture), str(picture)).out.splitlines()
+    table = command("predict", f"--model={tmp_path / 'models' / '1'}", str(image), str(image)).out.splitlines()
     assert len(table) == 2 * 6
-    assert table[0] == str(picture)
-    assert table[1].split()[:2] == ["1", answer["labels"][0]]
+    assert table[0] == str(image)
+    assert table[1].split()[:2] == ["1", prediction["labels"][0]]
 
-    (tmp_path / "note.jpg").write_text("not a picture")
-    refused = command("predict", f"--model={tmp_path / 'models'}", str(picture), str(tmp_path / "note.jpg"))
+    (tmp_path / "note.jpg").write_text("not an image")
+    refused = command("predict", f"--model={tmp_path / 'models'}", str(image), str(tmp_path / "note.jpg"))
     assert refused.code == 2
     assert refused.err.startswith(f"error: {str(tmp_path / 'note.jpg')!r} is no image that can be read: not a JPEG")
 
 
-def test_predict_takes_folders_and_prints_a_table(command, photos, tiny_export):
-    (photos / "train" / "notes.txt").write_text("no picture")
+def test_predict_takes_folders_and_prints_csv(command, photos, tiny_export):
+    (photos / "train" / "notes.txt").write_text("not an image")
     outcome = command("predict", f"--model={tiny_export}", "--csv", "--batch-size=5", str(photos / "train"))
     lines = outcome.out.splitlines()
     assert outcome.code == 0
@@ -219,21 +221,21 @@ def test_predict_prints_no_control_characters(command, photos, tiny_export):
     assert outcome.out.splitlines()[0] == str(photos / "red\N{REPLACEMENT CHARACTER}[2J.jpg")
 
 
-def test_predict_reads_standard_input_and_explains(command, photos, tiny_export, tmp_path, monkeypatch):
-    picture = next((photos / "train").rglob("*.jpg"))
-    monkeypatch.setattr(sys, "stdin", Mock(buffer=io.BytesIO(picture.read_bytes())))
+def test_predict_reads_standard_input_and_writes_heatmaps(command, photos, tiny_export, tmp_path, monkeypatch):
+    image = next((photos / "train").rglob("*.jpg"))
+    monkeypatch.setattr(sys, "stdin", Mock(buffer=io.BytesIO(image.read_bytes())))
     maps = tmp_path / "maps"
-    outcome = command("predict", f"--model={tiny_export}", "--json", f"--explain={maps}", "-", str(picture))
+    outcome = command("predict", f"--model={tiny_export}", "--json", f"--explain={maps}", "-", str(image))
     assert outcome.code == 0, outcome.err
     first, second = (json.loads(line) for line in outcome.out.splitlines())
     assert first["file"] == "-"
     assert first["labels"] == second["labels"]
-    assert sorted(path.name for path in maps.iterdir()) == ["1_stdin.png", f"2_{picture.stem}.png"]
+    assert sorted(path.name for path in maps.iterdir()) == ["1_stdin.png", f"2_{image.stem}.png"]
     with Image.open(maps / "1_stdin.png") as overlay:
         assert overlay.size == (640, 350)
 
 
-def test_train_from_a_folder_by_flags_alone(command, photos, tmp_path):
+def test_train_from_a_folder_with_flags_only(command, photos, tmp_path):
     workdir = tmp_path / "run"
     arguments = ["--data.source", str(photos), "--set", "model.name=resnet8_w32", "--set", "data.image_size=32"]
     arguments += ["--set", "train.epochs=2", "--set", "data.batch_size=4", "--set", "optimizer.warmup_epochs=0"]
@@ -243,8 +245,8 @@ def test_train_from_a_folder_by_flags_alone(command, photos, tmp_path):
     assert "reloaded in a fresh process: 6 of 6 test examples answered alike" in outcome.out
     found = {path.name for path in workdir.iterdir()}
     assert found == {"config.json", "checkpoints", "metrics.jsonl", "tensorboard", "report", "export"}
-    answer = command("predict", f"--model={workdir / 'export' / 'serving' / '1'}", str(photos / "test/red/0.jpg"))
-    assert {line.split()[1] for line in answer.out.splitlines()[1:]} == {"blue", "red"}
+    prediction = command("predict", f"--model={workdir / 'export' / 'serving' / '1'}", str(photos / "test/red/0.jpg"))
+    assert {line.split()[1] for line in prediction.out.splitlines()[1:]} == {"blue", "red"}
 
 
 def test_train_prints_the_metrics_of_a_test_split_and_shows_them_in_the_report(command, photos, tmp_path):
@@ -267,7 +269,7 @@ def test_train_prints_the_metrics_of_a_test_split_and_shows_them_in_the_report(c
     assert f"{100 * stored['test_top1']:.2f} %</b>test top-1" in page
 
 
-def test_evaluate_writes_the_page(command, tiny_run, tiny_export, tmp_path):
+def test_evaluate_writes_the_report(command, tiny_run, tiny_export, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(tiny_run, workdir)
     page = workdir / "report" / "index.html"
@@ -277,7 +279,7 @@ def test_evaluate_writes_the_page(command, tiny_run, tiny_export, tmp_path):
     assert f"<b>{100 * top1:.2f} %</b>top-1" in page.read_text()
     page.unlink()
     command("evaluate", f"--workdir={workdir}", "--set", "data.eval_split=test[:50]")
-    assert not page.exists(), "it is the page of the run's own data"
+    assert not page.exists(), "the report of a run shows the data of its configuration only"
 
     shutil.rmtree(page.parent)
     page.parent.write_text("a file")
@@ -292,8 +294,8 @@ def test_evaluate_writes_the_page(command, tiny_run, tiny_export, tmp_path):
     assert (refused.code, refused.err.count("error: cannot write '")) == (2, 1)
 
 
-def test_the_default_job_is_the_digits(command, tmp_path, data_dir, monkeypatch):
-    """The command without arguments, shortened only by its environment: an empty directory and prepared data."""
+def test_the_default_command_trains_on_the_digits(command, tmp_path, data_dir, monkeypatch):
+    """The default command in an empty directory, shortened to one epoch, with prepared data."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
     outcome = command("train", "--set", "train.epochs=1", "--set", f"data.data_dir={data_dir}")
@@ -306,11 +308,11 @@ def test_the_default_job_is_the_digits(command, tmp_path, data_dir, monkeypatch)
     assert "resnet8_w32 on digits" in (workdir / "report" / "index.html").read_text()
 
     again = command("train", "--set", "train.epochs=1", "--set", f"data.data_dir={data_dir}", f"--workdir={workdir}")
-    assert again.out == outcome.out, "a finished run is tested and its export checked again, nothing more"
+    assert again.out == outcome.out, "a finished run is only evaluated, and its export verified, again"
     assert [path.name for path in (workdir / "export" / "serving").iterdir()] == ["1"]
 
 
-def test_a_dry_run_says_what_would_be_done_and_writes_a_picture(command, photos, tmp_path, monkeypatch):
+def test_a_dry_run_prints_the_plan_and_plots_the_first_batch(command, photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     before = set(tmp_path.iterdir())
     arguments = ["--config=imagefolder", f"--data.source={photos}", "--data.batch_size=5", "--data.image_size=32"]
@@ -333,21 +335,21 @@ def test_a_dry_run_says_what_would_be_done_and_writes_a_picture(command, photos,
     )
 
 
-def test_preview_draws_the_batch_of_a_step(command, photos, tmp_path, monkeypatch):
+def test_preview_plots_the_batch_of_a_step(command, photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = ["--config=imagefolder", f"--data.source={photos}", "--data.batch_size=4", "--data.image_size=32"]
     outcome = command("preview", *arguments, "--out=grid.png", "--augment.policy=randaugment", "--step=200")
     assert (outcome.code, outcome.out) == (0, "grid.png\n"), outcome.err
     assert (tmp_path / "grid.png").stat().st_size > 5000
-    for arguments_, message in (
+    for wrong, message in (
         (["--out=grid.jpg"], "--out='grid.jpg' must be a .png file in a directory that exists"),
         (["--step=270"], "the run has steps 0 to 269; there is no step 270"),
     ):
-        refused = command("preview", *arguments, *arguments_)
+        refused = command("preview", *arguments, *wrong)
         assert (refused.code, refused.err.splitlines()[-1]) == (2, f"error: {message}")
 
 
-def test_preview_names_the_shares_of_mixed_pictures(command, photos, tmp_path, monkeypatch):
+def test_preview_titles_show_the_fractions_of_mixed_images(command, photos, tmp_path, monkeypatch):
     titles = []
     from matplotlib.axes import Axes
 
@@ -357,12 +359,12 @@ def test_preview_names_the_shares_of_mixed_pictures(command, photos, tmp_path, m
     outcome = command("preview", "--config=imagefolder", *arguments, f"--out={tmp_path / 'grid.png'}")
     assert outcome.code == 0, outcome.err
     mixed = [re.findall(r"(\d+)% (blue|red)", title) for title in titles if "%" in title]
-    assert mixed, "pictures of two classes have neighbors of the other one"
-    for shares in mixed:
-        assert sum(int(share) for share, _ in shares) == pytest.approx(100, abs=1)
+    assert mixed, "some images are mixed with images of the other class"
+    for percentages in mixed:
+        assert sum(int(percentage) for percentage, _ in percentages) == pytest.approx(100, abs=1)
 
 
-def test_benchmark_times_the_input_beside_the_model(command, photos):
+def test_benchmark_measures_the_input_and_the_model(command, photos):
     arguments = [f"--data.source={photos}", "--data.batch_size=4", "--data.image_size=32", "--model.name=resnet20"]
     outcome = command("benchmark", "--config=imagefolder", *arguments, "--seconds=0.1")
     assert outcome.code == 0, outcome.err
@@ -383,7 +385,7 @@ def test_benchmark_times_the_input_beside_the_model(command, photos):
     assert all(line["images_per_second"] > 0 for line in lines)
 
 
-def test_benchmark_times_a_step_and_exports(command, tiny_export):
+def test_benchmark_measures_a_step_and_exports(command, tiny_export):
     small = ["--seconds=0.1", "--data.image_size=32", "--data.batch_size=4"]
     outcome = command("benchmark", "--what=train", "--model=resnet20", *small)
     assert outcome.code == 0, outcome.err
@@ -399,7 +401,7 @@ def test_benchmark_times_a_step_and_exports(command, tiny_export):
     assert (unknown.code, "unknown model 'resnet51'; did you mean" in unknown.err) == (2, True)
 
 
-def test_train_shows_the_classes_and_what_was_left_out(command, photos, tmp_path, caplog):
+def test_train_logs_the_classes_and_the_unreadable_images(command, photos, tmp_path, caplog):
     for index in range(3):
         (photos / "train" / "red" / f"9{index}.jpg").write_bytes(b"")
     settings = ["model.name=resnet8_w32", "data.image_size=32", "data.batch_size=4", "train.epochs=1"]
@@ -416,15 +418,14 @@ def test_train_shows_the_classes_and_what_was_left_out(command, photos, tmp_path
     assert f"skipped {len(noted)} unreadable examples" in caplog.text
 
 
-@pytest.mark.parametrize("kind", ["npz", "records", "prepared"])
-def test_train_from_other_sources(command, photos, tmp_path, kind):
-    """A folder is trained above; the same pictures as arrays and as records."""
-    if kind == "npz":
+@pytest.mark.parametrize("source_type", ["npz", "records", "prepared"])
+def test_train_from_other_sources(command, photos, tmp_path, source_type):
+    if source_type == "npz":
         pixels = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), np.uint8)
         labels = np.arange(12) % 2
         np.savez(tmp_path / "data.npz", x_train=pixels, y_train=labels, x_test=pixels[:6], y_test=labels[:6])
         source = tmp_path / "data.npz"
-    elif kind == "prepared":
+    elif source_type == "prepared":
         source = tmp_path / "prepared"
         assert command("prepare", f"--from={photos}", f"--to={source}").code == 0
     else:

@@ -1,4 +1,4 @@
-"""Configuration: loading, overriding, refusing."""
+"""Configuration: recipes, overrides, JSON files and error messages."""
 
 import re
 from pathlib import Path
@@ -13,14 +13,14 @@ PACKAGE = Path(config_lib.__file__).parents[1]
 
 
 @pytest.mark.parametrize("name", list_configs())
-def test_every_recipe_loads_and_says_how_to_run_it(name):
+def test_every_recipe_loads_and_documents_its_command(name):
     assert isinstance(load_config(name), Config)
     source = (Path(__file__).parents[1] / "configs" / f"{name}.py").read_text()
     assert "python -m resnet_tf.train" in source
     assert len(source.splitlines()) < 40
 
 
-def test_overrides_are_parsed_to_the_type_of_their_key():
+def test_overrides_are_converted_to_the_type_of_their_key():
     config = load_config(
         "digits",
         ["data.batch_size=32", "optimizer.base_lr=1e-3", "augment.flip=True", "data.mean=0.5", "data.source=a=b"],
@@ -37,14 +37,14 @@ def test_derived_values_follow_an_override():
     assert config.peak_learning_rate == pytest.approx(0.2)
 
 
-def test_json_alone_reproduces_a_config(tmp_path):
+def test_json_reproduces_a_config(tmp_path):
     config = load_config("cifar10_resnet20", ["data.mean=0.1,0.2,0.3", "runtime.deterministic=true"])
     path = tmp_path / "config.json"
     path.write_text(config.to_json())
     assert load_config(path) == config
 
 
-def test_a_config_file_by_path(tmp_path):
+def test_a_config_is_loaded_from_a_path(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("from resnet_tf import Config\ndef get_config():\n    return Config()\n")
     assert load_config(path) == Config()
@@ -73,12 +73,12 @@ def test_a_config_file_by_path(tmp_path):
         (["data.batch_size"], r"--set takes key=value, such as data.batch_size=64; got 'data.batch_size'"),
     ],
 )
-def test_wrong_overrides_are_named(overrides, message):
+def test_errors_name_the_wrong_override(overrides, message):
     with pytest.raises(UserError, match=message):
         load_config("digits", overrides)
 
 
-def test_wrong_configs_are_named(tmp_path):
+def test_errors_name_the_wrong_config(tmp_path):
     with pytest.raises(UserError, match=r"unknown config 'digit'; did you mean 'digits'"):
         load_config("digit")
     with pytest.raises(UserError, match=r"no config file 'nowhere.py'; recipes by name are .*digits"):
@@ -99,7 +99,7 @@ def test_wrong_configs_are_named(tmp_path):
         load_config(tmp_path / "old.json")
 
 
-def test_every_key_is_read_somewhere():
+def test_every_key_is_used():
     code = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py") if path.name != "schema.py")
     code += (PACKAGE / "config" / "schema.py").read_text().split("def peak_learning_rate")[1]
     unread = [key for key, item in config_lib.iterate_keys() if not re.search(rf"\.{item.name}\b", code)]

@@ -1,6 +1,7 @@
-"""Each `python ...` line of the README, the pages and the recipes runs, on small data in the place of the reader's.
+"""Each documented `python ...` command runs, on small data: those of the README, the pages and the recipes.
 
-A line is taken as it stands; what makes it short is appended. Those that run in a test of their own are in ELSEWHERE.
+Commands are not changed, except that flags are appended which make them fast. ELSEWHERE lists the commands that other
+tests run.
 """
 
 import os
@@ -73,12 +74,12 @@ TIMEOUT = 900
 
 
 def documented(page: str) -> list[str]:
-    """The command lines of a file."""
+    """Return the commands of a file."""
     return _commands((ROOT / page).read_text())
 
 
 def _commands(text: str) -> list[str]:
-    """The command lines of a text in their order: indented, between backquotes, or beside a table as a comment."""
+    """Return the commands of a text in their order: indented, between backquotes, or in a comment above a table."""
     text = re.sub(r"\\+\n\s*", "", text)
     spans = re.findall(r"^    (.+)$|`([^`\n]+)`|<!-- (.+) -->", text, re.MULTILINE)
     parts = [part for span in spans for part in "".join(span).split(" && ")]
@@ -87,7 +88,7 @@ def _commands(text: str) -> list[str]:
 
 
 def _of_recipes(page: str) -> list[str]:
-    """Commands that train a published recipe: all of a recipe's own, elsewhere those on data that are not photos."""
+    """Return commands that train a recipe: all of a recipe file, and those of a page that do not train on photos."""
     recipes = [line for line in documented(page) if " -m resnet_tf.train --config=" in line]
     return recipes if page in RECIPES else [line for line in recipes if "/photos" not in line and "=photos" not in line]
 
@@ -108,8 +109,8 @@ PROGRAMS = [
 ]
 
 
-def test_no_command_is_forgotten():
-    """docs/own_photos.md has a test of its own, which counts its commands."""
+def test_every_command_is_tested():
+    """Commands of docs/own_photos.md run in tests/test_own_photos.py, which counts them."""
     run = {*ELSEWHERE, *OF_RECIPES, *ON_PHOTOS, *PROGRAMS}
     for page in (*PAGES, *RECIPES):
         missing = [line for line in documented(page) if line not in run]
@@ -118,12 +119,12 @@ def test_no_command_is_forgotten():
     assert len(ON_PHOTOS) > 20
     assert len(PROGRAMS) > 12
     assert set(ELSEWHERE) <= {line for page in (*PAGES, *RECIPES) for line in documented(page)}
-    assert all((ROOT / place).is_file() for place in ELSEWHERE.values())
+    assert all((ROOT / file).is_file() for file in ELSEWHERE.values())
 
 
 @pytest.fixture
-def place(photos, monkeypatch) -> Path:
-    """A directory with what the pages' commands name: photos/, cat.jpg, dog.png, holiday/, weights of PyTorch's."""
+def working_directory(photos, monkeypatch) -> Path:
+    """Return a directory of the files in the commands: photos/, holiday/, cat.jpg, dog.png, resnet50.safetensors."""
     monkeypatch.chdir(photos.parent)
     shutil.copytree(photos / "test" / "red", "holiday")
     for file in ("cat.jpg", "dog.png"):
@@ -135,15 +136,15 @@ def place(photos, monkeypatch) -> Path:
 
 
 @pytest.mark.slow
-def test_the_pages_commands_on_photos_run(place, command):
-    """One after another, as a reader would: later ones need what earlier ones made."""
+def test_commands_on_photos_run(working_directory, command):
+    """Commands run in the order of the pages, because they use files of earlier commands."""
     for line in dict.fromkeys(ON_PHOTOS):
         words, _, file = line.partition(" > ")
         name, *arguments = shlex.split(words.removeprefix("python -m resnet_tf."))
-        more = [] if "--help" in arguments else shlex.split(SHORT.get(name, ""))
+        short = [] if "--help" in arguments else shlex.split(SHORT.get(name, ""))
         if name == "benchmark" and "--config=imagefolder" not in arguments:
-            more = more[:1]  # the digits have their own size
-        outcome = command(name, *arguments, *more)
+            short = short[:1]  # the size of the digits is fixed
+        outcome = command(name, *arguments, *short)
         assert outcome.code == 0, f"{line}: {outcome.err}"
         if file:
             Path(file).write_text(outcome.out)
@@ -157,13 +158,13 @@ def test_the_pages_commands_on_photos_run(place, command):
 
 @pytest.fixture(scope="module")
 def few(tmp_path_factory) -> Path:
-    """300 pictures of ten classes of 32 pixels, and a directory of them for what wants files."""
+    """Return a directory of 300 random 32-pixel images of ten classes: few.npz, and cifar/train|test/CLASS/*.jpg."""
     generator = np.random.default_rng(0)
     folder = tmp_path_factory.mktemp("few")
     images, labels = generator.integers(0, 256, (300, 32, 32, 3), np.uint8), np.arange(300) % 10
     np.savez(folder / "few.npz", x_train=images[:260], y_train=labels[:260], x_test=images[260:], y_test=labels[260:])
-    for place, (image, label) in enumerate(zip(images, labels, strict=True)):
-        file = folder / "cifar" / ("train" if place < 260 else "test") / str(label) / f"{place}.jpg"
+    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+        file = folder / "cifar" / ("train" if index < 260 else "test") / str(label) / f"{index}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(file)
     return folder
@@ -171,21 +172,26 @@ def few(tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("line", OF_RECIPES)
-def test_a_recipes_command_plans_its_run(line, few, command, tmp_path, monkeypatch):
-    """As far as the first batch and the network: training every one of them would take days."""
+def test_the_command_of_a_recipe_plans_its_run(line, few, command, tmp_path, monkeypatch):
+    """A dry run builds the network and the first batch; training all recipes would take days."""
     monkeypatch.chdir(tmp_path)
     name, *arguments = shlex.split(line.removeprefix("python -m resnet_tf."))
-    changes = [f"data.source={few / 'few.npz'}", "data.train_split=train", "data.eval_split=test", "data.batch_size=24"]
-    if "finetune" in line:  # its weights are published ones
-        changes += ["model.weights=", "model.new_head=false", "train.finetune=full"]
-    outcome = command(name, *arguments, *(f"--set={each}" for each in changes), "--dry-run")
+    overrides = [
+        f"data.source={few / 'few.npz'}",
+        "data.train_split=train",
+        "data.eval_split=test",
+        "data.batch_size=24",
+    ]
+    if "finetune" in line:  # published weights are not downloaded
+        overrides += ["model.weights=", "model.new_head=false", "train.finetune=full"]
+    outcome = command(name, *arguments, *(f"--set={each}" for each in overrides), "--dry-run")
     assert outcome.code == 0, outcome.err
     assert re.search(r"^first batch +\w+-dry-run.png$", outcome.out, re.MULTILINE)
 
 
 @pytest.fixture
 def checkout(few, tmp_path) -> Path:
-    """A copy of what is not in the wheel, undrawn, with what the programs' lines name: DIR, and pictures in cifar/."""
+    """Return a copy of the checkout without package and plots, with the data of the commands in DIR/ and cifar/."""
     for name in ("benchmarks", "docs", "examples", "results", "tests"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.png"))
     for name in ("README.md", "pyproject.toml"):
@@ -202,13 +208,13 @@ def checkout(few, tmp_path) -> Path:
 def test_a_program_runs(line, checkout):
     program = line.split()[2 if " -m " in line else 1]
     if any(f"benchmarks/{name}.py" in line for name in WITH_TORCH):
-        pytest.importorskip("torch", reason="it compares with PyTorch")
+        pytest.importorskip("torch", reason="compares with PyTorch")
     if "benchmarks/input.py --photos" in line:
         try:
             import torchvision  # noqa: F401
-        except (ImportError, RuntimeError) as error:  # the latter where it was built for another PyTorch
-            pytest.skip(f"it compares with torchvision, which does not load: {error}")
-    if "run.py" in line:  # which runs what has no figures yet
+        except (ImportError, RuntimeError) as error:  # RuntimeError: built for another PyTorch
+            pytest.skip(f"compares with torchvision, which cannot be imported: {error}")
+    if "run.py" in line:  # trains only runs without metrics
         shutil.rmtree(checkout / "results" / "plain20_20epochs")
     command = [sys.executable, *shlex.split(line)[1:], *shlex.split(SHORT.get(program, ""))]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}

@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "resnet_tf"
 
-# Each room with the rooms that its files may import besides itself; docs/architecture.md draws this table.
+# Room (directory of the package) -> other rooms that its files may import; docs/architecture.md shows this table.
 MAY_IMPORT = {
     "core": set(),
     "config": {"core"},
@@ -28,7 +28,7 @@ VERSION = {("core.machine", "resnet_tf")}
 
 @functools.cache
 def modules() -> dict[str, Path]:
-    """Dotted name below `resnet_tf` -> file; a package stands for its `__init__.py`."""
+    """Return the file of each module by its dotted name below `resnet_tf`; a package is its `__init__.py`."""
     names = {}
     for path in PACKAGE.rglob("*.py"):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
@@ -38,14 +38,14 @@ def modules() -> dict[str, Path]:
 
 @functools.cache
 def imports(name: str) -> frozenset[str]:
-    """The modules that a module imports, wherever in its text."""
+    """Return the modules that a module imports, at the top or inside functions."""
     found = set()
     for node in ast.walk(ast.parse(modules()[name].read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "resnet_tf":
             module = node.module.removeprefix("resnet_tf").removeprefix(".")
             for alias in node.names:
-                below = f"{module}.{alias.name}".removeprefix(".")
-                found.add(below if below in modules() else module)
+                submodule = f"{module}.{alias.name}".removeprefix(".")
+                found.add(submodule if submodule in modules() else module)
         elif isinstance(node, ast.Import):
             found.update(
                 alias.name.removeprefix("resnet_tf").removeprefix(".")
@@ -66,17 +66,17 @@ def test_imports_go_one_way(name):
 
 
 @pytest.mark.parametrize("name", sorted(modules()))
-def test_nobody_imports_a_command(name):
+def test_commands_are_not_imported(name):
     assert not imports(name) & COMMANDS
 
 
-def test_no_file_imports_itself_through_others():
+def test_no_import_is_circular():
     visited: set[str] = set()
 
     def visit(name: str, path: tuple[str, ...]) -> None:
-        assert name not in path, f"circle of imports: {' -> '.join((*path[path.index(name) :], name))}"
+        assert name not in path, f"circular import: {' -> '.join((*path[path.index(name) :], name))}"
         if name not in visited:
-            for each in imports(name) - {""}:  # the public names, imported on first use
+            for each in imports(name) - {""}:  # `resnet_tf` imports its public names on first use
                 visit(each, (*path, name))
             visited.add(name)
 
@@ -84,14 +84,14 @@ def test_no_file_imports_itself_through_others():
         visit(name, ())
 
 
-def test_the_root_holds_commands_alone():
+def test_the_root_contains_commands_only():
     assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} == set(MAY_IMPORT)
     for name in COMMANDS:
         assert "command_line.run(main" in modules()[name].read_text(), name
 
 
 @pytest.mark.parametrize("name", sorted(name for name in modules() if _room(name) == "model"))
-def test_models_know_nothing_of_flags_or_pipelines(name):
+def test_models_use_neither_flags_nor_pipelines(name):
     text = modules()[name].read_text()
     assert "absl" not in text
     assert "tf.data" not in text

@@ -1,4 +1,4 @@
-"""The installation: one TensorFlow, the requirements for TPUs, and the core of the suite on tensorflow-tpu."""
+"""Installation: a single TensorFlow, requirements for TPUs, and the core tests on tensorflow-tpu."""
 
 import os
 import re
@@ -14,9 +14,9 @@ from resnet_tf.core.errors import UserError
 ROOT = Path(__file__).parents[1]
 TPU_REQUIREMENTS = ROOT / "requirements-tpu.txt"
 
-# The core of the package without further libraries and commands in processes. The TPU wheel has no XLA for the host CPU
-# ("could not find registered transfer manager for platform Host"), with which Keras computes grouped convolutions and
-# one test compiles the training step.
+# Tests of the core of the package, without optional libraries and subprocesses. The TPU wheel has no XLA for the host
+# CPU ("could not find registered transfer manager for platform Host"), which Keras needs for grouped convolutions, and
+# one test for compiling the training step.
 WITHOUT_HOST_XLA = ("-k", "not resnext and not compiles_for_tpus")
 CORE = (
     *("tests/model/test_layers.py", "tests/model/test_zoo.py", "tests/inputs/test_headers.py"),
@@ -27,8 +27,8 @@ CORE = (
 
 
 @pytest.mark.parametrize("other", ["tensorflow-tpu", "tensorflow-cpu", "tf-nightly"])
-def test_two_tensorflows_are_named(other, tmp_path, monkeypatch, command):
-    """The metadata that pip leaves is enough: importing both would fail with an undefined symbol."""
+def test_two_installed_tensorflows_are_an_error(other, tmp_path, monkeypatch, command):
+    """The metadata of pip is enough to find both; importing both would fail with an undefined symbol."""
     information = tmp_path / f"{other.replace('-', '_')}-2.20.0.dist-info"
     information.mkdir()
     (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {other}\nVersion: 2.20.0\n")
@@ -42,11 +42,11 @@ def test_two_tensorflows_are_named(other, tmp_path, monkeypatch, command):
 
 
 def _requirements(text: str) -> dict[str, str]:
-    """Distribution -> its version specifiers."""
+    """Return the version specifiers of each distribution."""
     return dict(re.findall(r"^([\w-]+)((?:[<>=~]=?[\d.]+,?)+)", text, re.MULTILINE))
 
 
-def test_requirements_for_tpus_are_those_of_setup():
+def test_requirements_for_tpus_agree_with_setup():
     setup = (ROOT / "setup.py").read_text()
     listed = setup[setup.index("install_requires=[") : setup.index("extras_require")]
     own = _requirements("\n".join(re.findall(r'"([\w-]+[<>=~][^"]+)"', listed)))
@@ -54,7 +54,7 @@ def test_requirements_for_tpus_are_those_of_setup():
     assert own, "setup.py lists requirements"
     assert {name: tpu.get(name) for name in own} == own
     assert set(tpu) - set(own) == {"tensorflow-tpu", "libtpu"}
-    assert "tensorflow-tpu" not in setup, "an extra would bring a second TensorFlow"
+    assert "tensorflow-tpu" not in setup, "an extra would install a second TensorFlow"
     (floor,) = re.findall(r'TENSORFLOW = "([\d.]+)"', setup)
     assert tpu["tensorflow-tpu"].startswith(f"=={floor}")
 
@@ -62,7 +62,7 @@ def test_requirements_for_tpus_are_those_of_setup():
 @pytest.mark.slow
 @pytest.mark.long
 def test_the_core_passes_on_tensorflow_tpu(tmp_path):
-    """The README's two lines in a fresh environment, a forward pass, and the core of the suite; takes minutes."""
+    """Install in a new environment as documented, run a forward pass and the core tests; takes minutes."""
     python = tmp_path / "venv" / "bin" / "python"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYTEST"))}
     environment |= {"TPU_SKIP_MDS_QUERY": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONSAFEPATH": "1"}

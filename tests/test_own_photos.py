@@ -1,4 +1,4 @@
-"""The tutorial on own photos, command by command, on a small folder."""
+"""The tutorial docs/own_photos.md: its commands and its Python code, on a small folder."""
 
 import re
 import shlex
@@ -13,13 +13,13 @@ from resnet_tf.training.run import load_run
 
 PAGE = (Path(__file__).parents[1] / "docs" / "own_photos.md").read_text()
 COMMANDS = re.findall(r"^    python -m resnet_tf\.(.+)$", PAGE, re.MULTILINE)
-# So that a ResNet-18 on two cores is done in seconds; the tutorial's own sizes follow from the number of photos.
+# Settings for a run of seconds; in the tutorial, the default settings follow from the number of photos.
 SHORT = ("data.image_size=64", "train.epochs=3", "train.head_epochs=1", "data.batch_size=16")
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """Three classes that differ in color, and a file instead of the published weights."""
+    """Return a directory with photos/ of three classes that differ in color, and replace the published weights."""
     generator = np.random.default_rng(0)
     for label, name in enumerate(("cat", "dog", "hamster")):
         (tmp_path / "photos" / name).mkdir(parents=True)
@@ -43,13 +43,13 @@ def test_every_command_of_the_tutorial_runs(command, folder):
         outcome = command(name, *arguments, *short)
         assert outcome.code == 0, f"{line}: {outcome.err}"
         outputs[line] = outcome.out
-    plan, trained, metrics, answers, _, phone = outputs.values()
+    plan, trained, metrics, predictions, _, phone = outputs.values()
     assert "cat 2" in plan
     assert (folder / "finetune-dry-run.png").exists()
     assert "answered alike" in trained
     assert (folder / "runs/photos/report/index.html").exists()
     assert re.search(r"of +\d+  hamster", metrics)
-    assert answers.count("photos/cat/") == 30
+    assert predictions.count("photos/cat/") == 30
     assert len(list((folder / "maps").iterdir())) == 30
     assert (folder / phone.strip() / "model.tflite").exists()
     run = load_run("runs/photos")

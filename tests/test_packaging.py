@@ -1,4 +1,4 @@
-"""The wheel: its files, its metadata, and a run away from the checkout; the files that a repository host reads."""
+"""Packaging: files and metadata of the wheel, a run of the wheel, and the files for the repository host."""
 
 import importlib.resources
 import os
@@ -23,14 +23,14 @@ def test_the_installed_package_is_typed():
     assert importlib.resources.files("resnet_tf").joinpath("py.typed").is_file()  # CI runs this on the wheel
 
 
-def test_ci_runs_its_script_on_every_supported_python():
+def test_ci_tests_every_supported_python():
     job = yaml.safe_load((GITHUB / "workflows" / "ci.yml").read_text())["jobs"]["check"]
     classifiers = re.findall(r"Programming Language :: Python :: (3\.\d+)", (ROOT / "setup.py").read_text())
     assert job["strategy"]["matrix"]["python"] == classifiers
     assert {"run": ".ci/run"} in job["steps"]
 
 
-def test_a_bug_report_asks_for_versions_by_a_command_that_runs():
+def test_the_command_of_the_bug_report_prints_versions():
     form = yaml.safe_load((GITHUB / "ISSUE_TEMPLATE" / "bug_report.yml").read_text())
     (versions,) = (field["attributes"] for field in form["body"] if field.get("id") == "versions")
     (arguments,) = re.findall(r"`python (.+)`", versions["description"])
@@ -41,16 +41,16 @@ def test_a_bug_report_asks_for_versions_by_a_command_that_runs():
     assert lines.keys() >= {"tensorflow", "keras", "numpy", "system", "GPUs"}
 
 
-def test_the_citation_names_this_version():
+def test_the_citation_has_the_current_version():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == resnet_tf.__version__
     assert citation["license"] in (ROOT / "setup.py").read_text()
 
 
 @pytest.mark.slow
-@pytest.mark.long  # CI tests the wheel as a whole
-def test_the_wheel_runs_from_any_folder(tmp_path):
-    """Unpacked in a directory of its own, so that neither the checkout nor an installed copy is imported."""
+@pytest.mark.long  # CI installs and tests the wheel
+def test_the_wheel_runs_outside_the_checkout(tmp_path):
+    """Unpack the wheel in a new directory, so that neither the checkout nor an installed copy is imported."""
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
     subprocess.run(build, check=True, timeout=300)
     (wheel,) = tmp_path.glob("*.whl")
@@ -70,7 +70,7 @@ def test_the_wheel_runs_from_any_folder(tmp_path):
 
     (tmp_path / "elsewhere").mkdir()
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "TFDS_DATA_DIR": str(tmp_path / "tfds")}
-    del environment["TF_CPP_MIN_LOG_LEVEL"]  # of conftest; without it, too, a terminal stays free of the native log
+    del environment["TF_CPP_MIN_LOG_LEVEL"]  # set by conftest; the package itself suppresses native logs
     child = subprocess.run(
         [sys.executable, "-m", "resnet_tf.train", "--config=digits", "--workdir=run", "--set", "train.epochs=1"],
         cwd=tmp_path / "elsewhere",

@@ -1,4 +1,4 @@
-"""The README against the package."""
+"""The README: its code runs, its commands, speeds and links are correct."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ README = (ROOT / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-def test_the_python_lines_run(tmp_path, monkeypatch, data_dir):
+def test_the_first_python_block_runs(tmp_path, monkeypatch, data_dir):
     block = PYTHON[0]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("resnet_tf.data.sources.digits.Digits.__init__", _in(data_dir))
@@ -30,8 +30,8 @@ def test_the_python_lines_run(tmp_path, monkeypatch, data_dir):
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_the_lines_on_published_weights_run(tmp_path, monkeypatch):
-    """With random weights instead of the published file."""
+def test_the_block_on_published_weights_runs(tmp_path, monkeypatch):
+    """Random weights replace the published file."""
     resnet_tf.create_model("resnet50").save_weights(tmp_path / "published.weights.h5")
     monkeypatch.setattr("resnet_tf.model.create.fetch", lambda row: tmp_path / "published.weights.h5")
     monkeypatch.chdir(tmp_path)
@@ -44,7 +44,7 @@ def test_the_lines_on_published_weights_run(tmp_path, monkeypatch):
 
 
 def _in(data_dir):
-    """The digits' builder, writing to the session's directory instead of the user's."""
+    """Return `Digits.__init__` with the given data directory instead of the user's."""
     from resnet_tf.data.sources.digits import Digits
 
     original = Digits.__init__
@@ -60,11 +60,11 @@ def test_ci_runs_the_readmes_test_command():
     assert command in (ROOT / ".ci" / "run").read_text().splitlines()
 
 
-def test_it_is_short():
+def test_the_readme_has_at_most_180_lines():
     assert len(README.splitlines()) <= 180
 
 
-def test_its_speeds_are_rows_of_the_benchmarks():
+def test_the_speeds_are_rows_of_the_benchmarks():
     benchmarks = (ROOT / "docs" / "benchmarks.md").read_text()
     (table,) = re.findall(r"\| speed, images/s .*\n\|[-|]+\n((?:\|.*\n)+)", README)
     rows = table.splitlines()
@@ -74,6 +74,6 @@ def test_its_speeds_are_rows_of_the_benchmarks():
         assert f"**{ratio}**" in table
 
 
-def test_every_network_family_and_linked_file_exists():
+def test_every_linked_file_exists():
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / target).exists()

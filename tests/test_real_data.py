@@ -1,4 +1,4 @@
-"""Real images, stored beside the project (see the README of that folder); skipped elsewhere."""
+"""Real images in a folder next to the checkout, shared/data; without it, the tests are skipped."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ def cifar_test(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not ARCHIVE.is_file(), reason="CIFAR-10 as JPEG files is not beside the checkout")
-def test_a_folder_of_cifar_trains_by_flags_alone(command, tmp_path):
+def test_a_folder_of_cifar_trains_with_flags_only(command, tmp_path):
     with tarfile.open(ARCHIVE) as archive:
         for member in archive:  # every fifth image for training, every tenth for evaluation
             step = 5 if member.name.startswith(("train", "./train")) else 10
@@ -53,13 +53,14 @@ def test_a_folder_of_cifar_trains_by_flags_alone(command, tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not ARCHIVE.is_file(), reason="CIFAR-10 as JPEG files is not beside the checkout")
 @pytest.mark.parametrize(
-    ("name", "file", "right"), [("resnet20", "resnet20-12fca82f.th", 8103), ("resnet32", "resnet32-d509ac18.th", 8256)]
+    ("name", "file", "correct"),
+    [("resnet20", "resnet20-12fca82f.th", 8103), ("resnet32", "resnet32-d509ac18.th", 8256)],
 )
-def test_published_cifar_weights_answer_as_in_pytorch_to_the_image(
-    cifar_test, tmp_path, command, monkeypatch, name, file, right
+def test_published_cifar_weights_have_the_accuracy_of_pytorch(
+    cifar_test, tmp_path, command, monkeypatch, name, file, correct
 ):
-    """The metrics of the original PyTorch code on the same 10,000 JPEGs, with nothing given but the weights' name."""
-    pytest.importorskip("torch", reason="reading a PyTorch pickle takes PyTorch: pip install '.[torch]'")
+    """The number of correct predictions equals that of the original PyTorch code on the same 10,000 JPEG files."""
+    pytest.importorskip("torch", reason="reading a PyTorch pickle needs PyTorch: pip install '.[torch]'")
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     (tmp_path / "models").mkdir()
     shutil.copy(SHARED_DATA / "cifar_resnet" / file, tmp_path / "models")
@@ -71,16 +72,16 @@ def test_published_cifar_weights_answer_as_in_pytorch_to_the_image(
     assert model.labels == source.class_names
     strategy = tf.distribute.get_strategy()
     evaluation = Evaluator(model, source.validation, model.preprocess, batch_size=500, strategy=strategy)()
-    assert int((evaluation.predictions == evaluation.targets).sum()) == right
+    assert int((evaluation.predictions == evaluation.targets).sum()) == correct
 
 
 @pytest.mark.skipif(not PHOTOS.is_dir(), reason="the ImageNet photos are not beside the checkout")
-def test_photos_of_any_size_are_answered(command, tmp_path):
+def test_predict_takes_photos_of_any_size(command, tmp_path):
     model = create_model("resnet18", num_classes=10, input_shape=(64, 64, 3))
     path = export_model(model, tmp_path / "export")
     files = sorted(str(file) for file in PHOTOS.glob("*.JPEG"))
     outcome = command("predict", f"--model={path}", "--json", *files)
     assert outcome.code == 0, outcome.err
-    answers = [json.loads(line) for line in outcome.out.splitlines()]
-    assert [answer["file"] for answer in answers] == files
+    predictions = [json.loads(line) for line in outcome.out.splitlines()]
+    assert [prediction["file"] for prediction in predictions] == files
     assert len(files) == 200

@@ -1,6 +1,8 @@
-"""Published recipes against their sources: learning rates by epoch, sizes, augmentation."""
+"""Published recipes compared with their sources: learning rates by epoch, image sizes, augmentation."""
 
 import dataclasses
+from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
@@ -13,22 +15,22 @@ from resnet_tf.training.trainer import size_in_epoch
 CIFAR = 50_000
 IMAGENET = 1_281_167
 FASHION = 60_000
-OWN = ("digits", "imagefolder", "finetune", "cifar10_fast", "signals", "spectrograms")  # of this package
-BY_DEFAULTS = ("bit_finetune",)  # by the size of the data: tests/training/test_default_settings.py
+OWN = ("digits", "imagefolder", "finetune", "cifar10_fast", "signals", "spectrograms")  # recipes of this package
+BY_DEFAULTS = ("bit_finetune",)  # settings depend on the size of the data: tests/training/test_default_settings.py
 HE_CIFAR = {
     "epochs": 164,  # 64,000 steps
     "batch": 128,
     "optimizer": "sgd, momentum 0.9, decay 0.0001 of all",
-    "rates": {0: 0.1, 81: 0.1, 82: 0.01, 122: 0.01, 123: 0.001, 163: 0.001},  # 32,000 and 48,000 steps
-    "trained on": 32,
-    "tested on": "32 of 32",
+    "learning rates": {0: 0.1, 81: 0.1, 82: 0.01, 122: 0.01, 123: 0.001, 163: 0.001},  # 32,000 and 48,000 steps
+    "training size": 32,
+    "evaluation size": "32 of 32",
     "augmentation": {"flip": True, "pad_crop": 4},
     "loss": "cross_entropy",
 }
 INCEPTION = {"random_resized_crop": True, "flip": True}  # 8 to 100 % of the image
 RSB = {
     "batch": 2048,
-    "tested on": "224 of 236",  # a crop of 0.95
+    "evaluation size": "224 of 236",  # a crop of 0.95
     "interpolation": "bicubic",
     "optimizer": "lamb, decay 0.02 of kernels",
 }
@@ -40,16 +42,16 @@ SOURCES = {
     "cifar10_resnet110": {
         "network": "resnet110",
         **HE_CIFAR,
-        "rates": {0: 0.0, 1: 0.1, 81: 0.1, 82: 0.01, 123: 0.001},
+        "learning rates": {0: 0.0, 1: 0.1, 81: 0.1, 82: 0.01, 123: 0.001},
     },
     "cifar10_wrn_28_10": {
         "network": "wrn_28_10",
         "epochs": 200,
         "batch": 128,
         "optimizer": "sgd, Nesterov momentum 0.9, decay 0.0005 of all",
-        "rates": {0: 0.1, 59: 0.1, 60: 0.02, 119: 0.02, 120: 0.004, 159: 0.004, 160: 0.0008, 199: 0.0008},
-        "trained on": 32,
-        "tested on": "32 of 32",
+        "learning rates": {0: 0.1, 59: 0.1, 60: 0.02, 119: 0.02, 120: 0.004, 159: 0.004, 160: 0.0008, 199: 0.0008},
+        "training size": 32,
+        "evaluation size": "32 of 32",
         "augmentation": {"flip": True, "pad_crop": 4},
         "loss": "cross_entropy",
     },
@@ -59,9 +61,9 @@ SOURCES = {
         "batch": 128,
         "long tail": 100,
         "optimizer": "sgd, momentum 0.9, decay 0.0002 of all",
-        "rates": {0: 0.0, 5: 0.1, 159: 0.1, 160: 1e-3, 179: 1e-3, 180: 1e-5, 199: 1e-5},
-        "trained on": 32,
-        "tested on": "32 of 32",
+        "learning rates": {0: 0.0, 5: 0.1, 159: 0.1, 160: 1e-3, 179: 1e-3, 180: 1e-5, 199: 1e-5},
+        "training size": 32,
+        "evaluation size": "32 of 32",
         "augmentation": {"flip": True, "pad_crop": 4},
         "loss": "cross_entropy",
     },
@@ -70,28 +72,29 @@ SOURCES = {
         "epochs": 200,
         "batch": 128,
         "optimizer": "sgd, momentum 0.9, decay 0.0005 of all",
-        "rates": {0: 0.1, 100: 0.05, 200: 0.0},
-        "trained on": 32,
-        "tested on": "32 of 32",
+        "learning rates": {0: 0.1, 100: 0.05, 200: 0.0},
+        "training size": 32,
+        "evaluation size": "32 of 32",
         "augmentation": {"flip": True, "pad_crop": 4},
         "loss": "cross_entropy",
         "mean": (0.4914, 0.4822, 0.4465),
         "std": (0.2023, 0.1994, 0.2010),
     },
     "fashion_mnist": {
-        # Zhong et al. 2017, but for 300 epochs with a falling rate of 0.1: one cycle with that peak, and an average.
-        # Their crops are of 4 pixels, and they erase; Jordan 2024 mirrors in every other epoch and crops by 2.
+        # Zhong et al. 2017 train for 300 epochs with learning rates from 0.1, crop with 4 pixels of padding, and erase.
+        # This recipe has one cycle with a peak of 0.1 and averaged weights; as in Jordan 2024, it flips images in
+        # alternate epochs and crops with 2 pixels of padding.
         "network": "resnet20",
         "epochs": 56,
         "batch": 128,
         "optimizer": "sgd, Nesterov momentum 0.9, decay 0.0005 of all",
-        "rates": {0: 0.1 / 25, 16.8: 0.1, 56: 0.1 / 25 / 1e4},
-        "trained on": 28,
-        "tested on": "28 of 28",
+        "learning rates": {0: 0.1 / 25, 16.8: 0.1, 56: 0.1 / 25 / 1e4},
+        "training size": 28,
+        "evaluation size": "28 of 28",
         "augmentation": {"alternating_flip": True, "pad_crop": 2},
         "loss": "cross_entropy",
         "ema": 0.999,
-        "mean": (0.2860,),  # of the data
+        "mean": (0.2860,),  # statistics of the training images
         "std": (0.3530,),
     },
     "imagenet_resnet50": {
@@ -99,9 +102,9 @@ SOURCES = {
         "epochs": 90,
         "batch": 256,
         "optimizer": "sgd, momentum 0.9, decay 0.0001 of all",
-        "rates": {0: 0.1, 29: 0.1, 30: 0.01, 59: 0.01, 60: 0.001, 89: 0.001},
-        "trained on": 224,
-        "tested on": "224 of 256",
+        "learning rates": {0: 0.1, 29: 0.1, 30: 0.01, 59: 0.01, 60: 0.001, 89: 0.001},
+        "training size": 224,
+        "evaluation size": "224 of 256",
         "augmentation": INCEPTION,
         "loss": "cross_entropy",
     },
@@ -110,30 +113,30 @@ SOURCES = {
         "epochs": 90,
         "batch": 2048,
         "optimizer": "sgd, momentum 0.875, decay 3.0517578125e-05 of kernels",
-        "rates": {0: 0.0, 5: 2.048, 47.5: 1.024, 90: 0.0},  # 0.256 for 256; five epochs of warmup
-        "trained on": 224,
-        "tested on": "224 of 256",
+        "learning rates": {0: 0.0, 5: 2.048, 47.5: 1.024, 90: 0.0},  # 0.256 per 256 images; five epochs of warmup
+        "training size": 224,
+        "evaluation size": "224 of 256",
         "augmentation": INCEPTION,
         "loss": "cross_entropy, smoothing 0.1",
     },
     "imagenet_rsb_a1": {
         "network": "resnet50, stochastic_depth=0.05",
         **RSB,
-        "batch": 2046,  # 2,048, in whole pairs of three
+        "batch": 2046,  # 2,048, a multiple of 2 x 3: pairs of images, three repeats
         "epochs": 600,
-        "rates": {0: 0.0, 5: 5e-3, 302.5: 2.5e-3, 600: 0.0},
+        "learning rates": {0: 0.0, 5: 5e-3, 302.5: 2.5e-3, 600: 0.0},
         "optimizer": "lamb, decay 0.01 of kernels",
-        "trained on": 224,
+        "training size": 224,
         "augmentation": {**RSB_AUGMENTATION, "policy_magnitude": 7, "mixup": 0.2, "repeats": 3},
         "loss": "binary, smoothing 0.1",
     },
     "imagenet_rsb_a2": {
         "network": "resnet50, stochastic_depth=0.05",
         **RSB,
-        "batch": 2046,  # 2,048, in whole pairs of three
+        "batch": 2046,  # 2,048, a multiple of 2 x 3: pairs of images, three repeats
         "epochs": 300,
-        "rates": {0: 0.0, 5: 5e-3, 152.5: 2.5e-3, 300: 0.0},
-        "trained on": 224,
+        "learning rates": {0: 0.0, 5: 5e-3, 152.5: 2.5e-3, 300: 0.0},
+        "training size": 224,
         "augmentation": {**RSB_AUGMENTATION, "policy_magnitude": 7, "mixup": 0.1, "repeats": 3},
         "loss": "binary",
     },
@@ -141,8 +144,8 @@ SOURCES = {
         "network": "resnet50",
         **RSB,
         "epochs": 100,
-        "rates": {0: 0.0, 5: 8e-3, 52.5: 4e-3, 100: 0.0},
-        "trained on": 160,
+        "learning rates": {0: 0.0, 5: 8e-3, 52.5: 4e-3, 100: 0.0},
+        "training size": 160,
         "augmentation": {**RSB_AUGMENTATION, "policy_magnitude": 6, "mixup": 0.1},
         "loss": "binary",
     },
@@ -151,9 +154,9 @@ SOURCES = {
         "epochs": 600,
         "batch": 1024,
         "optimizer": "sgd, momentum 0.9, decay 2e-05 of kernels",
-        "rates": {0: 0.0, 5: 0.5, 302.5: 0.25, 600: 0.0},
-        "trained on": 176,
-        "tested on": "224 of 232",
+        "learning rates": {0: 0.0, 5: 0.5, 302.5: 0.25, 600: 0.0},
+        "training size": 176,
+        "evaluation size": "224 of 232",
         "augmentation": {
             **INCEPTION,
             "policy": "trivialaugment",
@@ -163,7 +166,8 @@ SOURCES = {
             "repeats": 4,
         },
         "loss": "cross_entropy, smoothing 0.1",
-        # 0.99998 in epochs of 600, of 8 x 128 images, every 32 steps (references/classification/train.py).
+        # train.py in torchvision/references/classification: alpha = (1 - 0.99998) * batch size * steps / epochs, with a
+        # batch of 8 x 128 images, applied every 32 steps.
         "ema": pytest.approx(1 - (1 - 0.99998) * (8 * 128 * 32 / 600) / 32),
     },
     "imagenet_resnet_rs50": {
@@ -171,9 +175,9 @@ SOURCES = {
         "epochs": 350,
         "batch": 4096,
         "optimizer": "sgd, momentum 0.9, decay 4e-05 of kernels",
-        "rates": {0: 0.0, 5: 1.6, 177.5: 0.8, 350: 0.0},  # 0.1 for 256
-        "trained on": 160,
-        "tested on": "160 of 183",
+        "learning rates": {0: 0.0, 5: 1.6, 177.5: 0.8, 350: 0.0},  # 0.1 per 256 images
+        "training size": 160,
+        "evaluation size": "160 of 183",
         "augmentation": {**INCEPTION, "policy": "randaugment", "policy_magnitude": 10},
         "loss": "cross_entropy, smoothing 0.1",
         "ema": 0.9999,
@@ -181,14 +185,14 @@ SOURCES = {
 }
 
 
-def test_every_recipe_but_our_own_has_a_source():
+def test_every_published_recipe_has_a_source():
     assert sorted([*SOURCES, *OWN, *BY_DEFAULTS]) == list_configs()
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_a_recipe_is_that_of_its_source(name):
+def test_a_recipe_agrees_with_its_source(name):
     source, images = SOURCES[name], {"cifar10": CIFAR, "fashion": FASHION, "imagenet": IMAGENET}
-    recipe = resolve(load_config(name), rates_at=source["rates"], images=images[name.split("_")[0]])
+    recipe = resolve(load_config(name), epochs_of_rates=source["learning rates"], images=images[name.split("_")[0]])
     print("\n".join(f"{key}: {value}" for key, value in recipe.items()))
     assert recipe == {
         "long tail": 1.0,
@@ -196,20 +200,28 @@ def test_a_recipe_is_that_of_its_source(name):
         "ema": 0.0,
         **PIXELS,
         **source,
-        "rates": recipe["rates"],
+        "learning rates": recipe["learning rates"],
     }
     config = load_config(name)
     assert config.data.batch_size % mixing.group_size(config.augment) == 0
-    for epoch, rate in source["rates"].items():
-        # A step beside the middle of a cosine is a little beside its half.
-        assert recipe["rates"][epoch] == pytest.approx(rate, rel=1e-3, abs=1e-9), f"learning rate in epoch {epoch}"
+    for epoch, rate in source["learning rates"].items():
+        # The tolerance allows for epochs that end between two steps.
+        assert recipe["learning rates"][epoch] == pytest.approx(rate, rel=1e-3, abs=1e-9), (
+            f"learning rate in epoch {epoch}"
+        )
 
 
 PIXELS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # torchvision's for ImageNet
 
 
-def resolve(config: Config, *, rates_at, images) -> dict:
-    """Return the settings of a run in the terms of its source."""
+def resolve(config: Config, *, epochs_of_rates: Iterable[float], images: int) -> dict[str, Any]:
+    """Return the settings of a configuration in the terms of its source.
+
+    Args:
+        config: configuration of the recipe.
+        epochs_of_rates: epochs, possibly fractional, at which the learning rate is computed.
+        images: number of training images.
+    """
     model, data, optimizer, loss = config.model, config.data, config.optimizer, config.loss
     knobs = {"stem": model.stem, "stochastic_depth": model.stochastic_depth, "dropout": model.dropout}
     steps = images // data.batch_size
@@ -230,9 +242,9 @@ def resolve(config: Config, *, rates_at, images) -> dict:
             f"{optimizer.name}{momentum if optimizer.name == 'sgd' else ''}, decay {optimizer.weight_decay} of "
             f"{'all' if optimizer.decay_all else 'kernels'}"
         ),
-        "rates": {epoch: float(rate(round(epoch * steps))) for epoch in rates_at},
-        "trained on": size_in_epoch(config, last) or data.image_size,
-        "tested on": f"{data.image_size} of {round(data.image_size / data.crop_fraction)}",
+        "learning rates": {epoch: float(rate(round(epoch * steps))) for epoch in epochs_of_rates},
+        "training size": size_in_epoch(config, last) or data.image_size,
+        "evaluation size": f"{data.image_size} of {round(data.image_size / data.crop_fraction)}",
         "interpolation": data.interpolation,
         "augmentation": changed,
         "loss": loss.name + (f", smoothing {loss.label_smoothing}" if loss.label_smoothing else ""),

@@ -1,7 +1,7 @@
-"""Signals from an archive through training, testing, the report and every kind of export."""
+"""Signals, from an archive through training, evaluation and report to each type of export."""
 
-import importlib.util
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +33,7 @@ PREPROCESS = SignalPreprocess(length=LENGTH, channels=CHANNELS, mean=(0.5, -1.0)
 
 
 def _tones(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of a low or a high frequency, in both channels, at a random phase."""
+    """Return tones of a low or high frequency and random phase, float32 [count, 64, 2], and labels, int64 [count]."""
     generator = np.random.default_rng(seed)
     labels = np.arange(count) % 2
     angles = 2 * np.pi * np.where(labels, 9, 3)[:, None, None] * np.linspace(0, 1, LENGTH)[:, None]
@@ -49,7 +49,7 @@ def archive(tmp_path_factory) -> Path:
     return path
 
 
-def _config(archive: Path, *changes: str) -> Config:
+def _config(archive: Path, *overrides: str) -> Config:
     settings = (
         f"data.source={archive}",
         f"data.length={LENGTH}",
@@ -60,12 +60,12 @@ def _config(archive: Path, *changes: str) -> Config:
         "augment.pad_crop=4",
         "train.epochs=3",
     )
-    return load_config("signals", [*settings, *changes])
+    return load_config("signals", [*settings, *overrides])
 
 
 @pytest.fixture(scope="module")
 def trained(archive, tmp_path_factory) -> Path:
-    """A run by the command. Tests must not write to it."""
+    """Return the directory of a finished run. Tests must not write to it."""
     from resnet_tf.workflows.train import train_and_evaluate
 
     workdir = tmp_path_factory.mktemp("run")
@@ -75,7 +75,7 @@ def trained(archive, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def served(trained, tmp_path_factory) -> Path:
-    """Its serving export. Tests must not write to it."""
+    """Return the serving export of `trained`. Tests must not write to it."""
     return export_model(load_run(trained), tmp_path_factory.mktemp("export") / "tones")
 
 
@@ -86,36 +86,36 @@ def _batches(config: Config, *, start: int = 0) -> list[tuple[np.ndarray, ...]]:
 
 
 @pytest.mark.parametrize("memory", [0, 1024])
-def test_batches_hold_each_signal_once_an_epoch_moved_by_up_to_the_padding(archive, memory):
+def test_an_epoch_has_each_signal_once_shifted_by_at_most_the_padding(archive, memory):
     config = _config(archive, f"data.memory_limit_mb={memory}")
     signals, labels = _tones(96, 0)
     padded = np.pad(signals, [(0, 0), (4, 4), (0, 0)])
-    windows = np.stack([padded[:, at : at + LENGTH] for at in range(9)], axis=1)
+    windows = np.stack([padded[:, offset : offset + LENGTH] for offset in range(9)], axis=1)
     batches = _batches(config)
     assert len(batches) == 9
     for epoch in range(3):
         examples, batch_labels, missing = (
-            np.concatenate(part) for part in zip(*batches[3 * epoch : 3 * epoch + 3], strict=True)
+            np.concatenate(arrays) for arrays in zip(*batches[3 * epoch : 3 * epoch + 3], strict=True)
         )
         assert examples.dtype == np.float32
         assert (missing == -1).all()
-        same = (examples[:, None, None] == windows).all(axis=(3, 4))  # [index in the epoch, example, move]
-        found, example, move = np.nonzero(same)
-        np.testing.assert_array_equal(found, np.arange(96))
+        equal = (examples[:, None, None] == windows).all(axis=(3, 4))  # [position in the epoch, example, offset]
+        position, example, offset = np.nonzero(equal)
+        np.testing.assert_array_equal(position, np.arange(96))
         assert sorted(example) == list(range(96))
         np.testing.assert_array_equal(batch_labels, labels[example])
-        assert set(move) == set(range(9))
-    for late, whole in zip(_batches(config, start=5), batches[5:], strict=True):
-        for part, expected in zip(late, whole, strict=True):
-            np.testing.assert_array_equal(part, expected)
+        assert set(offset) == set(range(9))
+    for batch, expected in zip(_batches(config, start=5), batches[5:], strict=True):
+        for array, expected_array in zip(batch, expected, strict=True):
+            np.testing.assert_array_equal(array, expected_array)
 
 
-def test_padding_is_silence():
+def test_padding_is_zero():
     signals = tf.ones([3, 10, 2])
-    moved = transforms.pad_and_crop(signals, {"pad_row": tf.constant([0.0, 0.5, 0.99])}, 2).numpy()
+    cropped = transforms.pad_and_crop(signals, {"pad_row": tf.constant([0.0, 0.5, 0.99])}, 2).numpy()
     expected = [[0] * 2 + [1] * 8, [1] * 10, [1] * 8 + [0] * 2]
-    np.testing.assert_array_equal(moved[..., 0], expected)
-    np.testing.assert_array_equal(moved[..., 1], expected)
+    np.testing.assert_array_equal(cropped[..., 0], expected)
+    np.testing.assert_array_equal(cropped[..., 1], expected)
 
 
 def test_mixup_blends_signals_and_their_labels():
@@ -126,26 +126,26 @@ def test_mixup_blends_signals_and_their_labels():
     partner = [1, 0, 3, 2]
     expected = own[:, None, None] * signals + (1 - own)[:, None, None] * signals[partner]
     np.testing.assert_allclose(mixing.blend(tf.constant(signals), mix, config), expected, rtol=1e-6)
-    shares = mixing.targets(tf.constant([0, 1, 2, 0], tf.int64), mix, config, num_classes=3, size=(6,)).numpy()
+    targets = mixing.targets(tf.constant([0, 1, 2, 0], tf.int64), mix, config, num_classes=3, size=(6,)).numpy()
     identity = np.eye(3)[[0, 1, 2, 0]]
-    np.testing.assert_allclose(shares, own[:, None] * identity + (1 - own)[:, None] * identity[partner], atol=1e-6)
+    np.testing.assert_allclose(targets, own[:, None] * identity + (1 - own)[:, None] * identity[partner], atol=1e-6)
 
 
-def test_training_and_testing_normalize_alike(archive):
+def test_training_and_evaluation_normalize_equally(archive):
     config = _config(archive, "augment.pad_crop=0")
     source, preprocess = open_source(config.data), create_preprocess(config.data)
     assert preprocess == PREPROCESS
     signals, labels = _tones(20, 1)
     expected = (signals - PREPROCESS.mean) / PREPROCESS.std
-    (inputs, batch_labels, places), *_ = pipeline.eval_batches(source.validation, preprocess, 20).as_numpy_iterator()
+    (inputs, batch_labels, indices), *_ = pipeline.eval_batches(source.validation, preprocess, 20).as_numpy_iterator()
     np.testing.assert_allclose(inputs, expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(batch_labels, labels)
-    np.testing.assert_array_equal(places, np.arange(20))
+    np.testing.assert_array_equal(indices, np.arange(20))
     examples = np.stack([preprocess.to_batch_element(signal) for signal in signals])
     np.testing.assert_allclose(preprocess.from_batch(tf.constant(examples)), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_run_learns_and_continues_to_the_same_end(archive, trained, tmp_path):
+def test_a_resumed_run_ends_with_equal_weights(archive, trained, tmp_path):
     from resnet_tf.workflows.train import train_and_evaluate
 
     run = load_run(trained)
@@ -164,8 +164,8 @@ def test_a_run_learns_and_continues_to_the_same_end(archive, trained, tmp_path):
     config = _config(archive)
     train_and_evaluate(config, tmp_path / "run", callbacks=[StopAfterOne()])
     train_and_evaluate(config, tmp_path / "run")
-    for ours, theirs in zip(load_run(tmp_path / "run").model.weights, run.model.weights, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    for resumed, expected in zip(load_run(tmp_path / "run").model.weights, run.model.weights, strict=True):
+        np.testing.assert_array_equal(resumed, expected)
 
 
 @pytest.mark.parametrize(
@@ -175,9 +175,9 @@ def test_a_run_learns_and_continues_to_the_same_end(archive, trained, tmp_path):
         *(("litert", "float32"), ("litert", "int8"), ("onnx", "float32")),
     ],
 )
-def test_every_export_answers_as_the_run(trained, tmp_path, monkeypatch, capsys, target, precision):
+def test_every_export_predicts_like_the_run(trained, tmp_path, monkeypatch, capsys, target, precision):
     if target == "onnx":
-        pytest.importorskip("tf2onnx", reason="takes tf2onnx")
+        pytest.importorskip("tf2onnx", reason="needs tf2onnx")
     run = load_run(trained)
     export = export_model(run, tmp_path / "export", target=target, precision=precision)
     predictor = Predictor(export)
@@ -198,7 +198,7 @@ def test_every_export_answers_as_the_run(trained, tmp_path, monkeypatch, capsys,
         assert capsys.readouterr().out.strip()
 
 
-def test_the_serving_export_gives_features_and_labels(trained, served):
+def test_the_serving_export_returns_features_and_labels(trained, served):
     run = load_run(trained)
     signatures = tf.saved_model.load(str(served)).signatures
     assert set(signatures) == {"serving_default", "features"}
@@ -215,7 +215,7 @@ def test_the_serving_export_gives_features_and_labels(trained, served):
         list(Predictor(served).explain([]))
 
 
-def test_the_reusable_export_takes_other_lengths(trained, tmp_path):
+def test_the_hub_export_takes_other_lengths(trained, tmp_path):
     run = load_run(trained)
     module = tf.saved_model.load(str(export_model(run, tmp_path / "export", target="hub")))
     longer = np.concatenate([_tones(3, 1)[0]] * 2, axis=1)
@@ -224,7 +224,7 @@ def test_the_reusable_export_takes_other_lengths(trained, tmp_path):
     assert features(longer).shape == (3, 512)
 
 
-def test_every_normalization_of_a_network_of_signals_is_folded():
+def test_every_normalization_of_a_one_dimensional_network_is_folded():
     model, generator = shallow("resnet18_1d", input_shape=(64, 2), num_classes=3), np.random.default_rng(0)
     for variable in model.variables:
         low, high = (0.5, 1.5) if variable.path.endswith(("gamma", "variance")) else (-0.1, 0.1)
@@ -237,7 +237,7 @@ def test_every_normalization_of_a_network_of_signals_is_folded():
     np.testing.assert_allclose(folded(signals), expected, atol=1e-4 * np.abs(expected).max())
 
 
-def test_a_bare_network_is_exported_with_its_samples_as_they_are(tmp_path):
+def test_a_network_without_preprocessing_is_exported_without_normalization(tmp_path):
     model = shallow("resnet18_1d", input_shape=(64, 3), num_classes=2)
     predictor = Predictor(export_model(model, tmp_path / "export"))
     assert predictor.preprocess == SignalPreprocess(length=64, channels=3)
@@ -261,7 +261,7 @@ def test_a_bare_network_is_exported_with_its_samples_as_they_are(tmp_path):
         (b"", r"it is no \.npy file of numbers"),
     ],
 )
-def test_a_signal_that_cannot_be_read_is_named(served, tmp_path, content, reason):
+def test_an_unreadable_signal_is_named(served, tmp_path, content, reason):
     predictor = Predictor(served)
     file = tmp_path / "one.npy"
     file.write_bytes(content) if isinstance(content, bytes) else np.save(file, content)
@@ -273,7 +273,7 @@ def test_a_signal_that_cannot_be_read_is_named(served, tmp_path, content, reason
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("override", "message"),
     [
         (
             "augment.flip=true",
@@ -287,13 +287,13 @@ def test_a_signal_that_cannot_be_read_is_named(served, tmp_path, content, reason
         ("data.mean=1,2,3", r"data\.mean has 3 values for data\.channels=2"),
     ],
 )
-def test_settings_of_pictures_are_refused(archive, change, message):
+def test_settings_of_images_are_refused(archive, override, message):
     with pytest.raises(UserError, match=message):
-        default_settings.resolve(_config(archive, change))
+        default_settings.resolve(_config(archive, override))
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("wrong", "message"),
     [
         (
             {"x_train": np.zeros((4, 64, 2), "uint8")},
@@ -307,30 +307,30 @@ def test_settings_of_pictures_are_refused(archive, change, message):
         ({"y_train": np.zeros(3, int)}, r"one for each of the 4 examples"),
     ],
 )
-def test_an_archive_that_does_not_fit_is_refused(tmp_path, changes, message):
+def test_a_wrong_archive_is_refused(tmp_path, wrong, message):
     arrays = {"x_train": np.zeros((4, 64, 2)), "x_test": np.zeros((4, 64, 2))}
     labels = {"y_train": np.zeros(4, int), "y_test": np.zeros(4, int)}
-    np.savez(tmp_path / "some.npz", **{**arrays, **labels, **changes})
+    np.savez(tmp_path / "some.npz", **{**arrays, **labels, **wrong})
     with pytest.raises(UserError, match=message):
         open_source(_config(tmp_path / "some.npz").data)
 
 
-def test_signals_come_from_an_archive_and_archives_of_signals_take_a_length(archive):
+def test_signals_need_an_archive_and_a_length(archive):
     with pytest.raises(UserError, match=r"signals come from an \.npz archive; data\.source is 'digits'"):
         open_source(_config(Path("digits")).data)
     with pytest.raises(UserError, match=r"is float32 \[96, 64, 2\]; images are uint8 .* signals take data\.length"):
         open_source(load_config("spectrograms", [f"data.source={archive}"]).data)
 
 
-def test_the_training_step_is_timed_on_random_signals(archive):
+def test_throughput_is_measured_on_random_signals(archive):
     assert measure_training(_config(archive, "data.source=nowhere.npz", "data.batch_size=4"), seconds=0.1) > 0
 
 
-def test_a_drawn_signal_shows_where_its_samples_lie():
+def test_a_plot_of_a_signal_shows_its_samples():
     ramp = np.linspace(-1, 1, 960)
-    picture = PREPROCESS.plot(np.stack([ramp, 0 * ramp], axis=1))
-    assert (picture.shape, picture.dtype) == ((64, 96, 1), np.uint8)
-    first, second = (picture[rows, :, 0] == 0 for rows in (slice(32), slice(32, 64)))
+    plot = PREPROCESS.plot(np.stack([ramp, 0 * ramp], axis=1))
+    assert (plot.shape, plot.dtype) == ((64, 96, 1), np.uint8)
+    first, second = (plot[rows, :, 0] == 0 for rows in (slice(32), slice(32, 64)))
     np.testing.assert_allclose(first.argmax(axis=0), np.linspace(31, 0, 97)[1:], atol=1)
     assert first.any(axis=0).all()
     assert set(np.nonzero(second)[0]) <= {15, 16}  # zero, in the middle
@@ -338,34 +338,31 @@ def test_a_drawn_signal_shows_where_its_samples_lie():
 
 
 @pytest.mark.slow
-def test_the_example_makes_what_its_recipes_train_on(tmp_path, command):
-    """Four kinds of signal, told apart by their samples and by their spectrograms."""
+def test_recipes_train_on_the_archives_of_the_example(tmp_path, command):
     out = tmp_path / "data"
     arguments = [sys.executable, str(EXAMPLE), f"--out={out}", "--train=400"]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     archive = np.load(out / "spectrograms.npz")
     assert (archive["x_train"].dtype, archive["x_train"].shape) == (np.uint8, (400, 32, 32))
-    for recipe, least, changes in (("spectrograms", 0.9, ()), ("signals", 0.2, ("--train.epochs=1",))):
+    for recipe, least, overrides in (("spectrograms", 0.9, ()), ("signals", 0.2, ("--train.epochs=1",))):
         source, workdir = f"--data.source={out / recipe}.npz", f"--workdir={tmp_path / recipe}"
-        outcome = command("train", f"--config={recipe}", source, workdir, *changes)
+        outcome = command("train", f"--config={recipe}", source, workdir, *overrides)
         assert outcome.code == 0, outcome.err
         assert float(outcome.out.split("top-1 ")[1].split()[0]) > least
         assert "100 of 100 test examples answered alike" in outcome.out
         assert (tmp_path / recipe / "report" / "index.html").is_file()
     np.save(tmp_path / "one.npy", np.load(out / "signals.npz")["x_test"][0])
-    named = command("predict", f"--model={tmp_path / 'signals' / 'export' / 'serving'}", str(tmp_path / "one.npy"))
-    assert named.code == 0, named.err
-    assert "one.npy\n  1  " in named.out
+    outcome = command("predict", f"--model={tmp_path / 'signals' / 'export' / 'serving'}", str(tmp_path / "one.npy"))
+    assert outcome.code == 0, outcome.err
+    assert "one.npy\n  1  " in outcome.out
 
 
-def test_spectrograms_have_their_axes_as_they_say():
-    """A tone of 1,000 Hz is a bright line, the eighth of rows of 125 Hz from below."""
-    spec = importlib.util.spec_from_file_location("signals", EXAMPLE)
-    signals = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(signals)
-    tone = np.sin(2 * np.pi * 1000 * np.arange(signals.LENGTH) / signals.RATE).astype("float32")
-    picture = signals.make_spectrograms(tone[None])[0]
-    assert picture.shape == (32, 32)
-    rows = picture.argmax(axis=0)
+def test_spectrograms_have_time_to_the_right_and_frequency_upwards():
+    """A tone of 1,000 Hz is a bright line in the eighth row from the bottom, each of which covers 125 Hz."""
+    example = runpy.run_path(str(EXAMPLE))
+    tone = np.sin(2 * np.pi * 1000 * np.arange(example["LENGTH"]) / example["RATE"]).astype("float32")
+    spectrogram = example["make_spectrograms"](tone[None])[0]
+    assert spectrogram.shape == (32, 32)
+    rows = spectrogram.argmax(axis=0)
     np.testing.assert_array_equal(rows, 31 - (1000 // 125 - 1))
