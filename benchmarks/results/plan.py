@@ -108,7 +108,7 @@ def fine_tuned(name: str, *overrides: str, hub_of: str = "") -> tuple[Run, ...]:
     return tuple(dataclasses.replace(run, hub_of=hub_of) for run in runs)
 
 
-def finetune_modes(name: str, title: str, weights: str, hub_of: str = "") -> tuple["Row", ...]:
+def finetune_modes(name: str, title: str, weights: str, hub_of: str = "") -> tuple[Row, ...]:
     """Return one row for each value of `train.finetune`, from the same initial weights."""
     modes = {"linear probe": "probe", "head first, then all layers": "head_then_all", "all layers": "full"}
     return tuple(
