@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 # Imported on first use, so that `--help` does not wait for TensorFlow.
 #
-# Several functions share their name with a command, a module of this package: `resnet_tf.train(...)` and
+# Several functions have the name of a command, a module of this package: `resnet_tf.train(...)` and
 # `python -m resnet_tf.train`. An import of that module would set the attribute `train` of this package to it and so
 # replace the function; Python does so after the module has run, whatever the module or this file does before. Commands
 # therefore refuse to be imported (`command_line.refuse_import`); `python -m` runs them as `__main__`, which sets no

@@ -17,7 +17,7 @@ from resnet_tf.core.errors import closest
 
 
 def main() -> None:
-    """Run the command that `sys.argv` names, or list all."""
+    """Run the command that `sys.argv` names, or list all commands."""
     name, *arguments = sys.argv[1:] or ["--help"]
     commands = list_commands()
     if name in ("--help", "-h"):
@@ -55,8 +55,8 @@ def _usage(commands: list[str]) -> list[str]:
 
 def _summary(name: str) -> str:
     """Return the first line of a command's docstring, without running the command."""
-    spec = importlib.util.find_spec(f"resnet_tf.{name}")
-    source = spec.loader.get_source(spec.name)  # type: ignore[union-attr]
+    module = importlib.util.find_spec(f"resnet_tf.{name}")
+    source = module.loader.get_source(module.name)  # type: ignore[union-attr]
     return (ast.get_docstring(ast.parse(source)) or "").splitlines()[0]
 
 

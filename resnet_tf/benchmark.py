@@ -1,9 +1,9 @@
 """Measure the speed of the input, of the training step, or of an export.
 
-python -m resnet_tf.benchmark --what=input --config=imagefolder --set data.source=photos/    what limits the speed
+python -m resnet_tf.benchmark --what=input --config=imagefolder --set data.source=photos/    the limiting stage
 python -m resnet_tf.benchmark --what=train --model=resnet50                                  on random pixels
-python -m resnet_tf.benchmark --what=serving --model=resnet50                                float32, and bfloat16
-python -m resnet_tf.benchmark --what=serving --model=runs/photos/export/litert --json        one that is there
+python -m resnet_tf.benchmark --what=serving --model=resnet50                                in float32 and bfloat16
+python -m resnet_tf.benchmark --what=serving --model=runs/photos/export/litert --json        an existing export
 """
 
 import itertools
@@ -19,20 +19,23 @@ command_line.refuse_import(__name__)
 
 FLAGS = flags.FlagValues()
 CONFIG, SET = command_line.config_flags(FLAGS)
-WHAT = flags.DEFINE_enum("what", "input", ["input", "train", "serving"], "what to time", flag_values=FLAGS)
+WHAT = flags.DEFINE_enum("what", "input", ["input", "train", "serving"], "measured part", flag_values=FLAGS)
 MODEL = flags.DEFINE_string(
     "model",
     "",
-    "network by name instead of the recipe's, 32 pictures in a step; for serving, or an export",
+    "network by name instead of the recipe's, in batches of 32; for serving, also an export",
     flag_values=FLAGS,
 )
-SECONDS = flags.DEFINE_float("seconds", 5.0, "time for each figure", lower_bound=0.1, flag_values=FLAGS)
-JSON = flags.DEFINE_bool("json", False, "print one JSON object a figure", flag_values=FLAGS)
+SECONDS = flags.DEFINE_float(
+    "seconds", 5.0, "duration of each measurement, in seconds", lower_bound=0.1, flag_values=FLAGS
+)
+JSON = flags.DEFINE_bool("json", False, "print one JSON object per measurement", flag_values=FLAGS)
 
 _UNITS = {"images_per_second": ("images per second", 0), "milliseconds": ("milliseconds", 2)}  # title, decimals
 
 
 def main(arguments: list[str]) -> None:
+    """Run the command."""
     command_line.no_arguments(arguments)
     result = resnet_tf.benchmark(_subject(), what=WHAT.value, seconds=SECONDS.value)
     if JSON.value:

@@ -30,6 +30,7 @@ NUM_CLASSES = flags.DEFINE_integer(
 
 
 def main(arguments: list[str]) -> None:
+    """Run the command."""
     command_line.no_arguments(arguments)
     command_line.require(FROM, MODEL, TO)
 

@@ -1,9 +1,9 @@
 """Export a run as the next version.
 
 python -m resnet_tf.export --workdir=DIR                                     a SavedModel: DIR/export/serving/VERSION
-python -m resnet_tf.export --workdir=DIR --precision=bfloat16                faster where the processor computes in it
-python -m resnet_tf.export --workdir=DIR --target=litert --precision=int8    for phones; ranges from training pictures
-python -m resnet_tf.export --workdir=DIR --target=hub                        to be fine-tuned, as TF Hub's modules
+python -m resnet_tf.export --workdir=DIR --precision=bfloat16                faster on processors with bfloat16
+python -m resnet_tf.export --workdir=DIR --target=litert --precision=int8    for phones, calibrated on training images
+python -m resnet_tf.export --workdir=DIR --target=hub                        for fine-tuning, like TF Hub modules
 python -m resnet_tf.export --workdir=DIR --to=/models/digits                 writes /models/digits/VERSION
 """
 
@@ -19,24 +19,25 @@ FLAGS = flags.FlagValues()
 WORKDIR = flags.DEFINE_string("workdir", "", "run directory", flag_values=FLAGS)
 CHECKPOINT = command_line.checkpoint_flag(FLAGS)
 TARGET = flags.DEFINE_string(
-    "target", "serving", "what for: serving, hub, hub_features, litert, keras or onnx", flag_values=FLAGS
+    "target", "serving", "serving, hub, hub_features, litert, keras or onnx", flag_values=FLAGS
 )
 PRECISION = flags.DEFINE_string(
     "precision",
     "auto",
-    "float32, which auto takes; serving: or bfloat16; litert: or float16, dynamic, int8",
+    "float32 (auto); serving also bfloat16; litert also float16, dynamic, int8",
     flag_values=FLAGS,
 )
 TO = flags.DEFINE_string("to", "", "directory of versions; empty is WORKDIR/export/TARGET", flag_values=FLAGS)
 DEFAULT_SIGNATURE = flags.DEFINE_string(
     "default_signature",
     "serving_default",
-    "images: what reads the default signature only gets the one that takes pixels",
+    "serving_default, or images for clients that read only the default signature and send pixels",
     flag_values=FLAGS,
 )
 
 
 def main(arguments: list[str]) -> None:
+    """Run the command."""
     command_line.no_arguments(arguments)
     if not WORKDIR.value:
         raise UserError("--workdir=DIR is missing: the run to export")

@@ -1,10 +1,10 @@
 """Classify images or signals with an exported model.
 
 python -m resnet_tf.predict --model=DIR/export/serving cat.jpg dog.png
-python -m resnet_tf.predict --model=DIR/export/litert --csv photos/ > all.csv     folders, with all that is below them
-python -m resnet_tf.predict --model=DIR/export/serving --json - < cat.jpg         one picture from standard input
-python -m resnet_tf.predict --model=DIR/export/serving --explain=maps/ photos/    also where the network looked
-python -m resnet_tf.predict --model=DIR/export/serving heart.npy                  a signal, to a network of signals
+python -m resnet_tf.predict --model=DIR/export/litert --csv photos/ > all.csv     folders, recursively
+python -m resnet_tf.predict --model=DIR/export/serving --json - < cat.jpg         one image from standard input
+python -m resnet_tf.predict --model=DIR/export/serving --explain=maps/ photos/    also Grad-CAM overlays
+python -m resnet_tf.predict --model=DIR/export/serving heart.npy                  a signal, for one-dimensional networks
 """
 
 import csv
@@ -23,17 +23,18 @@ command_line.refuse_import(__name__)
 
 FLAGS = flags.FlagValues()
 MODEL = flags.DEFINE_string("model", "", "exported model, or the directory of its versions", flag_values=FLAGS)
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "pictures answered at a time", lower_bound=1, flag_values=FLAGS)
-JSON = flags.DEFINE_bool("json", False, "print one JSON object a picture", flag_values=FLAGS)
-CSV = flags.DEFINE_bool("csv", False, "print a table: file, and label and score of each place", flag_values=FLAGS)
-EXPLAIN = flags.DEFINE_string("explain", "", "directory for Grad-CAM overlays, a PNG a picture", flag_values=FLAGS)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "examples per batch", lower_bound=1, flag_values=FLAGS)
+JSON = flags.DEFINE_bool("json", False, "print one JSON object per example", flag_values=FLAGS)
+CSV = flags.DEFINE_bool("csv", False, "print a CSV table: file, then label and score of each rank", flag_values=FLAGS)
+EXPLAIN = flags.DEFINE_string("explain", "", "directory for Grad-CAM overlays, one PNG per image", flag_values=FLAGS)
 
 
 def main(arguments: list[str]) -> None:
+    """Run the command."""
     if not MODEL.value:
         raise UserError("--model=EXPORTED is missing, such as DIR/export/serving/1")
     if not arguments:
-        raise UserError("no pictures given: name files or folders, or - for one picture from standard input")
+        raise UserError("no images given: name files or folders, or - for one image from standard input")
     if JSON.value and CSV.value:
         raise UserError("give --json or --csv, not both")
 

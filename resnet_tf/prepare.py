@@ -3,8 +3,8 @@
 python -m resnet_tf.prepare --from=photos/ --to=prepared/
 python -m resnet_tf.train --config=imagefolder --set data.source=prepared/
 
-The folder holds split/class/file, or class/file, of which a share (--eval-fraction) becomes the test split. The files
-are kept byte for byte.
+The folder holds split/class/file, or class/file, of which a fraction (--eval-fraction) becomes the split `test`. Files
+are stored byte for byte.
 """
 
 from absl import flags
@@ -15,12 +15,12 @@ from resnet_tf.config import command_line
 command_line.refuse_import(__name__)
 
 FLAGS = flags.FlagValues()
-FROM = flags.DEFINE_string("from", "", "folder of pictures to read", flag_values=FLAGS)
+FROM = flags.DEFINE_string("from", "", "folder of images to read", flag_values=FLAGS)
 TO = flags.DEFINE_string("to", "", "directory to write; it must not exist, or be empty", flag_values=FLAGS)
 EVAL_FRACTION = flags.DEFINE_float(
     "eval_fraction",
     0.1,
-    "share of a folder of class/file that becomes the test split",
+    "fraction of a folder of class/file that becomes the split `test`",
     lower_bound=0.0,
     upper_bound=1.0,
     flag_values=FLAGS,
@@ -28,12 +28,13 @@ EVAL_FRACTION = flags.DEFINE_float(
 
 
 def main(arguments: list[str]) -> None:
+    """Run the command."""
     command_line.no_arguments(arguments)
     command_line.require(FROM, TO)
 
     result = resnet_tf.prepare(FROM.value, TO.value, eval_fraction=EVAL_FRACTION.value)
     for name, split in result.splits.items():
-        print(f"{name}: {split.examples:,} pictures in {split.files} file(s)")
+        print(f"{name}: {split.examples:,} images in {split.files} file(s)")
     print(f"data.source={TO.value}")
 
 

@@ -16,12 +16,13 @@ command_line.refuse_import(__name__)
 
 FLAGS = flags.FlagValues()
 CONFIG, SET = command_line.config_flags(FLAGS)
-OUT = flags.DEFINE_string("out", "preview.png", "picture to write", flag_values=FLAGS)
-STEP = flags.DEFINE_integer("step", 0, "training step whose batch is drawn", lower_bound=0, flag_values=FLAGS)
-COUNT = flags.DEFINE_integer("count", 32, "pictures of the batch that are drawn", lower_bound=1, flag_values=FLAGS)
+OUT = flags.DEFINE_string("out", "preview.png", "PNG file to write", flag_values=FLAGS)
+STEP = flags.DEFINE_integer("step", 0, "training step of the plotted batch", lower_bound=0, flag_values=FLAGS)
+COUNT = flags.DEFINE_integer("count", 32, "plotted examples of the batch", lower_bound=1, flag_values=FLAGS)
 
 
 def main(arguments: list[str]) -> None:
+    """Run the command."""
     command_line.no_arguments(arguments)
     config = load_config(CONFIG.value, overrides=SET.value)
     name = Path(CONFIG.value).stem

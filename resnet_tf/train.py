@@ -3,7 +3,7 @@
 python -m resnet_tf.train                                          the embedded handwritten digits
 python -m resnet_tf.train --config=NAME --workdir=DIR              a recipe; the same command continues a run
 python -m resnet_tf.train --config=imagefolder --set data.source=photos/ --set model.name=resnet18
-python -m resnet_tf.train --config=NAME --dry-run                  what it would do, and a picture of its first batch
+python -m resnet_tf.train --config=NAME --dry-run                  print the plan, plot the first batch
 """
 
 import datetime
@@ -22,12 +22,13 @@ WORKDIR = flags.DEFINE_string("workdir", "", "run directory; empty is runs/CONFI
 DRY_RUN = flags.DEFINE_bool(
     "dry_run",
     False,
-    "say what the run would do, draw its first batch to CONFIG-dry-run.png, and end",
+    "print the plan of the run, plot its first batch to CONFIG-dry-run.png, and exit",
     flag_values=FLAGS,
 )
 
 
 def main(arguments: list[str]) -> None:
+    """Run the command."""
     command_line.no_arguments(arguments)
     config, name = load_config(CONFIG.value, overrides=SET.value), Path(CONFIG.value).stem
     if DRY_RUN.value:

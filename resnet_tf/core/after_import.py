@@ -28,14 +28,14 @@ class _Watcher(MetaPathFinder):
         if fullname != self._module:
             return None
         others = (finder for finder in sys.meta_path if finder is not self)
-        spec = next((found for finder in others if (found := finder.find_spec(fullname, path, target))), None)
-        if spec and spec.loader:
-            execute = spec.loader.exec_module
+        module_spec = next((found for finder in others if (found := finder.find_spec(fullname, path, target))), None)
+        if module_spec and module_spec.loader:
+            execute = module_spec.loader.exec_module
 
             def execute_and_call(module: ModuleType) -> None:
                 execute(module)
                 sys.meta_path.remove(self)
                 self._function()
 
-            spec.loader.exec_module = execute_and_call  # type: ignore[method-assign]
-        return spec
+            module_spec.loader.exec_module = execute_and_call  # type: ignore[method-assign]
+        return module_spec

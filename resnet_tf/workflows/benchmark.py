@@ -121,7 +121,7 @@ def _network(config: Config) -> keras.Model:
     """Create the network with statistics like those of a trained one: biases of zero would be optimized away."""
     model, generator = create_network(config, num_classes=config.model.num_classes or 1000), np.random.default_rng(0)
     if None in model.input_shape[1:]:
-        raise UserError(f"{config.model.name} takes pictures of any size here; train.end_size=0 gives it one to time")
+        raise UserError(f"{config.model.name} takes images of any size; train.end_size=0 fixes the measured size")
     for variable in model.variables:
         if variable.path.endswith(("gamma", "moving_variance")):
             variable.assign(generator.uniform(0.5, 1.5, variable.shape))

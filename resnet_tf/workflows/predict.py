@@ -49,7 +49,7 @@ def _predict(predictor: Predictor, files: Sequence[str], batch_size: int, explai
         for file, prediction in zip(batch, predictor(items, batch_size=batch_size), strict=True):
             yield dataclasses.replace(prediction, file=file)
         if explain:
-            _draw_explanations(predictor, batch, items, explain, first=start + 1, digits=len(str(len(files))))
+            _plot_explanations(predictor, batch, items, explain, first=start + 1, digits=len(str(len(files))))
 
 
 def _list_files(path: str, preprocess: Preprocess) -> list[str]:
@@ -63,7 +63,7 @@ def _list_files(path: str, preprocess: Preprocess) -> list[str]:
     return found
 
 
-def _draw_explanations(
+def _plot_explanations(
     predictor: Predictor,
     files: Sequence[str],
     items: Sequence[str | bytes],

@@ -33,10 +33,10 @@ def preview(config: Config, path: str | Path, *, step: int = 0, count: int = 32,
     config = default_settings.resolve(config)
     source = open_source(config.data)
     title = f"step {step} of {source.name}, {create_preprocess(config.data).size_text}"
-    return draw_batch(path, config, source, step=step, count=count, title=f"{name}: {title}" if name else title)
+    return plot_batch(path, config, source, step=step, count=count, title=f"{name}: {title}" if name else title)
 
 
-def draw_batch(path: Path, config: Config, source: Source, *, step: int, count: int, title: str) -> Path:
+def plot_batch(path: Path, config: Config, source: Source, *, step: int, count: int, title: str) -> Path:
     """Plot at most `count` examples of a training batch with their classes, as a PNG.
 
     Raises:

@@ -127,5 +127,5 @@ def train_and_evaluate(
 
 
 def _fit(config: Config, workdir: str | Path, callbacks: Sequence[keras.callbacks.Callback]) -> loop.Fitted:
-    """Train with the plots that TensorBoard shows: `training` does not draw."""
-    return loop.fit(config, workdir, callbacks=callbacks, draw_confusion=plot_confusion)
+    """Train with the plots that TensorBoard shows: `training` has no plots of its own."""
+    return loop.fit(config, workdir, callbacks=callbacks, plot_confusion=plot_confusion)

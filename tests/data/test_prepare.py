@@ -23,7 +23,7 @@ def test_a_prepared_folder_is_the_folder(command, photos, tmp_path):
     outcome = command("prepare", f"--from={photos}", f"--to={tmp_path / 'out'}")
     assert outcome.code == 0, outcome.err
     assert outcome.out == (
-        f"test: 6 pictures in 1 file(s)\ntrain: 12 pictures in 1 file(s)\ndata.source={tmp_path / 'out'}\n"
+        f"test: 6 images in 1 file(s)\ntrain: 12 images in 1 file(s)\ndata.source={tmp_path / 'out'}\n"
     )
     assert outcome.err == ""
     before = open_source(DataConfig(source=str(photos)))
