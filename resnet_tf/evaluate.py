@@ -3,9 +3,9 @@
 python -m resnet_tf.evaluate --workdir=DIR
 python -m resnet_tf.evaluate --model=DIR/export/serving
 python -m resnet_tf.evaluate --model=DIR/export/serving --data=photos/ --json
-python -m resnet_tf.evaluate --model=DIR/export/serving --report=page/       also a page of figures and mistakes
+python -m resnet_tf.evaluate --model=DIR/export/serving --report=page/       also write a report page
 
-A run that is tested on its own data has its page, DIR/report/index.html, written anew.
+Evaluation of a run on its own data rewrites its report, DIR/report/index.html.
 """
 
 import json
@@ -20,9 +20,9 @@ from resnet_tf.core.errors import UserError
 command_line.refuse_import(__name__)
 
 FLAGS = flags.FlagValues()
-WORKDIR = flags.DEFINE_string("workdir", "", "run directory to test", flag_values=FLAGS)
-MODEL = flags.DEFINE_string("model", "", "exported model to test, instead of --workdir", flag_values=FLAGS)
-DATA = flags.DEFINE_string("data", "", "other data than it was trained on, as in data.source", flag_values=FLAGS)
+WORKDIR = flags.DEFINE_string("workdir", "", "run directory", flag_values=FLAGS)
+MODEL = flags.DEFINE_string("model", "", "exported model, instead of --workdir", flag_values=FLAGS)
+DATA = flags.DEFINE_string("data", "", "data set other than that of training; values of data.source", flag_values=FLAGS)
 CHECKPOINT = command_line.checkpoint_flag(FLAGS)
 SET = flags.DEFINE_multi_string(
     "set", [], "override a data key, as in --set data.eval_split=val; repeatable", flag_values=FLAGS
@@ -31,21 +31,24 @@ JSON = flags.DEFINE_bool("json", False, "print one JSON object", flag_values=FLA
 CLASSES = flags.DEFINE_bool(
     "classes", False, "also the recall and the most frequent confusion of each class", flag_values=FLAGS
 )
-FLIP = flags.DEFINE_bool("flip", False, "mean logits of a picture and its mirror; for --workdir", flag_values=FLAGS)
+FLIP = flags.DEFINE_bool(
+    "flip", False, "average logits over image and mirror image; needs --workdir", flag_values=FLAGS
+)
 REPORT = flags.DEFINE_string(
     "report",
     "",
-    "directory for a page of figures and mistakes; empty is WORKDIR/report for a run on its own data",
+    "directory of the report page; empty is WORKDIR/report for a run on its own data",
     flag_values=FLAGS,
 )
 
 
 def main(arguments: list[str]) -> None:
+    """Run the command."""
     command_line.no_arguments(arguments)
     if bool(WORKDIR.value) == bool(MODEL.value):
         raise UserError("give either --workdir=DIR or --model=EXPORTED")
     if FLIP.value and MODEL.value:
-        raise UserError("--flip takes --workdir=DIR: an exported model answers as it was exported")
+        raise UserError("--flip needs --workdir=DIR; predictions of an exported model are fixed")
     subject = (
         resnet_tf.load_run(WORKDIR.value, checkpoint=CHECKPOINT.value)
         if WORKDIR.value

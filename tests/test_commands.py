@@ -48,10 +48,13 @@ def test_help_does_not_import_tensorflow(name):
         (["evaluate"], "give either --workdir=DIR or --model=EXPORTED"),
         (["evaluate", "--workdir=/nowhere"], "'/nowhere' is not a run directory: it has no config.json"),
         (["evaluate", "--model=/nowhere"], "no exported model at '/nowhere'"),
-        (["evaluate", "--model=/nowhere", "--flip"], "--flip takes --workdir=DIR: an exported model answers as it was"),
+        (
+            ["evaluate", "--model=/nowhere", "--flip"],
+            "--flip needs --workdir=DIR; predictions of an exported model are fixed",
+        ),
         (["export"], "--workdir=DIR is missing"),
         (["predict", "x.jpg"], "--model=EXPORTED is missing"),
-        (["predict", "--model=/nowhere"], "no pictures given"),
+        (["predict", "--model=/nowhere"], "no images given"),
         (["predict", "--model=/nowhere", "x.jpg"], "no exported model at '/nowhere'"),
     ],
 )
@@ -321,7 +324,7 @@ def test_a_dry_run_prints_the_plan_and_plots_the_first_batch(command, photos, tm
     facts = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in outcome.out.splitlines())
     assert facts["data"] == f"{photos}: 12 training and 6 validation examples, 2 classes"
     assert facts["classes"] == "blue 6, red 6"
-    assert facts["steps"] == "6 of 5: 3 epochs of 2; 2 other pictures are left out of each"
+    assert facts["steps"] == "6 of 5: 3 epochs of 2; 2 examples of each epoch are unused"
     assert "0.0406 billion multiply-adds at 32 pixels" in facts["network"]
     assert re.fullmatch(r"(float32|mixed_bfloat16) \(auto: .*\)", facts["precision"])
     assert facts["runs on"].startswith("1 replica(s) by ")

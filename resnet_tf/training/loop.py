@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 # Plots a confusion matrix, uint8 [H, W, 4], from an evaluation and its class names.
-DrawConfusion = Callable[[Evaluation, Sequence[str]], np.ndarray]
+PlotConfusion = Callable[[Evaluation, Sequence[str]], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def fit(
     workdir: str | Path,
     *,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-    draw_confusion: DrawConfusion,
+    plot_confusion: PlotConfusion,
 ) -> Fitted:
     """Train and evaluate a run; see `train_and_evaluate`, which supplies the plots that TensorBoard shows.
 
@@ -63,7 +63,7 @@ def fit(
         config: see `load_config`.
         workdir: the run directory, created if necessary.
         callbacks: additional Keras callbacks.
-        draw_confusion: see `DrawConfusion`.
+        plot_confusion: see `PlotConfusion`.
     """
     workdir, config = Path(workdir), default_settings.resolve(config)
     chief = is_chief(config.runtime)
@@ -75,7 +75,7 @@ def fit(
     if chief:
         run.create_workdir(workdir, config)
     with translate_lost_workers(trainer):
-        return _Fit(trainer, workdir, callbacks, draw_confusion).run()
+        return _Fit(trainer, workdir, callbacks, plot_confusion).run()
 
 
 class _Fit:
@@ -86,7 +86,7 @@ class _Fit:
         trainer: Trainer,
         workdir: Path,
         callbacks: Sequence[keras.callbacks.Callback],
-        draw_confusion: DrawConfusion,
+        plot_confusion: PlotConfusion,
     ):
         config, source = trainer.config, trainer.source
         trainer.log_summary()
@@ -107,7 +107,7 @@ class _Fit:
         self._signals = StopSignals()
         self._pace = Pace(config.runtime.steps_per_loop)
         self._profile = Profile(config.runtime.profile, workdir / run.TENSORBOARD)
-        self._callbacks, self._draw_confusion = callbacks, draw_confusion
+        self._callbacks, self._plot_confusion = callbacks, plot_confusion
         self._batches: Any = None
         self._board: TensorBoard | None = None
 
@@ -131,7 +131,7 @@ class _Fit:
                 raise Interrupted(self._stop(str(request))) from None
         observers.on_train_end()
         if self._board:
-            matrix = self._draw_confusion(evaluation, self._trainer.source.class_names)
+            matrix = self._plot_confusion(evaluation, self._trainer.source.class_names)
             self._board.show_confusion(matrix, step=self._trainer.state.step)
         if self._unreadable.count:
             file = self._workdir / unreadable.FILE_NAME

@@ -47,7 +47,7 @@ class EvaluateResult:
 
     def to_dict(self, *, classes: bool = False) -> dict[str, Any]:
         """Return the metrics as plain numbers; with `classes`, also `recall` of each class and `confusion`."""
-        return self.evaluation.to_dict() | (self.evaluation.classes_to_dict(self.class_names) if classes else {})
+        return self.evaluation.to_dict() | (self.evaluation.classes(self.class_names) if classes else {})
 
     def __repr__(self) -> str:
         return f"EvaluateResult({self.subject!r}, {self.evaluation!r}, data={self.source.name!r})"

@@ -11,12 +11,12 @@ from resnet_tf.model.cost import count_multiply_adds, count_saved_activations
 from resnet_tf.training import default_settings, runtime
 from resnet_tf.training.run import create_network
 from resnet_tf.training.trainer import Trainer
-from resnet_tf.workflows.preview import draw_batch
+from resnet_tf.workflows.preview import plot_batch
 
-# Where paths join, a map's gradient, that of the map before, and the sum of the two.
+# At the end of a block: gradients of a feature map and of its input, and their sum.
 _GRADIENTS = 3
-# What the graph, the kernels and their scratch memory take, as `benchmarks/memory.py` found it on a CPU.
-_BYTES_A_LAYER = 1_300_000
+# Graph, kernels and scratch memory, measured by `benchmarks/memory.py` on a CPU.
+_BYTES_PER_LAYER = 1_300_000
 _PLOTTED = 32  # examples of the first batch
 
 
@@ -61,7 +61,7 @@ def plan(config: Config, *, path: str | Path | None = None, name: str = "") -> P
     if path is None:
         return Plan(facts)
     title = f"{name}: first batch" if name else "first batch"
-    return Plan(facts, draw_batch(Path(path), config, trainer.source, step=0, count=_PLOTTED, title=title))
+    return Plan(facts, plot_batch(Path(path), config, trainer.source, step=0, count=_PLOTTED, title=title))
 
 
 def _facts(trainer: Trainer) -> dict[str, str]:
@@ -70,7 +70,7 @@ def _facts(trainer: Trainer) -> dict[str, str]:
     over = source.train.num_examples - length.steps_per_epoch * data.batch_size
     policy, reason = runtime.choose_precision(config.runtime.precision)
     replicas = strategy.num_replicas_in_sync
-    # A network for pictures of any size has no cost of its own.
+    # The cost of a network of variable input size is undefined.
     sized = create_network(config, num_classes=len(source.class_names), fixed_size=True)
     return {
         "network": f"{config.model.name}, {trainer.model.count_params():,} parameters, "
@@ -78,30 +78,30 @@ def _facts(trainer: Trainer) -> dict[str, str]:
         "data": f"{source.name}: {source.describe_splits()}, {len(source.class_names):,} classes",
         "classes": source.describe_classes(),
         "steps": f"{length.total_steps:,} of {data.batch_size}: {config.train.epochs} epochs of "
-        f"{length.steps_per_epoch:,}; {over:,} other pictures are left out of each",
+        f"{length.steps_per_epoch:,}; {over:,} examples of each epoch are unused",
         "learning rate": f"{optimizer.name}, {config.peak_learning_rate:.4g} at its peak, {optimizer.schedule}",
         "runs on": f"{replicas} replica(s) by {type(strategy).__name__} (runtime.strategy={config.runtime.strategy}), "
-        f"{data.batch_size // replicas} pictures each",
+        f"{data.batch_size // replicas} images each",
         "precision": f"{policy} ({reason})",
         "memory": _memory(trainer, sized),
     }
 
 
 def _memory(trainer: Trainer, sized: keras.Model) -> str:
-    """The largest parts of what a step takes; `benchmarks/memory.py` compares it with what is taken."""
+    """Return an estimate of the memory of a step; `benchmarks/memory.py` compares it with measurements."""
     config = trainer.config
     half = keras.config.dtype_policy().compute_dtype != "float32"
     trainable = sum(variable.value.shape.num_elements() for variable in trainer.model.trainable_variables)
     slots = sum(variable.value.shape.num_elements() for variable in trainer.optimizer.variables)
-    parts = config.train.accumulate
-    gradients = trainable * (2 if parts > 1 else 1)  # of a part, and the sum over parts
+    count = config.train.accumulate
+    gradients = trainable * (2 if count > 1 else 1)  # of a micro-batch, and their sum
     weights = 4 * (sized.count_params() + gradients + slots)  # float32 under every policy
-    pictures = config.data.batch_size // trainer.strategy.num_replicas_in_sync // parts
+    images = config.data.batch_size // trainer.strategy.num_replicas_in_sync // count
     every_map, largest = count_saved_activations(sized)
-    maps = (2 if half else 4) * (every_map + _GRADIENTS * largest) * pictures
-    shares = f"{_megabytes(maps)} of feature maps, {_megabytes(weights)} of weights, gradients and optimizer"
-    work = _BYTES_A_LAYER * len(sized.layers)
-    return f"about {_megabytes(weights + maps + work)} on each replica: {shares}, {_megabytes(work)} to work in"
+    maps = (2 if half else 4) * (every_map + _GRADIENTS * largest) * images
+    tensors = f"{_megabytes(maps)} of feature maps, {_megabytes(weights)} of weights, gradients and optimizer"
+    work = _BYTES_PER_LAYER * len(sized.layers)
+    return f"about {_megabytes(weights + maps + work)} on each replica: {tensors}, {_megabytes(work)} of workspace"
 
 
 def _megabytes(count: float) -> str:

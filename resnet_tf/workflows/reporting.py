@@ -64,8 +64,8 @@ def _write(
     facts: dict[str, str],
     metrics: Sequence[dict[str, Any]] = (),
 ) -> Path:
-    def load(places: Sequence[int]) -> list[np.ndarray]:
-        examples = pipeline.load_examples(source.validation, preprocess, places)
+    def load(indices: Sequence[int]) -> list[np.ndarray]:
+        examples = pipeline.load_examples(source.validation, preprocess, indices)
         return [preprocess.plot(example) / 255 for example in examples]
 
     report = Report(
