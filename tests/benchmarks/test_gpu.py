@@ -1,4 +1,4 @@
-"""benchmarks/gpu.py: its HLO runs where there is JAX and no TensorFlow, and gives what PyTorch gives."""
+"""benchmarks/gpu.py: the HLO runs with JAX, without TensorFlow, and its results agree with those of PyTorch."""
 
 import dataclasses
 import json
@@ -23,7 +23,7 @@ VARIABLES = (
     gpu_cases.Variable("bn/gamma", "weight", (4,)),
     gpu_cases.Variable("bn/moving_mean", "statistic", (4,)),
 )
-# Runs benchmarks/gpu.py with a smaller case where TensorFlow, Keras and this package cannot be imported.
+# Program that runs benchmarks/gpu.py with a smaller case, without TensorFlow, Keras and this package.
 WITHOUT_TENSORFLOW = f"""
 import dataclasses, runpy, sys
 sys.modules.update(dict.fromkeys(("tensorflow", "keras", "resnet_tf")))
@@ -34,7 +34,7 @@ runpy.run_path({str(ROOT / "benchmarks" / "gpu.py")!r}, run_name="__main__")
 """
 
 
-def test_the_page_holds_what_the_results_say():
+def test_the_tables_are_up_to_date():
     gpu_table.update(ROOT, check_only=True)
 
 
@@ -72,7 +72,7 @@ def expected() -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("quantity", gpu_cases.QUANTITIES)
-def test_one_wrong_tensor_is_found(expected, quantity):
+def test_a_wrong_tensor_is_found(expected, quantity):
     found = expected | {quantity: expected[quantity].copy()}
     found[quantity][-4:] *= 1.5  # the last tensor
     differences = gpu_cases.differences(found, expected, VARIABLES)
@@ -81,12 +81,12 @@ def test_one_wrong_tensor_is_found(expected, quantity):
     assert all(each == {"absolute": 0, "relative": 0, "median": 0} for each in others)
 
 
-def test_values_that_are_not_finite_differ(expected):
+def test_nonfinite_values_differ(expected):
     found = expected | {"gradients": np.full_like(expected["gradients"], np.nan)}
     assert gpu_cases.differences(found, expected, VARIABLES)["gradients"]["relative"] == np.inf
 
 
-def test_a_case_that_was_not_written_is_named(tmp_path):
+def test_a_missing_case_is_named(tmp_path):
     with pytest.raises(SystemExit, match=r"resnet18_float32.json does not exist; write it with"):
         gpu_cases.load_variables(CASE, tmp_path)
 
@@ -101,15 +101,15 @@ def gpu_write():
 
 @pytest.fixture(scope="module")
 def written(gpu_write, tmp_path_factory) -> Path:
-    """A directory with a case in float32. Tests must not write to it."""
+    """Return a directory with the files of a float32 case. Tests must not write to it."""
     directory = tmp_path_factory.mktemp("steps")
     gpu_write.write(CASE, directory)
     return directory
 
 
 @pytest.mark.slow
-def test_the_step_is_the_optimizers(gpu_write):
-    """The update inside the pure function is that of the optimizer, which assigns to its variables."""
+def test_the_step_agrees_with_the_optimizer(gpu_write):
+    """The pure function and the optimizer, which assigns to its variables, compute equal updates."""
     step, images_and_labels = gpu_write.TrainingStep(CASE), gpu_cases.batch(CASE)
     values = gpu_cases.initial_values(step.variables)
     *found, loss = tf.function(step)(*map(tf.constant, (*values, *images_and_labels)))
@@ -134,18 +134,18 @@ def test_the_step_is_the_optimizers(gpu_write):
 
 
 @pytest.mark.slow
-def test_tensorflow_gives_what_pytorch_gives(gpu_write, written):
+def test_tensorflow_agrees_with_pytorch(gpu_write, written):
     step = gpu_write.TrainingStep(CASE)
     expected = gpu_cases.load_expected(CASE, written)
     differences = gpu_cases.differences(step.on_cpu().sampled(), expected, step.variables)
-    for quantity, (largest, middle) in gpu_cases.TOLERANCES["float32"].items():
+    for quantity, (largest, median) in gpu_cases.TOLERANCES["float32"].items():
         assert differences[quantity]["relative"] <= largest, quantity
-        assert differences[quantity]["median"] <= middle, quantity
+        assert differences[quantity]["median"] <= median, quantity
 
 
 @pytest.mark.slow
-def test_jax_gives_what_pytorch_gives_without_tensorflow(written, tmp_path):
-    pytest.importorskip("jax", reason="the second half runs the HLO with JAX")
+def test_jax_agrees_with_pytorch_without_tensorflow(written, tmp_path):
+    pytest.importorskip("jax", reason="needs JAX to run the HLO")
     done = _run(written)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("passed") == 1 + len(gpu_cases.QUANTITIES)
@@ -169,7 +169,7 @@ def _run(directory: Path) -> subprocess.CompletedProcess:
 
 @pytest.mark.slow
 def test_steps_are_timed_against_pytorch(gpu_write, tmp_path):
-    pytest.importorskip("jax", reason="the second half runs the HLO with JAX")
+    pytest.importorskip("jax", reason="needs JAX to run the HLO")
     import gpu_run
 
     case = dataclasses.replace(gpu_cases.CASES["resnet18_bfloat16"], batch=2)
