@@ -27,12 +27,22 @@ class ServingInput:
     """A form in which an exported model takes its input.
 
     Attributes:
-        spec: type and shape of a batch; its name is the argument of the signature.
-        to_input: from such a batch to the network's input.
+        tensor_type: dtype and shape of a batch, and the name of the argument of the signature.
+        to_input: function from a batch of this type to the model input.
     """
 
-    spec: tf.TensorSpec
+    tensor_type: tf.TensorSpec
     to_input: Callable[[tf.Tensor], tf.Tensor]
+
+    @property
+    def name(self) -> str:
+        """Name of the argument of the signature."""
+        return self.tensor_type.name
+
+    @property
+    def dtype(self) -> tf.DType:
+        """Type of the elements of a batch."""
+        return self.tensor_type.dtype
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,8 +324,8 @@ class Preprocess(abc.ABC):
     @property
     def unnormalized_input(self) -> ServingInput:
         """The form without decoding: float32 [B, *unnormalized_shape], named by `plural`."""
-        spec = tf.TensorSpec([None, *self.unnormalized_shape], tf.float32, name=self.plural)
-        return ServingInput(spec, self.normalize)
+        tensor_type = tf.TensorSpec([None, *self.unnormalized_shape], tf.float32, name=self.plural)
+        return ServingInput(tensor_type, self.normalize)
 
     @abc.abstractmethod
     def random_requests(self, count: int, generator: np.random.Generator) -> dict[str, np.ndarray]:

@@ -184,8 +184,8 @@ def _loading(metadata: Mapping[str, Any], preprocess: Preprocess, signature: str
     if target == "keras":
         given = f"normalized float32 [B, {preprocess.axes}, C] in, logits out"
     words = {
-        "argument": first.spec.name,
-        "name": preprocess.unnormalized_input.spec.name,
+        "argument": first.name,
+        "name": preprocess.unnormalized_input.name,
         "noun": preprocess.noun,
         "file": preprocess.example_file,
         "range": preprocess.value_range,
@@ -193,7 +193,7 @@ def _loading(metadata: Mapping[str, Any], preprocess: Preprocess, signature: str
         "given": given,
         "shape": ", ".join(map(str, (*sizes, channels))),
     }
-    if target == "serving" and first.spec.dtype != tf.string:
+    if target == "serving" and first.dtype != tf.string:
         target = "serving of arrays"
     own = "" if target == "hub_features" else _PACKAGE
     return f"From the directory of this file. {_SIX_LINES[target].format(**words)}\n{own.format(**words)}"

@@ -46,7 +46,7 @@ def freeze_from_arrays(model: keras.Model, preprocess: Preprocess) -> tf.types.e
     """Return the folded network from `Preprocess.unnormalized_input` to `logits`, with constants for weights."""
     network = freeze(fold(model))
 
-    @tf.function(input_signature=[preprocess.unnormalized_input.spec])
+    @tf.function(input_signature=[preprocess.unnormalized_input.tensor_type])
     def logits(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"logits": network(preprocess.normalize(inputs))[0]}
 

@@ -61,7 +61,7 @@ class SavedModelRunner:
             raise UserError(f"{str(export)!r} cannot be loaded: {error}") from error
         self._signatures, self._preprocess = self._model.signatures, preprocess
         first, *_ = preprocess.serving_inputs()
-        self._encoded, self._unnormalized = first.spec.name, preprocess.unnormalized_input.spec.name
+        self._encoded, self._unnormalized = first.name, preprocess.unnormalized_input.name
         self.explains = EXPLAIN_SIGNATURE in self._signatures
 
     def answer(self, encoded: Sequence[bytes]) -> Answer:
@@ -104,7 +104,7 @@ def _load_litert(export: Path, preprocess: Preprocess) -> Callable[[np.ndarray],
     run = _loaded(export, lambda file: Interpreter(file, num_threads=cores()), LITERT_FILE).get_signature_runner()
     lock = threading.Lock()  # an interpreter has one set of buffers
 
-    name = preprocess.unnormalized_input.spec.name
+    name = preprocess.unnormalized_input.name
 
     def logits(images: np.ndarray) -> np.ndarray:
         with lock:
@@ -131,7 +131,7 @@ def _load_onnx(export: Path, preprocess: Preprocess) -> Callable[[np.ndarray], n
     except ImportError as error:
         raise UserError("ONNX models need the package onnxruntime: pip install 'resnet_tf[onnx]'") from error
     session = _loaded(export, lambda file: InferenceSession(file, providers=["CPUExecutionProvider"]), ONNX_FILE)
-    return lambda images: session.run(["logits"], {preprocess.unnormalized_input.spec.name: images})[0]
+    return lambda images: session.run(["logits"], {preprocess.unnormalized_input.name: images})[0]
 
 
 def _loaded(export: Path, load: Callable[[str], Any], file: str) -> Any:

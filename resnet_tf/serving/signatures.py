@@ -66,17 +66,17 @@ def build_signatures(
             "top_labels": tf.gather(names, classes),
         }
 
-    inputs = {each.spec.name: each for each in preprocess.serving_inputs()}
+    inputs = {each.name: each for each in preprocess.serving_inputs()}
     functions = {
-        signature: (_after(inputs[name], answer), inputs[name].spec)
+        signature: (_after(inputs[name], answer), inputs[name].tensor_type)
         for name, signatures in signature_names(preprocess, default).items()
         for signature in signatures
     }
     first, *_ = inputs.values()
-    functions[FEATURES_SIGNATURE] = (_after(first, lambda batch: {"features": network(batch)[1]}), first.spec)
-    for encoded in (each for each in inputs.values() if each.spec.dtype == tf.string):
+    functions[FEATURES_SIGNATURE] = (_after(first, lambda batch: {"features": network(batch)[1]}), first.tensor_type)
+    for encoded in (each for each in inputs.values() if each.dtype == tf.string):
         functions[CLASSIFY_SIGNATURE] = _classify(encoded, answer, names)
-        functions[EXPLAIN_SIGNATURE] = (_after(encoded, lambda batch: _explain(network, batch)), encoded.spec)
+        functions[EXPLAIN_SIGNATURE] = (_after(encoded, lambda batch: _explain(network, batch)), encoded.tensor_type)
     return {
         name: tf.function(function, [taken]).get_concrete_function() for name, (function, taken) in functions.items()
     }
@@ -88,7 +88,7 @@ def signature_names(preprocess: Preprocess, default: str = DEFAULT_SIGNATURE) ->
     The first of `Preprocess.serving_inputs` is that of `serving_default`, the others have signatures of their own name.
     Where `default` names one of these, it is that of `serving_default`, too, and the first has its own name.
     """
-    first, *others = (each.spec.name for each in preprocess.serving_inputs())
+    first, *others = (each.name for each in preprocess.serving_inputs())
     moved = default in others
     names = {name: (DEFAULT_SIGNATURE, name) if name == default else (name,) for name in others}
     return {first: (first if moved else DEFAULT_SIGNATURE,), **names}
@@ -97,11 +97,11 @@ def signature_names(preprocess: Preprocess, default: str = DEFAULT_SIGNATURE) ->
 def default_signatures(preprocess: Preprocess) -> tuple[str, ...]:
     """Return the choices of `default`, see `build_signatures`."""
     _, *others = preprocess.serving_inputs()
-    return DEFAULT_SIGNATURE, *(each.spec.name for each in others)
+    return DEFAULT_SIGNATURE, *(each.name for each in others)
 
 
 def _after(taken: ServingInput, answer: Answer) -> Answer:
-    """Return a function from a batch of `taken` to the answer; the name of its argument is that of `taken.spec`."""
+    """Return a signature function: decode and normalize a batch of `taken`, then compute the outputs."""
 
     def signature(batch: tf.Tensor) -> dict[str, tf.Tensor]:
         return answer(taken.to_input(batch))

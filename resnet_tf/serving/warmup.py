@@ -29,8 +29,8 @@ def write_warmup(export: Path, preprocess: Preprocess, *, default: str) -> None:
         for batch in _BATCHES:
             requests = preprocess.random_requests(batch, generator)
             for taken in preprocess.serving_inputs():
-                name = taken.spec.name
-                values = tf.make_tensor_proto(requests[name], taken.spec.dtype)
+                name = taken.name
+                values = tf.make_tensor_proto(requests[name], taken.dtype)
                 writer.write(_request(signatures[name][-1], name, values))
 
 
