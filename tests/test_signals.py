@@ -120,7 +120,7 @@ def test_padding_is_zero():
 
 def test_mixup_blends_signals_and_their_labels():
     config, signals = AugmentConfig(mixup=0.4), np.random.default_rng(0).normal(size=(4, 6, 2)).astype("float32")
-    mix = mixing.draw(0, tf.constant(0, tf.int64), 4, config, (6,))
+    mix = mixing.sample(0, tf.constant(0, tf.int64), 4, config, (6,))
     own = mix.numpy()[:, 0]
     assert np.ptp(own) > 0.01
     partner = [1, 0, 3, 2]

@@ -96,7 +96,7 @@ def train_batches(
     if config.data.batch_size % group:
         raise UserError(
             f"data.batch_size={config.data.batch_size} must be a multiple of {group}, for {shard.count} workers"
-            + (" with pictures mixed in pairs" if mixing.wanted(config.augment) else "")
+            + (" with pictures mixed in pairs" if mixing.is_enabled(config.augment) else "")
         )
     rows = _memory_rows if _fits_in_memory(config, source.train, preprocess) else _streamed_rows
     make = rows(config, source.train, preprocess, _draw_function(config, source.train, length), unreadable)
@@ -294,8 +294,8 @@ def _batch_function(
                 tf.ensure_shape(tf.gather(labels, tf.gather(examples, shown)), (size,)),
                 tf.ensure_shape(tf.where(missing, examples, -1), (size,)),
             )
-            if mixing.wanted(config.augment):
-                parts += (mixing.draw(config.runtime.seed, first, size, config.augment, preprocess.spatial_shape),)
+            if mixing.is_enabled(config.augment):
+                parts += (mixing.sample(config.runtime.seed, first, size, config.augment, preprocess.spatial_shape),)
             return parts
 
         return rows(places, examples).map(finish)
@@ -354,7 +354,7 @@ def _change_row(config: Config, preprocess: Preprocess, places: tf.Tensor, numbe
     """A picture decoded, cropped and augmented: what is drawn for it is drawn for all rows at once."""
     settings, seed, count = config.augment, config.runtime.seed, places.shape[0]
     if settings.random_resized_crop:
-        crops = transforms.draw_crops(seed, places[0], count, min_area=settings.min_crop_area)
+        crops = transforms.sample_crops(seed, places[0], count, min_area=settings.min_crop_area)
 
     def change(row: tf.Tensor, picture: tf.Tensor) -> tf.Tensor:
         if settings.random_resized_crop:

@@ -1,4 +1,4 @@
-"""Augmentation against NumPy and SciPy, on fixed numbers."""
+"""Augmentation transforms compared with NumPy, SciPy and PIL on fixed random numbers."""
 
 import colorsys
 import math
@@ -41,15 +41,15 @@ def test_pad_and_crop():
         np.testing.assert_array_equal(result, padded[top : top + 9, left : left + 8])
 
 
-def test_pad_and_crop_reaches_every_place():
+def test_pad_and_crop_reaches_every_offset():
     image = tf.constant(IMAGES[:1])
-    places = {
+    results = {
         transforms.pad_and_crop(image, {"pad_row": tf.constant([row]), "pad_column": tf.constant([0.5])}, 2)
         .numpy()
         .tobytes()
         for row in np.linspace(0, 0.999, 20, dtype="float32")
     }
-    assert len(places) == 5
+    assert len(results) == 5
 
 
 def test_affine_equals_scipy():
@@ -58,21 +58,21 @@ def test_affine_equals_scipy():
     for index, (image, result) in enumerate(zip(PIXELS, results, strict=True)):
         signed = {name: 2 * float(values[index]) - 1 for name, values in UNIFORM.items()}
         angle, zoom = math.radians(40.0) * signed["angle"], math.exp(0.3 * signed["zoom"])
-        # Output (row, column) -> input, about the center: undo the shift, the turn and the zoom.
-        turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]]) / zoom
+        # From output to input (row, column), about the center: inverse of shift, rotation and zoom.
+        inverse = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]]) / zoom
         shift = 2.0 * np.array([signed["shift_row"], signed["shift_column"]])
         for channel in range(3):
             expected = ndimage.affine_transform(
-                image[..., channel], turn, center - turn @ center - shift, order=1, mode="grid-constant"
+                image[..., channel], inverse, center - inverse @ center - shift, order=1, mode="grid-constant"
             )
             np.testing.assert_allclose(result[..., channel], expected * 255, atol=0.5 + 1e-2)
 
 
-def test_nothing_asked_for_changes_nothing():
+def test_default_settings_change_nothing():
     np.testing.assert_array_equal(_augmented(), IMAGES)
 
 
-def test_numbers_belong_to_the_example_not_to_the_batch():
+def test_random_numbers_do_not_depend_on_the_batch():
     def numbers(seed, first, count):
         return transforms.random_numbers(seed, tf.constant(first, tf.int64), count).numpy()
 
@@ -95,14 +95,14 @@ def test_numbers_belong_to_the_example_not_to_the_batch():
         ("saturation", ImageEnhance.Color),
     ],
 )
-def test_color_jitter_is_pils_enhancement(name, enhance):
-    """To a level: PIL cuts where we round, and its gray is rounded."""
+def test_color_jitter_equals_pil(name, enhance):
+    """Within one level, because PIL truncates results and rounds gray."""
     for image, result, number in zip(IMAGES, _augmented(**{name: 0.8}), UNIFORM[name], strict=True):
         expected = np.asarray(enhance(Image.fromarray(image)).enhance(1 + 0.8 * (2 * float(number) - 1)))
         assert np.abs(result - expected.astype(int)).max() <= 1
 
 
-def test_hue_turns_the_circle():
+def test_hue_rotates_the_color_circle():
     for image, result, number in zip(PIXELS, _augmented(hue=0.5), UNIFORM["hue"], strict=True):
         for before, after in zip(image.reshape(-1, 3), result.reshape(-1, 3), strict=True):
             hue, saturation, value = colorsys.rgb_to_hsv(*before.tolist())
@@ -110,11 +110,11 @@ def test_hue_turns_the_circle():
             np.testing.assert_allclose(after / 255, turned, atol=0.51 / 255 + 1e-4)
 
 
-def test_jitter_of_gray_pictures_leaves_color_out():
+def test_saturation_and_hue_do_not_change_gray_images():
     np.testing.assert_array_equal(_augmented(IMAGES[..., :1], saturation=0.5, hue=0.3), IMAGES[..., :1])
 
 
-def test_erasing_and_cutout_put_rectangles_of_the_mean():
+def test_erasing_and_cutout_fill_rectangles_with_the_mean():
     images = tf.fill([400, 32, 24, 3], tf.constant(9, tf.uint8))
     color = np.round(np.array(PREPROCESS.mean) * 255)
     numbers = transforms.random_numbers(0, tf.constant(0, tf.int64), 400)
@@ -122,16 +122,16 @@ def test_erasing_and_cutout_put_rectangles_of_the_mean():
         transforms.augment_batch(images, numbers, AugmentConfig(erasing=0.5), PREPROCESS).numpy() == color, -1
     )
     assert 0.4 < np.mean(erased.any(axis=(1, 2))) < 0.6
-    shares, ratios = [], []
+    areas, ratios = [], []
     for mask in erased[erased.any(axis=(1, 2))]:
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         assert mask.sum() == len(rows) * len(columns), "a rectangle"
         assert (np.diff(rows) == 1).all()
         assert (np.diff(columns) == 1).all()
-        shares.append(mask.mean())
+        areas.append(mask.mean())
         ratios.append(len(rows) / len(columns))
-    assert 0.01 < min(shares) < 0.05
-    assert 0.28 < max(shares) < 0.36
+    assert 0.01 < min(areas) < 0.05
+    assert 0.28 < max(areas) < 0.36
     assert min(ratios) < 0.45
     assert max(ratios) > 2.2
     cut = np.all(transforms.augment_batch(images, numbers, AugmentConfig(cutout=8), PREPROCESS).numpy() == color, -1)
@@ -140,14 +140,14 @@ def test_erasing_and_cutout_put_rectangles_of_the_mean():
     assert 0.9 < cut.mean(axis=0)[8:24, 8:16].mean() / (64 / (32 * 24)) < 1.1
 
 
-def test_random_resized_crop_keeps_to_its_ranges():
-    """The color of each corner tells where the crop was taken from."""
+def test_random_resized_crop_is_within_its_ranges():
+    """The color of a pixel encodes its position, so that corners of a crop show its area."""
     rows, columns = np.mgrid[:60, :80]
     image = tf.io.encode_png(np.stack([rows * 4, columns * 3, 0 * rows], -1).astype(np.uint8))
     preprocess = ImagePreprocess(size=(32, 32))
     areas, ratios = [], []
-    for drawn in transforms.draw_crops(1, tf.constant(0, tf.int64), 150, min_area=0.08):
-        crop = transforms.random_resized_crop(image, drawn, preprocess, antialias=False).numpy().astype(float)
+    for sampled in transforms.sample_crops(1, tf.constant(0, tf.int64), 150, min_area=0.08):
+        crop = transforms.random_resized_crop(image, sampled, preprocess, antialias=False).numpy().astype(float)
         height = (crop[-1, 0, 0] - crop[0, 0, 0]) / 4 * 32 / 31
         width = (crop[0, -1, 1] - crop[0, 0, 1]) / 3 * 32 / 31
         areas.append(height * width / (60 * 80))
@@ -158,8 +158,8 @@ def test_random_resized_crop_keeps_to_its_ranges():
     assert max(ratios) < 1.5
 
 
-def _torchvisions_crop(height: int, width: int, numbers: np.ndarray, min_area: float) -> list[int]:
-    """RandomResizedCrop.get_params as torchvision documents it: top, left, height, width."""
+def _torchvision_crop(height: int, width: int, numbers: np.ndarray, min_area: float) -> list[int]:
+    """Return (top, left, height, width) as documented for torchvision's RandomResizedCrop.get_params."""
     for area, ratio in zip(numbers[:10], numbers[10:20], strict=True):
         area = height * width * (min_area + (1 - min_area) * area)
         ratio = np.exp(np.log(3 / 4) + (np.log(4 / 3) - np.log(3 / 4)) * ratio)
@@ -174,16 +174,16 @@ def _torchvisions_crop(height: int, width: int, numbers: np.ndarray, min_area: f
     return [(height - h) // 2, (width - w) // 2, h, w]
 
 
-def test_crops_are_drawn_as_torchvision_draws_them():
+def test_crops_are_sampled_as_in_torchvision():
     generator = np.random.default_rng(0)
     fit = tf.function(transforms._fit_crop)
-    drawn = transforms.draw_crops(1, tf.constant(0, tf.int64), 600, min_area=0.3)
+    crops = transforms.sample_crops(1, tf.constant(0, tf.int64), 600, min_area=0.3)
     uniform = transforms.random_numbers(1, tf.constant(0, tf.int64), 600, uses=22, stream=1).numpy()
     different, fallbacks = 0, 0
-    for row, numbers in zip(drawn, uniform, strict=True):
+    for crop, numbers in zip(crops, uniform, strict=True):
         shape = generator.integers(1, 600, 2) if generator.random() < 0.7 else np.array([generator.integers(1, 9), 500])
-        offset, size = (value.numpy() for value in fit(tf.constant(shape, tf.int32), row))
-        expected = np.array(_torchvisions_crop(*shape.tolist(), numbers, 0.3))
+        offset, size = (value.numpy() for value in fit(tf.constant(shape, tf.int32), crop))
+        expected = np.array(_torchvision_crop(*shape.tolist(), numbers, 0.3))
         fallbacks += shape[1] > 20 * shape[0]
         different += [*offset, *size] != expected.tolist()
         assert np.abs([*offset, *size] - expected).max() <= 1, "no more than float32 rounding"
@@ -192,7 +192,7 @@ def test_crops_are_drawn_as_torchvision_draws_them():
 
 
 @pytest.mark.parametrize("operation", ["flip", "rotation"])
-def test_turning_an_operation_on_leaves_the_others_as_they_were(operation):
+def test_enabling_an_operation_does_not_change_another(operation):
     """Each use has its own column of numbers."""
     image = tf.zeros([6, 9, 8, 2], tf.uint8) + tf.cast(tf.reshape(tf.range(9), [1, 9, 1, 1]), tf.uint8)  # rows differ
     alone = _augmented(image, pad_crop=2)
@@ -202,14 +202,14 @@ def test_turning_an_operation_on_leaves_the_others_as_they_were(operation):
     np.testing.assert_array_equal(both, alone)
 
 
-def test_alternating_flips_mirror_half_of_the_pictures_in_one_epoch_and_the_others_in_the_next():
+def test_alternating_flips_mirror_each_image_in_every_other_epoch():
     alternate = transforms.alternate_flips(0, 1000)
-    examples = tf.constant(np.random.default_rng(2).permutation(1000))
+    indices = tf.constant(np.random.default_rng(2).permutation(1000))
     numbers = tf.random.stateless_uniform([1000, len(transforms._COLUMNS)], seed=[0, 0])
-    epochs = [alternate(numbers, examples, tf.fill([1000], tf.constant(epoch, tf.int64))).numpy() for epoch in range(4)]
-    flipped = [drawn[:, transforms._COLUMNS.index("flip")] < 0.5 for drawn in epochs]
+    epochs = [alternate(numbers, indices, tf.fill([1000], tf.constant(epoch, tf.int64))).numpy() for epoch in range(4)]
+    flipped = [changed[:, transforms._COLUMNS.index("flip")] < 0.5 for changed in epochs]
     np.testing.assert_array_equal(flipped[0], ~flipped[1])
     np.testing.assert_array_equal(flipped[:2], flipped[2:])
     assert 450 < flipped[0].sum() < 550
-    for drawn in epochs:
-        np.testing.assert_array_equal(drawn[:, 1:], numbers[:, 1:])
+    for changed in epochs:
+        np.testing.assert_array_equal(changed[:, 1:], numbers[:, 1:])

@@ -1,4 +1,4 @@
-"""Each operation against PIL, on pictures and magnitudes of all kinds."""
+"""Operations of augmentation policies compared with PIL, over images and magnitudes of several types."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from resnet_tf.data.augmentation import operations
 from resnet_tf.data.augmentation.operations import NAMES
 
 
-def _pictures() -> np.ndarray:
+def _images() -> np.ndarray:
     """Noise, a narrow range, a gradient with structure, and a single level: uint8 [4, 24, 32, 3]."""
     generator = np.random.default_rng(0)
     rows, columns = np.mgrid[:24, :32]
@@ -50,40 +50,36 @@ MAGNITUDES = {
 }
 
 
-def test_the_table_is_complete():
+def test_every_operation_is_compared():
     assert set(PIL) == set(NAMES)
 
 
 @pytest.mark.parametrize("channels", [3, 1])
 @pytest.mark.parametrize("name", NAMES)
-def test_operations_are_pils(name, channels):
-    pictures = _pictures()[..., :channels]
+def test_operations_equal_pil(name, channels):
+    images = _images()[..., :channels]
     mode = "RGB" if channels == 3 else "L"
     for magnitude in MAGNITUDES.get(name, (0.0,)):
-        found = operations.apply(
-            tf.constant(pictures), tf.fill([4], NAMES.index(name)), tf.fill([4], magnitude)
-        ).numpy()
-        images = [Image.fromarray(picture.squeeze() if channels == 1 else picture, mode) for picture in pictures]
-        expected = np.stack([np.asarray(PIL[name](image, magnitude)).reshape(24, 32, channels) for image in images])
+        found = operations.apply(tf.constant(images), tf.fill([4], NAMES.index(name)), tf.fill([4], magnitude)).numpy()
+        pil = [Image.fromarray(image.squeeze() if channels == 1 else image, mode) for image in images]
+        expected = np.stack([np.asarray(PIL[name](image, magnitude)).reshape(24, 32, channels) for image in pil])
         if name in ("ShearX", "ShearY", "Rotate"):
-            # PIL adds up coefficients of 16 binary places from pixel to pixel: a pixel on an edge may fall either way.
+            # PIL accumulates fixed-point coefficients of 16 fractional bits, so pixels on an edge may differ.
             differing = np.mean(np.any(found != expected, axis=-1))
             assert differing < 0.01
         elif name in ("Brightness", "Color", "Contrast", "Sharpness"):
-            # Both cut a float32 to its whole part; its last bit decides where that is a whole number.
+            # Both truncate a float32, so rounding may move values near an integer by one level.
             assert np.abs(found.astype(int) - expected).max() <= 1
             assert np.mean(found != expected) < 0.005
         else:
             np.testing.assert_array_equal(found, expected)
 
 
-def test_every_picture_has_its_own_operation():
-    pictures = np.concatenate([_pictures()] * 4)[: len(NAMES)]
+def test_every_image_has_its_own_operation():
+    images = np.concatenate([_images()] * 4)[: len(NAMES)]
     magnitudes = [MAGNITUDES.get(name, (0.0,))[-1] for name in NAMES]
-    together = operations.apply(tf.constant(pictures), tf.range(len(NAMES)), tf.constant(magnitudes))
+    together = operations.apply(tf.constant(images), tf.range(len(NAMES)), tf.constant(magnitudes))
     for index, magnitude in enumerate(magnitudes):
-        alone = operations.apply(
-            tf.constant(pictures[index : index + 1]), tf.constant([index]), tf.constant([magnitude])
-        )
+        alone = operations.apply(tf.constant(images[index : index + 1]), tf.constant([index]), tf.constant([magnitude]))
         np.testing.assert_array_equal(together[index], alone[0])
-    np.testing.assert_array_equal(together[0], pictures[0])
+    np.testing.assert_array_equal(together[0], images[0])

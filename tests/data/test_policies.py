@@ -1,4 +1,4 @@
-"""Which operations a picture gets, against torchvision's tables and the shares that the papers state."""
+"""Augmentation policies compared with torchvision's tables and the probabilities of the papers."""
 
 import numpy as np
 import pytest
@@ -20,43 +20,43 @@ UNIFORM = dict(
 )
 
 
-def _drawn(policy: str, **settings) -> list[tuple[np.ndarray, np.ndarray]]:
+def _sampled(policy: str, **settings) -> list[tuple[np.ndarray, np.ndarray]]:
     settings = {"layers": 2, "magnitude": 9} | settings
-    return [(chosen.numpy(), values.numpy()) for chosen, values in policies.draw(policy, UNIFORM, SIZE, **settings)]
+    return [(indices.numpy(), values.numpy()) for indices, values in policies.sample(policy, UNIFORM, SIZE, **settings)]
 
 
-def _shares(chosen: np.ndarray) -> dict[str, float]:
-    return {name: float(np.mean(chosen == index)) for index, name in enumerate(NAMES)}
+def _frequencies(indices: np.ndarray) -> dict[str, float]:
+    return {name: float(np.mean(indices == index)) for index, name in enumerate(NAMES)}
 
 
 @pytest.mark.parametrize("policy", ["randaugment", "trivialaugment"])
-def test_operations_are_equally_likely_and_signs_are_even(policy):
-    layers = _drawn(policy, layers=3)
+def test_operations_and_signs_are_equally_likely(policy):
+    layers = _sampled(policy, layers=3)
     assert len(layers) == {"randaugment": 3, "trivialaugment": 1}[policy]
-    for chosen, values in layers:
-        shares = _shares(chosen)
-        assert shares.pop("Invert") == 0
-        np.testing.assert_allclose(list(shares.values()), 1 / 14, atol=0.01)
+    for indices, values in layers:
+        frequencies = _frequencies(indices)
+        assert frequencies.pop("Invert") == 0
+        np.testing.assert_allclose(list(frequencies.values()), 1 / 14, atol=0.01)
         for name in ("Rotate", "Brightness", "ShearY"):
-            signs = values[(chosen == NAMES.index(name)) & (values != 0)] > 0
+            signs = values[(indices == NAMES.index(name)) & (values != 0)] > 0
             assert 0.45 < signs.mean() < 0.55
         for name in ("Solarize", "Posterize"):
-            assert (values[chosen == NAMES.index(name)] >= 0).all()
+            assert (values[indices == NAMES.index(name)] >= 0).all()
     if policy == "randaugment":
         assert np.mean(layers[0][0] == layers[1][0]) == pytest.approx(1 / 14, abs=0.01), "layers are independent"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("policy", "theirs", "arguments"),
+    ("policy", "reference", "arguments"),
     [
         ("randaugment", "RandAugment", (31, SIZE)),
         ("trivialaugment", "TrivialAugmentWide", (31,)),
         ("autoaugment_imagenet", "AutoAugment", (10, SIZE)),
     ],
 )
-def test_magnitudes_are_torchvisions(policy, theirs, arguments):
-    transform = getattr(import_torch_zoo("torchvision").transforms, theirs)()
+def test_magnitudes_equal_torchvision(policy, reference, arguments):
+    transform = getattr(import_torch_zoo("torchvision").transforms, reference)()
     space = transform._augmentation_space(*arguments)
     bins = arguments[0]
     table = policies._wide_magnitudes() if policy == "trivialaugment" else policies._magnitudes(bins, SIZE)
@@ -69,35 +69,38 @@ def test_magnitudes_are_torchvisions(policy, theirs, arguments):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["imagenet", "cifar10"])
-def test_learned_policies_are_torchvisions(name):
+def test_autoaugment_policies_equal_torchvision(name):
     transforms = import_torch_zoo("torchvision").transforms
-    theirs = transforms.AutoAugment(transforms.AutoAugmentPolicy(name)).policies
-    plain = [tuple((operation, share, strength or 0) for operation, share, strength in pair) for pair in theirs]
-    assert list(policies._LEARNED[f"autoaugment_{name}"]) == plain
+    reference = transforms.AutoAugment(transforms.AutoAugmentPolicy(name)).policies
+    plain = [
+        tuple((operation, probability, strength or 0) for operation, probability, strength in pair)
+        for pair in reference
+    ]
+    assert list(policies._AUTOAUGMENT[f"autoaugment_{name}"]) == plain
 
 
-def test_learned_policies_skip_with_their_probability():
-    """From the list of the paper: how often each operation comes first and is done."""
-    (first, values), _ = _drawn("autoaugment_cifar10")
+def test_autoaugment_operations_are_applied_with_their_probabilities():
+    """Expected frequency of each first operation, from the table of the paper."""
+    (first, values), _ = _sampled("autoaugment_cifar10")
     expected = dict.fromkeys(NAMES, 0.0)
-    for (name, share, _), _ in policies._LEARNED["autoaugment_cifar10"]:
-        expected[name] += share / 25
-        expected["Identity"] += (1 - share) / 25
-    for name, share in _shares(first).items():
-        assert share == pytest.approx(expected[name], abs=0.012)
+    for (name, probability, _), _ in policies._AUTOAUGMENT["autoaugment_cifar10"]:
+        expected[name] += probability / 25
+        expected["Identity"] += (1 - probability) / 25
+    for name, frequency in _frequencies(first).items():
+        assert frequency == pytest.approx(expected[name], abs=0.012)
     brightness = np.abs(values[first == NAMES.index("Brightness")])
     np.testing.assert_allclose(np.unique(brightness.round(4)), [0.3, 0.6], atol=1e-4)  # bins 3 and 6 of 0 to 9
 
 
 @pytest.mark.parametrize("policy", ["randaugment", "trivialaugment", "autoaugment_imagenet"])
-def test_batches_go_through_the_operations_that_were_drawn(policy):
+def test_augment_batch_applies_the_sampled_operations(policy):
     images = np.random.default_rng(0).integers(0, 256, (12, *SIZE, 3), np.uint8)
     numbers = transforms.random_numbers(1, tf.constant(77, tf.int64), 12)
     config = AugmentConfig(policy=policy, policy_layers=2, policy_magnitude=15)
     found = transforms.augment_batch(tf.constant(images), numbers, config, ImagePreprocess(size=SIZE)).numpy()
     uniform = dict(zip(transforms._COLUMNS, tf.unstack(numbers, axis=1), strict=True))
     expected = tf.constant(images)
-    for chosen, magnitudes in policies.draw(policy, uniform, SIZE, layers=2, magnitude=15):
-        expected = operations.apply(expected, chosen, magnitudes)
+    for indices, magnitudes in policies.sample(policy, uniform, SIZE, layers=2, magnitude=15):
+        expected = operations.apply(expected, indices, magnitudes)
     np.testing.assert_array_equal(found, expected)
     assert np.mean(found != images) > 0.3

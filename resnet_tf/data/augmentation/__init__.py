@@ -1,1 +1,1 @@
-"""Augmentation: transforms of an example, and mixing of a batch."""
+"""Augmentation: transforms of single examples, and mixing of examples within a batch."""

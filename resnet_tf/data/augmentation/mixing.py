@@ -1,8 +1,10 @@
-"""Mixup and cutmix: each picture with its partner, and the labels likewise.
+"""Mixup and cutmix: blending of each example, and of its label, with a partner in the batch.
 
-Where a picture is mixed follows from its place in the run alone, and its partner is a neighbor in the batch, so that a
-batch can be divided among workers and replicas. The pipeline draws, the training step mixes: on the accelerator that
-costs nothing, and the pictures travel as bytes.
+Random numbers depend only on the seed and on the position in the run, and partners are neighbors in the batch, so that
+a batch can be divided among workers and replicas. The input pipeline samples the numbers; the training step blends on
+the accelerator, so that images are transferred as uint8.
+
+References: Zhang et al., mixup, 2018; Yun et al., CutMix, 2019.
 """
 
 import functools
@@ -14,47 +16,66 @@ import tensorflow as tf
 from resnet_tf.config import AugmentConfig
 from resnet_tf.data.augmentation.transforms import MIX_STREAM, random_numbers
 
-_LEVELS = 4096
+_QUANTILES = 4096  # intervals of the tabulated quantile function of the Beta distribution
 
 
-def wanted(config: AugmentConfig) -> bool:
-    """Whether a recipe mixes at all."""
+def is_enabled(config: AugmentConfig) -> bool:
+    """Return True if the configuration mixes any examples."""
     return config.mix_probability > 0 and (config.mixup > 0 or config.cutmix > 0)
 
 
 def group_size(config: AugmentConfig) -> int:
-    """A replica's share of a batch must be a multiple of this: pictures are paired within groups."""
-    return 2 * config.repeats if wanted(config) else 1
+    """Return the divisor that the batch size of each replica must have: pairs are formed within such groups."""
+    return 2 * config.repeats if is_enabled(config) else 1
 
 
-def draw(seed: int, first: tf.Tensor, count: int, config: AugmentConfig, size: tuple[int, ...]) -> tf.Tensor:
-    """How `count` pictures from place `first` (int64) of the run on are mixed, float32 [count, 5].
+def sample(seed: int, first: tf.Tensor, count: int, config: AugmentConfig, size: tuple[int, ...]) -> tf.Tensor:
+    """Sample the mixing of consecutive examples of a run.
 
-    Columns: weight of the picture itself, then top, bottom, left and right of the box that is its partner's. Mixup has
-    an empty box, cutmix the weight 1. With both in the recipe, half of the pictures get the one and half the other.
+    Mixup has an empty box; cutmix has weight 1. With both enabled, each applies to half of the mixed examples.
+
+    Args:
+        seed: seed of the run.
+        first: position of the first example in the run, an int64 scalar.
+        count: number of examples.
+        config: its `mixup`, `cutmix` and `mix_probability` apply.
+        size: (height, width) of images or (length,) of signals.
+
+    Returns:
+        float32 [count, 5]: weight of the example itself in [0, 1]; top, bottom, left and right, in pixels, of the box
+        that the partner fills.
     """
     numbers = random_numbers(seed, first, count, uses=5, stream=MIX_STREAM)
-    applied, which, share, row, column = tf.unstack(numbers, axis=1)
-    use_cutmix = which < (0.5 if config.mixup else 1.0) if config.cutmix else tf.zeros_like(which, tf.bool)
+    applied, method, quantile, row, column = tf.unstack(numbers, axis=1)
+    use_cutmix = method < (0.5 if config.mixup else 1.0) if config.cutmix else tf.zeros_like(method, tf.bool)
     mixed = applied < config.mix_probability
-    weight = tf.where(mixed & ~use_cutmix, _beta(share, config.mixup), 1.0) if config.mixup else tf.ones_like(share)
+    weight = tf.where(mixed & ~use_cutmix, _beta(quantile, config.mixup), 1.0) if config.mixup else tf.ones_like(method)
     if not config.cutmix:
         return tf.stack([weight, *4 * [tf.zeros_like(weight)]], axis=1)
-    side = tf.where(mixed & use_cutmix, tf.sqrt(1.0 - _beta(share, config.cutmix)), 0.0)
-    return tf.stack([weight, *_box(row, side, size[0]), *_box(column, side, size[1])], axis=1)
+    extent = tf.where(mixed & use_cutmix, tf.sqrt(1.0 - _beta(quantile, config.cutmix)), 0.0)
+    return tf.stack([weight, *_box(row, extent, size[0]), *_box(column, extent, size[1])], axis=1)
 
 
-def blend(images: tf.Tensor, mix: tf.Tensor, config: AugmentConfig) -> tf.Tensor:
-    """Pictures float32 [B, H, W, C], or signals [B, L, C], mixed with their partners as `draw` said."""
+def blend(examples: tf.Tensor, mix: tf.Tensor, config: AugmentConfig) -> tf.Tensor:
+    """Mix examples with their partners.
+
+    Args:
+        examples: images float32 [B, H, W, C], or signals float32 [B, L, C].
+        mix: random numbers from `sample`, float32 [B, 5].
+        config: the configuration that `sample` had.
+
+    Returns:
+        Mixed examples, of the shape of `examples`.
+    """
     if config.cutmix:
-        own = _own_shares(mix, images.shape[1:3])
+        own = _pixel_weights(mix, examples.shape[1:3])
     else:
-        own = tf.reshape(mix[:, 0], [-1, *[1] * (images.shape.rank - 1)])
-    return own * images + (1.0 - own) * tf.gather(images, _partners(tf.shape(images)[0], config))
+        own = tf.reshape(mix[:, 0], [-1, *[1] * (examples.shape.rank - 1)])
+    return own * examples + (1.0 - own) * tf.gather(examples, _partners(tf.shape(examples)[0], config))
 
 
-def _own_shares(mix: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """How much of each pixel is the picture's own, float32 [B, H, W, 1]."""
+def _pixel_weights(mix: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """Return the weight of the image itself at each pixel, float32 [B, H, W, 1]."""
     row, column = (tf.range(length, dtype=tf.float32)[None, :] for length in size)
     weight, top, bottom, left, right = (part[:, None] for part in tf.unstack(mix, axis=1))
     inside = ((row >= top) & (row < bottom))[:, :, None] & ((column >= left) & (column < right))[:, None, :]
@@ -64,7 +85,18 @@ def _own_shares(mix: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
 def targets(
     labels: tf.Tensor, mix: tf.Tensor, config: AugmentConfig, *, num_classes: int, size: tuple[int, ...]
 ) -> tf.Tensor:
-    """Labels int64 [B] -> float32 [B, C]: each class has the share of the pixels that are its own."""
+    """Return the proportion of each class in mixed examples.
+
+    Args:
+        labels: int64 [B].
+        mix: random numbers from `sample`, float32 [B, 5].
+        config: the configuration that `sample` had.
+        num_classes: number of classes.
+        size: (height, width) of images or (length,) of signals.
+
+    Returns:
+        float32 [B, num_classes]; each row sums to 1.
+    """
     weight, top, bottom, left, right = tf.unstack(mix, axis=1)
     own = weight * (1.0 - (bottom - top) * (right - left) / float(math.prod(size)))
     one_hot = tf.one_hot(labels, num_classes)
@@ -72,36 +104,43 @@ def targets(
 
 
 def _partners(count: tf.Tensor, config: AugmentConfig) -> tf.Tensor:
-    """Neighboring runs of `repeats` pictures, which show one example each, change places."""
-    place = tf.range(count)
+    """Return the index of each example's partner, int32 [count].
+
+    Copies of one example (`repeats`) are adjacent; adjacent groups of copies are partners, so that no example is mixed
+    with itself.
+    """
+    index = tf.range(count)
     step = config.repeats
-    return tf.where(place // step % 2 == 0, place + step, place - step)
+    return tf.where(index // step % 2 == 0, index + step, index - step)
 
 
-def _box(center: tf.Tensor, side: tf.Tensor, length: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Begin and end, in pixels, of a share `side` of a length about a random center, cut to the picture."""
-    pixels, middle = tf.floor(side * length), tf.floor(center * length)
-    begin = middle - tf.floor(pixels / 2)
-    return tuple(tf.clip_by_value(edge, 0.0, float(length)) for edge in (begin, begin + pixels))
+def _box(center: tf.Tensor, extent: tf.Tensor, length: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return start and end, in pixels, of an interval on an axis, clipped to [0, length].
+
+    Both `center` and `extent` are fractions of `length`, float32 [B].
+    """
+    pixels, middle = tf.floor(extent * length), tf.floor(center * length)
+    start = middle - tf.floor(pixels / 2)
+    return tuple(tf.clip_by_value(edge, 0.0, float(length)) for edge in (start, start + pixels))
 
 
 def _beta(uniform: tf.Tensor, alpha: float) -> tf.Tensor:
-    """Beta(alpha, alpha) numbers from uniform ones, by the inverse of its distribution function."""
+    """Transform uniform numbers in [0, 1) to Beta(alpha, alpha), by linear interpolation of the quantile function."""
     quantiles = tf.constant(_beta_quantiles(alpha), tf.float32)
-    place = uniform * _LEVELS
-    below = tf.minimum(tf.cast(place, tf.int32), _LEVELS - 1)
+    position = uniform * _QUANTILES
+    below = tf.minimum(tf.cast(position, tf.int32), _QUANTILES - 1)
     low, high = tf.gather(quantiles, below), tf.gather(quantiles, below + 1)
-    return low + (high - low) * (place - tf.cast(below, tf.float32))
+    return low + (high - low) * (position - tf.cast(below, tf.float32))
 
 
 @functools.cache
 def _beta_quantiles(alpha: float) -> np.ndarray:
-    """At 0, 1/n, ..., 1: bisection of the regularized incomplete beta function."""
-    wanted_share = np.linspace(0.0, 1.0, _LEVELS + 1)
+    """Return quantiles at 0, 1/n, ..., 1, by bisection of the regularized incomplete beta function."""
+    probabilities = np.linspace(0.0, 1.0, _QUANTILES + 1)
     with tf.init_scope(), tf.device("CPU"):
-        low, high = np.zeros(_LEVELS + 1), np.ones(_LEVELS + 1)
+        low, high = np.zeros(_QUANTILES + 1), np.ones(_QUANTILES + 1)
         for _ in range(60):
             middle = (low + high) / 2
-            below = tf.math.betainc(np.float64(alpha), np.float64(alpha), middle).numpy() < wanted_share
+            below = tf.math.betainc(np.float64(alpha), np.float64(alpha), middle).numpy() < probabilities
             low, high = np.where(below, middle, low), np.where(below, high, middle)
     return (low + high) / 2

@@ -1,7 +1,9 @@
-"""Which operations a picture gets, and how strongly: RandAugment, TrivialAugment and AutoAugment.
+"""Augmentation policies: random operations and magnitudes of RandAugment, TrivialAugment and AutoAugment.
 
-Operations, magnitudes and their bins are those of torchvision's `transforms.autoaugment`. References: Cubuk et al.,
-RandAugment, 2019; Mueller and Hutter, TrivialAugment, 2021; Cubuk et al., AutoAugment, 2018, tables 7 and 9.
+Operations, magnitudes and bins are those of torchvision's `transforms.autoaugment`.
+
+References: Cubuk et al., RandAugment, 2019; Mueller and Hutter, TrivialAugment, 2021; Cubuk et al., AutoAugment, 2018,
+tables 7 and 9.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,9 +13,10 @@ import tensorflow as tf
 
 from resnet_tf.data.augmentation.operations import NAMES
 
+# Random numbers in [0, 1), float32 [B], by their use.
 Uniform = Mapping[str, tf.Tensor]
 
-# The most operations that one picture gets, and the random numbers that each of them uses.
+# Largest number of operations on one image, and the random numbers of each operation.
 MAX_LAYERS = 4
 USES = ("choice", "strength", "sign")
 COLUMNS = tuple(f"policy_{use}_{layer}" for layer in range(MAX_LAYERS) for use in USES)
@@ -23,17 +26,20 @@ _COMMON = tuple(name for name in NAMES if name != "Invert")
 _SIGNED = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color", "Contrast", "Sharpness")
 
 
-def draw(
+def sample(
     policy: str, uniform: Uniform, size: tuple[int, int], *, layers: int, magnitude: int
 ) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
-    """The operations of a batch, one after another: int32 [B], places in `operations.NAMES`, and magnitudes [B].
+    """Sample the operations of a batch, layer by layer.
 
     Args:
         policy: `randaugment`, `trivialaugment`, `autoaugment_imagenet` or `autoaugment_cifar10`.
-        uniform: float32 [B] in [0, 1) for each of `COLUMNS`.
-        size: (height, width) of the pictures: translations are shares of it.
-        layers: operations a picture, for RandAugment.
-        magnitude: strength from 0 to 30, for RandAugment.
+        uniform: random numbers in [0, 1), float32 [B], for each of `COLUMNS`.
+        size: (height, width) of the images, in pixels; translations are proportional to it.
+        layers: number of operations on each image, for RandAugment.
+        magnitude: bin of the magnitude, from 0 to 30, for RandAugment.
+
+    Yields:
+        Operations, int32 [B], as indices in `operations.NAMES`, and their magnitudes, float32 [B].
     """
     if policy == "randaugment":
         table = _magnitudes(RANDAUGMENT_BINS, size)
@@ -45,32 +51,32 @@ def draw(
         strength = tf.cast(uniform["policy_strength_0"] * RANDAUGMENT_BINS, tf.int32)
         yield operations, _strength(_wide_magnitudes(), operations, strength, uniform["policy_sign_0"])
     else:
-        yield from _draw_learned(_LEARNED[policy], uniform, size)
+        yield from _sample_autoaugment(_AUTOAUGMENT[policy], uniform, size)
 
 
-def _draw_learned(
+def _sample_autoaugment(
     policies: Sequence[tuple], uniform: Uniform, size: tuple[int, int]
 ) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
-    """One pair of operations of a learned list, each done with the probability that belongs to it."""
+    """Sample one of the sub-policies; each of its two operations is applied with its own probability."""
     table = _magnitudes(10, size)
-    row = tf.cast(uniform["policy_choice_0"] * len(policies), tf.int32)
+    index = tf.cast(uniform["policy_choice_0"] * len(policies), tf.int32)
     for layer in range(2):
         names, probabilities, strengths = zip(*(pair[layer] for pair in policies), strict=True)
-        operations = tf.gather(tf.constant([NAMES.index(name) for name in names]), row)
-        skipped = uniform[f"policy_strength_{layer}"] >= tf.gather(tf.constant(probabilities), row)
-        strength = tf.gather(tf.constant(strengths), row)
+        operations = tf.gather(tf.constant([NAMES.index(name) for name in names]), index)
+        skipped = uniform[f"policy_strength_{layer}"] >= tf.gather(tf.constant(probabilities), index)
+        strength = tf.gather(tf.constant(strengths), index)
         magnitudes = _strength(table, operations, strength, uniform[f"policy_sign_{layer}"])
         yield tf.where(skipped, NAMES.index("Identity"), operations), magnitudes
 
 
 def _pick(uniform: tf.Tensor) -> tf.Tensor:
-    """All operations equally often."""
-    places = tf.constant([NAMES.index(name) for name in _COMMON])
-    return tf.gather(places, tf.cast(uniform * len(_COMMON), tf.int32))
+    """Sample operations with equal probability, int32 [B]."""
+    indices = tf.constant([NAMES.index(name) for name in _COMMON])
+    return tf.gather(indices, tf.cast(uniform * len(_COMMON), tf.int32))
 
 
 def _strength(table: np.ndarray, operations: tf.Tensor, bins: tf.Tensor | int, sign: tf.Tensor) -> tf.Tensor:
-    """The magnitude in an operation's bin, turned round half of the time where that has a meaning."""
+    """Return the magnitudes of operations, float32 [B]; operations with a direction get a random sign."""
     bins = tf.zeros_like(operations) + bins
     values = tf.gather_nd(tf.constant(table, tf.float32), tf.stack([operations, bins], axis=1))
     signed = tf.gather(tf.constant([name in _SIGNED for name in NAMES]), operations)
@@ -78,7 +84,7 @@ def _strength(table: np.ndarray, operations: tf.Tensor, bins: tf.Tensor | int, s
 
 
 def _magnitudes(bins: int, size: tuple[int, int]) -> np.ndarray:
-    """[operations, bins]: from no effect to the strongest."""
+    """Return the magnitudes of RandAugment and AutoAugment, float64 [operations, bins], by increasing strength."""
     height, width = size
     strongest = {
         "ShearX": 0.3,
@@ -92,6 +98,7 @@ def _magnitudes(bins: int, size: tuple[int, int]) -> np.ndarray:
 
 
 def _wide_magnitudes() -> np.ndarray:
+    """Return the magnitudes of TrivialAugment, float64 [operations, bins], by increasing strength."""
     strongest = {
         "ShearX": 0.99,
         "ShearY": 0.99,
@@ -105,13 +112,13 @@ def _wide_magnitudes() -> np.ndarray:
 
 def _table(bins: int, strongest: Mapping[str, float], *, fewest_bits: int) -> np.ndarray:
     steps = np.arange(bins) / (bins - 1)
-    rows = {name: value * steps for name, value in strongest.items()}
-    rows["Posterize"] = 8 - np.round(steps * (8 - fewest_bits))
-    rows["Solarize"] = 255.0 * (1 - steps)
-    return np.stack([rows.get(name, np.zeros(bins)) for name in NAMES])
+    magnitudes = {name: value * steps for name, value in strongest.items()}
+    magnitudes["Posterize"] = 8 - np.round(steps * (8 - fewest_bits))
+    magnitudes["Solarize"] = 255.0 * (1 - steps)
+    return np.stack([magnitudes.get(name, np.zeros(bins)) for name in NAMES])
 
 
-# Pairs of (operation, probability, bin of 10).
+# Sub-policies: pairs of (operation, probability, bin of 10).
 _IMAGENET = (
     (("Posterize", 0.4, 8), ("Rotate", 0.6, 9)),
     (("Solarize", 0.6, 5), ("AutoContrast", 0.6, 0)),
@@ -166,4 +173,4 @@ _CIFAR10 = (
     (("Equalize", 0.8, 0), ("Invert", 0.1, 0)),
     (("TranslateY", 0.7, 9), ("AutoContrast", 0.9, 0)),
 )
-_LEARNED = {"autoaugment_imagenet": _IMAGENET, "autoaugment_cifar10": _CIFAR10}
+_AUTOAUGMENT = {"autoaugment_imagenet": _IMAGENET, "autoaugment_cifar10": _CIFAR10}

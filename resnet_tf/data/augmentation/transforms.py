@@ -1,6 +1,6 @@
-"""Augmentation with stateless operations: what happens to an image follows from the seed and its place in the run.
+"""Augmentation transforms of images and signals; random numbers depend on seed and position in the run only.
 
-Small pictures are augmented a batch at a time. `uniform` are random numbers in [0, 1), float32 [B] for each use.
+All transforms take a batch. `uniform` maps each use of random numbers to float32 [B] in [0, 1).
 """
 
 import math
@@ -14,7 +14,7 @@ from resnet_tf.data.augmentation.policies import Uniform
 from resnet_tf.inputs import Preprocess
 from resnet_tf.inputs.pixels import luma, to_uint8
 
-# Each use has its own column, so that turning one operation on or off leaves the others as they were.
+# Each use has its own column, so that enabling one operation does not change the random numbers of another.
 _COLUMNS = (
     *("flip", "pad_row", "pad_column", "angle", "zoom", "shift_row", "shift_column"),
     *("brightness", "contrast", "saturation", "hue"),
@@ -22,8 +22,8 @@ _COLUMNS = (
     *policies.COLUMNS,
 )
 _PHILOX = 1
-_CROP_TRIES = 10
-# Uses that not every recipe has are drawn apart, so that a recipe's other numbers do not depend on them.
+_CROP_CANDIDATES = 10
+# Optional uses have separate streams of random numbers, so that enabling them does not change `_COLUMNS`.
 _CROP_STREAM = 1
 MIX_STREAM = 2
 _FLIP_STREAM = 3
@@ -32,8 +32,21 @@ _FLIP_STREAM = 3
 def random_numbers(
     seed: int, first: tf.Tensor, count: tf.Tensor | int, *, uses: int = len(_COLUMNS), stream: int = 0
 ) -> tf.Tensor:
-    """Uniform numbers in [0, 1) for `count` images from place `first` (int64) of the run on, float32 [count, uses]."""
-    counts = -(-uses // 4)  # Philox gives four numbers at each count: every image takes a whole number of counts
+    """Return uniform random numbers for consecutive examples of a run.
+
+    Reference: Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3, 2011 (Philox).
+
+    Args:
+        seed: seed of the run.
+        first: position of the first example in the run, an int64 scalar.
+        count: number of examples.
+        uses: random numbers of each example.
+        stream: number of an independent stream.
+
+    Returns:
+        float32 [count, uses] in [0, 1). The numbers of an example do not depend on `first` and `count`.
+    """
+    counts = -(-uses // 4)  # Philox returns four numbers per counter value; each example has its own
     numbers = tf.raw_ops.StatelessRandomUniformV2(
         shape=[count, 4 * counts],
         key=tf.constant([seed], tf.uint64),
@@ -44,24 +57,31 @@ def random_numbers(
 
 
 def alternate_flips(seed: int, count: int) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
-    """For a split of `count` examples: what makes the flips in a batch's random numbers alternate between epochs.
+    """Return a function that makes horizontal flips alternate between epochs, for `augment.alternating_flip`.
 
-    The function takes the numbers, the examples they are for, int64 [B], and the epochs, int64 [B]. Which epochs an
-    example is mirrored in, the even or the odd ones, is drawn once for the run.
+    A random half of the examples, sampled once per run, is flipped in even epochs, the other half in odd epochs.
 
     Reference: Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU, 2024, sec. 3.6.
-    """
-    in_even_ones = random_numbers(seed, tf.constant(0, tf.int64), count, uses=1, stream=_FLIP_STREAM)[:, 0] < 0.5
 
-    def alternate(numbers: tf.Tensor, examples: tf.Tensor, epochs: tf.Tensor) -> tf.Tensor:
-        flipped = tf.gather(in_even_ones, examples) == (epochs % 2 == 0)
+    Args:
+        seed: seed of the run.
+        count: number of examples in the split.
+
+    Returns:
+        A function of the random numbers of a batch, float32 [B, uses], its indices in the split, int64 [B], and its
+        epochs, int64 [B]; it returns the random numbers with the column `flip` replaced.
+    """
+    even = random_numbers(seed, tf.constant(0, tf.int64), count, uses=1, stream=_FLIP_STREAM)[:, 0] < 0.5
+
+    def alternate(numbers: tf.Tensor, indices: tf.Tensor, epochs: tf.Tensor) -> tf.Tensor:
+        flipped = tf.gather(even, indices) == (epochs % 2 == 0)
         return tf.concat([tf.where(flipped, 0.0, 1.0)[:, tf.newaxis], numbers[:, 1:]], axis=1)
 
     return alternate
 
 
 class _Columns(Mapping[str, tf.Tensor]):
-    """The numbers of each use, cut out when they are asked for: most recipes use few."""
+    """Random numbers by use, sliced on access, because most recipes need few columns."""
 
     def __init__(self, numbers: tf.Tensor):
         self._numbers = numbers
@@ -79,19 +99,25 @@ class _Columns(Mapping[str, tf.Tensor]):
 def augment_batch(images: tf.Tensor, numbers: tf.Tensor, config: AugmentConfig, preprocess: Preprocess) -> tf.Tensor:
     """Apply the augmentations of `config` to a batch, in a fixed order.
 
-    Takes and returns `Preprocess.batch_dtype` [B, *input_shape], such as uint8 [B, H, W, C]. `Preprocess.check_config`
-    refused those that do not apply to the input type.
+    Args:
+        images: `Preprocess.batch_dtype` [B, *input_shape], such as uint8 [B, H, W, C].
+        numbers: random numbers of the batch from `random_numbers`, float32 [B, uses].
+        config: augmentation settings; `Preprocess.check_config` has rejected settings of other input types.
+        preprocess: preprocessing, whose mean fills erased areas.
+
+    Returns:
+        A batch of the dtype and shape of `images`.
     """
     uniform = _Columns(numbers)
     if config.pad_crop:
         images = pad_and_crop(images, uniform, config.pad_crop)
     if config.flip or config.alternating_flip:
-        images = mirror(images, uniform["flip"] < 0.5)
+        images = flip_left_right(images, uniform["flip"] < 0.5)
     if config.policy != "none":
         layers, magnitude = config.policy_layers, config.policy_magnitude
-        drawn = policies.draw(config.policy, uniform, images.shape[1:3], layers=layers, magnitude=magnitude)
-        for chosen, magnitudes in drawn:
-            images = operations.apply(images, chosen, magnitudes)
+        sampled = policies.sample(config.policy, uniform, images.shape[1:3], layers=layers, magnitude=magnitude)
+        for indices, magnitudes in sampled:
+            images = operations.apply(images, indices, magnitudes)
     if any((config.shift, config.scale, config.rotation)):
         images = to_uint8(random_affine(tf.cast(images, tf.float32) / 255.0, uniform, config))
     if any((config.brightness, config.contrast, config.saturation, config.hue)):
@@ -106,10 +132,17 @@ def augment_batch(images: tf.Tensor, numbers: tf.Tensor, config: AugmentConfig, 
 
 
 def color_jitter(pixels: tf.Tensor, uniform: Uniform, config: AugmentConfig) -> tf.Tensor:
-    """Change brightness, contrast, saturation by factors in [1 - x, 1 + x] and turn the hue by up to x of the circle.
+    """Jitter brightness, contrast and saturation by factors in [1 - x, 1 + x] and hue by up to x of the color circle.
 
-    float32 [B, H, W, C] in [0, 1]; saturation and hue leave gray pictures alone. In this order, where torchvision's
-    ColorJitter draws it.
+    The order is fixed; that of torchvision's ColorJitter is random. Saturation and hue do not change gray images.
+
+    Args:
+        pixels: float32 [B, H, W, C] in [0, 1], with C of 1 or 3.
+        uniform: random numbers by use.
+        config: its `brightness`, `contrast`, `saturation` and `hue` apply.
+
+    Returns:
+        float32 [B, H, W, C] in [0, 1].
     """
 
     def factor(name: str) -> tf.Tensor:
@@ -127,8 +160,8 @@ def color_jitter(pixels: tf.Tensor, uniform: Uniform, config: AugmentConfig) -> 
         pixels = blended(pixels, _gray(pixels), "saturation")
     if config.hue and colored:
         hue, saturation, value = tf.unstack(tf.image.rgb_to_hsv(pixels), axis=-1)
-        turned = tf.math.floormod(hue + (factor("hue") - 1.0)[..., 0], 1.0)
-        pixels = tf.image.hsv_to_rgb(tf.stack([turned, saturation, value], axis=-1))
+        rotated = tf.math.floormod(hue + (factor("hue") - 1.0)[..., 0], 1.0)
+        pixels = tf.image.hsv_to_rgb(tf.stack([rotated, saturation, value], axis=-1))
     return pixels
 
 
@@ -137,9 +170,20 @@ def _gray(pixels: tf.Tensor) -> tf.Tensor:
 
 
 def random_erasing(images: tf.Tensor, uniform: Uniform, probability: float, color: tf.Tensor) -> tf.Tensor:
-    """With some probability, one color in a rectangle of 2 to 33 % of the area, at an aspect ratio of 0.3 to 3.3.
+    """Fill a random rectangle with one color: 2 to 33% of the area, at an aspect ratio (height / width) of 0.3 to 3.3.
 
-    Reference: Zhong et al., Random Erasing Data Augmentation, 2017. Sides longer than the picture are cut to it.
+    Rectangles longer than the image are clipped to it.
+
+    Reference: Zhong et al., Random Erasing Data Augmentation, 2017.
+
+    Args:
+        images: uint8 [B, H, W, C].
+        uniform: random numbers by use.
+        probability: fraction of the images that get a rectangle.
+        color: fill value of each channel, uint8 [C].
+
+    Returns:
+        uint8 [B, H, W, C].
     """
     height, width = images.shape[1:3]
     area = height * width * (0.02 + (0.33 - 0.02) * uniform["erase_area"])
@@ -149,21 +193,33 @@ def random_erasing(images: tf.Tensor, uniform: Uniform, probability: float, colo
     top = tf.floor(uniform["erase_row"] * (height - rows + 1.0))
     left = tf.floor(uniform["erase_column"] * (width - columns + 1.0))
     rows = tf.where(uniform["erase"] < probability, rows, 0.0)
-    return _filled(images, color, top, top + rows, left, left + columns)
+    return _fill_rectangles(images, color, top, top + rows, left, left + columns)
 
 
-def cutout(images: tf.Tensor, uniform: Uniform, side: int, color: tf.Tensor) -> tf.Tensor:
-    """One color in a square about a random pixel, as much of it as lies inside (DeVries and Taylor, Cutout, 2017)."""
+def cutout(images: tf.Tensor, uniform: Uniform, size: int, color: tf.Tensor) -> tf.Tensor:
+    """Fill a square, centered at a random pixel and clipped to the image, with one color.
+
+    Reference: DeVries and Taylor, Cutout, 2017.
+
+    Args:
+        images: uint8 [B, H, W, C].
+        uniform: random numbers by use.
+        size: height and width of the square, in pixels.
+        color: fill value of each channel, uint8 [C].
+
+    Returns:
+        uint8 [B, H, W, C].
+    """
     height, width = images.shape[1:3]
-    top = tf.floor(uniform["cutout_row"] * height) - side // 2
-    left = tf.floor(uniform["cutout_column"] * width) - side // 2
-    return _filled(images, color, top, top + side, left, left + side)
+    top = tf.floor(uniform["cutout_row"] * height) - size // 2
+    left = tf.floor(uniform["cutout_column"] * width) - size // 2
+    return _fill_rectangles(images, color, top, top + size, left, left + size)
 
 
-def _filled(
+def _fill_rectangles(
     images: tf.Tensor, color: tf.Tensor, top: tf.Tensor, bottom: tf.Tensor, left: tf.Tensor, right: tf.Tensor
 ) -> tf.Tensor:
-    """`color` [C] in rows `top` to `bottom` and columns `left` to `right`, the ends excluded; all float32 [B]."""
+    """Set rows `top` to `bottom` - 1 and columns `left` to `right` - 1, float32 [B], to `color` [C]."""
     row, column = (tf.range(size, dtype=tf.float32)[None, :] for size in images.shape[1:3])
     in_rows = (row >= top[:, None]) & (row < bottom[:, None])
     in_columns = (column >= left[:, None]) & (column < right[:, None])
@@ -171,7 +227,16 @@ def _filled(
 
 
 def random_affine(images: tf.Tensor, uniform: Uniform, config: AugmentConfig) -> tf.Tensor:
-    """Turn, zoom and move about the center, bilinearly; what comes in from outside is 0."""
+    """Rotate, zoom and translate at random about the center, with bilinear interpolation and zero fill.
+
+    Args:
+        images: float32 [B, H, W, C].
+        uniform: random numbers by use.
+        config: its `rotation` (degrees), `scale` and `shift` (pixels) apply.
+
+    Returns:
+        float32 [B, H, W, C].
+    """
     angle, zoom, shift_row, shift_column = (
         (2.0 * uniform[name] - 1.0) * amount
         for name, amount in (
@@ -184,7 +249,7 @@ def random_affine(images: tf.Tensor, uniform: Uniform, config: AugmentConfig) ->
     height, width = images.shape[1:3]
     row, column = (height - 1) / 2, (width - 1) / 2
     cosine, sine, zero = tf.cos(angle) * tf.exp(-zoom), tf.sin(angle) * tf.exp(-zoom), tf.zeros_like(angle)
-    # The operation wants, for each output pixel (x, y), the input pixel (a x + b y + c, d x + e y + f).
+    # Output pixel (x, y) is taken from input pixel (a x + b y + c, d x + e y + f).
     c = column - cosine * column + sine * row - shift_column
     f = row - sine * column - cosine * row - shift_row
     return tf.raw_ops.ImageProjectiveTransformV3(
@@ -197,67 +262,95 @@ def random_affine(images: tf.Tensor, uniform: Uniform, config: AugmentConfig) ->
     )
 
 
-def mirror(images: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
-    """Left to right, those that are `chosen` (bool [B])."""
+def flip_left_right(images: tf.Tensor, flipped: tf.Tensor) -> tf.Tensor:
+    """Mirror the images [B, H, W, C] for which `flipped`, bool [B], is True."""
     if images.shape[0] == 1:
-        return tf.cond(chosen[0], lambda: tf.reverse(images[0], axis=[1])[tf.newaxis], lambda: images)
+        return tf.cond(flipped[0], lambda: tf.reverse(images[0], axis=[1])[tf.newaxis], lambda: images)
     shape = tf.shape(images)
-    # In three dimensions the kernel is several times faster than in four, and so is a choice without broadcasting.
+    # `tf.reverse` is several times faster in three dimensions than in four, and `tf.where` without broadcasting.
     rows = tf.reverse(tf.reshape(images, [-1, shape[2], shape[3]]), axis=[1])
-    flat = tf.where(chosen[:, None], tf.reshape(rows, [shape[0], -1]), tf.reshape(images, [shape[0], -1]))
+    flat = tf.where(flipped[:, None], tf.reshape(rows, [shape[0], -1]), tf.reshape(images, [shape[0], -1]))
     return tf.ensure_shape(tf.reshape(flat, shape), images.shape)
 
 
 def pad_and_crop(images: tf.Tensor, uniform: Uniform, padding: int) -> tf.Tensor:
-    """Pad both ends of each axis, height and width or length, with `padding` zeros and crop the old size at random."""
+    """Pad with zeros and crop to the original size at random offsets.
+
+    Args:
+        images: images [B, H, W, C], or signals [B, L, C].
+        uniform: random numbers by use.
+        padding: zeros at both ends of each axis, in pixels or samples.
+
+    Returns:
+        A batch of the dtype and shape of `images`.
+    """
     *sizes, _ = images.shape[1:]
     cropped = tf.pad(images, [[0, 0], *[[padding, padding]] * len(sizes), [0, 0]])
     for axis, (size, use) in enumerate(zip(sizes, ("pad_row", "pad_column"), strict=False), start=1):
         order = list(range(images.shape.rank))
         order[1], order[axis] = axis, 1
         moved = tf.transpose(cropped, order) if axis > 1 else cropped
-        moved = _cropped(moved, uniform[use], padding, size)
+        moved = _crop(moved, uniform[use], padding, size)
         cropped = tf.transpose(moved, order) if axis > 1 else moved
     return cropped
 
 
-def _cropped(padded: tf.Tensor, uniform: tf.Tensor, padding: int, length: int) -> tf.Tensor:
-    """`length` places of axis 1, padded at both ends, from a random one on that differs for each of the batch."""
+def _crop(padded: tf.Tensor, uniform: tf.Tensor, padding: int, length: int) -> tf.Tensor:
+    """Crop axis 1 to `length` at an offset of each example, in [0, 2 * padding]."""
     start = tf.cast(uniform * (2 * padding + 1), tf.int32)[:, None]
     return tf.gather(padded, start + tf.range(length), axis=1, batch_dims=1)
 
 
-def draw_crops(seed: int, first: tf.Tensor, count: int, *, min_area: float) -> tf.Tensor:
-    """What `random_resized_crop` takes for `count` images from place `first` of the run on, float32 [count, 11, 2].
+def sample_crops(seed: int, first: tf.Tensor, count: int, *, min_area: float) -> tf.Tensor:
+    """Sample the random crops of consecutive examples of a run, for `random_resized_crop`.
 
-    First ten tries, (height, width) over the square root of the picture's area, then the place in what is left.
+    Args:
+        seed: seed of the run.
+        first: position of the first example in the run, an int64 scalar.
+        count: number of examples.
+        min_area: smallest crop, as a fraction of the image area.
+
+    Returns:
+        float32 [count, 11, 2]: ten candidate sizes, (height, width) divided by the square root of the image area, and
+        the offset as a fraction of the margin that the crop leaves.
     """
-    numbers = random_numbers(seed, first, count, uses=2 * _CROP_TRIES + 2, stream=_CROP_STREAM)
-    share = min_area + (1.0 - min_area) * numbers[:, :_CROP_TRIES]
-    log_ratio = math.log(4 / 3) * (2.0 * numbers[:, _CROP_TRIES : 2 * _CROP_TRIES] - 1.0)
+    numbers = random_numbers(seed, first, count, uses=2 * _CROP_CANDIDATES + 2, stream=_CROP_STREAM)
+    area = min_area + (1.0 - min_area) * numbers[:, :_CROP_CANDIDATES]
+    log_ratio = math.log(4 / 3) * (2.0 * numbers[:, _CROP_CANDIDATES : 2 * _CROP_CANDIDATES] - 1.0)
     half = tf.exp(0.5 * log_ratio)
-    tries = tf.sqrt(share)[..., None] * tf.stack([1.0 / half, half], axis=-1)
-    return tf.concat([tries, numbers[:, tf.newaxis, -2:]], axis=1)
+    candidates = tf.sqrt(area)[..., None] * tf.stack([1.0 / half, half], axis=-1)
+    return tf.concat([candidates, numbers[:, tf.newaxis, -2:]], axis=1)
 
 
-def random_resized_crop(example: tf.Tensor, drawn: tf.Tensor, preprocess: Preprocess, *, antialias: bool) -> tf.Tensor:
-    """Return a random part of an image, at an aspect ratio of 3/4 to 4/3, resized to uint8 [height, width, channels].
+def random_resized_crop(example: tf.Tensor, crop: tf.Tensor, preprocess: Preprocess, *, antialias: bool) -> tf.Tensor:
+    """Return a random crop of an image, at an aspect ratio of 3/4 to 4/3, resized to the input size.
 
-    Takes an example, of which no more than the crop is decoded, and one row of `draw_crops`. Sampled as by
-    torchvision's RandomResizedCrop (Szegedy et al. 2015): the first of ten tries that fits, or the center.
+    The crop is sampled as in torchvision's RandomResizedCrop: the first of ten candidates that fits, or else the
+    largest center crop within the range of aspect ratios.
+
+    Reference: Szegedy et al., Going Deeper with Convolutions, 2015.
+
+    Args:
+        example: an encoded image, of which only the crop is decoded, or pixels.
+        crop: one element of `sample_crops`, float32 [11, 2].
+        preprocess: preprocessing.
+        antialias: antialias when resizing.
+
+    Returns:
+        uint8 [H, W, C].
     """
-    return preprocess.crop_to_batch_element(example, lambda shape: _fit_crop(shape, drawn), antialias=antialias)
+    return preprocess.crop_to_batch_element(example, lambda shape: _fit_crop(shape, crop), antialias=antialias)
 
 
-def _fit_crop(shape: tf.Tensor, drawn: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Offset and size, int32 [2], of a crop of a picture of `shape` (height, width)."""
+def _fit_crop(shape: tf.Tensor, crop: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return offset and size, int32 [2], of a crop of an image of `shape` (height, width)."""
     shape = tf.cast(shape, tf.float32)
-    tries = tf.round(drawn[:-1] * tf.sqrt(tf.reduce_prod(shape)))
-    # The whole picture, or of one that is too long or too tall the most that keeps to the ratio.
-    whole = tf.minimum(shape, tf.round(tf.reverse(shape, [0]) * (4 / 3)))
-    sizes = tf.concat([tries, whole[tf.newaxis]], axis=0)
-    chosen = tf.argmax(tf.reduce_all((sizes <= shape) & (sizes >= 1), axis=1), output_type=tf.int32)
-    size = sizes[chosen]
-    spare = shape - size
-    offset = tf.where(chosen == _CROP_TRIES, spare / 2, drawn[-1] * (spare + 1.0))
+    candidates = tf.round(crop[:-1] * tf.sqrt(tf.reduce_prod(shape)))
+    # The largest center crop within the range of aspect ratios always fits.
+    fallback = tf.minimum(shape, tf.round(tf.reverse(shape, [0]) * (4 / 3)))
+    sizes = tf.concat([candidates, fallback[tf.newaxis]], axis=0)
+    index = tf.argmax(tf.reduce_all((sizes <= shape) & (sizes >= 1), axis=1), output_type=tf.int32)
+    size = sizes[index]
+    margin = shape - size
+    offset = tf.where(index == _CROP_CANDIDATES, margin / 2, crop[-1] * (margin + 1.0))
     return tf.cast(offset, tf.int32), tf.cast(size, tf.int32)
