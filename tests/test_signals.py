@@ -243,11 +243,15 @@ def test_a_network_without_preprocessing_is_exported_without_normalization(tmp_p
     assert predictor.preprocess == SignalPreprocess(length=64, channels=3)
     signals = np.random.default_rng(0).normal(size=(2, 64, 3)).astype("float32")
     np.testing.assert_allclose(predictor.from_pixels(signals), model(signals, training=False), atol=1e-4)
-    with pytest.raises(UserError, match=r"takes \(None, 3\); give preprocess=ImagePreprocess"):
+    with pytest.raises(
+        UserError, match=r"takes \(None, 3\), which has no default preprocessing; pass preprocess=ImagePreprocess"
+    ):
         export_model(shallow("resnet18_1d", input_shape=(None, 3), num_classes=2), tmp_path / "open")
-    with pytest.raises(UserError, match=r"preprocess gives \(64, 64, 3\), but resnet18_1d takes \(64, 3\)"):
+    with pytest.raises(
+        UserError, match=r"preprocess returns inputs of shape \(64, 64, 3\), but resnet18_1d takes \(64, 3\)"
+    ):
         export_model(model, tmp_path / "wrong", preprocess=ImagePreprocess(size=(64, 64)))
-    with pytest.raises(UserError, match=r"resnet18_1d takes signals, which are not decoded: it has one default"):
+    with pytest.raises(UserError, match=r"does not apply to resnet18_1d: its input, signals, is not decoded"):
         export_model(model, tmp_path / "moved", default_signature="images")
 
 

@@ -1,1 +1,1 @@
-"""SavedModels that take pictures as they are and answer with classes."""
+"""Export, serving and prediction: SavedModels from encoded images to classes, LiteRT and ONNX."""

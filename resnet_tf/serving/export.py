@@ -1,4 +1,4 @@
-"""From a trained network to the files that others run."""
+"""Export a trained network to SavedModel, LiteRT, ONNX or Keras files."""
 
 import dataclasses
 import logging
@@ -27,7 +27,7 @@ from resnet_tf.serving.targets import litert, onnx, saved_model
 
 logger = logging.getLogger(__name__)
 
-# By target, the precisions that it can have; the first is what `auto` takes, which answers as the network does.
+# Precisions of each target. `auto` selects the first one, which computes the same logits as the network.
 TARGETS = {
     "serving": ("float32", "bfloat16"),
     "hub": ("float32",),
@@ -37,30 +37,51 @@ TARGETS = {
     "onnx": ("float32",),
 }
 
-_BATCH = 16
-_RANDOM = 32  # examples
+_BATCH_SIZE = 16
+_RANDOM_EXAMPLES = 32
 
 
-class Trained(Protocol):
-    """What an export needs of a run; `load_run` returns one."""
+class TrainedRun(Protocol):
+    """Attributes of a training run that an export reads; `load_run` returns such an object."""
 
     @property
-    def config(self) -> Config: ...
+    def config(self) -> Config:
+        """Configuration of the run."""
+
     @property
-    def step(self) -> int: ...
+    def step(self) -> int:
+        """Training step of the checkpoint."""
+
     @property
-    def model(self) -> keras.Model: ...
+    def model(self) -> keras.Model:
+        """The trained network."""
+
     @property
-    def preprocess(self) -> Preprocess: ...
+    def preprocess(self) -> Preprocess:
+        """Preprocessing of an example."""
+
     @property
-    def labels(self) -> Sequence[str]: ...
+    def labels(self) -> Sequence[str]:
+        """Class names in the order of the logits."""
+
     @property
-    def metrics(self) -> dict[str, Any]: ...
+    def metrics(self) -> dict[str, Any]:
+        """Metrics on the validation split."""
 
 
 @dataclass(frozen=True)
-class _Subject:
-    """What is exported, and what is known of it."""
+class _Exportable:
+    """A network with the settings and the metadata of its export.
+
+    Attributes:
+        model: the network, with its head.
+        preprocess: preprocessing of an example.
+        labels: class names in the order of the logits.
+        settings: the `export` group of the configuration.
+        data: data source for drift and calibration, or None.
+        weight_decay: coefficient of the regularization losses of `hub` exports.
+        metadata: `metrics`, `step` and `config` of a training run; empty for a bare model.
+    """
 
     model: keras.Model
     preprocess: Preprocess
@@ -68,11 +89,11 @@ class _Subject:
     settings: ExportConfig
     data: DataConfig | None
     weight_decay: float
-    known: dict[str, Any]
+    metadata: dict[str, Any]
 
 
 def export_model(
-    run_or_model: "Trained | keras.Model",
+    run_or_model: "TrainedRun | keras.Model",
     directory: str | Path,
     *,
     target: str = "serving",
@@ -82,186 +103,188 @@ def export_model(
     data: DataConfig | None = None,
     default_signature: str = DEFAULT_SIGNATURE,
 ) -> Path:
-    """Write an export as the next version under `directory`; versions that are there stay as they are.
+    """Export a network as the next version under `directory`; existing versions are not changed.
 
     Args:
-        run_or_model: what `load_run` returned, a model of `create_model`, or another Keras model with its layer names.
-        directory: where versions lie, `directory/1`, `directory/2`, ...
-        target: `serving`, a SavedModel that is folded, frozen and fast (see `resnet_tf.serving.signatures`); `hub`, one
-            that can be called and fine-tuned, and `hub_features`, the same without the class head; `litert`; `keras`;
-            `onnx`.
-        precision: for `serving`, `float32` or `bfloat16`, which is fast only where the processor computes in it; for
-            `litert`, `float32`, `float16`, `dynamic` or `int8`; `auto` is `float32`, which answers as the network does.
-        preprocess: for a bare model, how examples become its input; by default as its weights were trained
-            (`model.preprocess`), or ImageNet's at the model's input size. Signals are left as they are.
-        labels: for a bare model, the names of its classes; by default those of its weights, or numbers.
-        data: pictures on which a change of the answers is measured, and which `int8` takes its ranges from; by default
-            those of the run. For a bare model without, the change is measured on random ones.
-        default_signature: `images` for consumers of a `serving` export that read `serving_default` alone and cannot
-            decode.
+        run_or_model: the run that `load_run` returned, a model of `create_model`, or a Keras model with the same layer
+            names.
+        directory: parent directory of the versions `directory/1`, `directory/2`, ...
+        target: `serving`, a SavedModel for inference with folded BatchNorm and frozen weights (see
+            `resnet_tf.serving.signatures`); `hub`, a SavedModel that can be called and fine-tuned; `hub_features`, the
+            same without the head; `litert`; `keras`; `onnx`.
+        precision: for `serving`, `float32` or `bfloat16`, which is fast only on processors with bfloat16 instructions;
+            for `litert`, `float32`, `float16`, `dynamic` or `int8`; `auto` selects `float32`.
+        preprocess: preprocessing of a bare model; by default that of its weights (`model.preprocess`), or ImageNet's
+            at the model's input size. The default for signals does not normalize.
+        labels: class names of a bare model, in the order of its logits; by default those of its weights, or indices.
+        data: data source whose validation split measures the drift, and whose training split calibrates `int8`; by
+            default that of the run. The drift of a bare model without a data source is measured on random inputs.
+        default_signature: `images`, to make the decoded images of a `serving` export the input of `serving_default`.
 
     Returns:
         The directory of the new version.
 
     Raises:
-        UserError: for an unknown target or precision, a model without a head, labels that do not match it, a directory
-            that holds something else or cannot be written, or answers that change by more than
-            `export.max_logit_drift` or lose more than `export.max_accuracy_drop`.
+        UserError: for an unknown target or precision, a model without a head, labels that do not match the head, a
+            directory that contains other files or cannot be written, a logit drift above `export.max_logit_drift`, or
+            a loss of top-1 accuracy above `export.max_accuracy_drop`.
     """
     _check_choice("target", target, tuple(TARGETS))
     precisions = TARGETS[target]
     _check_choice("precision", precision, ("auto", *precisions))
     if default_signature != DEFAULT_SIGNATURE and target != "serving":
-        raise UserError(f"a default signature can be chosen for target serving only, not for {target}")
+        raise UserError(f"a default signature applies to target 'serving' only, not to {target!r}")
     precision = precisions[0] if precision == "auto" else precision
-    subject = _subject(run_or_model, preprocess, labels, data)
-    _check_model(subject, target)
-    _check_default_signature(subject, default_signature)
+    source = _exportable(run_or_model, preprocess, labels, data)
+    _check_model(source, target)
+    _check_default_signature(source, default_signature)
     metadata = {
-        "model": subject.model.name,
+        "model": source.model.name,
         "target": target,
         "precision": precision,
-        "parameters": subject.model.count_params(),
-        "preprocess": subject.preprocess.to_dict(),
-        "labels": [] if target == "hub_features" else list(subject.labels),
-        **subject.known,
+        "parameters": source.model.count_params(),
+        "preprocess": source.preprocess.to_dict(),
+        "labels": [] if target == "hub_features" else list(source.labels),
+        **source.metadata,
     }
     with artifact.new_version(Path(directory)) as (staging, final):
-        _write(subject, staging, target, precision, default_signature)
+        _write(source, staging, target, precision, default_signature)
         if target != "hub_features":
-            runner = runners.load_runner(staging, target, subject.preprocess)
+            runner = runners.load_runner(staging, target, source.preprocess)
             if precision != "float32" or target in ("litert", "onnx"):
-                drift = _measure(subject, runner)
+                drift = _checked_drift(source, runner)
                 logger.info("%s %s: %s", target, precision, drift)
                 metadata["drift"] = dataclasses.asdict(drift)
-            metadata["speed"] = measure_speed(runner, subject.preprocess)
-        (first, *_), *_ = signature_names(subject.preprocess, default_signature).values()
+            metadata["speed"] = measure_speed(runner, source.preprocess)
+        (first, *_), *_ = signature_names(source.preprocess, default_signature).values()
         artifact.write_metadata(staging, metadata, signature=first)
     return final
 
 
-def _write(subject: _Subject, staging: Path, target: str, precision: str, default: str) -> None:
-    model, preprocess, labels, top_k = subject.model, subject.preprocess, subject.labels, subject.settings.top_k
+def _write(source: _Exportable, staging: Path, target: str, precision: str, default: str) -> None:
+    model, preprocess, labels, top_k = source.model, source.preprocess, source.labels, source.settings.top_k
     if target == "serving":
         saved_model.write_serving(model, preprocess, labels, staging, precision=precision, top_k=top_k, default=default)
     elif target == "hub":
-        saved_model.write_hub(model, preprocess, labels, staging, weight_decay=subject.weight_decay, top_k=top_k)
+        saved_model.write_hub(model, preprocess, labels, staging, weight_decay=source.weight_decay, top_k=top_k)
     elif target == "hub_features":
-        saved_model.write_hub_features(model, preprocess, staging, weight_decay=subject.weight_decay)
+        saved_model.write_hub_features(model, preprocess, staging, weight_decay=source.weight_decay)
     elif target == "litert":
-        file, pictures = staging / runners.LITERT_FILE, _calibration(subject) if precision == "int8" else ()
-        litert.write_litert(model, preprocess, file, precision=precision, pictures=pictures)
+        file, examples = staging / runners.LITERT_FILE, _calibration_examples(source) if precision == "int8" else ()
+        litert.write_litert(model, preprocess, file, precision=precision, calibration_examples=examples)
     elif target == "keras":
-        known = dataclasses.replace(_metadata(model), preprocess=preprocess, labels=labels)
-        ResidualNetwork(model.input, model.output, model.name, metadata=known).save(staging / runners.KERAS_FILE)
+        metadata = dataclasses.replace(_metadata(model), preprocess=preprocess, labels=labels)
+        ResidualNetwork(model.input, model.output, model.name, metadata=metadata).save(staging / runners.KERAS_FILE)
     else:
         onnx.write_onnx(model, preprocess, staging / runners.ONNX_FILE)
 
 
-def _subject(
-    run_or_model: "Trained | keras.Model",
+def _exportable(
+    run_or_model: "TrainedRun | keras.Model",
     preprocess: Preprocess | None,
     labels: Sequence[str] | None,
     data: DataConfig | None,
-) -> _Subject:
+) -> _Exportable:
     if isinstance(run_or_model, keras.Model):
         model = run_or_model
         stored = _metadata(model)
         preprocess = preprocess or stored.preprocess or _default_preprocess(model)
         labels = labels or stored.labels or [str(index) for index in range(model.output_shape[-1])]
-        return _Subject(model, preprocess, tuple(labels), ExportConfig(), data, 0.0, {})
+        return _Exportable(model, preprocess, tuple(labels), ExportConfig(), data, 0.0, {})
     run = run_or_model
-    known = {"metrics": run.metrics, "step": run.step, "config": run.config.to_dict()}
-    return _Subject(
+    return _Exportable(
         model=run.model,
         preprocess=preprocess or run.preprocess,
         labels=tuple(labels or run.labels),
         settings=run.config.export,
         data=data or run.config.data,
         weight_decay=run.config.optimizer.weight_decay,
-        known=known,
+        metadata={"metrics": run.metrics, "step": run.step, "config": run.config.to_dict()},
     )
 
 
 def _metadata(model: keras.Model) -> Metadata:
-    """Return the metadata of a model, empty for a Keras model that is not a `ResidualNetwork`."""
+    """Return the metadata of a model; empty unless the model is a `ResidualNetwork`."""
     return model.metadata if isinstance(model, ResidualNetwork) else Metadata()
 
 
-def _measure(subject: _Subject, runner: runners.Runner) -> Drift:
-    """Refuses what answers too differently from the network in float32."""
-    batches, data = _batches(subject)
-    drift = measure_drift(runners.keras_logits(subject.model, subject.preprocess), runner.logits, batches, data)
-    settings = subject.settings
+def _checked_drift(source: _Exportable, runner: runners.Runner) -> Drift:
+    """Return the drift from the network in float32, and refuse an export beyond the tolerances."""
+    batches, data = _drift_batches(source)
+    drift = measure_drift(runners.keras_logits(source.model, source.preprocess), runner.logits, batches, data)
+    settings = source.settings
     check_drift(drift, max_logit_drift=settings.max_logit_drift, max_accuracy_drop=settings.max_accuracy_drop)
     return drift
 
 
-def _batches(subject: _Subject) -> tuple[Iterator[tuple[np.ndarray, np.ndarray | None]], str]:
-    """Examples to measure on, with their classes if they are known, and in words where they are from."""
-    if subject.data is None:
-        noise = (
-            np.random.default_rng(0).uniform(size=(_RANDOM, *subject.preprocess.unnormalized_shape)).astype(np.float32)
-        )
-        return ((noise[at : at + _BATCH], None) for at in range(0, _RANDOM, _BATCH)), "random"
-    split = open_source(subject.data).validation
-    places = _evenly(split.num_examples, subject.settings.drift_examples)
+def _drift_batches(source: _Exportable) -> tuple[Iterator[tuple[np.ndarray, np.ndarray | None]], str]:
+    """Return batches of unnormalized examples with their targets, int64 [B] or None, and a name of their origin."""
+    if source.data is None:
+        shape = (_RANDOM_EXAMPLES, *source.preprocess.unnormalized_shape)
+        noise = np.random.default_rng(0).uniform(size=shape).astype(np.float32)
+        starts = range(0, _RANDOM_EXAMPLES, _BATCH_SIZE)
+        return ((noise[start : start + _BATCH_SIZE], None) for start in starts), "random"
+    split = open_source(source.data).validation
+    indices = _evenly_spaced(split.num_examples, source.settings.drift_examples)
 
     def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for at in range(0, len(places), _BATCH):
-            chosen = places[at : at + _BATCH]
-            yield _load(split, subject.preprocess, chosen), split.labels[chosen]
+        for start in range(0, len(indices), _BATCH_SIZE):
+            chosen = indices[start : start + _BATCH_SIZE]
+            yield _load(split, source.preprocess, chosen), split.labels[chosen]
 
     return batches(), f"split {split.name!r}"
 
 
-def _calibration(subject: _Subject) -> Iterator[np.ndarray]:
-    """Training examples, one at a time: float32 [1, H, W, 3], or signals [1, L, C]."""
-    if subject.data is None:
-        raise UserError("precision int8 takes its ranges from examples: give data=DataConfig(source=...)")
-    split = open_source(subject.data).train
-    for place in _evenly(split.num_examples, subject.settings.calibration_examples):
-        yield _load(split, subject.preprocess, [place])
+def _calibration_examples(source: _Exportable) -> Iterator[np.ndarray]:
+    """Yield batches of one training example: images float32 [1, H, W, 3] in [0, 1], or signals float32 [1, L, C]."""
+    if source.data is None:
+        raise UserError("precision int8 needs examples for calibration: pass data=DataConfig(source=...)")
+    split = open_source(source.data).train
+    for index in _evenly_spaced(split.num_examples, source.settings.calibration_examples):
+        yield _load(split, source.preprocess, [index])
 
 
-def _load(split: Split, preprocess: Preprocess, places: list[int]) -> np.ndarray:
-    with translate_read_errors(split, preprocess):  # not what keeps an export from being written
-        return np.stack(pipeline.load_examples(split, preprocess, places))
+def _load(split: Split, preprocess: Preprocess, indices: list[int]) -> np.ndarray:
+    """Return unnormalized examples, float32 [B, H, W, 3] or [B, L, C]; refuse unreadable ones by name."""
+    with translate_read_errors(split, preprocess):
+        return np.stack(pipeline.load_examples(split, preprocess, indices))
 
 
-def _evenly(total: int, count: int) -> list[int]:
-    """`count` places, evenly over all: files often lie in the order of their classes."""
+def _evenly_spaced(total: int, count: int) -> list[int]:
+    """Return `count` indices across a split, which is often sorted by class."""
     return np.linspace(0, total - 1, min(count, total)).astype(int).tolist()
 
 
-def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
+def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise UserError(f"unknown {what} {value!r}; did you mean {closest(value, choices)}?")
+        raise UserError(f"unknown {option} {value!r}; did you mean {closest(value, choices)}?")
 
 
-def _check_model(subject: _Subject, target: str) -> None:
-    model, preprocess, labels = subject.model, subject.preprocess, subject.labels
+def _check_model(source: _Exportable, target: str) -> None:
+    model, preprocess, labels = source.model, source.preprocess, source.labels
     expected, given = model.input_shape[1:], preprocess.input_shape
     if len(expected) != len(given) or any(
-        size not in (None, wanted) for size, wanted in zip(expected, given, strict=True)
+        size not in (None, given_size) for size, given_size in zip(expected, given, strict=True)
     ):
-        raise UserError(f"preprocess gives {given}, but {model.name} takes {expected}")
+        raise UserError(f"preprocess returns inputs of shape {given}, but {model.name} takes {expected}")
     if target == "hub_features":
         return
     if model.layers[-1].name != LOGITS_LAYER:
         raise UserError(
-            f"{model.name} has no class head: create it with num_classes above 0, or export it as hub_features"
+            f"{model.name} has no head: create it with num_classes > 0, or export it with target='hub_features'"
         )
     classes = model.output_shape[-1]
     if len(labels) != classes:
         raise UserError(f"{len(labels)} labels for the {classes} classes of {model.name}")
 
 
-def _check_default_signature(subject: _Subject, name: str) -> None:
-    choices = default_signatures(subject.preprocess)
+def _check_default_signature(source: _Exportable, name: str) -> None:
+    choices = default_signatures(source.preprocess)
     if name not in choices and len(choices) == 1:
-        plural = subject.preprocess.plural
-        raise UserError(f"{subject.model.name} takes {plural}, which are not decoded: it has one default signature")
+        plural = source.preprocess.plural
+        raise UserError(
+            f"default signature {name!r} does not apply to {source.model.name}: its input, {plural}, is not decoded"
+        )
     _check_choice("default signature", name, choices)
 
 
@@ -269,5 +292,6 @@ def _default_preprocess(model: keras.Model) -> Preprocess:
     if preprocess := default_preprocess(model.input_shape[1:]):
         return preprocess
     raise UserError(
-        f"{model.name} takes {model.input_shape[1:]}; give preprocess=ImagePreprocess(...) or SignalPreprocess(...)"
+        f"{model.name} takes {model.input_shape[1:]}, which has no default preprocessing; "
+        "pass preprocess=ImagePreprocess(...) or SignalPreprocess(...)"
     )

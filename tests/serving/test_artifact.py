@@ -110,12 +110,14 @@ def test_a_bare_model_is_exported_with_its_own_preprocess_and_labels(tmp_path):
     assert set(Predictor(path)([picture])[0].labels) == {"cat", "dog"}
     with pytest.raises(UserError, match=r"3 labels for the 2 classes of resnet20"):
         export_model(model, tmp_path / "b", labels=["a", "b", "c"])
-    with pytest.raises(UserError, match=r"preprocess gives \(64, 64, 3\), but resnet20 takes \(32, 32, 3\)"):
+    with pytest.raises(
+        UserError, match=r"preprocess returns inputs of shape \(64, 64, 3\), but resnet20 takes \(32, 32, 3\)"
+    ):
         export_model(model, tmp_path / "b", preprocess=ImagePreprocess(size=(64, 64)))
     gray = create_model("resnet20", num_classes=2, input_shape=(32, 32, 1))
-    with pytest.raises(UserError, match=r"give preprocess=ImagePreprocess"):
+    with pytest.raises(UserError, match=r"no default preprocessing; pass preprocess=ImagePreprocess"):
         export_model(gray, tmp_path / "b")
-    with pytest.raises(UserError, match=r"has no class head"):
+    with pytest.raises(UserError, match=r"has no head: create it"):
         export_model(create_model("resnet20", num_classes=0, input_shape=(32, 32, 3)), tmp_path / "b")
     with pytest.raises(UserError, match=r"unknown target 'servin'; did you mean 'serving'"):
         export_model(model, tmp_path / "b", target="servin")
@@ -326,7 +328,7 @@ def test_an_export_that_answers_too_differently_is_refused(run, tmp_path):
 
 def test_int8_of_a_bare_model_asks_for_pictures(tmp_path):
     model = create_model("resnet20", num_classes=2, input_shape=(32, 32, 3))
-    with pytest.raises(UserError, match=r"int8 takes its ranges from examples: give data=DataConfig"):
+    with pytest.raises(UserError, match=r"int8 needs examples for calibration: pass data=DataConfig"):
         export_model(model, tmp_path / "models", target="litert", precision="int8")
     assert not (tmp_path / "models").exists()
     path = export_model(model, tmp_path / "models", precision="bfloat16")

@@ -1,1 +1,1 @@
-"""Export targets, one file each."""
+"""Writers of the export targets."""

@@ -1,7 +1,7 @@
-"""The reusable SavedModel: what TensorFlow Hub's `hub.KerasLayer(..., trainable=True)` and `hub.load` take.
+"""Reusable SavedModels for TensorFlow Hub: `hub.KerasLayer(..., trainable=True)` and `hub.load`.
 
-https://www.tensorflow.org/hub/reusable_saved_models: callable, with `variables`, `trainable_variables` and
-`regularization_losses`. BatchNorm is kept, so that it can be fine-tuned.
+https://www.tensorflow.org/hub/reusable_saved_models: a callable with `variables`, `trainable_variables` and
+`regularization_losses`. BatchNorm is not folded, so that fine-tuning can update it.
 """
 
 from typing import Any
@@ -12,13 +12,17 @@ import tensorflow as tf
 from resnet_tf.inputs import Preprocess
 
 
-def reusable(model: keras.Model, preprocess: Preprocess, *, weight_decay: float) -> tuple[Any, keras.Model]:
-    """An object to save, and the network in it. Called with `(images, training=False)` it gives what the model gives.
+def reusable_model(model: keras.Model, preprocess: Preprocess, *, weight_decay: float) -> tuple[Any, keras.Model]:
+    """Return a callable object for `tf.saved_model.save`, and the network that it calls.
 
-    images: float32 [B, H, W, 3], RGB in [0, 1], or signals [B, L, C]; H and W, or L, may differ from the ones that the
-    model was trained on.
-    `training` switches dropout and BatchNorm, whose moving statistics it updates. `regularization_losses` are
-    `weight_decay / 2` times the squares of each kernel, without those of BatchNorm and without biases.
+    The object takes `(images, training=False)`: images float32 [B, H, W, 3], RGB in [0, 1], or signals float32
+    [B, L, C], of any size. `training=True` enables dropout, and BatchNorm uses and updates statistics of the batch.
+
+    Args:
+        model: the network; its outputs are those of the object.
+        preprocess: preprocessing, whose normalization the object includes.
+        weight_decay: coefficient of `regularization_losses`: `weight_decay / 2` times the sum of the squares of each
+            kernel. BatchNorm parameters and biases are not regularized.
     """
     sizes = (None,) * len(preprocess.spatial_shape)
     open_model = keras.models.clone_model(
@@ -34,7 +38,7 @@ def reusable(model: keras.Model, preprocess: Preprocess, *, weight_decay: float)
         call.get_concrete_function(
             tf.TensorSpec([None, *sizes, preprocess.unnormalized_shape[-1]], tf.float32), training
         )
-    holder = tf.train.Checkpoint()  # tf.Module would see none of Keras 3's variables
+    holder = tf.train.Checkpoint()  # tf.Module does not track variables of Keras 3
     holder.__call__ = call
     holder.variables = [variable.value for variable in open_model.variables]
     holder.trainable_variables = [variable.value for variable in open_model.trainable_variables]

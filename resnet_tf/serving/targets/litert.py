@@ -1,4 +1,4 @@
-"""LiteRT (TensorFlow Lite) models for phones and small machines."""
+"""LiteRT (TensorFlow Lite) models for mobile and embedded devices."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,22 +12,29 @@ from resnet_tf.serving.freeze import freeze_from_arrays
 
 
 def write_litert(
-    model: keras.Model, preprocess: Preprocess, file: Path, *, precision: str, pictures: Iterable[np.ndarray] = ()
+    model: keras.Model,
+    preprocess: Preprocess,
+    file: Path,
+    *,
+    precision: str,
+    calibration_examples: Iterable[np.ndarray] = (),
 ) -> None:
-    """Write a model with the signature `serving_default`: `images`, float32 [B, H, W, 3] RGB in [0, 1], to `logits`.
+    """Write a LiteRT model with the signature `serving_default`, from unnormalized inputs to `logits`.
 
-    Of a network of signals: `signals`, float32 [B, L, C], to `logits`.
+    The input is `images`, float32 [B, H, W, 3], RGB in [0, 1], or `signals`, float32 [B, L, C].
 
     Args:
-        model: of `create_model`.
-        preprocess: how examples become its input; normalization is put in front.
-        file: where to.
-        precision: `float32`; `float16`, kept in half the space and computed in float32; `dynamic`: kernels in 8 bits,
-            activations as they come; `int8`: all in 8 bits, float32 in and out (Jacob et al. 2017).
-        pictures: for `int8`, what ranges of activations are taken from, each float32 [1, H, W, 3], or a signal.
+        model: a network of `create_model`.
+        preprocess: preprocessing, whose normalization the file includes.
+        file: path of the file to write.
+        precision: `float32`; `float16`, weights in float16 and computation in float32; `dynamic`, weights in int8 and
+            activations quantized at run time; `int8`, weights and activations in int8, inputs and outputs in float32
+            (Jacob et al. 2017).
+        calibration_examples: for `int8`, inputs that determine the ranges of activations, each float32 [1, H, W, 3] or
+            [1, L, C].
     """
     logits = freeze_from_arrays(model, preprocess)
-    # From variables, the 8-bit converter can write a model without them.
+    # The weights are constants: from variables, the 8-bit converter can write a model without weights.
     holder = tf.Module()
     holder.logits = logits
     converter = tf.lite.TFLiteConverter.from_concrete_functions([logits.get_concrete_function()], holder)
@@ -37,5 +44,5 @@ def write_litert(
         converter.target_spec.supported_types = [tf.float16]
     if precision == "int8":
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.representative_dataset = lambda: ([picture] for picture in pictures)
+        converter.representative_dataset = lambda: ([example] for example in calibration_examples)
     file.write_bytes(converter.convert())

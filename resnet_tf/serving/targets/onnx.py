@@ -1,4 +1,4 @@
-"""ONNX models, written by tf2onnx."""
+"""ONNX models, converted by tf2onnx."""
 
 from pathlib import Path
 
@@ -12,7 +12,14 @@ _OPSET = 18
 
 
 def write_onnx(model: keras.Model, preprocess: Preprocess, file: Path) -> None:
-    """Write a model from `images`, float32 [B, H, W, 3] RGB in [0, 1], or `signals`, [B, L, C], to `logits`.
+    """Write an ONNX model from unnormalized inputs to `logits`, float32 [B, C].
+
+    The input is `images`, float32 [B, H, W, 3], RGB in [0, 1], or `signals`, float32 [B, L, C].
+
+    Args:
+        model: a network of `create_model`.
+        preprocess: preprocessing, whose normalization the file includes.
+        file: path of the file to write.
 
     Raises:
         UserError: if tf2onnx is not installed.

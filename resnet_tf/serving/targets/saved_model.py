@@ -1,4 +1,4 @@
-"""Writes SavedModels: the fast one that serves, and the one that others fine-tune."""
+"""SavedModels: for serving, and for fine-tuning with TensorFlow Hub."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,19 +27,19 @@ def write_serving(
     top_k: int,
     default: str = DEFAULT_SIGNATURE,
 ) -> None:
-    """The folded network with constants for weights, its signatures, and requests to warm a server up.
+    """Write a SavedModel of the folded and frozen network, with its signatures and warmup requests.
 
     Args:
-        model: of `create_model`, with its class head.
-        preprocess: how examples become its input.
-        labels: names of its classes.
-        export: directory to write to.
-        precision: `float32` or `bfloat16`, which is in the graph itself: a server needs no option for it.
-        top_k: best classes named.
+        model: a network of `create_model`, with its head.
+        preprocess: preprocessing of an example.
+        labels: class names in the order of the logits.
+        export: directory of the SavedModel.
+        precision: `float32` or `bfloat16`; stored in the graph, so that a server needs no option.
+        top_k: number of best classes that signatures return.
         default: see `build_signatures`.
     """
     folded = fold(model, precision)
-    holder = tf.train.Checkpoint()  # tf.Module would see none of Keras 3's variables
+    holder = tf.train.Checkpoint()  # tf.Module does not track variables of Keras 3
     if not is_freezable(folded):
         holder.variables = [variable.value for variable in folded.variables]
     network = freeze(folded, _network(folded))
@@ -52,29 +52,29 @@ def write_serving(
 def write_hub(
     model: keras.Model, preprocess: Preprocess, labels: Sequence[str], export: Path, *, weight_decay: float, top_k: int
 ) -> None:
-    """The network as it was trained, callable and trainable, with the signatures of the serving one."""
-    holder, open_model = hub.reusable(model, preprocess, weight_decay=weight_decay)
+    """Write a SavedModel that can be called and trained, with the signatures of `write_serving`."""
+    holder, open_model = hub.reusable_model(model, preprocess, weight_decay=weight_decay)
     signatures = build_signatures(_network(open_model), preprocess, labels, top_k=top_k)
     tf.saved_model.save(holder, str(export), signatures=signatures)
     _mark_classify(export)
 
 
 def write_hub_features(model: keras.Model, preprocess: Preprocess, export: Path, *, weight_decay: float) -> None:
-    """The network up to its pooled features, callable and trainable."""
+    """Write a SavedModel of the network up to its pooled features that can be called and trained."""
     features = ResidualNetwork(model.input, model.get_layer(POOL_LAYER).output, model.name)
-    holder, _ = hub.reusable(features, preprocess, weight_decay=weight_decay)
+    holder, _ = hub.reusable_model(features, preprocess, weight_decay=weight_decay)
     tf.saved_model.save(holder, str(export))
 
 
 def _network(model: keras.Model) -> Network:
-    """What signatures need of a model."""
+    """Return the function that `build_signatures` takes, for a Keras model with a head."""
     pool, head = model.get_layer(POOL_LAYER), model.get_layer(LOGITS_LAYER)
     inner = ResidualNetwork(model.input, [pool.input, pool.output, head.output], model.name)
     return lambda inputs: [*inner(inputs, training=False), tf.convert_to_tensor(head.kernel)]
 
 
 def _mark_classify(export: Path) -> None:
-    """TensorFlow Serving's Classify asks a signature for its method's name; TensorFlow writes Predict's for all."""
+    """Set the method name that TensorFlow Serving's Classify requires; TensorFlow writes Predict's for all."""
     file = export / "saved_model.pb"
     saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
     for graph in (each for each in saved.meta_graphs if CLASSIFY_SIGNATURE in each.signature_def):
