@@ -1,4 +1,4 @@
-"""Input types: preprocessing of images, signals, and types that are registered."""
+"""Input types: preprocessing of images, signals, and registered types."""
 
 from resnet_tf.inputs.arrays import ArrayPreprocess
 from resnet_tf.inputs.base import (

@@ -1,4 +1,4 @@
-"""Input types whose examples are float arrays of one shape: archives, `.npy` files, nothing to decode or resize."""
+"""Preprocessing of fixed-shape float arrays from `.npz` archives and `.npy` files, which need no resizing."""
 
 import io
 from collections.abc import Sequence
@@ -16,38 +16,38 @@ from resnet_tf.inputs.pil import is_pil_image
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayPreprocess(Preprocess):
-    """Preprocessing of float arrays of one shape, which are normalized and otherwise left as they are."""
+    """Preprocessing of fixed-shape float arrays, which are only normalized."""
 
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
 
     file_suffixes: ClassVar[tuple[str, ...]] = (".npy",)
     batch_dtype: ClassVar[tf.DType] = tf.float32
-    # The key of the `data` group that gives the size, for messages.
+    # Key of the `data` group that sets the size, for error messages.
     size_key: ClassVar[str]
 
     def decode(self, example: tf.Tensor) -> tf.Tensor:
-        """Return the example as it is, float32 of `input_shape`."""
+        """Return the example unchanged, float32 of `input_shape`."""
         return tf.ensure_shape(example, self.input_shape)
 
     def to_unnormalized(self, example: tf.Tensor) -> tf.Tensor:
-        """Return the example as it is, float32 of `input_shape`."""
+        """Return the example unchanged, float32 of `input_shape`."""
         return self.decode(example)
 
     def to_batch_element(self, example: tf.Tensor) -> tf.Tensor:
-        """Return the example as it is, float32 of `input_shape`."""
+        """Return the example unchanged, float32 of `input_shape`."""
         return self.decode(example)
 
     def from_batch(self, batch: tf.Tensor) -> tf.Tensor:
-        """Return the network's input, float32, for a batch of `to_batch_element`."""
+        """Normalize a training batch of `to_batch_element`: float32 [B, *input_shape]."""
         return self._standardize(batch)
 
     def to_batch_dtype(self, values: tf.Tensor) -> tf.Tensor:
-        """Return the values as they are."""
+        """Return the values unchanged, float32."""
         return values
 
     def explain_unreadable(self, example: tf.Tensor) -> str:
-        """Return why the content of an `.npy` file cannot be read; archives were checked when they were opened."""
+        """Return the reason why an `.npy` file cannot be read; empty if it can, and for arrays of an opened archive."""
         if example.dtype != tf.string:
             return ""
         try:
@@ -57,10 +57,10 @@ class ArrayPreprocess(Preprocess):
         return ""
 
     def encode(self, example: Any) -> bytes:
-        """Return a float array as the content of an `.npy` file, and the content of a file as it is.
+        """Return a float array as the bytes of an `.npy` file; bytes are returned unchanged.
 
         Raises:
-            UserError: for another type or shape.
+            UserError: if the example is not a float array of `input_shape`.
         """
         if isinstance(example, bytes | bytearray):
             return bytes(example)
@@ -75,19 +75,19 @@ class ArrayPreprocess(Preprocess):
         return file.getvalue()
 
     def decode_batch(self, encoded: Sequence[bytes]) -> np.ndarray:
-        """Return the contents of `.npy` files as float32 [B, *input_shape].
+        """Decode the bytes of `.npy` files to float32 [B, *input_shape].
 
         Raises:
-            UnreadableError: for one that cannot be read.
+            UnreadableError: if one of them cannot be read.
         """
         return np.stack([self._decode_file(each) for each in encoded])
 
     def to_request(self, encoded: Sequence[bytes]) -> tf.Tensor:
-        """Return the contents of `.npy` files as float32 [B, *input_shape]."""
+        """Decode the bytes of `.npy` files to a serving request, float32 [B, *input_shape]."""
         return tf.constant(self.decode_batch(encoded))
 
     def _decode_file(self, encoded: bytes) -> np.ndarray:
-        """Return float32 of `input_shape`; a single channel needs no axis in the file."""
+        """Decode an `.npy` file to float32 of `input_shape`; the channel axis may be absent for one channel."""
         try:
             array = np.lib.format.read_array(io.BytesIO(encoded), allow_pickle=False)
         except (ValueError, EOFError) as error:
@@ -101,10 +101,10 @@ class ArrayPreprocess(Preprocess):
         return array.astype(np.float32)
 
     def check_unnormalized(self, values: np.ndarray) -> np.ndarray:
-        """Return float32 [B, *input_shape].
+        """Return a batch as float32 [B, *input_shape].
 
         Raises:
-            UserError: for another shape, or values that are not finite floating-point numbers.
+            UserError: if the shape differs, or if values are not finite floating-point numbers.
         """
         check_shape(values, self.input_shape, self.plural)
         if not (np.issubdtype(values.dtype, np.floating) and np.isfinite(values).all()):
@@ -113,10 +113,10 @@ class ArrayPreprocess(Preprocess):
 
     @classmethod
     def check_archive(cls, array: np.ndarray, name: str, data: DataConfig) -> np.ndarray:
-        """Return float32 [N, *input_shape]; a single channel needs no axis in the archive.
+        """Return an array of an archive as float32 [N, *input_shape]; the channel axis may be absent for one channel.
 
         Raises:
-            UserError: by `name`, for another shape, or values that are not finite floating-point numbers.
+            UserError: if the shape differs, or if values are not finite floating-point numbers; it states `name`.
         """
         expected = cls.shape_from_config(data)
         examples = array[..., np.newaxis] if array.ndim == len(expected) else array
@@ -143,20 +143,20 @@ class ArrayPreprocess(Preprocess):
 
 
 def check_shape(values: np.ndarray, expected: tuple[int, ...], plural: str) -> None:
-    """Refuse a batch whose examples are not of the expected shape.
+    """Check the shape of the examples in a batch.
 
     Raises:
-        UserError: with both shapes.
+        UserError: if the shape differs; it states both shapes.
     """
     if values.shape[1:] != expected:
         raise UserError(f"{plural} of shape {values.shape}; expected [B, {', '.join(map(str, expected))}]")
 
 
 def as_array(example: Any, expected: str) -> np.ndarray:
-    """Return an example in memory as an array.
+    """Convert an array-like example to a NumPy array.
 
     Raises:
-        UserError: naming the `expected` types, if it is none.
+        UserError: if the example is not array-like; it states the `expected` types.
     """
     if is_pil_image(example) or not hasattr(example, "__array__"):
         raise UserError(f"an object of type {type(example).__name__}; expected {expected}")
@@ -164,10 +164,10 @@ def as_array(example: Any, expected: str) -> np.ndarray:
 
 
 def describe_array(array: np.ndarray) -> str:
-    """Return dtype and shape in words, for error messages."""
+    """Describe dtype and shape of an array for error messages."""
     return f"an array of {array.dtype} {list(array.shape)}"
 
 
-def numbers_text(values: tuple[float, ...]) -> str:
-    """Return numbers in parentheses, four digits each."""
+def format_numbers(values: tuple[float, ...]) -> str:
+    """Format numbers in parentheses with four significant digits each."""
     return f"({', '.join(f'{value:.4g}' for value in values)})"

@@ -1,4 +1,4 @@
-"""The interface of an input type: everything that differs between images, signals and types to come."""
+"""Base class of input types: all code that differs between images, signals and custom types."""
 
 import abc
 import dataclasses
@@ -14,20 +14,20 @@ from resnet_tf.config import AugmentConfig, Config, DataConfig, flatten
 from resnet_tf.core.errors import UserError, closest
 from resnet_tf.core.validation import find_mismatch
 
-# From the (height, width) of an example, int32 [2], to the offset and the size of a window of it, both int32 [2].
+# Maps the (height, width) of an example, int32 [2], to the offset and size of a crop window, both int32 [2].
 ChooseWindow = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
 class UnreadableError(ValueError):
-    """Reason why an encoded example cannot be decoded."""
+    """Error for an encoded example that cannot be decoded; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class ServingInput:
-    """A form in which an exported model takes its input.
+    """Input format of an exported model.
 
     Attributes:
-        tensor_type: dtype and shape of a batch, and the name of the argument of the signature.
+        tensor_type: argument name, dtype and shape of a batch.
         to_input: function from a batch of this type to the model input.
     """
 
@@ -41,46 +41,47 @@ class ServingInput:
 
     @property
     def dtype(self) -> tf.DType:
-        """Type of the elements of a batch."""
+        """Dtype of a batch."""
         return self.tensor_type.dtype
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess(abc.ABC):
-    """How examples become the input of a network. Stored with checkpoints, exports and converted weights.
+    """Preprocessing from an example to the network's input, stored with checkpoints, exports and converted weights.
 
-    An example is what a data source yields: an encoded image, pixels, or samples. Every path from there to the network
-    is a method: training (`to_batch_element`, augmentation, `from_batch`), evaluation (`to_input`), and serving
-    (`serving_inputs`). All of them end in `normalize`, so that an example gives the same logits everywhere.
+    An example is one element of a data source: an encoded image, pixels, or samples. Each path from an example to the
+    network has methods: training (`to_batch_element`, augmentation, `from_batch`), evaluation (`to_input`), and serving
+    (`serving_inputs`). All paths normalize as `normalize` does, so that an example gives the same logits
+    everywhere.
 
-    `ImagePreprocess` and `SignalPreprocess` implement it; docs/architecture.md describes how to add another.
+    `ImagePreprocess` and `SignalPreprocess` are subclasses; docs/architecture.md describes how to add an input type.
 
     Attributes:
-        channels: channels of the network's input.
-        mean: subtracted from each channel; a single value is for all channels.
-        std: divides each channel after that; a single value is for all channels.
+        channels: number of channels of the network's input, at least 1.
+        mean: subtracted from each channel; a single value applies to all channels.
+        std: divisor of each centered channel; a single value applies to all channels.
     """
 
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    # Name in files and of `data.input_type`, set by `register_input_type`.
+    # Name in stored files and in `data.input_type`, set by `register_input_type`.
     type_name: ClassVar[str]
-    # Singular and plural, for messages; the plural also names the argument of serving signatures.
+    # Singular and plural, for messages. The plural is also the argument name of serving signatures.
     noun: ClassVar[str]
     plural: ClassVar[str]
-    # Suffixes of files with one example, lower case.
+    # Suffixes of files that hold one example, in lower case.
     file_suffixes: ClassVar[tuple[str, ...]]
-    # Type of training batches on their way to the device.
+    # Dtype of training batches in the input pipeline.
     batch_dtype: ClassVar[tf.DType]
-    # Keys of the `augment` group that apply, and keys of other groups that do not.
+    # Keys of the `augment` group that apply, and keys of other groups that do not apply.
     supported_augmentations: ClassVar[frozenset[str]] = frozenset({"mixup", "mix_probability", "repeats"})
     unsupported_settings: ClassVar[tuple[str, ...]] = (
         *("train.defaults", "train.start_size", "train.end_size"),
         "loss.teacher",
     )
-    # For model cards: a file, the axes before the channels, the values, where examples come from, and limits.
+    # For model cards: name of a file, axes before the channel axis, value range, origins of examples, and limitations.
     example_file: ClassVar[str]
     axes: ClassVar[str]
     value_range: ClassVar[str]
@@ -92,9 +93,7 @@ class Preprocess(abc.ABC):
         for name in ("mean", "std"):
             values = tuple(float(each) for each in getattr(self, name))
             if len(values) not in (1, self.channels):
-                raise UserError(
-                    f"{name}={values} must hold a number for each of {self.channels} channels, or one for all"
-                )
+                raise UserError(f"{name}={values} must have one value, or one for each of {self.channels} channels")
             object.__setattr__(self, name, values * (1 if len(values) == self.channels else self.channels))
 
     # From configurations and files.
@@ -102,28 +101,32 @@ class Preprocess(abc.ABC):
     @classmethod
     @abc.abstractmethod
     def from_config(cls, data: DataConfig, weights: "Preprocess | None" = None) -> Self:
-        """Return what the `data` group asks for; what it leaves open is that of `weights`, or the default.
+        """Create the preprocessing for the `data` group of a configuration.
+
+        Args:
+            data: settings; empty `mean` and `std` and automatic values are taken from `weights`.
+            weights: preprocessing of the initial weights; without it, unset values have the defaults of the class.
 
         Raises:
-            UserError: if what is left open has another number of channels.
+            UserError: if the default statistics have another number of channels.
         """
 
     @classmethod
     @abc.abstractmethod
     def shape_from_config(cls, data: DataConfig) -> tuple[int, ...]:
-        """Return the `input_shape` that the `data` group asks for."""
+        """Return the `input_shape` for the `data` group of a configuration."""
 
     @classmethod
     def from_input_shape(cls, shape: tuple[int | None, ...]) -> Self | None:
-        """Return the default preprocessing for a network with this input, or None if it needs to be given."""
+        """Return the default preprocessing for a network's input shape, or None if there is no default."""
         return None
 
     @classmethod
     def check_config(cls, config: Config) -> None:
-        """Refuse settings that do not apply to this input type.
+        """Check that all changed settings apply to this input type.
 
         Raises:
-            UserError: naming the first setting.
+            UserError: if a setting does not apply; it states the first one.
         """
         augment = {f"augment.{field.name}" for field in dataclasses.fields(AugmentConfig)}
         supported = {f"augment.{name}" for name in cls.supported_augmentations}
@@ -135,19 +138,19 @@ class Preprocess(abc.ABC):
 
     @classmethod
     def from_dict(cls, values: Any) -> "Preprocess":
-        """Return the preprocessing, of any type, that `to_dict` described, also after a round trip through JSON.
+        """Create a preprocessing of any registered type from the result of `to_dict`, also if read from JSON.
 
         Raises:
-            UserError: for an unknown type, or missing, unknown or invalid fields.
+            UserError: if the type is unknown, or if fields are missing, unknown or invalid.
         """
         if not isinstance(values, dict):
-            raise UserError(f"a preprocessing is an object of named fields, not {values!r}")
+            raise UserError(f"expected the fields of a preprocessing as a JSON object, got {values!r}")
         fields = _with_type(values)
         name = fields.pop("type")
         if name not in _TYPES:
             raise UserError(
-                f"unknown input type {name!r}; there are {', '.join(_TYPES)}; the module of another one must be "
-                "imported first"
+                f"unknown input type {name!r}; registered types: {', '.join(_TYPES)}; import the module of a "
+                "custom type first"
             )
         plain: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()
@@ -162,12 +165,12 @@ class Preprocess(abc.ABC):
             raise UserError(f"invalid preprocessing of type {name!r}: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
-        """Return `type` and the fields as plain values, ready for JSON."""
+        """Return `type` and the fields as JSON-serializable values."""
         return {"type": self.type_name, **dataclasses.asdict(self)}
 
     @abc.abstractmethod
     def with_size(self, sizes: tuple[int, ...]) -> Self:
-        """Return the same for another size of the network's input: (height, width), or (length,)."""
+        """Return a copy for another input size: (height, width), or (length,)."""
 
     # Shapes.
 
@@ -178,32 +181,32 @@ class Preprocess(abc.ABC):
 
     @property
     def spatial_shape(self) -> tuple[int, ...]:
-        """`input_shape` without channels."""
+        """`input_shape` without the channel axis."""
         return self.input_shape[:-1]
 
     @property
     def unnormalized_shape(self) -> tuple[int, ...]:
-        """Shape of what `normalize` takes."""
+        """Shape of one example before `normalize`: decoded and resized."""
         return self.input_shape
 
     @property
     @abc.abstractmethod
     def size_text(self) -> str:
-        """Size of the input in words, such as `224 pixels`."""
+        """Input size in words, such as `224 pixels`."""
 
     @property
     @abc.abstractmethod
     def description(self) -> str:
-        """A sentence for model cards: from an example to the network's input."""
+        """Description of the preprocessing for model cards, complete sentences."""
 
     # From an example to the network's input, in graph operations.
 
     @abc.abstractmethod
     def decode(self, example: tf.Tensor) -> tf.Tensor:
-        """Decode one example to numbers of its own size.
+        """Decode one example in its original size.
 
         Raises:
-            tf.errors.InvalidArgumentError: for an example that cannot be read.
+            tf.errors.InvalidArgumentError: if the example cannot be read.
         """
 
     @abc.abstractmethod
@@ -216,38 +219,44 @@ class Preprocess(abc.ABC):
 
     @abc.abstractmethod
     def to_batch_element(self, example: tf.Tensor) -> tf.Tensor:
-        """Return one example for training, `batch_dtype` of `input_shape`: augmented next, then see `from_batch`."""
+        """Decode and resize one example for augmentation: `batch_dtype` of `input_shape`; see `from_batch`."""
 
     def crop_to_batch_element(self, example: tf.Tensor, choose: ChooseWindow, *, antialias: bool) -> tf.Tensor:
-        """Return a window of one example as `to_batch_element` does, for `augment.random_resized_crop`."""
-        raise NotImplementedError(f"{self.plural} have no random crops: augment.random_resized_crop is refused")
+        """Decode and resize a crop of one example, for `augment.random_resized_crop`; see `to_batch_element`.
+
+        Args:
+            example: as for `decode`.
+            choose: maps the (height, width) of the example to offset and size of the crop.
+            antialias: widen the kernel when the crop is reduced.
+        """
+        raise NotImplementedError(f"{self.plural} do not support augment.random_resized_crop")
 
     @abc.abstractmethod
     def from_batch(self, batch: tf.Tensor) -> tf.Tensor:
-        """Return the network's input, float32, for a batch of `to_batch_element`."""
+        """Normalize a training batch of `to_batch_element`: float32 [B, *input_shape]."""
 
     @abc.abstractmethod
     def to_batch_dtype(self, values: tf.Tensor) -> tf.Tensor:
-        """Convert float32 values in the scale of a training batch to `batch_dtype`."""
+        """Round float32 values in the value range of a training batch to `batch_dtype`."""
 
     @property
     def fill_value(self) -> tf.Tensor:
-        """Mean of each channel in the scale and order of a training batch, `batch_dtype` [C]: fills erased areas."""
+        """Fill of erased areas: mean of each channel in a training batch, `batch_dtype` [C]."""
         return self.to_batch_dtype(tf.constant(self.mean))
 
     def normalize(self, unnormalized: tf.Tensor) -> tf.Tensor:
-        """Return the network's input, float32, for any number of unnormalized examples."""
+        """Normalize unnormalized examples, [..., *unnormalized_shape], to the network's input, float32."""
         return self._standardize(tf.convert_to_tensor(unnormalized))
 
     def denormalize(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Undo `normalize` for a batch of the network's input."""
+        """Invert `normalize` for a batch of the network's input, float32."""
         return inputs * self.std + self.mean
 
     def _standardize(self, values: tf.Tensor) -> tf.Tensor:
-        """Subtract the mean of each channel and divide by its standard deviation."""
+        """Subtract the mean of each channel, then divide by its standard deviation."""
         if values.shape.rank != 4 or None in values.shape[1:]:
             return (values - tf.constant(self.mean)) / tf.constant(self.std)
-        # In whole rows: TensorFlow is several times slower where the innermost dimension is of 3 numbers.
+        # Merge width and channels: TensorFlow is several times slower if the innermost dimension has size 3.
         _, height, width, channels = values.shape
         rows = tf.reshape(values, [-1, height, width * channels])
         rows = (rows - tf.tile(tf.constant(self.mean), [width])) / tf.tile(tf.constant(self.std), [width])
@@ -257,42 +266,42 @@ class Preprocess(abc.ABC):
 
     @abc.abstractmethod
     def explain_unreadable(self, example: tf.Tensor) -> str:
-        """Return why an example, or the content of a file, cannot be read; empty if it can."""
+        """Return the reason why an example, or the bytes of a file, cannot be read; empty if it can."""
 
     @abc.abstractmethod
     def encode(self, example: Any) -> bytes:
-        """Return an example in memory, of a data source or of a user, as the content of a file.
+        """Encode an example in memory, from a data source or a user, as the bytes of a file.
 
         Raises:
-            UserError: for another type or shape than the ones that this input type has in memory.
+            UserError: if the input type does not support the type, dtype or shape of the example.
         """
 
     @abc.abstractmethod
     def decode_batch(self, encoded: Sequence[bytes]) -> np.ndarray:
-        """Return the contents of files as float32 [B, *unnormalized_shape].
+        """Decode the bytes of files to float32 [B, *unnormalized_shape].
 
         Raises:
-            UnreadableError: or tf.errors.InvalidArgumentError, for one that cannot be read.
+            UnreadableError: or tf.errors.InvalidArgumentError, if one of them cannot be read.
         """
 
     @abc.abstractmethod
     def to_request(self, encoded: Sequence[bytes]) -> tf.Tensor:
-        """Return the contents of files as a batch of the first of `serving_inputs`."""
+        """Return the bytes of files as a batch in the first format of `serving_inputs`."""
 
     @abc.abstractmethod
     def check_unnormalized(self, values: np.ndarray) -> np.ndarray:
-        """Return a batch of unnormalized examples as float32.
+        """Return a batch of unnormalized examples as float32 [B, *unnormalized_shape].
 
         Raises:
-            UserError: for another shape, type or range.
+            UserError: if shape, dtype or value range differ.
         """
 
     @classmethod
     def check_source(cls, source: str) -> None:
-        """Refuse a `data.source` that cannot hold examples of this type: by default, all but archives.
+        """Check that a `data.source` can hold examples of this type; by default, only archives can.
 
         Raises:
-            UserError: for such a source.
+            UserError: if it cannot.
         """
         if not source.endswith(".npz"):
             raise UserError(f"{cls.plural} come from an .npz archive; data.source is {source!r}")
@@ -303,33 +312,33 @@ class Preprocess(abc.ABC):
         """Return an array of an archive as examples, [N, ...].
 
         Raises:
-            UserError: by `name`, for another shape or type than `data` asks for.
+            UserError: if shape or dtype do not match `data`; it states `name`.
         """
 
     @classmethod
     @abc.abstractmethod
     def random_examples(cls, data: DataConfig, count: int, generator: np.random.Generator) -> np.ndarray:
-        """Return noise of the size that `data` asks for, as `check_archive` would."""
+        """Return random examples of the size in `data`, in the format of `check_archive`, [count, ...]."""
 
     @abc.abstractmethod
     def plot(self, example: np.ndarray) -> np.ndarray:
-        """Return a training example, or an unnormalized one, as an image, uint8 [H, W, 1 or 3]."""
+        """Plot a training example or an unnormalized example as an image, uint8 [H, W, 1 or 3]."""
 
     # Serving.
 
     def serving_inputs(self) -> tuple[ServingInput, ...]:
-        """Return the forms in which an exported model takes its input; the first is that of `serving_default`."""
+        """Return the input formats of an exported model; the first is the one of `serving_default`."""
         return (self.unnormalized_input,)
 
     @property
     def unnormalized_input(self) -> ServingInput:
-        """The form without decoding: float32 [B, *unnormalized_shape], named by `plural`."""
+        """Input format without decoding: float32 [B, *unnormalized_shape], argument name `plural`."""
         tensor_type = tf.TensorSpec([None, *self.unnormalized_shape], tf.float32, name=self.plural)
         return ServingInput(tensor_type, self.normalize)
 
     @abc.abstractmethod
     def random_requests(self, count: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
-        """Return a batch of noise for each of `serving_inputs`, by the name of the argument."""
+        """Return a random batch of `count` examples for each of `serving_inputs`: argument name -> batch."""
 
 
 _TYPES: dict[str, type[Preprocess]] = {}
@@ -337,16 +346,19 @@ _Type = TypeVar("_Type", bound=type[Preprocess])
 
 
 def register_input_type(name: str) -> Callable[[_Type], _Type]:
-    """Return a decorator that makes a subclass of `Preprocess` known under `name`, in files and `data.input_type`.
+    """Return a class decorator that registers a subclass of `Preprocess` as an input type.
+
+    Args:
+        name: name of the input type in stored files and in `data.input_type`.
 
     Raises:
-        ValueError: if another class has the name.
+        ValueError: if another class is registered under the name.
     """
 
     def register(input_type: _Type) -> _Type:
         known = _TYPES.get(name, input_type)
         if (known.__module__, known.__qualname__) != (input_type.__module__, input_type.__qualname__):
-            raise ValueError(f"input type {name!r} is {known.__module__}.{known.__qualname__} already")
+            raise ValueError(f"input type {name!r} is already registered for {known.__module__}.{known.__qualname__}")
         input_type.type_name = name
         _TYPES[name] = input_type
         return input_type
@@ -355,10 +367,10 @@ def register_input_type(name: str) -> Callable[[_Type], _Type]:
 
 
 def input_type(data: DataConfig) -> type[Preprocess]:
-    """Return the class that `data.input_type` names.
+    """Return the class that is registered for `data.input_type`.
 
     Raises:
-        UserError: for an unknown name.
+        UserError: if the name is unknown.
     """
     name = data.input_type
     if name == "auto":
@@ -369,30 +381,34 @@ def input_type(data: DataConfig) -> type[Preprocess]:
 
 
 def create_preprocess(data: DataConfig, weights: Preprocess | None = None) -> Preprocess:
-    """Return the preprocessing that the `data` group of a configuration asks for.
+    """Create the preprocessing for the `data` group of a configuration.
 
     Args:
-        data: its empty `mean` and `std` and its `channel_order` of `auto` are left open.
-        weights: the preprocessing of the weights that training starts from, which decides what is left open; without
-            it, the default of the input type does.
+        data: settings; empty `mean` and `std` and a `channel_order` of `auto` are taken from `weights`.
+        weights: preprocessing of the initial weights; without it, unset values have the defaults of the input type.
 
     Raises:
-        UserError: for an unknown input type, or if what is left open has another number of channels.
+        UserError: if the input type is unknown, or if the default statistics have another number of channels.
     """
     return input_type(data).from_config(data, weights)
 
 
 def default_preprocess(input_shape: tuple[int | None, ...]) -> Preprocess | None:
-    """Return the default preprocessing for a network's input, (height, width, channels) or (length, channels).
+    """Return the default preprocessing for a network's input shape, or None if there is no default.
 
-    None if no input type has a default for it.
+    Args:
+        input_shape: (height, width, channels) or (length, channels).
     """
     found = (each.from_input_shape(input_shape) for each in _TYPES.values())
     return next((each for each in found if each is not None), None)
 
 
 def resolve_statistics(data: DataConfig, default: Preprocess) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the mean and the standard deviation that `data` gives; those of `default` where it leaves them open."""
+    """Return mean and standard deviation from `data`; empty ones are taken from `default`.
+
+    Raises:
+        UserError: if their lengths do not match `data.channels`.
+    """
     mean, std = data.mean or default.mean, data.std or default.std
     if {len(mean), len(std)} - {1, data.channels}:
         raise UserError(
@@ -402,13 +418,20 @@ def resolve_statistics(data: DataConfig, default: Preprocess) -> tuple[tuple[flo
 
 
 def check_count(name: str, value: Any) -> None:
-    """Refuse a value that is no positive whole number; `name` is that of its field."""
+    """Check that the field `name` has a positive integer.
+
+    Raises:
+        UserError: if it has not.
+    """
     if not isinstance(value, int) or value < 1:
         raise UserError(f"{name}={value!r} must be a whole number of at least 1")
 
 
 def _with_type(values: dict[str, Any]) -> dict[str, Any]:
-    """Return stored fields with their `type`, which files of earlier versions lack: a single size was a signal's."""
+    """Return stored fields with their `type`.
+
+    Files of earlier versions have no type: a single size stood for a signal.
+    """
     size = values.get("size")
     if "type" in values:
         return dict(values)

@@ -1,19 +1,27 @@
-"""What the first bytes of an encoded picture say, read in graph operations without decoding anything."""
+"""Headers of encoded images: size, alpha flag and orientation, read in graph operations without decoding."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
-_HEAD = 32  # bytes, enough for every header but JPEG's
+_HEAD = 32  # bytes, enough for the header of every format except JPEG
 
 
 @dataclass(frozen=True)
 class _Header:
-    """Where a format keeps its height and width: the bytes of each, the least significant first.
+    """Position and encoding of height and width in the header of an image format.
 
-    From the number that they make, `modulus`, `divisor` and `added` give the side in this order. A BMP's rows are
-    counted in negative numbers if they go from top to bottom.
+    Each size is `number % modulus // divisor + added`, where `number` is stored in the bytes at the given offsets.
+
+    Attributes:
+        signature: offset -> bytes by which the format is recognized.
+        height: offsets of the bytes of the height, the least significant byte first.
+        width: offsets of the bytes of the width, the least significant byte first.
+        moduli: one for the height, one for the width.
+        divisors: one for the height, one for the width.
+        added: added to both sizes.
+        signed: sizes are signed; a BMP stores a negative height if its rows run from top to bottom.
     """
 
     signature: dict[int, bytes]
@@ -36,38 +44,47 @@ _HEADERS = (
 )
 _WEIGHTS = np.zeros((len(_HEADERS), 2, _HEAD), np.int64)
 _SIGNATURES = np.full((len(_HEADERS), _HEAD), -1, np.int64)
-for _row, _header in enumerate(_HEADERS):
-    for _side, _places in enumerate((_header.height, _header.width)):
-        _WEIGHTS[_row, _side, list(_places)] = 256 ** np.arange(len(_places))
-    for _at, _text in _header.signature.items():
-        _SIGNATURES[_row, _at : _at + len(_text)] = list(_text)
+for _format, _header in enumerate(_HEADERS):
+    for _axis, _offsets in enumerate((_header.height, _header.width)):
+        _WEIGHTS[_format, _axis, list(_offsets)] = 256 ** np.arange(len(_offsets))
+    for _start, _bytes in _header.signature.items():
+        _SIGNATURES[_format, _start : _start + len(_bytes)] = list(_bytes)
 _MODULI, _DIVISORS = np.array([(each.moduli, each.divisors) for each in _HEADERS], np.int64).swapaxes(0, 1)
 _ADDED, _SIGNED = (np.array([[getattr(each, name)] for each in _HEADERS]) for name in ("added", "signed"))
 
-# RFC 9649, sec. 2.7: the flags of an extended WebP, and the bits in them.
+# RFC 9649, sec. 2.7: offset of the flags of an extended WebP, and the bits of two flags.
 _EXTENDED_WEBP = _SIGNATURES[-1]
 _WEBP_FLAGS_OFFSET, _WEBP_ANIMATION, _WEBP_ALPHA = 20, 0x02, 0x10
 _FLAGS_WITH_ALPHA = [bytes([flags | _WEBP_ALPHA]) for flags in range(256)]
 
-_EXIF_WITHIN = 2**17  # cameras write EXIF first; a segment holds at most 64 kB
+_EXIF_SEARCH_BYTES = 2**17  # cameras write the EXIF segment first; a segment holds at most 64 kB
 _MAX_SEGMENTS = 16
 _ORIENTATION = 0x0112
 
 
-def size_of_jpeg(encoded: tf.Tensor) -> tf.Tensor:
-    """(height, width), int64 [2], that the header of a JPEG claims.
+def jpeg_size(encoded: tf.Tensor) -> tf.Tensor:
+    """Return (height, width), int64 [2], according to the header of a JPEG.
+
+    Args:
+        encoded: image bytes, string scalar.
 
     Raises:
-        tf.errors.InvalidArgumentError: for a damaged header.
+        tf.errors.InvalidArgumentError: if the header is corrupt.
     """
     return tf.cast(tf.image.extract_jpeg_shape(encoded)[:2], tf.int64)
 
 
-def size_of_others(encoded: tf.Tensor) -> tf.Tensor:
-    """(height, width), int64 [2], that the header of a PNG, GIF, BMP or WebP claims; (0, 0) for anything else."""
+def non_jpeg_size(encoded: tf.Tensor) -> tf.Tensor:
+    """Return (height, width), int64 [2], according to the header of a PNG, GIF, BMP or WebP.
+
+    The result is (0, 0) for any other format.
+
+    Args:
+        encoded: image bytes, string scalar.
+    """
     head = tf.cast(tf.io.decode_raw(encoded, tf.uint8, fixed_length=_HEAD), tf.int64)
-    # One product for all numbers and one comparison for all formats: many small operations would take longer than
-    # decoding a small picture.
+    # One product and one comparison for all formats: separate operations for each format take longer than decoding a
+    # small image.
     sizes = tf.linalg.matvec(_WEIGHTS, head) % _MODULI // _DIVISORS + _ADDED
     sizes = tf.where(_SIGNED, tf.minimum(sizes, 2**32 - sizes), sizes)
     matches = tf.reduce_all((head == _SIGNATURES) | (_SIGNATURES < 0), axis=1, keepdims=True)
@@ -75,7 +92,7 @@ def size_of_others(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def flag_alpha_of_animated_webp(encoded: tf.Tensor) -> tf.Tensor:
-    """Return an animated WebP with its alpha flag set, and anything else unchanged.
+    """Return an animated WebP with its alpha flag set, and any other image unchanged.
 
     TensorFlow allocates 3 channels for an animation whose header lacks the flag, but decodes 4 into them, which
     corrupts the heap and aborts the process. With the flag set, it allocates 4; the decoded colors are the same.
@@ -97,34 +114,37 @@ def flag_alpha_of_animated_webp(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
-    """1 to 8, an int32 scalar: how the pixels of a JPEG lie, 1 being upright; 1 where nothing is said.
+    """Return the EXIF orientation of a JPEG, int32 scalar from 1 (upright) to 8; 1 if absent or invalid.
 
     Reference: Exif 2.32, tag 0x0112.
+
+    Args:
+        encoded: image bytes, string scalar.
     """
-    raw = tf.io.decode_raw(tf.strings.substr(encoded, 0, _EXIF_WITHIN), tf.uint8)
+    raw = tf.io.decode_raw(tf.strings.substr(encoded, 0, _EXIF_SEARCH_BYTES), tf.uint8)
     data = tf.concat([tf.cast(raw, tf.int32), tf.zeros([_HEAD], tf.int32)], 0)
     size = tf.size(raw)
 
     def number(position: tf.Tensor, count: int, little: tf.Tensor | bool = False) -> tf.Tensor:
-        """The unsigned number of 2 or 4 bytes at a place; 0 beyond the end."""
+        """Return the unsigned integer in `count` bytes (2 or 4) at an offset; 0 beyond the end of the data."""
         inside = (position >= 0) & (position <= size)
         digits = data[tf.where(inside, position, size) : tf.where(inside, position, size) + count]
         digits = tf.where(little, tf.reverse(digits, [0]), digits)
-        return tf.reduce_sum(digits * tf.constant([1 << (8 * (count - 1 - place)) for place in range(count)]))
+        return tf.reduce_sum(digits * tf.constant([1 << (8 * (count - 1 - index)) for index in range(count)]))
 
     def is_exif(position: tf.Tensor) -> tf.Tensor:
         return (number(position, 2) == 0xFFE1) & (number(position + 4, 4) == 0x45786966)  # APP1, "Exif"
 
-    def follows(position: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    def is_skipped(position: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
         marker = number(position, 2)
-        application = ((marker >= 0xFFE0) & (marker <= 0xFFEF)) | (marker == 0xFFFE)  # or a comment
-        return application & ~is_exif(position) & (count < _MAX_SEGMENTS)
+        application_or_comment = ((marker >= 0xFFE0) & (marker <= 0xFFEF)) | (marker == 0xFFFE)
+        return application_or_comment & ~is_exif(position) & (count < _MAX_SEGMENTS)
 
     position, _ = tf.while_loop(
-        follows, lambda position, count: (position + 2 + number(position + 2, 2), count + 1), (2, 0)
+        is_skipped, lambda position, count: (position + 2 + number(position + 2, 2), count + 1), (2, 0)
     )
 
-    def in_segment() -> tf.Tensor:
+    def read_orientation() -> tf.Tensor:
         tiff = position + 10
         little = number(tiff, 2) == 0x4949
         directory = tiff + number(tiff + 4, 4, little)
@@ -136,4 +156,4 @@ def exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
         orientation = tf.reduce_max(tf.where(values[:, 0] == _ORIENTATION, values[:, 4], 1))
         return tf.where((orientation >= 1) & (orientation <= 8), orientation, 1)
 
-    return tf.cond(is_exif(position), in_segment, lambda: tf.constant(1))
+    return tf.cond(is_exif(position), read_orientation, lambda: tf.constant(1))

@@ -1,4 +1,4 @@
-"""Images: encoded files or pixels of any size, decoded, resized and cropped."""
+"""Preprocessing of images: encoded files or pixels of any size are decoded, resized and cropped."""
 
 import dataclasses
 import functools
@@ -12,7 +12,7 @@ import tensorflow as tf
 from resnet_tf.config import AugmentConfig, Config, DataConfig
 from resnet_tf.core.errors import UserError, plain_reason
 from resnet_tf.inputs import pil, pixels
-from resnet_tf.inputs.arrays import as_array, check_shape, describe_array, numbers_text
+from resnet_tf.inputs.arrays import as_array, check_shape, describe_array, format_numbers
 from resnet_tf.inputs.base import (
     ChooseWindow,
     Preprocess,
@@ -27,7 +27,7 @@ from resnet_tf.inputs.decoding import Decoder
 @register_input_type("image")
 @dataclass(frozen=True, kw_only=True)
 class ImagePreprocess(Preprocess):
-    """Preprocessing of images: decode, resize the shorter side, cut out the center, and normalize each channel.
+    """Preprocessing of images: decode, resize the shorter edge, crop the center, and normalize each channel.
 
     >>> preprocess = ImagePreprocess(size=(224, 224))
     >>> preprocess.input_shape
@@ -38,16 +38,18 @@ class ImagePreprocess(Preprocess):
     Attributes:
         size: (height, width) of the network's input, in pixels.
         channels: 3 for color, 1 for gray.
-        crop_fraction: size of the central crop over the resized shorter side; 1 keeps all of a square image.
-        interpolation: `bilinear` or `bicubic`, as PIL does it.
-        antialias: widen the kernel when an image is reduced, as PIL and torchvision do; without it, resize as
-            `tf.image.resize` does by default.
-        mean: subtracted from pixels in [0, 1], one value a channel, in the network's order of channels, or one for all.
-        std: divides the pixels after that, one value a channel, or one for all.
-        channel_order: `rgb`, or `bgr` for networks that were trained on it (keras.applications' ResNet v1).
-        exif_orientation: turn a JPEG upright as its EXIF data say, which cameras rely on. Published accuracies on
-            ImageNet ignore it.
-        max_pixels: an image whose header claims more is refused before it is decoded.
+        crop_fraction: size of the center crop as a fraction of the shorter edge after resizing, in (0, 1]; 1 keeps a
+            square image complete.
+        interpolation: `bilinear` or `bicubic`, as in PIL.
+        antialias: widen the kernel when an image is reduced, as in PIL and torchvision; without it, resize as
+            `tf.image.resize` by default.
+        mean: subtracted from pixels in [0, 1]: one value per channel in the order of `channel_order`, or one for all
+            channels.
+        std: divisor of the centered pixels: one value per channel, or one for all channels.
+        channel_order: `rgb`, or `bgr` for networks that were trained with it (keras.applications' ResNet v1).
+        exif_orientation: rotate a JPEG upright according to its EXIF orientation, as for photos from cameras. Published
+            accuracies on ImageNet ignore it.
+        max_pixels: largest number of pixels; an image whose header claims more is rejected before it is decoded.
     """
 
     size: tuple[int, int]
@@ -64,7 +66,7 @@ class ImagePreprocess(Preprocess):
     noun: ClassVar[str] = "image"
     plural: ClassVar[str] = "images"
     file_suffixes: ClassVar[tuple[str, ...]] = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
-    batch_dtype: ClassVar[tf.DType] = tf.uint8  # a quarter of float32 to move
+    batch_dtype: ClassVar[tf.DType] = tf.uint8  # a quarter of the size of float32
     supported_augmentations: ClassVar[frozenset[str]] = frozenset(
         field.name for field in dataclasses.fields(AugmentConfig)
     )
@@ -72,9 +74,9 @@ class ImagePreprocess(Preprocess):
     example_file: ClassVar[str] = "cat.jpg"
     axes: ClassVar[str] = "H, W"
     value_range: ClassVar[str] = "RGB in [0, 1]"
-    origins: ClassVar[str] = "cameras or places"
+    origins: ClassVar[str] = "cameras or locations"
     limits: ClassVar[tuple[str, ...]] = (
-        "Pixels are in [0, 1]: a graph cannot tell them from ones in [0, 255], and answers those wrongly.",
+        "Pixels must be in [0, 1]: the graph cannot detect values in [0, 255], and returns wrong predictions for them.",
     )
 
     def __post_init__(self) -> None:
@@ -90,7 +92,7 @@ class ImagePreprocess(Preprocess):
 
     @classmethod
     def from_config(cls, data: DataConfig, weights: Preprocess | None = None) -> Self:
-        """Return what the `data` group asks for; what it leaves open is as the weights were trained, or ImageNet's."""
+        """Create the preprocessing for the `data` group; unset values are those of `weights`, or ImageNet's."""
         height, width, channels = cls.shape_from_config(data)
         base = weights if isinstance(weights, ImagePreprocess) else cls(size=(height, width))
         mean, std = resolve_statistics(data, base)
@@ -114,51 +116,55 @@ class ImagePreprocess(Preprocess):
 
     @classmethod
     def from_input_shape(cls, shape: tuple[int | None, ...]) -> Self | None:
-        """Return ImageNet's convention for a network of color images whose size is fixed."""
+        """Return ImageNet's preprocessing for a 2D network of fixed size with 3 channels."""
         if len(shape) != 3 or shape[0] is None or shape[1] is None or shape[2] != 3:
             return None
         return cls(size=(shape[0], shape[1]))
 
     @classmethod
     def check_config(cls, config: Config) -> None:
-        """Refuse settings that do not apply to images, and channels that they do not have."""
+        """Check that the settings apply to images.
+
+        Raises:
+            UserError: if `data.channels` is neither 1 nor 3.
+        """
         super().check_config(config)
         if config.data.channels not in (1, 3):
             raise UserError(f"data.channels must be 3 (RGB) or 1 (gray), got {config.data.channels}")
 
     def with_size(self, sizes: tuple[int, ...]) -> Self:
-        """Return the same for (height, width)."""
+        """Return a copy for another input size, (height, width)."""
         height, width = sizes
         return dataclasses.replace(self, size=(height, width))
 
-    # Shapes and words.
+    # Shapes and descriptions.
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """(height, width, channels)."""
+        """Shape of the network's input: (height, width, channels)."""
         return *self.size, self.channels
 
     @property
     def unnormalized_shape(self) -> tuple[int, ...]:
-        """(height, width, 3): RGB, whatever the network takes."""
+        """Shape of one example before `normalize`: (height, width, 3), always RGB."""
         return *self.size, 3
 
     @property
     def size_text(self) -> str:
-        """Height and width, such as `224 pixels`; both where they differ."""
+        """Input size in words, such as `224 pixels`, or `224x160 pixels` if height and width differ."""
         height, width = self.size
         return f"{height} pixels" if height == width else f"{height}x{width} pixels"
 
     @property
     def description(self) -> str:
-        """Sentences for model cards."""
+        """Description of the preprocessing for model cards, complete sentences."""
         height, width = self.size
         color = "gray" if self.channels == 1 else self.channel_order.upper()
-        upright = ", turned upright by its EXIF data," if self.exif_orientation else ""
+        upright = ", rotated upright by its EXIF orientation," if self.exif_orientation else ""
         return (
-            f"An image of any size{upright} is resized ({self.interpolation}) until its central crop of "
-            f"{height}x{width} pixels holds {self.crop_fraction:.4g} of its shorter side, and cut to that. The network "
-            f"takes {color}: values in [0, 1], minus {numbers_text(self.mean)}, divided by {numbers_text(self.std)}."
+            f"An image of any size{upright} is resized ({self.interpolation}) until a crop of {height}x{width} pixels "
+            f"covers {self.crop_fraction:.4g} of its shorter edge, and cropped at the center. The network takes "
+            f"{color}: values in [0, 1], minus {format_numbers(self.mean)}, divided by {format_numbers(self.std)}."
         )
 
     # From an example to the network's input.
@@ -171,15 +177,16 @@ class ImagePreprocess(Preprocess):
         """Decode one image to RGB, uint8 [height, width, 3].
 
         Args:
-            example: a JPEG, PNG, BMP, GIF (its first frame) or WebP, a string scalar; or pixels, uint8 [h, w, 1 or 3].
+            example: JPEG, PNG, BMP, GIF (first frame) or WebP, string scalar; or pixels, uint8 [h, w, 1 or 3].
 
         Raises:
-            tf.errors.InvalidArgumentError: for an example that is no such image, is corrupt, or claims too many pixels.
+            tf.errors.InvalidArgumentError: if the format is not supported, if the image is corrupt, or if its header
+                claims more than `max_pixels`.
         """
         return self._decoder.decode(example)
 
     def decode_window(self, example: tf.Tensor, choose: ChooseWindow, *, at_least: tuple[int, int]) -> tf.Tensor:
-        """Decode a window of one image, see `Decoder.decode_window`."""
+        """Decode a window of one image, uint8 [h, w, 3]; see `Decoder.decode_window`."""
         return self._decoder.decode_window(example, choose, at_least=at_least)
 
     def center_crop(self, image: tf.Tensor) -> tf.Tensor:
@@ -201,49 +208,49 @@ class ImagePreprocess(Preprocess):
         return self._to_channels(pixels.to_uint8(self.to_unnormalized(example)))
 
     def crop_to_batch_element(self, example: tf.Tensor, choose: ChooseWindow, *, antialias: bool) -> tf.Tensor:
-        """Decode a window of one image and resize it for augmentation, uint8 [height, width, channels]."""
+        """Decode and resize a crop of one image for augmentation, uint8 [height, width, channels]."""
         window = self.decode_window(example, choose, at_least=self.size)
         resized = pixels.resize_window(window, self.size, interpolation=self.interpolation, antialias=antialias)
         return self._to_channels(resized)
 
     def from_batch(self, batch: tf.Tensor) -> tf.Tensor:
-        """Return the network's input, float32, for a batch of `to_batch_element`."""
+        """Normalize a training batch of `to_batch_element`: float32 [B, height, width, channels]."""
         return self._standardize(self._ordered(tf.cast(batch, tf.float32) / 255.0))
 
     def to_batch_dtype(self, values: tf.Tensor) -> tf.Tensor:
-        """Return the nearest levels, uint8, of values in [0, 255]."""
+        """Round values in [0, 255] to uint8."""
         return tf.cast(tf.round(values), tf.uint8)
 
     @property
     def fill_value(self) -> tf.Tensor:
-        """Mean of each channel, uint8 [C], in the order of a training batch."""
+        """Fill of erased areas: mean of each channel in RGB order, uint8 [C]."""
         return pixels.to_uint8(tf.constant(self.mean[::-1] if self.channel_order == "bgr" else self.mean))
 
     def normalize(self, unnormalized: tf.Tensor) -> tf.Tensor:
-        """Return the network's input, float32 [..., channels], for RGB float32 [..., 3] in [0, 1]."""
+        """Normalize RGB, float32 [..., 3] in [0, 1], to the network's input, float32 [..., channels]."""
         images = tf.convert_to_tensor(unnormalized)
         return self._standardize(self._ordered(self._to_channels(images)))
 
     def denormalize(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Return RGB in [0, 1], float32 [B, H, W, 3], for a batch of the network's input."""
+        """Invert `normalize` for a batch of the network's input: RGB in [0, 1], float32 [B, H, W, 3]."""
         images = self._ordered(super().denormalize(inputs))
         return tf.image.grayscale_to_rgb(images) if self.channels == 1 else images
 
     def _to_channels(self, images: tf.Tensor) -> tf.Tensor:
-        """Return RGB [..., 3] as [..., channels], float or uint8: unchanged, or its luma."""
+        """Return RGB, float or uint8 [..., 3], unchanged or as luma [..., 1], depending on `channels`."""
         if self.channels == 3:
             return images
         gray = pixels.luma(tf.cast(images, tf.float32))
         return gray if images.dtype.is_floating else tf.cast(tf.round(gray), images.dtype)
 
     def _ordered(self, images: tf.Tensor) -> tf.Tensor:
-        """Bring channels from RGB into the network's order, or back."""
+        """Reorder channels from RGB to the network's order, or back."""
         return images[..., ::-1] if self.channel_order == "bgr" else images
 
     # Files and arrays.
 
     def explain_unreadable(self, example: tf.Tensor) -> str:
-        """Return why `decode` fails for an image; empty if it does not."""
+        """Return the reason why `decode` fails for an image; empty if it succeeds."""
         if example.dtype == tf.string and not example.numpy():
             return "the file is empty"
         try:
@@ -266,33 +273,34 @@ class ImagePreprocess(Preprocess):
             array = as_array(example, "a path, bytes, a PIL image, or an array")
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] not in (1, 3) or not array.size:
             raise UserError(f"{describe_array(array)}; expected uint8 [height, width, 1 or 3]")
-        return tf.io.encode_png(array, compression=0).numpy()  # several times faster than compressed, and read at once
+        # Without compression, encoding is several times faster; the result is decoded right away.
+        return tf.io.encode_png(array, compression=0).numpy()
 
     def decode_batch(self, encoded: Sequence[bytes]) -> np.ndarray:
-        """Return encoded images as RGB in [0, 1], float32 [B, height, width, 3].
+        """Decode, resize and crop encoded images: RGB in [0, 1], float32 [B, height, width, 3].
 
         Raises:
-            tf.errors.InvalidArgumentError: for an image that `decode` refuses, by its index in the batch.
+            tf.errors.InvalidArgumentError: if `decode` rejects an image; it states the index in the batch.
         """
         return _compiled_decode(self)(self.to_request(encoded)).numpy()
 
     def to_request(self, encoded: Sequence[bytes]) -> tf.Tensor:
-        """Return encoded images as they are, string [B]."""
+        """Return encoded images as a string tensor [B]."""
         return tf.constant(list(encoded), tf.string)
 
     def decode_batch_in_graph(self, encoded: tf.Tensor) -> tf.Tensor:
-        """Return encoded images, string [B], as RGB in [0, 1], float32 [B, height, width, 3]; see `decode_batch`."""
+        """Decode images, string [B], as `decode_batch`, in graph operations."""
         return self._decoder.decode_batch(encoded, self.center_crop, self.size)
 
     def from_encoded(self, encoded: tf.Tensor) -> tf.Tensor:
-        """Return the network's input, float32 [B, height, width, channels], for encoded images, string [B]."""
+        """Return the network's input, float32 [B, height, width, channels], from images, string [B]."""
         return self.normalize(self.decode_batch_in_graph(encoded))
 
     def check_unnormalized(self, values: np.ndarray) -> np.ndarray:
-        """Return float32 [B, height, width, 3].
+        """Return a batch of RGB images as float32 [B, height, width, 3].
 
         Raises:
-            UserError: for another shape, type of number or range than [0, 1].
+            UserError: if shape or dtype differ, or if values are outside [0, 1].
         """
         check_shape(values, self.unnormalized_shape, self.plural)
         if not np.issubdtype(values.dtype, np.floating):
@@ -305,14 +313,14 @@ class ImagePreprocess(Preprocess):
 
     @classmethod
     def check_source(cls, source: str) -> None:
-        """Accept any source of images."""
+        """Accept any `data.source`: every source can hold images."""
 
     @classmethod
     def check_archive(cls, array: np.ndarray, name: str, data: DataConfig) -> np.ndarray:
-        """Return images of an archive, uint8 [N, H, W, 1 or 3].
+        """Return an array of an archive as images, uint8 [N, H, W, 1 or 3].
 
         Raises:
-            UserError: by `name`, for another shape or type.
+            UserError: if shape or dtype differ; it states `name`.
         """
         images = array[..., np.newaxis] if array.ndim == 3 else array
         if array.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
@@ -328,7 +336,7 @@ class ImagePreprocess(Preprocess):
         return generator.integers(0, 256, (count, *cls.shape_from_config(data)), np.uint8)
 
     def plot(self, example: np.ndarray) -> np.ndarray:
-        """Return pixels as they are, uint8 [H, W, 1 or 3], and values in [0, 1] as the nearest of 256 levels."""
+        """Return pixels unchanged, uint8 [H, W, 1 or 3], and convert values in [0, 1] to uint8."""
         return example if example.dtype == np.uint8 else np.rint(255 * example).astype(np.uint8)
 
     # Serving.
@@ -339,7 +347,7 @@ class ImagePreprocess(Preprocess):
         return image_bytes, self.unnormalized_input
 
     def random_requests(self, count: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
-        """Return random images as JPEGs and as pixels in [0, 1]."""
+        """Return random images as JPEGs, string [count], and as pixels in [0, 1], float32."""
         images = generator.integers(0, 256, (count, *self.unnormalized_shape), np.uint8)
         encoded = np.array([tf.io.encode_jpeg(each).numpy() for each in images], object)
         return {"image_bytes": encoded, self.plural: images / np.float32(255)}
@@ -347,10 +355,10 @@ class ImagePreprocess(Preprocess):
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise UserError(f"{name}={value!r}; it takes {', '.join(choices)}")
+        raise UserError(f"{name}={value!r}; expected {' or '.join(choices)}")
 
 
 @functools.cache
 def _compiled_decode(preprocess: ImagePreprocess) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Return `decode_batch_in_graph` as a function that is traced once."""
+    """Return `decode_batch_in_graph` as a `tf.function` that is traced once per preprocessing."""
     return tf.function(preprocess.decode_batch_in_graph, input_signature=[tf.TensorSpec([None], tf.string)])

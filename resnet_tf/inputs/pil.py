@@ -1,4 +1,4 @@
-"""Images of PIL, which is not a requirement: whoever passes one has imported it."""
+"""Conversion of PIL images. PIL is optional: a caller who passes a PIL image has already imported it."""
 
 import sys
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 from resnet_tf.core.errors import UserError
 
-# Formats whose EXIF orientation counts, as it does in a file; None is an image that was processed in memory.
+# Formats whose EXIF orientation is applied, as for files; None stands for an image that was created in memory.
 _WITH_ORIENTATION = (None, "JPEG", "MPO")
 
 
@@ -18,16 +18,16 @@ def is_pil_image(example: Any) -> bool:
 
 
 def to_pixels(image: Any, *, exif_orientation: bool) -> np.ndarray:
-    """Return an image of PIL as `ImagePreprocess.decode` returns its file: uint8 [height, width, 3] RGB.
+    """Convert a PIL image to RGB, uint8 [height, width, 3], equal to `ImagePreprocess.decode` of its file.
 
-    Transparency is dropped, and of 16 bits the upper 8 are kept.
+    Alpha channels are dropped. Of 16-bit channels, the upper 8 bits are kept.
 
     Args:
-        image: of any mode with 8 or 16 bits a channel.
-        exif_orientation: turn the image upright as its EXIF data say, if it comes from a JPEG.
+        image: `PIL.Image.Image` in any mode with 8 or 16 bits per channel.
+        exif_orientation: rotate a JPEG upright according to its EXIF orientation.
 
     Raises:
-        UserError: for another mode, or a file that PIL cannot read to its end.
+        UserError: if the mode is not supported, or if PIL cannot read the complete file.
     """
     from PIL import ImageOps
 
@@ -39,7 +39,7 @@ def to_pixels(image: Any, *, exif_orientation: bool) -> np.ndarray:
         if image.mode.startswith("I;16"):
             gray = (np.asarray(image) >> 8).astype(np.uint8)
             return np.repeat(gray[..., np.newaxis], 3, axis=-1)
-        if "transparency" in image.info:  # of a palette or one color: the color stays, the transparency goes
+        if "transparency" in image.info:  # of a palette or of one color: keep the color, drop the transparency
             image = image.convert("RGBA")
         return np.asarray(image.convert("RGB"))
     except OSError as error:

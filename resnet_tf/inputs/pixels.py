@@ -1,8 +1,8 @@
-"""Arithmetic of pixels: central and random crops, resizing, luma, and conversion to 256 levels."""
+"""Pixel arithmetic: center crop, resizing of random crops, luma, and conversion to uint8."""
 
 import tensorflow as tf
 
-# ITU-R BT.601, as PIL and tf.image have it, but summing to exactly 1 so that gray stays gray.
+# ITU-R BT.601 as in PIL and tf.image, scaled to a sum of exactly 1 so that gray pixels keep their value.
 _LUMA = (0.299, 0.587, 0.114)
 # Interpolation -> kernel of ScaleAndTranslate.
 _KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic"}
@@ -12,10 +12,20 @@ INTERPOLATIONS = tuple(_KERNELS)
 def center_crop(
     image: tf.Tensor, size: tuple[int, int], *, crop_fraction: float, interpolation: str, antialias: bool
 ) -> tf.Tensor:
-    """Resize the shorter side to `size / crop_fraction` and cut out the center.
+    """Resize the shorter edge of an image to `min(size) / crop_fraction` and crop the center.
 
-    Takes uint8 [h, w, 3] and returns float32 [height, width, 3] in [0, 1]. Only the pixels inside the crop are
-    computed; the numbers are those of a whole resize followed by a crop, sizes rounded as in torchvision's Resize.
+    Only pixels inside the crop are computed. Their values are those of a resize of the complete image followed by a
+    crop, with sizes rounded as in torchvision's `Resize`.
+
+    Args:
+        image: uint8 [h, w, 3].
+        size: (height, width) of the crop, in pixels.
+        crop_fraction: size of the crop as a fraction of the shorter edge after resizing, in (0, 1].
+        interpolation: one of `INTERPOLATIONS`.
+        antialias: widen the kernel when the image is reduced.
+
+    Returns:
+        float32 [height, width, 3] in [0, 1].
     """
     shape = tf.shape(image)[:2]
     shorter = tf.round(tf.constant(min(size), tf.float32) / crop_fraction)
@@ -34,7 +44,14 @@ def center_crop(
 
 
 def resize_window(window: tf.Tensor, size: tuple[int, int], *, interpolation: str, antialias: bool) -> tf.Tensor:
-    """Resize uint8 [h, w, 3], already scaled to less than twice the size, to uint8 [height, width, 3]."""
+    """Resize a window, uint8 [h, w, 3] of less than twice the size, to uint8 [height, width, 3].
+
+    Args:
+        window: pixels that the decoder has already scaled down to less than twice `size`.
+        size: (height, width) of the result, in pixels.
+        interpolation: one of `INTERPOLATIONS`.
+        antialias: widen the kernel when the window is reduced.
+    """
     if antialias:
         resized = tf.constant(size) / tf.shape(window)[:2]
         crop = tf.raw_ops.ScaleAndTranslate(
@@ -46,7 +63,7 @@ def resize_window(window: tf.Tensor, size: tuple[int, int], *, interpolation: st
             antialias=True,
         )[0]
     else:
-        # The remaining reduction is too small to need antialiasing, which would double the time.
+        # A reduction by less than two hardly aliases, and antialiasing would double the time.
         resize = {"bilinear": tf.raw_ops.ResizeBilinear, "bicubic": tf.raw_ops.ResizeBicubic}[interpolation]
         crop = resize(images=window[tf.newaxis], size=size, half_pixel_centers=True)[0]
     if interpolation == "bicubic":
@@ -55,10 +72,10 @@ def resize_window(window: tf.Tensor, size: tuple[int, int], *, interpolation: st
 
 
 def luma(images: tf.Tensor) -> tf.Tensor:
-    """Return the brightness of RGB float32 [..., 3], [..., 1]."""
+    """Return the luma, float32 [..., 1], of RGB values, float32 [..., 3]."""
     return tf.reduce_sum(images * tf.constant(_LUMA), axis=-1, keepdims=True)
 
 
 def to_uint8(pixels: tf.Tensor) -> tf.Tensor:
-    """Return the nearest of 256 levels, uint8, for values in [0, 1]."""
+    """Quantize values in [0, 1] to the nearest of 256 levels, uint8."""
     return tf.cast(tf.round(pixels * 255.0), tf.uint8)

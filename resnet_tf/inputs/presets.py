@@ -1,7 +1,7 @@
-"""Preprocessing that published weights were trained with.
+"""Preprocessing of published weights.
 
-torchvision's presets, keras.applications' `preprocess_input`, timm's configurations, and the trainer of
-akamaster/pytorch_resnet_cifar10.
+Sources: torchvision's presets, keras.applications' `preprocess_input`, timm's configurations, and the training script
+of akamaster/pytorch_resnet_cifar10.
 """
 
 from resnet_tf.inputs.images import ImagePreprocess

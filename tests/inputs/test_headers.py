@@ -1,4 +1,4 @@
-"""Headers read in the graph against PIL, and pictures turned upright as PIL turns them."""
+"""Image headers and EXIF orientations, compared with PIL."""
 
 import io
 import struct
@@ -10,22 +10,22 @@ from PIL import Image, ImageOps
 
 from resnet_tf.inputs import ImagePreprocess, headers
 
-PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8))
+IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8))
 PREPROCESS = ImagePreprocess(size=(16, 16), exif_orientation=True)
 
 
-def _encoded(kind: str, image: Image.Image = PICTURE, **options) -> bytes:
+def _encoded(file_format: str, image: Image.Image = IMAGE, **options) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
+    image.save(buffer, file_format, **options)
     return buffer.getvalue()
 
 
 def _extended_webp() -> bytes:
-    return _encoded("WEBP", PICTURE.convert("RGBA"), exif=Image.Exif().tobytes())
+    return _encoded("WEBP", IMAGE.convert("RGBA"), exif=Image.Exif().tobytes())
 
 
 def _upside_down_bmp() -> bytes:
-    """Rows from top to bottom: a negative height."""
+    """Return a BMP whose rows run from top to bottom, which is stored as a negative height."""
     data = bytearray(_encoded("BMP"))
     data[22:26] = struct.pack("<i", -37)
     return bytes(data)
@@ -45,18 +45,18 @@ def _upside_down_bmp() -> bytes:
     ids=["png", "gif", "bmp", "bmp upside down", "webp lossy", "webp lossless", "webp extended"],
 )
 def test_sizes_are_read_from_the_header(encoded):
-    assert headers.size_of_others(tf.constant(encoded)).numpy().tolist() == [37, 53]
+    assert headers.non_jpeg_size(tf.constant(encoded)).numpy().tolist() == [37, 53]
 
 
-def test_large_sizes_and_strange_bytes():
+def test_large_sizes_and_unknown_formats():
     png = bytearray(_encoded("PNG"))
     png[16:24] = struct.pack(">II", 2**32 - 1, 70_000)
-    assert headers.size_of_others(tf.constant(bytes(png))).numpy().tolist() == [70_000, 2**32 - 1]
+    assert headers.non_jpeg_size(tf.constant(bytes(png))).numpy().tolist() == [70_000, 2**32 - 1]
     lossless = bytearray(_encoded("WEBP", lossless=True))
     lossless[21:25] = struct.pack("<I", (9_999 << 14) | 16_383)
-    assert headers.size_of_others(tf.constant(bytes(lossless))).numpy().tolist() == [10_000, 16_384]
-    for strange in (b"", b"\x89", b"II*\x00" + bytes(40), b"RIFF....WAVE", bytes(100)):
-        assert headers.size_of_others(tf.constant(strange)).numpy().tolist() == [0, 0]
+    assert headers.non_jpeg_size(tf.constant(bytes(lossless))).numpy().tolist() == [10_000, 16_384]
+    for unknown in (b"", b"\x89", b"II*\x00" + bytes(40), b"RIFF....WAVE", bytes(100)):
+        assert headers.non_jpeg_size(tf.constant(unknown)).numpy().tolist() == [0, 0]
 
 
 def _photo(orientation: int, **options) -> bytes:
@@ -67,7 +67,7 @@ def _photo(orientation: int, **options) -> bytes:
 
 
 def _big_endian(orientation: int) -> bytes:
-    """The same with the other byte order, after a comment and an ICC profile's segment."""
+    """Return a JPEG with EXIF data in big-endian order, after a comment and an ICC profile."""
     entries = struct.pack(">HHIHH", 0x0112, 3, 1, orientation, 0)
     tiff = b"MM\x00\x2a" + struct.pack(">I", 8) + struct.pack(">H", 1) + entries + bytes(4)
     exif = b"\xff\xe1" + struct.pack(">H", 2 + 6 + len(tiff)) + b"Exif\x00\x00" + tiff
@@ -78,7 +78,7 @@ def _big_endian(orientation: int) -> bytes:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("write", [_photo, _big_endian])
-def test_photos_are_turned_upright_as_pil_turns_them(write, orientation):
+def test_photos_are_rotated_upright_as_by_pil(write, orientation):
     encoded = tf.constant(write(orientation))
     assert headers.exif_orientation(encoded).numpy() == orientation
     upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(encoded.numpy()))))
@@ -89,10 +89,12 @@ def test_photos_are_turned_upright_as_pil_turns_them(write, orientation):
     window = PREPROCESS.decode_window(encoded, lambda shape: (offset + 0 * shape, size), at_least=(20, 24))
     assert window.shape == (20, 24, 3)
     differences = np.abs(window.numpy().astype(int) - upright[8:28, 5:29])
-    assert differences[2:-2, 2:-2].max() <= 12, "color is interpolated at the window's edge as at the picture's"
+    assert differences[2:-2, 2:-2].max() <= 12, (
+        "color is interpolated at the edge of the window as at the edge of the image"
+    )
 
 
-def test_the_crop_of_a_turned_photo_is_chosen_in_the_upright_one():
+def test_the_crop_of_a_rotated_photo_is_chosen_in_the_upright_image():
     shapes = []
 
     def choose(shape):
@@ -120,5 +122,5 @@ def test_the_crop_of_a_turned_photo_is_chosen_in_the_upright_one():
     ],
     ids=["none", "out of range", "zero", "cut off", "wild offset", "no end", "nothing"],
 )
-def test_without_a_sound_orientation_pixels_stay_as_they_are(encoded):
+def test_pixels_are_unchanged_without_a_valid_orientation(encoded):
     assert headers.exif_orientation(tf.constant(encoded)).numpy() == 1

@@ -1,4 +1,4 @@
-"""The one preprocessing against PIL and torchvision's documented arithmetic."""
+"""Image preprocessing, compared with PIL and torchvision's documented arithmetic."""
 
 import io
 
@@ -14,14 +14,14 @@ from resnet_tf.inputs import ImagePreprocess, Preprocess, create_preprocess, hea
 PREPROCESS = ImagePreprocess(size=(24, 24))
 
 
-def _picture(height: int, width: int) -> np.ndarray:
+def _image(height: int, width: int) -> np.ndarray:
     rows, columns = np.mgrid[:height, :width]
     waves = [np.sin(rows / 5 + channel) * np.cos(columns / 7 - channel) for channel in range(3)]
     return np.round(127.5 + 127.5 * np.stack(waves, -1)).astype(np.uint8)
 
 
 def _torchvision(image: np.ndarray, size: int, resize: int, method: Image.Resampling) -> np.ndarray:
-    """Resize(resize) and CenterCrop(size) as torchvision documents them, on PIL."""
+    """Return torchvision's Resize(resize) and CenterCrop(size) as documented, computed by PIL."""
     height, width = image.shape[:2]
     longer = int(resize * max(height, width) / min(height, width))
     new = (resize, longer) if width <= height else (longer, resize)
@@ -33,7 +33,7 @@ def _torchvision(image: np.ndarray, size: int, resize: int, method: Image.Resamp
 @pytest.mark.parametrize("shape", [(100, 150), (150, 100), (64, 64), (333, 500), (40, 47)])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_center_crop_is_torchvisions(shape, interpolation):
-    image = _picture(*shape)
+    image = _image(*shape)
     preprocess = ImagePreprocess(size=(56, 56), crop_fraction=0.875, interpolation=interpolation)
     crop = preprocess.center_crop(tf.constant(image)).numpy() * 255
     expected = _torchvision(image, 56, 64, Image.Resampling[interpolation.upper()])
@@ -42,8 +42,8 @@ def test_center_crop_is_torchvisions(shape, interpolation):
     assert np.abs(crop - expected).mean() < 0.5
 
 
-def test_a_picture_of_the_right_size_is_left_as_it_is():
-    image = _picture(32, 32)
+def test_an_image_of_the_input_size_is_unchanged():
+    image = _image(32, 32)
     crop = ImagePreprocess(size=(32, 32), crop_fraction=1.0).center_crop(tf.constant(image))
     np.testing.assert_array_equal(np.round(crop.numpy() * 255), image)
 
@@ -64,27 +64,27 @@ def test_one_channel_is_the_luma_and_gray_stays_gray():
     np.testing.assert_array_equal(np.round(pixels[..., 0] * 255), gray[..., 0])
 
 
-@pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF", "JPEG", "WEBP"])
+@pytest.mark.parametrize("file_format", ["PNG", "BMP", "GIF", "JPEG", "WEBP"])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_every_kind_of_file_is_read(kind, mode):
-    image = Image.fromarray(_picture(20, 30)).convert(mode)
+def test_every_file_format_is_read(file_format, mode):
+    image = Image.fromarray(_image(20, 30)).convert(mode)
     buffer = io.BytesIO()
-    image.save(buffer, kind)
+    image.save(buffer, file_format)
     decoded = PREPROCESS.decode(tf.constant(buffer.getvalue())).numpy()
-    size_of = headers.size_of_jpeg if kind == "JPEG" else headers.size_of_others
+    size_of = headers.jpeg_size if file_format == "JPEG" else headers.non_jpeg_size
     assert size_of(tf.constant(buffer.getvalue())).numpy().tolist() == [20, 30]
     expected = np.asarray(Image.open(buffer).convert("RGB"), np.int32)
     np.testing.assert_array_equal(decoded, expected)
 
 
-def test_spec_survives_json():
+def test_preprocessing_survives_json():
     import json
 
     preprocess = ImagePreprocess(size=(8, 8), channels=1, mean=(0.3,), std=(0.4,))
     assert Preprocess.from_dict(json.loads(json.dumps(preprocess.to_dict()))) == preprocess
 
 
-def test_pixels_of_training_become_the_input_that_testing_makes():
+def test_training_and_evaluation_normalize_equally():
     preprocess = ImagePreprocess(size=(4, 4), channel_order="bgr")
     pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), np.uint8)
     np.testing.assert_array_equal(
@@ -95,29 +95,30 @@ def test_pixels_of_training_become_the_input_that_testing_makes():
     )
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_a_window_is_what_the_whole_picture_has_there(kind):
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+def test_a_window_equals_a_crop_of_the_complete_image(file_format):
     rows, columns = np.mgrid[:60, :90]
     image = Image.fromarray(np.stack([rows * 4, columns * 2, rows + columns], -1).astype(np.uint8))
     buffer = io.BytesIO()
-    image.save(buffer, kind, quality=95)
+    image.save(buffer, file_format, quality=95)
     offset, size = tf.constant([8, 16]), tf.constant([24, 40])
     encoded = tf.constant(buffer.getvalue())
     window = PREPROCESS.decode_window(encoded, lambda shape: (offset + 0 * shape, size), at_least=(24, 24))
-    whole = PREPROCESS.decode(tf.constant(buffer.getvalue())).numpy().astype(int)
-    # Color is interpolated at the window's edge as at the picture's; a pixel beside its place would be off by 4.
-    differences = np.abs(window.numpy() - whole[8:32, 16:56])
-    assert differences.max() <= (6 if kind == "JPEG" else 0)
+    complete = PREPROCESS.decode(tf.constant(buffer.getvalue())).numpy().astype(int)
+    # Color is interpolated at the edge of the window as at the edge of the image; an offset by one pixel would change
+    # values by 4.
+    differences = np.abs(window.numpy() - complete[8:32, 16:56])
+    assert differences.max() <= (6 if file_format == "JPEG" else 0)
     assert differences.mean() < 1.5
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
 @pytest.mark.parametrize(("at_least", "ratio"), [((80, 130), 1), ((60, 120), 2), ((30, 40), 4), ((9, 9), 8)])
-def test_large_windows_are_decoded_at_a_smaller_scale(at_least, ratio, kind):
+def test_large_windows_are_decoded_at_a_reduced_scale(at_least, ratio, file_format):
     rows, columns = np.mgrid[:160, :300]
     image = Image.fromarray(np.stack([rows, columns * 0.8, 0 * rows], -1).astype(np.uint8))
     buffer = io.BytesIO()
-    image.save(buffer, kind, quality=98)
+    image.save(buffer, file_format, quality=98)
     offset, size = tf.constant([16, 32]), tf.constant([120, 240])
     window = PREPROCESS.decode_window(
         tf.constant(buffer.getvalue()), lambda shape: (offset + 0 * shape, size), at_least=at_least
@@ -127,7 +128,7 @@ def test_large_windows_are_decoded_at_a_smaller_scale(at_least, ratio, kind):
     assert np.abs(window[2:-2, 2:-2] - means[2:-2, 2:-2]).max() < 5
 
 
-def test_what_a_config_leaves_open_is_as_the_weights_want_it():
+def test_unset_values_are_those_of_the_weights():
     weights = ImagePreprocess(size=(9, 9), mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0), channel_order="bgr")
     found = create_preprocess(DataConfig(image_size=32), weights)
     assert (found.size, found.mean, found.std, found.channel_order) == ((32, 32), weights.mean, weights.std, "bgr")

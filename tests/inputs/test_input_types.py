@@ -1,4 +1,4 @@
-"""Input types: selection, descriptions in files of earlier versions, and a third type that is added from outside."""
+"""Input types: selection, files of earlier versions, and a custom input type."""
 
 import dataclasses
 import json
@@ -87,7 +87,7 @@ class StackPreprocess(ArrayPreprocess):
 
 
 def _stacks(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Noise with a louder upper or lower half; the halves stay where they are when an example is mirrored."""
+    """Return noise with a louder upper or lower half, a label that horizontal flips preserve."""
     labels = np.arange(count) % 2
     stacks = np.random.default_rng(seed).normal(size=(count, SIZE, SIZE, CHANNELS))
     stacks[labels == 1, : SIZE // 2] += 3.0
@@ -111,13 +111,13 @@ def stacks_config(tmp_path_factory) -> Config:
 
 @pytest.fixture(scope="module")
 def stacks_run(stacks_config, tmp_path_factory):
-    """A run of one step."""
+    """Directory of a run of one step."""
     workdir = tmp_path_factory.mktemp("run")
     assert train_and_evaluate(stacks_config, workdir)["step"] == 1
     return load_run(workdir)
 
 
-def test_a_third_type_is_trained_and_evaluated(stacks_run, stacks_config, tmp_path):
+def test_a_custom_type_is_trained_and_evaluated(stacks_run, stacks_config, tmp_path):
     preprocess = StackPreprocess(size=(SIZE, SIZE), channels=CHANNELS, mean=(0, 1, 2, 3, 4), std=(2,))
     assert stacks_run.preprocess == preprocess
     stacks, labels = _stacks(14, 1)
@@ -135,7 +135,7 @@ def test_a_third_type_is_trained_and_evaluated(stacks_run, stacks_config, tmp_pa
 
 
 @pytest.mark.parametrize("target", ["serving", "keras"])
-def test_a_third_type_is_exported_and_predicted(stacks_run, tmp_path, target):
+def test_a_custom_type_is_exported_and_predicted(stacks_run, tmp_path, target):
     export = export_model(stacks_run, tmp_path / target, target=target)
     assert json.loads((export / "assets.extra" / "resnet_tf.json").read_text())["preprocess"]["type"] == "stack"
     predictor = Predictor(export)
@@ -158,7 +158,7 @@ def test_a_third_type_is_exported_and_predicted(stacks_run, tmp_path, target):
         predictor([tmp_path / "flat.npy"])
 
 
-def test_a_served_third_type_takes_its_own_argument(stacks_run, tmp_path):
+def test_a_served_custom_type_has_its_own_argument(stacks_run, tmp_path):
     signatures = tf.saved_model.load(str(export_model(stacks_run, tmp_path / "export"))).signatures
     assert set(signatures) == {"serving_default", "features"}
     stacks = tf.constant(_stacks(3, 1)[0])
@@ -177,7 +177,7 @@ def test_settings_that_a_type_does_not_support_are_refused(stacks_config):
         ImagePreprocess.check_config(stacks_config)
 
 
-def test_an_archive_that_does_not_fit_a_third_type_is_refused(stacks_config):
+def test_an_archive_that_does_not_fit_a_custom_type_is_refused(stacks_config):
     config = dataclasses.replace(stacks_config.data, image_size=16)
     with pytest.raises(UserError, match=r"data\.image_size=16 and data\.channels=5 take .* \[N, 16, 16, 5\]"):
         open_source(config)
@@ -196,15 +196,17 @@ def test_the_configuration_selects_the_type(changes, expected):
     assert input_type(DataConfig(**changes)) is expected
 
 
-def test_unknown_types_are_named():
+def test_unknown_types_are_refused():
     with pytest.raises(UserError, match=r"unknown data\.input_type 'sginal'; did you mean 'signal'"):
         create_preprocess(DataConfig(input_type="sginal"))
-    with pytest.raises(UserError, match=r"unknown input type 'video'; there are image, signal, .*imported first"):
+    with pytest.raises(UserError, match=r"unknown input type 'video'; registered types: image, signal, .*import"):
         Preprocess.from_dict({"type": "video", "channels": 3})
 
 
 def test_a_name_belongs_to_one_class():
-    with pytest.raises(ValueError, match=r"input type 'image' is resnet_tf\.inputs\.images\.ImagePreprocess already"):
+    with pytest.raises(
+        ValueError, match=r"input type 'image' is already registered for resnet_tf\.inputs\.images\.ImagePreprocess"
+    ):
         register_input_type("image")(type("ImagePreprocess", (ArrayPreprocess,), {}))
     assert register_input_type("stack")(StackPreprocess) is StackPreprocess
 
@@ -218,22 +220,22 @@ def test_a_name_belongs_to_one_class():
     ],
     ids=lambda preprocess: preprocess.type_name,
 )
-def test_a_description_survives_json(preprocess):
+def test_preprocessing_survives_json(preprocess):
     assert Preprocess.from_dict(json.loads(json.dumps(preprocess.to_dict()))) == preprocess
 
 
-def test_one_statistic_stands_for_all_channels():
+def test_one_statistic_applies_to_all_channels():
     assert SignalPreprocess(length=4, channels=3, mean=(0.5,)) == SignalPreprocess(
         length=4, channels=3, mean=(0.5, 0.5, 0.5), std=(1.0, 1.0, 1.0)
     )
-    with pytest.raises(UserError, match=r"mean=\(1\.0, 2\.0\) must hold a number for each of 3 channels"):
+    with pytest.raises(UserError, match=r"mean=\(1\.0, 2\.0\) must have one value, or one for each of 3 channels"):
         SignalPreprocess(length=4, channels=3, mean=(1, 2))
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ([1], r"a preprocessing is an object of named fields, not \[1\]"),
+        ([1], r"expected the fields of a preprocessing as a JSON object, got \[1\]"),
         ({"nonsense": 1}, r"invalid preprocessing of type 'image': .*nonsense"),
         ({"type": "image"}, r"invalid preprocessing of type 'image': .*size"),
         ({"type": "image", "size": [8]}, r"invalid preprocessing of type 'image': size "),
@@ -241,9 +243,9 @@ def test_one_statistic_stands_for_all_channels():
         ({"type": "image", "size": [8, 8], "std": 1}, r"invalid preprocessing of type 'image': std "),
         (
             {"type": "image", "size": [8, 8], "interpolation": "sinc"},
-            r"interpolation='sinc'; it takes bilinear, bicubic",
+            r"interpolation='sinc'; expected bilinear or bicubic",
         ),
-        ({"type": "image", "size": [8, 8], "channel_order": "gbr"}, r"channel_order='gbr'; it takes rgb, bgr"),
+        ({"type": "image", "size": [8, 8], "channel_order": "gbr"}, r"channel_order='gbr'; expected rgb or bgr"),
         (
             {"type": "signal", "length": "long", "channels": 1},
             r"invalid preprocessing of type 'signal': length is a string",
@@ -256,7 +258,7 @@ def test_invalid_descriptions_are_refused(values, message):
 
 
 def _earlier_description(preprocess: Preprocess) -> dict:
-    """What was stored before input types had names: every field of images, signals with one size."""
+    """Return the stored form before input types had names: every field of images, signals with one size."""
     image = {"crop_fraction": 0.875, "interpolation": "bilinear", "antialias": True, "channel_order": "rgb"}
     image |= {"exif_orientation": False, "max_pixels": 2**26}
     values = {name: value for name, value in dataclasses.asdict(preprocess).items() if name != "length"}
@@ -265,7 +267,7 @@ def _earlier_description(preprocess: Preprocess) -> dict:
 
 @pytest.fixture
 def _earlier_version(monkeypatch):
-    """Files are written as before input types had names."""
+    """Write files as before input types had names."""
     monkeypatch.setattr(Preprocess, "to_dict", _earlier_description)
 
 
