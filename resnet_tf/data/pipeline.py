@@ -165,7 +165,7 @@ def eval_batches(
     Raises:
         UserError: if the split's files are damaged.
     """
-    split.check_whole()
+    split.check_complete()
     per_worker = -(-split.num_examples // (batch_size * shard.count)) * batch_size
     places = tf.range(split.num_examples, dtype=tf.int64)[shard.index * per_worker : (shard.index + 1) * per_worker]
     labels = tf.constant(split.labels)
@@ -173,7 +173,7 @@ def eval_batches(
     def load(row: tf.Tensor, picture: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         return preprocess.to_input(picture), labels[places[row]], places[row]
 
-    dataset = split.rows(places, load)
+    dataset = split.map(places, load)
     if missing := per_worker - len(places):
         blank = (tf.zeros(preprocess.input_shape), tf.constant(0, tf.int64), tf.constant(-1, tf.int64))
         dataset = dataset.concatenate(tf.data.Dataset.from_tensors(blank).repeat(missing))
@@ -216,7 +216,7 @@ def stages(
             places = step * size + tf.range(size, dtype=tf.int64)
             examples = examples_at(places)
             change = change_row(places, examples)
-            rows = split.rows(examples, lambda row, picture: _first_value(change(row, picture)))
+            rows = split.map(examples, lambda row, picture: _first_value(change(row, picture)))
             return rows.ignore_errors().batch(size).map(tf.size)
 
         return _side_by_side(tf.data.Dataset.range(length.total_steps), count)
@@ -374,7 +374,7 @@ def _readable_rows(split: Split, examples: tf.Tensor, change: ChangeRow, preproc
     is black.
     """
     shape, kind, count = preprocess.input_shape, preprocess.batch_dtype, tf.size(examples, tf.int64)
-    loaded = split.rows(examples, lambda row, picture: (row, tf.ensure_shape(change(row, picture), shape)))
+    loaded = split.map(examples, lambda row, picture: (row, tf.ensure_shape(change(row, picture), shape)))
     black = tf.data.Dataset.from_tensor_slices((tf.constant([-1], tf.int64), tf.zeros((1, *shape), kind)))
 
     def fill(found: tf.Tensor, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -39,7 +39,7 @@ class UnreadableExamples:
         self._split, self._preprocess, self._limit, self._path = split, preprocess, config.max_unreadable_fraction, path
         self._listed = {self._key(line) for line in (files.read_json_lines(path, keys=["file"]) if path else ())}
         self._known: dict[tuple[Any, ...], dict[str, Any]] = {}  # what was listed earlier may have been mended
-        self._add([vars(damage) for damage in split.damage])
+        self._add([vars(corruption) for corruption in split.corruption])
         self._check()
 
     @property
@@ -80,7 +80,7 @@ class UnreadableExamples:
                 files.append_json_lines(self._path, unlisted)
 
     def _check(self) -> None:
-        total = self._split.num_examples + sum(damage.examples for damage in self._split.damage)
+        total = self._split.num_examples + sum(corruption.examples for corruption in self._split.corruption)
         if self.count > self._limit * total:
             last = list(self._known.values())[-1]
             listed = f"; all are in {str(self._path)!r}" if self._path else ""

@@ -189,7 +189,7 @@ class Predictor:
         Raises:
             UserError: naming an example that cannot be read, or a corrupt file.
         """
-        split.check_whole()
+        split.check_complete()
         parts = []
         with translate_read_errors(split, self.preprocess):
             encoded = (self.preprocess.encode(each) for each, _ in split.examples(count).as_numpy_iterator())

@@ -133,18 +133,18 @@ def test_damage_is_named_and_costs_no_more_than_it_must(shards, tmp_path, change
         _damage(path, lambda data: data.__delitem__(slice(offsets[9] + (5 if "header" in change else 60), None)))
     source = open_source(shards)
     assert _numbers(source.train) == [number for number in range(20) if number not in lost]
-    first = source.train.damage[0]
+    first = source.train.corruption[0]
     assert (first.file, first.offset) == (str(path), offsets[lost[0]])
     assert reason in first.reason
     unreadable = UnreadableExamples(source.train, PREPROCESS, DataConfig(max_unreadable_fraction=0.5))
-    assert unreadable.count == len(source.train.damage)
+    assert unreadable.count == len(source.train.corruption)
     with pytest.raises(
         UserError, match=r"cannot be read, more than data.max_unreadable_fraction=0.01 .*train-00000-of-00002, of"
     ):
         UnreadableExamples(source.train, PREPROCESS, DataConfig())
     reversed_ = open_source(DataConfig(source=shards.source, train_split="validation", eval_split="train"))
-    with pytest.raises(UserError, match=rf"split 'train' is damaged: '{path}' at byte {first.offset}"):
-        reversed_.validation.check_whole()
+    with pytest.raises(UserError, match=rf"split 'train' is corrupt: '{path}' at byte {first.offset}"):
+        reversed_.validation.check_complete()
 
 
 def test_a_damaged_tfds_file_says_how_many_examples_went(tmp_path, data_dir):
@@ -154,11 +154,11 @@ def test_a_damaged_tfds_file_says_how_many_examples_went(tmp_path, data_dir):
     size = file.stat().st_size
     _damage(file, lambda data: data.__delitem__(slice(size // 2, None)))
     source = open_source(DataConfig(source=str(tmp_path / "digits")))
-    (damage,) = source.train.damage
-    assert damage.examples + source.train.num_examples == 898
+    (corruption,) = source.train.corruption
+    assert corruption.examples + source.train.num_examples == 898
     assert 300 < source.train.num_examples < 600
     early = open_source(DataConfig(source=str(tmp_path / "digits"), train_split="train[:20%]"))
-    assert early.train.damage == ()
+    assert early.train.corruption == ()
     assert early.train.num_examples == 180
 
 
@@ -168,18 +168,18 @@ def test_the_index_of_large_files_is_kept(shards, tmp_path, monkeypatch, caplog)
     with caplog.at_level(logging.INFO, logger="resnet_tf"):
         first = open_source(shards)
     assert "reading 2 record files" in caplog.text
-    walk = records._walk_all
-    monkeypatch.setattr(records, "_walk_all", None)
+    walk = records._scan_all
+    monkeypatch.setattr(records, "_scan_all", None)
     again = open_source(shards)
     assert again.identity == first.identity
     assert _numbers(again.train) == list(range(20))
     assert again.class_names == first.class_names
-    monkeypatch.setattr(records, "_walk_all", walk)
+    monkeypatch.setattr(records, "_scan_all", walk)
     _damage(tmp_path / "train-00000-of-00002", _flip(60))
     os.utime(tmp_path / "train-00000-of-00002", (1, 1))  # file systems tell times to a second
     assert open_source(shards).train.num_examples == 19, "a changed file is read anew"
-    monkeypatch.setattr(records, "_walk_all", None)
-    assert len(open_source(shards).train.damage) == 1, "damage is kept, too"
+    monkeypatch.setattr(records, "_scan_all", None)
+    assert len(open_source(shards).train.corruption) == 1, "corruption is cached, too"
 
 
 def test_an_index_that_cannot_be_kept_is_no_failure(shards, tmp_path, monkeypatch, caplog):
@@ -187,7 +187,7 @@ def test_an_index_that_cannot_be_kept_is_no_failure(shards, tmp_path, monkeypatc
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert open_source(shards).train.num_examples == 20
-    assert "cannot be kept" in caplog.text
+    assert "cannot be cached" in caplog.text
 
 
 @pytest.mark.parametrize("text", ["", "[", "7", "[7]", "[{}]", '[{"file": "x", "offsets": ["a"]}]', "[" * 100_000])

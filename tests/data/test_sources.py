@@ -84,8 +84,8 @@ def _folder(root, files):
     [
         (["notes.txt"], r"has no folder 'train'; it has no folders"),
         (["training/cat/1.png", "test/cat/1.png"], r"has no folder 'train'; it has test, training"),
-        (["train/cat/1.txt", "test/cat/1.png"], r"no pictures under '.*train'"),
-        (["train/1.png", "test/1.png"], r"no pictures under '.*train'"),
+        (["train/cat/1.txt", "test/cat/1.png"], r"no images under '.*train'"),
+        (["train/1.png", "test/1.png"], r"no images under '.*train'"),
         (["train/cat/1.png", "test/cat/1.png"], r"train' has one class, 'cat'; training takes two or more"),
         (
             ["train/cat/1.png", "train/dog/1.png", "test/cow/1.png"],
@@ -123,7 +123,7 @@ def test_a_data_set_without_labeled_images_is_refused(tmp_path):
             yield 0, {"number": 1}
 
     Numbers(data_dir=tmp_path).download_and_prepare()
-    with pytest.raises(UserError, match=r"has no picture with a class label; it has \['number'\]"):
+    with pytest.raises(UserError, match=r"has no image with a class label; it has \['number'\]"):
         open_source(DataConfig(source=str(tmp_path / "numbers")))
 
 
@@ -163,7 +163,7 @@ def test_a_folder_of_classes_is_split_by_the_names_of_its_files(tmp_path):
 
 def test_a_split_by_hash_must_leave_something_on_both_sides(tmp_path):
     config = _plain_folder(tmp_path)
-    with pytest.raises(UserError, match=r"data.eval_fraction=0 leaves nothing of .* to evaluate on"):
+    with pytest.raises(UserError, match=r"data.eval_fraction=0 leaves no validation split of"):
         open_source(dataclasses.replace(config, eval_fraction=0.0))
     with pytest.raises(UserError, match=r"has one class"):
         open_source(dataclasses.replace(config, eval_fraction=1.0))
@@ -327,9 +327,9 @@ def test_a_part_of_idx_files_keeps_the_classes(mnist):
             lambda file: file.unlink(),
             r"has no train-images-idx3-ubyte; it has t10k-images-idx3-ubyte.gz. data.train_spl",
         ),
-        (lambda file: file.write_bytes(file.read_bytes()[:-1]), r"train-images-idx3-ubyte' is no whole IDX file"),
-        (lambda file: file.write_bytes(file.read_bytes()[:9]), r"train-images-idx3-ubyte' is no whole IDX file"),
-        (lambda file: _write_idx(file, np.zeros((29, 28, 28), np.uint8)), r"has 29 pictures, .* 30 labels"),
+        (lambda file: file.write_bytes(file.read_bytes()[:-1]), r"train-images-idx3-ubyte' is not a complete IDX file"),
+        (lambda file: file.write_bytes(file.read_bytes()[:9]), r"train-images-idx3-ubyte' is not a complete IDX file"),
+        (lambda file: _write_idx(file, np.zeros((29, 28, 28), np.uint8)), r"has 29 images, .* 30 labels"),
         (lambda file: file.rename(f"{file}.gz"), r"cannot read .*train-images-idx3-ubyte.gz': Not a gzipped file"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Where labeled pictures come from: one key, `data.source`, for every kind of data set."""
+"""Data sources: one key, `data.source`, for every type of data set."""
 
 import dataclasses
 from pathlib import Path
@@ -9,29 +9,29 @@ from resnet_tf.config import DataConfig
 from resnet_tf.core.class_names import readable
 from resnet_tf.core.errors import UserError
 from resnet_tf.data.sources import arrays, folder, idx, imagenet_records, tfds_builders
-from resnet_tf.data.sources.base import Damage, Source, Split, check_classes
+from resnet_tf.data.sources.base import Corruption, Source, Split, check_classes
 from resnet_tf.inputs import input_type
 
-__all__ = ["Damage", "Source", "Split", "check_classes", "open_source"]
+__all__ = ["Corruption", "Source", "Split", "check_classes", "open_source"]
 
 
 def open_source(config: DataConfig) -> Source:
-    """Open `config.source`, preparing a TFDS data set where that is still to be done.
+    """Open `config.source`; a TFDS data set is prepared on first use.
 
-    Classes that are named by ImageNet's identifiers (`n01440764`) are given their labels (`tench`).
+    ImageNet's class identifiers (`n01440764`) are replaced by labels (`tench`).
 
     Raises:
-        UserError: if there is no such source or split, or what is there is no labeled set of pictures.
+        UserError: for an unknown source or split, or data without labeled examples.
     """
     source = _open(config)
     if config.long_tail > 1:
         kept = _long_tail(source.train.labels, len(source.class_names), config.long_tail)
-        source = dataclasses.replace(source, train=source.train.chosen(kept))
+        source = dataclasses.replace(source, train=source.train.select(kept))
     return dataclasses.replace(source, class_names=readable(source.class_names))
 
 
 def _long_tail(labels: np.ndarray, classes: int, ratio: float) -> np.ndarray:
-    """Places of the first n_k examples of class k, n_k = n ratio^(-k / (classes - 1)), n being an even share of all.
+    """Return the indices of the first n_k examples of class k, n_k = n ratio^(-k / (classes - 1)), n = N / classes.
 
     Reference: Cui et al., Class-Balanced Loss, 2019, sec. 5.1; Cao et al., LDAM, 2019, have the same counts.
     """

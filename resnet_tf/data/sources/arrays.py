@@ -1,7 +1,4 @@
-"""A NumPy archive: `x_train`, `y_train`, `x_test`, `y_test` as Keras keeps them, or `train_images`, `train_labels`.
-
-It is what signals come from, too.
-"""
+"""NumPy archive: `x_train`, `y_train`, `x_test`, `y_test` as in Keras, or `train_images`, `train_labels`, ..."""
 
 import zipfile
 from pathlib import Path
@@ -17,12 +14,13 @@ from resnet_tf.inputs import input_type
 
 
 def open_arrays(path: Path, config: DataConfig) -> Source:
-    """Pictures are uint8 [N, H, W] or [N, H, W, 1 or 3], labels whole numbers [N] or [N, 1].
+    """Open an archive of images, uint8 [N, H, W] or [N, H, W, 1 or 3], and integer labels [N] or [N, 1].
 
-    Of another input type, see its `check_archive`: signals are floating-point numbers [N, length] or
-    [N, length, channels].
+    Other input types define their arrays in `check_archive`: signals are floating-point numbers [N, length] or
+    [N, length, channels]. An optional `class_names`, text [C], names the labels 0 to C - 1.
 
-    An optional `class_names`, text [C], names the labels 0 to C - 1; without it they are numbers.
+    Raises:
+        UserError: for a corrupt archive, missing arrays, or arrays of other shapes or dtypes.
     """
     try:
         with np.load(path) as archive:  # pickles are refused
@@ -50,8 +48,8 @@ def _read(archive: np.lib.npyio.NpzFile, path: Path, name: str, config: DataConf
             f"{str(path)!r} has no x_{split} and y_{split}, nor {split}_images and {split}_labels; it has "
             f"{', '.join(archive)}. data.train_split, data.eval_split and data.test_split name the splits"
         )
-    what = f"{keys[0]} of {str(path)!r}"
-    examples = input_type(config).check_archive(examples, what, config)
+    name = f"{keys[0]} of {str(path)!r}"
+    examples = input_type(config).check_archive(examples, name, config)
     flat = labels.reshape(-1) if labels.size == len(labels) else labels
     if len(labels) != len(examples) or flat.ndim != 1 or flat.dtype.kind not in "iu" or not flat.size or flat.min() < 0:
         raise UserError(
@@ -62,9 +60,13 @@ def _read(archive: np.lib.npyio.NpzFile, path: Path, name: str, config: DataConf
 
 
 def array_split(path: Path, name: str, examples: np.ndarray, labels: np.ndarray) -> Split:
-    """A split of pictures, uint8 [N, H, W, 1 or 3], or signals, float32 [N, L, C], and labels, int64 [N], of a file.
+    """Return a split of arrays.
 
-    `name` may be that of a part, such as `train[:90%]`.
+    Args:
+        path: file of the arrays, for error messages.
+        name: name of the split, also of a part, such as `train[:90%]`.
+        examples: images, uint8 [N, H, W, 1 or 3], or signals, float32 [N, L, C].
+        labels: int64 [N].
     """
     part = slices.part(name, len(labels))
     with tf.device("CPU"):
@@ -72,6 +74,6 @@ def array_split(path: Path, name: str, examples: np.ndarray, labels: np.ndarray)
     return Split(
         name,
         labels[part],
-        load=lambda place: kept[place],
-        locate=lambda place: {"file": str(path), "index": part.start + place},
+        load=lambda index: kept[index],
+        locate=lambda index: {"file": str(path), "index": part.start + index},
     )

@@ -1,4 +1,4 @@
-"""What every source gives: splits whose examples can be had one by one, in any order, as operations of a graph."""
+"""Data sets and their splits, whose examples are read by index in graph operations."""
 
 import dataclasses
 import hashlib
@@ -30,14 +30,14 @@ class DataIdentity(TypedDict):
 
 
 @dataclass(frozen=True)
-class Damage:
-    """A place of a file where examples cannot be read.
+class Corruption:
+    """Position in a file at which examples cannot be read.
 
     Attributes:
-        file: its path.
-        offset: in bytes.
-        reason: what is wrong there.
-        examples: how many are lost, as far as it can be told.
+        file: path of the file.
+        offset: position in bytes.
+        reason: description of the fault.
+        examples: number of lost examples, as far as it is known.
     """
 
     file: str
@@ -51,74 +51,79 @@ class Split:
     """One split of a data set.
 
     Attributes:
-        name: as it was asked for, such as `train` or `train[:90%]`.
-        labels: int64 [N], those of the examples in order.
-        load: from an example's place (int64 scalar) to its picture, in graph operations: an encoded picture, a string
-            scalar, or pixels, uint8 [height, width, 1 or 3]; or to a signal, float32 [length, channels].
-        stream: the same as a dataset of one picture, for sources that are datasets themselves; None for others.
-        locate: where an example lies, from its place: `file`, and `offset` or `index` if the file holds several.
-        damage: what of its files cannot be read; the examples there are not counted.
+        name: configured name, such as `train` or `train[:90%]`.
+        labels: class indices, int64 [N].
+        load: function from an index, int64 scalar, to an example, in graph operations: an encoded image, string scalar;
+            pixels, uint8 [height, width, 1 or 3]; or a signal, float32 [length, channels].
+        stream: `load` as a dataset of one example, for sources that are datasets themselves; otherwise None.
+        locate: function from an index to the location of the example: `file`, and `offset` or `index` within it.
+        corruption: unreadable parts of the files, whose examples are not counted.
     """
 
     name: str
     labels: np.ndarray
     load: Callable[[tf.Tensor], tf.Tensor]
     locate: Callable[[int], dict[str, Any]]
-    damage: tuple[Damage, ...] = ()
+    corruption: tuple[Corruption, ...] = ()
     stream: Callable[[tf.Tensor], tf.data.Dataset] | None = None
 
     @property
     def num_examples(self) -> int:
-        """N."""
+        """Number of examples, N."""
         return len(self.labels)
 
     def examples(self, count: int = -1) -> tf.data.Dataset:
-        """The first `count` examples, or all of them, in order: (picture, label: int64)."""
-        places = tf.range(self.num_examples if count < 0 else min(count, self.num_examples), dtype=tf.int64)
+        """Return the first `count` examples, or all, in order, as a dataset of (example, label: int64)."""
+        indices = tf.range(self.num_examples if count < 0 else min(count, self.num_examples), dtype=tf.int64)
         labels = tf.constant(self.labels)
-        return without_autotune(self.rows(places, lambda row, picture: (picture, labels[row])))
+        return without_autotune(self.map(indices, lambda position, example: (example, labels[position])))
 
-    def rows(self, places: tf.Tensor, change: Callable[[tf.Tensor, tf.Tensor], Any]) -> tf.data.Dataset:
-        """What `change(row, picture)` makes of the pictures at `places`, int64 [n], for the rows 0 to n - 1, in order.
+    def map(self, indices: tf.Tensor, function: Callable[[tf.Tensor, tf.Tensor], Any]) -> tf.data.Dataset:
+        """Return a dataset of `function(position, example)` for the examples at `indices`, in order.
 
-        Side by side on all cores, also where TensorFlow's op determinism is on: that takes maps apart into single
-        steps if they hold operations with a state, such as a dataset's, but not interleaved datasets
-        (`make_deterministic.cc`).
+        It runs on all cores, even under TensorFlow's op determinism, which serializes maps with stateful operations,
+        such as those of a dataset, but not interleaved datasets (`make_deterministic.cc`).
+
+        Args:
+            indices: indices of the examples, int64 [n].
+            function: takes a position in `indices`, int64 scalar, and the example there.
         """
-        rows, parallel = tf.data.Dataset.range(tf.size(places, tf.int64)), min(cores(), 8)
+        positions, parallel = tf.data.Dataset.range(tf.size(indices, tf.int64)), min(cores(), 8)
         if self.stream is None:
-            return rows.map(lambda row: change(row, self.load(places[row])), num_parallel_calls=parallel)
+            return positions.map(
+                lambda position: function(position, self.load(indices[position])), num_parallel_calls=parallel
+            )
         stream = self.stream
-        pictures = rows.interleave(
-            lambda row: stream(places[row]).map(lambda picture: (row, picture)),
+        examples = positions.interleave(
+            lambda position: stream(indices[position]).map(lambda example: (position, example)),
             cycle_length=2 * parallel,
             num_parallel_calls=parallel,
             deterministic=True,
         )
-        return pictures.map(change, num_parallel_calls=parallel)
+        return examples.map(function, num_parallel_calls=parallel)
 
-    def chosen(self, places: np.ndarray) -> "Split":
-        """The split of nothing but the examples at `places`, int64 [n], in that order."""
-        where, load, stream, locate = tf.constant(places, tf.int64), self.load, self.stream, self.locate
+    def select(self, indices: np.ndarray) -> "Split":
+        """Return the split of the examples at `indices`, int64 [n], in that order."""
+        selected, load, stream, locate = tf.constant(indices, tf.int64), self.load, self.stream, self.locate
         return dataclasses.replace(
             self,
-            labels=self.labels[places],
-            load=lambda place: load(where[place]),
-            locate=lambda place: locate(int(places[place])),
-            stream=stream and (lambda place: stream(where[place])),
+            labels=self.labels[indices],
+            load=lambda index: load(selected[index]),
+            locate=lambda index: locate(int(indices[index])),
+            stream=stream and (lambda index: stream(selected[index])),
         )
 
-    def check_whole(self) -> None:
-        """Refuse a split that a test would count short.
+    def check_complete(self) -> None:
+        """Refuse a split with lost examples, since evaluation counts every example.
 
         Raises:
-            UserError: naming the first damaged place.
+            UserError: for a corrupt file, with the first position.
         """
-        if self.damage:
-            first = self.damage[0]
+        if self.corruption:
+            first = self.corruption[0]
             raise UserError(
-                f"split {self.name!r} is damaged: {first.file!r} at byte {first.offset}: {first.reason}; a test takes "
-                "every example"
+                f"split {self.name!r} is corrupt: {first.file!r} at byte {first.offset}: {first.reason}; evaluation "
+                "needs every example"
             )
 
 
@@ -127,8 +132,8 @@ class Source:
     """A data set.
 
     Attributes:
-        name: of the data set.
-        class_names: in label order.
+        name: name of the data set.
+        class_names: class names in label order.
         train: the training split.
         validation: the validation split, `data.eval_split`, which selects checkpoints.
         test: the test split, `data.test_split`, which no decision depends on; None if there is none.
@@ -156,7 +161,7 @@ class Source:
 
     @property
     def identity(self) -> DataIdentity:
-        """What a run must find again when it continues."""
+        """Identity of the data, which a resumed run compares."""
         splits: dict[str, dict[str, int | str]] = {
             split.name: {
                 "examples": split.num_examples,
@@ -177,7 +182,7 @@ class Source:
         return f"{', '.join(parts[:-1])} and {parts[-1]} examples"
 
     def describe_classes(self) -> str:
-        """The class counts in a line: all of them if they are few, otherwise the extremes."""
+        """Return the class counts in one line: all of at most ten, otherwise the extremes and the median."""
         counts, names = self.class_counts, [printable(name) for name in self.class_names]
         if len(counts) <= 10:
             return ", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True))
@@ -189,7 +194,7 @@ class Source:
 
 
 def check_classes(labels: Sequence[str], source: Source) -> None:
-    """Refuse a data set whose classes are not those that a model answers with."""
+    """Refuse a data set whose classes differ from those of a model."""
     if tuple(labels) != source.class_names:
         present = _shortened(source.class_names)
         raise UserError(f"the model knows the classes {_shortened(labels)}, but {source.name!r} has {present}")

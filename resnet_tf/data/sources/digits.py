@@ -1,4 +1,4 @@
-"""The embedded data set: 1,797 handwritten digits of 8x8 pixels, as a TFDS builder like any other."""
+"""Embedded data set: 1,797 handwritten digits of 8x8 pixels, as a TFDS builder."""
 
 from collections.abc import Iterator
 from importlib import resources
@@ -11,8 +11,8 @@ import tensorflow_datasets as tfds
 class Digits(tfds.core.GeneratorBasedBuilder):
     """UCI handwritten digits (Alpaydin and Kaynak 1998), split as in scikit-learn's documented example.
 
-    The first 898 images train and the other 899 test, in their original order. Images are uint8 [8, 8, 1]; the 17 gray
-    levels of the source are spread over 0 to 255.
+    The first 898 images are for training and the remaining 899 for evaluation, in original order. Images are uint8
+    [8, 8, 1]; the 17 gray levels of the source are spread over 0 to 255.
     """
 
     VERSION = tfds.core.Version("1.0.0")

@@ -1,4 +1,4 @@
-"""A folder of pictures: split/class/file, or class/file, which is split by a hash of each file's name."""
+"""Folder of images: split/class/file, or class/file, which is split by a hash of the file names."""
 
 import hashlib
 import os
@@ -46,15 +46,15 @@ def _split_by_config(root: Path, config: DataConfig) -> list[Classes]:
             "divided into a training and a validation split only"
         )
     train, validation = split_by_hash(everything, config.eval_fraction)
-    whole = f"{root} (data.eval_fraction={config.eval_fraction:g})"
-    _check_classes(train, validation, whole, whole)
+    folder = f"{root} (data.eval_fraction={config.eval_fraction:g})"
+    _check_classes(train, validation, folder, folder)
     if not validation:
-        raise UserError(f"data.eval_fraction={config.eval_fraction:g} leaves nothing of {str(root)!r} to evaluate on")
+        raise UserError(f"data.eval_fraction={config.eval_fraction:g} leaves no validation split of {str(root)!r}")
     return [train, validation]
 
 
 def list_classes(folder: Path) -> Classes:
-    """The pictures under class/file, by their suffix; classes without any are left out."""
+    """Return the images under class/file by their suffix, without empty classes."""
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries if entry.is_dir())
     listed = {name: sorted(_list_files(os.path.join(folder, name))) for name in names}
@@ -72,7 +72,7 @@ def _list_split(root: Path, split: str) -> Classes:
         raise UserError(_no_splits(root, split))
     classes = list_classes(root / split)
     if not classes:
-        raise UserError(f"no pictures under {str(root / split)!r}: expected class/file with {', '.join(_SUFFIXES)}")
+        raise UserError(f"no images under {str(root / split)!r}: expected class/file with {', '.join(_SUFFIXES)}")
     return classes
 
 
@@ -95,7 +95,7 @@ def split_by_hash(everything: Classes, fraction: float) -> tuple[Classes, Classe
 
 
 def _hash(file: str) -> float:
-    """From class/file to [0, 1)."""
+    """Return a hash of class/file in [0, 1)."""
     name = "/".join(Path(file).parts[-2:])
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) / 2**64
 
@@ -114,6 +114,6 @@ def _split(name: str, classes: Classes, class_names: tuple[str, ...]) -> Split:
     return Split(
         name,
         np.repeat([labels[class_name] for class_name in classes], [len(paths) for paths in classes.values()]),
-        load=lambda place: tf.io.read_file(paths[place]),
-        locate=lambda place: {"file": files[place]},
+        load=lambda index: tf.io.read_file(paths[index]),
+        locate=lambda index: {"file": files[index]},
     )

@@ -1,4 +1,4 @@
-"""IDX files, gzipped or not, as MNIST and Fashion-MNIST are published: `train-images-idx3-ubyte.gz` and its like."""
+"""IDX files, gzipped or not, the format of MNIST and Fashion-MNIST: `train-images-idx3-ubyte.gz`, ..."""
 
 import gzip
 from pathlib import Path
@@ -11,38 +11,38 @@ from resnet_tf.data.sources import slices
 from resnet_tf.data.sources.arrays import array_split
 from resnet_tf.data.sources.base import Source
 
-_SPLITS = {"test": "t10k"}  # what the files call it
+_SPLITS = {"test": "t10k"}  # name in the files
 
 
 def list_files(directory: Path) -> list[Path]:
-    """The files of pictures in a directory."""
+    """Return the files of images in a directory."""
     return sorted(each for each in directory.iterdir() if "-images-idx3-ubyte" in each.name)
 
 
 def open_idx(directory: Path, config: DataConfig) -> Source:
-    """Pictures uint8 [N, H, W], labels uint8 [N]; the classes are named by their numbers.
+    """Open images, uint8 [N, H, W], and labels, uint8 [N]; class names are numbers.
 
     Reference: LeCun et al., the MNIST database, file formats.
 
     Raises:
-        UserError: if a split's files are not there or are not whole.
+        UserError: for missing or incomplete files.
     """
-    whole = [_read_split(directory, slices.plain_name(name)) for name in config.splits]
-    classes = 1 + max(int(labels.max()) for _, _, labels in whole)
+    read = [_read_split(directory, slices.plain_name(name)) for name in config.splits]
+    classes = 1 + max(int(labels.max()) for _, _, labels in read)
     splits = (
         array_split(file, name, images, labels)
-        for name, (file, images, labels) in zip(config.splits, whole, strict=True)
+        for name, (file, images, labels) in zip(config.splits, read, strict=True)
     )
     return Source(str(directory), tuple(map(str, range(classes))), *splits)
 
 
 def _read_split(directory: Path, split: str) -> tuple[Path, np.ndarray, np.ndarray]:
-    """The file of pictures; these, uint8 [N, H, W, 1]; and labels, int64 [N]."""
+    """Return the file of images, the images, uint8 [N, H, W, 1], and the labels, int64 [N]."""
     prefix = _SPLITS.get(split, split)
-    files = [_find(directory, f"{prefix}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1")]
+    files = [_find(directory, f"{prefix}-{part}-ubyte") for part in ("images-idx3", "labels-idx1")]
     images, labels = (_read(file, rank) for file, rank in zip(files, (3, 1), strict=True))
     if len(images) != len(labels) or not len(labels):
-        raise UserError(f"{str(files[0])!r} has {len(images)} pictures, {str(files[1])!r} {len(labels)} labels")
+        raise UserError(f"{str(files[0])!r} has {len(images)} images, {str(files[1])!r} {len(labels)} labels")
     return files[0], images[..., np.newaxis], labels.astype(np.int64)
 
 
@@ -58,7 +58,7 @@ def _find(directory: Path, name: str) -> Path:
 
 
 def _read(file: Path, rank: int) -> np.ndarray:
-    """Its array, uint8: two zeros, the type (8), the rank, then each dimension, big-endian, and the bytes."""
+    """Return the array of a file, uint8: two zeros, type 8, rank, big-endian dimensions, and the bytes."""
     try:
         content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
     except (OSError, EOFError) as error:
@@ -66,5 +66,5 @@ def _read(file: Path, rank: int) -> np.ndarray:
     start = 4 + 4 * rank
     shape = np.frombuffer(content[4:start], ">i4") if len(content) >= start else np.zeros(rank)
     if content[:4] != bytes((0, 0, 8, rank)) or len(content) - start != shape.prod(dtype=np.int64):
-        raise UserError(f"{str(file)!r} is no whole IDX file of bytes in {rank} dimensions")
+        raise UserError(f"{str(file)!r} is not a complete IDX file of bytes in {rank} dimensions")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)

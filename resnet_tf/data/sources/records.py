@@ -1,4 +1,4 @@
-"""TFRecord files, read at any place: where each record begins and its label are found in one pass and kept.
+"""TFRecord files with random access: offsets and labels are indexed in one pass and cached.
 
 Format: length (uint64), its masked CRC32C (uint32), the data, its masked CRC32C (uint32); see TensorFlow's
 `core/lib/io/record_writer.h`.
@@ -18,40 +18,40 @@ import tensorflow as tf
 from resnet_tf.core.files import write_atomically
 from resnet_tf.core.machine import cores
 from resnet_tf.data.autotune import without_autotune
-from resnet_tf.data.sources.base import Damage, Split
+from resnet_tf.data.sources.base import Corruption, Split
 
 logger = logging.getLogger(__name__)
 
 _HEADER, _FRAME = 12, 16
-# Smaller data sets are walked in a second or two: keeping their index would only leave files behind.
+# Smaller data sets are indexed in a second or two, without a cache.
 _CACHED_FROM = 2**28
 UNREADABLE = -1
 
-# From a record to its label, int64, and what else names its class, a string: operations of a graph.
+# From a record to its label, int64, and the name of its class, string scalar, in graph operations.
 Parse = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
 @dataclass(frozen=True)
 class Records:
-    """The records of one file, in order.
+    """Records of one file, in order.
 
     Attributes:
-        file: its path.
-        offsets: where each begins, int64 [N].
-        labels: int64 [N]; -1 where the record cannot be read.
-        names: what `Parse` gives beside the label, of each label once.
-        damage: what cannot be read.
+        file: path of the file.
+        offsets: offset of each record in bytes, int64 [N].
+        labels: class indices, int64 [N]; -1 for an unreadable record.
+        names: class name of each label.
+        corruption: unreadable positions.
     """
 
     file: str
     offsets: np.ndarray
     labels: np.ndarray
     names: dict[int, str]
-    damage: tuple[Damage, ...]
+    corruption: tuple[Corruption, ...]
 
 
 def read_at(file: tf.Tensor, offset: tf.Tensor) -> tf.data.Dataset:
-    """The record that begins at a byte of a file, a string scalar, in graph operations."""
+    """Return a dataset of the record at a byte offset of a file, a string scalar, in graph operations."""
     variant = tf.raw_ops.TFRecordDatasetV2(
         filenames=[file], compression_type="", buffer_size=2**16, byte_offsets=[offset]
     )
@@ -59,41 +59,47 @@ def read_at(file: tf.Tensor, offset: tf.Tensor) -> tf.data.Dataset:
 
 
 def index(files: Sequence[str], parse: Parse, *, layout: str) -> list[Records]:
-    """The records of each file; `layout` names what `parse` reads, for the kept index."""
+    """Index the records of each file.
+
+    Args:
+        files: paths of the files.
+        parse: see `Parse`.
+        layout: name of the layout that `parse` reads, for the cache.
+    """
     sizes = {file: tf.io.gfile.stat(file) for file in files}
     total = sum(stat.length for stat in sizes.values())
     if total < _CACHED_FROM:
-        return _walk_all(files, parse)
-    key = json.dumps([layout, [[file, stat.length, stat.mtime_nsec] for file, stat in sizes.items()]])
-    kept = _cache() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
-    if kept.is_file():
+        return _scan_all(files, parse)
+    key = json.dumps(["version 2", layout, [[file, stat.length, stat.mtime_nsec] for file, stat in sizes.items()]])
+    cached = _cache() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    if cached.is_file():
         try:
-            return _from_json(kept.read_text())
+            return _from_json(cached.read_text())
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            logger.warning("the index in %r is corrupt (%s) and written anew", str(kept), error)
+            logger.warning("the index in %r is corrupt (%s) and written anew", str(cached), error)
     logger.info("reading %d record files (%.1f GB) once for their labels", len(files), total / 1e9)
-    records = _walk_all(files, parse)
-    _keep(kept, _to_json(records))
+    records = _scan_all(files, parse)
+    _write_cache(cached, _to_json(records))
     return records
 
 
 def split(
     name: str,
     parts: Sequence[tuple[Records, slice]],
-    picture: Callable[[tf.Tensor], tf.Tensor],
+    extract: Callable[[tf.Tensor], tf.Tensor],
     *,
     first_label: int = 0,
 ) -> Split:
-    """The records of some files, or slices of them, as a split.
+    """Return the records of files, or slices of them, as a split.
 
     Args:
-        name: of the split.
-        parts: the files in order, each with the slice of its records that belongs to the split.
-        picture: from a record to its encoded picture, in graph operations.
-        first_label: what is taken from each label, so that labels begin at 0.
+        name: name of the split.
+        parts: files in order, each with the slice of its records that belongs to the split.
+        extract: function from a record to the encoded image, in graph operations.
+        first_label: subtracted from each label, so that labels start at 0.
     """
     files = [each.file for each, _ in parts]
-    which = np.concatenate([np.full(len(each.labels[part]), place) for place, (each, part) in enumerate(parts)])
+    which = np.concatenate([np.full(len(each.labels[part]), number) for number, (each, part) in enumerate(parts)])
     offsets, labels = (
         np.concatenate([getattr(each, field)[part] for each, part in parts]) for field in ("offsets", "labels")
     )
@@ -101,26 +107,28 @@ def split(
     which, offsets, labels = which[readable].astype(np.int64), offsets[readable], labels[readable] - first_label
     paths, whiches, starts = tf.constant(files), tf.constant(which), tf.constant(offsets)
 
-    def stream(place: tf.Tensor) -> tf.data.Dataset:
-        return read_at(paths[whiches[place]], starts[place]).map(picture)
+    def stream(index: tf.Tensor) -> tf.data.Dataset:
+        return read_at(paths[whiches[index]], starts[index]).map(extract)
 
     return Split(
         name,
         labels,
-        load=lambda place: stream(place).get_single_element(),
+        load=lambda index: stream(index).get_single_element(),
         stream=stream,
-        locate=lambda place: {"file": files[which[place]], "offset": int(offsets[place])},
-        damage=tuple(damage for each, part in parts for damage in each.damage if _concerns(damage, each, part)),
+        locate=lambda index: {"file": files[which[index]], "offset": int(offsets[index])},
+        corruption=tuple(
+            corruption for each, part in parts for corruption in each.corruption if _concerns(corruption, each, part)
+        ),
     )
 
 
-def _concerns(damage: Damage, found: Records, part: slice) -> bool:
-    place = int(np.searchsorted(found.offsets, damage.offset))
-    return (part.start or 0) <= place and (part.stop is None or place < part.stop)
+def _concerns(corruption: Corruption, found: Records, part: slice) -> bool:
+    index = int(np.searchsorted(found.offsets, corruption.offset))
+    return (part.start or 0) <= index and (part.stop is None or index < part.stop)
 
 
-def _walk_all(files: Sequence[str], parse: Parse) -> list[Records]:
-    """All files side by side, without errors; those that come out short are walked again, record by record."""
+def _scan_all(files: Sequence[str], parse: Parse) -> list[Records]:
+    """Index all files in parallel, ignoring errors; incomplete files are scanned again, record by record."""
     paths = tf.constant(list(files))
 
     def lengths_and_labels(which: tf.Tensor) -> tf.data.Dataset:
@@ -135,26 +143,26 @@ def _walk_all(files: Sequence[str], parse: Parse) -> list[Records]:
         np.concatenate(arrays) for arrays in (zip(*parts, strict=True) if parts else ([[]],) * 4)
     )
     found = []
-    for place, file in enumerate(files):
-        own = which == place
+    for number, file in enumerate(files):
+        own = which == number
         ends = np.cumsum(lengths[own].astype(np.int64) + _FRAME)
         if (ends[-1] if len(ends) else 0) == tf.io.gfile.stat(file).length:
             offsets = np.concatenate([np.zeros(1, np.int64), ends[:-1]])
             found.append(Records(file, offsets, labels[own], _names(labels[own], names[own]), ()))
         else:
-            found.append(_walk(file, parse))
+            found.append(_scan(file, parse))
     return found
 
 
 def _names(labels: np.ndarray, names: np.ndarray) -> dict[int, str]:
     unique, first = np.unique(labels, return_index=True)
-    return {int(label): names[place].decode() for label, place in zip(unique, first, strict=True)}
+    return {int(label): names[index].decode() for label, index in zip(unique, first, strict=True)}
 
 
-def _walk(file: str, parse: Parse) -> Records:
-    """One file that is damaged somewhere: past records whose data is, up to where none begins any more."""
+def _scan(file: str, parse: Parse) -> Records:
+    """Index a corrupt file, skipping corrupt records, up to the first position without a record."""
     size, position = tf.io.gfile.stat(file).length, 0
-    offsets, labels, damage = [], [], []
+    offsets, labels, corruption = [], [], []
     names: dict[int, str] = {}
     parse = tf.function(parse, input_signature=[tf.TensorSpec([], tf.string)])
     while position < size:
@@ -162,7 +170,7 @@ def _walk(file: str, parse: Parse) -> Records:
         if record is None:
             following = position + _stated_length(file, position) + _FRAME
             if following > size or (following < size and _try_read(file, following)[0] is None):
-                damage.append(Damage(file, position, f"{reason}; the rest of the file is lost"))
+                corruption.append(Corruption(file, position, f"{reason}; the rest of the file is lost"))
                 break
         else:
             following = position + len(record) + _FRAME
@@ -172,19 +180,19 @@ def _walk(file: str, parse: Parse) -> Records:
             except tf.errors.InvalidArgumentError as error:
                 record, reason = None, f"not the expected tf.train.Example ({error.message.splitlines()[0]})"
         if record is None:
-            damage.append(Damage(file, position, reason))
+            corruption.append(Corruption(file, position, reason))
         offsets.append(position)
         labels.append(UNREADABLE if record is None else int(label))
         position = following
-    return Records(file, np.array(offsets, np.int64), np.array(labels, np.int64), names, tuple(damage))
+    return Records(file, np.array(offsets, np.int64), np.array(labels, np.int64), names, tuple(corruption))
 
 
 def _try_read(file: str, position: int) -> tuple[bytes | None, str]:
     try:
         return read_at(tf.constant(file), tf.constant(position, tf.int64)).get_single_element().numpy(), ""
     except (tf.errors.DataLossError, tf.errors.OutOfRangeError, tf.errors.InvalidArgumentError):
-        whole = position + _HEADER <= tf.io.gfile.stat(file).length
-        return None, "the record's checksum is wrong or its end is missing" if whole else "the file is cut off here"
+        complete = position + _HEADER <= tf.io.gfile.stat(file).length
+        return None, "the record's checksum is wrong or its end is missing" if complete else "the file is cut off here"
 
 
 def _stated_length(file: str, position: int) -> int:
@@ -197,35 +205,35 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resnet_tf" / "records"
 
 
-def _keep(path: Path, text: str) -> None:
+def _write_cache(path: Path, text: str) -> None:
     try:
         write_atomically(path, text)
     except OSError as error:
-        logger.warning("the index cannot be kept in %r (%s): the next start reads the files again", str(path), error)
+        logger.warning("the index cannot be cached in %r (%s); the next start reads the files again", str(path), error)
 
 
 def _to_json(records: Sequence[Records]) -> str:
-    rows = [
+    entries = [
         {
             "file": each.file,
             "offsets": each.offsets.tolist(),
             "labels": each.labels.tolist(),
             "names": each.names,
-            "damage": [vars(damage) for damage in each.damage],
+            "corruption": [vars(corruption) for corruption in each.corruption],
         }
         for each in records
     ]
-    return json.dumps(rows)
+    return json.dumps(entries)
 
 
 def _from_json(text: str) -> list[Records]:
     return [
         Records(
-            row["file"],
-            np.array(row["offsets"], np.int64),
-            np.array(row["labels"], np.int64),
-            {int(label): name for label, name in row["names"].items()},
-            tuple(Damage(**damage) for damage in row["damage"]),
+            entry["file"],
+            np.array(entry["offsets"], np.int64),
+            np.array(entry["labels"], np.int64),
+            {int(label): name for label, name in entry["names"].items()},
+            tuple(Corruption(**corruption) for corruption in entry["corruption"]),
         )
-        for row in json.loads(text)
+        for entry in json.loads(text)
     ]

@@ -1,35 +1,35 @@
-"""Parts of a split, such as `train[:90%]`, as TFDS writes them, for sources that are arrays."""
+"""Slices of splits in TFDS's notation, such as `train[:90%]`, for sources that are arrays."""
 
 import tensorflow_datasets as tfds
 
 from resnet_tf.core.errors import UserError
 
 
-def plain_name(spec: str) -> str:
-    """`train` of `train[:90%]`."""
-    return spec.partition("[")[0]
+def plain_name(name: str) -> str:
+    """Return `train` for `train[:90%]`."""
+    return name.partition("[")[0]
 
 
-def part(spec: str, count: int) -> slice:
-    """The places that `spec` means in a split of `count` examples; all of them without brackets.
+def part(text: str, count: int) -> slice:
+    """Return the slice of a split of `count` examples that `text` denotes; without brackets, all of it.
 
     Reference: TFDS, Splits and slicing, for the form: `train[:200]`, `train[200:]`, `train[10%:20%]`, `train[-5:]`.
 
     Raises:
-        UserError: if it is no such form, reaches beyond the split, or holds no example.
+        UserError: for another form, a slice beyond the split, or an empty slice.
     """
-    name = plain_name(spec)
-    if spec == name:
+    name = plain_name(text)
+    if text == name:
         return slice(0, count)
     split = tfds.core.SplitInfo(name=name, shard_lengths=[count], num_bytes=0)
     try:
-        (found,) = tfds.core.ReadInstruction.from_spec(spec).to_absolute({name: split})
+        (found,) = tfds.core.ReadInstruction.from_spec(text).to_absolute({name: split})
     except (ValueError, AssertionError, NotImplementedError) as error:
         raise UserError(
-            f"there is no split {spec!r} of {count:,} examples; a part is written {name}[:200], {name}[200:] or "
+            f"there is no split {text!r} of {count:,} examples; a part is written {name}[:200], {name}[200:] or "
             f"{name}[10%:20%]"
         ) from error
     start, end, _ = slice(found.from_, found.to).indices(count)  # an open end is None
     if start >= end:
-        raise UserError(f"split {spec!r} of {count:,} examples holds none")
+        raise UserError(f"split {text!r} of {count:,} examples holds none")
     return slice(start, end)

@@ -1,4 +1,4 @@
-"""TFDS data sets: by name, from a directory that TFDS wrote, and the embedded digits."""
+"""TFDS data sets: by name, from a prepared directory, and the embedded digits."""
 
 import contextlib
 import dataclasses
@@ -12,12 +12,12 @@ from tensorflow_datasets.core.download import downloader
 from resnet_tf.config import DataConfig
 from resnet_tf.core.errors import UserError, closest, plain_reason
 from resnet_tf.data.sources import digits, records
-from resnet_tf.data.sources.base import Damage, Source, Split
+from resnet_tf.data.sources.base import Corruption, Source, Split
 from resnet_tf.data.sources.tfds_features import check_features
 
 
 def open_digits(config: DataConfig) -> Source:
-    """The digits that the package brings along."""
+    """Open the embedded digits."""
     return _open(digits.Digits(data_dir=config.data_dir or None), config)
 
 
@@ -62,16 +62,18 @@ def open_registered(config: DataConfig) -> Source:
 
 
 def _find_prepared(config: DataConfig) -> Path | None:
-    """The data set named `data.source` in the directory of prepared data sets."""
+    """Return the prepared data set named `data.source`, or None."""
     data_dir = Path(config.data_dir or tfds.core.constants.DATA_DIR).expanduser()
     return find_version(data_dir / config.source)
 
 
 def find_version(path: Path) -> Path | None:
-    """The newest version of the TFDS data set at `path`: a version's own directory, a data set's, or one that holds it.
+    """Return the newest version of the TFDS data set at `path`, or None.
+
+    `path` is the directory of a version, of a data set, or of a directory with one data set.
 
     Raises:
-        UserError: if several data sets lie there.
+        UserError: for a directory of several data sets.
     """
     if (path / "dataset_info.json").is_file():
         return path
@@ -89,11 +91,11 @@ def _open(builder: tfds.core.DatasetBuilder, config: DataConfig) -> Source:
     if not isinstance(features.get(image), tfds.features.Image) or not isinstance(
         features.get(label), tfds.features.ClassLabel
     ):
-        raise UserError(f"data set {name!r} has no picture with a class label; it has {list(features)}")
+        raise UserError(f"data set {name!r} has no image with a class label; it has {list(features)}")
     if builder.info.file_format is not tfds.core.FileFormat.TFRECORD:
         raise UserError(
-            f"data set {name!r} is kept as {builder.info.file_format.value}; `tfds convert_format` writes the tfrecord "
-            "files that are read here"
+            f"data set {name!r} is stored as {builder.info.file_format.value}; `tfds convert_format` writes "
+            "the tfrecord files that are supported"
         )
     splits = (_open_split(builder, each, image, label) for each in config.splits)
     names = tuple(features[label].int2str(index) for index in range(features[label].num_classes))
@@ -110,7 +112,7 @@ def _open_split(builder: tfds.core.DatasetBuilder, name: str, image: str, label:
         ) from None
 
     def example(record: tf.Tensor) -> dict[str, tf.Tensor]:
-        # Decoding and cropping are one step of our pipeline.
+        # The input pipeline decodes and crops in one step.
         return builder.info.features.deserialize_example(record, decoders={image: tfds.decode.SkipDecoding()})
 
     indexed = records.index(
@@ -121,26 +123,26 @@ def _open_split(builder: tfds.core.DatasetBuilder, name: str, image: str, label:
     parts = []
     for each, shard in zip(indexed, shards, strict=True):
         end = None if shard.take == -1 else shard.skip + shard.take
-        parts.append((_with_lost(each, shard.examples_in_shard), slice(shard.skip, end)))
+        parts.append((_with_lost_examples(each, shard.examples_in_shard), slice(shard.skip, end)))
     return records.split(name, parts, lambda record: example(record)[image])
 
 
-def _with_lost(found: records.Records, expected: int) -> records.Records:
-    """TFDS knows how many examples a file has: say how many went with a lost rest."""
+def _with_lost_examples(found: records.Records, expected: int) -> records.Records:
+    """Add the number of lost examples, which follows from TFDS's number of examples per file."""
     lost = expected - len(found.labels)
     if not lost:
         return found
-    *others, last = found.damage or (Damage(found.file, 0, f"{lost} of its {expected} examples are missing"),)
-    return dataclasses.replace(found, damage=(*others, dataclasses.replace(last, examples=lost)))
+    *others, last = found.corruption or (Corruption(found.file, 0, f"{lost} of its {expected} examples are missing"),)
+    return dataclasses.replace(found, corruption=(*others, dataclasses.replace(last, examples=lost)))
 
 
 def _prepare(builder: tfds.core.DatasetBuilder) -> None:
-    """Download and prepare, unless that is done already."""
+    """Download and prepare a data set on first use."""
     if builder.is_prepared():
         return
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
-    downloader.MAX_RETRIES = 3  # its ten take minutes to find that there is no network
+    downloader.MAX_RETRIES = 3  # the default of ten takes minutes without a network
     try:
         with contextlib.redirect_stdout(sys.stderr):  # stdout belongs to results
             builder.download_and_prepare()
