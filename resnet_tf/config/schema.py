@@ -27,6 +27,8 @@ def _key(
 
 @dataclass(frozen=True)
 class ModelConfig:
+    """Network and initial weights."""
+
     name: str = _key("resnet50", "network, one of resnet_tf.list_models()")
     num_classes: int = _key(0, "number of classes; 0: that of the data set", minimum=0)
     weights: str = _key(
@@ -47,6 +49,8 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
+    """Data source, splits and preprocessing."""
+
     source: str = _key(
         "digits",
         "data set: 'digits', a TFDS name or directory, a folder of split/class/*, class/*, TFRecord or IDX files, or "
@@ -125,6 +129,8 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
+    """Augmentation of training examples."""
+
     random_resized_crop: bool = _key(False, "train on random crops, resized to the input size (Szegedy et al. 2015)")
     min_crop_area: float = _key(
         0.08, "for random_resized_crop: smallest crop, as a fraction of the image area", minimum=0, maximum=1
@@ -173,6 +179,8 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
+    """Length of training, fine-tuning, evaluation and checkpoints."""
+
     defaults: str = _key(
         "none",
         "derive settings left at their defaults from the number and the size of the training images: BiT-HyperRule "
@@ -218,6 +226,8 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
+    """Optimizer, learning-rate schedule and weight decay."""
+
     name: str = _key("sgd", "optimizer: sgd, adamw, lamb, lars, muon, or another of keras.optimizers by name")
     base_lr: float = _key(
         0.1, "peak learning rate at a batch of 256; scaled linearly with data.batch_size (Goyal et al. 2017)"
@@ -253,6 +263,8 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
+    """Loss, class weights and distillation."""
+
     name: str = _key(
         "cross_entropy",
         "training loss: cross-entropy, one sigmoid for each class (Wightman et al. 2021), or focal (Lin et al. 2017)",
@@ -282,6 +294,8 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class RuntimeConfig:
+    """Devices, precision and determinism."""
+
     strategy: str = _key(
         "auto",
         "distribution strategy; multiworker reads TF_CONFIG",
@@ -306,6 +320,8 @@ class RuntimeConfig:
 
 @dataclass(frozen=True)
 class ExportConfig:
+    """Export and its verification."""
+
     checkpoint: str = _key(
         "latest",
         "checkpoint that is evaluated at the end and exported: the newest, or the best top-1 on the validation split",

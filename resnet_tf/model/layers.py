@@ -24,11 +24,13 @@ class BatchNormalization(keras.layers.BatchNormalization):
     """
 
     def add_weight(self, *args: Any, **kwargs: Any) -> keras.Variable:
+        """Create a variable in float32."""
         # The fused kernel takes float32 scale, offset and statistics with bfloat16 or float16 activations.
         kwargs |= {"dtype": "float32", "autocast": False}
         return super().add_weight(*args, **kwargs)
 
     def call(self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None) -> tf.Tensor:
+        """Normalize over the last axis."""
         if not self._is_fusable(inputs, mask):
             return super().call(inputs, training=training, mask=mask)
         if inputs.shape.rank == 3:
@@ -99,16 +101,19 @@ class PadShortcut(keras.layers.Layer):
         self.stride = stride
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Return the subsampled and padded input."""
         missing, rank = self.filters - inputs.shape[-1], inputs.shape.rank
         # Equal to inputs[:, ::stride, ::stride], but several times faster, forward and backward.
         kept = tf.nn.avg_pool(inputs, ksize=1, strides=self.stride, padding="SAME")
         return tf.pad(kept, [[0, 0]] * (rank - 1) + [[missing // 2, missing - missing // 2]])
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Return the shape of the output."""
         batch, *space, _ = input_shape
         return (batch, *(None if size is None else -(-size // self.stride) for size in space), self.filters)
 
     def get_config(self) -> dict[str, Any]:
+        """Return the constructor arguments."""
         return super().get_config() | {"filters": self.filters, "stride": self.stride}
 
 
@@ -128,5 +133,6 @@ class StandardizedConv2D(keras.layers.Conv2D):
         return (kernel - mean) * tf.math.rsqrt(variance + self.EPSILON)
 
     def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """Convolve with the standardized kernel."""
         standard = self.standardized(tf.cast(kernel, tf.float32))
         return super().convolution_op(inputs, tf.cast(standard, inputs.dtype))

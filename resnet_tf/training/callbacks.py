@@ -30,9 +30,11 @@ class ProgressLine(keras.callbacks.Callback):
         self._started_at = first_step / steps_per_epoch
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Note the epoch."""
         self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Rewrite the line on a terminal."""
         if self._live and logs:
             done = (batch + 1) / self._steps_per_epoch
             text = f"{self._prefix()} {int(100 * done):3d}%  loss {logs['loss']:.4f}  {self._pace(logs, done)}"
@@ -40,6 +42,7 @@ class ProgressLine(keras.callbacks.Callback):
             self._stream.flush()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Write the line of the epoch."""
         logs = logs or {}
         text = f"{self._prefix()}  loss {logs['loss']:.4f}  top-1 {logs['top1']:.4f}  |  "
         if "val_loss" in logs:  # not every epoch has an evaluation
@@ -76,6 +79,7 @@ class MetricsFile(keras.callbacks.Callback):
         self._path = path
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Write the line of the epoch."""
         metrics = _metrics(logs)
         lines = [line for line in files.read_json_lines(self._path, keys=["step"]) if line["step"] < metrics["step"]]
         lines.append({"epoch": epoch + 1, **metrics})
@@ -98,6 +102,7 @@ class TensorBoard(keras.callbacks.Callback):
         self._config, self._inputs = config, inputs
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Write configuration, network and first batch."""
         with self._writer.as_default(step=0):
             tf.summary.text("config", f"```\n{self._config}```")
             _write_graph(self.model)
@@ -105,6 +110,7 @@ class TensorBoard(keras.callbacks.Callback):
                 tf.summary.image("inputs", _montage(self._inputs()[:_MAX_IMAGES])[np.newaxis])
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Write the scalars of the epoch."""
         metrics = _metrics(logs)
         with self._writer.as_default(step=metrics.pop("step")):
             for name, value in metrics.items():
