@@ -65,7 +65,7 @@ def save(directory: Path, parts: Parts, metadata: CheckpointMetadata, *, keep: i
 
 
 def steps(directory: Path) -> list[int]:
-    """Steps of the checkpoints that were written to their end, in order."""
+    """Return the steps of the completely written checkpoints, in order."""
     return sorted(int(path.name) for path in directory.glob("*") if path.name.isdecimal())
 
 

@@ -28,7 +28,7 @@ class Task:
 
     @classmethod
     def of(cls, cluster: Mapping[str, Sequence[str]], task_type: str, task_index: int) -> "Task":
-        """Number the members of a cluster specification: the chief first, then the workers."""
+        """Return the task of a member of a cluster specification, the chief first, then the workers."""
         sizes = {each: len(cluster.get(each, ())) for each in _TASK_TYPES}
         return cls(task_index + (sizes["chief"] if task_type == "worker" else 0), sum(sizes.values()))
 

@@ -48,7 +48,7 @@ def write_run_report(
 
 
 def write_export_report(directory: Path, predictor: Predictor, evaluation: Evaluation, source: Source) -> Path:
-    """The page of an exported model, as `write_run_report`."""
+    """Write the report page of an exported model, as `write_run_report` does."""
     known = predictor.metadata
     facts = {"parameters": f"{known['parameters']:,}", "export": f"{known['target']}, {known['precision']}"}
     return _write(directory, known["model"], evaluation, source, predictor.preprocess, predictor.config, facts)
