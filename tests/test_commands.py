@@ -195,7 +195,7 @@ def test_evaluate_export_and_predict(command, tiny_run, tmp_path):
     (tmp_path / "note.jpg").write_text("not an image")
     refused = command("predict", f"--model={tmp_path / 'models'}", str(image), str(tmp_path / "note.jpg"))
     assert refused.code == 2
-    assert refused.err.startswith(f"error: {str(tmp_path / 'note.jpg')!r} is no image that can be read: not a JPEG")
+    assert refused.err.startswith(f"error: {str(tmp_path / 'note.jpg')!r} is not a readable image: not a JPEG")
 
 
 def test_predict_takes_folders_and_prints_csv(command, photos, tiny_export):
@@ -245,7 +245,7 @@ def test_train_from_a_folder_with_flags_only(command, photos, tmp_path):
     outcome = command("train", "--config=imagefolder", *arguments, f"--workdir={workdir}")
     assert outcome.code == 0, outcome.err
     assert outcome.err.count("epoch ") >= 2
-    assert "reloaded in a fresh process: 6 of 6 test examples answered alike" in outcome.out
+    assert "verified in a new process: 6 of 6 validation examples have the same top-1 class" in outcome.out
     found = {path.name for path in workdir.iterdir()}
     assert found == {"config.json", "checkpoints", "metrics.jsonl", "tensorboard", "report", "export"}
     prediction = command("predict", f"--model={workdir / 'export' / 'serving' / '1'}", str(photos / "test/red/0.jpg"))
@@ -305,7 +305,7 @@ def test_the_default_command_trains_on_the_digits(command, tmp_path, data_dir, m
     assert outcome.code == 0, outcome.err
     (workdir,) = Path("runs").iterdir()
     assert workdir.name.startswith("digits-")
-    assert "899 of 899 test examples answered alike" in outcome.out
+    assert "899 of 899 validation examples have the same top-1 class" in outcome.out
     assert (workdir / "report" / "summary.png").stat().st_size > 10_000
     assert f"report  {workdir / 'report' / 'index.html'}" in outcome.out
     assert "resnet8_w32 on digits" in (workdir / "report" / "index.html").read_text()

@@ -46,7 +46,7 @@ def test_every_command_of_the_tutorial_runs(command, folder):
     plan, trained, metrics, predictions, _, phone = outputs.values()
     assert "cat 2" in plan
     assert (folder / "finetune-dry-run.png").exists()
-    assert "answered alike" in trained
+    assert "have the same top-1 class" in trained
     assert (folder / "runs/photos/report/index.html").exists()
     assert re.search(r"of +\d+  hamster", metrics)
     assert predictions.count("photos/cat/") == 30

@@ -81,6 +81,6 @@ def test_the_wheel_runs_outside_the_checkout(tmp_path):
         check=False,
     )
     assert child.returncode == 0, child.stderr
-    assert "899 of 899 test examples answered alike" in child.stdout
+    assert "899 of 899 validation examples have the same top-1 class" in child.stdout
     assert "WARNING" not in child.stderr
     assert "oneDNN" not in child.stderr

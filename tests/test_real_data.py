@@ -47,7 +47,7 @@ def test_a_folder_of_cifar_trains_with_flags_only(command, tmp_path):
     metrics = json.loads(command("evaluate", f"--workdir={workdir}", "--json").out)
     assert metrics["examples"] == 1000
     assert metrics["top1"] > 0.35
-    assert "1000 of 1000 test examples answered alike" in outcome.out
+    assert "1000 of 1000 validation examples have the same top-1 class" in outcome.out
 
 
 @pytest.mark.slow

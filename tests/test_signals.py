@@ -184,7 +184,7 @@ def test_every_export_predicts_like_the_run(trained, tmp_path, monkeypatch, caps
     signals, labels = _tones(20, 1)
     expected = run.model((signals - PREPROCESS.mean) / PREPROCESS.std, training=False).numpy()
     tolerance = (1e-4 if precision == "float32" else 0.1) * np.abs(expected).max()
-    np.testing.assert_allclose(predictor.from_pixels(signals), expected, atol=tolerance)
+    np.testing.assert_allclose(predictor.logits(signals), expected, atol=tolerance)
     evaluation = predictor.evaluate(open_source(run.config.data).validation, batch_size=6)
     np.testing.assert_array_equal(evaluation.targets, labels)
     np.testing.assert_allclose(evaluation.logits, expected, atol=tolerance)
@@ -211,7 +211,7 @@ def test_the_serving_export_returns_features_and_labels(trained, served):
     np.testing.assert_allclose(features, expected, atol=1e-4 * np.abs(expected).max())
     records = list(tf.data.TFRecordDataset(str(served / "assets.extra" / "tf_serving_warmup_requests")))
     assert len(records) == 2
-    with pytest.raises(UserError, match="cannot explain its answers: export a network of images"):
+    with pytest.raises(UserError, match="has no Grad-CAM heatmaps: export an image network"):
         list(Predictor(served).explain([]))
 
 
@@ -242,7 +242,7 @@ def test_a_network_without_preprocessing_is_exported_without_normalization(tmp_p
     predictor = Predictor(export_model(model, tmp_path / "export"))
     assert predictor.preprocess == SignalPreprocess(length=64, channels=3)
     signals = np.random.default_rng(0).normal(size=(2, 64, 3)).astype("float32")
-    np.testing.assert_allclose(predictor.from_pixels(signals), model(signals, training=False), atol=1e-4)
+    np.testing.assert_allclose(predictor.logits(signals), model(signals, training=False), atol=1e-4)
     with pytest.raises(
         UserError, match=r"takes \(None, 3\), which has no default preprocessing; pass preprocess=ImagePreprocess"
     ):
@@ -269,11 +269,11 @@ def test_an_unreadable_signal_is_named(served, tmp_path, content, reason):
     predictor = Predictor(served)
     file = tmp_path / "one.npy"
     file.write_bytes(content) if isinstance(content, bytes) else np.save(file, content)
-    with pytest.raises(UserError, match=rf"one\.npy' is no signal that can be read: {reason}"):
+    with pytest.raises(UserError, match=rf"one\.npy' is not a readable signal: {reason}"):
         predictor([file])
     if not isinstance(content, bytes):
         with pytest.raises(UserError, match=r"signals of (shape|int64|float64)"):
-            predictor.from_pixels(content[None])
+            predictor.logits(content[None])
 
 
 @pytest.mark.parametrize(
@@ -354,7 +354,7 @@ def test_recipes_train_on_the_archives_of_the_example(tmp_path, command):
         outcome = command("train", f"--config={recipe}", source, workdir, *overrides)
         assert outcome.code == 0, outcome.err
         assert float(outcome.out.split("top-1 ")[1].split()[0]) > least
-        assert "100 of 100 test examples answered alike" in outcome.out
+        assert "100 of 100 validation examples have the same top-1 class" in outcome.out
         assert (tmp_path / recipe / "report" / "index.html").is_file()
     np.save(tmp_path / "one.npy", np.load(out / "signals.npz")["x_test"][0])
     outcome = command("predict", f"--model={tmp_path / 'signals' / 'export' / 'serving'}", str(tmp_path / "one.npy"))

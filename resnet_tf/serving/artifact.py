@@ -1,4 +1,4 @@
-"""Versions of an export: their directories and descriptions, written atomically."""
+"""Version directories of an export and their metadata, written atomically."""
 
 import contextlib
 import json
@@ -19,13 +19,13 @@ CARD = "README.md"
 
 @contextlib.contextmanager
 def new_version(directory: Path) -> Iterator[tuple[Path, Path]]:
-    """Yield a directory to write the files of a version to, and the `directory/NUMBER` that it becomes at the end.
+    """Yield a staging directory for the files of a new version, and its final path `directory/NUMBER`.
 
-    The directory is written atomically, with a manifest of its files, so that a server which watches `directory` never
-    sees a part of it. Versions that are there stay as they are. Where the block fails, nothing stays behind.
+    At the end of the block, a manifest is added and the staging directory is renamed, so that a server that watches
+    `directory` never reads an incomplete version. Existing versions are not changed. A failed block leaves no files.
 
     Raises:
-        UserError: if `directory` holds something else, or cannot be written.
+        UserError: if `directory` is a file, contains files that are not exports, or cannot be written.
     """
     _check_directory(directory)
     final = directory / str((list_versions(directory) or [0])[-1] + 1)
@@ -38,19 +38,25 @@ def new_version(directory: Path) -> Iterator[tuple[Path, Path]]:
         raise UserError(f"cannot write to {str(directory)!r}: {plain_reason(error)}") from error
     finally:
         with contextlib.suppress(OSError):
-            directory.rmdir()  # only if it is empty: then there was nothing before
+            directory.rmdir()  # succeeds only on an empty directory, which this function created
 
 
 def write_metadata(export: Path, metadata: dict[str, Any], *, signature: str) -> None:
-    """Write the metadata of an export, its labels as one a line, and its model card, see `model_card`."""
-    known = {**metadata, "versions": versions()}
-    (export / METADATA).write_text(json.dumps(known, indent=2) + "\n")
+    """Write the metadata of an export as JSON, its labels as text, one per line, and its model card.
+
+    Args:
+        export: directory of the version.
+        metadata: `ExportMetadata` without `versions`.
+        signature: see `model_card`.
+    """
+    complete = {**metadata, "versions": versions()}
+    (export / METADATA).write_text(json.dumps(complete, indent=2) + "\n")
     (export / LABELS).write_text("".join(f"{label}\n" for label in metadata["labels"]), encoding="utf-8")
-    (export / CARD).write_text(model_card(known, signature=signature), encoding="utf-8")
+    (export / CARD).write_text(model_card(complete, signature=signature), encoding="utf-8")
 
 
 def find_export_of_step(directory: Path, step: int) -> Path | None:
-    """Return the newest version under `directory` if it was exported at this step of its run, otherwise None."""
+    """Return the newest version under `directory` if it was exported at training step `step`, otherwise None."""
     if not list_versions(directory):
         return None
     newest = read_export(directory)
@@ -58,10 +64,12 @@ def find_export_of_step(directory: Path, step: int) -> Path | None:
 
 
 def _check_directory(directory: Path) -> None:
+    if directory.is_file():
+        raise UserError(f"{str(directory)!r} is a file; exports need a directory")
     present = (path for path in directory.glob("*") if not files.is_staging(path))
-    strangers = [path.name for path in present if not path.name.split(".")[0].isdecimal()]
-    if strangers or directory.is_file():
+    others = [path.name for path in present if not path.name.split(".")[0].isdecimal()]
+    if others:
         raise UserError(
-            f"{str(directory)!r} holds something else ({', '.join(strangers) or 'it is a file'}); "
-            "exports need a directory of their own"
+            f"{str(directory)!r} contains files that are not exports ({', '.join(others)}); "
+            "exports need a separate directory"
         )

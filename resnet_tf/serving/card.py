@@ -1,4 +1,4 @@
-"""The model card of an export: what it is, what it was trained on, how good and how fast it is, how to load it.
+"""Model card of an export: training data, output, metrics, speed, usage and limitations.
 
 After Mitchell et al., Model Cards for Model Reporting, 2019.
 """
@@ -10,9 +10,10 @@ import tensorflow as tf
 
 from resnet_tf.inputs import Preprocess
 
-_MOST_LABELS = 20
+_MAX_LABELS = 20
 
-_SIX_LINES = {
+# Usage examples by target, at most six lines of code each.
+_USAGE = {
     "serving": """Python, with TensorFlow alone:
 
 ```python
@@ -20,8 +21,8 @@ import tensorflow as tf
 
 model = tf.saved_model.load(".")
 with open("{file}", "rb") as file:
-    answer = model.signatures["{signature}"]({argument}=tf.constant([file.read()]))
-print(answer["top_labels"][0].numpy(), answer["top_scores"][0].numpy())
+    outputs = model.signatures["{signature}"]({argument}=tf.constant([file.read()]))
+print(outputs["top_labels"][0].numpy(), outputs["top_scores"][0].numpy())
 ```
 
 TensorFlow Serving, REST; the directory above this one is the server's `MODEL_BASE_PATH/NAME`:
@@ -50,13 +51,13 @@ print(json.dumps({{"instances": numpy.load("{file}").reshape([1, {shape}]).tolis
     curl -d @- http://127.0.0.1:8501/v1/models/NAME:predict
 ```
 """,
-    "hub": """TF Hub, to be fine-tuned (`pip install tensorflow-hub tf_keras`):
+    "hub": """Fine-tuning with TF Hub (`pip install tensorflow-hub tf_keras`):
 
 ```python
 import tensorflow_hub as hub
 import tf_keras
 
-layer = hub.KerasLayer(".", trainable=True)  # {given}
+layer = hub.KerasLayer(".", trainable=True)  # {model_input}
 model = tf_keras.Sequential([layer])
 model.compile("sgd", tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 ```
@@ -72,14 +73,14 @@ inputs = np.zeros([1, {shape}], np.float32)  # {range}
 print(run({name}=inputs)["logits"])
 ```
 """,
-    "keras": """Keras (`pip install resnet_tf`, for its layers):
+    "keras": """Keras (`pip install resnet_tf`, which registers its layers):
 
 ```python
 import keras
 import resnet_tf
 
 model = keras.saving.load_model("model.keras")
-print(model.output_shape)  # {given}
+print(model.output_shape)  # {model_input}
 ```
 """,
     "onnx": """ONNX Runtime (`pip install onnxruntime`):
@@ -94,10 +95,10 @@ print(session.run(["logits"], {{"{name}": inputs}})[0])
 ```
 """,
 }
-_SIX_LINES["hub_features"] = _SIX_LINES["hub"].replace(
+_USAGE["hub_features"] = _USAGE["hub"].replace(
     "model = tf_keras.Sequential([layer])", "model = tf_keras.Sequential([layer, tf_keras.layers.Dense(3)])"
 )
-_PACKAGE = """Python, with this package, whatever the kind of export:
+_PACKAGE = """Python, with this package, for every export target:
 
 ```python
 import resnet_tf
@@ -109,104 +110,105 @@ print(predictor(["{file}"])[0].labels)
 
 
 def model_card(metadata: Mapping[str, Any], *, signature: str) -> str:
-    """The card in Markdown.
+    """Return the model card in Markdown.
 
     Args:
-        metadata: what lies in the export's `assets.extra/resnet_tf.json`.
-        signature: the signature of the first of `Preprocess.serving_inputs`, of a SavedModel.
+        metadata: content of `assets.extra/resnet_tf.json`, see `ExportMetadata`.
+        signature: name of the SavedModel signature that takes the first of `Preprocess.serving_inputs`.
     """
     preprocess = Preprocess.from_dict(metadata["preprocess"])
     sections = {
         f"# {metadata['model']}": _summary(metadata, preprocess),
         "## Input": preprocess.description,
-        "## Answers": _labels(metadata["labels"]),
-        "## Figures": "\n".join(_figures(metadata)),
-        "## How to load it": _loading(metadata, preprocess, signature),
-        "## Limits": "\n".join(_limits(metadata, preprocess)),
+        "## Output": _labels(metadata["labels"]),
+        "## Metrics": "\n".join(_metrics(metadata)),
+        "## Usage": _usage(metadata, preprocess, signature),
+        "## Limitations": "\n".join(_limitations(metadata, preprocess)),
     }
     return "\n\n".join(f"{title}\n\n{text.strip()}" for title, text in sections.items() if text) + "\n"
 
 
 def _summary(metadata: Mapping[str, Any], preprocess: Preprocess) -> str:
     target, precision = metadata["target"].replace("_", " "), metadata["precision"]
-    kind, release = preprocess.plural, metadata["versions"]["resnet_tf"]
+    plural, release = preprocess.plural, metadata["versions"]["resnet_tf"]
     lines = [
-        f"A residual network of {metadata['parameters']:,} parameters for {kind}, exported for {target} in {precision} "
-        f"by resnet_tf {release}."
+        f"A residual network of {metadata['parameters']:,} parameters for {plural}, exported for {target} in "
+        f"{precision} by resnet_tf {release}."
     ]
     if config := metadata.get("config"):
         data, train, model = config["data"], config["train"], config["model"]
-        start = f"from {model['weights']!r}" if model["weights"] else "from a random start"
+        start = f"initialized from {model['weights']!r}" if model["weights"] else "randomly initialized"
         lines.append(
-            f"Trained on split {data['train_split']!r} of {data['source']!r}, {start}: the weights after "
-            f"{metadata['step']:,} steps of {data['batch_size']} {kind}, in a run of {train['epochs']} epochs. "
-            "`assets.extra/resnet_tf.json` has the whole configuration."
+            f"Trained on split {data['train_split']!r} of {data['source']!r}, {start}. The weights are those after "
+            f"{metadata['step']:,} steps with batch size {data['batch_size']}, in a run of {train['epochs']} epochs. "
+            "`assets.extra/resnet_tf.json` contains the complete configuration."
         )
     return "\n".join(lines)
 
 
 def _labels(labels: list[str]) -> str:
     if not labels:
-        return "Pooled features, float32; there is no class head."
-    more = (
-        f" and {len(labels) - _MOST_LABELS:,} more, in `assets.extra/labels.txt`" if len(labels) > _MOST_LABELS else ""
-    )
-    return f"{len(labels):,} classes: {', '.join(labels[:_MOST_LABELS])}{more}."
+        return "Pooled features, float32; the network has no head."
+    omitted = len(labels) - _MAX_LABELS
+    more = f" and {omitted:,} more, in `assets.extra/labels.txt`" if omitted > 0 else ""
+    return f"{len(labels):,} classes: {', '.join(labels[:_MAX_LABELS])}{more}."
 
 
-def _figures(metadata: Mapping[str, Any]) -> Iterator[str]:
-    if figures := metadata.get("metrics"):
+def _metrics(metadata: Mapping[str, Any]) -> Iterator[str]:
+    if metrics := metadata.get("metrics"):
         split = metadata["config"]["data"]["eval_split"]
-        yield f"On the {figures['examples']:,} examples of split {split!r}, the network in float32:\n"
-        yield "| top-1 | top-5 | mean recall of the classes | loss (nats) | calibration error |\n|---|---|---|---|---|"
+        yield f"Metrics of the network in float32 on the {metrics['examples']:,} examples of split {split!r}:\n"
+        yield "| top-1 | top-5 | balanced accuracy | loss (nats) | calibration error |\n|---|---|---|---|---|"
         names = ("top1", "top5", "balanced_accuracy", "loss", "calibration_error")
-        yield f"| {' | '.join(f'{figures[name]:.4f}' for name in names)} |\n"
+        yield f"| {' | '.join(f'{metrics[name]:.4f}' for name in names)} |\n"
     if drift := metadata.get("drift"):
         accuracy = ""
         if drift["top1_before"] is not None:
-            accuracy = f"; top-1 there {drift['top1_before']:.4f} before and {drift['top1_after']:.4f} after"
+            before, after = drift["top1_before"], drift["top1_after"]
+            accuracy = f" Top-1 accuracy is {before:.4f} before the export and {after:.4f} after it."
         yield (
-            f"This export answers {drift['same_top1']:,} of {drift['examples']:,} examples ({drift['data']}) as the "
-            f"network does; its logits differ by {drift['logits']:.2%} of their spread{accuracy}.\n"
+            f"The export has the same top-1 class as the network on {drift['same_top1']:,} of {drift['examples']:,} "
+            f"examples ({drift['data']}). The root mean square difference of its logits is {drift['logits']:.2%} of "
+            f"their standard deviation.{accuracy}\n"
         )
     if speed := metadata.get("speed"):
         yield (
-            f"One example takes {speed['milliseconds']:.3g} ms from numbers to logits; in batches of {speed['batch']}, "
-            f"{speed['images_per_second']:,.0f} are answered a second (medians on {speed['cores']} core(s), "
-            f"{speed['processor']})."
+            f"Latency from decoded values to logits: {speed['milliseconds']:.3g} ms for one example. Throughput with "
+            f"batch size {speed['batch']}: {speed['images_per_second']:,.0f} examples per second. Both are medians on "
+            f"{speed['cores']} core(s), {speed['processor']}."
         )
 
 
-def _loading(metadata: Mapping[str, Any], preprocess: Preprocess, signature: str) -> str:
+def _usage(metadata: Mapping[str, Any], preprocess: Preprocess, signature: str) -> str:
     target, (*sizes, channels) = metadata["target"], preprocess.unnormalized_shape
     first, *_ = preprocess.serving_inputs()
-    given = f"float32 [B, {preprocess.axes}, {channels}], {preprocess.value_range}, of any size"
+    model_input = f"float32 [B, {preprocess.axes}, {channels}], {preprocess.value_range}, of any size"
     if target == "keras":
-        given = f"normalized float32 [B, {preprocess.axes}, C] in, logits out"
-    words = {
+        model_input = f"from normalized float32 [B, {preprocess.axes}, C] to logits"
+    values = {
         "argument": first.name,
         "name": preprocess.unnormalized_input.name,
         "noun": preprocess.noun,
         "file": preprocess.example_file,
         "range": preprocess.value_range,
         "signature": signature,
-        "given": given,
+        "model_input": model_input,
         "shape": ", ".join(map(str, (*sizes, channels))),
     }
     if target == "serving" and first.dtype != tf.string:
         target = "serving of arrays"
-    own = "" if target == "hub_features" else _PACKAGE
-    return f"From the directory of this file. {_SIX_LINES[target].format(**words)}\n{own.format(**words)}"
+    with_package = "" if target == "hub_features" else _PACKAGE
+    return f"In the directory of this file. {_USAGE[target].format(**values)}\n{with_package.format(**values)}"
 
 
-def _limits(metadata: Mapping[str, Any], preprocess: Preprocess) -> Iterator[str]:
+def _limitations(metadata: Mapping[str, Any], preprocess: Preprocess) -> Iterator[str]:
     if metadata["labels"]:
-        yield "- It names one of its classes whatever it is given, also where that is none of them."
+        yield "- The network returns one of its classes for every input, also for inputs of none of them."
     if metadata.get("config"):
-        yield f"- The figures hold for examples like those that it was tested on, not for other {preprocess.origins}."
+        yield f"- The metrics apply to examples similar to the evaluated split, not to other {preprocess.origins}."
     else:
-        yield "- What it was trained on is not known to this package."
+        yield "- The training data are unknown to this package."
     if metadata["target"] != "keras":
         yield from (f"- {limit}" for limit in preprocess.limits)
     if metadata["precision"] == "bfloat16":
-        yield "- It is fast only where the processor computes in bfloat16 (AVX-512 BF16, AMX), and slow elsewhere."
+        yield "- bfloat16 is fast only on processors with bfloat16 instructions (AVX-512 BF16, AMX), slow on others."

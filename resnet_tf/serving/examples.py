@@ -1,4 +1,4 @@
-"""Forms in which a predictor takes examples: files, bytes, PIL images and arrays."""
+"""Example formats of a predictor: paths, bytes, PIL images and arrays."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -15,12 +15,12 @@ from resnet_tf.inputs import Preprocess, is_pil_image
 
 @dataclass(frozen=True)
 class Example:
-    """An example as the content of a file.
+    """An encoded example.
 
     Attributes:
-        content: of the file.
-        name: for error messages.
-        file: path; empty for an example in memory.
+        content: content of a file.
+        name: name in error messages.
+        file: path of the file; empty for an example in memory.
     """
 
     content: bytes
@@ -29,7 +29,7 @@ class Example:
 
 
 def is_single(examples: Any, preprocess: Preprocess) -> bool:
-    """Return whether an object is one example, and not several."""
+    """Return True for one example, False for several."""
     if isinstance(examples, str | os.PathLike | bytes | bytearray) or is_pil_image(examples):
         return True
     if hasattr(examples, "__array__"):
@@ -37,18 +37,18 @@ def is_single(examples: Any, preprocess: Preprocess) -> bool:
     return not isinstance(examples, Iterable)
 
 
-def batches(examples: Iterable[Any], preprocess: Preprocess, size: int) -> Iterator[list[Example]]:
-    """Yield `size` examples at a time.
+def batches(examples: Iterable[Any], preprocess: Preprocess, batch_size: int) -> Iterator[list[Example]]:
+    """Yield lists of `batch_size` encoded examples; the last list may be shorter.
 
     Raises:
-        UserError: for a file that cannot be read, or an object of another type or shape, by its index.
+        UserError: for a file that cannot be read, or for an object of another type or shape, with its index.
     """
-    read = (_read(example, index, preprocess) for index, example in enumerate(examples))
-    while batch := list(islice(read, size)):
+    encoded = (_encode(example, index, preprocess) for index, example in enumerate(examples))
+    while batch := list(islice(encoded, batch_size)):
         yield batch
 
 
-def _read(example: Any, index: int, preprocess: Preprocess) -> Example:
+def _encode(example: Any, index: int, preprocess: Preprocess) -> Example:
     if not isinstance(example, str | os.PathLike):
         name = f"{preprocess.noun} {index}"
         try:

@@ -1,4 +1,4 @@
-"""The network as it is served: BatchNorm folded into convolutions, what only training needs left out."""
+"""Networks for inference: BatchNorm folded into convolutions, dropout removed."""
 
 from typing import Any
 
@@ -9,29 +9,29 @@ import tensorflow as tf
 from resnet_tf.model.builder import LOGITS_LAYER, POOL_LAYER
 from resnet_tf.model.layers import StandardizedConv2D
 
-# They stay float32 in every precision, as in training: they cost nothing, and logits stay exact.
+# Computed in float32 in every precision, as in training: their cost is negligible, and logits are more accurate.
 _FLOAT32 = (POOL_LAYER, LOGITS_LAYER)
 _CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.Conv1D)
 
 
 def fold(model: keras.Model, precision: str = "float32") -> keras.Model:
-    """A network that answers as `model` does in inference, with fewer operations.
+    """Return a network with the same outputs as `model` at inference and fewer operations.
 
-    A BatchNorm behind a convolution becomes part of it: W' = W gamma / sqrt(variance + epsilon) and
-    b' = beta + (b - mean) gamma / sqrt(variance + epsilon), which is exact (Jacob et al. 2017, sec. 3.2). Standardized
-    kernels are written out, dropout is left out. Where no convolution comes before it, as in pre-activation networks,
-    BatchNorm stays.
+    BatchNorm after a convolution is folded into its kernel and bias: W' = W gamma / sqrt(variance + epsilon) and
+    b' = beta + (b - mean) gamma / sqrt(variance + epsilon), which is exact (Jacob et al. 2017, sec. 3.2). BatchNorm
+    without a convolution before it, as in pre-activation networks, is kept. Standardized kernels are replaced by their
+    values, and dropout is removed.
 
     Args:
-        model: of `create_model`; it is not changed.
-        precision: `float32` or `bfloat16`: what its variables are kept in and its convolutions computed in.
+        model: a network of `create_model`; it is not changed.
+        precision: dtype of variables and convolutions, `float32` or `bfloat16`; pooling and the head are float32.
 
     Returns:
-        A model with the same layer names, from the same input to the same outputs.
+        A model with the same layer names, inputs and outputs.
     """
-    norms = {_source(layer).name: layer for layer in model.layers if _is_foldable(layer)}
-    left_out = {norm.name for norm in norms.values()}
-    left_out |= {layer.name for layer in model.layers if isinstance(layer, keras.layers.Dropout)}
+    norms = {_producer(layer).name: layer for layer in model.layers if _is_foldable(layer)}
+    removed = {norm.name for norm in norms.values()}
+    removed |= {layer.name for layer in model.layers if isinstance(layer, keras.layers.Dropout)}
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
         config = layer.get_config()
@@ -42,29 +42,29 @@ def fold(model: keras.Model, precision: str = "float32") -> keras.Model:
         return plain.from_config(config | {"use_bias": layer.use_bias or layer.name in norms})
 
     def call(layer: keras.layers.Layer, *arguments: Any, **options: Any) -> Any:
-        return arguments[0] if layer.name in left_out else layer(*arguments, **options)
+        return arguments[0] if layer.name in removed else layer(*arguments, **options)
 
     folded = keras.models.clone_model(model, clone_function=clone, call_function=call)
     for layer in folded.layers:
-        layer.set_weights(_weights(model.get_layer(layer.name), norms.get(layer.name)))
+        layer.set_weights(_folded_weights(model.get_layer(layer.name), norms.get(layer.name)))
     return folded
 
 
-def _source(layer: keras.layers.Layer) -> keras.layers.Layer:
-    """The layer whose output this one takes, if it takes one."""
+def _producer(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """Return the layer whose output is the input of `layer`, which must have a single input."""
     return layer.input._keras_history.operation
 
 
 def _is_foldable(layer: keras.layers.Layer) -> bool:
-    """Whether it is a BatchNorm, and all that a convolution's output goes to."""
+    """Return whether a layer is a BatchNorm and the only consumer of a convolution's output."""
     if not isinstance(layer, keras.layers.BatchNormalization):
         return False
-    source = _source(layer)
-    return isinstance(source, _CONVOLUTIONS) and len(source._outbound_nodes) == 1
+    producer = _producer(layer)
+    return isinstance(producer, _CONVOLUTIONS) and len(producer._outbound_nodes) == 1
 
 
-def _weights(layer: keras.layers.Layer, norm: keras.layers.BatchNormalization | None) -> list[np.ndarray]:
-    """A layer's, with the BatchNorm behind it taken in; computed in float64."""
+def _folded_weights(layer: keras.layers.Layer, norm: keras.layers.BatchNormalization | None) -> list[np.ndarray]:
+    """Return the weights of a layer with the BatchNorm after it folded in, float64."""
     weights = [np.asarray(each, np.float64) for each in layer.get_weights()]
     if isinstance(layer, StandardizedConv2D):
         weights[0] = layer.standardized(tf.constant(weights[0])).numpy()

@@ -1,4 +1,4 @@
-"""A Keras model as a graph function whose weights are constants, which TensorFlow optimizes further than variables."""
+"""Freezing of Keras models: graph functions with constants for weights, which TensorFlow optimizes further."""
 
 from collections.abc import Callable
 
@@ -9,20 +9,21 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from resnet_tf.inputs import Preprocess
 from resnet_tf.serving.fold import fold
 
-# A SavedModel's graph is one protocol buffer, which cannot be larger than 2 GiB.
-LARGEST = 2_000_000_000  # bytes of weights
+# The graph of a SavedModel is one protocol buffer, which is limited to 2 GiB.
+MAX_FROZEN_BYTES = 2_000_000_000
 
 
 def freeze(
     model: keras.Model, network: Callable[[tf.Tensor], list[tf.Tensor]] | None = None
 ) -> tf.types.experimental.PolymorphicFunction:
-    """A function from the model's input, float32 [N, H, W, C], to the list of its outputs.
+    """Return a function from the model input, float32 [B, H, W, C] or [B, L, C], to the list of outputs.
 
-    Weights above `LARGEST` stay variables: then the function must be saved beside an object that owns them.
+    The weights are constants if they take at most `MAX_FROZEN_BYTES`, and variables otherwise. A function with
+    variables must be saved together with an object that owns them.
 
     Args:
-        model: what has the weights.
-        network: what to compute with them, in place of the model's outputs.
+        model: the Keras model that owns the weights.
+        network: function from the model input to outputs; by default, the outputs of `model` at inference.
     """
     shape = (None, *model.input_shape[1:])
     function = tf.function(network or (lambda inputs: tf.nest.flatten(model(inputs, training=False))))
@@ -34,7 +35,7 @@ def freeze(
     (source,) = (each.name for each in frozen.inputs)
     results = [each.name for each in frozen.outputs]
 
-    # The frozen function itself cannot be saved: it is imported into one that can.
+    # `tf.saved_model.save` rejects the frozen function itself, but accepts a function that imports its graph.
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32)])
     def constant_network(inputs: tf.Tensor) -> list[tf.Tensor]:
         return tf.graph_util.import_graph_def(graph, {source: inputs}, results, name="")
@@ -43,7 +44,7 @@ def freeze(
 
 
 def freeze_from_arrays(model: keras.Model, preprocess: Preprocess) -> tf.types.experimental.PolymorphicFunction:
-    """Return the folded network from `Preprocess.unnormalized_input` to `logits`, with constants for weights."""
+    """Return the folded and frozen network, from `Preprocess.unnormalized_input` to `logits`."""
     network = freeze(fold(model))
 
     @tf.function(input_signature=[preprocess.unnormalized_input.tensor_type])
@@ -54,5 +55,5 @@ def freeze_from_arrays(model: keras.Model, preprocess: Preprocess) -> tf.types.e
 
 
 def is_freezable(model: keras.Model) -> bool:
-    """Whether its weights fit into a graph."""
-    return sum(tf.size(each.value).numpy() * each.value.dtype.size for each in model.variables) <= LARGEST
+    """Return whether the weights take at most `MAX_FROZEN_BYTES`."""
+    return sum(tf.size(each.value).numpy() * each.value.dtype.size for each in model.variables) <= MAX_FROZEN_BYTES

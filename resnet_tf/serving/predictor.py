@@ -69,20 +69,20 @@ class Predictor:
         predictor("cat.jpg").label
         [prediction.score for prediction in predictor(["cat.jpg", image, array])]
 
-    An image is a path, the content of a file as bytes, an image of PIL, or an array of pixels, RGB or gray, uint8
+    An image is a path, the content of a file as bytes, a PIL image, or an array of pixels, RGB or gray, uint8
     [height, width, 1 or 3]. A signal is a path or the content of an `.npy` file, or an array, float32 [L, C] or [L]. An
-    example has the same answer in every form. Several threads can use a predictor at the same time.
+    example has the same prediction in every format. A predictor is thread-safe.
 
     Attributes:
-        path: directory of the version in use (the newest, if `path` is the directory of versions).
-        labels: names of all classes.
+        path: directory of the loaded version, the newest one if the argument is a directory of versions.
+        labels: class names in the order of the logits.
         preprocess: preprocessing of an example.
-        metadata: description stored with the model.
-        config: configuration of the run that was exported; the default one for a bare model.
-        top_k: number of classes named in a prediction.
+        metadata: metadata of the export, see `ExportMetadata`.
+        config: configuration of the exported run; default values for a bare model.
+        top_k: number of best classes in a prediction.
 
     Raises:
-        UserError: if there is no export, it is corrupt, or it gives features instead of classes.
+        UserError: if there is no export, it is corrupt, or it returns features instead of logits.
     """
 
     def __init__(self, path: str | Path):
@@ -93,7 +93,7 @@ class Predictor:
             self.preprocess = Preprocess.from_dict(self.metadata["preprocess"])
             self.config = override(Config(), flatten(self.metadata.get("config", {})))
         if not self.labels:
-            raise UserError(f"{str(self.path)!r} gives features: it has no classes to name")
+            raise UserError(f"{str(self.path)!r} returns features and has no classes to predict")
         self._runner = runners.load_runner(self.path, self.metadata["target"], self.preprocess)
         self.top_k = min(self.config.export.top_k, len(self.labels))
 
@@ -114,12 +114,12 @@ class Predictor:
         """Return a prediction for one example, or a list of them for several, in their order.
 
         Args:
-            examples: an example in one of the forms above, or an iterable of them; an array with one more axis holds
-                several.
+            examples: an example in one of the formats above, or an iterable of examples; an array with one more axis
+                is a batch.
             batch_size: examples per batch.
 
         Raises:
-            UserError: for an example that cannot be read, by its file or index, or of another type or shape.
+            UserError: for an example that cannot be read or has another type or shape, with its file or index.
         """
         if forms.is_single(examples, self.preprocess):
             return next(self.stream([examples]))
@@ -128,75 +128,76 @@ class Predictor:
     def stream(self, examples: Iterable[Any], *, batch_size: int = 32) -> Iterator[Prediction]:
         """Yield the predictions for several examples, batch by batch; see `__call__`."""
         for batch in forms.batches(examples, self.preprocess, batch_size):
-            answer = self.answer([each.content for each in batch], names=[each.name for each in batch])
-            for example, probabilities in zip(batch, answer["probabilities"], strict=True):
+            outputs = self.predict_batch([each.content for each in batch], names=[each.name for each in batch])
+            for example, probabilities in zip(batch, outputs["probabilities"], strict=True):
                 yield self._best(probabilities, example.file)
 
-    def from_pixels(self, images: np.ndarray) -> np.ndarray:
-        """Return the logits, float32 [B, C], for cropped images: float32 [B, H, W, 3], RGB in [0, 1].
+    def logits(self, inputs: np.ndarray) -> np.ndarray:
+        """Return the logits, float32 [B, classes], for decoded inputs at the input size.
 
-        For signals: float32 [B, L, C].
+        Args:
+            inputs: images, float32 [B, H, W, 3], RGB in [0, 1], or signals, float32 [B, L, C].
 
         Raises:
             UserError: for another shape, dtype or range.
         """
-        return self._runner.logits(self.preprocess.check_unnormalized(np.asarray(images)))
+        return self._runner.logits(self.preprocess.check_unnormalized(np.asarray(inputs)))
 
-    def answer(self, encoded: Sequence[bytes], *, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    def predict_batch(self, encoded: Sequence[bytes], *, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Return `logits` and `probabilities`, float32 [B, C], for one batch of encoded examples.
 
         Args:
             encoded: contents of files.
-            names: for error messages; by default, the index in the batch.
+            names: names of the examples in error messages; by default, their indices in the batch.
 
         Raises:
-            UserError: by name, for an example that cannot be read.
+            UserError: for an example that cannot be read, with its name.
         """
         try:
-            return self._runner.answer(encoded)
+            return self._runner.predict(encoded)
         except (tf.errors.InvalidArgumentError, UnreadableError) as error:
-            self._blame_one(error, encoded, names)
+            self._raise_unreadable(error, encoded, names)
             raise
 
     def explain(self, examples: Iterable[Any], *, batch_size: int = 32) -> Iterator[tuple[np.ndarray, np.ndarray, str]]:
-        """Yield the cropped image, the Grad-CAM heatmap of its best class, and the name of that class.
+        """Yield the cropped image, the Grad-CAM heatmap of its best class, and the label of this class.
 
         Args:
-            examples: several images, see `__call__`.
+            examples: iterable of images, see `__call__`.
             batch_size: images per batch.
 
-        Returns:
-            Image float32 [H, W, 3] and heatmap float32 [H, W], both in [0, 1], and label, for each example.
+        Yields:
+            For each example, image float32 [H, W, 3] in [0, 1], heatmap float32 [H, W] in [0, 1], and label.
 
         Raises:
-            UserError: for an export without Grad-CAM, or as `__call__`.
+            UserError: for an export without an `explain` signature, or as `__call__`.
         """
         if not isinstance(self._runner, runners.SavedModelRunner) or not self._runner.explains:
             raise UserError(
-                f"{str(self.path)!r} cannot explain its answers: export a network of images for serving or hub"
+                f"{str(self.path)!r} has no Grad-CAM heatmaps: export an image network with target serving or hub"
             )
         for batch in forms.batches(examples, self.preprocess, batch_size):
             encoded = [each.content for each in batch]
-            best = self.answer(encoded, names=[each.name for each in batch])["probabilities"].argmax(axis=1)
+            best = self.predict_batch(encoded, names=[each.name for each in batch])["probabilities"].argmax(axis=1)
             heatmaps = self._runner.heatmaps(encoded)[..., np.newaxis]
             heatmaps = tf.image.resize(heatmaps, self.preprocess.spatial_shape)[..., 0]
             crops = self.preprocess.decode_batch(encoded)
             yield from zip(crops, heatmaps.numpy(), (self.labels[index] for index in best), strict=True)
 
     def evaluate(self, split: Split, *, batch_size: int = 32, count: int = -1) -> Evaluation:
-        """Evaluate the export on the first `count` examples of a split; -1 stands for all of them.
+        """Evaluate the export on the first `count` examples of a split; -1 means all.
 
         Raises:
-            UserError: naming an example that cannot be read, or a corrupt file.
+            UserError: for an example that cannot be read, or a corrupt or missing file of the split.
         """
         split.check_complete()
-        parts = []
+        logits = []
         with translate_read_errors(split, self.preprocess):
             encoded = (self.preprocess.encode(each) for each, _ in split.examples(count).as_numpy_iterator())
             while batch := list(islice(encoded, batch_size)):
-                parts.append(self.answer(batch)["logits"])
-        logits = np.concatenate(parts)
-        return Evaluation(targets=split.labels[: len(logits)], logits=logits)
+                logits.append(self.predict_batch(batch)["logits"])
+        found = np.concatenate(logits)
+        return Evaluation(targets=split.labels[: len(found)], logits=found)
 
     def _best(self, probabilities: np.ndarray, file: str) -> Prediction:
         indices = np.argsort(-probabilities, kind="stable")[: self.top_k].tolist()
@@ -204,10 +205,10 @@ class Predictor:
         labels = tuple(self.labels[index] for index in indices)
         return Prediction(labels, scores, tuple(indices), probabilities, file)
 
-    def _blame_one(self, error: Exception, encoded: Sequence[bytes], names: Sequence[str] | None) -> None:
-        """Raise a `UserError` by name, if one of the examples caused an error."""
+    def _raise_unreadable(self, error: Exception, encoded: Sequence[bytes], names: Sequence[str] | None) -> None:
+        """Raise a `UserError` with the name of the first unreadable example; return if all can be read."""
         noun = self.preprocess.noun
         for index, item in enumerate(encoded):
             if reason := self.preprocess.explain_unreadable(tf.constant(item)):
                 name = names[index] if names else f"{noun} {index} of the batch"
-                raise UserError(f"{name} is no {noun} that can be read: {reason}") from error
+                raise UserError(f"{name} is not a readable {noun}: {reason}") from error

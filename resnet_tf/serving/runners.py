@@ -1,4 +1,4 @@
-"""Run exports of every target: encoded examples or arrays in, arrays out."""
+"""Runners of exports: one interface to SavedModel, LiteRT, Keras and ONNX files."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -14,23 +14,25 @@ from resnet_tf.core.machine import cores
 from resnet_tf.inputs import Preprocess
 from resnet_tf.serving.signatures import DEFAULT_SIGNATURE, EXPLAIN_SIGNATURE
 
-# The file of each kind that is no SavedModel.
+# File names of the targets that are not SavedModels.
 KERAS_FILE, LITERT_FILE, ONNX_FILE = "model.keras", "model.tflite", "model.onnx"
-Answer = dict[str, np.ndarray]
+# `logits` and `probabilities`, float32 [B, C].
+Outputs = dict[str, np.ndarray]
 
 
 class Runner(Protocol):
-    """A loaded export. Both methods may be called by several threads at a time."""
+    """A loaded export; both methods are thread-safe."""
 
-    def answer(self, encoded: Sequence[bytes]) -> Answer:
-        """Return `logits` and `probabilities`, float32 [B, C], for the contents of files.
+    def predict(self, encoded: Sequence[bytes]) -> Outputs:
+        """Return `logits` and `probabilities`, float32 [B, C], for encoded examples.
 
         Raises:
-            UnreadableError: or tf.errors.InvalidArgumentError, for one that cannot be read.
+            UnreadableError: for an example that cannot be read, if it is decoded outside of the export.
+            tf.errors.InvalidArgumentError: for an example that cannot be read, if the graph of the export decodes it.
         """
 
-    def logits(self, images: np.ndarray) -> np.ndarray:
-        """Return float32 [B, C] for unnormalized examples, float32 [B, H, W, 3] in [0, 1] or signals [B, L, C]."""
+    def logits(self, inputs: np.ndarray) -> np.ndarray:
+        """Return logits, float32 [B, classes], for images [B, H, W, 3] in [0, 1] or signals [B, L, C], float32."""
 
 
 def load_runner(export: Path, target: str, preprocess: Preprocess) -> Runner:
@@ -43,20 +45,20 @@ def load_runner(export: Path, target: str, preprocess: Preprocess) -> Runner:
         return SavedModelRunner(export, preprocess)
     loaders = {"litert": _load_litert, "keras": _load_keras, "onnx": _load_onnx}
     if target not in loaders:
-        raise UserError(f"{str(export)!r} is for target {target!r}, which this version of resnet_tf cannot load")
+        raise UserError(f"{str(export)!r} has target {target!r}, which this version of resnet_tf cannot load")
     return ArraysRunner(loaders[target](export, preprocess), preprocess)
 
 
 class SavedModelRunner:
-    """A SavedModel, asked by its signatures.
+    """A SavedModel, called by its signatures.
 
     Attributes:
-        explains: it gives heatmaps.
+        explains: whether it has the signature `explain`, which returns Grad-CAM heatmaps.
     """
 
     def __init__(self, export: Path, preprocess: Preprocess):
         try:
-            self._model = tf.saved_model.load(str(export))  # kept: it owns what its signatures use
+            self._model = tf.saved_model.load(str(export))  # owns the variables of the signatures
         except (OSError, ValueError, KeyError, IndexError, tf.errors.OpError) as error:
             raise UserError(f"{str(export)!r} cannot be loaded: {error}") from error
         self._signatures, self._preprocess = self._model.signatures, preprocess
@@ -64,36 +66,40 @@ class SavedModelRunner:
         self._encoded, self._unnormalized = first.name, preprocess.unnormalized_input.name
         self.explains = EXPLAIN_SIGNATURE in self._signatures
 
-    def answer(self, encoded: Sequence[bytes]) -> Answer:
-        answer = self._call(self._encoded, self._preprocess.to_request(encoded))
-        return {name: value.numpy() for name, value in answer.items()}
+    def predict(self, encoded: Sequence[bytes]) -> Outputs:
+        """Return the outputs for encoded examples, see `Runner`; the graph decodes images."""
+        outputs = self._call(self._encoded, self._preprocess.to_request(encoded))
+        return {name: value.numpy() for name, value in outputs.items()}
 
-    def logits(self, images: np.ndarray) -> np.ndarray:
-        return self._call(self._unnormalized, tf.constant(images, tf.float32))["logits"].numpy()
+    def logits(self, inputs: np.ndarray) -> np.ndarray:
+        """Return logits for unnormalized inputs, see `Runner`."""
+        return self._call(self._unnormalized, tf.constant(inputs, tf.float32))["logits"].numpy()
 
     def heatmaps(self, encoded: Sequence[bytes]) -> np.ndarray:
-        """Return float32 [B, h, w], see `signatures`."""
+        """Return Grad-CAM heatmaps, float32 [B, h, w] in [0, 1], see `build_signatures`."""
         request = {self._encoded: self._preprocess.to_request(encoded)}
         return self._signatures[EXPLAIN_SIGNATURE](**request)["heatmaps"].numpy()
 
     def _call(self, argument: str, values: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Ask the signature that takes an argument: of its name, or `serving_default`."""
+        """Call the signature with the name of the argument, or else `serving_default`."""
         name = argument if argument in self._signatures else DEFAULT_SIGNATURE
         return self._signatures[name](**{argument: values})
 
 
 class ArraysRunner:
-    """A model that takes unnormalized arrays: examples are decoded here, images by the graph of a SavedModel."""
+    """A model whose input is unnormalized arrays; `predict` decodes examples before it."""
 
     def __init__(self, logits: Callable[[np.ndarray], np.ndarray], preprocess: Preprocess):
         self._logits, self._preprocess = logits, preprocess
 
-    def answer(self, encoded: Sequence[bytes]) -> Answer:
+    def predict(self, encoded: Sequence[bytes]) -> Outputs:
+        """Return the outputs for encoded examples, see `Runner`."""
         logits = self.logits(self._preprocess.decode_batch(encoded))
         return {"logits": logits, "probabilities": tf.nn.softmax(logits).numpy()}
 
-    def logits(self, images: np.ndarray) -> np.ndarray:
-        return self._logits(np.asarray(images, np.float32))
+    def logits(self, inputs: np.ndarray) -> np.ndarray:
+        """Return logits for unnormalized inputs, see `Runner`."""
+        return self._logits(np.asarray(inputs, np.float32))
 
 
 def _load_litert(export: Path, preprocess: Preprocess) -> Callable[[np.ndarray], np.ndarray]:
@@ -101,14 +107,13 @@ def _load_litert(export: Path, preprocess: Preprocess) -> Callable[[np.ndarray],
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
         raise UserError("LiteRT models need the package ai-edge-litert: pip install 'resnet_tf[litert]'") from error
-    run = _loaded(export, lambda file: Interpreter(file, num_threads=cores()), LITERT_FILE).get_signature_runner()
-    lock = threading.Lock()  # an interpreter has one set of buffers
-
+    run = _load(export, lambda file: Interpreter(file, num_threads=cores()), LITERT_FILE).get_signature_runner()
+    lock = threading.Lock()  # an interpreter has a single set of buffers
     name = preprocess.unnormalized_input.name
 
-    def logits(images: np.ndarray) -> np.ndarray:
+    def logits(inputs: np.ndarray) -> np.ndarray:
         with lock:
-            return run(**{name: images})["logits"].copy()
+            return run(**{name: inputs})["logits"].copy()
 
     return logits
 
@@ -116,13 +121,16 @@ def _load_litert(export: Path, preprocess: Preprocess) -> Callable[[np.ndarray],
 def _load_keras(export: Path, preprocess: Preprocess) -> Callable[[np.ndarray], np.ndarray]:
     import keras
 
-    return keras_logits(_loaded(export, keras.saving.load_model, KERAS_FILE), preprocess)
+    return keras_logits(_load(export, keras.saving.load_model, KERAS_FILE), preprocess)
 
 
 def keras_logits(model: Any, preprocess: Preprocess) -> Callable[[np.ndarray], np.ndarray]:
-    """What a Keras model answers to pictures, float32 [B, H, W, 3] RGB in [0, 1], or to signals, [B, L, C]."""
-    network = tf.function(lambda images: model(preprocess.normalize(images), training=False))
-    return lambda images: network(tf.constant(images)).numpy()
+    """Return a function from unnormalized inputs to the logits of a Keras model at inference.
+
+    The inputs are images, float32 [B, H, W, 3], RGB in [0, 1], or signals, float32 [B, L, C].
+    """
+    network = tf.function(lambda inputs: model(preprocess.normalize(inputs), training=False))
+    return lambda inputs: network(tf.constant(inputs)).numpy()
 
 
 def _load_onnx(export: Path, preprocess: Preprocess) -> Callable[[np.ndarray], np.ndarray]:
@@ -130,12 +138,13 @@ def _load_onnx(export: Path, preprocess: Preprocess) -> Callable[[np.ndarray], n
         from onnxruntime import InferenceSession
     except ImportError as error:
         raise UserError("ONNX models need the package onnxruntime: pip install 'resnet_tf[onnx]'") from error
-    session = _loaded(export, lambda file: InferenceSession(file, providers=["CPUExecutionProvider"]), ONNX_FILE)
-    return lambda images: session.run(["logits"], {preprocess.unnormalized_input.name: images})[0]
+    session = _load(export, lambda file: InferenceSession(file, providers=["CPUExecutionProvider"]), ONNX_FILE)
+    name = preprocess.unnormalized_input.name
+    return lambda inputs: session.run(["logits"], {name: inputs})[0]
 
 
-def _loaded(export: Path, load: Callable[[str], Any], file: str) -> Any:
+def _load(export: Path, load: Callable[[str], Any], file: str) -> Any:
     try:
         return load(str(export / file))
-    except Exception as error:  # each of the packages has its own
+    except Exception as error:  # the packages have no common base class for errors
         raise UserError(f"{str(export / file)!r} cannot be loaded: {error}") from error

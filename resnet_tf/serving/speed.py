@@ -1,4 +1,4 @@
-"""How fast an export answers on this machine."""
+"""Latency and throughput of an export on this machine."""
 
 import statistics
 import time
@@ -13,43 +13,51 @@ from resnet_tf.inputs import Preprocess
 from resnet_tf.serving import runners
 from resnet_tf.serving.runners import Runner
 
-_BATCH = 16
-_SECONDS, _CALLS = 0.5, 20  # whichever comes first, after a call that does not count
+_BATCH_SIZE = 16
+# Limits of a measurement, which ends at the first one reached; a warmup call comes before.
+_SECONDS, _CALLS = 0.5, 20
 
 
 def measure_speed(runner: Runner, preprocess: Preprocess) -> dict[str, Any]:
-    """Medians over calls with random pixels or samples.
+    """Measure latency and throughput from random unnormalized inputs to logits, medians over several calls.
 
     Returns:
-        `milliseconds` for one picture, `images_per_second` in batches of `batch`, `cores` and `processor`.
+        `milliseconds`, latency of one example; `images_per_second`, throughput with batch size `batch`; `cores`, number
+        of processor cores; `processor`, name of the processor.
     """
     return {
         "milliseconds": 1000 * _seconds(runner, preprocess, 1, _SECONDS),
-        "images_per_second": _BATCH / _seconds(runner, preprocess, _BATCH, _SECONDS),
-        "batch": _BATCH,
+        "images_per_second": _BATCH_SIZE / _seconds(runner, preprocess, _BATCH_SIZE, _SECONDS),
+        "batch": _BATCH_SIZE,
         "cores": cores(),
         "processor": processor(),
     }
 
 
-def measure_batches(export: Export, batches: Sequence[int], *, seconds: float) -> dict[int, float]:
-    """Return the latency of an export in milliseconds for each batch size, medians over `seconds` each.
+def measure_batch_latencies(export: Export, batch_sizes: Sequence[int], *, seconds: float) -> dict[int, float]:
+    """Return the latency of an export in milliseconds for each batch size, a median over calls.
+
+    Args:
+        export: the export, see `read_export`.
+        batch_sizes: numbers of examples per call.
+        seconds: time limit of the calls for each batch size.
 
     Raises:
-        UserError: if its metadata are invalid, or a package that it needs is missing.
+        UserError: if the metadata of the export are invalid, or a package that its target needs is not installed.
     """
     with export.naming_metadata():
         preprocess = Preprocess.from_dict(export.metadata["preprocess"])
     runner = runners.load_runner(export.directory, export.metadata["target"], preprocess)
-    return {batch: 1000 * _seconds(runner, preprocess, batch, seconds) for batch in batches}
+    return {size: 1000 * _seconds(runner, preprocess, size, seconds) for size in batch_sizes}
 
 
-def _seconds(runner: Runner, preprocess: Preprocess, batch: int, seconds: float) -> float:
-    images = np.random.default_rng(0).uniform(size=(batch, *preprocess.unnormalized_shape)).astype(np.float32)
-    runner.logits(images)
+def _seconds(runner: Runner, preprocess: Preprocess, batch_size: int, seconds: float) -> float:
+    """Return the median duration in seconds of a call; at most `_CALLS` calls or `seconds` in total."""
+    inputs = np.random.default_rng(0).uniform(size=(batch_size, *preprocess.unnormalized_shape)).astype(np.float32)
+    runner.logits(inputs)
     times: list[float] = []
     while not times or (len(times) < _CALLS and sum(times) < seconds):
         start = time.perf_counter()
-        runner.logits(images)
+        runner.logits(inputs)
         times.append(time.perf_counter() - start)
     return statistics.median(times)

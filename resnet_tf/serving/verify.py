@@ -1,6 +1,6 @@
-"""Proof that an export answers as the model does: a fresh process loads it and compares every logit.
+"""Verification of an export: a new process loads it and compares its logits with those of the model.
 
-The parent calls `verify`; the fresh process runs this file.
+The training process calls `verify`; the new process runs this module as a program.
 """
 
 import json
@@ -14,18 +14,19 @@ import numpy as np
 
 from resnet_tf.core.errors import UserError
 
-# Both sides compute in float32, but the graph of an export is folded, compiled and batched on its own.
+# Both compute in float32, but the export has folded BatchNorm, another graph optimization and another batch size.
+# Largest difference of a logit, relative to the largest logit.
 TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
 class Verification:
-    """How an export's answers compare with the model's.
+    """Comparison of the logits of an export and of the model.
 
     Attributes:
-        examples: how many were compared.
-        same_top1: how many of them have the same best class.
-        largest_difference: of any logit, relative to the largest logit.
+        examples: number of examples compared.
+        same_top1: number of examples with the same top-1 class.
+        largest_difference: largest absolute difference of a logit, relative to the largest absolute logit.
     """
 
     examples: int
@@ -34,16 +35,21 @@ class Verification:
 
     def __str__(self) -> str:
         return (
-            f"reloaded in a fresh process: {self.same_top1} of {self.examples} test examples answered alike, "
-            f"logits within {self.largest_difference:.1e}"
+            f"verified in a new process: {self.same_top1} of {self.examples} validation examples have the same top-1 "
+            f"class, logits within {self.largest_difference:.1e}"
         )
 
 
 def verify(export: Path, logits: np.ndarray, *, batch_size: int) -> Verification:
-    """Compare the export, loaded in a fresh process, with logits [N, C] of the first N images of its test split.
+    """Load an export in a new process, and compare its logits with those of the model.
+
+    Args:
+        export: directory of the version.
+        logits: logits of the model for the first N examples of its validation split, float32 [N, C].
+        batch_size: examples per batch in the new process.
 
     Raises:
-        UserError: if any logit differs by more than `TOLERANCE` of the largest.
+        UserError: if `Verification.largest_difference` exceeds `TOLERANCE`, or the new process fails.
     """
     with tempfile.TemporaryDirectory() as scratch:
         reference = Path(scratch) / "logits.npy"
@@ -51,10 +57,10 @@ def verify(export: Path, logits: np.ndarray, *, batch_size: int) -> Verification
         command = [sys.executable, "-m", "resnet_tf.serving.verify", str(export), str(reference), str(batch_size)]
         child = subprocess.run(command, capture_output=True, text=True, check=False)
     if child.returncode:
-        raise UserError(f"a fresh process could not check {str(export)!r}: {child.stderr.strip()[-500:]}")
+        raise UserError(f"verification of {str(export)!r} failed: {child.stderr.strip()[-500:]}")
     result = Verification(**json.loads(child.stdout.splitlines()[-1]))
     if not result.largest_difference <= TOLERANCE:
-        raise UserError(f"{str(export)!r} does not answer as the model does: {result}")
+        raise UserError(f"the logits of {str(export)!r} differ from those of the model: {result}")
     return result
 
 

@@ -14,7 +14,7 @@ from resnet_tf.core.errors import UserError, closest
 from resnet_tf.core.export_metadata import Export, read_export
 from resnet_tf.inputs import create_preprocess
 from resnet_tf.serving.export import export_model
-from resnet_tf.serving.speed import measure_batches
+from resnet_tf.serving.speed import measure_batch_latencies
 from resnet_tf.training.run import create_network
 from resnet_tf.training.runtime import choose_precision
 from resnet_tf.training.throughput import measure_input, measure_training
@@ -113,7 +113,7 @@ def _serving(config: Config, seconds: float) -> BenchmarkResult:
 
 
 def _measure_export(export: Export, subject: str, seconds: float) -> Iterator[Measurement]:
-    for batch, milliseconds in measure_batches(export, _BATCHES, seconds=seconds).items():
+    for batch, milliseconds in measure_batch_latencies(export, _BATCHES, seconds=seconds).items():
         yield Measurement(f"batch of {batch}", milliseconds, subject)
 
 

@@ -142,7 +142,7 @@ def test_a_custom_type_is_exported_and_predicted(stacks_run, tmp_path, target):
     stacks, labels = _stacks(14, 1)
     expected = stacks_run.model((stacks - np.arange(CHANNELS)) / 2, training=False).numpy()
     tolerance = 1e-4 * np.abs(expected).max()
-    np.testing.assert_allclose(predictor.from_pixels(stacks), expected, atol=tolerance)
+    np.testing.assert_allclose(predictor.logits(stacks), expected, atol=tolerance)
     evaluation = predictor.evaluate(open_source(stacks_run.config.data).validation, batch_size=4)
     np.testing.assert_array_equal(evaluation.targets, labels)
     np.testing.assert_allclose(evaluation.logits, expected, atol=tolerance)
@@ -152,9 +152,9 @@ def test_a_custom_type_is_exported_and_predicted(stacks_run, tmp_path, target):
     card = (export / "README.md").read_text()
     assert "for stacks" in card
     assert "A stack of 5 spectrograms." in card
-    assert "not for other microphones" in card
+    assert "not to other microphones" in card
     np.save(tmp_path / "flat.npy", stacks[3, ..., 0])
-    with pytest.raises(UserError, match=r"flat\.npy' is no stack that can be read: it is float32 \[12, 12, 1\], not"):
+    with pytest.raises(UserError, match=r"flat\.npy' is not a readable stack: it is float32 \[12, 12, 1\], not"):
         predictor([tmp_path / "flat.npy"])
 
 

@@ -273,7 +273,7 @@ def test_an_export_takes_up_what_belongs_to_the_weights(published, tmp_path):
     assert (predictor.labels, predictor.preprocess) == (CIFAR10, model.preprocess)
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     prepared = keras.applications.resnet.preprocess_input(image[np.newaxis].astype("float32"))
-    answer = predictor.answer([tf.io.encode_png(image).numpy()])["logits"]
+    answer = predictor.predict_batch([tf.io.encode_png(image).numpy()])["logits"]
     np.testing.assert_allclose(answer, model(prepared, training=False), rtol=1e-4, atol=1e-4)
 
 

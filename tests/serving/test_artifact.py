@@ -1,4 +1,4 @@
-"""Exports: the same answers through every door and in every process, whole or not there."""
+"""Exports: equal logits for every signature, target and process, and atomic versions."""
 
 import dataclasses
 import io
@@ -37,8 +37,8 @@ def test_signatures_and_their_outputs(tiny_export):
     signatures = tf.saved_model.load(str(tiny_export)).signatures
     assert set(signatures) == {"serving_default", "images", "features", "classify", "explain"}
     for name, dtype, shape in (("serving_default", tf.string, [None]), ("images", tf.float32, [None, 8, 8, 3])):
-        (spec,) = signatures[name].structured_input_signature[1].values()
-        assert (spec.dtype, spec.shape.as_list()) == (dtype, shape)
+        (taken,) = signatures[name].structured_input_signature[1].values()
+        assert (taken.dtype, taken.shape.as_list()) == (dtype, shape)
         outputs = {
             key: (value.dtype, value.shape.as_list()) for key, value in signatures[name].structured_outputs.items()
         }
@@ -53,40 +53,40 @@ def test_signatures_and_their_outputs(tiny_export):
     assert signatures["features"].structured_outputs["features"].shape.as_list() == [None, 128]
 
 
-def test_one_picture_gives_the_same_logits_through_every_door(run, tiny_export, tiny_images):
+def test_signatures_and_predictor_agree_with_the_network(run, tiny_export, tiny_images):
     images = tf.stack([run.preprocess.center_crop(run.preprocess.decode(tf.constant(item))) for item in tiny_images])
     expected = run.model(run.preprocess.normalize(images), training=False).numpy()
     signatures = tf.saved_model.load(str(tiny_export)).signatures
     by_bytes = signatures["serving_default"](image_bytes=tf.constant(tiny_images))
     by_images = signatures["images"](images=images)
-    for answer in (by_bytes, by_images):
-        np.testing.assert_allclose(answer["logits"], expected, atol=1e-5)
+    for outputs in (by_bytes, by_images):
+        np.testing.assert_allclose(outputs["logits"], expected, atol=1e-5)
         probabilities = np.exp(expected) / np.exp(expected).sum(1, keepdims=True)
-        np.testing.assert_allclose(answer["probabilities"], probabilities, atol=1e-5)
+        np.testing.assert_allclose(outputs["probabilities"], probabilities, atol=1e-5)
         order = np.argsort(-probabilities, axis=1)[:, :5]
-        np.testing.assert_array_equal(answer["top_classes"], order)
-        np.testing.assert_allclose(answer["top_scores"], np.take_along_axis(probabilities, order, 1), atol=1e-5)
-        np.testing.assert_array_equal(answer["top_labels"], np.array(run.labels, dtype=bytes)[order])
+        np.testing.assert_array_equal(outputs["top_classes"], order)
+        np.testing.assert_allclose(outputs["top_scores"], np.take_along_axis(probabilities, order, 1), atol=1e-5)
+        np.testing.assert_array_equal(outputs["top_labels"], np.array(run.labels, dtype=bytes)[order])
     predictions = Predictor(tiny_export)(tiny_images)
     assert [prediction.indices[0] for prediction in predictions] == expected.argmax(1).tolist()
 
 
-def test_pictures_of_any_size_and_kind_in_one_batch(tiny_export):
+def test_images_of_any_size_and_format_in_one_batch(tiny_export):
     pixels = np.random.default_rng(0).integers(0, 255, (30, 50, 3), np.uint8)
-    kinds = [tf.io.encode_png(pixels), tf.io.encode_jpeg(pixels[:11]), tf.io.encode_png(pixels[:, :7, :1])]
-    assert len(Predictor(tiny_export)([bytes(kind.numpy()) for kind in kinds])) == 3
+    images = [tf.io.encode_png(pixels), tf.io.encode_jpeg(pixels[:11]), tf.io.encode_png(pixels[:, :7, :1])]
+    assert len(Predictor(tiny_export)([bytes(image.numpy()) for image in images])) == 3
 
 
-def test_a_fresh_process_answers_alike(run, tiny_export):
+def test_a_new_process_computes_the_same_logits(run, tiny_export):
     evaluation = evaluate_run(run, open_source(run.config.data), batch_size=64)
     result = verify(tiny_export, evaluation.logits, batch_size=32)
     assert result.examples == result.same_top1 == 100
     assert result.largest_difference < 1e-5
-    with pytest.raises(UserError, match=r"does not answer as the model does"):
+    with pytest.raises(UserError, match=r"differ from those of the model: verified in a new process"):
         verify(tiny_export, evaluation.logits + np.eye(100, 10) * 0.1, batch_size=32)
 
 
-def test_metadata_says_everything(run, tiny_export):
+def test_metadata_is_complete(run, tiny_export):
     metadata = read_export(tiny_export).metadata
     assert metadata["labels"] == list(run.labels)
     assert Preprocess.from_dict(metadata["preprocess"]) == run.preprocess
@@ -106,8 +106,8 @@ def test_versions_count_up_and_are_never_overwritten(run, tmp_path):
 def test_a_bare_model_is_exported_with_its_own_preprocess_and_labels(tmp_path):
     model = create_model("resnet20", num_classes=2, input_shape=(32, 32, 3))
     path = export_model(model, tmp_path / "a", preprocess=ImagePreprocess(size=(32, 32)), labels=["cat", "dog"])
-    picture = bytes(tf.io.encode_png(np.zeros((40, 40, 3), np.uint8)).numpy())
-    assert set(Predictor(path)([picture])[0].labels) == {"cat", "dog"}
+    image = bytes(tf.io.encode_png(np.zeros((40, 40, 3), np.uint8)).numpy())
+    assert set(Predictor(path)([image])[0].labels) == {"cat", "dog"}
     with pytest.raises(UserError, match=r"3 labels for the 2 classes of resnet20"):
         export_model(model, tmp_path / "b", labels=["a", "b", "c"])
     with pytest.raises(
@@ -126,11 +126,13 @@ def test_a_bare_model_is_exported_with_its_own_preprocess_and_labels(tmp_path):
     assert not (tmp_path / "b").exists()
 
 
-def test_a_place_that_holds_something_else_is_left_alone(run, tmp_path):
+def test_a_directory_with_other_files_is_rejected_unchanged(run, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(UserError, match=r"holds something else \(thesis.txt\)"):
+    with pytest.raises(UserError, match=r"contains files that are not exports \(thesis.txt\)"):
         export_model(run, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+    with pytest.raises(UserError, match=r"thesis.txt' is a file; exports need a directory"):
+        export_model(run, tmp_path / "thesis.txt")
 
 
 FILES = ("saved_model.pb", "fingerprint.pb", "variables/variables.index", "assets.extra/resnet_tf.json")
@@ -139,7 +141,7 @@ FILES += ("assets.extra/labels.txt", "assets.extra/sha256.json", "assets.extra/t
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("corrupt", CORRUPTIONS.values(), ids=CORRUPTIONS)
-def test_a_damaged_export_is_refused_before_anything_runs(tiny_export, tmp_path, monkeypatch, name, corrupt):
+def test_a_corrupt_export_is_rejected_before_loading(tiny_export, tmp_path, monkeypatch, name, corrupt):
     monkeypatch.setattr(tf.saved_model, "load", lambda path: pytest.fail("it was loaded"))
     shutil.copytree(tiny_export, tmp_path / "1")
     assert set(FILES) <= {path.relative_to(tiny_export).as_posix() for path in tiny_export.rglob("*")}
@@ -148,7 +150,7 @@ def test_a_damaged_export_is_refused_before_anything_runs(tiny_export, tmp_path,
         Predictor(tmp_path)
 
 
-def test_a_list_that_names_another_place_is_damaged(tiny_export, tmp_path):
+def test_a_manifest_with_a_path_outside_is_corrupt(tiny_export, tmp_path):
     shutil.copytree(tiny_export, tmp_path / "1")
     listed = tmp_path / "1" / MANIFEST
     listed.write_text(listed.read_text().replace("fingerprint.pb", "/fingerprint.pb"))
@@ -156,13 +158,13 @@ def test_a_list_that_names_another_place_is_damaged(tiny_export, tmp_path):
         Predictor(tmp_path)
 
 
-def test_what_somebody_else_wrote_is_refused(tmp_path):
+def test_a_directory_of_another_program_is_rejected(tmp_path):
     (tmp_path / "1").mkdir()
     with pytest.raises(UserError, match=r"is not a model exported by resnet_tf: 'assets.extra/resnet_tf.json' is miss"):
         Predictor(tmp_path)
 
 
-def test_a_failed_export_leaves_nothing_behind(run, tmp_path, monkeypatch):
+def test_a_failed_export_leaves_no_files(run, tmp_path, monkeypatch):
     def fail(*arguments, **options):
         raise tf.errors.ResourceExhaustedError(None, None, "{{node SaveV2}} x; No space left on device [Op:SaveV2]")
 
@@ -172,13 +174,13 @@ def test_a_failed_export_leaves_nothing_behind(run, tmp_path, monkeypatch):
     assert not (tmp_path / "models").exists()
 
 
-def test_the_graph_names_the_place_of_a_bad_picture(tiny_export, tiny_images):
-    """As another program sees it, which has no Python to look for the reason."""
-    answer = tf.saved_model.load(str(tiny_export)).signatures["serving_default"]
+def test_the_graph_reports_the_index_of_an_unreadable_image(tiny_export, tiny_images):
+    """The message of the graph itself, which clients without this package receive."""
+    predict = tf.saved_model.load(str(tiny_export)).signatures["serving_default"]
     huge = bytearray(tiny_images[0])
     huge[16:24] = (2**20).to_bytes(4, "big") * 2
     photo = tf.io.encode_jpeg(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).numpy()
-    for bad, reason in (
+    for unreadable, reason in (
         (b"", "not a JPEG, PNG, BMP, GIF or WebP image"),
         (b"nonsense", "not a JPEG, PNG, BMP, GIF or WebP image"),
         (tiny_images[0][:60], "corrupt or cut short"),
@@ -186,40 +188,40 @@ def test_the_graph_names_the_place_of_a_bad_picture(tiny_export, tiny_images):
         (photo[:12], "corrupt or cut short"),
         (bytes(huge), "its header claims more than max_pixels=67,108,864"),
     ):
-        for place in (0, 2):
+        for index in (0, 2):
             batch = [tiny_images[0]] * 3
-            batch[place] = bad
-            with pytest.raises(tf.errors.InvalidArgumentError, match=rf"image {place} of the batch .*: {reason}"):
-                answer(image_bytes=tf.constant(batch))
-    assert answer(image_bytes=tf.constant(tiny_images))["logits"].shape == (16, 10)
+            batch[index] = unreadable
+            with pytest.raises(tf.errors.InvalidArgumentError, match=rf"image {index} of the batch .*: {reason}"):
+                predict(image_bytes=tf.constant(batch))
+    assert predict(image_bytes=tf.constant(tiny_images))["logits"].shape == (16, 10)
 
 
-def test_an_animated_webp_is_answered_by_its_first_frame(tiny_export):
-    """It aborted a served model: TensorFlow decodes 4 channels into memory for 3."""
+def test_the_first_frame_of_an_animated_webp_is_used(tiny_export):
+    """TensorFlow decodes 4 channels into a buffer for 3, which aborts the process."""
     first, second = (np.full((16, 16, 3), value, np.uint8) for value in (40, 200))
     animated, still = io.BytesIO(), io.BytesIO()
     Image.fromarray(first).save(animated, "WEBP", save_all=True, append_images=[Image.fromarray(second)], lossless=True)
     Image.fromarray(first).save(still, "PNG")
-    answer = tf.saved_model.load(str(tiny_export)).signatures["serving_default"]
-    logits = answer(image_bytes=tf.constant([animated.getvalue(), still.getvalue()]))["logits"]
+    predict = tf.saved_model.load(str(tiny_export)).signatures["serving_default"]
+    logits = predict(image_bytes=tf.constant([animated.getvalue(), still.getvalue()]))["logits"]
     np.testing.assert_array_equal(logits[0], logits[1])
 
 
-def test_what_is_no_picture_is_named_and_the_next_request_works(tiny_export, tiny_images):
+def test_an_unreadable_image_is_named_and_the_next_request_works(tiny_export, tiny_images):
     predictor = Predictor(tiny_export)
     with pytest.raises(
-        UserError, match=r"image 1 of the batch is no image that can be read: not a JPEG, PNG, BMP, GIF or WebP"
+        UserError, match=r"image 1 of the batch is not a readable image: not a JPEG, PNG, BMP, GIF or WebP"
     ):
-        predictor.answer([tiny_images[0], b"nonsense"])
+        predictor.predict_batch([tiny_images[0], b"nonsense"])
     assert len(predictor(tiny_images)) == len(tiny_images)
     with pytest.raises(UserError, match=r"cannot read 'nowhere.jpg': No such file"):
         predictor(["nowhere.jpg"])
 
 
-def test_pixels_of_another_shape_kind_or_range_are_refused(tiny_export):
+def test_pixels_of_another_shape_dtype_or_range_are_rejected(tiny_export):
     predictor = Predictor(tiny_export)
     pixels = np.random.default_rng(0).uniform(size=(2, 8, 8, 3)).astype("float32")
-    assert predictor.from_pixels(pixels).shape == (2, 10)
+    assert predictor.logits(pixels).shape == (2, 10)
     for wrong, message in (
         (pixels[0], r"shape \(8, 8, 3\); expected \[B, 8, 8, 3\]"),
         (pixels[:, :7], r"shape \(2, 7, 8, 3\); expected"),
@@ -228,10 +230,10 @@ def test_pixels_of_another_shape_kind_or_range_are_refused(tiny_export):
         (pixels * np.nan, r"images from nan to nan"),
     ):
         with pytest.raises(UserError, match=message):
-            predictor.from_pixels(wrong)
+            predictor.logits(wrong)
 
 
-def test_classify_takes_examples(run, tiny_export, tiny_images):
+def test_classify_takes_serialized_examples(run, tiny_export, tiny_images):
     examples = [
         tf.train.Example(
             features=tf.train.Features(
@@ -241,14 +243,14 @@ def test_classify_takes_examples(run, tiny_export, tiny_images):
         for item in tiny_images
     ]
     model = tf.saved_model.load(str(tiny_export))
-    answer = model.signatures["classify"](inputs=tf.constant(examples))
+    outputs = model.signatures["classify"](inputs=tf.constant(examples))
     expected = model.signatures["serving_default"](image_bytes=tf.constant(tiny_images))["probabilities"]
-    np.testing.assert_allclose(answer["scores"], expected, atol=1e-6)
-    assert answer["classes"].numpy().tolist() == [[label.encode() for label in run.labels]] * 16
+    np.testing.assert_allclose(outputs["scores"], expected, atol=1e-6)
+    assert outputs["classes"].numpy().tolist() == [[label.encode() for label in run.labels]] * 16
 
 
-def test_heatmaps_are_those_of_grad_cam(run, tiny_export, tiny_images):
-    """Selvaraju et al. 2017, eq. 1 and 2, with the gradient taken by TensorFlow."""
+def test_heatmaps_equal_grad_cam(run, tiny_export, tiny_images):
+    """Selvaraju et al. 2017, eq. 1 and 2, with gradients by tf.GradientTape."""
     model, preprocess = run.model, run.preprocess
     last = keras.Model(model.input, [model.get_layer("pool").input, model.output])
     with tf.GradientTape() as tape:
@@ -265,20 +267,20 @@ def test_heatmaps_are_those_of_grad_cam(run, tiny_export, tiny_images):
 
 
 @pytest.mark.parametrize("target", ["serving", "hub", "litert", "keras", "onnx"])
-def test_every_target_answers_one_picture_alike(run, tiny_export, tiny_images, tmp_path, target):
+def test_targets_compute_the_same_logits(run, tiny_export, tiny_images, tmp_path, target):
     for package in {"litert": ["ai_edge_litert"], "onnx": ["tf2onnx", "onnxruntime"]}.get(target, []):
         pytest.importorskip(package)
     path = export_model(run, tmp_path, target=target)
-    expected, found = Predictor(tiny_export).answer(tiny_images), Predictor(path).answer(tiny_images)
+    expected, found = Predictor(tiny_export).predict_batch(tiny_images), Predictor(path).predict_batch(tiny_images)
     for name in ("logits", "probabilities"):
         np.testing.assert_allclose(found[name], expected[name], atol=1e-4)
     assert Predictor(path)(tiny_images)[0].labels == Predictor(tiny_export)(tiny_images)[0].labels
-    with pytest.raises(UserError, match=r"image 1 of the batch is no image that can be read"):
-        Predictor(path).answer([tiny_images[0], b"nonsense"])
+    with pytest.raises(UserError, match=r"image 1 of the batch is not a readable image"):
+        Predictor(path).predict_batch([tiny_images[0], b"nonsense"])
 
 
 @pytest.mark.parametrize("target", ["hub", "hub_features"])
-def test_a_hub_export_is_where_another_network_starts(run, tmp_path, target):
+def test_a_network_is_initialized_from_a_hub_export(run, tmp_path, target):
     path, head = export_model(run, tmp_path, target=target), target == "hub"
     name, shape = run.config.model.name, run.model.input_shape[1:]
     found = create_model(name, num_classes=len(run.labels), input_shape=shape, weights=path, new_head=not head)
@@ -292,7 +294,7 @@ def test_a_hub_export_is_where_another_network_starts(run, tmp_path, target):
     assert found.labels == (run.labels if head else None)
 
 
-def test_an_export_without_weights_is_no_start(run, tiny_export, tmp_path):
+def test_initialization_from_an_export_without_variables_is_rejected(run, tiny_export, tmp_path):
     name, shape = run.config.model.name, run.model.input_shape[1:]
     with pytest.raises(UserError, match=r"holds constants in the place of weights; export the run with --target=hub"):
         create_model(name, num_classes=len(run.labels), input_shape=shape, weights=tiny_export)
@@ -301,7 +303,7 @@ def test_an_export_without_weights_is_no_start(run, tiny_export, tmp_path):
         create_model(name, num_classes=len(run.labels), input_shape=shape, weights=tmp_path)
 
 
-def test_bfloat16_tells_what_it_changes(run, tmp_path, tiny_images, caplog):
+def test_the_drift_of_bfloat16_is_logged_and_stored(run, tmp_path, tiny_images, caplog):
     caplog.set_level("INFO", "resnet_tf")
     path = export_model(run, tmp_path, precision="bfloat16")
     drift = read_export(path).metadata["drift"]
@@ -310,23 +312,25 @@ def test_bfloat16_tells_what_it_changes(run, tmp_path, tiny_images, caplog):
     assert 0 < drift["logits"] < 0.05
     assert abs(drift["top1_before"] - run.metrics["top1"]) < 1e-9
     assert "serving bfloat16: " in caplog.text
-    assert Predictor(path).answer(tiny_images)["logits"].dtype == np.float32
+    assert Predictor(path).predict_batch(tiny_images)["logits"].dtype == np.float32
 
 
-def test_an_export_that_answers_too_differently_is_refused(run, tmp_path):
+def test_an_export_with_too_much_drift_is_rejected(run, tmp_path):
     strict = dataclasses.replace(
         run,
         config=dataclasses.replace(run.config, export=dataclasses.replace(run.config.export, max_logit_drift=1e-6)),
     )
-    with pytest.raises(UserError, match=r"the export is not kept: .*; export.max_logit_drift=1e-06 allows less"):
+    with pytest.raises(UserError, match=r"export rejected: .*; the logit drift exceeds export.max_logit_drift=1e-06"):
         export_model(strict, tmp_path / "models", precision="bfloat16")
     assert not (tmp_path / "models").exists()
     drift = Drift(100, "split 'test'", 90, 0.01, 0.95, 0.90)
-    with pytest.raises(UserError, match=r"top-1 0.9500 to 0.9000; export.max_accuracy_drop=0.01 allows less"):
+    with pytest.raises(
+        UserError, match=r"top-1 0.9500 to 0.9000; the accuracy drop exceeds export.max_accuracy_drop=0.01"
+    ):
         check_drift(drift, max_logit_drift=0.25, max_accuracy_drop=0.01)
 
 
-def test_int8_of_a_bare_model_asks_for_pictures(tmp_path):
+def test_int8_of_a_bare_model_needs_data(tmp_path):
     model = create_model("resnet20", num_classes=2, input_shape=(32, 32, 3))
     with pytest.raises(UserError, match=r"int8 needs examples for calibration: pass data=DataConfig"):
         export_model(model, tmp_path / "models", target="litert", precision="int8")
@@ -339,23 +343,23 @@ def test_features_are_exported_without_a_head(run, tmp_path):
     backbone = create_model("resnet20", num_classes=0, input_shape=(32, 32, 3))
     path = export_model(backbone, tmp_path, target="hub_features")
     assert tf.saved_model.load(str(path))(tf.zeros([1, 32, 32, 3])).shape == (1, 64)
-    with pytest.raises(UserError, match=r"gives features: it has no classes to name"):
+    with pytest.raises(UserError, match=r"returns features and has no classes to predict"):
         Predictor(path)
 
 
 @pytest.mark.slow
-def test_eight_threads_lose_nothing(tiny_export, tiny_images):
-    """10,000 predictions through one loaded model; resident memory stays within 5 %."""
+def test_a_predictor_is_thread_safe(tiny_export, tiny_images):
+    """10,000 predictions in 8 threads with one predictor; resident memory grows by less than 5 %."""
     predictor = Predictor(tiny_export)
     expected = [prediction.indices for prediction in predictor(tiny_images)]
 
-    def ask(number: int) -> bool:
+    def is_expected(number: int) -> bool:
         return predictor([tiny_images[number % 16]])[0].indices == expected[number % 16]
 
     with ThreadPoolExecutor(8) as pool:
-        assert all(pool.map(ask, range(2000)))
+        assert all(pool.map(is_expected, range(2000)))
         before = _resident_bytes()
-        assert sum(pool.map(ask, range(10_000))) == 10_000
+        assert sum(pool.map(is_expected, range(10_000))) == 10_000
     assert _resident_bytes() < 1.05 * before
 
 

@@ -1,4 +1,4 @@
-"""The model card of every kind of export: its figures are the metadata's, and its lines run as they stand."""
+"""Model cards of every export target: metrics equal the metadata, and the code examples run unchanged."""
 
 import base64
 import json
@@ -28,7 +28,7 @@ def _blocks(card: str, language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("target", IN_PROCESS)
-def test_the_lines_of_a_card_run(run, tmp_path, monkeypatch, capsys, target):
+def test_code_of_a_card_runs(run, tmp_path, monkeypatch, capsys, target):
     export = export_model(run, tmp_path / target, target=target)
     Image.new("RGB", (40, 30)).save(export / "cat.jpg")
     monkeypatch.chdir(export)
@@ -40,28 +40,28 @@ def test_the_lines_of_a_card_run(run, tmp_path, monkeypatch, capsys, target):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["hub", "hub_features"])
-def test_the_lines_of_a_hub_card_run(run, tmp_path, target):
-    """In a process of its own: the older Keras that TF Hub takes does not live beside the new one."""
+def test_code_of_a_hub_card_runs(run, tmp_path, target):
+    """Runs in a new process: TF Hub needs Keras 2, which cannot be imported together with Keras 3."""
     export = export_model(run, tmp_path / target, target=target)
     block = _blocks((export / "README.md").read_text(), "python")[0]
-    done = subprocess.run([sys.executable, "-c", block], cwd=export, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    child = subprocess.run([sys.executable, "-c", block], cwd=export, capture_output=True, text=True, timeout=300)
+    assert child.returncode == 0, child.stderr
 
 
-def test_the_card_says_what_the_metadata_say(run, tiny_export):
+def test_card_contains_the_metadata(run, tiny_export):
     card, metadata = (tiny_export / "README.md").read_text(), read_export(tiny_export).metadata
     assert f"{run.model.count_params():,} parameters" in card
     assert "'digits'" in card
     assert "10 classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9." in card
-    figures = [f"{run.metrics[name]:.4f}" for name in ("top1", "top5", "balanced_accuracy", "loss")]
-    assert "On the 100 examples of split 'test[:100]'" in card
-    assert f"| {' | '.join(figures)} |" in card
+    metrics = [f"{run.metrics[name]:.4f}" for name in ("top1", "top5", "balanced_accuracy", "loss")]
+    assert "float32 on the 100 examples of split 'test[:100]'" in card
+    assert f"| {' | '.join(metrics)} |" in card
     assert metadata["speed"]["milliseconds"] > 0
     assert f"{metadata['speed']['milliseconds']:.3g} ms" in card
     assert "gray: values in [0, 1], minus (0.3), divided by (0.38)" in card
 
 
-def test_the_request_of_a_card_carries_the_picture(tiny_export, tmp_path):
+def test_request_of_a_card_contains_the_image(tiny_export, tmp_path):
     (tmp_path / "cat.jpg").write_bytes(bytes(range(256)) * 10)
     (block,) = _blocks((tiny_export / "README.md").read_text(), "sh")
     stub = "curl() { printf '%s' \"$2\"; }; "
@@ -70,14 +70,14 @@ def test_the_request_of_a_card_carries_the_picture(tiny_export, tmp_path):
     assert shlex.split(block)[-1] == "http://127.0.0.1:8501/v1/models/NAME:predict"
 
 
-def test_the_card_of_a_bare_model_claims_nothing(tmp_path):
+def test_card_of_a_bare_model_has_no_training_data(tmp_path):
     model = create_model("resnet20", num_classes=40, input_shape=(32, 32, 3))
     export = export_model(model, tmp_path / "export", precision="bfloat16", default_signature="images")
     card = (export / "README.md").read_text()
-    assert "What it was trained on is not known" in card
+    assert "The training data are unknown to this package" in card
     assert "Trained on" not in card
     assert "40 classes: 0, 1, 2" in card
     assert "and 20 more, in `assets.extra/labels.txt`" in card
     assert 'model.signatures["image_bytes"]' in card
-    assert re.search(r"This export answers \d+ of 32 examples \(random\) as the network does", card)
-    assert "slow elsewhere" in card
+    assert re.search(r"the same top-1 class as the network on \d+ of 32 examples \(random\)", card)
+    assert "slow on others" in card

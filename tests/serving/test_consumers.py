@@ -48,7 +48,7 @@ def test_a_c_program_gets_the_same_logits(tiny_export, tmp_path):
         timeout=TIMEOUT,
     )
     found = np.array(child.stdout.split(), np.float32)
-    expected = Predictor(tiny_export).answer([picture.read_bytes()])["logits"][0]
+    expected = Predictor(tiny_export).predict_batch([picture.read_bytes()])["logits"][0]
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -61,7 +61,7 @@ def test_openvino_reads_the_default_signature(run, images, tmp_path, precision):
     compiled = core.compile_model(core.read_model(path), "CPU", exact)
     (logits,) = (output for output in compiled.outputs if "logits" in output.get_names())
     found = compiled({"images": images})[logits]
-    expected = Predictor(path).from_pixels(images)
+    expected = Predictor(path).logits(images)
     np.testing.assert_allclose(found, expected, atol=1e-4 if precision == "float32" else 0.05)
 
 
@@ -86,7 +86,7 @@ def test_saved_model_cli_runs_pixels(tiny_export, images, tmp_path):
     subprocess.run(
         [*tool, *what, "--outdir", str(tmp_path)], check=True, capture_output=True, text=True, timeout=TIMEOUT
     )
-    np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), Predictor(tiny_export).from_pixels(images), atol=1e-5)
+    np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), Predictor(tiny_export).logits(images), atol=1e-5)
 
 
 FINE_TUNE = """
@@ -134,7 +134,7 @@ def test_tf_hub_fine_tunes_it_in_a_fresh_process(run, tmp_path, target):
 def test_a_hub_module_is_called_on_pixels_of_any_size(run, images, tmp_path):
     path = export_model(run, tmp_path, target="hub")
     module = tf.saved_model.load(str(path))
-    np.testing.assert_allclose(module(images), Predictor(path).from_pixels(images), atol=1e-5)
+    np.testing.assert_allclose(module(images), Predictor(path).logits(images), atol=1e-5)
     assert module(tf.zeros([2, 24, 16, 3])).shape == (2, 10)
     features = tf.saved_model.load(str(export_model(run, tmp_path / "features", target="hub_features")))
     assert features(images, training=False).shape == (5, 128)
@@ -147,7 +147,7 @@ def test_onnxruntime_answers_alike(run, images, tmp_path):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("tf2onnx")
     path = export_model(run, tmp_path, target="onnx")
-    np.testing.assert_allclose(Predictor(path).from_pixels(images), _expected(run, images), atol=1e-4)
+    np.testing.assert_allclose(Predictor(path).logits(images), _expected(run, images), atol=1e-4)
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "dynamic", "int8"])

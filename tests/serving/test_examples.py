@@ -134,8 +134,8 @@ def test_the_exif_orientation_counts_as_in_the_file(tmp_path, upright):
         ([PIXELS, PIXELS[np.newaxis]], "image 1: an array of uint8 [1, 30, 41, 3]; expected"),
         ([PIXELS, 3], "image 1: an object of type int; expected a path, bytes, a PIL image, or an array"),
         (None, "image 0: an object of type NoneType; expected a path"),
-        ([b""], "image 0 is no image that can be read: the file is empty"),
-        ([PIXELS, b"nonsense"], "image 1 is no image that can be read: not a JPEG"),
+        ([b""], "image 0 is not a readable image: the file is empty"),
+        ([PIXELS, b"nonsense"], "image 1 is not a readable image: not a JPEG"),
         (Image.fromarray(PIXELS[..., 0].astype(np.float32)), "image 0: a PIL image of mode 'F' has no range"),
         ("nowhere.png", "cannot read 'nowhere.png': No such file"),
     ],
@@ -154,7 +154,7 @@ def test_an_incomplete_file_that_pil_opened_is_named(predictor):
 def test_images_in_memory_are_limited_as_files_are(tmp_path):
     predictor = _export(tmp_path / "export", max_pixels=1000)
     for form in (PIXELS, Image.fromarray(PIXELS)):
-        with pytest.raises(UserError, match=r"image 0 is no image .*: its header claims more than max_pixels"):
+        with pytest.raises(UserError, match=r"image 0 is not a readable image: its header claims more than max_pixels"):
             predictor(form)
 
 
@@ -176,7 +176,7 @@ def test_signals_are_files_or_arrays(tmp_path):
     for wrong, message in (
         (signal[:60], "signal 0: an array of float32 [60, 1]; expected float32 [64, 1] or [64]"),
         (signal.astype(np.int16), "signal 0: an array of int16 [64, 1]; expected float32 [64, 1] or [64]"),
-        ([signal, signal * np.nan], "signal 1 is no signal that can be read: it holds numbers that are not finite"),
+        ([signal, signal * np.nan], "signal 1 is not a readable signal: it holds numbers that are not finite"),
         (Image.fromarray(PIXELS), "signal 0: an object of type Image; expected a path, bytes, or an array"),
     ):
         with pytest.raises(UserError, match=re.escape(message)):

@@ -65,7 +65,7 @@ def test_a_frozen_network_has_constants_only():
 
 
 def test_a_network_too_large_for_a_graph_keeps_its_variables(monkeypatch):
-    monkeypatch.setattr(freezing, "LARGEST", 1000)
+    monkeypatch.setattr(freezing, "MAX_FROZEN_BYTES", 1000)
     model = fold(_uneven("resnet20"))
     assert not is_freezable(model)
     np.testing.assert_allclose(freeze(model)(tf.constant(IMAGES))[0], model(IMAGES), rtol=1e-4, atol=1e-5)

@@ -71,7 +71,7 @@ def test_two_workers_are_one(data_dir, tmp_path):
     with _workers(tmp_path / "run", settings) as processes:
         outputs = [process.communicate(timeout=TIMEOUT) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
-    assert "answered alike" in outputs[0][0]
+    assert "have the same top-1 class" in outputs[0][0]
     assert outputs[1][0] == ""
     assert not (tmp_path / "run" / "never").exists()
     lines = [read_json_lines(tmp_path / name / "metrics.jsonl") for name in ("run", "alone")]
