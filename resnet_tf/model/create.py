@@ -1,4 +1,4 @@
-"""A network by name, as a Keras model, with weights or without."""
+"""Creation of networks by name as Keras models, with random or loaded weights."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -38,27 +38,27 @@ def create_model(
 
     Args:
         name: one of `list_models()`.
-        num_classes: length of the logits; 0 gives the pooled features.
-        input_shape: (height, width, channels), or (length, channels) for the networks of one dimension (`*_1d`); None
-            leaves a size open.
-        weights: None for a random start; published weights by name, one of `list_weights(name)`, or `imagenet` for the
-            first of them; or a file of this network's weights as this package, Keras's `save` and `save_weights`,
-            torchvision, timm or keras.applications write them, or a hub export (see
+        num_classes: number of logits; with 0, the model returns pooled features.
+        input_shape: (height, width, channels), or (length, channels) for 1D networks (`*_1d`); None stands for a
+            variable size.
+        weights: None for random initialization; the name of published weights, one of `list_weights(name)`, or
+            `imagenet` for the first of them; or a weights file of this package, Keras (`save` and `save_weights`),
+            torchvision, timm or keras.applications, or a hub export (see
             `resnet_tf.model.weights.mapping.load_weights`).
-        new_head: start with a fresh class head and leave out that of `weights`, for other classes.
-        features: `("stage2", "stage3", ...)` gives a dict of these feature maps instead of logits.
-        **knobs: fields of `Arch` to change, such as `stem="small"`, `output_stride=8`, `stochastic_depth=0.1`,
+        new_head: initialize the head randomly instead of loading it from `weights`, for fine-tuning on other classes.
+        features: names of stages, such as `("stage2", "stage3")`, to return a dict of feature maps instead of logits.
+        **knobs: fields of `Arch` to override, such as `stem="small"`, `output_stride=8`, `stochastic_depth=0.1`,
             `dropout=0.2`, `activation="silu"` or `zero_gamma=False`.
 
     Returns:
-        A model from float [N, H, W, C], already normalized, to float32 [N, num_classes]. Its `preprocess` describes how
-        images become its input and its `labels` name its classes, as far as they are known for the weights;
-        `export_model` takes up both. They stay with the model when it is cloned, copied, saved and loaded (see
+        A model from normalized inputs, float [N, H, W, C], to logits, float32 [N, num_classes]. Its attributes
+        `preprocess` (preprocessing of images) and `labels` (class names) are those of the weights, or None if unknown;
+        `export_model` uses both. They are preserved when the model is cloned, copied, saved and loaded (see
         `ResidualNetwork`).
 
     Raises:
-        UserError: for an unknown name or knob, an input too small for the network, or weights that cannot be fetched
-            or do not fit.
+        UserError: if the name or a knob is unknown, if the input is too small for the network, or if the weights cannot
+            be downloaded or do not match the network.
     """
     arch = dataclasses.replace(get_arch(name), **_checked_knobs(knobs))
     model = build(arch, input_shape=input_shape, num_classes=num_classes, name=name, features=features)
@@ -68,34 +68,34 @@ def create_model(
 
 
 def convert_file(source: str | Path, name: str, target: Path, *, num_classes: int = 1000) -> str:
-    """Read weights of a network in any dialect and write them for Keras or for PyTorch, by the target's suffix.
+    """Convert weights of any dialect to a file for Keras or PyTorch, depending on its suffix.
 
     Args:
-        source: a file or the name of published weights, as for `create_model`.
+        source: weights file, or name of published weights, as for `create_model`.
         name: one of `list_models()`.
-        target: `.weights.h5` or `.keras` for Keras, `.safetensors` for torchvision or timm. Never half-written. The
-            preprocessing and the class names that belong to the weights go with them.
-        num_classes: classes of the head; 0 drops it.
+        target: file to write atomically, with preprocessing and class names: `.weights.h5` or `.keras` for Keras,
+            `.safetensors` for torchvision or timm.
+        num_classes: number of classes of the head; with 0, the head is dropped.
 
     Returns:
-        The name of the dialect that the source was written in.
+        Name of the dialect of the source.
 
     Raises:
-        UserError: for weights that do not fit, or a target that cannot be written.
+        UserError: if the weights do not match the network, or if the target cannot be written.
     """
-    kinds = (".weights.h5", ".keras", ".safetensors")
-    kind = next((kind for kind in kinds if target.name.endswith(kind)), None)
-    if kind is None:
-        raise UserError(f"{str(target)!r} must end in {', '.join(kinds)}")
+    suffixes = (".weights.h5", ".keras", ".safetensors")
+    suffix = next((each for each in suffixes if target.name.endswith(each)), None)
+    if suffix is None:
+        raise UserError(f"{str(target)!r} must end in {', '.join(suffixes)}")
     if not target.absolute().parent.is_dir():
         raise UserError(f"there is no directory {str(target.absolute().parent)!r} to write to")
     arch = get_arch(name)
     model = create_model(name, num_classes=num_classes, input_shape=(*(None,) * arch.dimensions, 3))
     dialect = _load(model, source)
     with files.translate_write_errors(target), files.atomic_file(target) as staging:
-        if kind == ".safetensors":
+        if suffix == ".safetensors":
             readers.write_safetensors(staging, to_torchvision(model), model.metadata.to_dict())
-        elif kind == ".keras":
+        elif suffix == ".keras":
             model.save(staging)
         else:
             model.save_weights(staging)
@@ -103,7 +103,7 @@ def convert_file(source: str | Path, name: str, target: Path, *, num_classes: in
 
 
 def _load(model: ResidualNetwork, weights: str | Path, *, new_head: bool = False) -> str:
-    """Load weights with the preprocessing and the labels that belong to them; return the name of the file's dialect."""
+    """Load weights with their preprocessing and labels; return the name of the file's dialect."""
     path = Path(weights)
     if path.suffix in readers.SUFFIXES or path.exists():
         origin = load_weights(model, path, new_head=new_head)
@@ -112,8 +112,8 @@ def _load(model: ResidualNetwork, weights: str | Path, *, new_head: bool = False
         published = get_pretrained(str(model.zoo_name), str(weights))
         origin = load_weights(model, fetch(published), new_head=new_head)
         preprocess, labels = published.preprocess_at(*model.input_shape[1:-1]), published.labels
-    has_their_head = model.layers[-1].name == LOGITS_LAYER and not new_head
-    model.adopt(Metadata(preprocess=preprocess, labels=labels if has_their_head else None))
+    has_loaded_head = model.layers[-1].name == LOGITS_LAYER and not new_head
+    model.adopt(Metadata(preprocess=preprocess, labels=labels if has_loaded_head else None))
     return origin.dialect
 
 

@@ -15,7 +15,7 @@ from resnet_tf.model.arch import Arch
 from resnet_tf.model.metadata import Metadata
 from resnet_tf.model.recursion import deep_graph
 
-CONFIG_KEY = "resnet_tf"  # of a model's configuration, where a saved file has its metadata
+CONFIG_KEY = "resnet_tf"  # key of the metadata in the configuration of a saved model
 
 
 @keras.saving.register_keras_serializable("resnet_tf")
@@ -26,8 +26,8 @@ class ResidualNetwork(keras.Model):
     `load_weights` adopts the preprocessing and labels of a file, and raises a `ValueError` for weights of another
     architecture with the same names and shapes. `import resnet_tf` registers the class for `keras.saving.load_model`.
 
-    A `keras.Model` made from the tensors of a network is a plain one without them. A clone with another input or other
-    outputs keeps what fits; set the attributes again after a `clone_function` that changes anything else.
+    A `keras.Model` made from the tensors of a network has none of them. A clone with another input or other outputs
+    keeps the attributes that match; set them again after a `clone_function` that changes anything else.
 
     Args:
         inputs: input tensors, as for `keras.Model`.
@@ -37,7 +37,7 @@ class ResidualNetwork(keras.Model):
         **kwargs: further arguments of `keras.Model`.
     """
 
-    # Keras clones, saves and loads as Functional the subclasses whose first parameters are `inputs, outputs, name`.
+    # Keras treats a subclass as Functional if its first parameters are `inputs, outputs, name`.
     def __init__(
         self, inputs: Any, outputs: Any, name: str | None = None, *, metadata: Metadata | None = None, **kwargs: Any
     ):
@@ -148,7 +148,7 @@ keras.saving.get_custom_objects()[ResidualNetwork.__name__] = ResidualNetwork
 
 
 class _SavedMetadata(keras.Operation):
-    """Metadata of a network as Keras stores them beside its variables in weights files.
+    """Metadata of a network that Keras stores beside the variables in weights files.
 
     Keras saves the attributes of a model that are operations or layers; it does not list an operation as a layer.
     """
@@ -157,7 +157,7 @@ class _SavedMetadata(keras.Operation):
 
     def __init__(self, network: ResidualNetwork):
         super().__init__(name="metadata")
-        # Weak, because Keras would follow an attribute that leads back to the network without end.
+        # Weak, because Keras would follow a reference back to the network in an endless recursion.
         self._network: Any = weakref.ref(network)
 
     def save_own_variables(self, store: Any) -> None:
@@ -171,7 +171,7 @@ class _SavedMetadata(keras.Operation):
 
 
 def _carried_by(outputs: Any) -> Metadata:
-    """Return the metadata of the network that is being cloned, empty if `outputs` come from anything else."""
+    """Return the metadata of the network that is being cloned; empty for other `outputs`."""
     for tensor in keras.tree.flatten(outputs):
         if hasattr(tensor, "_resnet_tf_metadata"):
             return tensor._resnet_tf_metadata

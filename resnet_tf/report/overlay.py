@@ -1,4 +1,4 @@
-"""Plot of an image and of the regions that a prediction rests on."""
+"""Plot of an image and of the regions that determine its prediction."""
 
 from pathlib import Path
 
@@ -11,13 +11,19 @@ from resnet_tf.report.plots import save_figure
 
 
 def plot_overlay(path: Path, image: np.ndarray, heatmap: np.ndarray, *, title: str) -> Path:
-    """Write an image, and the image under its heatmap, side by side as one PNG.
+    """Plot an image, and the image blended with its heatmap, side by side in a PNG file.
 
     Args:
-        path: file to write; its directory is created.
+        path: file to write; a missing directory is created.
         image: float [H, W, 3] in [0, 1].
         heatmap: float [H, W] in [0, 1]; higher values are more opaque.
         title: one line above the images.
+
+    Returns:
+        `path`.
+
+    Raises:
+        UserError: if `path` cannot be written.
     """
     colors = matplotlib.colormaps["inferno"](heatmap)[..., :3]
     opacity = 0.7 * heatmap[..., np.newaxis]

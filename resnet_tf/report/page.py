@@ -1,4 +1,4 @@
-"""The report of a run: one self-contained HTML page, and its plots as PNG files."""
+"""Report of a run: a self-contained HTML page, and its plots as PNG files."""
 
 import base64
 import html
@@ -20,27 +20,27 @@ from resnet_tf.report.plots import SUMMARY_IMAGES, plot_panels, plot_summary
 PAGE, SUMMARY = "index.html", "summary.png"
 
 _MAX_ERRORS = 24
-_MAX_PAIRS, _MAX_IMAGES_OF_A_PAIR = 8, 4
+_MAX_PAIRS, _MAX_IMAGES_PER_PAIR = 8, 4
 _SMALL_IMAGE = 64  # pixels; a browser enlarges smaller images without smoothing
 
-# Indices in the evaluated split -> images there as the network receives them, each float [H, W, 1 or 3] in [0, 1].
+# Maps indices in the evaluated split to decoded and resized images, each float [H, W, 1 or 3] in [0, 1].
 LoadImages = Callable[[Sequence[int]], Sequence[np.ndarray]]
 
 
 @dataclass(frozen=True)
 class Report:
-    """Content of a page.
+    """Content of a report.
 
     Attributes:
         title: network and data set.
         evaluation: labels and logits of the evaluated split.
         class_names: names of the classes in label order.
         load_images: loads images of the evaluated split by index.
-        metrics: the lines of metrics.jsonl; empty if the training is unknown.
+        metrics: records of metrics.jsonl; empty if the training run is unknown.
         train_counts: training examples per class, int [C], or None if unknown.
-        facts: further headline values as text, by name.
+        facts: additional headline values: name -> text.
         config: the resolved configuration as text.
-        environment: versions and hardware, by name.
+        environment: versions and hardware: name -> text.
     """
 
     title: str
@@ -55,9 +55,9 @@ class Report:
 
 
 def write_page(directory: Path, report: Report) -> Path:
-    """Write `index.html` and the PNG files of its plots to `directory` and return the path of the page.
+    """Write `index.html` and its plots as PNG files to `directory`; return the path of the page.
 
-    With training metrics, `summary.png` combines the main plots in one image. The directory is created.
+    If the report has training metrics, `summary.png` combines the main plots. A missing directory is created.
 
     Raises:
         UserError: if `directory` cannot be written.
@@ -125,11 +125,11 @@ def _plots(panels: Mapping[str, Path]) -> str:
 
 
 def _confused_pairs(report: Report) -> str:
-    """Return each pair of classes with its count and some of its images."""
+    """Return the most confused pairs of classes as HTML, with their counts and some images."""
     evaluation, names = report.evaluation, report.class_names
     pairs = []
     for true, predicted, count in evaluation.confused_pairs(_MAX_PAIRS):
-        indices = evaluation.worst_errors(_MAX_IMAGES_OF_A_PAIR, pair=(true, predicted))
+        indices = evaluation.worst_errors(_MAX_IMAGES_PER_PAIR, pair=(true, predicted))
         total = np.sum(evaluation.targets == true)
         fraction = f"{count:,} of {total:,}".replace(" ", "\N{NO-BREAK SPACE}")
         heading = _escape(f"{names[true]} predicted as {names[predicted]}: {fraction}")
@@ -144,18 +144,18 @@ def _errors(report: Report) -> str:
 
 
 def _images(report: Report, indices: Sequence[int]) -> str:
-    """Return images, each under its true and its predicted class with their probabilities."""
+    """Return images as HTML, with true and predicted class and their probabilities as captions."""
     evaluation, names = report.evaluation, report.class_names
     probabilities = evaluation.probabilities[list(indices)]
-    figures = []
+    captioned = []
     for index, image, row in zip(indices, report.load_images(indices), probabilities, strict=True):
         true, predicted = evaluation.targets[index], evaluation.predictions[index]
         lines = (f"{names[true]} ({row[true]:.0%})", f"→ {names[predicted]} ({row[predicted]:.0%})")
         caption = "<br>".join(map(_escape, lines))
         small = min(image.shape[:2]) < _SMALL_IMAGE
         element = _image(_png(image), alt=f"image {index} of the evaluated split", small=small)
-        figures.append(f"<figure>{element}<figcaption>{caption}</figcaption></figure>")
-    return f'<div class="images">{"".join(figures)}</div>'
+        captioned.append(f"<figure>{element}<figcaption>{caption}</figcaption></figure>")
+    return f'<div class="images">{"".join(captioned)}</div>'
 
 
 def _classes(report: Report) -> str:
@@ -194,13 +194,13 @@ def _row(*cells: str) -> str:
     return f"<tr>{''.join(cells)}</tr>"
 
 
-def _cell(text: str, kind: str = "") -> str:
-    attribute = f' class="{kind}"' if kind else ""
+def _cell(text: str, css_class: str = "") -> str:
+    attribute = f' class="{css_class}"' if css_class else ""
     return f"<td{attribute}>{_escape(text)}</td>"
 
 
 def _escape(text: str) -> str:
-    """Return text as HTML. Lines stay lines; other control characters are replaced."""
+    """Escape text for HTML; replace control characters except line feeds."""
     return "\n".join(html.escape(printable(line)) for line in text.split("\n"))
 
 

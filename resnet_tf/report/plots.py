@@ -1,4 +1,4 @@
-"""Plots of a run, drawn with matplotlib: training curves, confusion matrix, calibration, classes and images."""
+"""Plots of a run: training curves, confusion matrix, calibration, metrics per class, and images."""
 
 import contextlib
 import warnings
@@ -25,7 +25,7 @@ _MAX_NAMED_CLASSES = 20
 _MAX_TICK_LABEL = 18  # characters
 _MAX_IMAGE_LABEL = 14
 _PANEL = (3.9, 3.1)  # inches
-_PANEL_DPI = 200  # the report shows a panel at about half of its pixels
+_PANEL_DPI = 200  # the report displays a panel at about half of its resolution
 _BAR_COLOR = "tab:blue"
 
 
@@ -38,15 +38,22 @@ def plot_summary(
     class_names: Sequence[str],
     errors: Sequence[tuple[np.ndarray, str, str]],
 ) -> Path:
-    """Write the curves of loss and error, the confusion matrix and some misclassified images as one PNG.
+    """Plot loss and error curves, confusion matrix and misclassified images in one PNG file.
 
     Args:
-        path: file to write; its directory is created.
+        path: file to write; a missing directory is created.
         title: one line above the plots.
-        metrics: the lines of metrics.jsonl.
+        metrics: records of metrics.jsonl.
         evaluation: labels and logits of the evaluated split.
         class_names: names of the classes in label order.
-        errors: (image float [H, W, 1 or 3] in [0, 1], true class, predicted class), the first `SUMMARY_IMAGES` count.
+        errors: (image float [H, W, 1 or 3] in [0, 1], true class, predicted class); the first `SUMMARY_IMAGES` are
+            plotted.
+
+    Returns:
+        `path`.
+
+    Raises:
+        UserError: if `path` cannot be written.
     """
     figure = Figure(figsize=(13, 7.2 if errors else 5), layout="constrained")
     figure.suptitle(printable(title), parse_math=False)
@@ -69,17 +76,20 @@ def plot_panels(
     class_names: Sequence[str],
     train_counts: np.ndarray | None,
 ) -> dict[str, Path]:
-    """Write the plots of a report, each to `directory/NAME.png`.
+    """Save each plot of a report as `directory/NAME.png`.
 
     Args:
-        directory: an existing directory.
-        metrics: the lines of metrics.jsonl; if empty, the training curves are left out.
+        directory: directory of the files; a missing one is created.
+        metrics: records of metrics.jsonl; if empty, training curves are omitted.
         evaluation: labels and logits of the evaluated split.
         class_names: names of the classes in label order.
         train_counts: training examples per class, int [C], or None if unknown.
 
     Returns:
-        Files by name, in reading order.
+        Name of the plot -> file, in reading order.
+
+    Raises:
+        UserError: if a file cannot be written.
     """
     panels: dict[str, Callable[[Axes], None]] = {}
     if metrics:
@@ -98,7 +108,7 @@ def plot_panels(
 
 
 def plot_confusion(evaluation: Evaluation, class_names: Sequence[str]) -> np.ndarray:
-    """Return the plot of a confusion matrix, uint8 [H, W, 4].
+    """Plot a confusion matrix as an RGBA image, uint8 [H, W, 4].
 
     Args:
         evaluation: labels and logits of the evaluated split.
@@ -113,12 +123,18 @@ def plot_confusion(evaluation: Evaluation, class_names: Sequence[str]) -> np.nda
 
 
 def plot_grid(path: Path, *, title: str, images: Sequence[tuple[np.ndarray, str]]) -> Path:
-    """Write images in rows of eight, each under its label, as one PNG.
+    """Plot images in rows of eight, each under its label, in one PNG file.
 
     Args:
         path: file to write.
         title: one line above the images.
         images: (image uint8 [H, W, 1 or 3], label of one or more lines).
+
+    Returns:
+        `path`.
+
+    Raises:
+        UserError: if `path` cannot be written.
     """
     columns = min(8, len(images))
     rows = -(-len(images) // columns)
@@ -140,7 +156,7 @@ def _save_panel(path: Path, plot: Callable[[Axes], None]) -> Path:
 
 
 def save_figure(figure: Figure, path: Path, *, dpi: int = 100) -> Path:
-    """Write a figure atomically, as its suffix says; a directory that is missing is created.
+    """Write a figure atomically in the format of the file suffix; a missing directory is created.
 
     Raises:
         UserError: if `path` cannot be written.
@@ -152,7 +168,7 @@ def save_figure(figure: Figure, path: Path, *, dpi: int = 100) -> Path:
 
 @contextlib.contextmanager
 def _missing_glyphs_allowed() -> Iterator[None]:
-    """Silence the warnings for characters that matplotlib's font lacks; the page has them as text."""
+    """Ignore warnings about characters that matplotlib's font lacks; the page contains them as text."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph \d+", UserWarning)
         yield
@@ -174,7 +190,7 @@ def _plot_curves(
     title: str,
     transform: Callable[[np.ndarray], np.ndarray] = lambda values: values,
 ) -> None:
-    """Plot `key` of both splits on a logarithmic axis, which resolves the last epochs."""
+    """Plot the metric `key` of both splits on a logarithmic axis, which resolves the last epochs."""
     plotted = []
     for name, label in ((key, "training"), (f"val_{key}", "validation")):
         lines = [line for line in metrics if name in line]  # not every epoch has an evaluation
@@ -187,11 +203,11 @@ def _plot_curves(
 
 
 def _scale_logarithmically(axes: Axes, values: np.ndarray) -> None:
-    """Set a logarithmic y axis that also shows zeros: it is linear below the smallest decade."""
+    """Set a logarithmic y axis; if there are zeros, one that is linear below the smallest decade."""
     finite = values[np.isfinite(values)]
     positive = finite[finite > 0]
     if not len(positive):
-        return  # nothing but zeros: a linear axis
+        return  # all values are zero: keep the linear axis
     if len(positive) == len(finite):
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(_PlainFormatter())
@@ -206,7 +222,7 @@ def _scale_logarithmically(axes: Axes, values: np.ndarray) -> None:
 
 
 class _PlainFormatter(LogFormatter):
-    """Labels such as 0.6 where matplotlib writes 6e-01."""
+    """Tick labels such as 0.6, for which matplotlib prints 6e-01."""
 
     def __call__(self, x: float, pos: int | None = None) -> str:
         return f"{x:g}" if super().__call__(x, pos) else ""
@@ -220,7 +236,7 @@ def _plot_series(axes: Axes, metrics: Metrics, key: str, title: str) -> None:
 
 
 def _style(points: Sequence[Any]) -> str:
-    """Return a line, or a marker for a single point, which makes no line."""
+    """Return the line style of a curve, or a marker for a single point."""
     return "-" if len(points) > 1 else "o"
 
 
@@ -274,7 +290,7 @@ def _bin_centers(counts: np.ndarray) -> np.ndarray:
 
 
 def _legend_above(axes: Axes, title: str) -> None:
-    """Set the title, and the legend between it and the axes, where it covers no bar."""
+    """Set the title, and a legend between title and axes, so that it covers no bar."""
     axes.set_title(title, pad=20)
     handles, _ = axes.get_legend_handles_labels()
     axes.legend(
@@ -296,7 +312,7 @@ def _plot_recall(axes: Axes, evaluation: Evaluation, class_names: Sequence[str])
 
 
 def _plot_train_counts(axes: Axes, counts: np.ndarray, class_names: Sequence[str]) -> None:
-    """Plot the training examples per class, on a logarithmic axis if they differ tenfold."""
+    """Plot training examples per class, on a logarithmic axis if the counts differ by more than 10x."""
     axes.bar(range(len(counts)), counts, color=_BAR_COLOR)
     axes.set(title="training examples per class")
     if counts.max() > 10 * max(counts.min(), 1):

@@ -125,15 +125,15 @@ def read_metadata(checkpoint: Path) -> CheckpointMetadata:
 
 
 def naming_metadata(checkpoint: Path) -> contextlib.AbstractContextManager[None]:
-    """Prefix a `UserError` of the block, which evaluates a part of the metadata, with the name of their file."""
+    """Prefix a `UserError` of the block, which parses a part of the metadata, with the path of their file."""
     return prefix_errors(f"{str(checkpoint / _METADATA)!r} is invalid")
 
 
 def restore(checkpoint: Path, parts: Parts, *, partly: bool = False) -> None:
-    """Load variables from a checkpoint that has exactly these; with `partly`, it may have more.
+    """Load variables from a checkpoint that has exactly these variables, or others too if `partly`.
 
     Raises:
-        UserError: if the checkpoint is corrupt or has other variables.
+        UserError: if the checkpoint is corrupt or does not have these variables.
     """
     reader = tf.train.Checkpoint(**parts)
     try:
@@ -148,9 +148,9 @@ def restore(checkpoint: Path, parts: Parts, *, partly: bool = False) -> None:
 
 
 def variables_of(owner: keras.Model | keras.optimizers.Optimizer) -> dict[str, tf.Variable]:
-    """Return the variables by path, as `stage1_block1_conv1/kernel`; tf.train does not find those of Keras 3.
+    """Return path -> variable, such as `stage1_block1_conv1/kernel`; tf.train does not track Keras 3 variables.
 
-    Variables of random generators, which Keras numbers in a process, are named after their layer.
+    Variables of random generators, which Keras numbers per process, have the name of their layer.
     """
     layers = {
         id(variable): f"{layer.name}/{variable.name}"
@@ -158,7 +158,7 @@ def variables_of(owner: keras.Model | keras.optimizers.Optimizer) -> dict[str, t
         for variable in layer.variables
     }
     values = {layers.get(id(variable), variable.path): variable.value for variable in owner.variables}
-    assert len(values) == len(owner.variables), "two variables share a path"
+    assert len(values) == len(owner.variables), "two variables have the same path"
     return values
 
 

@@ -1,4 +1,4 @@
-"""Workers of a run: the index of this process, the chief, and values that all workers share."""
+"""Workers of a run: index of this process, chief, and communication between workers."""
 
 import json
 import os
@@ -16,10 +16,10 @@ _TASK_TYPES = ("chief", "worker")  # in the order of their indices
 
 @dataclass(frozen=True)
 class Task:
-    """Index of this process among the workers of a cluster; the defaults are those of a process alone.
+    """Index of this process among the workers of a cluster; the defaults stand for a single process.
 
     Attributes:
-        index: of this worker, from 0.
+        index: index of this worker, from 0.
         count: number of workers.
     """
 
@@ -34,7 +34,7 @@ class Task:
 
     @property
     def is_chief(self) -> bool:
-        """True for the one process that writes files and takes decisions."""
+        """True for the process that writes files and makes decisions."""
         return self.index == 0
 
 
@@ -48,12 +48,12 @@ def is_chief(config: RuntimeConfig) -> bool:
 
 
 class Cluster:
-    """Communication with the other workers of the run; there are none under every strategy but `multiworker`.
+    """Communication between the workers of a run; only the strategy `multiworker` has more than one.
 
     Attributes:
-        index: of this worker, from 0.
+        index: index of this worker, from 0.
         count: number of workers.
-        is_chief: True for the worker that writes files and takes decisions.
+        is_chief: True for the worker that writes files and makes decisions.
         replicas: number of replicas of this worker.
     """
 
@@ -98,12 +98,12 @@ class Cluster:
 
 
 def read_tf_config() -> Task:
-    """Return the task of this process in the cluster that TF_CONFIG describes, as TensorFlow documents it.
+    """Return the task of this process in the cluster that TF_CONFIG describes.
 
     Raises:
         UserError: if TF_CONFIG is not set, is malformed, or does not list this process as a chief or a worker.
     """
-    looks = 'it looks like {"cluster": {"worker": ["a:2222", "b:2222"]}, "task": {"type": "worker", "index": 0}}'
+    example = 'for example {"cluster": {"worker": ["a:2222", "b:2222"]}, "task": {"type": "worker", "index": 0}}'
     try:
         described: dict[str, Any] = json.loads(os.environ["TF_CONFIG"])
         cluster, task = described["cluster"], described["task"]
@@ -115,6 +115,6 @@ def read_tf_config() -> Task:
     except KeyError as error:
         missing = error.args[0]
         where = "is not set" if missing == "TF_CONFIG" else f"has no {missing!r}"
-        raise UserError(f"runtime.strategy=multiworker reads TF_CONFIG, which {where}; {looks}") from error
+        raise UserError(f"runtime.strategy=multiworker reads TF_CONFIG, which {where}; {example}") from error
     except (ValueError, TypeError, IndexError, AttributeError) as error:
-        raise UserError(f"TF_CONFIG describes no cluster with this worker in it ({error}); {looks}") from error
+        raise UserError(f"TF_CONFIG describes no cluster that contains this worker ({error}); {example}") from error

@@ -225,12 +225,12 @@ class _Fit:
 
     def _evaluate(self) -> tuple[Evaluation, Evaluation | None]:
         """Evaluate the averaged weights, if there are any, and the raw weights."""
-        # Among several workers, one alone must not end an evaluation, which is collective.
+        # An evaluation is collective, so a single worker must not end it.
         check = self._signals.check if self._cluster.count == 1 else lambda: None
         raw = self._evaluator(check)
         if not self._trainer.average:
             return raw, None
-        with self._trainer.average.in_place():
+        with self._trainer.average.swap_weights():
             return self._evaluator(check), raw
 
     def _resume(self) -> None:

@@ -14,7 +14,7 @@ class WeightAverage:
     so that an average of few steps does not keep the random initialization. Create it inside the strategy's scope.
 
     Attributes:
-        values: averages by the path of the model's variables.
+        values: path of a variable of the model -> average.
     """
 
     def __init__(self, model: keras.Model, decay: float):
@@ -34,8 +34,8 @@ class WeightAverage:
             average.value.assign_add((variable.value - average.value) * weight)
 
     @contextlib.contextmanager
-    def in_place(self) -> Iterator[None]:
-        """Swap the averaged weights into the model within the context."""
+    def swap_weights(self) -> Iterator[None]:
+        """Replace the weights of the model by their averages within the context."""
         before = [tf.identity(variable.value) for variable in self._variables]
         for variable, average in zip(self._variables, self._averages, strict=True):
             variable.value.assign(tf.identity(average.value))

@@ -197,7 +197,10 @@ def test_wrong_files_are_named_and_nothing_is_half_loaded(tmp_path):
         refused(rf"cut{suffix}' is corrupt or not a {suffix} file", path=cut)
     refused(r"no weights file 'nowhere.h5'", path=Path("nowhere.h5"))
     (tmp_path / "notes.txt").write_text("")
-    refused(r"is no weights file that can be read: give .safetensors, .npz, .pth", path=tmp_path / "notes.txt")
+    refused(
+        r"cannot read weights from 'notes.txt'; supported suffixes: .safetensors, .npz, .pth",
+        path=tmp_path / "notes.txt",
+    )
     for now, then in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(now, then)
 
@@ -213,9 +216,12 @@ def test_pickles_give_arrays_and_run_nothing(tmp_path):
     cut.write_bytes(cut.read_bytes()[:-1000])
     torch.save(list(state.values()), listed)
     for path, message in (
-        (harmful, "'.*harmful.pth' holds more than arrays, which is refused because it could run code"),
+        (
+            harmful,
+            "'.*harmful.pth' contains objects other than arrays, which are not loaded because they could run code",
+        ),
         (cut, "'.*cut.pth' is corrupt or not a .pth file"),
-        (listed, "'.*listed.pth' holds list, not a state dict"),
+        (listed, "'.*listed.pth' contains list, not a state dict"),
     ):
         with pytest.raises(UserError, match=message):
             mapping.load_weights(model, path)
@@ -280,7 +286,7 @@ def test_convert_refuses(command, tmp_path):
 
 
 def _signature(name: str) -> tuple:
-    """Names and shapes in the weights file of a network, one block per stage, and the number of blocks."""
+    """Return depths, and names and shapes in the weights file of a network with one block per stage."""
     model = shallow(name, input_shape=(64,) * MODELS[name].dimensions + (3,), num_classes=2)
     variables = mapping._named_variables(model)
     return MODELS[name].depths, tuple(sorted((names, tuple(each.shape)) for names, each in variables.items()))
@@ -295,7 +301,7 @@ def _look_alikes() -> list[tuple[str, str]]:
 
 
 def _of(model: keras.Model, arch: Arch) -> ResidualNetwork:
-    """The same layers, said to be of an architecture."""
+    """Return a network of the same layers with the metadata of another architecture."""
     return ResidualNetwork(model.input, model.output, model.name, metadata=Metadata(model.name, arch))
 
 

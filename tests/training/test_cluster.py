@@ -114,12 +114,12 @@ def test_a_lost_worker_ends_the_other_and_both_continue(data_dir, tmp_path):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (None, r"runtime.strategy=multiworker reads TF_CONFIG, which is not set; it looks like \{"),
-        ("{", r"TF_CONFIG describes no cluster with this worker in it \(Expecting"),
-        ('{"cluster": {"worker": ["a:1"]}}', r"TF_CONFIG, which has no 'task'; it looks like"),
+        (None, r"runtime.strategy=multiworker reads TF_CONFIG, which is not set; for example \{"),
+        ("{", r"TF_CONFIG describes no cluster that contains this worker \(Expecting"),
+        ('{"cluster": {"worker": ["a:1"]}}', r"TF_CONFIG, which has no 'task'; for example"),
         (
             '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
-            r"no cluster with this worker in it",
+            r"no cluster that contains this worker",
         ),
         (
             '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "ps", "index": 0}}',
@@ -129,7 +129,7 @@ def test_a_lost_worker_ends_the_other_and_both_continue(data_dir, tmp_path):
             '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": -1}}',
             r"the task is worker -1; it must be a chief or a worker",
         ),
-        ('{"cluster": [], "task": {"type": "worker", "index": 0}}', r"no cluster with this worker in it"),
+        ('{"cluster": [], "task": {"type": "worker", "index": 0}}', r"no cluster that contains this worker"),
     ],
 )
 def test_a_wrong_tf_config_is_named(monkeypatch, value, message):

@@ -121,7 +121,7 @@ def test_the_average_follows_the_weights_and_their_statistics(data_dir):
     for path, value in trained.average.values.items():
         np.testing.assert_allclose(value.numpy(), expected[path], rtol=1e-4, atol=1e-5)
     raw = trained.model.get_weights()
-    with trained.average.in_place():
+    with trained.average.swap_weights():
         for each in trained.model.weights:
             np.testing.assert_array_equal(each.numpy(), trained.average.values[each.path].numpy())
     for ours, theirs in zip(trained.model.get_weights(), raw, strict=True):

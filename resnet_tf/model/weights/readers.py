@@ -1,4 +1,4 @@
-"""Reading and writing weights files: each format becomes a dict from name to array."""
+"""Reading and writing of weights files: each format is read as a dict of arrays by name."""
 
 import importlib.util
 import json
@@ -16,14 +16,14 @@ from resnet_tf.core.export_metadata import read_export
 
 Arrays = dict[str, np.ndarray]
 
-_NORM_KINDS = ("gamma", "beta", "moving_mean", "moving_variance")
-# Where a file has the metadata of its network, a JSON object: in `.safetensors` and in Keras's model configuration.
+_NORM_VARIABLES = ("gamma", "beta", "moving_mean", "moving_variance")
+# Key of the network's metadata, a JSON object, in `.safetensors` files and in Keras's model configuration.
 _METADATA = "resnet_tf"
-# In the weights files of Keras, written by `resnet_tf.model.network`.
+# Dataset of the metadata in Keras weights files, written by `resnet_tf.model.network`.
 _METADATA_DATASET = "_saved_metadata/vars/json"
-# In an archive of Keras, where the package wrote it before the model configuration had it.
+# Member of the metadata in `.keras` archives of earlier versions, before it was part of the model configuration.
 _METADATA_MEMBER = f"{_METADATA}.json"
-_METADATA_BYTES = 2**26  # more is refused before it is read
+_METADATA_BYTES = 2**26  # largest size; larger metadata is rejected before it is read
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class WeightsFile:
     """Content of a weights file.
 
     Attributes:
-        arrays: arrays by the file's own names: `layer1.0.conv1.weight` of PyTorch, `conv1_conv/kernel` of Keras.
-        metadata: metadata of the network, see `resnet_tf.model.metadata`. Of a file that Keras wrote of any other
-            model, this is `keras_name`, the name of the model, where the file has it.
+        arrays: arrays by name in the file, such as `layer1.0.conv1.weight` (PyTorch) or `conv1_conv/kernel` (Keras).
+        metadata: metadata of the network, see `resnet_tf.model.metadata`. For other models that Keras saved, it has
+            only `keras_name`, the name of the model, if the file contains it.
     """
 
     arrays: Arrays
@@ -41,11 +41,15 @@ class WeightsFile:
 
 
 def read(path: Path) -> WeightsFile:
-    """Read a file (`.safetensors`, `.npz`, `.h5`, `.keras`, or PyTorch's `.pth`, `.pt`, `.th`, `.bin`) or a hub export.
+    """Read a weights file or a hub export.
+
+    Args:
+        path: a `.safetensors`, `.npz`, `.h5` or `.keras` file, a `.pth`, `.pt`, `.th` or `.bin` file of PyTorch, or the
+            directory of a hub export.
 
     Raises:
-        UserError: if there is no such file, it cannot be read, it is a pickle that holds more than arrays, a value in
-            it is not finite, its metadata are corrupt, or a file of an export was changed.
+        UserError: if the file does not exist or cannot be read, if it is a pickle of other objects than arrays, if a
+            value is not finite, if the metadata is corrupt, or if a file of an export was modified.
     """
     if not path.exists():
         raise UserError(f"no weights file {str(path)!r}")
@@ -60,7 +64,7 @@ def read(path: Path) -> WeightsFile:
         arrays = _read_hub(path) if path.is_dir() else _READERS[path.suffix](path)
     except UserError:
         raise
-    except Exception as error:  # each library has its own for a corrupt file
+    except Exception as error:  # each library raises its own type for a corrupt file
         raise UserError(f"{str(path)!r} is corrupt or not a {path.suffix} file: {error}") from error
     for name, array in arrays.items():
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
@@ -69,10 +73,14 @@ def read(path: Path) -> WeightsFile:
 
 
 def check_readable(file_name: str) -> None:
-    """Refuse a file by its name, before it is fetched: a `UserError` for an unknown suffix or a missing library."""
+    """Check by its name that a file can be read, before it is downloaded.
+
+    Raises:
+        UserError: if the suffix is unknown, or if the library that reads it is not installed.
+    """
     suffix = Path(file_name).suffix
     if suffix not in SUFFIXES:
-        raise UserError(f"{file_name!r} is no weights file that can be read: give {', '.join(SUFFIXES)}")
+        raise UserError(f"cannot read weights from {file_name!r}; supported suffixes: {', '.join(SUFFIXES)}")
     if _READERS[suffix] is _read_torch and importlib.util.find_spec("torch") is None:
         raise UserError(
             f"reading {file_name!r} needs PyTorch: pip install 'resnet_tf[torch]', or give a .safetensors file"
@@ -80,7 +88,7 @@ def check_readable(file_name: str) -> None:
 
 
 def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
-    """Write arrays and JSON values that belong to them as a `.safetensors` file."""
+    """Write arrays and their metadata, JSON values, to a `.safetensors` file."""
     from safetensors.numpy import save_file
 
     save_file(dict(arrays), path, {_METADATA: json.dumps(metadata)})
@@ -91,7 +99,7 @@ def _read_metadata(path: Path) -> dict[str, Any]:
         text = _METADATA_READERS.get(path.suffix, lambda _: None)(path)
         metadata = json.loads(text) if text else {}
         if not isinstance(metadata, dict):
-            raise ValueError(f"it is {type(metadata).__name__}, not an object")
+            raise ValueError(f"expected a JSON object, got {type(metadata).__name__}")
         return metadata
     except (OSError, ValueError, KeyError, RecursionError) as error:
         raise UserError(f"the metadata of the weights in {str(path)!r} is corrupt: {error}") from error
@@ -109,7 +117,7 @@ def _read_npz(path: Path) -> Arrays:
 
 
 def _read_torch(path: Path) -> Arrays:
-    """A state dict, bare or under `state_dict` or `model`. Only arrays are unpickled: a pickle can hold any program."""
+    """Read a state dict, bare or under `state_dict` or `model`; only arrays are unpickled, for security."""
     import pickle
 
     import torch
@@ -117,11 +125,13 @@ def _read_torch(path: Path) -> Arrays:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise UserError(f"{str(path)!r} holds more than arrays, which is refused because it could run code") from error
+        raise UserError(
+            f"{str(path)!r} contains objects other than arrays, which are not loaded because they could run code"
+        ) from error
     while isinstance(content, Mapping) and (inner := {"state_dict", "model"} & set(content)):
         content = content[inner.pop()]
     if not isinstance(content, Mapping):
-        raise UserError(f"{str(path)!r} holds {type(content).__name__}, not a state dict")
+        raise UserError(f"{str(path)!r} contains {type(content).__name__}, not a state dict")
     return {
         name: tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy()
         for name, tensor in content.items()
@@ -130,19 +140,19 @@ def _read_torch(path: Path) -> Arrays:
 
 
 def _read_keras(path: Path) -> Arrays:
-    """Either of Keras's layouts: the old one, a group a layer, or that of `.weights.h5`, which numbers variables."""
+    """Read an `.h5` file in the layout of Keras 2 (named variables) or of Keras 3 (numbered variables)."""
     with h5py.File(path) as file:
         return _keras_3_arrays(file) if "layers" in file else _keras_2_arrays(file.get("model_weights", file))
 
 
 def _read_keras_archive(path: Path) -> Arrays:
-    """The weights inside a `.keras` archive; nothing else of it is looked at."""
+    """Read only the weights of a `.keras` archive."""
     with zipfile.ZipFile(path) as archive, archive.open("model.weights.h5") as member, h5py.File(member) as file:
         return _keras_3_arrays(file)
 
 
 def _read_hub(path: Path) -> Arrays:
-    """The variables of a hub export, a SavedModel that keeps them by number under `variables`; no graph is loaded."""
+    """Read the variables of a hub export, a SavedModel with a list `variables`, without loading a graph."""
     import tensorflow as tf
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
@@ -151,7 +161,7 @@ def _read_hub(path: Path) -> Arrays:
     nodes = SavedModel.FromString((path / "saved_model.pb").read_bytes()).meta_graphs[0].object_graph_def.nodes
     listed = [child.node_id for child in nodes[0].children if child.local_name == "variables"]
     if not listed:
-        raise UserError(f"{str(path)!r} holds constants in the place of weights; export the run with --target=hub")
+        raise UserError(f"{str(path)!r} contains constants instead of variables; export the run with --target=hub")
     stored = tf.train.load_checkpoint(str(path / "variables" / "variables"))
     return {
         nodes[child.node_id].variable.name: stored.get_tensor(
@@ -164,7 +174,7 @@ def _read_hub(path: Path) -> Arrays:
 def _keras_2_arrays(file: Any) -> Arrays:
     arrays = {}
     for layer in map(_text, file.attrs["layer_names"]):
-        # keras-applications, which trained the published files, called the head `probs`; Keras fills it by its place.
+        # The published files name the head `probs`, which Keras loads by its position.
         name = "predictions" if layer == "probs" else layer
         for weight in map(_text, file[layer].attrs["weight_names"]):
             arrays[f"{name}/{weight.split('/')[-1].split(':')[0]}"] = np.asarray(file[layer][weight])
@@ -178,10 +188,10 @@ def _keras_3_arrays(file: Any) -> Arrays:
         values = [np.asarray(variables[str(index)]) for index in range(len(variables))]
         if not values:
             continue
-        # A layer's variables come in the order in which it made them; what it is shows in the first one's axes.
-        kinds = _NORM_KINDS if values[0].ndim == 1 else ("kernel", "bias")
-        for kind, value in zip(kinds, values, strict=False):
-            arrays[f"{_text(variables.attrs['name'])}/{kind}"] = value
+        # Variables are stored in the order of their creation; the first one of a BatchNorm layer has rank 1.
+        names = _NORM_VARIABLES if values[0].ndim == 1 else ("kernel", "bias")
+        for name, value in zip(names, values, strict=False):
+            arrays[f"{_text(variables.attrs['name'])}/{name}"] = value
     return arrays
 
 
@@ -198,7 +208,7 @@ def _read_safetensors_metadata(path: Path) -> str | None:
 
 def _read_keras_metadata(path: Path) -> str | None:
     with h5py.File(path) as file:
-        for name in (_METADATA_DATASET, _METADATA):  # the second is the place of files that Keras did not write alone
+        for name in (_METADATA_DATASET, _METADATA):  # the second one in files of earlier versions
             found = file.get(name)
             if isinstance(found, h5py.Dataset):
                 if found.nbytes > _METADATA_BYTES:
@@ -215,7 +225,7 @@ def _read_keras_archive_metadata(path: Path) -> str | None:
 
 
 def _configured(model_config: str | bytes) -> str | None:
-    """Return the metadata in the configuration that Keras saves with a whole model, or else the model's name."""
+    """Return the metadata in the configuration of a saved Keras model, or else the name of the model."""
     content = json.loads(model_config)
     config = content.get("config") if isinstance(content, dict) else None
     if not isinstance(config, dict):
