@@ -48,7 +48,7 @@ WRITERS = {"file": (_write_file, Path.read_text), "directory": (_write_directory
 each_writer = pytest.mark.parametrize(("write", "read"), WRITERS.values(), ids=WRITERS)
 
 
-def _kill_at(call: str, kind: str, path: Path) -> None:
+def _kill_at(call: str, target: str, path: Path) -> None:
     """Overwrite `path` in a process that is killed just before, or just after, the given call of os."""
     program = f"""
 import os, signal, sys
@@ -67,7 +67,7 @@ def kill(*arguments, **options):
     return result
 setattr(os, name, kill)
 path = Path({str(path)!r})
-if {kind!r} == "file":
+if {target!r} == "file":
     files.write_atomically(path, {NEW!r})
 else:
     with files.atomic_directory(path, replace=True) as staging:
@@ -165,13 +165,13 @@ def test_a_block_that_fails_changes_nothing(write, read, tmp_path, monkeypatch):
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("call", ["fsync:1", "fsync:2", "replace:1", "replace:2"])
 def test_a_kill_leaves_the_old_or_the_new(write, read, existing, moment, call, tmp_path, request):
-    kind = request.node.callspec.id.split("-")[-1]
+    target = request.node.callspec.id.split("-")[-1]
     path = tmp_path / "name"
     if existing:
         write(path, OLD)
-    if call == "replace:2" and not (existing and kind == "directory"):
+    if call == "replace:2" and not (existing and target == "directory"):
         pytest.skip("there is one rename")
-    _kill_at(f"{call}:{moment}", kind, path)
+    _kill_at(f"{call}:{moment}", target, path)
     left = [each.name for each in tmp_path.iterdir() if not files.is_staging(each)]
     assert left in ([], ["name"])
     files.remove_abandoned(tmp_path)  # what any later write does first
@@ -285,7 +285,7 @@ def test_a_manifest_names_what_changed(tmp_path, name, corrupt):
 
 
 @pytest.mark.parametrize("name", ["/etc/hostname", "../outside", "below/../../outside"])
-def test_a_manifest_that_lists_other_places_reads_none_of_them(tmp_path, monkeypatch, name):
+def test_files_outside_the_directory_of_a_manifest_are_not_read(tmp_path, monkeypatch, name):
     (tmp_path / "outside").write_text("")
     directory = tmp_path / "inside"
     directory.mkdir()
@@ -296,7 +296,7 @@ def test_a_manifest_that_lists_other_places_reads_none_of_them(tmp_path, monkeyp
     assert _find(directory) == f"sha256.json lists {name!r}, which lies outside the directory"
 
 
-def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path):
+def test_a_pipe_instead_of_a_file_is_not_waited_for(tmp_path):
     _listed(tmp_path)
     (tmp_path / "needed").unlink()
     os.mkfifo(tmp_path / "needed")

@@ -15,7 +15,7 @@ class _Inner(TypedDict):
 class _Outer(TypedDict):
     count: int
     inner: _Inner
-    share: NotRequired[float | None]
+    fraction: NotRequired[float | None]
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ class _Outer(TypedDict):
         ((1, 2), tuple[int, int]),
         ([1, "a"], Any),
         ({"count": 1, "inner": {"names": []}, "unknown": 7}, _Outer),
-        ({"count": 1, "inner": {"names": ["a"]}, "share": None}, _Outer),
+        ({"count": 1, "inner": {"names": ["a"]}, "fraction": None}, _Outer),
     ],
 )
 def test_values_of_their_type_pass(value, declared):
@@ -56,7 +56,11 @@ def test_values_of_their_type_pass(value, declared):
         ({"count": 1}, _Outer, "it has no 'inner'"),
         ({"count": 1, "inner": {"names": [None]}}, _Outer, "it.inner.names[0] is null, not a string"),
         ({"count": 1, "inner": {}}, _Outer, "it.inner has no 'names'"),
-        ({"count": 1, "inner": {"names": []}, "share": "x"}, _Outer, "it.share is a string, not a number or null"),
+        (
+            {"count": 1, "inner": {"names": []}, "fraction": "x"},
+            _Outer,
+            "it.fraction is a string, not a number or null",
+        ),
     ],
 )
 def test_the_first_mismatch_is_named(value, declared, expected):

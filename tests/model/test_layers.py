@@ -97,7 +97,7 @@ def test_frozen_batch_normalization_keeps_its_statistics():
     np.testing.assert_array_equal(layer.moving_mean, np.zeros(7))
 
 
-def test_pad_shortcut_subsamples_and_pads_on_both_sides():
+def test_pad_shortcut_subsamples_and_pads():
     outputs = PadShortcut(11, stride=2)(IMAGES)
     expected = np.zeros((4, 3, 3, 11), "float32")
     expected[..., 2:9] = IMAGES[:, ::2, ::2]
@@ -106,8 +106,8 @@ def test_pad_shortcut_subsamples_and_pads_on_both_sides():
 
 
 @pytest.mark.parametrize("size", [6, 7])
-def test_strided_convolution_pads_both_sides_alike(size):
-    """The sum over a 3x3 window, written out with the one pixel of padding that PyTorch has."""
+def test_strided_convolution_pads_equally(size):
+    """Compare with the sum over a 3x3 window with one pixel of padding, as in PyTorch."""
     images = np.random.default_rng(0).normal(size=(1, size, size, 1)).astype("float32")
     inputs = keras.Input((size, size, 1))
     model = keras.Model(inputs, blocks.conv(inputs, MODELS["resnet18"], 1, 3, stride=2, name="conv"))

@@ -199,5 +199,5 @@ def test_the_grids_align_at_every_width(tmp_path, width, columns, size):
     examples = sum(min(4, count) for *_, count in report.evaluation.confused_pairs(8))
     assert len(found["loaded"]) == len(PLOTS) + examples + len(found["errors"])
     assert max(map(abs, found["margins"])) < 1, "an image is as wide as its cell"
-    assert len(set(found["pair_tops"])) == -(-len(found["pairs"]) // columns["pairs"]), "thumbnails share a row"
+    assert len(set(found["pair_tops"])) == -(-len(found["pairs"]) // columns["pairs"]), "thumbnails are in the same row"
     assert found["smooth"][len(PLOTS) :] == [size >= 64] * (len(found["smooth"]) - len(PLOTS))

@@ -124,7 +124,7 @@ def test_names_are_literal_and_short(tmp_path):
         "a" * 17 + "…",
     ]
     assert [label.get_text() for label in axes.get_yticklabels()] == shown
-    # Drawing parses mathematics and looks up glyphs.
+    # Rendering parses mathematics and looks up glyphs.
     assert plot_confusion(_evaluation(), NAMES).dtype == np.uint8
     plot_panels(
         tmp_path,

@@ -1,4 +1,4 @@
-"""Checkpoints are whole or not there, and say what is wrong with them."""
+"""Checkpoints: atomic writes, verification, and errors for corrupt files."""
 
 import errno
 import json
@@ -94,7 +94,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path, parts):
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("corrupt", CORRUPTIONS.values(), ids=CORRUPTIONS)
-def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(tmp_path, parts, caplog, name, corrupt):
+def test_a_corrupt_checkpoint_is_named_and_the_previous_one_is_used(tmp_path, parts, caplog, name, corrupt):
     _save(tmp_path, parts, 1)
     newest = _save(tmp_path, parts, 2)
     corrupt(newest / name)

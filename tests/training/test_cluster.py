@@ -94,16 +94,16 @@ def test_a_lost_worker_ends_the_other_and_both_continue(data_dir, tmp_path):
         while processes[0].poll() is None and len(checkpoint.steps(directory)) < 2:
             pass
         processes[1].kill()
-        _, told = processes[0].communicate(timeout=120)
+        _, errors = processes[0].communicate(timeout=120)
         assert processes[0].returncode == 75
-        assert "worker 0 lost another one after step" in told.splitlines()[-1]
-        assert "Traceback" not in told
+        assert "worker 0 lost another one after step" in errors.splitlines()[-1]
+        assert "Traceback" not in errors
     reached = checkpoint.steps(directory)[-1]
     assert 2 <= reached < 40 * 14
     with _workers(tmp_path / "run", settings) as processes:
         while processes[0].poll() is None and checkpoint.steps(directory)[-1] < reached + 3:
             pass
-        processes[1].terminate()  # told to stop, all stop together and save
+        processes[1].terminate()  # all workers stop at the same step and save
         outputs = [process.communicate(timeout=TIMEOUT) for process in processes]
     assert [process.returncode for process in processes] == [75, 75], outputs
     assert "resuming from step" in outputs[0][1]
@@ -142,14 +142,14 @@ def test_a_wrong_tf_config_is_named(monkeypatch, value, message):
 
 def test_the_first_worker_is_the_chief_unless_there_is_one_by_name(monkeypatch):
     workers = {"worker": ["a:1", "b:1"]}
-    for members, kind, index, expected in (
+    for members, task_type, index, expected in (
         (workers, "worker", 0, Task(0, 2)),
         (workers, "worker", 1, Task(1, 2)),
         ({"chief": ["c:1"], **workers}, "worker", 0, Task(1, 3)),
         ({"chief": ["c:1"], **workers}, "worker", 1, Task(2, 3)),
         ({"chief": ["c:1"], **workers}, "chief", 0, Task(0, 3)),
     ):
-        monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": members, "task": {"type": kind, "index": index}}))
+        monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": members, "task": {"type": task_type, "index": index}}))
         assert read_tf_config() == expected
         assert is_chief(RuntimeConfig(strategy="multiworker")) == (expected.index == 0)
     monkeypatch.delenv("TF_CONFIG")
@@ -157,7 +157,7 @@ def test_the_first_worker_is_the_chief_unless_there_is_one_by_name(monkeypatch):
 
 
 def test_a_tpu_is_connected_to_initialized_and_only_then_used(monkeypatch):
-    """With everything that would need one in its place; no TPU has run this."""
+    """Order of the calls, with mocks of everything that needs a TPU; not verified on a TPU."""
     calls = []
 
     class Strategy:

@@ -1,4 +1,4 @@
-"""Settings that follow from the number and the size of the pictures."""
+"""Default settings that depend on the number and the size of the images."""
 
 import json
 from types import SimpleNamespace
@@ -18,35 +18,35 @@ from resnet_tf.workflows.train import train_and_evaluate
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """A function that writes an `.npz` of gray pictures, and gives its path."""
+def write_images(tmp_path):
+    """Return a function that writes an `.npz` archive of gray images and returns its path."""
 
-    def write(count: int, side: int = 8) -> str:
+    def write(count: int, image_size: int = 8) -> str:
         arrays = {}
-        for split, size in (("train", count), ("test", 4)):
-            arrays[f"x_{split}"] = np.zeros((size, side, side), np.uint8)
-            arrays[f"y_{split}"] = np.arange(size) % 2
-        np.savez(tmp_path / "pictures.npz", **arrays)
-        return str(tmp_path / "pictures.npz")
+        for split, examples in (("train", count), ("test", 4)):
+            arrays[f"x_{split}"] = np.zeros((examples, image_size, image_size), np.uint8)
+            arrays[f"y_{split}"] = np.arange(examples) % 2
+        np.savez(tmp_path / "images.npz", **arrays)
+        return str(tmp_path / "images.npz")
 
     return write
 
 
 @pytest.fixture
-def imagined(monkeypatch):
-    """A function after which the data have that many pictures of that side."""
+def simulate_data(monkeypatch):
+    """Return a function that simulates a data set of a number of images of one size."""
 
-    def imagine(examples: int, side: int) -> None:
+    def simulate(examples: int, image_size: int) -> None:
         monkeypatch.setattr(
             default_settings, "open_source", lambda data: SimpleNamespace(train=SimpleNamespace(num_examples=examples))
         )
-        monkeypatch.setattr(default_settings, "_median_size", lambda split: side)
+        monkeypatch.setattr(default_settings, "_median_size", lambda split: image_size)
 
-    return imagine
+    return simulate
 
 
-def _rate_of_big_transfer(step: int, end: tuple[int, ...]) -> float:
-    """By Kolesnikov et al. 2020, sec. 3.3: a rate of 0.003 at 512, linear warmup, a tenth at each third."""
+def _big_transfer_learning_rate(step: int, end: tuple[int, ...]) -> float:
+    """Return the learning rate of Kolesnikov et al. 2020, sec. 3.3, with 0.003 for batch size 512."""
     warmup, *decays, last = end
     assert step < last
     return 0.003 * step / warmup if step < warmup else 0.003 * 0.1 ** sum(step >= decay for decay in decays)
@@ -62,8 +62,8 @@ def _rate_of_big_transfer(step: int, end: tuple[int, ...]) -> float:
         (1_281_167, (500, 6_000, 12_000, 18_000, 20_000), 0.1),
     ],
 )
-def test_big_transfers_rule(imagined, examples, steps, mixup):
-    imagined(examples, 32)
+def test_big_transfers_defaults(simulate_data, examples, steps, mixup):
+    simulate_data(examples, 32)
     config = default_settings.resolve(load_config("bit_finetune"))
     assert (config.data.batch_size, config.data.image_size, config.augment.mixup) == (512, 128, mixup)
     per_epoch = examples // 512
@@ -71,40 +71,40 @@ def test_big_transfers_rule(imagined, examples, steps, mixup):
     assert steps[-1] <= length.total_steps < steps[-1] + per_epoch
     rate = learning_rate(config, length)
     for step in {0, 50, *(at + by for at in steps[:-1] for by in (-1, 0, 1)), steps[-1] - 1}:
-        found, expected = float(rate(tf.constant(step))), _rate_of_big_transfer(step, steps)
+        found, expected = float(rate(tf.constant(step))), _big_transfer_learning_rate(step, steps)
         assert found == pytest.approx(expected, rel=1e-5, abs=1e-9), f"step {step}"
     assert default_settings.resolve(config) == config
 
 
-def test_large_pictures_are_tested_large(pictures):
-    config = default_settings.resolve(load_config("bit_finetune", [f"data.source={pictures(20, 100)}"]))
+def test_large_images_are_evaluated_at_a_large_size(write_images):
+    config = default_settings.resolve(load_config("bit_finetune", [f"data.source={write_images(20, 100)}"]))
     assert (config.data.image_size, config.data.batch_size, config.train.epochs) == (480, 20, 500)
     assert config.train.eval_every == 25
 
 
 @pytest.mark.parametrize(
-    ("count", "side", "epochs", "batch", "size"),
+    ("count", "image_size", "epochs", "batch", "size"),
     [(20, 8, 40, 20, 128), (1_000, 150, 20, 32, 160), (8_000, 300, 3, 64, 224)],
 )
-def test_own_photos(imagined, count, side, epochs, batch, size):
-    imagined(count, side)
+def test_own_photos(simulate_data, count, image_size, epochs, batch, size):
+    simulate_data(count, image_size)
     config = default_settings.resolve(load_config("finetune"))
     assert (config.train.epochs, config.data.batch_size, config.data.image_size) == (epochs, batch, size)
 
 
 @pytest.mark.parametrize(("epochs", "head_epochs"), [(2, 1), (3, 1), (9, 1), (10, 2), (41, 8)])
-def test_head_epochs_follow_the_epochs_that_apply(imagined, epochs, head_epochs):
-    """They were a fifth of the rule's own 40 epochs, so that a run of 3 trained the head alone."""
-    imagined(20, 8)
+def test_head_epochs_follow_the_epochs_that_apply(simulate_data, epochs, head_epochs):
+    """They were a fifth of the default of 40 epochs, so that a run of 3 epochs trained only the head."""
+    simulate_data(20, 8)
     config = default_settings.resolve(load_config("finetune", [f"train.epochs={epochs}"]))
     assert (config.train.epochs, config.train.head_epochs) == (epochs, head_epochs)
     assert config.train.finetune == "head_then_all"
 
 
-def test_a_short_finetune_moves_the_backbone(pictures, tmp_path):
+def test_a_short_finetune_moves_the_backbone(write_images, tmp_path):
     weights = tmp_path / "start.weights.h5"
     create_model("resnet8_w32", num_classes=2, input_shape=(16, 16, 3)).save_weights(weights)
-    settings = [f"data.source={pictures(40)}", "model.name=resnet8_w32", f"model.weights={weights}"]
+    settings = [f"data.source={write_images(40)}", "model.name=resnet8_w32", f"model.weights={weights}"]
     config = load_config("finetune", [*settings, "data.image_size=16", "train.epochs=3", "model.new_head=false"])
     train_and_evaluate(config, tmp_path / "run")
     before = create_model("resnet8_w32", num_classes=2, input_shape=(16, 16, 3), weights=weights)
@@ -126,8 +126,8 @@ def test_a_run_of_the_head_alone_is_refused(settings):
 
 
 @pytest.mark.parametrize("epochs", [2, 10, 40, 100])
-def test_big_transfers_steps_lie_at_the_same_fractions_of_other_epochs(imagined, epochs):
-    imagined(1_024, 32)
+def test_big_transfers_steps_lie_at_the_same_fractions_of_other_epochs(simulate_data, epochs):
+    simulate_data(1_024, 32)
     settings = default_settings.resolve(load_config("bit_finetune", [f"train.epochs={epochs}"]))
     assert settings.train.eval_every == max(1, epochs // 20)
     assert settings.optimizer.warmup_epochs == pytest.approx(epochs / 5)
@@ -135,8 +135,8 @@ def test_big_transfers_steps_lie_at_the_same_fractions_of_other_epochs(imagined,
 
 
 @pytest.mark.parametrize("batch", [100, 256, 2_048])
-def test_big_transfers_steps_follow_the_batch_that_applies(imagined, batch):
-    imagined(1_000, 32)
+def test_big_transfers_steps_follow_the_batch_that_applies(simulate_data, batch):
+    simulate_data(1_000, 32)
     config = default_settings.resolve(load_config("bit_finetune", [f"data.batch_size={batch}"]))
     steps = max(1, 1_000 // batch)
     assert (config.data.batch_size, config.train.epochs) == (batch, -(-500 // steps))
@@ -151,29 +151,29 @@ def test_big_transfers_steps_follow_the_batch_that_applies(imagined, batch):
         ("bit_finetune", {"optimizer.decay_epochs": (30.0, 60.0, 80.0), "train.eval_every": 1}),
     ],
 )
-def test_a_key_that_is_set_to_its_default_stays(imagined, recipe, settings):
-    """A rule took what equals the default for what is left open."""
-    imagined(50_000, 32)
+def test_a_key_that_is_set_to_its_default_stays(simulate_data, recipe, settings):
+    """Regression: a setting that equals the default of the schema was replaced."""
+    simulate_data(50_000, 32)
     texts = [f"{key}={str(value).strip('()')}" for key, value in settings.items()]
     resolved = flatten(default_settings.resolve(load_config(recipe, texts)).to_dict())
     assert {key: resolved[key] for key in settings} == settings
 
 
-def test_what_is_said_stays(pictures):
-    source = f"data.source={pictures(20)}"
+def test_explicit_settings_are_kept(write_images):
+    source = f"data.source={write_images(20)}"
     config = default_settings.resolve(load_config("finetune", [source, "train.epochs=2", "data.image_size=32"]))
     assert (config.train.epochs, config.data.image_size, config.data.batch_size) == (2, 32, 20)
     assert default_settings.resolve(load_config("digits")) == load_config("digits")
 
 
-def test_a_run_keeps_what_followed_and_continues(tmp_path, pictures):
-    settings = [f"data.source={pictures(40)}", "model.name=resnet8_w32", "model.weights=", "train.finetune=full"]
+def test_a_run_stores_its_default_settings_and_continues(tmp_path, write_images):
+    settings = [f"data.source={write_images(40)}", "model.name=resnet8_w32", "model.weights=", "train.finetune=full"]
     config = load_config("finetune", [*settings, "data.image_size=16", "train.eval_every=20"])
     first = train_and_evaluate(config, tmp_path / "run")
     kept = json.loads((tmp_path / "run" / CONFIG_FILE).read_text())
     assert (kept["train"]["defaults"], kept["train"]["epochs"], kept["data"]["batch_size"]) == ("photos", 40, 32)
     assert train_and_evaluate(config, tmp_path / "run") == first
     assert load_run(tmp_path / "run", checkpoint="latest").step == first["step"] == 40
-    pictures(39)
+    write_images(39)
     with pytest.raises(UserError, match=r"was trained on .* but data.source now gives"):
         train_and_evaluate(config, tmp_path / "run")

@@ -1,4 +1,4 @@
-"""Figures against scikit-learn, whatever the batch size and the number of replicas."""
+"""Evaluation metrics for any batch size and number of replicas, compared with scikit-learn."""
 
 import keras
 import numpy as np
@@ -23,7 +23,7 @@ from resnet_tf.training.evaluation import Evaluator, evaluate_run
 from resnet_tf.training.run import load_run
 
 
-def test_figures_equal_scikit_learns():
+def test_metrics_equal_those_of_scikit_learn():
     generator = np.random.default_rng(0)
     logits = generator.normal(size=(500, 7)).astype("float32") * 3
     labels = generator.integers(0, 7, 500)

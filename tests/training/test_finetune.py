@@ -1,4 +1,4 @@
-"""What learns, how fast, on pictures of what size, and from whom."""
+"""Fine-tuning: trainable layers, layer-wise decay, progressive resizing, and distillation."""
 
 import dataclasses
 import shutil
@@ -35,10 +35,10 @@ def _trainer(data_dir, *settings) -> Trainer:
 
 
 def _moved(trained: Trainer, count: int) -> dict[str, float]:
-    """How far each variable moves in some steps."""
+    """Return the largest change of each variable in `count` steps: path -> change."""
     before = {each.path: each.numpy() for each in trained.model.weights}
-    figures, _ = trained.take(trained.batches(), count)
-    trained.state.add(figures, batch_size=64)
+    metrics, _ = trained.take(trained.batches(), count)
+    trained.state.add(metrics, batch_size=64)
     return {each.path: np.abs(each.numpy() - before[each.path]).max() for each in trained.model.weights}
 
 
@@ -47,7 +47,7 @@ def test_a_probe_moves_the_head_alone(data_dir, weights):
     moved = _moved(trained, 3)
     assert {path for path, distance in moved.items() if distance} == {"logits/kernel", "logits/bias"}
     slots = [each.path for each in trained.optimizer.variables if "momentum" in each.path]
-    assert len(slots) == 2, "what does not learn takes no memory"
+    assert len(slots) == 2, "frozen variables have no optimizer slots"
 
 
 def test_first_the_head_then_all(data_dir, weights):
@@ -55,19 +55,19 @@ def test_first_the_head_then_all(data_dir, weights):
     first = _moved(trained, trained.length.steps_per_epoch)
     assert {path for path, distance in first.items() if distance} == {"logits/kernel", "logits/bias"}
     second = _moved(trained, 6)
-    # The gammas behind which a block's last one is still almost 0 have next to no gradient.
+    # While the last gamma of a block is almost 0, the other gammas of the block have almost no gradient.
     assert [path for path, distance in second.items() if not distance and not path.endswith("gamma")] == []
 
 
-def test_batch_norm_stays_as_it_is(data_dir, weights):
+def test_frozen_batch_norm_does_not_change(data_dir, weights):
     moved = _moved(_trainer(data_dir, f"model.weights={weights}", "train.freeze_batch_norm=true"), 2)
     for path, distance in moved.items():
         assert (distance == 0) == ("_bn" in path or "norm" in path), path
 
 
-def test_earlier_blocks_learn_more_slowly(data_dir):
+def test_earlier_blocks_have_lower_learning_rates(data_dir):
     settings = ["optimizer.momentum=0", "optimizer.weight_decay=0"]
-    whole = _moved(_trainer(data_dir, *settings), 1)
+    undecayed = _moved(_trainer(data_dir, *settings), 1)
     moved = _moved(_trainer(data_dir, *settings, "optimizer.layer_decay=0.5"), 1)
     kernels = [path for path in moved if path.endswith("kernel")]
     blocks = list(dict.fromkeys(path.split("_conv")[0].split("_shortcut")[0] for path in kernels))
@@ -75,15 +75,15 @@ def test_earlier_blocks_learn_more_slowly(data_dir):
     assert blocks[-1] == "logits/kernel"
     for path in kernels:
         distance = len(blocks) - 1 - blocks.index(path.split("_conv")[0].split("_shortcut")[0])
-        assert moved[path] == pytest.approx(whole[path] * 0.5**distance, rel=1e-2), path
+        assert moved[path] == pytest.approx(undecayed[path] * 0.5**distance, rel=1e-2), path
 
 
-def test_a_head_alone_takes_weights_to_stand_on(data_dir):
+def test_a_probe_needs_pretrained_weights(data_dir):
     with pytest.raises(UserError, match=r"train.finetune=probe needs pretrained weights; set model.weights"):
         _trainer(data_dir, "train.finetune=probe")
 
 
-def test_pictures_grow_to_their_size():
+def test_image_size_grows_over_the_epochs():
     config = Config(data=DataConfig(image_size=224), train=TrainConfig(epochs=8, start_size=128))
     sizes = [size_in_epoch(config, epoch) for epoch in range(8)]
     assert sizes == [128, 128, 160, 160, 192, 192, None, None]
@@ -94,7 +94,7 @@ def test_pictures_grow_to_their_size():
     assert [size_in_epoch(growing, epoch) for epoch in range(8)] == [96, 96, 96, 128, 128, 128, 160, 160]
 
 
-def test_a_run_on_growing_pictures(data_dir, tmp_path):
+def test_a_run_with_progressive_resizing(data_dir, tmp_path):
     overrides = [f"data.data_dir={data_dir}", "data.image_size=16", "train.start_size=8", "train.epochs=4"]
     overrides += ["data.eval_split=test[:100]", "model.name=resnet8_w32", "train.full_size_from=0.5"]
     result = train_and_evaluate(load_config("digits", overrides), tmp_path)
@@ -105,8 +105,8 @@ def test_a_run_on_growing_pictures(data_dir, tmp_path):
     assert resnet_tf.Predictor(resnet_tf.export_model(run, tmp_path / "models")).labels == run.labels
 
 
-def test_a_student_learns_what_its_teacher_answers(data_dir, tiny_run, tmp_path):
-    """With the whole loss from the teacher, nothing of the labels counts."""
+def test_distillation_loss_depends_only_on_the_teacher(data_dir, tiny_run, tmp_path):
+    """With a teacher weight of 1, the labels do not matter."""
     path = resnet_tf.export_model(resnet_tf.load_run(tiny_run), tmp_path / "models")
     trained = _trainer(data_dir, f"loss.teacher={tmp_path / 'models'}", "loss.teacher_weight=1", "loss.temperature=2")
     images, labels, _ = next(trained.batches())
@@ -138,7 +138,7 @@ def test_a_teacher_of_other_classes_is_refused(data_dir, tmp_path):
 
 @pytest.mark.parametrize("name", ["saved_model.pb", "assets.extra/resnet_tf.json", "assets.extra/sha256.json"])
 @pytest.mark.parametrize("corrupt", CORRUPTIONS.values(), ids=CORRUPTIONS)
-def test_a_teacher_whose_files_were_changed_is_not_loaded(data_dir, tiny_export, tmp_path, monkeypatch, name, corrupt):
+def test_a_corrupt_teacher_is_not_loaded(data_dir, tiny_export, tmp_path, monkeypatch, name, corrupt):
     monkeypatch.setattr(tf.saved_model, "load", lambda path: pytest.fail("it was loaded"))
     shutil.copytree(tiny_export, tmp_path / "1")
     corrupt(tmp_path / "1" / name)

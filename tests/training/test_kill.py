@@ -27,7 +27,7 @@ def _start(data_dir, workdir) -> subprocess.Popen:
 
 
 def _finish(data_dir, workdir) -> tuple[str, float]:
-    """What it printed, and the seconds that it took."""
+    """Run the command to its end; return its output and its duration in seconds."""
     start = time.monotonic()
     process = _start(data_dir, workdir)
     out, err = process.communicate(timeout=TIMEOUT)
@@ -38,9 +38,9 @@ def _finish(data_dir, workdir) -> tuple[str, float]:
 @pytest.mark.slow
 @pytest.mark.long
 def test_a_run_that_is_killed_again_and_again_ends_the_same(data_dir, tmp_path):
-    """SIGKILL at 25 instants of a run, drawn evenly: in steps, saving, testing, drawing, exporting, checking."""
+    """SIGKILL at 25 uniformly sampled instants: in steps, saving, evaluation, plots, export and verification."""
     _finish(data_dir, tmp_path / "first")  # prepares the data
-    expected, seconds = _finish(data_dir, tmp_path / "whole")
+    expected, seconds = _finish(data_dir, tmp_path / "uninterrupted")
     generator = random.Random(0)
     workdir, reached, killed = tmp_path / "killed", set(), 0
     while killed < TIMES:
@@ -54,13 +54,13 @@ def test_a_run_that_is_killed_again_and_again_ends_the_same(data_dir, tmp_path):
             process.kill()
             process.communicate()
         reached.add(max(checkpoint.steps(workdir / "checkpoints"), default=0))
-        if process.returncode == 0:  # it got through: the next one starts anew
-            _assert_same(workdir, tmp_path / "whole")
+        if process.returncode == 0:  # the run has finished: begin another one
+            _assert_same(workdir, tmp_path / "uninterrupted")
             workdir = tmp_path / f"killed{killed}"
     assert len(reached) > 3, "the kills came at different steps"
-    told, _ = _finish(data_dir, workdir)
-    assert told.splitlines()[0] == expected.splitlines()[0]
-    _assert_same(workdir, tmp_path / "whole")
+    output, _ = _finish(data_dir, workdir)
+    assert output.splitlines()[0] == expected.splitlines()[0]
+    _assert_same(workdir, tmp_path / "uninterrupted")
 
 
 def _assert_same(ours, theirs):

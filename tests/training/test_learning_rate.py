@@ -20,27 +20,27 @@ def _rates(*, epochs=10, steps_per_epoch=7, **settings) -> list[float]:
     return [float(rate(step)) for step in range(epochs * steps_per_epoch + 1)]
 
 
-def _after_warmup(falling):
-    """Ten epochs of seven steps, the first two of them warmup."""
-    return [PEAK * step / 14 if step < 14 else falling((step - 14) / 56) for step in range(71)]
+def _after_warmup(decay):
+    """Return learning rates of ten epochs of seven steps, the first two epochs being warmup."""
+    return [PEAK * step / 14 if step < 14 else decay((step - 14) / 56) for step in range(71)]
 
 
 @pytest.mark.parametrize(
-    ("settings", "falling"),
+    ("settings", "decay"),
     [
-        ({"schedule": "cosine"}, lambda share: PEAK * 0.5 * (1 + np.cos(np.pi * share))),
+        ({"schedule": "cosine"}, lambda progress: PEAK * 0.5 * (1 + np.cos(np.pi * progress))),
         (
             {"schedule": "cosine", "end_lr_fraction": 0.1},
-            lambda share: PEAK * (0.1 + 0.9 * 0.5 * (1 + np.cos(np.pi * share))),
+            lambda progress: PEAK * (0.1 + 0.9 * 0.5 * (1 + np.cos(np.pi * progress))),
         ),
-        ({"schedule": "linear", "end_lr_fraction": 0.5}, lambda share: PEAK * (1 - 0.5 * share)),
-        ({"schedule": "polynomial", "power": 2.0}, lambda share: PEAK * (1 - share) ** 2),
-        ({"schedule": "constant"}, lambda share: PEAK),
+        ({"schedule": "linear", "end_lr_fraction": 0.5}, lambda progress: PEAK * (1 - 0.5 * progress)),
+        ({"schedule": "polynomial", "power": 2.0}, lambda progress: PEAK * (1 - progress) ** 2),
+        ({"schedule": "constant"}, lambda progress: PEAK),
     ],
     ids=lambda value: value["schedule"] if isinstance(value, dict) else "",
 )
-def test_after_a_linear_warmup_it_falls_by_the_formula(settings, falling):
-    np.testing.assert_allclose(_rates(warmup_epochs=2.0, **settings), _after_warmup(falling), atol=1e-7)
+def test_after_a_linear_warmup_it_falls_by_the_formula(settings, decay):
+    np.testing.assert_allclose(_rates(warmup_epochs=2.0, **settings), _after_warmup(decay), atol=1e-7)
 
 
 def test_steps_fall_at_the_ends_of_epochs_counted_from_the_start():

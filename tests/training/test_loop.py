@@ -51,7 +51,7 @@ class Stop(keras.callbacks.Callback):
         self.model.stop_training = epoch + 1 == self.epochs
 
 
-def test_a_golden_run_learns_and_leaves_its_files(data_dir, tmp_path):
+def test_a_golden_run_reaches_its_accuracy_and_writes_its_files(data_dir, tmp_path):
     config = load_config("digits", [f"data.data_dir={data_dir}", "train.epochs=12"])
     result = train_and_evaluate(config, tmp_path / "run")
     assert result["examples"] == 899
@@ -94,9 +94,9 @@ def _assert_same_run(ours, theirs):
     assert untimed_metrics(ours) == untimed_metrics(theirs)
 
 
-@pytest.mark.parametrize("moment", ["in an epoch", "in a test"])
-def test_a_run_that_is_told_to_stop_continues_bitwise(tiny_config, tiny_run, tmp_path, monkeypatch, moment):
-    """With a call a step; a signal in the third step, or in the first test."""
+@pytest.mark.parametrize("moment", ["in an epoch", "in an evaluation"])
+def test_a_run_stopped_by_a_signal_resumes_bitwise(tiny_config, tiny_run, tmp_path, monkeypatch, moment):
+    """With one call per step: a signal in the third step, or in the first evaluation."""
     calls = []
 
     def after(original):
@@ -122,21 +122,21 @@ def test_a_run_that_is_told_to_stop_continues_bitwise(tiny_config, tiny_run, tmp
     _assert_same_run(tmp_path, tiny_run)
 
 
-def test_checkpoints_within_an_epoch_and_after_damage(tiny_config, tiny_run, tmp_path, caplog):
+def test_checkpoints_within_an_epoch_and_after_corruption(tiny_config, tiny_run, tmp_path, caplog):
     config = _override(tiny_config, train={"checkpoint_steps": 3, "keep_checkpoints": 9})
     assert train_and_evaluate(config, tmp_path, callbacks=[Stop(1)])["step"] == 7
     assert checkpoint.steps(tmp_path / "checkpoints") == [3, 6, 7]
     (tmp_path / "checkpoints" / "00000007" / "state.index").unlink()
     caplog.set_level("INFO", "resnet_tf")
     train_and_evaluate(config, tmp_path)
-    damage = "00000007' is corrupt: state.index: No such file or directory; using the checkpoint before it"
-    assert damage in caplog.text
+    message = "00000007' is corrupt: state.index: No such file or directory; using the checkpoint before it"
+    assert message in caplog.text
     assert "resuming from step 6" in caplog.text
     assert checkpoint.steps(tmp_path / "checkpoints") == [3, 6, 7, 9, 12, 14]
     _assert_same_run(tmp_path, tiny_run)
 
 
-def test_an_average_is_tested_saved_and_loaded(tiny_config, tmp_path):
+def test_an_average_is_evaluated_saved_and_loaded(tiny_config, tmp_path):
     config = _override(tiny_config, train={"ema": 0.9})
     result = train_and_evaluate(config, tmp_path)
     line = files.read_json_lines(tmp_path / "metrics.jsonl")[-1]
@@ -147,8 +147,8 @@ def test_an_average_is_tested_saved_and_loaded(tiny_config, tmp_path):
     )
 
 
-def test_bad_steps_take_a_run_back_once(tiny_config, tmp_path, monkeypatch, caplog):
-    """From step 9 on nothing is finite, once for five steps and then for ever."""
+def test_nonfinite_steps_restore_a_checkpoint_once(tiny_config, tmp_path, monkeypatch, caplog):
+    """From step 9 on, steps are non-finite: first for five steps, then without end."""
     config = _override(tiny_config, train={"max_nonfinite_steps": 5}, runtime={"steps_per_loop": 1})
     original_call, taken = loop._Fit._call, []
 
@@ -306,19 +306,21 @@ def test_steps_are_profiled_on_request(tiny_config, tmp_path):
 
 
 # Between them these have every part that a recipe can have; CI leaves the others out.
-_TELLING = {"single": ("digits", "imagenet_rsb_a2"), "mirrored": ("imagenet_torchvision_v2",)}
+_FAST_RECIPES = {"single": ("digits", "imagenet_rsb_a2"), "mirrored": ("imagenet_torchvision_v2",)}
 
 
 @pytest.mark.parametrize(
     ("strategy", "name"),
     [
-        pytest.param(strategy, name, marks=() if name in _TELLING[strategy] else (pytest.mark.slow, pytest.mark.long))
-        for strategy in _TELLING
+        pytest.param(
+            strategy, name, marks=() if name in _FAST_RECIPES[strategy] else (pytest.mark.slow, pytest.mark.long)
+        )
+        for strategy in _FAST_RECIPES
         for name in list_configs()
     ],
 )
 def test_every_recipe_trains_and_continues(photos, tmp_path, name, strategy):
-    """Shrunk: a small network and four pictures a step; the recipe's own augmentation, schedule and loss."""
+    """A small network and four images per step, with augmentation, schedule and loss of the recipe."""
     settings = [f"data.source={photos}", "model.name=resnet8_w32", "data.image_size=32", "data.batch_size=4"]
     settings += ["data.channels=3", "data.mean=0.5", "data.std=0.5", "train.epochs=2", f"runtime.strategy={strategy}"]
     settings += [
@@ -342,7 +344,7 @@ def test_every_recipe_trains_and_continues(photos, tmp_path, name, strategy):
         ("test/red", r"split 'test' cannot be tested: .*red/\d.\w+; No such file"),
     ],
 )
-def test_pictures_that_vanish_end_a_run_that_can_continue(photos, tmp_path, gone, message):
+def test_a_run_resumes_after_missing_images_ended_it(photos, tmp_path, gone, message):
     settings = [f"data.source={photos}", "model.name=resnet8_w32", "data.image_size=32", "data.batch_size=4"]
     # Read anew for each test: one that fits in memory would not miss them. And more steps than are read ahead.
     config = load_config("imagefolder", [*settings, "train.epochs=9", "data.memory_limit_mb=0"])
@@ -408,7 +410,7 @@ def test_two_replicas_equal_one(tiny_config, tmp_path, monkeypatch, name):
     assert results["single"] == pytest.approx(results["mirrored"], rel=1e-4)
 
 
-def test_two_replicas_mix_pictures_as_one_does(tiny_config, tmp_path, monkeypatch):
+def test_two_replicas_mix_images_as_one_does(tiny_config, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "create_network", _without_batch_norm)
     mixed = _override(tiny_config, augment={"mixup": 0.4, "cutmix": 1.0}, data={"batch_size": 64}, train={"epochs": 1})
     for strategy in ("single", "mirrored"):
@@ -417,7 +419,7 @@ def test_two_replicas_mix_pictures_as_one_does(tiny_config, tmp_path, monkeypatc
     plain = train_and_evaluate(_override(mixed, augment={"mixup": 0.0, "cutmix": 0.0}), tmp_path / "plain")
     lines = [files.read_json_lines(tmp_path / each / "metrics.jsonl")[-1] for each in ("single", "mirrored", "plain")]
     assert lines[0]["loss"] == pytest.approx(lines[1]["loss"], rel=1e-4)
-    assert abs(lines[0]["loss"] - lines[2]["loss"]) > 1e-3, "mixing changes what is learned"
+    assert abs(lines[0]["loss"] - lines[2]["loss"]) > 1e-3, "mixing changes the loss"
     for ours, theirs in zip(_weights(tmp_path / "single"), _weights(tmp_path / "mirrored"), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
     assert plain["examples"] == 100
@@ -445,7 +447,7 @@ def test_the_best_checkpoint_is_loaded_on_request(tiny_config, tiny_run, tmp_pat
         load_run(tmp_path, checkpoint="newest")
 
 
-def test_rare_classes_are_told_unless_something_is_done(data_dir, tiny_config, tmp_path, caplog):
+def test_rare_classes_are_logged_unless_they_are_weighted(data_dir, tiny_config, tmp_path, caplog):
     uneven = _override(tiny_config, data={"long_tail": 20.0, "batch_size": 64}, train={"epochs": 1})
     source, strategy = open_source(uneven.data), runtime.start(uneven.runtime)
     Trainer(uneven, source, strategy).log_summary()
@@ -504,12 +506,12 @@ def test_other_data_under_the_same_name_is_refused(tiny_config, tiny_run, tmp_pa
         train_and_evaluate(tiny_config, tmp_path / "run")
 
 
-def test_the_seed_decides_the_start_whatever_came_before(tiny_config, data_dir):
-    """Preparing a data set draws random numbers; the weights must not depend on it."""
+def test_initial_weights_depend_only_on_the_seed(tiny_config, data_dir):
+    """Preparing a data set uses global random generators; the weights must not depend on their state."""
     source, strategy = open_source(tiny_config.data), runtime.start(tiny_config.runtime)
     starts = []
-    for draws in range(2):
-        np.random.uniform(size=draws)
+    for count in range(2):
+        np.random.uniform(size=count)
         random.random()
         starts.append(Trainer(tiny_config, source, strategy).model.get_weights())
     for ours, theirs in zip(*starts, strict=True):

@@ -60,7 +60,7 @@ def test_class_weights():
     np.testing.assert_allclose(absent, [2 / 3, 0, 2])
 
 
-def test_logit_adjustment_adds_the_logarithm_of_the_shares():
+def test_logit_adjustment_adds_the_logarithm_of_the_class_frequencies():
     adjusted = LOGITS + 1.5 * np.log(COUNTS / COUNTS.sum())
     expected = -(HARD * log_softmax(adjusted, -1)).sum(-1)
     np.testing.assert_allclose(_losses(HARD, logit_adjustment=1.5), expected, rtol=1e-5)

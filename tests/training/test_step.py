@@ -1,4 +1,4 @@
-"""One step: parts, replicas and clipping change what they should; what is not finite changes nothing."""
+"""Training step: micro-batches, replicas, clipping, non-finite gradients, and averages."""
 
 import dataclasses
 
@@ -77,15 +77,15 @@ def test_gradients_are_clipped_by_the_norm_over_all_weights(data_dir, monkeypatc
 
 
 @pytest.mark.parametrize("devices", [(), MIRRORED[:2]], ids=["single", "mirrored"])
-def test_a_bad_step_changes_nothing_but_its_number(data_dir, devices):
+def test_a_nonfinite_step_changes_only_the_step_number(data_dir, devices):
     trained = _trainer(_config(data_dir, "train.ema=0.9", *devices))
     _take(trained, 2)
     before, average = _values(trained), [value.numpy() for value in trained.average.values.values()]
     kernel = trained.model.layers[-1].kernel
     good = kernel.numpy()
     kernel.assign(np.full_like(good, np.nan))
-    figures = _take(trained, 3)
-    assert figures[:, 3].tolist() == [1, 1, 1]
+    metrics = _take(trained, 3)
+    assert metrics[:, 3].tolist() == [1, 1, 1]
     kernel.assign(good)
     number = trained.optimizer.iterations
     assert int(number.numpy()) == 5
@@ -100,11 +100,11 @@ def test_a_bad_step_changes_nothing_but_its_number(data_dir, devices):
 def test_float16_shrinks_its_scale_until_gradients_are_finite(data_dir):
     trained = _trainer(_config(data_dir, "runtime.precision=mixed_float16"))
     trained.optimizer.dynamic_scale.assign(2.0**40)
-    figures = _take(trained, 40)
-    skipped = ~np.isfinite(figures[:, 2])
+    metrics = _take(trained, 40)
+    skipped = ~np.isfinite(metrics[:, 2])
     assert 5 < skipped.sum() < 35
-    assert not figures[skipped, 3].any(), "a scale that can shrink is no bad step"
-    assert np.isfinite(figures[-1]).all()
+    assert not metrics[skipped, 3].any(), "a scale that can shrink is not a non-finite step"
+    assert np.isfinite(metrics[-1]).all()
     assert trained.optimizer.dynamic_scale.numpy() == 2.0 ** (40 - skipped.sum())
 
 
@@ -114,9 +114,9 @@ def test_the_average_follows_the_weights_and_their_statistics(data_dir):
     batches = trained.batches()
     for step in range(12):
         _take(trained, 1, batches)
-        share = 1 - min(0.9, (1 + step) / (10 + step))
+        weight = 1 - min(0.9, (1 + step) / (10 + step))
         for each in trained.model.weights:
-            expected[each.path] += share * (each.numpy() - expected[each.path])
+            expected[each.path] += weight * (each.numpy() - expected[each.path])
     assert any("moving_variance" in path for path in expected)
     for path, value in trained.average.values.items():
         np.testing.assert_allclose(value.numpy(), expected[path], rtol=1e-4, atol=1e-5)
@@ -137,7 +137,7 @@ def test_replicas_have_the_same_state_after_every_step(data_dir):
 
 
 def test_a_step_compiles_for_tpus(data_dir):
-    """What can be seen without one: XLA takes the step with bfloat16 convolutions, fixed shapes and no custom calls."""
+    """Without a TPU: XLA compiles the step with bfloat16 convolutions, fixed shapes and no custom calls."""
     config = _config(data_dir, "runtime.precision=mixed_bfloat16", "runtime.xla=true")
     trained = _trainer(config)
     images, labels, *_ = next(trained.batches())

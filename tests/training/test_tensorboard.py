@@ -1,4 +1,4 @@
-"""What TensorBoard reads back from a run's event files."""
+"""Event files of a run, read by TensorBoard."""
 
 import io
 import json
@@ -24,8 +24,8 @@ def events(tiny_run):
     return accumulator
 
 
-def _pictures(events: EventAccumulator, tag: str) -> list[np.ndarray]:
-    """After its width and height, the PNG files of a tag."""
+def _images(events: EventAccumulator, tag: str) -> list[np.ndarray]:
+    """Return the images of a tag, which follow their width and height."""
     assert events.summary_metadata[tag].plugin_data.plugin_name == "images"
     (event,) = events.Tensors(tag)
     return [np.asarray(Image.open(io.BytesIO(png))) for png in event.tensor_proto.string_val[2:]]
@@ -38,27 +38,27 @@ def test_scalars_are_those_of_the_metrics_file(events, tiny_run):
         assert found == [(line["step"], pytest.approx(line[name], rel=1e-6)) for line in lines]
 
 
-def test_the_first_batch_is_shown_as_it_is_trained_on(events, tiny_config):
+def test_the_first_augmented_batch_is_stored(events, tiny_config):
     images, _ = pipeline.load_batch(tiny_config, open_source(tiny_config.data), step=0)
-    (grid,) = _pictures(events, "inputs")
+    (grid,) = _images(events, "inputs")
     assert grid.shape == (64, 64)  # eight rows of eight digits of eight pixels
     for index in (0, 7, 8, 63):
         row, column = divmod(index, 8)
         np.testing.assert_array_equal(grid[8 * row : 8 * row + 8, 8 * column : 8 * column + 8], images[index, ..., 0])
 
 
-def test_the_confusion_matrix_is_a_picture(events):
-    (picture,) = _pictures(events, "confusion")
-    assert picture.shape == (440, 560, 4)
-    assert picture[..., :3].std() > 10
+def test_the_confusion_matrix_is_stored_as_an_image(events):
+    (image,) = _images(events, "confusion")
+    assert image.shape == (440, 560, 4)
+    assert image[..., :3].std() > 10
 
 
-def test_the_graph_is_one_that_tensorboard_draws(events, tiny_run):
+def test_tensorboard_reads_the_graph(events, tiny_run):
     assert events.summary_metadata["network"].plugin_data.plugin_name == "graph_keras_model"
     (event,) = events.Tensors("network")
-    drawn = keras_model_to_graph_def(json.loads(event.tensor_proto.string_val[0]))
+    graph = keras_model_to_graph_def(json.loads(event.tensor_proto.string_val[0]))
     layers = {layer.name for layer in load_run(tiny_run).model.layers}
-    assert {node.name.split("/")[-1] for node in drawn.node} == layers
+    assert {node.name.split("/")[-1] for node in graph.node} == layers
 
 
 def test_the_configuration_is_text(events, tiny_config):
@@ -66,7 +66,7 @@ def test_the_configuration_is_text(events, tiny_config):
     assert tiny_config.to_json() in event.tensor_proto.string_val[0].decode()
 
 
-def test_a_run_that_continues_shows_no_first_batch_again(tiny_config, tmp_path):
+def test_a_resumed_run_does_not_store_the_first_batch_again(tiny_config, tmp_path):
     import dataclasses
 
     import keras

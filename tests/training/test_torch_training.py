@@ -22,7 +22,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def cifar(tmp_path_factory):
-    """The first of every four test pictures of CIFAR-10, as a folder of train/class and test/class."""
+    """Directory of every fourth test image of CIFAR-10, as train/CLASS and test/CLASS."""
     root = tmp_path_factory.mktemp("cifar")
     with tarfile.open(ARCHIVE) as archive:
         for member in archive:
@@ -36,9 +36,10 @@ def cifar(tmp_path_factory):
 def test_the_first_hundred_steps_are_those_of_pytorch(cifar, recipe):
     """ResNet-20 under the recipe of He et al., and under that of the wide networks with Nesterov's momentum.
 
-    At a thousandth of the recipe's rate; the next test tells why not at all of it. Where the rate changes, the
-    frameworks part for some ten steps: Keras's momentum, like that of the paper's own framework, holds steps, PyTorch's
-    holds gradients, which the new rate multiplies at once (Goyal et al. 2017, sec. 3, remark 2).
+    At a thousandth of the recipe's learning rate, for the reason that the next test states. When the learning rate
+    changes, the frameworks differ for some ten steps: the momentum of Keras, as of the paper's framework, accumulates
+    steps, the one of PyTorch gradients, to which the new learning rate applies at once (Goyal et al. 2017, sec. 3,
+    remark 2).
     """
     torch = pytest.importorskip("torch")
     trainer = _trainer(recipe, cifar, "optimizer.base_lr=0.0002")
@@ -121,8 +122,8 @@ def _torch_resnet20(torch, model):
 
     blocks, channels = [], 16
     for width in (16, 32, 64):
-        for place in range(3):
-            blocks.append(Block(channels, width, 2 if place == 0 and width > 16 else 1))
+        for index in range(3):
+            blocks.append(Block(channels, width, 2 if index == 0 and width > 16 else 1))
             channels = width
     stem = (nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
     network = nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))

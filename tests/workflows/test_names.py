@@ -1,4 +1,4 @@
-"""Commands, their functions, and the names that both share."""
+"""Names of commands and of their Python functions."""
 
 import importlib
 import json

@@ -24,7 +24,7 @@ def plain(thing) -> dict:
 
 @pytest.fixture
 def opened(monkeypatch) -> Mock:
-    """Counts how often a data set is opened, in whichever module."""
+    """Mock that counts how often any module opens a data set."""
     spy = Mock(side_effect=sources.open_source)
     for name in ("workflows.plan", "workflows.preview", "workflows.evaluate", "training.loop"):
         monkeypatch.setattr(f"resnet_tf.{name}.open_source", spy)
