@@ -1,8 +1,8 @@
-/* A program on TensorFlow's C library alone: sends one file's bytes to an exported model and prints what it answers.
+/* Run an exported model on the content of one file, with TensorFlow's C library only.
  *
- *   client EXPORT INPUT_OPERATION OUTPUT_OPERATION OUTPUT_INDEX PICTURE
+ *   client EXPORT INPUT_OPERATION OUTPUT_OPERATION OUTPUT_INDEX IMAGE
  *
- * Prints the numbers of a float32 output, one a line.
+ * Prints the values of a float32 output, one per line.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,13 +52,14 @@ int main(int count, char** arguments) {
   size_t size;
   char* bytes = read_file(arguments[5], &size);
   TF_Tensor* request = batch_of_one(bytes, size);
-  TF_Tensor* answer = NULL;
-  TF_SessionRun(session, NULL, &input, &request, 1, &output, &answer, 1, NULL, 0, NULL, status);
+  TF_Tensor* result = NULL;
+  TF_SessionRun(session, NULL, &input, &request, 1, &output, &result, 1, NULL, 0, NULL, status);
   check(status);
-  const float* numbers = TF_TensorData(answer);
-  for (size_t place = 0; place < TF_TensorByteSize(answer) / sizeof(float); ++place) printf("%.9g\n", numbers[place]);
+  const float* values = TF_TensorData(result);
+  const size_t length = TF_TensorByteSize(result) / sizeof(float);
+  for (size_t index = 0; index < length; ++index) printf("%.9g\n", values[index]);
   TF_DeleteTensor(request);
-  TF_DeleteTensor(answer);
+  TF_DeleteTensor(result);
   TF_CloseSession(session, status);
   TF_DeleteSession(session, status);
   free(bytes);

@@ -296,7 +296,7 @@ def test_a_network_is_initialized_from_a_hub_export(run, tmp_path, target):
 
 def test_initialization_from_an_export_without_variables_is_rejected(run, tiny_export, tmp_path):
     name, shape = run.config.model.name, run.model.input_shape[1:]
-    with pytest.raises(UserError, match=r"holds constants in the place of weights; export the run with --target=hub"):
+    with pytest.raises(UserError, match=r"contains constants instead of variables; export the run with --target=hub"):
         create_model(name, num_classes=len(run.labels), input_shape=shape, weights=tiny_export)
     message = r"weights are read from a file, or from a hub export: '.*' is not a model exported by resnet_tf"
     with pytest.raises(UserError, match=message):

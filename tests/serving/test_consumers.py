@@ -1,4 +1,4 @@
-"""Programs that were not written here read our exports: TensorFlow's C library and tools, OpenVINO, TF Hub, LiteRT."""
+"""Exports in other runtimes: TensorFlow's C library and saved_model_cli, OpenVINO, TF Hub, ONNX Runtime, LiteRT."""
 
 import subprocess
 import sys
@@ -28,27 +28,27 @@ def images():
     return np.random.default_rng(0).uniform(size=(5, 8, 8, 3)).astype("float32")
 
 
-def test_a_c_program_gets_the_same_logits(tiny_export, tmp_path):
-    """Compiled against the C library that the wheel brings; a real JPEG's bytes in."""
+def test_a_c_program_computes_the_same_logits(tiny_export, tmp_path):
+    """The program is linked with the C library of the TensorFlow wheel, and reads a JPEG file."""
     library = Path(tf.sysconfig.get_lib())
     names = [f"-l:{file.name}" for file in library.glob("libtensorflow_*.so*")]
     command = ["gcc", str(CLIENT), "-o", str(tmp_path / "client"), f"-I{tf.sysconfig.get_include()}", f"-L{library}"]
     subprocess.run([*command, *names, f"-Wl,-rpath,{library}"], check=True, timeout=TIMEOUT)
-    picture = tmp_path / "picture.jpg"
-    picture.write_bytes(tf.io.encode_jpeg(np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)).numpy())
+    image = tmp_path / "image.jpg"
+    image.write_bytes(tf.io.encode_jpeg(np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)).numpy())
     saved = saved_model_pb2.SavedModel.FromString((tiny_export / "saved_model.pb").read_bytes())
     signature = saved.meta_graphs[0].signature_def["serving_default"]
     source, _ = signature.inputs["image_bytes"].name.split(":")
     result, index = signature.outputs["logits"].name.split(":")
     child = subprocess.run(
-        [tmp_path / "client", tiny_export, source, result, index, picture],
+        [tmp_path / "client", tiny_export, source, result, index, image],
         check=True,
         capture_output=True,
         text=True,
         timeout=TIMEOUT,
     )
     found = np.array(child.stdout.split(), np.float32)
-    expected = Predictor(tiny_export).predict_batch([picture.read_bytes()])["logits"][0]
+    expected = Predictor(tiny_export).predict_batch([image.read_bytes()])["logits"][0]
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -82,9 +82,9 @@ def test_saved_model_cli_shows_and_runs_each_signature(tiny_export, tmp_path, si
 def test_saved_model_cli_runs_pixels(tiny_export, images, tmp_path):
     np.save(tmp_path / "images.npy", images)
     tool = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", "run", "--dir", str(tiny_export)]
-    what = ["--tag_set", "serve", "--signature_def", "images", "--inputs", f"images={tmp_path / 'images.npy'}"]
+    options = ["--tag_set", "serve", "--signature_def", "images", "--inputs", f"images={tmp_path / 'images.npy'}"]
     subprocess.run(
-        [*tool, *what, "--outdir", str(tmp_path)], check=True, capture_output=True, text=True, timeout=TIMEOUT
+        [*tool, *options, "--outdir", str(tmp_path)], check=True, capture_output=True, text=True, timeout=TIMEOUT
     )
     np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), Predictor(tiny_export).logits(images), atol=1e-5)
 
@@ -112,7 +112,7 @@ print(history["accuracy"][-1], sum(changed), len(changed))
 
 
 @pytest.mark.parametrize("target", ["hub", "hub_features"])
-def test_tf_hub_fine_tunes_it_in_a_fresh_process(run, tmp_path, target):
+def test_tf_hub_fine_tunes_the_network_in_a_new_process(run, tmp_path, target):
     pytest.importorskip("tensorflow_hub")
     path = export_model(run, tmp_path / "models", target=target)
     model = run.model
@@ -128,7 +128,9 @@ def test_tf_hub_fine_tunes_it_in_a_fresh_process(run, tmp_path, target):
     assert child.returncode == 0, child.stderr[-3000:]
     accuracy, changed, total = child.stdout.split()[-3:]
     assert float(accuracy) > 0.9
-    assert int(changed) >= int(total) - 1, "all weights and BatchNorm's statistics, but for a random seed's state"
+    assert int(changed) >= int(total) - 1, (
+        "all weights and BatchNorm statistics change, except the state of a seed generator"
+    )
 
 
 def test_a_hub_module_is_called_on_pixels_of_any_size(run, images, tmp_path):
@@ -143,7 +145,7 @@ def test_a_hub_module_is_called_on_pixels_of_any_size(run, images, tmp_path):
         np.testing.assert_allclose(layer(images)["logits"], module(images), atol=1e-4)
 
 
-def test_onnxruntime_answers_alike(run, images, tmp_path):
+def test_onnxruntime_computes_the_same_logits(run, images, tmp_path):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("tf2onnx")
     path = export_model(run, tmp_path, target="onnx")
@@ -151,7 +153,7 @@ def test_onnxruntime_answers_alike(run, images, tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "dynamic", "int8"])
-def test_the_litert_interpreter_answers(run, tiny_images, images, tmp_path, precision):
+def test_the_litert_interpreter_computes_the_same_logits(run, tiny_images, images, tmp_path, precision):
     interpreter = pytest.importorskip("ai_edge_litert.interpreter")
     path = export_model(run, tmp_path, target="litert", precision=precision)
     runner = interpreter.Interpreter(str(path / "model.tflite")).get_signature_runner("serving_default")

@@ -1,6 +1,7 @@
-"""The requests of docs/serving.md, sent as they stand to a stand-in for TensorFlow Serving that asks a real export.
+"""Requests of docs/serving.md, sent unchanged to a fake TensorFlow Serving that runs a real export.
 
-It reads and writes what https://www.tensorflow.org/tfx/serving/api_rest says, and the package's own protocol of gRPC.
+The fake server implements https://www.tensorflow.org/tfx/serving/api_rest, and the gRPC service of the package
+tensorflow-serving-api.
 """
 
 import base64
@@ -19,7 +20,7 @@ import pytest
 import tensorflow as tf
 
 PAGE = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
-TIMEOUT = 60
+TIMEOUT = 60  # seconds
 
 
 def _block(language: str, word: str) -> str:
@@ -34,7 +35,7 @@ def model(tiny_export):
 
 @pytest.fixture
 def signatures(model):
-    return model.signatures  # the model owns what they use
+    return model.signatures  # the fixture `model` owns their variables
 
 
 @pytest.fixture
@@ -45,14 +46,14 @@ def folder(tiny_images, tmp_path) -> Path:
 
 @pytest.fixture
 def rest(signatures):
-    """The port of a server, which is ended afterwards."""
+    """Yield the port of a REST server, which is stopped after the test."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             if self.path == "/v1/models/photos/labels/stable:predict":
-                pictures = [base64.b64decode(each["b64"]) for each in body["instances"]]
-                answer = signatures["serving_default"](image_bytes=tf.constant(pictures))
+                images = [base64.b64decode(each["b64"]) for each in body["instances"]]
+                answer = signatures["serving_default"](image_bytes=tf.constant(images))
                 self._send({"predictions": [{name: _plain(value[0]) for name, value in answer.items()}]})
             elif self.path == "/v1/models/photos/versions/2:classify":
                 examples = [_example(each).SerializeToString() for each in body["examples"]]
@@ -97,7 +98,7 @@ def _example(features: dict) -> tf.train.Example:
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
-def test_the_requests_over_rest_are_answered(rest, signatures, folder, tiny_images):
+def test_documented_rest_requests(rest, signatures, folder, tiny_images):
     lines = _block("sh", "curl").replace("127.0.0.1:8501", f"127.0.0.1:{rest}").replace("curl", "curl -sS --fail")
     done = subprocess.run(["bash", "-e", "-c", lines], cwd=folder, capture_output=True, text=True, timeout=TIMEOUT)
     assert done.returncode == 0, done.stderr
@@ -112,8 +113,8 @@ def test_the_requests_over_rest_are_answered(rest, signatures, folder, tiny_imag
     assert "classify" in known["metadata"]["signature_def"]
 
 
-def test_the_request_over_grpc_is_answered(signatures, folder, tiny_images):
-    grpc = pytest.importorskip("grpc", reason="takes tensorflow-serving-api")
+def test_documented_grpc_request(signatures, folder, tiny_images):
+    grpc = pytest.importorskip("grpc", reason="requires tensorflow-serving-api")
     service = pytest.importorskip("tensorflow_serving.apis.prediction_service_pb2_grpc")
     predict = pytest.importorskip("tensorflow_serving.apis.predict_pb2")
 

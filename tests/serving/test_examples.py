@@ -1,4 +1,4 @@
-"""A predictor gives the same answer to an example in every form in which people hold it."""
+"""A predictor returns the same prediction for an example in every format."""
 
 import io
 import re
@@ -17,16 +17,16 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (30, 41, 3), np.uint8)
 RUNNERS = [(target, precision) for target in TARGETS if target != "hub_features" for precision in TARGETS[target][:1]]
 
 
-def _encoded(kind: str, image: Image.Image, **options) -> bytes:
+def _encoded(file_format: str, image: Image.Image, **options) -> bytes:
     file = io.BytesIO()
-    image.save(file, kind, **options)
+    image.save(file, file_format, **options)
     return file.getvalue()
 
 
 def _export(directory: Path, **settings) -> Predictor:
     model = resnet_tf.create_model("resnet8_w32", num_classes=5, input_shape=(16, 16, 3))
     generator = np.random.default_rng(1)
-    for variable in model.variables:  # logits far from equal
+    for variable in model.variables:  # so that logits differ clearly between classes
         if variable.path.endswith("kernel"):
             variable.assign(generator.normal(0, 0.2, variable.shape))
     target = settings.pop("target", "serving")
@@ -39,25 +39,25 @@ def predictor(tmp_path_factory) -> Predictor:
     return _export(tmp_path_factory.mktemp("export") / "plain")
 
 
-def _all_forms(predictor: Predictor, file: Path) -> list[np.ndarray]:
+def _probabilities_of_all_formats(predictor: Predictor, file: Path) -> list[np.ndarray]:
     opened = Image.open(file)
     forms = [str(file), file, file.read_bytes(), opened, opened.convert("RGB"), np.asarray(opened.convert("RGB"))]
     return [predictor(form).probabilities for form in forms]
 
 
 @pytest.mark.parametrize(("target", "precision"), RUNNERS)
-def test_every_form_has_the_same_answer(tmp_path, target, precision):
+def test_every_format_has_the_same_prediction(tmp_path, target, precision):
     if target == "onnx":
-        pytest.importorskip("tf2onnx", reason="takes tf2onnx")
+        pytest.importorskip("tf2onnx", reason="requires tf2onnx")
     predictor = _export(tmp_path / "export", target=target)
     (tmp_path / "a.png").write_bytes(_encoded("PNG", Image.fromarray(PIXELS)))
-    expected, *others = _all_forms(predictor, tmp_path / "a.png")
+    expected, *others = _probabilities_of_all_formats(predictor, tmp_path / "a.png")
     assert expected.max() - expected.min() > 0.1
     for found in others:
         np.testing.assert_array_equal(found, expected)
-    # PIL and TensorFlow decode a JPEG to the same pixels, give or take a level between versions of their libraries.
+    # PIL and TensorFlow decode a JPEG to the same pixels, to within one level, depending on their JPEG libraries.
     (tmp_path / "a.jpg").write_bytes(_encoded("JPEG", Image.fromarray(PIXELS)))
-    expected, *others = _all_forms(predictor, tmp_path / "a.jpg")
+    expected, *others = _probabilities_of_all_formats(predictor, tmp_path / "a.jpg")
     np.testing.assert_allclose(others, [expected] * len(others), atol=0.01)
 
 
@@ -85,7 +85,7 @@ def test_a_prediction_has_all_probabilities(predictor):
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "LA", "RGBA", "I;16"])
-def test_pil_images_of_any_mode_are_read_as_their_file(predictor, mode):
+def test_pil_images_of_any_mode_are_decoded_like_their_file(predictor, mode):
     if mode == "I;16":
         image = Image.fromarray((np.mgrid[:30, :41].sum(axis=0) * 900).astype(np.uint16))
     else:
@@ -96,7 +96,7 @@ def test_pil_images_of_any_mode_are_read_as_their_file(predictor, mode):
     np.testing.assert_array_equal(predictor(image).probabilities, predictor(_encoded("PNG", image)).probabilities)
 
 
-def test_a_gray_array_is_read_as_its_file(predictor):
+def test_a_gray_array_is_decoded_like_its_file(predictor):
     gray = PIXELS[..., :1]
     expected = predictor(_encoded("PNG", Image.fromarray(gray[..., 0]))).probabilities
     np.testing.assert_array_equal(predictor(gray).probabilities, expected)
@@ -104,20 +104,20 @@ def test_a_gray_array_is_read_as_its_file(predictor):
 
 
 @pytest.mark.parametrize("upright", [True, False])
-def test_the_exif_orientation_counts_as_in_the_file(tmp_path, upright):
+def test_the_exif_orientation_of_pil_images_is_applied_like_that_of_files(tmp_path, upright):
     predictor = _export(tmp_path / "export", exif_orientation=upright)
     exif = Image.Exif()
     exif[0x0112] = 6
     smooth = Image.fromarray(PIXELS).resize((64, 48), Image.Resampling.BICUBIC)
-    for kind in ("JPEG", "PNG"):  # of a PNG, it is ignored
-        encoded = _encoded(kind, smooth, exif=exif)
+    for file_format in ("JPEG", "PNG"):  # the orientation of a PNG is ignored
+        encoded = _encoded(file_format, smooth, exif=exif)
         opened = Image.open(io.BytesIO(encoded))
         turned = Image.open(io.BytesIO(encoded)).transpose(Image.Transpose.ROTATE_270)
         expected = predictor(encoded).probabilities
         np.testing.assert_allclose(predictor(opened).probabilities, expected, atol=0.01)
-        as_turned = np.asarray(turned if upright and kind == "JPEG" else opened)
+        as_turned = np.asarray(turned if upright and file_format == "JPEG" else opened)
         np.testing.assert_allclose(predictor(as_turned).probabilities, expected, atol=0.01)
-        if kind == "JPEG":
+        if file_format == "JPEG":
             np.testing.assert_allclose(predictor(opened.convert("RGB")).probabilities, expected, atol=0.01)
     other = predictor(np.asarray(opened if upright else turned)).probabilities
     assert np.abs(other - predictor(_encoded("JPEG", smooth, exif=exif)).probabilities).max() > 0.02
@@ -140,25 +140,25 @@ def test_the_exif_orientation_counts_as_in_the_file(tmp_path, upright):
         ("nowhere.png", "cannot read 'nowhere.png': No such file"),
     ],
 )
-def test_other_types_and_shapes_are_named(predictor, wrong, message):
+def test_other_types_and_shapes_are_rejected_by_index(predictor, wrong, message):
     with pytest.raises(UserError, match=re.escape(message)):
         predictor(wrong)
 
 
-def test_an_incomplete_file_that_pil_opened_is_named(predictor):
+def test_an_incomplete_file_opened_by_pil_is_rejected(predictor):
     opened = Image.open(io.BytesIO(_encoded("JPEG", Image.fromarray(PIXELS))[:-200]))
     with pytest.raises(UserError, match="image 0: PIL cannot read the image: image file is truncated"):
         predictor(opened)
 
 
-def test_images_in_memory_are_limited_as_files_are(tmp_path):
+def test_max_pixels_applies_to_images_in_memory(tmp_path):
     predictor = _export(tmp_path / "export", max_pixels=1000)
     for form in (PIXELS, Image.fromarray(PIXELS)):
         with pytest.raises(UserError, match=r"image 0 is not a readable image: its header claims more than max_pixels"):
             predictor(form)
 
 
-def test_explain_takes_every_form(predictor):
+def test_explain_takes_every_format(predictor):
     for form in (PIXELS, Image.fromarray(PIXELS), _encoded("PNG", Image.fromarray(PIXELS))):
         ((crop, heatmap, label),) = predictor.explain([form])
         assert (crop.shape, heatmap.shape, label) == ((16, 16, 3), (16, 16), predictor(form).label)

@@ -1,4 +1,4 @@
-"""Folding and freezing against the networks that they start from."""
+"""Folded and frozen networks compared with the original ones."""
 
 import keras
 import numpy as np
@@ -14,8 +14,8 @@ FAMILIES = ["resnet50", "resnet50_v1", "resnet50_v2", "resnet34_d", "resnext50_3
 FAMILIES += ["resnet20", "wrn_16_4", "plain20", "resnet_article"]
 
 
-def _uneven(name: str, **settings) -> keras.Model:
-    """A shallow network whose every weight counts: scales, offsets, biases and statistics of a trained one."""
+def _with_random_weights(name: str, **settings) -> keras.Model:
+    """Return a shallow network with random scales, offsets, biases and BatchNorm statistics, as after training."""
     model = shallow(name, input_shape=(64, 64, 3), num_classes=7, **settings)
     generator = np.random.default_rng(0)
     for weight in model.weights:
@@ -30,24 +30,24 @@ IMAGES = np.random.default_rng(1).normal(size=(3, 64, 64, 3)).astype("float32")
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_folded_network_answers_alike(name):
-    model = _uneven(name)
+def test_a_folded_network_computes_the_same_logits(name):
+    model = _with_random_weights(name)
     before = model.get_weights()
     expected = model(IMAGES, training=False).numpy()
     folded = fold(model)
     np.testing.assert_allclose(folded(IMAGES, training=False), expected, atol=2e-5 * np.abs(expected).max())
     assert not [layer for layer in folded.layers if isinstance(layer, keras.layers.Dropout)]
-    if name not in ("resnet50_v2", "bit_r50x1", "wrn_16_4"):  # where activations come first
+    if name not in ("resnet50_v2", "bit_r50x1", "wrn_16_4"):  # pre-activation networks
         assert not [layer for layer in folded.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    for ours, theirs in zip(model.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    for weight, original in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, original)
 
 
-def test_bfloat16_is_in_the_variables_and_the_head_is_not():
-    model = _uneven("resnet50")
+def test_variables_are_bfloat16_except_those_of_the_head():
+    model = _with_random_weights("resnet50")
     folded = fold(model, "bfloat16")
-    kinds = {variable.dtype for variable in folded.variables if not variable.path.startswith("logits")}
-    assert kinds == {"bfloat16"}
+    dtypes = {variable.dtype for variable in folded.variables if not variable.path.startswith("logits")}
+    assert dtypes == {"bfloat16"}
     assert folded.get_layer("logits").kernel.dtype == "float32"
     expected, found = model(IMAGES, training=False).numpy(), folded(IMAGES, training=False).numpy()
     assert found.dtype == np.float32
@@ -55,8 +55,8 @@ def test_bfloat16_is_in_the_variables_and_the_head_is_not():
     assert 1e-5 < difference < 0.05
 
 
-def test_a_frozen_network_has_constants_only():
-    model = fold(_uneven("resnet50"))
+def test_a_frozen_network_has_no_variables():
+    model = fold(_with_random_weights("resnet50"))
     function = freeze(model).get_concrete_function()
     assert not function.variables
     graph = function.graph.as_graph_def()
@@ -66,6 +66,6 @@ def test_a_frozen_network_has_constants_only():
 
 def test_a_network_too_large_for_a_graph_keeps_its_variables(monkeypatch):
     monkeypatch.setattr(freezing, "MAX_FROZEN_BYTES", 1000)
-    model = fold(_uneven("resnet20"))
+    model = fold(_with_random_weights("resnet20"))
     assert not is_freezable(model)
     np.testing.assert_allclose(freeze(model)(tf.constant(IMAGES))[0], model(IMAGES), rtol=1e-4, atol=1e-5)

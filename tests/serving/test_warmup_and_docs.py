@@ -1,4 +1,4 @@
-"""What a TensorFlow Serving would read, parsed with its own protocol buffers."""
+"""Input files of TensorFlow Serving, parsed with its protocol buffers: warmup requests and configurations."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "serving"
 
 
 @pytest.mark.parametrize("default", ["serving_default", "images"])
-def test_warmup_requests_are_answered(tiny_run, tmp_path, default):
+def test_warmup_requests_match_the_signatures(tiny_run, tmp_path, default):
     logs = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2")
     path = export_model(load_run(tiny_run), tmp_path, default_signature=default)
     signatures = tf.saved_model.load(str(path)).signatures
@@ -21,8 +21,8 @@ def test_warmup_requests_are_answered(tiny_run, tmp_path, default):
     for record in tf.data.TFRecordDataset(str(path / "assets.extra" / "tf_serving_warmup_requests")):
         request = logs.PredictionLog.FromString(record.numpy()).predict_log.request
         ((name, value),) = request.inputs.items()
-        answer = signatures[request.model_spec.signature_name](**{name: tf.make_ndarray(value)})
-        assert answer["logits"].shape[0] in (1, 8)
+        outputs = signatures[request.model_spec.signature_name](**{name: tf.make_ndarray(value)})
+        assert outputs["logits"].shape[0] in (1, 8)
         seen.append((request.model_spec.signature_name, name))
     by_bytes = "serving_default" if default == "serving_default" else "image_bytes"
     assert seen == [(by_bytes, "image_bytes"), ("images", "images")] * 2
@@ -37,7 +37,7 @@ def test_the_model_config_names_two_versions():
 
 
 # tensorflow_serving/servables/tensorflow/session_bundle_config.proto and config/monitoring_config.proto, which the
-# package tensorflow-serving-api does not bring: message -> field -> (number, type).
+# package tensorflow-serving-api does not contain: message -> field -> (number, type).
 _INT64, _BOOL, _STRING = ".google.protobuf.Int64Value", ".google.protobuf.BoolValue", "string"
 _MESSAGES = {
     "BatchingParameters": {
@@ -62,11 +62,13 @@ def _message(name: str):
     }
     for message, fields in _MESSAGES.items():
         added = file.message_type.add(name=message)
-        for field, (number, kind) in fields.items():
-            one = added.field.add(name=field, number=number, label=descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL)
-            one.type = plain.get(kind, descriptor_pb2.FieldDescriptorProto.TYPE_MESSAGE)
-            if kind not in plain:
-                one.type_name = kind
+        for field, (number, field_type) in fields.items():
+            descriptor = added.field.add(
+                name=field, number=number, label=descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL
+            )
+            descriptor.type = plain.get(field_type, descriptor_pb2.FieldDescriptorProto.TYPE_MESSAGE)
+            if field_type not in plain:
+                descriptor.type_name = field_type
     pool = descriptor_pool.DescriptorPool()
     wrappers = descriptor_pb2.FileDescriptorProto()
     descriptor_pool.Default().FindFileByName("google/protobuf/wrappers.proto").CopyToProto(wrappers)
@@ -75,7 +77,7 @@ def _message(name: str):
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(name))()
 
 
-def test_batching_and_monitoring_are_as_the_server_knows_them():
+def test_batching_and_monitoring_configurations_are_valid():
     batching = text_format.Parse((DOCS / "batching.config").read_text(), _message("BatchingParameters"))
     assert batching.max_batch_size.value == 32
     assert batching.batch_timeout_micros.value == 2000
@@ -83,7 +85,7 @@ def test_batching_and_monitoring_are_as_the_server_knows_them():
     assert monitoring.prometheus_config.enable
 
 
-def test_the_containers_are_given_the_files_that_are_there():
+def test_the_containers_mount_existing_files():
     yaml = pytest.importorskip("yaml")
     services = yaml.safe_load((DOCS / "docker-compose.yml").read_text())["services"]
     for service in services.values():
