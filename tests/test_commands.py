@@ -74,7 +74,7 @@ def test_errors_are_one_line_with_exit_code_2(command, arguments, message):
         ("model.num_classes=7", "model.num_classes=7, but 'digits/1.0.0' has 10 classes"),
         ("model.weights=none.h5", "no weights file 'none.h5'"),
         ("data.source=fashion_mnits", "unknown data set 'fashion_mnits'; did you mean 'fashion_mnist'"),
-        ("data.source=./photos", "data.source='./photos': there is no such folder"),
+        ("data.source=./photos", "data.source='./photos': no such folder"),
         ("data.eval_split=tset", "data set 'digits/1.0.0' has no split 'tset'; did you mean 'test'"),
         ("data.batch_size=1000", "data.batch_size=1000 is more than the 898 pictures of split 'train'"),
     ],
@@ -412,7 +412,7 @@ def test_train_logs_the_classes_and_the_unreadable_images(command, photos, tmp_p
     arguments = ["--config=imagefolder", *(f"--{setting}" for setting in settings)]
     refused = command("train", *arguments, f"--workdir={tmp_path / 'strict'}")
     assert refused.code == 2
-    assert re.search(r"error: [123] of the 15 pictures of split 'train' cannot be read", refused.err)
+    assert re.search(r"error: [123] of 15 images of split 'train' are unreadable", refused.err)
     outcome = command("train", *arguments, "--data.max_unreadable_fraction=0.3", f"--workdir={tmp_path / 'run'}")
     assert outcome.code == 0, outcome.err
     assert "training examples (data.balance=uniform): blue 6, red 9" in caplog.text

@@ -1,1 +1,1 @@
-"""From bytes to batches: sources, the one preprocessing, augmentation and the input pipeline."""
+"""Data: sources, augmentation and the input pipeline."""

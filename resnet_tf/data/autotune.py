@@ -1,14 +1,14 @@
-"""Datasets without tf.data's autotuner: each says itself what runs side by side."""
+"""Datasets without the autotuner of tf.data, with explicit parallelism."""
 
 import tensorflow as tf
 
 
 def without_autotune(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """The dataset, read in its order, with the parallelism and the buffers that it was written with.
+    """Return the dataset with deterministic order and with the parallelism and the buffers that it specifies.
 
-    The end of an iterator waits for the autotuner's thread. That is woken before it counts as canceled
-    (`CancellationManager::StartCancel`), so it often goes back to sleep until its next turn: 10 ms after the first one,
-    then ever twice as long, up to a minute. Tests of three seconds took five or ten.
+    The destructor of an iterator waits for the autotuner's thread, which is notified before it counts as canceled
+    (`CancellationManager::StartCancel`) and so often sleeps until its next period: 10 ms at first, doubled each time,
+    up to one minute.
     """
     options = tf.data.Options()
     options.autotune.enabled = False

@@ -1,6 +1,6 @@
-"""Which example stands at which place of a run: shuffled, balanced between classes, repeated.
+"""Order of training examples: shuffled, balanced between classes, repeated.
 
-Each is a function of (seed, epoch, place), so that any place is reached without those before it.
+Each order is a function of (seed, epoch, position), so that any position is reached without the positions before it.
 """
 
 from collections.abc import Callable
@@ -10,59 +10,70 @@ import tensorflow as tf
 
 from resnet_tf.config import Config
 
-# Power of a class's count that its share of an epoch is proportional to (Kang et al., Decoupling, 2020, sec. 4.1).
+# Exponent of a class's count in its sampling probability (Kang et al., Decoupling, 2020, sec. 4.1).
 _POWERS = {"sqrt": 0.5, "uniform": 0.0}
 
 
-def examples_at(config: Config, labels: np.ndarray, *, places_per_epoch: int) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A function from places of the run, int64 [n] within one epoch, to the examples there, int64 [n].
+def examples_at(config: Config, labels: np.ndarray, *, positions_per_epoch: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Return a function from positions in a run to indices of examples in the training split.
 
-    In each epoch every example comes at most once, or `augment.repeats` times in a row; under `data.balance` the
-    classes have their shares of the epoch to within one place, and the examples of a class come equally often to within
-    one.
+    In each epoch every example occurs at most once, or `augment.repeats` times in a row. With `data.balance`, classes
+    occur in their proportions to within one position, and the examples of a class equally often to within one.
+
+    Args:
+        config: configuration of the run.
+        labels: labels of the training split, int64 [N].
+        positions_per_epoch: examples in an epoch, counting repeats.
+
+    Returns:
+        A function of positions within one epoch, int64 [n], that returns indices, int64 [n].
     """
     seed, last = config.runtime.seed, tf.constant(len(labels) - 1, tf.int64)
-    pick = _balanced(labels, _POWERS[config.data.balance], seed) if config.data.balance in _POWERS else _as_it_is
+    pick = _balanced(labels, _POWERS[config.data.balance], seed) if config.data.balance in _POWERS else _unbalanced
 
-    def examples(places: tf.Tensor) -> tf.Tensor:
-        epoch, within = places[0] // places_per_epoch, places % places_per_epoch
+    def examples(positions: tf.Tensor) -> tf.Tensor:
+        epoch, within = positions[0] // positions_per_epoch, positions % positions_per_epoch
         epoch_seed = tf.stack([tf.constant(seed, tf.int64), epoch])
-        drawn = tf.random.experimental.index_shuffle(within // config.augment.repeats, epoch_seed, last)
-        return pick(drawn, epoch)
+        shuffled = tf.random.experimental.index_shuffle(within // config.augment.repeats, epoch_seed, last)
+        return pick(shuffled, epoch)
 
     return examples
 
 
-def _as_it_is(drawn: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
-    return drawn
+def _unbalanced(shuffled: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+    return shuffled
 
 
 def _balanced(labels: np.ndarray, power: float, seed: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Systematic sampling: [0, N) is shared out among the classes, and within each among its examples."""
+    """Return a function of shuffled numbers in [0, N) and an epoch that selects examples by systematic sampling.
+
+    [0, N) is divided into one interval per class, of a width proportional to its sampling probability, and each
+    interval equally among the examples of the class.
+    """
     classes, counts = np.unique(labels, return_counts=True)
-    shares = counts**power * (len(labels) / np.sum(counts**power))
-    ends = tf.constant(np.cumsum(shares))
-    starts, widths, sizes = tf.constant(np.cumsum(shares) - shares), tf.constant(shares), tf.constant(counts, tf.int64)
+    widths = counts**power * (len(labels) / np.sum(counts**power))
+    ends = tf.constant(np.cumsum(widths))
+    starts, lengths, sizes = tf.constant(np.cumsum(widths) - widths), tf.constant(widths), tf.constant(counts, tf.int64)
     members = tf.constant(np.argsort(labels, kind="stable"), tf.int64)
     first_member = tf.constant(np.cumsum(counts) - counts, tf.int64)
 
-    def pick(drawn: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
-        # Another start in every epoch: or the same examples of a large class would be left out each time.
-        point = tf.cast(drawn, tf.float64) + _start(seed, epoch)
-        which = tf.minimum(tf.searchsorted(ends, point, side="right"), len(classes) - 1)
-        share = (point - tf.gather(starts, which)) / tf.gather(widths, which)
-        size = tf.gather(sizes, which)
-        rank = tf.clip_by_value(tf.cast(share * tf.cast(size, tf.float64), tf.int64), 0, size - 1)
-        # Another order of its members for each class and epoch; tf.random's own function takes one seed for all.
-        parts = (tf.constant(seed, tf.int64), epoch, tf.cast(which, tf.int64))
-        seeds = tf.stack([tf.broadcast_to(part, tf.shape(drawn)) for part in parts], axis=1)
-        place = tf.raw_ops.RandomIndexShuffle(index=rank, seed=seeds, max_index=size - 1, rounds=4)
-        return tf.gather(members, tf.gather(first_member, which) + place)
+    def pick(shuffled: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+        # The offset differs between epochs: otherwise every epoch would omit the same examples of large classes.
+        point = tf.cast(shuffled, tf.float64) + _offset(seed, epoch)
+        label = tf.minimum(tf.searchsorted(ends, point, side="right"), len(classes) - 1)
+        fraction = (point - tf.gather(starts, label)) / tf.gather(lengths, label)
+        size = tf.gather(sizes, label)
+        rank = tf.clip_by_value(tf.cast(fraction * tf.cast(size, tf.float64), tf.int64), 0, size - 1)
+        # Members are shuffled by class and epoch; the raw operation takes a seed per element, unlike `index_shuffle`.
+        parts = (tf.constant(seed, tf.int64), epoch, tf.cast(label, tf.int64))
+        seeds = tf.stack([tf.broadcast_to(part, tf.shape(shuffled)) for part in parts], axis=1)
+        member = tf.raw_ops.RandomIndexShuffle(index=rank, seed=seeds, max_index=size - 1, rounds=4)
+        return tf.gather(members, tf.gather(first_member, label) + member)
 
     return pick
 
 
-def _start(seed: int, epoch: tf.Tensor) -> tf.Tensor:
-    """In [0, 1), float64, the same for all places of an epoch: multiples of the golden ratio lie apart."""
+def _offset(seed: int, epoch: tf.Tensor) -> tf.Tensor:
+    """Return the offset of an epoch, float64 in [0, 1): multiples of the golden ratio are spread out."""
     offset = (tf.cast(epoch, tf.float64) + float(seed % 2**20)) * 0.6180339887498949
     return offset - tf.floor(offset)

@@ -1,6 +1,6 @@
-"""Batches for training and testing.
+"""Input pipeline: batches for training and evaluation.
 
-Training batch k is a function of (config, seed, k) alone: a run that starts at step k decodes nothing to get there.
+Training batch k is a function of (config, seed, k), so that a run that starts at step k decodes no earlier batch.
 """
 
 import dataclasses
@@ -21,15 +21,14 @@ from resnet_tf.data.sources import Source, Split
 from resnet_tf.data.unreadable import UnreadableExamples
 from resnet_tf.inputs import Preprocess, create_preprocess
 
-# From an example's index in its batch, a scalar, and the example of its source to one for training, such as uint8
-# [H, W, C].
-ChangeRow = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-# From the positions of a batch in the run and its examples to the random numbers of augmentation.
-Draw = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-# A dataset of one batch, from its places in the run and the examples there: images, uint8 [B, H, W, C], which of them
-# are missing, bool [B], and the row that stands in for each, int64 [B].
-Rows = Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]
-_AHEAD = 2  # batches that are ready before they are asked for: one while the other is taken
+# (index in the batch, example of the source) -> training example, such as uint8 [H, W, C].
+TransformExample = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+# (positions in the run, int64 [B]; indices in the split, int64 [B]) -> random numbers for `augment_batch`.
+SampleNumbers = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+# (positions in the run, int64 [B]; indices in the split, int64 [B]) -> dataset of one batch: examples, such as uint8
+# [B, H, W, C]; bool [B], True for unreadable examples; int64 [B], index in the batch of the example that is shown.
+LoadBatch = Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]
+_PREFETCHED = 2  # batches: one is ready while another is transferred
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class TrainingLength:
     """Length of a run in training steps.
 
     Attributes:
-        steps_per_epoch: whole batches in the training split; the examples left over differ in every epoch.
+        steps_per_epoch: complete batches in the training split; the examples beyond them differ between epochs.
         total_steps: steps of the whole run.
     """
 
@@ -54,15 +53,15 @@ class TrainingLength:
         steps = source.train.num_examples // config.data.batch_size
         if steps == 0:
             raise UserError(
-                f"data.batch_size={config.data.batch_size} is more than the {source.train.num_examples} pictures of "
-                f"split {source.train.name!r}"
+                f"data.batch_size={config.data.batch_size} exceeds the {source.train.num_examples} examples of split "
+                f"{source.train.name!r}"
             )
         return cls(steps, steps * config.train.epochs)
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The part of every global batch that one of several workers feeds: part `index` of `count`, in order."""
+    """One worker's part of every global batch: part `index` of `count` equal parts, in order."""
 
     index: int = 0
     count: int = 1
@@ -78,36 +77,48 @@ def train_batches(
     shard: Shard = Shard(),
     unreadable: UnreadableExamples | None = None,
 ) -> tf.data.Dataset:
-    """Batches `start`, `start` + 1, ... of a run.
+    """Return training batches `start`, `start` + 1, ... of a run.
 
-    A picture that cannot be read is replaced by the next of its batch.
+    An unreadable example is replaced by the next readable one of its batch.
+
+    Args:
+        config: configuration of the run.
+        source: data source.
+        preprocess: preprocessing of the examples.
+        length: length of the run.
+        start: first step.
+        shard: this worker's part of each batch.
+        unreadable: record of the examples that are found unreadable while the split is loaded into memory.
 
     Returns:
-        A dataset of (images: uint8 [B, H, W, C], which `Preprocess.from_batch` makes the network's input on its own
-        device, a quarter of the bytes to move, or signals, float32 [B, L, C]; labels: int64 [B]; missing: int64 [B],
-        the examples that could not be read, for `UnreadableExamples.note`, and -1 for the others), B being the shard's
-        part of the global batch. With mixup or cutmix in the recipe there is a fourth part, float32 [B, 5], which
-        `mixing` takes.
+        A dataset of (examples, labels, missing), B being the shard's part of the global batch:
+            examples: uint8 [B, H, W, C] images, a quarter of the bytes of float32, or float32 [B, L, C] signals;
+                `Preprocess.from_batch` converts them to the model input on the device.
+            labels: int64 [B].
+            missing: int64 [B], indices of the examples that were unreadable, otherwise -1; for
+                `UnreadableExamples.record`.
+        With mixup or cutmix, a fourth element: random numbers of `mixing`, float32 [B, 5].
 
     Raises:
-        UserError: if a batch does not divide among the workers, or too much of the split is unreadable.
+        UserError: if the batch size is not a multiple of the number of workers, with mixup or cutmix of that number
+            times 2 * `augment.repeats`, or if too much of the split is unreadable.
     """
     group = mixing.group_size(config.augment) * shard.count
     if config.data.batch_size % group:
         raise UserError(
             f"data.batch_size={config.data.batch_size} must be a multiple of {group}, for {shard.count} workers"
-            + (" with pictures mixed in pairs" if mixing.is_enabled(config.augment) else "")
+            + (" with images mixed in pairs" if mixing.is_enabled(config.augment) else "")
         )
-    rows = _memory_rows if _fits_in_memory(config, source.train, preprocess) else _streamed_rows
-    make = rows(config, source.train, preprocess, _draw_function(config, source.train, length), unreadable)
-    batch = _batch_function(config, source.train, length, shard, preprocess, make)
+    create = _load_from_memory if _fits_in_memory(config, source.train, preprocess) else _load_from_source
+    load = create(config, source.train, preprocess, _number_sampler(config, source.train, length), unreadable)
+    batch = _batch_function(config, source.train, length, shard, preprocess, load)
     steps = tf.data.Dataset.range(start, length.total_steps)
     if config.data.service:
-        numbered = _side_by_side(steps, lambda step: batch(step).map(lambda *parts: (step, *parts)))
+        numbered = _interleave(steps, lambda step: batch(step).map(lambda *parts: (step, *parts)))
         batches = service.distribute(numbered, config.data.service, start=start, end=length.total_steps)
     else:
-        batches = _side_by_side(steps, batch)
-    return batches.prefetch(_AHEAD)
+        batches = _interleave(steps, batch)
+    return batches.prefetch(_PREFETCHED)
 
 
 def load_batch(
@@ -118,10 +129,17 @@ def load_batch(
     step: int,
     unreadable: UnreadableExamples | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return training batch `step`, mixed as for training, and the fractions of its classes, float32 [B, C].
+    """Return one training batch, with mixup and cutmix applied. Only the examples of this batch are read.
 
-    The examples are of `Preprocess.batch_dtype`. Only those of that batch are read, and by this process; without
-    `preprocess`, they are prepared as the configuration says. Those that cannot be read are noted in `unreadable`.
+    Args:
+        config: configuration of the run.
+        source: data source.
+        preprocess: preprocessing of the examples; by default, that of the configuration.
+        step: index of the batch in the run.
+        unreadable: record of unreadable examples.
+
+    Returns:
+        Examples, `Preprocess.batch_dtype` [B, *input_shape], and the proportion of each class, float32 [B, C].
 
     Raises:
         UserError: if the run has no such step.
@@ -135,62 +153,62 @@ def load_batch(
     images, labels, missing, *mix = next(
         iter(train_batches(config, source, preprocess, length, start=step, unreadable=unreadable))
     )
-    unreadable.note(missing.numpy())
+    unreadable.record(missing.numpy())
     classes = len(source.class_names)
     if not mix:
         return images.numpy(), tf.one_hot(labels, classes).numpy()
     blended = mixing.blend(tf.cast(images, tf.float32), mix[0], config.augment)
-    shares = mixing.targets(labels, mix[0], config.augment, num_classes=classes, size=preprocess.spatial_shape)
-    return preprocess.to_batch_dtype(blended).numpy(), shares.numpy()
+    targets = mixing.targets(labels, mix[0], config.augment, num_classes=classes, size=preprocess.spatial_shape)
+    return preprocess.to_batch_dtype(blended).numpy(), targets.numpy()
 
 
 def eval_batches(
     split: Split, preprocess: Preprocess, batch_size: int, *, shard: Shard = Shard(), memory_limit_mb: int = 0
 ) -> tf.data.Dataset:
-    """Every picture of a split once, in order; the last batch is filled up with examples of place -1.
+    """Return every example of a split once, in order; the last batch is padded with zeros at index -1.
 
-    Read it within `unreadable.translate_read_errors`.
+    Iterate within `unreadable.translate_read_errors`.
 
     Args:
-        split: the pictures.
-        preprocess: how they become the network's input.
-        batch_size: of this worker.
-        shard: the part of the split that is this worker's; all workers have as many batches.
-        memory_limit_mb: what is made of it is kept for the next time that it is read, if it needs no more.
+        split: split to evaluate.
+        preprocess: preprocessing of the examples.
+        batch_size: examples in a batch of this worker.
+        shard: this worker's part of the split; all workers have the same number of batches.
+        memory_limit_mb: preprocessed examples of at most this size, in MB, are cached for the next iteration.
 
     Returns:
-        A dataset of (images: float32 [B, H, W, C], or signals [B, L, C]; labels: int64 [B]; places in the split: int64
-        [B]).
+        A dataset of (model input: float32 [B, H, W, C] images or [B, L, C] signals; labels: int64 [B]; indices in the
+        split: int64 [B]).
 
     Raises:
-        UserError: if the split's files are damaged.
+        UserError: if files of the split are corrupt.
     """
     split.check_complete()
     per_worker = -(-split.num_examples // (batch_size * shard.count)) * batch_size
-    places = tf.range(split.num_examples, dtype=tf.int64)[shard.index * per_worker : (shard.index + 1) * per_worker]
+    indices = tf.range(split.num_examples, dtype=tf.int64)[shard.index * per_worker : (shard.index + 1) * per_worker]
     labels = tf.constant(split.labels)
 
-    def load(row: tf.Tensor, picture: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        return preprocess.to_input(picture), labels[places[row]], places[row]
+    def load(position: tf.Tensor, example: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        return preprocess.to_input(example), labels[indices[position]], indices[position]
 
-    dataset = split.map(places, load)
-    if missing := per_worker - len(places):
+    dataset = split.map(indices, load)
+    if padding := per_worker - len(indices):
         blank = (tf.zeros(preprocess.input_shape), tf.constant(0, tf.int64), tf.constant(-1, tf.int64))
-        dataset = dataset.concatenate(tf.data.Dataset.from_tensors(blank).repeat(missing))
+        dataset = dataset.concatenate(tf.data.Dataset.from_tensors(blank).repeat(padding))
     batches = dataset.batch(batch_size, drop_remainder=True)
     if 4 * per_worker * math.prod(preprocess.input_shape) <= memory_limit_mb * 2**20:
         batches = batches.cache()
-    return without_autotune(batches.prefetch(_AHEAD))
+    return without_autotune(batches.prefetch(_PREFETCHED))
 
 
-def among_replicas(batches: tf.data.Dataset, replicas: int) -> tf.data.Dataset:
-    """Each batch in as many parts, one after the other, as a worker's replicas take them."""
+def split_among_replicas(batches: tf.data.Dataset, replicas: int) -> tf.data.Dataset:
+    """Split each batch of a worker into equal consecutive parts, one for each of its replicas."""
     if replicas == 1:
         return batches
 
     def split(*parts: tf.Tensor) -> tf.data.Dataset:
-        shares = (tf.reshape(part, [replicas, part.shape[0] // replicas, *part.shape[1:]]) for part in parts)
-        return tf.data.Dataset.from_tensor_slices(tuple(shares))
+        divided = (tf.reshape(part, [replicas, part.shape[0] // replicas, *part.shape[1:]]) for part in parts)
+        return tf.data.Dataset.from_tensor_slices(tuple(divided))
 
     return batches.flat_map(split)
 
@@ -198,195 +216,209 @@ def among_replicas(batches: tf.data.Dataset, replicas: int) -> tf.data.Dataset:
 def stages(
     config: Config, source: Source, preprocess: Preprocess, length: TrainingLength
 ) -> dict[str, tf.data.Dataset]:
-    """The input up to each of its stages, to be timed: datasets of how many images were made.
+    """Return the training input up to each of its stages, for measurements of throughput.
 
-    Without end but for the run's. What is kept in memory is read and decoded once, before the first batch.
+    Returns:
+        By the name of the last stage, a dataset of numbers of examples that passed the stage. A split that fits in
+        memory is decoded before its first batch.
     """
     split, size = source.train, config.data.batch_size
-    examples_at = order.examples_at(config, split.labels, places_per_epoch=length.steps_per_epoch * size)
+    examples_at = order.examples_at(config, split.labels, positions_per_epoch=length.steps_per_epoch * size)
     crops_only = AugmentConfig(
         random_resized_crop=config.augment.random_resized_crop, min_crop_area=config.augment.min_crop_area
     )
     undistorted = dataclasses.replace(config, augment=crops_only)
+    sample = _number_sampler(config, split, length)
 
-    draw = _draw_function(config, split, length)
-
-    def up_to(change_row: Callable[[tf.Tensor, tf.Tensor], ChangeRow]) -> tf.data.Dataset:
+    def up_to(create: Callable[[tf.Tensor, tf.Tensor], TransformExample]) -> tf.data.Dataset:
         def count(step: tf.Tensor) -> tf.data.Dataset:
-            places = step * size + tf.range(size, dtype=tf.int64)
-            examples = examples_at(places)
-            change = change_row(places, examples)
-            rows = split.map(examples, lambda row, picture: _first_value(change(row, picture)))
-            return rows.ignore_errors().batch(size).map(tf.size)
+            positions = step * size + tf.range(size, dtype=tf.int64)
+            indices = examples_at(positions)
+            transform = create(positions, indices)
+            values = split.map(indices, lambda position, example: _first_value(transform(position, example)))
+            return values.ignore_errors().batch(size).map(tf.size)
 
-        return _side_by_side(tf.data.Dataset.range(length.total_steps), count)
+        return _interleave(tf.data.Dataset.range(length.total_steps), count)
 
-    whole = "batches, from memory" if _fits_in_memory(config, split, preprocess) else "+ batches"
+    complete = "batches, from memory" if _fits_in_memory(config, split, preprocess) else "+ batches"
     return {
-        "reading alone": up_to(lambda places, examples: lambda row, picture: picture),
+        "reading alone": up_to(lambda positions, indices: lambda position, example: example),
         "+ decoding": up_to(
-            lambda places, examples: _change_row(undistorted, preprocess, places, draw(places, examples))
+            lambda positions, indices: _transform(undistorted, preprocess, positions, sample(positions, indices))
         ),
         "+ augmentation": up_to(
-            lambda places, examples: _change_row(config, preprocess, places, draw(places, examples))
+            lambda positions, indices: _transform(config, preprocess, positions, sample(positions, indices))
         ),
-        whole: train_batches(config, source, preprocess, length, start=0).map(lambda images, *_: tf.shape(images)[0]),
+        complete: train_batches(config, source, preprocess, length, start=0).map(
+            lambda examples, *_: tf.shape(examples)[0]
+        ),
     }
 
 
-def _first_value(picture: tf.Tensor) -> tf.Tensor:
-    """Something small that takes the whole picture to know: its shape would be known without."""
-    return tf.strings.length(picture) if picture.dtype == tf.string else tf.reshape(picture, [-1])[0]
+def _first_value(example: tf.Tensor) -> tf.Tensor:
+    """Return one value that depends on the decoded pixels, so that tf.data cannot skip the decode."""
+    return tf.strings.length(example) if example.dtype == tf.string else tf.reshape(example, [-1])[0]
 
 
 def load_images(split: Split, preprocess: Preprocess, unreadable: UnreadableExamples) -> np.ndarray:
-    """Return a whole split for training, see `Preprocess.to_batch_element`. The unreadable are replaced and noted."""
+    """Return all examples of a split as of `Preprocess.to_batch_element`, [N, *input_shape].
+
+    Unreadable examples are recorded in `unreadable` and replaced by others.
+    """
     count, size = split.num_examples, 1024
 
     def part(first: tf.Tensor) -> tf.data.Dataset:
-        places = tf.range(first, tf.minimum(first + size, count))
-        rows = _readable_rows(split, places, lambda row, picture: preprocess.to_batch_element(picture), preprocess)
-        return rows.map(lambda images, missing, shown: (images, tf.where(missing, places, -1)))
+        indices = tf.range(first, tf.minimum(first + size, count))
+        batch = _readable_batch(
+            split, indices, lambda position, example: preprocess.to_batch_element(example), preprocess
+        )
+        return batch.map(lambda images, missing, shown: (images, tf.where(missing, indices, -1)))
 
     images = []
-    for pixels, missing in _side_by_side(tf.data.Dataset.range(0, count, size), part).as_numpy_iterator():
-        unreadable.note(missing)
+    for pixels, missing in _interleave(tf.data.Dataset.range(0, count, size), part).as_numpy_iterator():
+        unreadable.record(missing)
         images.append(pixels)
     return np.concatenate(images)
 
 
 def load_examples(split: Split, preprocess: Preprocess, indices: Sequence[int]) -> list[np.ndarray]:
-    """Return some examples of a split, unnormalized: float32 [H, W, 3] in [0, 1], or signals [L, C]."""
+    """Return examples of a split without normalization: images float32 [H, W, 3] in [0, 1], or signals [L, C]."""
     examples = (split.load(tf.constant(index, tf.int64)) for index in indices)
     return [preprocess.to_unnormalized(example).numpy() for example in examples]
 
 
 def _fits_in_memory(config: Config, split: Split, preprocess: Preprocess) -> bool:
     megabytes = split.num_examples * math.prod(preprocess.input_shape) * preprocess.batch_dtype.size / 2**20
-    random_crops = config.augment.random_resized_crop  # these are taken of the original pictures
+    random_crops = config.augment.random_resized_crop  # need the images in their original size
     return megabytes <= config.data.memory_limit_mb and not random_crops and not config.data.service
 
 
-def _side_by_side(steps: tf.data.Dataset, batch: Callable[[tf.Tensor], tf.data.Dataset]) -> tf.data.Dataset:
-    """The batches of the steps in order: as many in the making that no core waits, since each takes its memory."""
+def _interleave(steps: tf.data.Dataset, batch: Callable[[tf.Tensor], tf.data.Dataset]) -> tf.data.Dataset:
+    """Return the batches of the steps in order, several computed in parallel: few, since each one occupies memory."""
     parallel = 2 + cores() // 8
-    made = steps.interleave(batch, cycle_length=parallel, num_parallel_calls=parallel, deterministic=True)
-    return without_autotune(made)
+    batches = steps.interleave(batch, cycle_length=parallel, num_parallel_calls=parallel, deterministic=True)
+    return without_autotune(batches)
 
 
 def _batch_function(
-    config: Config, split: Split, length: TrainingLength, shard: Shard, preprocess: Preprocess, rows: Rows
+    config: Config, split: Split, length: TrainingLength, shard: Shard, preprocess: Preprocess, load: LoadBatch
 ) -> Callable[[tf.Tensor], tf.data.Dataset]:
-    """From a step to a dataset of its one batch."""
+    """Return a function from a step to a dataset of its one batch, see `train_batches`."""
     global_size = config.data.batch_size
     size = global_size // shard.count
     labels = tf.constant(split.labels)
-    examples_at = order.examples_at(config, split.labels, places_per_epoch=length.steps_per_epoch * global_size)
+    examples_at = order.examples_at(config, split.labels, positions_per_epoch=length.steps_per_epoch * global_size)
 
     def batch(step: tf.Tensor) -> tf.data.Dataset:
         first = step * global_size + shard.index * size
-        places = first + tf.range(size, dtype=tf.int64)
-        examples = examples_at(places)
+        positions = first + tf.range(size, dtype=tf.int64)
+        indices = examples_at(positions)
 
         def finish(images: tf.Tensor, missing: tf.Tensor, shown: tf.Tensor) -> tuple[tf.Tensor, ...]:
             parts: tuple[tf.Tensor, ...] = (
                 tf.ensure_shape(images, (size, *preprocess.input_shape)),
-                tf.ensure_shape(tf.gather(labels, tf.gather(examples, shown)), (size,)),
-                tf.ensure_shape(tf.where(missing, examples, -1), (size,)),
+                tf.ensure_shape(tf.gather(labels, tf.gather(indices, shown)), (size,)),
+                tf.ensure_shape(tf.where(missing, indices, -1), (size,)),
             )
             if mixing.is_enabled(config.augment):
                 parts += (mixing.sample(config.runtime.seed, first, size, config.augment, preprocess.spatial_shape),)
             return parts
 
-        return rows(places, examples).map(finish)
+        return load(positions, indices).map(finish)
 
     return batch
 
 
-def _draw_function(config: Config, split: Split, length: TrainingLength) -> Draw:
+def _number_sampler(config: Config, split: Split, length: TrainingLength) -> SampleNumbers:
+    """Return the function that samples the random numbers of `transforms.augment_batch`."""
     seed = config.runtime.seed
 
-    def draw(places: tf.Tensor, examples: tf.Tensor) -> tf.Tensor:
-        return transforms.random_numbers(seed, places[0], places.shape[0])
+    def sample(positions: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
+        return transforms.random_numbers(seed, positions[0], positions.shape[0])
 
     if not config.augment.alternating_flip:
-        return draw
+        return sample
     alternate = transforms.alternate_flips(seed, split.num_examples)
-    places_per_epoch = length.steps_per_epoch * config.data.batch_size
-    return lambda places, examples: alternate(draw(places, examples), examples, places // places_per_epoch)
+    positions_per_epoch = length.steps_per_epoch * config.data.batch_size
+    return lambda positions, indices: alternate(sample(positions, indices), indices, positions // positions_per_epoch)
 
 
-def _memory_rows(
-    config: Config, split: Split, preprocess: Preprocess, draw: Draw, unreadable: UnreadableExamples | None
-) -> Rows:
-    """Small pictures are decoded once, kept as uint8, and augmented a batch at a time."""
+def _load_from_memory(
+    config: Config, split: Split, preprocess: Preprocess, sample: SampleNumbers, unreadable: UnreadableExamples | None
+) -> LoadBatch:
+    """Decode a small split once, keep it as uint8, and augment complete batches."""
     with tf.device("CPU"):
         images = tf.constant(
             load_images(split, preprocess, unreadable or UnreadableExamples(split, preprocess, config.data))
         )
 
-    def rows(places: tf.Tensor, examples: tf.Tensor) -> tf.data.Dataset:
-        def augmented(chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def load(positions: tf.Tensor, indices: tf.Tensor) -> tf.data.Dataset:
+        def augment(indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             pixels = transforms.augment_batch(
-                tf.gather(images, chosen), draw(places, chosen), config.augment, preprocess
+                tf.gather(images, indices), sample(positions, indices), config.augment, preprocess
             )
-            return pixels, tf.zeros_like(chosen, tf.bool), tf.range(places.shape[0], dtype=tf.int64)
+            return pixels, tf.zeros_like(indices, tf.bool), tf.range(positions.shape[0], dtype=tf.int64)
 
-        return tf.data.Dataset.from_tensor_slices(examples[tf.newaxis]).map(augmented)
+        return tf.data.Dataset.from_tensor_slices(indices[tf.newaxis]).map(augment)
 
-    return rows
-
-
-def _streamed_rows(
-    config: Config, split: Split, preprocess: Preprocess, draw: Draw, unreadable: UnreadableExamples | None
-) -> Rows:
-    """Large pictures stay encoded until they are needed."""
-
-    def rows(places: tf.Tensor, examples: tf.Tensor) -> tf.data.Dataset:
-        return _readable_rows(
-            split, examples, _change_row(config, preprocess, places, draw(places, examples)), preprocess
-        )
-
-    return rows
+    return load
 
 
-def _change_row(config: Config, preprocess: Preprocess, places: tf.Tensor, numbers: tf.Tensor) -> ChangeRow:
-    """A picture decoded, cropped and augmented: what is drawn for it is drawn for all rows at once."""
-    settings, seed, count = config.augment, config.runtime.seed, places.shape[0]
-    if settings.random_resized_crop:
-        crops = transforms.sample_crops(seed, places[0], count, min_area=settings.min_crop_area)
+def _load_from_source(
+    config: Config, split: Split, preprocess: Preprocess, sample: SampleNumbers, unreadable: UnreadableExamples | None
+) -> LoadBatch:
+    """Read, decode and augment the examples of a large split for each batch."""
 
-    def change(row: tf.Tensor, picture: tf.Tensor) -> tf.Tensor:
-        if settings.random_resized_crop:
-            image = transforms.random_resized_crop(picture, crops[row], preprocess, antialias=settings.antialias)
-        else:
-            image = preprocess.to_batch_element(picture)
-        # One at a time: on all cores, and without what only another image's operation would need.
-        return transforms.augment_batch(image[tf.newaxis], numbers[row][tf.newaxis], settings, preprocess)[0]
+    def load(positions: tf.Tensor, indices: tf.Tensor) -> tf.data.Dataset:
+        transform = _transform(config, preprocess, positions, sample(positions, indices))
+        return _readable_batch(split, indices, transform, preprocess)
 
-    return change
+    return load
 
 
-def _readable_rows(split: Split, examples: tf.Tensor, change: ChangeRow, preprocess: Preprocess) -> tf.data.Dataset:
-    """One batch of changed pictures; one that cannot be read is replaced by the next that can.
+def _transform(config: Config, preprocess: Preprocess, positions: tf.Tensor, numbers: tf.Tensor) -> TransformExample:
+    """Return the function that decodes, crops and augments one example of a batch.
 
-    Which one that is follows from the batch alone, so that no later batch shifts. A batch without one readable picture
-    is black.
+    Random numbers are sampled for the complete batch at once.
     """
-    shape, kind, count = preprocess.input_shape, preprocess.batch_dtype, tf.size(examples, tf.int64)
-    loaded = split.map(examples, lambda row, picture: (row, tf.ensure_shape(change(row, picture), shape)))
-    black = tf.data.Dataset.from_tensor_slices((tf.constant([-1], tf.int64), tf.zeros((1, *shape), kind)))
+    settings, seed, count = config.augment, config.runtime.seed, positions.shape[0]
+    if settings.random_resized_crop:
+        crops = transforms.sample_crops(seed, positions[0], count, min_area=settings.min_crop_area)
 
-    def fill(found: tf.Tensor, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        rows = tf.range(count)
-        # The place, among those found, of the first row from each on; the last one found for the rest, or the black.
-        following = tf.minimum(tf.searchsorted(found[:-1], rows), tf.maximum(tf.size(found) - 2, 0))
+    def transform(index: tf.Tensor, example: tf.Tensor) -> tf.Tensor:
+        if settings.random_resized_crop:
+            image = transforms.random_resized_crop(example, crops[index], preprocess, antialias=settings.antialias)
+        else:
+            image = preprocess.to_batch_element(example)
+        # Batches of one run in parallel on all cores, and compute the sampled operations only.
+        return transforms.augment_batch(image[tf.newaxis], numbers[index][tf.newaxis], settings, preprocess)[0]
+
+    return transform
+
+
+def _readable_batch(
+    split: Split, indices: tf.Tensor, transform: TransformExample, preprocess: Preprocess
+) -> tf.data.Dataset:
+    """Return a dataset of one batch, see `LoadBatch`, with unreadable examples replaced.
+
+    The replacement is the next readable example of the same batch, or the last one, so that no other batch changes. A
+    batch without readable examples is black.
+    """
+    shape, dtype, count = preprocess.input_shape, preprocess.batch_dtype, tf.size(indices, tf.int64)
+    loaded = split.map(indices, lambda index, example: (index, tf.ensure_shape(transform(index, example), shape)))
+    black = tf.data.Dataset.from_tensor_slices((tf.constant([-1], tf.int64), tf.zeros((1, *shape), dtype)))
+
+    def fill(readable: tf.Tensor, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Fill a batch from its readable examples, which `black` at index -1 follows."""
+        batch = tf.range(count)
+        # For each index, the position in `readable` of the next index, else of the last, else of `black`.
+        replacement = tf.minimum(tf.searchsorted(readable[:-1], batch), tf.maximum(tf.size(readable) - 2, 0))
 
         def filled() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            missing = ~tf.reduce_any(rows[:, None] == found[None, :], axis=1)
-            return tf.gather(images, following), missing, tf.maximum(tf.gather(found, following), 0)
+            missing = ~tf.reduce_any(batch[:, None] == readable[None, :], axis=1)
+            return tf.gather(images, replacement), missing, tf.maximum(tf.gather(readable, replacement), 0)
 
-        complete = tf.size(found, tf.int64) == count + 1
-        return tf.cond(complete, lambda: (images[:-1], tf.zeros_like(rows, tf.bool), rows), filled)
+        complete = tf.size(readable, tf.int64) == count + 1
+        return tf.cond(complete, lambda: (images[:-1], tf.zeros_like(batch, tf.bool), batch), filled)
 
     return loaded.ignore_errors().concatenate(black).batch(count + 1).map(fill)

@@ -1,4 +1,4 @@
-"""A folder of pictures, written down as sharded records that TFDS reads."""
+"""Conversion of an image folder to a TFDS data set in sharded record files."""
 
 import contextlib
 import io
@@ -19,42 +19,50 @@ _VERSION = "1.0.0"
 
 
 def prepare_folder(source: Path, target: Path, *, eval_fraction: float) -> tfds.core.DatasetInfo:
-    """Write the pictures under `source` into `target`/NAME/1.0.0, NAME being that of the folder.
+    """Write an image folder as a TFDS data set, `target`/NAME/1.0.0, where NAME is the name of the folder.
 
-    The splits are the folders of split/class/file, or `train` and `test` of class/file. Nothing is left behind by a
-    failure.
+    Splits are the folders of split/class/file; class/file is divided into `train` and `test` by file name. A failure
+    leaves no files.
+
+    Args:
+        source: folder of images.
+        target: new or empty directory.
+        eval_fraction: for class/file, fraction of the split `test`.
+
+    Returns:
+        Metadata of the data set.
 
     Raises:
-        UserError: if there are no such pictures, one cannot be read, or `target` is in use or cannot be written.
+        UserError: if there are no images or one is unreadable, or `target` is not empty or not writable.
     """
     source, existed = source.expanduser(), target.exists()
     if not source.is_dir():
-        raise UserError(f"--from={str(source)!r}: there is no such folder")
+        raise UserError(f"--from={str(source)!r}: no such folder")
     if existed and not (target.is_dir() and all(map(files.is_staging, target.iterdir()))):
-        raise UserError(f"--to={str(target)!r} is not empty; give a new or an empty directory")
+        raise UserError(f"--to={str(target)!r} is not empty; expected a new or an empty directory")
     splits = _splits(source, eval_fraction)
     name = _builder_name(source)
     features = {
-        "image": tfds.features.Image(),  # keeps the bytes of a file that it is given
+        "image": tfds.features.Image(),  # stores the bytes of a file unchanged
         "label": tfds.features.ClassLabel(names=sorted({name for classes in splits.values() for name in classes})),
         "file_name": tfds.features.Text(),
     }
     try:
-        with files.atomic_directory(target / name) as staging, _only_a_progress_bar():
+        with files.atomic_directory(target / name) as staging, _progress_bar_only():
             tfds.dataset_builders.store_as_tfds_dataset(
                 name=name,
                 version=_VERSION,
                 features=tfds.features.FeaturesDict(features),
                 split_datasets={split: _examples(classes) for split, classes in splits.items()},
                 data_dir=staging.parent,
-                description="A folder of pictures, prepared with `python -m resnet_tf.prepare`.",
+                description="A folder of images, prepared with `python -m resnet_tf.prepare`.",
             )
     except OSError as error:
         raise UserError(f"--to={str(target)!r} cannot be written: {error.strerror or error}") from error
     finally:
         if not existed:
             with contextlib.suppress(OSError):
-                target.rmdir()  # only where it is empty: the block failed
+                target.rmdir()  # succeeds only if it is empty, after a failure
     return tfds.builder_from_directory(target / name / _VERSION).info
 
 
@@ -66,7 +74,7 @@ def _examples(classes: folder.Classes) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _read(file: str) -> bytes:
-    """The file's bytes; read here and not by TFDS, so that what fails is told apart from what cannot be written."""
+    """Read a file here and not in TFDS, to distinguish errors of reading from errors of writing."""
     try:
         return Path(file).read_bytes()
     except OSError as error:
@@ -74,9 +82,9 @@ def _read(file: str) -> bytes:
 
 
 def _builder_name(source: Path) -> str:
-    """The folder's name as TFDS wants names: small letters, digits and underscores, a letter first."""
+    """Return the name of the folder as a name of TFDS: lower-case letters, digits and underscores, a letter first."""
     name = re.sub(r"[^a-z0-9]+", "_", source.resolve().name.lower()).strip("_")
-    return name if re.match("[a-z]", name) else f"pictures_{name}".rstrip("_")
+    return name if re.match("[a-z]", name) else f"images_{name}".rstrip("_")
 
 
 def _splits(root: Path, eval_fraction: float) -> dict[str, folder.Classes]:
@@ -84,8 +92,8 @@ def _splits(root: Path, eval_fraction: float) -> dict[str, folder.Classes]:
     by_split = {split: classes for split, classes in by_split.items() if classes}
     direct = folder.list_classes(root)
     if bool(by_split) == bool(direct):
-        held = "both" if direct else "neither"
-        raise UserError(f"{str(root)!r} holds {held} split/class/file and class/file pictures; it takes one of them")
+        found = "both split/class/file and" if direct else "neither split/class/file nor"
+        raise UserError(f"{str(root)!r} contains {found} class/file images; expected one of the two")
     if by_split:
         return by_split
     train, test = folder.split_by_hash(direct, eval_fraction)
@@ -93,8 +101,8 @@ def _splits(root: Path, eval_fraction: float) -> dict[str, folder.Classes]:
 
 
 @contextlib.contextmanager
-def _only_a_progress_bar() -> Iterator[None]:
-    """On stderr, where that is a terminal; what TFDS says beside it is about downloads."""
+def _progress_bar_only() -> Iterator[None]:
+    """Show the progress bar of TFDS, on a terminal, and suppress its other output, which concerns downloads."""
     if sys.stderr.isatty():
         tfds.enable_progress_bar()
     else:

@@ -1,7 +1,7 @@
-"""Batches prepared by a tf.data service, on other hosts, in the order that they would have here.
+"""Batches from a tf.data service on other hosts, in the order of a local pipeline.
 
-The service hands each step to one of its workers (dynamic sharding) and gives batches back as they come. They carry
-their step, and wait here until it is their turn: a run sees the same whatever the number of workers.
+The service assigns each step to one of its workers (dynamic sharding) and returns batches in order of completion. Each
+batch carries its step and is buffered until its turn, so that a run does not depend on the number of workers.
 """
 
 import contextlib
@@ -15,25 +15,25 @@ from resnet_tf.core.errors import UserError
 from resnet_tf.data.autotune import without_autotune
 from resnet_tf.data.errors import translate_errors
 
-_TIMEOUT = 10.0  # seconds for the dispatcher to answer
-# A worker that starts late holds back the others' batches; one that died would hold them back for ever.
-_MOST_WAITING = 256
+_TIMEOUT = 10.0  # seconds, for a connection to the dispatcher
+# Batches that are buffered for a missing step: a worker that starts late delays them, one that died would block them.
+_MAX_BUFFERED = 256
 
 
 def distribute(numbered: tf.data.Dataset, address: str, *, start: int, end: int) -> tf.data.Dataset:
-    """What `numbered` gives, prepared by the workers of a service.
+    """Compute a dataset on the workers of a tf.data service.
 
     Args:
-        numbered: a dataset of (step: int64, *parts) for the steps `start` to `end` - 1.
-        address: `grpc://host:port` of the dispatcher. Its workers must find the data's files at the same paths.
-        start: the first step.
-        end: the step after the last.
+        numbered: dataset of (step: int64 scalar, *parts) for the steps `start` to `end` - 1.
+        address: `grpc://host:port` of the dispatcher. Its workers must find the data files under the same paths.
+        start: first step.
+        end: step after the last one.
 
     Returns:
-        A dataset of parts, in the order of the steps. Read it within `translate_service_errors`.
+        A dataset of parts, in the order of the steps. Iterate within `translate_service_errors`.
 
     Raises:
-        UserError: if nobody listens at the address.
+        UserError: if the address is invalid or does not answer.
     """
     _check_address(address)
     remote = numbered.apply(
@@ -43,14 +43,14 @@ def distribute(numbered: tf.data.Dataset, address: str, *, start: int, end: int)
     )
 
     def in_order() -> Iterator[tuple[tf.Tensor, ...]]:
-        waiting: dict[int, tuple[tf.Tensor, ...]] = {}
+        buffered: dict[int, tuple[tf.Tensor, ...]] = {}
         step = start
         for number, *parts in remote:
-            waiting[int(number)] = tuple(parts)
-            while step in waiting:
-                yield waiting.pop(step)
+            buffered[int(number)] = tuple(parts)
+            while step in buffered:
+                yield buffered.pop(step)
                 step += 1
-            if len(waiting) > _MOST_WAITING:
+            if len(buffered) > _MAX_BUFFERED:
                 break
         if step < end:
             raise UserError(f"the data service at {address} lost step {step}: has one of its workers died?")
@@ -60,7 +60,7 @@ def distribute(numbered: tf.data.Dataset, address: str, *, start: int, end: int)
 
 
 def translate_service_errors() -> contextlib.AbstractContextManager[None]:
-    """Raise the `UserError` of `distribute` as itself, where the block that reads its batches fails."""
+    """Raise a `UserError` of `distribute` as such where the block, which iterates over its batches, fails."""
 
     def explain(error: tf.errors.OpError) -> str:
         match = re.search(r"UserError: (.*)", error.message)
@@ -72,7 +72,7 @@ def translate_service_errors() -> contextlib.AbstractContextManager[None]:
 def _check_address(address: str) -> None:
     match = re.fullmatch(r"grpc://([^:/]+):(\d+)", address)
     if not match:
-        raise UserError(f"data.service={address!r} is no address of a dispatcher; give grpc://HOST:PORT")
+        raise UserError(f"data.service={address!r} is not the address of a dispatcher; expected grpc://HOST:PORT")
     try:
         socket.create_connection((match[1], int(match[2])), timeout=_TIMEOUT).close()
     except (OSError, OverflowError) as error:

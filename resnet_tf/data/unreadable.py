@@ -1,4 +1,4 @@
-"""Pictures that cannot be read: counted, named in unreadable.jsonl, and too many of them end a run."""
+"""Unreadable examples: counted, listed in unreadable.jsonl, and limited to a fraction of the training split."""
 
 import contextlib
 import logging
@@ -19,60 +19,64 @@ from resnet_tf.inputs import Preprocess
 logger = logging.getLogger(__name__)
 
 FILE_NAME = "unreadable.jsonl"
-_SHOWN = 5  # in the log; all of them are in the file
+_LOGGED = 5  # examples in the log; the file lists all
 
 
 class UnreadableExamples:
-    """The unreadable part of a training split.
+    """Record of the unreadable examples of a training split.
 
     Args:
-        split: the training split.
-        preprocess: how its pictures are decoded.
-        config: its `max_unreadable_fraction` counts.
-        path: a JSON-lines file that each is appended to once, also over several starts of a run; None for no file.
+        split: training split.
+        preprocess: preprocessing, which decodes examples.
+        config: its `max_unreadable_fraction` applies.
+        path: JSON Lines file to which each example is appended once, also when a run is resumed; None for no file.
 
     Raises:
-        UserError: if more than `data.max_unreadable_fraction` of the split is known to be unreadable already.
+        UserError: if corrupt files hold more than `data.max_unreadable_fraction` of the split.
     """
 
     def __init__(self, split: Split, preprocess: Preprocess, config: DataConfig, path: Path | None = None):
         self._split, self._preprocess, self._limit, self._path = split, preprocess, config.max_unreadable_fraction, path
         self._listed = {self._key(line) for line in (files.read_json_lines(path, keys=["file"]) if path else ())}
-        self._known: dict[tuple[Any, ...], dict[str, Any]] = {}  # what was listed earlier may have been mended
-        self._add([vars(corruption) for corruption in split.corruption])
+        # Starts empty, since files listed by an earlier start may have been repaired.
+        self._known: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self._add([vars(corrupt) for corrupt in split.corruption])
         self._check()
 
     @property
     def count(self) -> int:
-        """Examples that were found unreadable."""
+        """Number of examples found unreadable so far."""
         return sum(line["examples"] for line in self._known.values())
 
-    def note(self, examples: np.ndarray) -> None:
-        """Take down what the pipeline could not read: places in the split, int64; negative ones are fine pictures.
+    def record(self, missing: np.ndarray) -> None:
+        """Record unreadable examples of a batch.
+
+        Args:
+            missing: indices in the split, int64 [B]; negative for examples that were read.
 
         Raises:
-            UserError: if that makes too many.
+            UserError: if the total exceeds `data.max_unreadable_fraction`.
         """
-        found = ((int(example), self._split.locate(int(example))) for example in examples[examples >= 0])
+        found = ((int(index), self._split.locate(int(index))) for index in missing[missing >= 0])
         self._add(
             [
-                where | {"reason": self._reason(example), "examples": 1}
-                for example, where in found
-                if self._key(where) not in self._known
+                location | {"reason": self._reason(index), "examples": 1}
+                for index, location in found
+                if self._key(location) not in self._known
             ]
         )
         self._check()
 
-    def _reason(self, example: int) -> str:
+    def _reason(self, index: int) -> str:
         try:
-            return self._preprocess.explain_unreadable(self._split.load(tf.constant(example, tf.int64)))
+            return self._preprocess.explain_unreadable(self._split.load(tf.constant(index, tf.int64)))
         except tf.errors.OpError as error:
             return plain_reason(error)
 
     def _add(self, lines: Sequence[dict[str, Any]]) -> None:
         new = {self._key(line): line for line in lines if self._key(line) not in self._known}
-        for line in list(new.values())[: max(_SHOWN - len(self._known), 0)]:
-            logger.warning("left out, unreadable: %s", _in_words(line))
+        for line in list(new.values())[: max(_LOGGED - len(self._known), 0)]:
+            logger.warning("skipped unreadable %s %s", self._preprocess.noun, _describe(line))
         self._known |= new
         unlisted = [line for key, line in new.items() if key not in self._listed]
         if self._path and unlisted:
@@ -80,13 +84,13 @@ class UnreadableExamples:
                 files.append_json_lines(self._path, unlisted)
 
     def _check(self) -> None:
-        total = self._split.num_examples + sum(corruption.examples for corruption in self._split.corruption)
+        total = self._split.num_examples + sum(corrupt.examples for corrupt in self._split.corruption)
         if self.count > self._limit * total:
             last = list(self._known.values())[-1]
-            listed = f"; all are in {str(self._path)!r}" if self._path else ""
+            listed = f"; {str(self._path)!r} lists all" if self._path else ""
             raise UserError(
-                f"{self.count} of the {total} pictures of split {self._split.name!r} cannot be read, more than "
-                f"data.max_unreadable_fraction={self._limit:g} allows; the last one: {_in_words(last)}{listed}"
+                f"{self.count} of {total} {self._preprocess.plural} of split {self._split.name!r} are unreadable, more "
+                f"than data.max_unreadable_fraction={self._limit:g}; last: {_describe(last)}{listed}"
             )
 
     @staticmethod
@@ -95,30 +99,30 @@ class UnreadableExamples:
 
 
 def translate_read_errors(split: Split, preprocess: Preprocess) -> contextlib.AbstractContextManager[None]:
-    """Raise a `UserError` with the name of the file, where the block fails on an unreadable example of a split.
+    """Raise a `UserError` that names the file, if the block fails on an unreadable example of a split.
 
-    For evaluation, which never skips an example.
+    For evaluation, which skips no examples.
     """
 
     def explain(error: tf.errors.OpError) -> str:
-        named = name_unreadable(split, preprocess)
-        return named and f"split {split.name!r} cannot be tested: {named}"
+        found = find_unreadable(split, preprocess)
+        return found and f"split {split.name!r} cannot be evaluated: {found}"
 
     return translate_errors(explain)
 
 
-def name_unreadable(split: Split, preprocess: Preprocess, *, start: int = 0) -> str:
-    """The first unreadable picture of a split from a place on, with its reason; empty if all can be read."""
-    for place in range(start, split.num_examples):
+def find_unreadable(split: Split, preprocess: Preprocess, *, start: int = 0) -> str:
+    """Describe the first unreadable example of a split at or after index `start`; empty if there is none."""
+    for index in range(start, split.num_examples):
         try:
-            reason = preprocess.explain_unreadable(split.load(tf.constant(place, tf.int64)))
+            reason = preprocess.explain_unreadable(split.load(tf.constant(index, tf.int64)))
         except tf.errors.OpError as error:
             reason = plain_reason(error)
         if reason:
-            return _in_words(split.locate(place) | {"reason": reason})
+            return _describe(split.locate(index) | {"reason": reason})
     return ""
 
 
-def _in_words(line: dict[str, Any]) -> str:
-    place = next((f", {key} {line[key]}" for key in ("offset", "index") if key in line), "")
-    return f"{line['file']}{place}: {line['reason']}"
+def _describe(line: dict[str, Any]) -> str:
+    position = next((f", {key} {line[key]}" for key in ("offset", "index") if key in line), "")
+    return f"{line['file']}{position}: {line['reason']}"

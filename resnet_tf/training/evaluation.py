@@ -51,7 +51,7 @@ class Evaluator:
         shard = pipeline.Shard(cluster.index, cluster.count)
         size = per_replica * cluster.replicas
         batches = pipeline.eval_batches(split, preprocess, size, shard=shard, memory_limit_mb=memory_limit_mb)
-        parts = pipeline.among_replicas(batches, cluster.replicas)
+        parts = pipeline.split_among_replicas(batches, cluster.replicas)
         self._batches = strategy.distribute_datasets_from_function(lambda context: parts)
 
         def forward(images: tf.Tensor) -> tf.Tensor:

@@ -206,7 +206,7 @@ class _Fit:
         self._profile.end(state.step + count)
         seconds = time.monotonic() - start
         self._pace.note(count, seconds)
-        self._unreadable.note(missing)
+        self._unreadable.record(missing)
         state.add(statistics, batch_size=self._config.data.batch_size)
         state.seconds += seconds
 

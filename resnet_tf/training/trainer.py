@@ -88,7 +88,7 @@ class Trainer:
             shard=shard,
             unreadable=unreadable,
         )
-        parts = pipeline.among_replicas(batches, self.cluster.replicas)
+        parts = pipeline.split_among_replicas(batches, self.cluster.replicas)
         return iter(self.strategy.distribute_datasets_from_function(lambda context: parts))
 
     def take(self, batches: Any, count: int) -> tuple[np.ndarray, np.ndarray]:

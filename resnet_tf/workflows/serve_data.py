@@ -52,7 +52,7 @@ def serve_data(*, port: int = 5050, dispatcher: str = "", host: str = "localhost
         server = None if dispatcher else service.DispatchServer(service.DispatcherConfig(port=port))
         target = server.target if server else dispatcher
         if not target.startswith("grpc://"):
-            raise UserError(f"--dispatcher={target!r} is no address of a dispatcher; give grpc://HOST:PORT")
+            raise UserError(f"--dispatcher={target!r} is not the address of a dispatcher; expected grpc://HOST:PORT")
         worker = service.WorkerServer(
             service.WorkerConfig(
                 dispatcher_address=target.removeprefix("grpc://"),

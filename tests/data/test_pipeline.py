@@ -1,4 +1,4 @@
-"""Batches are a function of (config, seed, step); evaluation takes every picture once."""
+"""Training batches are a function of (config, seed, step); evaluation reads every example once."""
 
 import dataclasses
 import shutil
@@ -20,7 +20,7 @@ from resnet_tf.inputs import create_preprocess
 
 
 def _arrays(folder):
-    """The digits' training half as an archive."""
+    """Return an archive of digits."""
     path = folder / "digits.npz"
     if not path.exists():
         images = np.round(load_digits().images * (255 / 16)).astype(np.uint8)
@@ -29,13 +29,13 @@ def _arrays(folder):
     return path
 
 
-def _setup(data_dir, photos, kind):
-    if kind == "memory":
+def _setup(data_dir, photos, source_type):
+    if source_type == "memory":
         config = load_config("digits", [f"data.data_dir={data_dir}", "train.epochs=3", "augment.flip=true"])
-    elif kind == "stream":
+    elif source_type == "stream":
         overrides = [f"data.data_dir={data_dir}", "train.epochs=3", "data.memory_limit_mb=0", "augment.pad_crop=1"]
         config = load_config("digits", [*overrides, "data.batch_size=100"])
-    elif kind == "arrays":
+    elif source_type == "arrays":
         overrides = [f"data.source={_arrays(photos)}", "train.epochs=3", "data.batch_size=60", "data.memory_limit_mb=0"]
         config = load_config("digits", [*overrides, "augment.policy=trivialaugment"])
     else:
@@ -45,26 +45,26 @@ def _setup(data_dir, photos, kind):
     return config, source, create_preprocess(config.data), TrainingLength.of(config, source)
 
 
-@pytest.mark.parametrize("kind", ["memory", "stream", "arrays", "folder"])
-def test_batch_k_is_the_same_wherever_the_run_started(data_dir, photos, kind):
-    config, source, preprocess, length = _setup(data_dir, photos, kind)
-    whole = list(pipeline.train_batches(config, source, preprocess, length, start=0).as_numpy_iterator())
-    assert len(whole) == length.total_steps == 3 * length.steps_per_epoch
+@pytest.mark.parametrize("source_type", ["memory", "stream", "arrays", "folder"])
+def test_batches_do_not_depend_on_the_first_step(data_dir, photos, source_type):
+    config, source, preprocess, length = _setup(data_dir, photos, source_type)
+    complete = list(pipeline.train_batches(config, source, preprocess, length, start=0).as_numpy_iterator())
+    assert len(complete) == length.total_steps == 3 * length.steps_per_epoch
     for start in (1, length.steps_per_epoch, length.total_steps - 1):
         resumed = pipeline.train_batches(config, source, preprocess, length, start=start).as_numpy_iterator()
-        for ours, theirs in zip(resumed, whole[start:], strict=True):
-            for part, expected in zip(ours, theirs, strict=True):
+        for batch, reference in zip(resumed, complete[start:], strict=True):
+            for part, expected in zip(batch, reference, strict=True):
                 np.testing.assert_array_equal(part, expected)
 
 
-@pytest.mark.parametrize("kind", ["memory", "stream", "folder"])
-def test_no_iterator_waits_for_an_autotuner(data_dir, photos, kind):
-    """The end of one would wait for its thread, up to a minute."""
-    config, source, preprocess, length = _setup(data_dir, photos, kind)
-    tested = pipeline.eval_batches(source.validation, preprocess, 2)
+@pytest.mark.parametrize("source_type", ["memory", "stream", "folder"])
+def test_no_dataset_has_an_autotuner(data_dir, photos, source_type):
+    """The destructor of an iterator waits for the thread of the autotuner, up to one minute."""
+    config, source, preprocess, length = _setup(data_dir, photos, source_type)
+    evaluation = pipeline.eval_batches(source.validation, preprocess, 2)
     for batches in (
         pipeline.train_batches(config, source, preprocess, length, start=0),
-        pipeline.among_replicas(tested, 2),
+        pipeline.split_among_replicas(evaluation, 2),
         source.validation.examples(),
         *pipeline.stages(config, source, preprocess, length).values(),
     ):
@@ -87,7 +87,7 @@ def test_policies_apply_to_random_crops_of_arrays(tmp_path, channels):
 
 
 @pytest.mark.parametrize("limit", [1024, 0], ids=["memory", "stream"])
-def test_every_picture_is_mirrored_in_every_other_epoch(tmp_path, limit):
+def test_every_image_is_mirrored_in_every_other_epoch(tmp_path, limit):
     images = np.random.default_rng(0).integers(0, 256, (60, 6, 6, 3), np.uint8)
     labels = np.arange(60)
     np.savez(tmp_path / "a.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
@@ -107,46 +107,46 @@ def test_every_picture_is_mirrored_in_every_other_epoch(tmp_path, limit):
 
 
 @pytest.mark.parametrize("balance", ["none", "uniform"])
-@pytest.mark.parametrize("kind", ["memory", "stream", "arrays", "folder"])
-def test_two_workers_feed_what_one_feeds(data_dir, photos, kind, balance):
-    config, source, preprocess, length = _setup(data_dir, photos, kind)
+@pytest.mark.parametrize("source_type", ["memory", "stream", "arrays", "folder"])
+def test_two_workers_have_the_batches_of_one(data_dir, photos, source_type, balance):
+    config, source, preprocess, length = _setup(data_dir, photos, source_type)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, balance=balance))
-    whole = pipeline.train_batches(config, source, preprocess, length, start=1).as_numpy_iterator()
+    complete = pipeline.train_batches(config, source, preprocess, length, start=1).as_numpy_iterator()
     parts = [
         pipeline.train_batches(config, source, preprocess, length, start=1, shard=Shard(index, 2)).as_numpy_iterator()
         for index in range(2)
     ]
-    for expected, first, second in zip(whole, *parts, strict=True):
+    for expected, first, second in zip(complete, *parts, strict=True):
         for together, left, right in zip(expected, first, second, strict=True):
             assert len(left) == len(right)
             np.testing.assert_array_equal(np.concatenate([left, right]), together)
 
 
-def test_step_one_million_reads_nothing_of_what_lies_before_it(photos):
-    """All pictures but those of its own batch are gone."""
+def test_step_one_million_reads_no_earlier_examples(photos):
+    """All images that are not in its batch are deleted."""
     overrides = [f"data.source={photos}", "train.epochs=1000000", "data.batch_size=4", "data.image_size=32"]
     config = load_config("imagefolder", overrides)
     source, preprocess = open_source(config.data), create_preprocess(config.data)
     length = TrainingLength.of(config, source)
-    places = 4_000_000 + tf.range(4, dtype=tf.int64)
-    examples = order.examples_at(config, source.train.labels, places_per_epoch=12)(places).numpy()
-    for place in set(range(12)) - set(examples.tolist()):
-        Path(source.train.locate(place)["file"]).unlink()
+    positions = 4_000_000 + tf.range(4, dtype=tf.int64)
+    indices = order.examples_at(config, source.train.labels, positions_per_epoch=12)(positions).numpy()
+    for index in set(range(12)) - set(indices.tolist()):
+        Path(source.train.locate(index)["file"]).unlink()
     images, labels, missing = next(iter(pipeline.train_batches(config, source, preprocess, length, start=1_000_000)))
     assert missing.numpy().max() == -1
-    np.testing.assert_array_equal(labels, source.train.labels[examples])
+    np.testing.assert_array_equal(labels, source.train.labels[indices])
     reds = images.numpy()[..., 0].mean(axis=(1, 2)) > images.numpy()[..., 2].mean(axis=(1, 2))
     np.testing.assert_array_equal(reds, labels.numpy() == 1)
 
 
-# What op determinism leaves as it is, by `make_deterministic.cc` of TensorFlow 2.21: any other operation with a state
-# would make it read and decode one picture after another.
-_HARMLESS = {"TensorSliceDataset", "RangeDataset", "TFRecordDatasetV2"}
+# Stateful operations that op determinism ignores, by `make_deterministic.cc` of TensorFlow 2.21; with any other one,
+# images are read and decoded one after another.
+_IGNORED = {"TensorSliceDataset", "RangeDataset", "TFRecordDatasetV2"}
 
 
-@pytest.mark.parametrize("kind", ["memory", "stream", "arrays", "folder"])
-def test_op_determinism_leaves_the_pipeline_parallel(data_dir, photos, kind):
-    config, source, preprocess, length = _setup(data_dir, photos, kind)
+@pytest.mark.parametrize("source_type", ["memory", "stream", "arrays", "folder"])
+def test_the_pipeline_is_parallel_with_op_determinism(data_dir, photos, source_type):
+    config, source, preprocess, length = _setup(data_dir, photos, source_type)
     batches = pipeline.train_batches(config, source, preprocess, length, start=0)
     graph = tf.compat.v1.GraphDef.FromString(batches._as_serialized_graph().numpy())
     nodes = [node for function in graph.library.function for node in function.node_def]
@@ -154,13 +154,13 @@ def test_op_determinism_leaves_the_pipeline_parallel(data_dir, photos, kind):
     present = {node.op for node in nodes} - calls
     definitions = {name: op_def_registry.get(name) for name in present}
     stateful = {name for name, definition in definitions.items() if definition.is_stateful}
-    assert stateful - {"StatefulPartitionedCall", "If", "While", "Case"} <= _HARMLESS
-    assert "ParallelMapDatasetV2" in present or kind == "memory"
+    assert stateful - {"StatefulPartitionedCall", "If", "While", "Case"} <= _IGNORED
+    assert "ParallelMapDatasetV2" in present or source_type == "memory"
 
 
-@pytest.mark.parametrize("kind", ["memory", "stream", "arrays", "folder"])
-def test_an_epoch_takes_no_picture_twice(data_dir, photos, kind):
-    config, source, preprocess, length = _setup(data_dir, photos, kind)
+@pytest.mark.parametrize("source_type", ["memory", "stream", "arrays", "folder"])
+def test_an_epoch_has_no_example_twice(data_dir, photos, source_type):
+    config, source, preprocess, length = _setup(data_dir, photos, source_type)
     plain = dataclasses.replace(config, augment=AugmentConfig())
     batches = list(pipeline.train_batches(plain, source, preprocess, length, start=0).as_numpy_iterator())
     for epoch in range(3):
@@ -170,14 +170,14 @@ def test_an_epoch_takes_no_picture_twice(data_dir, photos, kind):
             for image in batch
         ]
         assert len(images) == length.steps_per_epoch * plain.data.batch_size
-        # Two of the digits are pixel for pixel the same.
+        # Two of the digits are identical.
         assert len(set(images)) >= len(images) - 1
 
 
-@pytest.mark.parametrize("kind", ["memory", "stream", "arrays", "folder"])
-def test_batches_do_not_depend_on_tensorflows_own_seed(data_dir, photos, kind):
-    """A run sets it to `runtime.seed`, whose default is 0."""
-    config, source, preprocess, length = _setup(data_dir, photos, kind)
+@pytest.mark.parametrize("source_type", ["memory", "stream", "arrays", "folder"])
+def test_batches_do_not_depend_on_the_global_seed_of_tensorflow(data_dir, photos, source_type):
+    """Training sets it to `runtime.seed`, by default 0."""
+    config, source, preprocess, length = _setup(data_dir, photos, source_type)
     first = []
     for seed in (0, 0, 5):
         tf.random.set_seed(seed)
@@ -199,74 +199,76 @@ def test_epochs_and_seeds_differ(data_dir, photos):
     assert not np.array_equal(labels[0], first[1])
 
 
-def test_memory_and_stream_feed_the_same_pixels(data_dir, photos):
-    """Without augmentation, and sorted, both roads give the images of the data set."""
-    pictures = []
-    for kind in ("memory", "stream"):
-        config, source, preprocess, _ = _setup(data_dir, photos, kind)
+def test_memory_and_stream_return_the_same_pixels(data_dir, photos):
+    """Without augmentation, and sorted, both return the images of the data set."""
+    results = []
+    for source_type in ("memory", "stream"):
+        config, source, preprocess, _ = _setup(data_dir, photos, source_type)
         config = dataclasses.replace(config, augment=AugmentConfig())
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=898))
         batches = pipeline.train_batches(config, source, preprocess, TrainingLength.of(config, source), start=0)
         images, labels, *_ = next(batches.as_numpy_iterator())
         order = np.lexsort((*np.round(images.reshape(898, -1).T, 3), labels))
-        pictures.append(images[order])
-    np.testing.assert_allclose(*pictures, atol=1e-5)
+        results.append(images[order])
+    np.testing.assert_allclose(*results, atol=1e-5)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 100, 899, 1000])
-def test_evaluation_takes_every_picture_once_in_order(data_dir, photos, batch_size):
+def test_evaluation_reads_every_example_once_in_order(data_dir, photos, batch_size):
     _, source, preprocess, _ = _setup(data_dir, photos, "memory")
     batches = list(pipeline.eval_batches(source.validation, preprocess, batch_size).as_numpy_iterator())
     assert {len(images) for images, _, _ in batches} == {batch_size}
-    labels, places = (np.concatenate([batch[part] for batch in batches]) for part in (1, 2))
+    labels, indices = (np.concatenate([batch[part] for batch in batches]) for part in (1, 2))
     assert labels[:899].tolist() == source.validation.labels.tolist()
-    assert places.tolist() == [*range(899), *[-1] * (len(places) - 899)]
+    assert indices.tolist() == [*range(899), *[-1] * (len(indices) - 899)]
 
 
-def test_a_test_that_is_repeated_reads_its_pictures_once(photos):
+def test_a_repeated_evaluation_reads_its_images_once(photos):
     source = open_source(load_config("imagefolder", [f"data.source={photos}"]).data)
     preprocess = create_preprocess(load_config("imagefolder", ["data.image_size=32"]).data)
-    kept, read = (pipeline.eval_batches(source.validation, preprocess, 4, memory_limit_mb=limit) for limit in (1, 0))
-    expected = list(read.as_numpy_iterator())
-    list(kept.as_numpy_iterator())
+    cached, uncached = (
+        pipeline.eval_batches(source.validation, preprocess, 4, memory_limit_mb=limit) for limit in (1, 0)
+    )
+    expected = list(uncached.as_numpy_iterator())
+    list(cached.as_numpy_iterator())
     shutil.rmtree(photos / "test")
-    for ours, theirs in zip(kept.as_numpy_iterator(), expected, strict=True):
-        for part, other in zip(ours, theirs, strict=True):
+    for batch, reference in zip(cached.as_numpy_iterator(), expected, strict=True):
+        for part, other in zip(batch, reference, strict=True):
             np.testing.assert_array_equal(part, other)
     with pytest.raises(tf.errors.NotFoundError):
-        list(read.as_numpy_iterator())
+        list(uncached.as_numpy_iterator())
 
 
-def test_workers_share_an_evaluation_in_as_many_batches(data_dir, photos):
+def test_workers_have_equal_numbers_of_evaluation_batches(data_dir, photos):
     _, source, preprocess, _ = _setup(data_dir, photos, "memory")
     found = []
-    for index in range(3):
+    for worker in range(3):
         batches = list(
-            pipeline.eval_batches(source.validation, preprocess, 64, shard=Shard(index, 3)).as_numpy_iterator()
+            pipeline.eval_batches(source.validation, preprocess, 64, shard=Shard(worker, 3)).as_numpy_iterator()
         )
         assert len(batches) == 5
-        found += [place for *_, places in batches for place in places if place >= 0]
+        found += [index for *_, indices in batches for index in indices if index >= 0]
     assert found == list(range(899))
 
 
-def test_replicas_take_the_parts_of_a_batch_in_order():
+def test_replicas_have_consecutive_parts_of_a_batch():
     batches = tf.data.Dataset.from_tensor_slices(np.arange(24).reshape(2, 6, 2)).map(lambda each: (each, each[:, 0]))
-    parts = list(pipeline.among_replicas(batches, 3).as_numpy_iterator())
+    parts = list(pipeline.split_among_replicas(batches, 3).as_numpy_iterator())
     assert [labels.tolist() for _, labels in parts] == [[0, 2], [4, 6], [8, 10], [12, 14], [16, 18], [20, 22]]
     assert {images.shape for images, _ in parts} == {(2, 2)}
-    assert pipeline.among_replicas(batches, 1) is batches
+    assert pipeline.split_among_replicas(batches, 1) is batches
 
 
 def test_a_batch_larger_than_the_data_is_refused(data_dir):
     config = load_config("digits", [f"data.data_dir={data_dir}", "data.batch_size=899"])
-    with pytest.raises(UserError, match=r"data.batch_size=899 is more than the 898 pictures of split 'train'"):
+    with pytest.raises(UserError, match=r"data.batch_size=899 exceeds the 898 examples of split 'train'"):
         TrainingLength.of(config, open_source(config.data))
 
 
-def test_pictures_by_place(data_dir, photos):
+def test_load_examples_by_index(data_dir, photos):
     _, source, preprocess, _ = _setup(data_dir, photos, "memory")
-    chosen = pipeline.load_examples(source.validation, preprocess, [5, 2])
+    examples = pipeline.load_examples(source.validation, preprocess, [5, 2])
     unreadable = UnreadableExamples(source.validation, preprocess, load_config("digits").data)
     images = pipeline.load_images(source.validation, preprocess, unreadable)
-    for picture, place in zip(chosen, (5, 2), strict=True):
-        np.testing.assert_array_equal(np.round(picture[..., :1] * 255), images[place])
+    for example, index in zip(examples, (5, 2), strict=True):
+        np.testing.assert_array_equal(np.round(example[..., :1] * 255), images[index])

@@ -1,4 +1,4 @@
-"""A folder becomes a TFDS directory that holds the same bytes."""
+"""A prepared folder is a TFDS directory with the same bytes."""
 
 import json
 import shutil
@@ -14,12 +14,10 @@ from resnet_tf.data.sources import open_source
 
 
 def _content(source, split) -> dict[bytes, str]:
-    return {
-        picture: source.class_names[label] for picture, label in getattr(source, split).examples().as_numpy_iterator()
-    }
+    return {image: source.class_names[label] for image, label in getattr(source, split).examples().as_numpy_iterator()}
 
 
-def test_a_prepared_folder_is_the_folder(command, photos, tmp_path):
+def test_a_prepared_folder_has_the_images_of_the_folder(command, photos, tmp_path):
     outcome = command("prepare", f"--from={photos}", f"--to={tmp_path / 'out'}")
     assert outcome.code == 0, outcome.err
     assert outcome.out == (
@@ -28,8 +26,8 @@ def test_a_prepared_folder_is_the_folder(command, photos, tmp_path):
     assert outcome.err == ""
     before = open_source(DataConfig(source=str(photos)))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["photos"]
-    for place in ("out", "out/photos", "out/photos/1.0.0"):
-        after = open_source(DataConfig(source=str(tmp_path / place)))
+    for directory in ("out", "out/photos", "out/photos/1.0.0"):
+        after = open_source(DataConfig(source=str(tmp_path / directory)))
         assert after.class_names == before.class_names
         for split in ("train", "validation"):
             assert _content(after, split) == _content(before, split)
@@ -39,7 +37,7 @@ def test_a_prepared_folder_is_the_folder(command, photos, tmp_path):
     assert set(example) == {"image", "label", "file_name"}
 
 
-def test_class_folders_are_split_as_they_are_read(photos, tmp_path):
+def test_class_folders_have_the_same_splits(photos, tmp_path):
     plain = tmp_path / "2024 Holiday"
     for label in ("blue", "red"):
         (plain / label).mkdir(parents=True)
@@ -49,7 +47,7 @@ def test_class_folders_are_split_as_they_are_read(photos, tmp_path):
                 plain / label / f"{index}.jpg",
             )
     info = prepare_folder(plain, tmp_path / "out", eval_fraction=0.3)
-    assert info.name == "pictures_2024_holiday"
+    assert info.name == "images_2024_holiday"
     config = DataConfig(source=str(plain), eval_fraction=0.3)
     before, after = open_source(config), open_source(DataConfig(source=str(tmp_path / "out")))
     for split in ("train", "validation"):
@@ -59,14 +57,14 @@ def test_class_folders_are_split_as_they_are_read(photos, tmp_path):
 @pytest.mark.parametrize(
     ("source", "target", "message"),
     [
-        ("none", "out", r"--from='.*none': there is no such folder"),
-        ("photos", "full", r"--to='.*full' is not empty; give a new or an empty directory"),
+        ("none", "out", r"--from='.*none': no such folder"),
+        ("photos", "full", r"--to='.*full' is not empty; expected a new or an empty directory"),
         ("photos", "full/file", r"--to='.*file' is not empty"),
-        ("empty", "out", r"'.*empty' holds neither split/class/file and class/file pictures"),
+        ("empty", "out", r"'.*empty' contains neither split/class/file nor class/file images"),
         ("photos", "sealed/out", r"--to='.*out' cannot be written"),
     ],
 )
-def test_wrong_places_are_named_and_nothing_is_left_behind(photos, tmp_path, source, target, message):
+def test_invalid_paths_are_refused_and_no_files_are_left(photos, tmp_path, source, target, message):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("mine")
     (tmp_path / "empty").mkdir()
@@ -77,16 +75,16 @@ def test_wrong_places_are_named_and_nothing_is_left_behind(photos, tmp_path, sou
     assert not (tmp_path / "out").exists()
 
 
-def test_several_data_sets_in_one_directory_must_be_told_apart(photos, tmp_path):
+def test_several_data_sets_in_one_directory_are_refused(photos, tmp_path):
     for name in ("a", "b"):
         shutil.copytree(photos, tmp_path / name)
         prepare_folder(tmp_path / name, tmp_path / f"out_{name}", eval_fraction=0.1)
         shutil.copytree(tmp_path / f"out_{name}" / name, tmp_path / "all" / name)
-    with pytest.raises(UserError, match=r"all' holds several TFDS data sets; give one of .*all/a, .*all/b"):
+    with pytest.raises(UserError, match=r"all' contains several TFDS data sets; use one of .*all/a, .*all/b"):
         open_source(DataConfig(source=str(tmp_path / "all")))
 
 
-def test_a_failure_half_way_leaves_nothing(photos, tmp_path, monkeypatch):
+def test_a_failure_leaves_no_files(photos, tmp_path, monkeypatch):
     Image.new("RGB", (4, 4)).save(photos / "train" / "red" / "gone.png")
     (photos / "train" / "red" / "link.png").symlink_to(photos / "nowhere.png")
     with pytest.raises(UserError, match=r"link\.png' cannot be read: No such file"):

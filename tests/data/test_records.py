@@ -1,4 +1,4 @@
-"""TFRecord files: ImageNet's layout, places in them, and what is left of damaged ones."""
+"""TFRecord files: the layout of ImageNet, random access, and the readable part of corrupt files."""
 
 import logging
 import os
@@ -19,14 +19,14 @@ from resnet_tf.inputs import ImagePreprocess
 PREPROCESS = ImagePreprocess(size=(8, 8))
 
 
-def _picture(number: int) -> bytes:
+def _image(number: int) -> bytes:
     return tf.io.encode_png(np.full((8, 8, 3), number % 256, np.uint8)).numpy()
 
 
 def _examples(count: int, first_label: int = 1, classes: int = 3, **further):
     return [
         (
-            _picture(index),
+            _image(index),
             first_label + index % classes,
             {name: names[index % classes] for name, names in further.items()},
         )
@@ -36,7 +36,7 @@ def _examples(count: int, first_label: int = 1, classes: int = 3, **further):
 
 @pytest.fixture
 def shards(tmp_path):
-    """Two files for training, one for testing; labels from 1 on, with WordNet's identifiers."""
+    """Write two training files and one validation file, with labels from 1 on and WordNet identifiers."""
     synsets = [b"n01440764", b"n01443537", b"n01484850"]
     examples = _examples(20, synset=synsets)
     write_imagenet_records(tmp_path / "train-00000-of-00002", examples[:12])
@@ -46,26 +46,26 @@ def shards(tmp_path):
 
 
 def _numbers(split) -> list[int]:
-    return [int(tf.io.decode_png(picture)[0, 0, 0]) for picture, _ in split.examples()]
+    return [int(tf.io.decode_png(image)[0, 0, 0]) for image, _ in split.examples()]
 
 
-def test_imagenets_layout(shards):
+def test_layout_of_imagenet(shards):
     source = open_source(shards)
     assert source.class_names == imagenet_labels()[:3] == ("tench", "goldfish", "great white shark")
     assert source.train.labels.tolist() == [index % 3 for index in range(20)]
     assert _numbers(source.train) == list(range(20))
     assert [int(label) for _, label in source.train.examples()] == source.train.labels.tolist()
     assert source.validation.num_examples == 6
-    for place in (0, 11, 12, 19):
-        where = source.train.locate(place)
+    for index in (0, 11, 12, 19):
+        location = source.train.locate(index)
         record = records.read_at(
-            tf.constant(where["file"]), tf.constant(where["offset"], tf.int64)
+            tf.constant(location["file"]), tf.constant(location["offset"], tf.int64)
         ).get_single_element()
-        assert _picture(place) in record.numpy()
-        assert source.train.load(tf.constant(place, tf.int64)).numpy() == _picture(place)
+        assert _image(index) in record.numpy()
+        assert source.train.load(tf.constant(index, tf.int64)).numpy() == _image(index)
 
 
-def test_other_names_labels_and_places(tmp_path):
+def test_other_file_names_labels_and_class_names(tmp_path):
     write_imagenet_records(
         tmp_path / "train" / "part.tfrecord", _examples(6, first_label=0, text=[b"cat", b"dog", b"cow"])
     )
@@ -82,13 +82,13 @@ def test_other_names_labels_and_places(tmp_path):
         open_source(DataConfig(source=str(tmp_path), eval_split="val"))
 
 
-def test_a_thousand_numbers_are_imagenets_labels(tmp_path):
+def test_a_thousand_unnamed_classes_have_the_labels_of_imagenet(tmp_path):
     write_imagenet_records(tmp_path / "train-00000-of-00001", _examples(1000, classes=1000))
     write_imagenet_records(tmp_path / "test-00000-of-00001", _examples(1))
     assert open_source(DataConfig(source=str(tmp_path))).class_names == imagenet_labels()
 
 
-def test_records_of_something_else_are_named(tmp_path):
+def test_records_of_another_format_are_refused(tmp_path):
     with tf.io.TFRecordWriter(str(tmp_path / "train-00000-of-00001")) as writer:
         writer.write(b"hello")
     shutil.copy(tmp_path / "train-00000-of-00001", tmp_path / "test-00000-of-00001")
@@ -96,15 +96,15 @@ def test_records_of_something_else_are_named(tmp_path):
         open_source(DataConfig(source=str(tmp_path)))
 
 
-def _damage(path, change):
+def _corrupt(path, change):
     data = bytearray(path.read_bytes())
     change(data)
     path.write_bytes(bytes(data))
 
 
-def _flip(place):
+def _flip(offset):
     def change(data):
-        data[place] ^= 1
+        data[offset] ^= 1
 
     return change
 
@@ -112,25 +112,25 @@ def _flip(place):
 @pytest.mark.parametrize(
     ("change", "lost", "reason"),
     [
-        ("payload", [3], "checksum is wrong"),
-        ("last payload", [11], "checksum is wrong"),
+        ("payload", [3], "wrong checksum"),
+        ("last payload", [11], "wrong checksum"),
         ("length", [3, 4, 5, 6, 7, 8, 9, 10, 11], "the rest of the file is lost"),
         ("cut", [9, 10, 11], "the rest of the file is lost"),
         ("cut in header", [9, 10, 11], "the rest of the file is lost"),
-        ("payload and cut", [3, 9, 10, 11], "checksum is wrong"),
+        ("payload and cut", [3, 9, 10, 11], "wrong checksum"),
     ],
 )
-def test_damage_is_named_and_costs_no_more_than_it_must(shards, tmp_path, change, lost, reason):
+def test_corruption_is_reported_and_other_records_are_read(shards, tmp_path, change, lost, reason):
     path = tmp_path / "train-00000-of-00002"
     offsets = write_imagenet_records(
         tmp_path / "again", _examples(12, synset=[b"n01440764", b"n01443537", b"n01484850"])
     )
     if "payload" in change:
-        _damage(path, _flip(offsets[11 if "last" in change else 3] + 40))
+        _corrupt(path, _flip(offsets[11 if "last" in change else 3] + 40))
     if change == "length":
-        _damage(path, _flip(offsets[3] + 1))
+        _corrupt(path, _flip(offsets[3] + 1))
     if "cut" in change:
-        _damage(path, lambda data: data.__delitem__(slice(offsets[9] + (5 if "header" in change else 60), None)))
+        _corrupt(path, lambda data: data.__delitem__(slice(offsets[9] + (5 if "header" in change else 60), None)))
     source = open_source(shards)
     assert _numbers(source.train) == [number for number in range(20) if number not in lost]
     first = source.train.corruption[0]
@@ -139,7 +139,7 @@ def test_damage_is_named_and_costs_no_more_than_it_must(shards, tmp_path, change
     unreadable = UnreadableExamples(source.train, PREPROCESS, DataConfig(max_unreadable_fraction=0.5))
     assert unreadable.count == len(source.train.corruption)
     with pytest.raises(
-        UserError, match=r"cannot be read, more than data.max_unreadable_fraction=0.01 .*train-00000-of-00002, of"
+        UserError, match=r"are unreadable, more than data.max_unreadable_fraction=0.01; .*train-00000-of-00002, of"
     ):
         UnreadableExamples(source.train, PREPROCESS, DataConfig())
     reversed_ = open_source(DataConfig(source=shards.source, train_split="validation", eval_split="train"))
@@ -147,60 +147,60 @@ def test_damage_is_named_and_costs_no_more_than_it_must(shards, tmp_path, change
         reversed_.validation.check_complete()
 
 
-def test_a_damaged_tfds_file_says_how_many_examples_went(tmp_path, data_dir):
+def test_a_corrupt_tfds_file_has_a_number_of_lost_examples(tmp_path, data_dir):
     open_source(DataConfig(source="digits", data_dir=str(data_dir)))
     shutil.copytree(data_dir / "digits" / "1.0.0", tmp_path / "digits")
     (file,) = (tmp_path / "digits").glob("*-train.*")
     size = file.stat().st_size
-    _damage(file, lambda data: data.__delitem__(slice(size // 2, None)))
+    _corrupt(file, lambda data: data.__delitem__(slice(size // 2, None)))
     source = open_source(DataConfig(source=str(tmp_path / "digits")))
-    (corruption,) = source.train.corruption
-    assert corruption.examples + source.train.num_examples == 898
+    (corrupt,) = source.train.corruption
+    assert corrupt.examples + source.train.num_examples == 898
     assert 300 < source.train.num_examples < 600
     early = open_source(DataConfig(source=str(tmp_path / "digits"), train_split="train[:20%]"))
     assert early.train.corruption == ()
     assert early.train.num_examples == 180
 
 
-def test_the_index_of_large_files_is_kept(shards, tmp_path, monkeypatch, caplog):
+def test_the_index_of_large_files_is_cached(shards, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(records, "_CACHED_FROM", 0)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with caplog.at_level(logging.INFO, logger="resnet_tf"):
         first = open_source(shards)
-    assert "reading 2 record files" in caplog.text
-    walk = records._scan_all
-    monkeypatch.setattr(records, "_scan_all", None)
+    assert "indexing 2 record files" in caplog.text
+    index_files = records._index_files
+    monkeypatch.setattr(records, "_index_files", None)
     again = open_source(shards)
     assert again.identity == first.identity
     assert _numbers(again.train) == list(range(20))
     assert again.class_names == first.class_names
-    monkeypatch.setattr(records, "_scan_all", walk)
-    _damage(tmp_path / "train-00000-of-00002", _flip(60))
-    os.utime(tmp_path / "train-00000-of-00002", (1, 1))  # file systems tell times to a second
-    assert open_source(shards).train.num_examples == 19, "a changed file is read anew"
-    monkeypatch.setattr(records, "_scan_all", None)
-    assert len(open_source(shards).train.corruption) == 1, "corruption is cached, too"
+    monkeypatch.setattr(records, "_index_files", index_files)
+    _corrupt(tmp_path / "train-00000-of-00002", _flip(60))
+    os.utime(tmp_path / "train-00000-of-00002", (1, 1))  # file systems may store times in seconds
+    assert open_source(shards).train.num_examples == 19, "a changed file is indexed again"
+    monkeypatch.setattr(records, "_index_files", None)
+    assert len(open_source(shards).train.corruption) == 1, "corruption is in the index"
 
 
-def test_an_index_that_cannot_be_kept_is_no_failure(shards, tmp_path, monkeypatch, caplog):
+def test_an_index_that_cannot_be_written_is_a_warning(shards, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(records, "_CACHED_FROM", 0)
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert open_source(shards).train.num_examples == 20
-    assert "cannot be cached" in caplog.text
+    assert "cannot write the index" in caplog.text
 
 
 @pytest.mark.parametrize("text", ["", "[", "7", "[7]", "[{}]", '[{"file": "x", "offsets": ["a"]}]', "[" * 100_000])
-def test_a_corrupt_index_is_written_anew(shards, tmp_path, monkeypatch, caplog, text):
+def test_a_corrupt_index_is_replaced(shards, tmp_path, monkeypatch, caplog, text):
     monkeypatch.setattr(records, "_CACHED_FROM", 0)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     first = open_source(shards)
-    kept = list((tmp_path / "cache").rglob("*.json"))
-    for path in kept:
+    cached = list((tmp_path / "cache").rglob("*.json"))
+    for path in cached:
         path.write_text(text)
     assert open_source(shards).identity == first.identity
-    assert "is corrupt" in caplog.text
+    assert "corrupt index" in caplog.text
     caplog.clear()
     assert open_source(shards).identity == first.identity
-    assert "is corrupt" not in caplog.text
-    assert list((tmp_path / "cache").rglob("*.json")) == kept
+    assert "corrupt index" not in caplog.text
+    assert list((tmp_path / "cache").rglob("*.json")) == cached

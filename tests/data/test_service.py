@@ -1,4 +1,4 @@
-"""Batches from a tf.data service in other processes are those that are made here, in the same order."""
+"""Batches from a tf.data service in other processes equal local ones, in the same order."""
 
 import contextlib
 import signal
@@ -18,7 +18,7 @@ from resnet_tf.inputs import create_preprocess
 
 @contextlib.contextmanager
 def _server(*flags: str):
-    """`python -m resnet_tf.data_service`: its process, and the address that it prints."""
+    """Run `python -m resnet_tf.data_service`; yield its process and the address that it prints."""
     command = [sys.executable, "-m", "resnet_tf.data_service", "--host=127.0.0.1", *flags]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -46,15 +46,15 @@ def _exhaust(batches, limit):
 
 
 @pytest.mark.slow
-def test_two_workers_of_a_service_give_what_is_made_here_and_a_lost_one_is_named(photos):
-    """TensorFlow's servers listen on every address of the machine; everything here speaks to 127.0.0.1."""
+def test_service_batches_equal_local_ones_and_a_lost_worker_is_reported(photos):
+    """Servers of TensorFlow listen on all addresses; this test connects to 127.0.0.1 only."""
     with _server("--port=0") as (first, address), _server(f"--dispatcher={address}") as (second, _):
         for start, shard in ((0, Shard()), (31, Shard(1, 2))):
             local = list(_batches(_config(photos), start, shard))
             remote = list(_batches(_config(photos, address), start, shard))
             assert len(local) == 90 - start
-            for ours, theirs in zip(remote, local, strict=True):
-                for part, expected in zip(ours, theirs, strict=True):
+            for batch, reference in zip(remote, local, strict=True):
+                for part, expected in zip(batch, reference, strict=True):
                     np.testing.assert_array_equal(part, expected)
         endless = _batches(_config(photos, address, epochs=100_000))
         for _ in range(20):
@@ -71,17 +71,19 @@ def test_two_workers_of_a_service_give_what_is_made_here_and_a_lost_one_is_named
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("localhost:5050", r"data.service='localhost:5050' is no address of a dispatcher; give grpc://HOST:PORT"),
+        ("localhost:5050", r"data.service='localhost:5050' is not the address of a dispatcher; expected grpc://HOST"),
         ("grpc://127.0.0.1:9", r"data.service='grpc://127.0.0.1:9' does not answer .*resnet_tf.data_service --port=9"),
         ("grpc://127.0.0.1:99999", r"data.service='grpc://127.0.0.1:99999' does not answer"),
     ],
 )
-def test_wrong_addresses_are_named(photos, address, message):
+def test_invalid_addresses_are_reported(photos, address, message):
     with pytest.raises(UserError, match=message):
         _batches(_config(photos, address))
 
 
-def test_the_command_names_wrong_addresses(command):
+def test_the_command_reports_invalid_addresses(command):
     outcome = command("data_service", "--dispatcher=somewhere")
     assert outcome.code == 2
-    assert outcome.err == "error: --dispatcher='somewhere' is no address of a dispatcher; give grpc://HOST:PORT\n"
+    assert outcome.err == (
+        "error: --dispatcher='somewhere' is not the address of a dispatcher; expected grpc://HOST:PORT\n"
+    )

@@ -1,4 +1,4 @@
-"""Every source gives labeled pictures in an order that follows from a seed; what is wrong with one is named."""
+"""Data sources: examples, labels and class names of each format, and messages for invalid ones."""
 
 import dataclasses
 import gzip
@@ -28,7 +28,7 @@ def digits(data_dir):
     return open_source(DataConfig(source="digits", data_dir=str(data_dir), channels=1, mean=(0.0,), std=(1.0,)))
 
 
-def test_digits_are_scikit_learns_in_its_order(digits):
+def test_digits_equal_scikit_learn(digits):
     expected = load_digits()
     records = [*_read(digits.train), *_read(digits.validation)]
     assert (digits.train.num_examples, digits.validation.num_examples) == (898, 899)
@@ -47,15 +47,15 @@ def test_tfds_slices_are_splits(data_dir):
     )
 
 
-@pytest.mark.parametrize("place", ["digits/1.0.0", "digits"])
-def test_a_tfds_directory_is_read_as_its_name_is(digits, data_dir, place):
-    source = open_source(DataConfig(source=str(data_dir / place)))
+@pytest.mark.parametrize("directory", ["digits/1.0.0", "digits"])
+def test_a_tfds_directory_equals_its_data_set(digits, data_dir, directory):
+    source = open_source(DataConfig(source=str(data_dir / directory)))
     assert _read(source.validation) == _read(digits.validation)
     assert source.class_names == digits.class_names
 
 
-def test_a_download_without_a_network_says_what_to_put_where(tmp_path, monkeypatch):
-    """A proxy that nobody listens on is as good as no network, wherever the test runs."""
+def test_a_download_without_a_network_is_reported(tmp_path, monkeypatch):
+    """A proxy address without a server simulates a missing network."""
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     with pytest.raises(UserError, match=r"data set 'mnist/3.0.1' could not be prepared in .*copy a prepared directory"):
@@ -86,24 +86,24 @@ def _folder(root, files):
         (["training/cat/1.png", "test/cat/1.png"], r"has no folder 'train'; it has test, training"),
         (["train/cat/1.txt", "test/cat/1.png"], r"no images under '.*train'"),
         (["train/1.png", "test/1.png"], r"no images under '.*train'"),
-        (["train/cat/1.png", "test/cat/1.png"], r"train' has one class, 'cat'; training takes two or more"),
+        (["train/cat/1.png", "test/cat/1.png"], r"train' has one class, 'cat'; training needs two or more"),
         (
             ["train/cat/1.png", "train/dog/1.png", "test/cow/1.png"],
             r"class 'cow' is in '.*test' but not in '.*train'",
         ),
     ],
 )
-def test_wrong_folders_are_named(tmp_path, files, message):
+def test_invalid_folders_are_refused(tmp_path, files, message):
     with pytest.raises(UserError, match=message):
         open_source(_folder(tmp_path, files))
 
 
-def test_wrong_names_are_named(tmp_path, data_dir):
+def test_invalid_sources_are_refused(tmp_path, data_dir):
     (tmp_path / "file.zip").write_text("")
     for source, message in (
         ("fashion_mnits", r"unknown data set 'fashion_mnits'; did you mean 'fashion_mnist'"),
-        (str(tmp_path / "none"), r"there is no such folder"),
-        (str(tmp_path / "file.zip"), r"is a file, but not an .npz; give that, a folder"),
+        (str(tmp_path / "none"), r"no such folder or file"),
+        (str(tmp_path / "file.zip"), r"is not an .npz file; expected an .npz file, a folder"),
     ):
         with pytest.raises(UserError, match=message):
             open_source(DataConfig(source=source, data_dir=str(data_dir)))
@@ -123,7 +123,7 @@ def test_a_data_set_without_labeled_images_is_refused(tmp_path):
             yield 0, {"number": 1}
 
     Numbers(data_dir=tmp_path).download_and_prepare()
-    with pytest.raises(UserError, match=r"has no image with a class label; it has \['number'\]"):
+    with pytest.raises(UserError, match=r"has no image with a class label; its features are \['number'\]"):
         open_source(DataConfig(source=str(tmp_path / "numbers")))
 
 
@@ -136,10 +136,10 @@ def _plain_folder(root, classes=("cat", "dog"), count=60):
 
 
 def _names(split: Split) -> set[str]:
-    return {"/".join(split.locate(place)["file"].split("/")[-2:]) for place in range(split.num_examples)}
+    return {"/".join(split.locate(index)["file"].split("/")[-2:]) for index in range(split.num_examples)}
 
 
-def test_a_folder_of_classes_is_split_by_the_names_of_its_files(tmp_path):
+def test_a_folder_of_classes_is_split_by_file_name(tmp_path):
     config = _plain_folder(tmp_path / "photos")
     before = open_source(config)
     train, test = _names(before.train), _names(before.validation)
@@ -151,7 +151,7 @@ def test_a_folder_of_classes_is_split_by_the_names_of_its_files(tmp_path):
         for index in range(60, 90):
             (tmp_path / "photos" / label / f"{index}.png").write_bytes(b"x")
     after = open_source(config)
-    assert train <= _names(after.train), "a picture keeps its side whatever is added"
+    assert train <= _names(after.train), "the split of a file does not depend on other files"
     assert test <= _names(after.validation)
     moved = open_source(dataclasses.replace(config, source=str((tmp_path / "photos").rename(tmp_path / "other"))))
     assert _names(moved.validation) == _names(after.validation)
@@ -161,9 +161,9 @@ def test_a_folder_of_classes_is_split_by_the_names_of_its_files(tmp_path):
     assert after.class_names == ("cat", "cow", "dog")
 
 
-def test_a_split_by_hash_must_leave_something_on_both_sides(tmp_path):
+def test_a_split_by_hash_without_examples_is_refused(tmp_path):
     config = _plain_folder(tmp_path)
-    with pytest.raises(UserError, match=r"data.eval_fraction=0 leaves no validation split of"):
+    with pytest.raises(UserError, match=r"data.eval_fraction=0 leaves no image of .* for evaluation"):
         open_source(dataclasses.replace(config, eval_fraction=0.0))
     with pytest.raises(UserError, match=r"has one class"):
         open_source(dataclasses.replace(config, eval_fraction=1.0))
@@ -187,16 +187,16 @@ def test_a_numpy_archive(tmp_path, images, keys):
     assert source.class_names == ("0", "1", "2")
     assert source.class_counts.tolist() == [4, 4, 4]
     assert (source.train.num_examples, source.validation.num_examples) == (12, 5)
-    for place, (picture, label) in enumerate(source.train.examples().as_numpy_iterator()):
-        expected = images[place] if images.ndim == 4 else images[place][..., None]
-        np.testing.assert_array_equal(picture, expected)
-        assert label == labels[place]
+    for index, (image, label) in enumerate(source.train.examples().as_numpy_iterator()):
+        expected = images[index] if images.ndim == 4 else images[index][..., None]
+        np.testing.assert_array_equal(image, expected)
+        assert label == labels[index]
     decoded = ImagePreprocess(size=(6, 7)).decode(source.train.load(tf.constant(3, tf.int64)))
     assert decoded.shape == (6, 7, 3)
     assert source.train.locate(3) == {"file": str(tmp_path / "data.npz"), "index": 3}
 
 
-def test_a_numpy_archive_may_name_its_classes(tmp_path):
+def test_a_numpy_archive_with_class_names(tmp_path):
     arrays = {"x_train": IMAGES, "y_train": np.arange(12) % 2, "x_test": IMAGES, "y_test": np.arange(12) % 2}
     np.savez(tmp_path / "data.npz", class_names=np.array(["cat", "dog", "cow"]), **arrays)
     source = open_source(DataConfig(source=str(tmp_path / "data.npz")))
@@ -213,28 +213,28 @@ def test_a_numpy_archive_may_name_its_classes(tmp_path):
         ),
         ({"x_train": IMAGES / 255}, r"x_train of .* is float64 \[12, 6, 7, 3\]; images are uint8"),
         ({"x_train": IMAGES[..., :2]}, r"x_train of .* is uint8 \[12, 6, 7, 2\]; images are uint8"),
-        ({"y_train": np.zeros(11, int)}, r"y_train of .* is int64 \[11\]; labels are whole numbers .* the 12 examples"),
-        ({"y_train": np.zeros(12)}, r"y_train of .* is float64 \[12\]; labels are whole numbers"),
-        ({"y_train": np.full(12, -1)}, r"labels are whole numbers from 0 on"),
+        ({"y_train": np.zeros(11, int)}, r"y_train of .* is int64 \[11\]; expected non-negative .* the 12 examples"),
+        ({"y_train": np.zeros(12)}, r"y_train of .* is float64 \[12\]; expected non-negative integers"),
+        ({"y_train": np.full(12, -1)}, r"expected non-negative integers"),
         ({"class_names": np.array(["cat"])}, r"has label 1, but class_names has 1 names"),
         ({"x_train": np.array([object()] * 12)}, r"cannot read .*allow_pickle=False"),
     ],
 )
-def test_wrong_archives_are_named(tmp_path, change, message):
+def test_invalid_archives_are_refused(tmp_path, change, message):
     arrays = {"x_train": IMAGES, "y_train": np.arange(12) % 2, "x_test": IMAGES, "y_test": np.arange(12) % 2, **change}
     np.savez(tmp_path / "data.npz", **{key: value for key, value in arrays.items() if value is not None})
     with pytest.raises(UserError, match=message):
         open_source(DataConfig(source=str(tmp_path / "data.npz")))
 
 
-def test_a_file_that_is_no_archive_is_named(tmp_path):
+def test_a_file_that_is_not_an_archive_is_refused(tmp_path):
     (tmp_path / "data.npz").write_text("no")
     with pytest.raises(UserError, match=r"cannot read .*data.npz"):
         open_source(DataConfig(source=str(tmp_path / "data.npz")))
 
 
 @pytest.mark.parametrize(
-    ("spec", "places"),
+    ("split", "part"),
     [
         ("train[:9]", slice(0, 9)),
         ("train[9:]", slice(9, 12)),
@@ -243,34 +243,34 @@ def test_a_file_that_is_no_archive_is_named(tmp_path):
         ("train[:10%]", slice(0, 1)),  # 1.2 examples
     ],
 )
-def test_a_part_of_an_archive(tmp_path, spec, places):
+def test_a_part_of_an_archive(tmp_path, split, part):
     labels = np.arange(12) % 5
     np.savez(tmp_path / "data.npz", x_train=IMAGES, y_train=labels, x_test=IMAGES, y_test=labels)
-    source = open_source(DataConfig(source=str(tmp_path / "data.npz"), train_split=spec, eval_split="train"))
-    pictures, numbers = zip(*source.train.examples().as_numpy_iterator(), strict=True)
-    np.testing.assert_array_equal(pictures, IMAGES[places])
-    assert numbers == tuple(labels[places])
-    assert source.train.locate(0)["index"] == places.start
-    assert (source.train.name, source.validation.num_examples, source.class_names) == (spec, 12, tuple("01234"))
+    source = open_source(DataConfig(source=str(tmp_path / "data.npz"), train_split=split, eval_split="train"))
+    images, numbers = zip(*source.train.examples().as_numpy_iterator(), strict=True)
+    np.testing.assert_array_equal(images, IMAGES[part])
+    assert numbers == tuple(labels[part])
+    assert source.train.locate(0)["index"] == part.start
+    assert (source.train.name, source.validation.num_examples, source.class_names) == (split, 12, tuple("01234"))
 
 
 @pytest.mark.parametrize(
-    ("spec", "message"),
+    ("split", "message"),
     [
-        ("train[:13]", r"no split 'train\[:13\]' of 12 examples; a part is written train\[:200\], "),
-        ("train[first:9]", r"no split 'train\[first:9\]' of 12 examples; a part is written train"),
+        ("train[:13]", r"no split 'train\[:13\]' of 12 examples; expected a part such as train\[:200\], "),
+        ("train[first:9]", r"no split 'train\[first:9\]' of 12 examples; expected a part such as train"),
         ("train[:9", r"no split 'train\[:9' of 12 examples"),
-        ("train[5:5]", r"split 'train\[5:5\]' of 12 examples holds none"),
+        ("train[5:5]", r"split 'train\[5:5\]' of 12 examples is empty"),
         ("validation[:9]", r"has no x_validation and y_validation"),
     ],
 )
-def test_parts_that_are_none_are_named(tmp_path, spec, message):
+def test_invalid_parts_are_refused(tmp_path, split, message):
     np.savez(tmp_path / "data.npz", **{f"{each}_train": IMAGES if each == "x" else np.zeros(12, int) for each in "xy"})
     with pytest.raises(UserError, match=message):
-        open_source(DataConfig(source=str(tmp_path / "data.npz"), train_split="train", eval_split=spec))
+        open_source(DataConfig(source=str(tmp_path / "data.npz"), train_split="train", eval_split=split))
 
 
-def test_class_counts_are_told():
+def test_description_of_class_counts():
     counts = np.repeat(np.arange(12), [5, 1, 7, *[3] * 9])
     split = Split("train", counts, load=None, locate=None)
     source = Source("s", tuple("abcdefghijkl"), split, split)
@@ -281,7 +281,7 @@ def test_class_counts_are_told():
 
 
 def _write_idx(file, array):
-    """As http://yann.lecun.com/exdb/mnist describes it."""
+    """Write a file in the format of http://yann.lecun.com/exdb/mnist."""
     header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
     opened = gzip.open if file.suffix == ".gz" else open
     with opened(file, "wb") as stream:
@@ -290,7 +290,7 @@ def _write_idx(file, array):
 
 @pytest.fixture
 def mnist(tmp_path):
-    """Like MNIST's four files, two of them not gzipped: (folder, pictures, labels) of its test split."""
+    """Write four files like those of MNIST, two of them compressed; return the folder and the test split."""
     generator = np.random.default_rng(0)
     for name, ending, count in (("train", "", 30), ("t10k", ".gz", 10)):
         images = generator.integers(0, 256, (count, 28, 28), np.uint8)
@@ -305,18 +305,18 @@ def test_idx_files(mnist):
     source = open_source(DataConfig(source=str(folder), channels=1, mean=(0.0,), std=(1.0,)))
     assert (source.train.num_examples, source.class_names) == (30, tuple("0123456789"))
     read = list(source.validation.examples().as_numpy_iterator())
-    np.testing.assert_array_equal([picture[..., 0] for picture, _ in read], images)
+    np.testing.assert_array_equal([image[..., 0] for image, _ in read], images)
     assert [label for _, label in read] == labels.tolist()
     assert source.validation.locate(3) == {"file": str(folder / "t10k-images-idx3-ubyte.gz"), "index": 3}
 
 
-def test_a_part_of_idx_files_keeps_the_classes(mnist):
+def test_a_part_of_idx_files_has_all_classes(mnist):
     folder, images, labels = mnist
     splits = {"train_split": "train[:3]", "eval_split": "test[2:4]"}
     source = open_source(DataConfig(source=str(folder), channels=1, mean=(0.0,), std=(1.0,), **splits))
     assert (source.train.labels.tolist(), source.class_names) == ([0, 1, 2], tuple("0123456789"))
     read = list(source.validation.examples().as_numpy_iterator())
-    np.testing.assert_array_equal([picture[..., 0] for picture, _ in read], images[2:4])
+    np.testing.assert_array_equal([image[..., 0] for image, _ in read], images[2:4])
     assert [label for _, label in read] == labels[2:4].tolist()
 
 
@@ -333,7 +333,7 @@ def test_a_part_of_idx_files_keeps_the_classes(mnist):
         (lambda file: file.rename(f"{file}.gz"), r"cannot read .*train-images-idx3-ubyte.gz': Not a gzipped file"),
     ],
 )
-def test_idx_files_that_are_not_whole_are_named(mnist, change, message):
+def test_invalid_idx_files_are_refused(mnist, change, message):
     change(mnist[0] / "train-images-idx3-ubyte")
     with pytest.raises(UserError, match=message):
         open_source(DataConfig(source=str(mnist[0])))
@@ -343,14 +343,14 @@ FASHION = Path("/usr/share/datasets/fashion-mnist")  # Debian's dataset-fashion-
 
 
 @pytest.mark.skipif(not FASHION.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
-def test_fashion_mnist_as_debian_has_it():
+def test_fashion_mnist_of_debian():
     source = open_source(DataConfig(source=str(FASHION), channels=1, mean=(0.0,), std=(1.0,)))
     assert np.bincount(source.train.labels).tolist() == [6000] * 10
     assert np.bincount(source.validation.labels).tolist() == [1000] * 10
 
 
 def test_a_long_tail_has_the_published_counts(tmp_path):
-    """CIFAR-10-LT at imbalance 100, as Cui et al. 2019 and Cao et al. 2019 train on it."""
+    """CIFAR-10-LT with an imbalance ratio of 100 (Cui et al. 2019, Cao et al. 2019)."""
     labels = np.random.default_rng(0).permutation(np.arange(50_000) % 10)
     images = labels.astype(np.uint8).reshape(-1, 1, 1)
     np.savez(tmp_path / "c.npz", x_train=images, y_train=labels, x_test=images[:100], y_test=labels[:100])
@@ -358,8 +358,8 @@ def test_a_long_tail_has_the_published_counts(tmp_path):
     source = open_source(dataclasses.replace(config, long_tail=100.0))
     assert source.class_counts.tolist() == [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
     assert source.validation.num_examples == 100
-    for place in (0, 7000, 12_405):
-        assert int(source.train.load(tf.constant(place, tf.int64))[0, 0, 0]) == source.train.labels[place]
+    for index in (0, 7000, 12_405):
+        assert int(source.train.load(tf.constant(index, tf.int64))[0, 0, 0]) == source.train.labels[index]
     index = source.train.locate(12_405)["index"]
     assert labels[index] == source.train.labels[12_405]
     assert open_source(config).train.num_examples == 50_000
@@ -368,17 +368,17 @@ def test_a_long_tail_has_the_published_counts(tmp_path):
 THREE_SPLITS = {"train_split": "train[:20]", "eval_split": "train[20:]", "test_split": "test"}
 
 
-def _three_splits(kind: str, data_dir: Path, folder: Path) -> tuple[Source, Source]:
-    """A source with a test split of its own, and the same data with that as its validation split."""
+def _three_splits(source_type: str, data_dir: Path, folder: Path) -> tuple[Source, Source]:
+    """Return a source with a test split, and the same data with the test split as validation split."""
     splits = THREE_SPLITS
-    if kind == "tfds":
+    if source_type == "tfds":
         config = DataConfig(source="digits", data_dir=str(data_dir), **splits)
-    elif kind == "npz":
+    elif source_type == "npz":
         images = np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8)
         labels = np.arange(40) % 4
         np.savez(folder / "data.npz", x_train=images[:30], y_train=labels[:30], x_test=images[30:], y_test=labels[30:])
         config = DataConfig(source=str(folder / "data.npz"), **splits)
-    elif kind == "records":
+    elif source_type == "records":
         for split, count in (("train", 9), ("validation", 3), ("test", 6)):
             examples = [(bytes([index]), 1 + index % 3, {}) for index in range(count)]
             write_imagenet_records(folder / f"{split}-00000-of-00001", examples)
@@ -390,9 +390,9 @@ def _three_splits(kind: str, data_dir: Path, folder: Path) -> tuple[Source, Sour
     return open_source(config), open_source(dataclasses.replace(config, eval_split="test", test_split=""))
 
 
-@pytest.mark.parametrize("kind", ["tfds", "npz", "records", "folder"])
-def test_every_source_has_a_test_split_if_asked(data_dir, tmp_path, kind):
-    source, without = _three_splits(kind, data_dir, tmp_path)
+@pytest.mark.parametrize("source_type", ["tfds", "npz", "records", "folder"])
+def test_every_source_has_a_test_split_if_asked(data_dir, tmp_path, source_type):
+    source, without = _three_splits(source_type, data_dir, tmp_path)
     assert without.test is None
     assert source.test is not None
     assert _read(source.test) == _read(without.validation) != _read(source.validation)
@@ -405,12 +405,12 @@ def test_idx_files_have_a_test_split_if_asked(mnist):
     folder, images, labels = mnist
     source = open_source(DataConfig(source=str(folder), **THREE_SPLITS))
     read = list(source.test.examples().as_numpy_iterator())
-    np.testing.assert_array_equal([picture[..., 0] for picture, _ in read], images)
+    np.testing.assert_array_equal([image[..., 0] for image, _ in read], images)
     assert [label for _, label in read] == labels.tolist()
     assert source.validation.num_examples == 10
 
 
-def test_a_class_that_only_the_test_split_has_is_refused(tmp_path):
+def test_a_class_of_the_test_split_only_is_refused(tmp_path):
     _folder(tmp_path, ["train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "test/c/1.jpg"])
     with pytest.raises(UserError, match=r"class 'c' is in .*test' but not in .*train'"):
         open_source(DataConfig(source=str(tmp_path), eval_split="val", test_split="test"))

@@ -1,4 +1,4 @@
-"""Prepared data sets whose metadata names classes: a stranger's module is never imported."""
+"""Prepared data sets whose metadata names foreign classes are refused, and their modules are never imported."""
 
 import json
 import sys
@@ -57,16 +57,16 @@ def stranger(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     yield version
-    assert not (tmp_path / "EXECUTED").exists(), "the stranger's module ran"
+    assert not (tmp_path / "EXECUTED").exists(), "the foreign module was imported"
     assert "stranger.payload" not in sys.modules
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_classes_of_strangers_are_refused(stranger, layout):
+def test_foreign_classes_are_refused(stranger, layout):
     (stranger / "features.json").write_text(json.dumps(LAYOUTS[layout]))
-    for place in (stranger, stranger.parent, stranger.parent.parent):
+    for directory in (stranger, stranger.parent, stranger.parent.parent):
         with pytest.raises(UserError, match=r"features.json' names the class .* would be imported and run"):
-            open_source(DataConfig(source=str(place)))
+            open_source(DataConfig(source=str(directory)))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_a_run_directory_of_a_stranger_runs_nothing(stranger, command):
         assert outcome.err.splitlines()[-1].startswith("error: ")
 
 
-def test_data_dir_is_searched_by_the_same_rule(stranger):
+def test_data_sets_in_data_dir_are_checked_too(stranger):
     (stranger / "features.json").write_text(json.dumps(LAYOUTS["nested"]))
     with pytest.raises(UserError, match=r"would be imported and run"):
         open_source(DataConfig(source="photos", data_dir="stranger/ds"))
@@ -113,7 +113,7 @@ def test_data_dir_is_searched_by_the_same_rule(stranger):
 
 @pytest.mark.parametrize("name", ["huggingface:mnist", "kaggle:cats", "somebody:photos"])
 def test_community_data_sets_are_refused(name):
-    with pytest.raises(UserError, match=r"names a community data set, whose code would be fetched and run"):
+    with pytest.raises(UserError, match=r"names a community data set, whose code would be downloaded and run"):
         open_source(DataConfig(source=name))
 
 

@@ -1,4 +1,4 @@
-"""Pictures from the wild: read as PIL reads them, or left out, named and counted; a test never skips one."""
+"""Unusual images are decoded as by PIL; unreadable ones are skipped in training and refused in evaluation."""
 
 import contextlib
 import dataclasses
@@ -28,17 +28,17 @@ from resnet_tf.workflows.train import train_and_evaluate
 
 PREPROCESS = ImagePreprocess(size=(16, 16))
 WAVES = np.sin(np.mgrid[:48, :60].sum(axis=0) / 6)[..., None] * [1.0, 0.5, -1.0]
-PICTURE = Image.fromarray(np.round(127.5 + 127.5 * WAVES).astype(np.uint8))
+IMAGE = Image.fromarray(np.round(127.5 + 127.5 * WAVES).astype(np.uint8))
 
 
-def _encoded(kind: str, image: Image.Image = PICTURE, **options) -> bytes:
+def _encoded(file_format: str, image: Image.Image = IMAGE, **options) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
+    image.save(buffer, file_format, **options)
     return buffer.getvalue()
 
 
 def _transparent() -> Image.Image:
-    image = PICTURE.convert("RGBA")
+    image = IMAGE.convert("RGBA")
     image.putalpha(Image.linear_gradient("L").resize(image.size))
     return image
 
@@ -47,23 +47,23 @@ def _sixteen_bits() -> Image.Image:
     return Image.fromarray((np.mgrid[:48, :60].sum(axis=0) * 600).astype(np.uint16))
 
 
-def _animated_webp(image: Image.Image = PICTURE, **options) -> bytes:
+def _animated_webp(image: Image.Image = IMAGE, **options) -> bytes:
     """Two frames; without transparency, the header has no alpha flag, which made TensorFlow abort the process."""
     return _encoded("WEBP", image, save_all=True, append_images=[image.rotate(180)], **options)
 
 
 READABLE = {
     "progressive JPEG": _encoded("JPEG", progressive=True),
-    "gray JPEG": _encoded("JPEG", PICTURE.convert("L")),
-    "CMYK JPEG": _encoded("JPEG", PICTURE.convert("CMYK")),
-    "palette PNG": _encoded("PNG", PICTURE.quantize(32)),
+    "gray JPEG": _encoded("JPEG", IMAGE.convert("L")),
+    "CMYK JPEG": _encoded("JPEG", IMAGE.convert("CMYK")),
+    "palette PNG": _encoded("PNG", IMAGE.quantize(32)),
     "transparent PNG": _encoded("PNG", _transparent()),
     "transparent palette PNG": _encoded("PNG", _transparent().quantize(32)),
     "gray PNG with alpha": _encoded("PNG", _transparent().convert("LA")),
-    "1-bit PNG": _encoded("PNG", PICTURE.convert("1")),
-    "interlaced GIF": _encoded("GIF", PICTURE.quantize(32), interlace=1),
-    "palette BMP": _encoded("BMP", PICTURE.quantize(32)),
-    "gray BMP": _encoded("BMP", PICTURE.convert("L")),
+    "1-bit PNG": _encoded("PNG", IMAGE.convert("1")),
+    "interlaced GIF": _encoded("GIF", IMAGE.quantize(32), interlace=1),
+    "palette BMP": _encoded("BMP", IMAGE.quantize(32)),
+    "gray BMP": _encoded("BMP", IMAGE.convert("L")),
     "transparent BMP": _encoded("BMP", _transparent()),
     "transparent WebP": _encoded("WEBP", _transparent(), lossless=True, exact=True),
     "animated WebP": _animated_webp(),
@@ -74,35 +74,35 @@ READABLE = {
 
 
 @pytest.mark.parametrize("name", READABLE)
-def test_unusual_pictures_are_read_as_pil_reads_them(name):
+def test_unusual_images_are_decoded_as_by_pil(name):
     decoded = PREPROCESS.decode(tf.constant(READABLE[name])).numpy().astype(int)
     opened = Image.open(io.BytesIO(READABLE[name]))
     expected = np.asarray((opened.convert("RGBA") if "transparency" in opened.info else opened).convert("RGB"), int)
     assert np.abs(decoded - expected).max() <= (2 if "CMYK" in name else 0)
 
 
-def test_16_bits_become_the_upper_8():
+def test_16_bits_are_reduced_to_the_upper_8():
     decoded = PREPROCESS.decode(tf.constant(_encoded("PNG", _sixteen_bits()))).numpy()
     np.testing.assert_array_equal(decoded[..., 0], np.asarray(_sixteen_bits()) >> 8)
 
 
-def test_of_an_animation_the_first_frame_counts():
-    frames = [PICTURE, PICTURE.transpose(Image.Transpose.FLIP_TOP_BOTTOM)]
+def test_the_first_frame_of_an_animation_is_decoded():
+    frames = [IMAGE, IMAGE.transpose(Image.Transpose.FLIP_TOP_BOTTOM)]
     encoded = _encoded("GIF", frames[0], save_all=True, append_images=frames[1:])
     first = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
     np.testing.assert_array_equal(PREPROCESS.decode(tf.constant(encoded)), first)
 
 
 def _claiming(encoded: bytes, width: int, height: int) -> bytes:
-    """The same picture with another size in its header."""
-    kinds = {b"\xff\xd8": (">HH", (48, 60), (height, width)), b"\x89P": (">II", (60, 48), (width, height))}
-    layout, old, new = kinds[encoded[:2]]
+    """Return an image with another size in its header."""
+    headers = {b"\xff\xd8": (">HH", (48, 60), (height, width)), b"\x89P": (">II", (60, 48), (width, height))}
+    layout, old, new = headers[encoded[:2]]
     return encoded.replace(struct.pack(layout, *old), struct.pack(layout, *new), 1)
 
 
 UNREADABLE = {
     "empty.jpg": (b"", "the file is empty"),
-    "text.jpg": (b"not a picture", "not a JPEG, PNG, BMP, GIF or WebP image"),
+    "text.jpg": (b"not an image", "not a JPEG, PNG, BMP, GIF or WebP image"),
     "truncated.jpg": (_encoded("JPEG", quality=98)[:900], "Invalid JPEG data"),
     "truncated.png": (_encoded("PNG")[:300], "Invalid PNG data"),
     "scan.tiff.jpg": (_encoded("TIFF"), "not a JPEG, PNG, BMP, GIF or WebP image"),
@@ -112,7 +112,7 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
-def test_unreadable_pictures_say_why(name):
+def test_unreadable_images_have_a_reason(name):
     encoded, reason = UNREADABLE[name]
     assert reason in PREPROCESS.explain_unreadable(tf.constant(encoded))
     assert PREPROCESS.explain_unreadable(tf.constant(READABLE["gray JPEG"])) == ""
@@ -120,14 +120,14 @@ def test_unreadable_pictures_say_why(name):
 
 @pytest.fixture
 def mixed_folder(tmp_path):
-    """20 sound pictures for training, some under a wrong suffix, and one of each unreadable kind; 6 for testing."""
+    """Write 20 training images, some with a wrong suffix, each unreadable image of `UNREADABLE`, and 6 test images."""
     for index in range(26):
         split, label = ("train" if index < 20 else "test"), ("a", "b")[index % 2]
         folder = tmp_path / "photos" / split / label
         folder.mkdir(parents=True, exist_ok=True)
         pixels = np.full((24, 24, 3), 10 * index % 256, np.uint8)
-        kind = ("JPEG", "PNG")[index // 2 % 2]
-        Image.fromarray(pixels).save(folder / f"{index}.jpg", kind)
+        file_format = ("JPEG", "PNG")[index // 2 % 2]
+        Image.fromarray(pixels).save(folder / f"{index}.jpg", file_format)
     for name, (encoded, _) in UNREADABLE.items():
         (tmp_path / "photos" / "train" / "a" / name).write_bytes(encoded)
     return tmp_path / "photos"
@@ -144,39 +144,39 @@ def _setup(config):
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_training_leaves_out_and_names_what_cannot_be_read(mixed_folder, tmp_path, stream):
+def test_training_skips_and_lists_unreadable_images(mixed_folder, tmp_path, stream):
     config = _config(
         mixed_folder, "data.max_unreadable_fraction=0.5", f"augment.random_resized_crop={str(stream).lower()}"
     )
     source, preprocess, length = _setup(config)
     unreadable = UnreadableExamples(source.train, preprocess, config.data, tmp_path / "unreadable.jsonl")
-    whole = list(
+    complete = list(
         pipeline.train_batches(config, source, preprocess, length, start=0, unreadable=unreadable).as_numpy_iterator()
     )
-    for _, _, missing in whole:
-        unreadable.note(missing)
+    for _, _, missing in complete:
+        unreadable.record(missing)
     assert unreadable.count == len(UNREADABLE)
     lines = [json.loads(line) for line in (tmp_path / "unreadable.jsonl").read_text().splitlines()]
     assert {os.path.basename(line["file"]) for line in lines} == set(UNREADABLE)
     for line in lines:
         assert UNREADABLE[os.path.basename(line["file"])][1] in line["reason"]
-    for images, labels, _ in whole:
+    for images, labels, _ in complete:
         assert len(images) == len(labels) == 9
         grays = images.mean(axis=(1, 2, 3))
-        assert (grays[labels == 0] // 10 % 2 == 0).all() or not stream, "a label belongs to the picture that is shown"
+        assert (grays[labels == 0] // 10 % 2 == 0).all() or not stream, "labels are those of the replacements"
     later = pipeline.train_batches(
         config, source, preprocess, length, start=5, unreadable=unreadable
     ).as_numpy_iterator()
-    for ours, theirs in zip(later, whole[5:], strict=True):
-        for part, expected in zip(ours, theirs, strict=True):
+    for batch, reference in zip(later, complete[5:], strict=True):
+        for part, expected in zip(batch, reference, strict=True):
             np.testing.assert_array_equal(part, expected)
     again = UnreadableExamples(source.train, preprocess, config.data, tmp_path / "unreadable.jsonl")
-    assert again.count == 0, "what was listed may have been mended"
-    again.note(np.concatenate([missing for _, _, missing in whole]))
+    assert again.count == 0, "listed files may have been repaired"
+    again.record(np.concatenate([missing for _, _, missing in complete]))
     assert len((tmp_path / "unreadable.jsonl").read_text().splitlines()) == len(UNREADABLE)
 
 
-def test_a_batch_without_a_readable_picture_is_black_and_all_missing(tmp_path):
+def test_a_batch_without_readable_images_is_black_and_missing(tmp_path):
     for split, name, label in (("train", "x.jpg", "a"), ("train", "y.jpg", "b"), ("test", "x.jpg", "a")):
         folder = tmp_path / split / label
         folder.mkdir(parents=True, exist_ok=True)
@@ -189,19 +189,17 @@ def test_a_batch_without_a_readable_picture_is_black_and_all_missing(tmp_path):
     assert labels.shape == [2]
 
 
-def test_too_many_end_the_run_and_leave_their_names(command, mixed_folder, tmp_path):
+def test_too_many_unreadable_images_end_the_run_and_are_listed(command, mixed_folder, tmp_path):
     keys = ["--set", "data.image_size=32", "--set", "data.batch_size=9", "--set", "model.name=resnet8_w32"]
     arguments = ["--config=imagefolder", "--data.source", str(mixed_folder), *keys, f"--workdir={tmp_path / 'run'}"]
     outcome = command("train", *arguments)
     assert outcome.code == 2
-    assert (
-        "of the 27 pictures of split 'train' cannot be read, more than data.max_unreadable_fraction=0.01" in outcome.err
-    )
+    assert "of 27 images of split 'train' are unreadable, more than data.max_unreadable_fraction=0.01" in outcome.err
     assert "Traceback" not in outcome.err
     assert (tmp_path / "run" / "unreadable.jsonl").read_text().count("\n") >= 1
 
 
-def test_some_are_left_out_and_the_run_goes_on(mixed_folder, tmp_path, caplog):
+def test_training_continues_with_some_unreadable_images(mixed_folder, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     keys = ["data.image_size=32", "data.batch_size=8", "model.name=resnet8_w32", "train.epochs=2"]
     keys += [f"data.source={mixed_folder}", "data.max_unreadable_fraction=0.5", "optimizer.warmup_epochs=0"]
@@ -210,29 +208,29 @@ def test_some_are_left_out_and_the_run_goes_on(mixed_folder, tmp_path, caplog):
     assert f"skipped {len(lines)} unreadable examples; see" in caplog.text
 
 
-def test_a_test_names_what_it_cannot_read(mixed_folder):
+def test_evaluation_reports_an_unreadable_image(mixed_folder):
     config = _config(mixed_folder, "data.eval_split=train")
     source, preprocess, _ = _setup(config)
     with (
-        pytest.raises(UserError, match=r"split 'train' cannot be tested: .*(jpg): "),
+        pytest.raises(UserError, match=r"split 'train' cannot be evaluated: .*(jpg): "),
         unreadable.translate_read_errors(source.validation, preprocess),
     ):
         list(pipeline.eval_batches(source.validation, preprocess, 4))
 
 
-def test_a_vanished_file_is_named(mixed_folder):
+def test_evaluation_reports_a_missing_file(mixed_folder):
     config = _config(mixed_folder, "data.max_unreadable_fraction=0.01")
     source, preprocess, _ = _setup(config)
     gone = next((mixed_folder / "test" / "a").iterdir())
     gone.unlink()
     with (
-        pytest.raises(UserError, match=rf"cannot be tested: {gone}: .*No such file"),
+        pytest.raises(UserError, match=rf"cannot be evaluated: {gone}: .*No such file"),
         unreadable.translate_read_errors(source.validation, preprocess),
     ):
         list(pipeline.eval_batches(source.validation, preprocess, 4))
 
 
-def test_the_allowed_pixels_are_a_key_and_travel_with_the_preprocessing(mixed_folder):
+def test_max_pixels_is_part_of_the_preprocessing(mixed_folder):
     config = _config(mixed_folder, "data.max_pixels=100")
     preprocess = create_preprocess(config.data)
     assert Preprocess.from_dict(json.loads(json.dumps(preprocess.to_dict()))).max_pixels == 100
@@ -241,34 +239,34 @@ def test_the_allowed_pixels_are_a_key_and_travel_with_the_preprocessing(mixed_fo
 
 
 def _mutated(generator: random.Random, seeds: list[bytes]) -> bytes:
-    """A picture with some bytes changed, cut off, doubled or swapped with another's."""
+    """Return an image with some bytes changed, removed, duplicated or replaced by those of another image."""
     data = bytearray(generator.choice(seeds))
     for _ in range(generator.choice((1, 1, 2, 4, 16))):
-        place = generator.randrange(len(data)) if generator.random() < 0.5 else generator.randrange(min(64, len(data)))
-        kind = generator.randrange(6)
-        if kind == 0:
-            data[place] ^= 1 << generator.randrange(8)
-        elif kind == 1:
-            data[place] = generator.choice((0, 1, 127, 128, 254, 255))
-        elif kind == 2:
-            del data[place + 1 :]
-        elif kind == 3:
-            data[place:place] = data[place : place + generator.randrange(1, 64)]
-        elif kind == 4:
+        start = generator.randrange(len(data)) if generator.random() < 0.5 else generator.randrange(min(64, len(data)))
+        mutation = generator.randrange(6)
+        if mutation == 0:
+            data[start] ^= 1 << generator.randrange(8)
+        elif mutation == 1:
+            data[start] = generator.choice((0, 1, 127, 128, 254, 255))
+        elif mutation == 2:
+            del data[start + 1 :]
+        elif mutation == 3:
+            data[start:start] = data[start : start + generator.randrange(1, 64)]
+        elif mutation == 4:
             other = generator.choice(seeds)
-            data[place:] = other[generator.randrange(len(other)) :]
+            data[start:] = other[generator.randrange(len(other)) :]
         else:
-            data[place : place + 4] = struct.pack(generator.choice(("<I", ">I")), generator.getrandbits(32))
+            data[start : start + 4] = struct.pack(generator.choice(("<I", ">I")), generator.getrandbits(32))
         if not data:
             break
     return bytes(data)
 
 
 def fuzz(count: int, seed: int) -> None:
-    """Decode `count` mutated pictures, whole and a window of each, as training and serving do."""
+    """Decode `count` mutated images, each completely and a window of it, as in training and serving."""
     preprocess = ImagePreprocess(size=(16, 16), exif_orientation=True, max_pixels=2**22)
     signature = [tf.TensorSpec([], tf.string)]
-    whole = tf.function(lambda encoded: tf.shape(preprocess.decode(encoded)), input_signature=signature)
+    full = tf.function(lambda encoded: tf.shape(preprocess.decode(encoded)), input_signature=signature)
 
     def half(shape):
         return shape // 4, tf.maximum(shape // 2, 1)
@@ -279,7 +277,7 @@ def fuzz(count: int, seed: int) -> None:
     )
     exif = Image.Exif()
     exif[0x0112] = 6
-    small = PICTURE.resize((30, 24))
+    small = IMAGE.resize((30, 24))
     seeds = [_encoded("JPEG", small, exif=exif), _encoded("JPEG", small, progressive=True), _encoded("PNG", small)]
     seeds += [
         _encoded("GIF", small.quantize(16), save_all=True, append_images=[small.rotate(90)]),
@@ -290,7 +288,7 @@ def fuzz(count: int, seed: int) -> None:
     generator, read = random.Random(seed), 0
     for _ in range(count):
         encoded = tf.constant(_mutated(generator, seeds))
-        for decode in (whole, window):
+        for decode in (full, window):
             try:
                 height, width, channels = decode(encoded).numpy()
             except tf.errors.InvalidArgumentError:
@@ -317,7 +315,7 @@ def decode_all_webp_flags() -> None:
 
 
 def _in_a_child(call: str) -> dict:
-    """Call a function of this file in a process of its own, which a fault in a decoder may abort."""
+    """Call a function of this file in a subprocess, which an error in a decoder may abort."""
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     child = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, 'tests/data'); import test_unreadable as t; t.{call}"],
@@ -332,14 +330,14 @@ def _in_a_child(call: str) -> dict:
     return json.loads(child.stdout.splitlines()[-1])
 
 
-def test_no_flags_of_a_webp_end_the_process():
+def test_no_webp_flags_abort_the_process():
     assert _in_a_child("decode_all_webp_flags()") == {"end": True}
 
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_mutated_pictures_neither_crash_nor_take_more_memory_than_the_cap():
-    """The cap: what TensorFlow itself takes, and a few pictures of the most pixels that are allowed, 12 MB each."""
+def test_mutated_images_do_not_crash_or_exceed_the_memory_limit():
+    """The limit is the memory of TensorFlow and a few images of `max_pixels`, 12 MB each."""
     one, many = (_in_a_child(f"fuzz({count}, {seed})") for count, seed in ((1, 0), (20_000, 1)))
-    assert many["read"] > 2000, "many mutations leave a picture"
+    assert many["read"] > 2000, "many mutated images are readable"
     assert many["peak_mb"] < one["peak_mb"] + 200

@@ -113,6 +113,6 @@ def test_a_run_is_tested_on_its_own_or_other_data(tiny_run, photos):
     own = open_source(run.config.data)
     assert evaluate_run(run, own, batch_size=64).to_dict() == pytest.approx(run.metrics)
     other = open_source(load_config("digits", [f"data.source={photos}"]).data)
-    with pytest.raises(UserError, match=r"the model knows the classes 0, 1, 2, 3, 4, ... \(10\), but .* has blue, red"):
+    with pytest.raises(UserError, match=r"the model has the classes 0, 1, 2, 3, 4, ... \(10\), but .* has blue, red"):
         evaluate_run(run, other, batch_size=64)
     assert run.preprocess == create_preprocess(run.config.data)

@@ -340,8 +340,8 @@ def test_every_recipe_trains_and_continues(photos, tmp_path, name, strategy):
 @pytest.mark.parametrize(
     ("gone", "message"),
     [
-        ("train/red", r"\d of the 12 pictures of split 'train' cannot be read, more .*red/\d.\w+; No such file"),
-        ("test/red", r"split 'test' cannot be tested: .*red/\d.\w+; No such file"),
+        ("train/red", r"\d of 12 images of split 'train' are unreadable, more .*red/\d.\w+; No such file"),
+        ("test/red", r"split 'test' cannot be evaluated: .*red/\d.\w+; No such file"),
     ],
 )
 def test_a_run_resumes_after_missing_images_ended_it(photos, tmp_path, gone, message):

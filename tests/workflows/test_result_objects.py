@@ -74,7 +74,7 @@ def test_evaluate_takes_runs_exports_and_their_directories(tiny_run, tiny_export
         resnet_tf.evaluate(predictor, flip=True)
     with pytest.raises(UserError, match="there is neither a run nor an exported model at 'nowhere'"):
         resnet_tf.evaluate("nowhere")
-    with pytest.raises(UserError, match=r"data.source='./nowhere': there is no such folder"):
+    with pytest.raises(UserError, match=r"data.source='./nowhere': no such folder"):
         resnet_tf.evaluate(run, data="./nowhere")
 
 
@@ -148,7 +148,7 @@ def test_serve_data_serves_until_it_is_deleted():
     service = resnet_tf.serve_data(port=0, host="127.0.0.1")
     assert plain(service) == {"address": service.address}
     assert service.address.startswith("grpc://")
-    with pytest.raises(UserError, match="'somewhere' is no address of a dispatcher"):
+    with pytest.raises(UserError, match="'somewhere' is not the address of a dispatcher"):
         resnet_tf.serve_data(dispatcher="somewhere")
 
 

@@ -1,4 +1,4 @@
-"""Data sources: one key, `data.source`, for every type of data set."""
+"""Data sources: `data.source` selects a TFDS data set, a folder, TFRecord or IDX files, or a NumPy archive."""
 
 import dataclasses
 from pathlib import Path
@@ -16,12 +16,18 @@ __all__ = ["Corruption", "Source", "Split", "check_classes", "open_source"]
 
 
 def open_source(config: DataConfig) -> Source:
-    """Open `config.source`; a TFDS data set is prepared on first use.
+    """Open the data source of a configuration; a TFDS data set is downloaded and prepared if needed.
 
-    ImageNet's class identifiers (`n01440764`) are replaced by labels (`tench`).
+    Classes named by WordNet identifiers of ImageNet (`n01440764`) get their labels (`tench`).
+
+    Args:
+        config: its `source`, the names of its splits, `eval_fraction`, `data_dir` and `long_tail` apply.
+
+    Returns:
+        The splits and class names.
 
     Raises:
-        UserError: for an unknown source or split, or data without labeled examples.
+        UserError: if the source or a split does not exist, or has no labeled examples of the input type.
     """
     source = _open(config)
     if config.long_tail > 1:
@@ -31,12 +37,14 @@ def open_source(config: DataConfig) -> Source:
 
 
 def _long_tail(labels: np.ndarray, classes: int, ratio: float) -> np.ndarray:
-    """Return the indices of the first n_k examples of class k, n_k = n ratio^(-k / (classes - 1)), n = N / classes.
+    """Return indices of a long-tailed subset: the first n_k examples of class k.
 
-    Reference: Cui et al., Class-Balanced Loss, 2019, sec. 5.1; Cao et al., LDAM, 2019, have the same counts.
+    n_k = n * ratio^(-k / (classes - 1)), where n is the mean number of examples of a class.
+
+    References: Cui et al., Class-Balanced Loss, 2019, sec. 5.1; Cao et al., LDAM, 2019, with the same counts.
     """
-    even = len(labels) / classes
-    counts = (even * ratio ** (-np.arange(classes) / max(classes - 1, 1))).astype(int)
+    mean = len(labels) / classes
+    counts = (mean * ratio ** (-np.arange(classes) / max(classes - 1, 1))).astype(int)
     members = (np.flatnonzero(labels == label)[: max(count, 1)] for label, count in enumerate(counts))
     return np.sort(np.concatenate(list(members)))
 
@@ -58,8 +66,9 @@ def _open(config: DataConfig) -> Source:
         return arrays.open_arrays(path, config)
     if path.exists():
         raise UserError(
-            f"data.source={config.source!r} is a file, but not an .npz; give that, a folder, a TFDS directory or name"
+            f"data.source={config.source!r} is not an .npz file; expected an .npz file, a folder, or the directory or "
+            "name of a TFDS data set"
         )
     if {"/", "\\", "."} & set(config.source):
-        raise UserError(f"data.source={config.source!r}: there is no such folder or file")
+        raise UserError(f"data.source={config.source!r}: no such folder or file")
     return tfds_builders.open_registered(config)

@@ -1,4 +1,7 @@
-"""NumPy archive: `x_train`, `y_train`, `x_test`, `y_test` as in Keras, or `train_images`, `train_labels`, ..."""
+"""NumPy archives (.npz) of images or signals, with the array names of Keras or MedMNIST.
+
+Names are `x_train`, `y_train`, `x_test`, `y_test`, or `train_images`, `train_labels`, `test_images`, `test_labels`.
+"""
 
 import zipfile
 from pathlib import Path
@@ -14,16 +17,17 @@ from resnet_tf.inputs import input_type
 
 
 def open_arrays(path: Path, config: DataConfig) -> Source:
-    """Open an archive of images, uint8 [N, H, W] or [N, H, W, 1 or 3], and integer labels [N] or [N, 1].
+    """Open the splits of an archive.
 
-    Other input types define their arrays in `check_archive`: signals are floating-point numbers [N, length] or
-    [N, length, channels]. An optional `class_names`, text [C], names the labels 0 to C - 1.
+    Images are uint8 [N, H, W] or [N, H, W, 1 or 3]; signals are floating-point [N, L] or [N, L, C]; see
+    `Preprocess.check_archive`. Labels are integers [N] or [N, 1]. An optional array `class_names`, text [classes],
+    names the labels; otherwise names are the numbers.
 
     Raises:
-        UserError: for a corrupt archive, missing arrays, or arrays of other shapes or dtypes.
+        UserError: if the archive is unreadable, lacks a split, or has arrays of another shape, dtype or range.
     """
     try:
-        with np.load(path) as archive:  # pickles are refused
+        with np.load(path) as archive:  # rejects pickled objects
             splits = [(name, *_read(archive, path, name, config)) for name in config.splits]
             names = tuple(map(str, archive["class_names"])) if "class_names" in archive else ()
     except (OSError, ValueError, zipfile.BadZipFile) as error:
@@ -48,32 +52,34 @@ def _read(archive: np.lib.npyio.NpzFile, path: Path, name: str, config: DataConf
             f"{str(path)!r} has no x_{split} and y_{split}, nor {split}_images and {split}_labels; it has "
             f"{', '.join(archive)}. data.train_split, data.eval_split and data.test_split name the splits"
         )
-    name = f"{keys[0]} of {str(path)!r}"
-    examples = input_type(config).check_archive(examples, name, config)
+    examples = input_type(config).check_archive(examples, f"{keys[0]} of {str(path)!r}", config)
     flat = labels.reshape(-1) if labels.size == len(labels) else labels
     if len(labels) != len(examples) or flat.ndim != 1 or flat.dtype.kind not in "iu" or not flat.size or flat.min() < 0:
         raise UserError(
-            f"{keys[1]} of {str(path)!r} is {labels.dtype} {list(labels.shape)}; labels are whole numbers from 0 on, "
-            f"one for each of the {len(examples)} examples"
+            f"{keys[1]} of {str(path)!r} is {labels.dtype} {list(labels.shape)}; expected non-negative integers, one "
+            f"for each of the {len(examples)} examples"
         )
     return examples, flat.astype(np.int64)
 
 
 def array_split(path: Path, name: str, examples: np.ndarray, labels: np.ndarray) -> Split:
-    """Return a split of arrays.
+    """Return a split of examples in memory.
 
     Args:
-        path: file of the arrays, for error messages.
-        name: name of the split, also of a part, such as `train[:90%]`.
-        examples: images, uint8 [N, H, W, 1 or 3], or signals, float32 [N, L, C].
+        path: file that the examples come from, for messages.
+        name: name of the split, or of a part, such as `train[:90%]`.
+        examples: images uint8 [N, H, W, 1 or 3], or signals float32 [N, L, C].
         labels: int64 [N].
+
+    Raises:
+        UserError: if `name` is not a valid part.
     """
     part = slices.part(name, len(labels))
     with tf.device("CPU"):
-        kept = tf.constant(examples[part])
+        tensor = tf.constant(examples[part])
     return Split(
         name,
         labels[part],
-        load=lambda index: kept[index],
+        load=lambda index: tensor[index],
         locate=lambda index: {"file": str(path), "index": part.start + index},
     )

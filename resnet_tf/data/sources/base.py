@@ -1,4 +1,4 @@
-"""Data sets and their splits, whose examples are read by index in graph operations."""
+"""Sources and splits: random access to examples as graph operations."""
 
 import dataclasses
 import hashlib
@@ -31,12 +31,12 @@ class DataIdentity(TypedDict):
 
 @dataclass(frozen=True)
 class Corruption:
-    """Position in a file at which examples cannot be read.
+    """A corrupt part of a file.
 
     Attributes:
         file: path of the file.
-        offset: position in bytes.
-        reason: description of the fault.
+        offset: where the part begins, in bytes.
+        reason: description of the error.
         examples: number of lost examples, as far as it is known.
     """
 
@@ -51,13 +51,14 @@ class Split:
     """One split of a data set.
 
     Attributes:
-        name: configured name, such as `train` or `train[:90%]`.
-        labels: class indices, int64 [N].
-        load: function from an index, int64 scalar, to an example, in graph operations: an encoded image, string scalar;
-            pixels, uint8 [height, width, 1 or 3]; or a signal, float32 [length, channels].
-        stream: `load` as a dataset of one example, for sources that are datasets themselves; otherwise None.
-        locate: function from an index to the location of the example: `file`, and `offset` or `index` within it.
-        corruption: unreadable parts of the files, whose examples are not counted.
+        name: name in the configuration, such as `train` or `train[:90%]`.
+        labels: labels of the examples in order, int64 [N].
+        load: function, in graph operations, from the index of an example, an int64 scalar, to the example: an encoded
+            image, a string scalar; pixels, uint8 [H, W, 1 or 3]; or a signal, float32 [L, C].
+        locate: function from the index of an example to its location: `file`, and `offset` (bytes) or `index` if the
+            file holds several examples.
+        corruption: corrupt parts of the files; their examples are not in the split.
+        stream: like `load`, but returns a dataset of one example, for sources that read datasets; otherwise None.
     """
 
     name: str
@@ -69,24 +70,27 @@ class Split:
 
     @property
     def num_examples(self) -> int:
-        """Number of examples, N."""
+        """Number of readable examples, N."""
         return len(self.labels)
 
     def examples(self, count: int = -1) -> tf.data.Dataset:
-        """Return the first `count` examples, or all, in order, as a dataset of (example, label: int64)."""
+        """Return a dataset of (example, label: int64 scalar), in order; the first `count` of them if not negative."""
         indices = tf.range(self.num_examples if count < 0 else min(count, self.num_examples), dtype=tf.int64)
         labels = tf.constant(self.labels)
         return without_autotune(self.map(indices, lambda position, example: (example, labels[position])))
 
     def map(self, indices: tf.Tensor, function: Callable[[tf.Tensor, tf.Tensor], Any]) -> tf.data.Dataset:
-        """Return a dataset of `function(position, example)` for the examples at `indices`, in order.
+        """Apply a function to examples, in parallel on all cores.
 
-        It runs on all cores, even under TensorFlow's op determinism, which serializes maps with stateful operations,
-        such as those of a dataset, but not interleaved datasets (`make_deterministic.cc`).
+        Execution is also parallel with TensorFlow's op determinism, which serializes maps that hold stateful
+        operations, such as those of a dataset, but not interleaved datasets (`make_deterministic.cc`).
 
         Args:
-            indices: indices of the examples, int64 [n].
-            function: takes a position in `indices`, int64 scalar, and the example there.
+            indices: indices of examples, int64 [n].
+            function: function, in graph operations, of a position in `indices`, an int64 scalar, and the example there.
+
+        Returns:
+            A dataset of the n results in order.
         """
         positions, parallel = tf.data.Dataset.range(tf.size(indices, tf.int64)), min(cores(), 8)
         if self.stream is None:
@@ -103,7 +107,7 @@ class Split:
         return examples.map(function, num_parallel_calls=parallel)
 
     def select(self, indices: np.ndarray) -> "Split":
-        """Return the split of the examples at `indices`, int64 [n], in that order."""
+        """Return a split of the examples at `indices`, int64 [n], in that order."""
         selected, load, stream, locate = tf.constant(indices, tf.int64), self.load, self.stream, self.locate
         return dataclasses.replace(
             self,
@@ -114,10 +118,10 @@ class Split:
         )
 
     def check_complete(self) -> None:
-        """Refuse a split with lost examples, since evaluation counts every example.
+        """Refuse a split with corrupt files, for evaluation, which counts every example.
 
         Raises:
-            UserError: for a corrupt file, with the first position.
+            UserError: naming the first corrupt part.
         """
         if self.corruption:
             first = self.corruption[0]
@@ -129,14 +133,14 @@ class Split:
 
 @dataclass(frozen=True, repr=False)
 class Source:
-    """A data set.
+    """A data set with its splits.
 
     Attributes:
-        name: name of the data set.
-        class_names: class names in label order.
-        train: the training split.
-        validation: the validation split, `data.eval_split`, which selects checkpoints.
-        test: the test split, `data.test_split`, which no decision depends on; None if there is none.
+        name: name or path of the data set.
+        class_names: names of the classes in label order.
+        train: training split, `data.train_split`.
+        validation: validation split, `data.eval_split`, which selects checkpoints.
+        test: test split, `data.test_split`, which no decision depends on, or None.
     """
 
     name: str
@@ -147,7 +151,7 @@ class Source:
 
     @property
     def splits(self) -> dict[str, Split]:
-        """Return the splits by their use: `training`, `validation` and, if there is one, `test`."""
+        """Splits by their use: `training`, `validation` and, if it exists, `test`."""
         return {"training": self.train, "validation": self.validation} | ({"test": self.test} if self.test else {})
 
     def to_dict(self) -> dict[str, object]:
@@ -161,7 +165,7 @@ class Source:
 
     @property
     def identity(self) -> DataIdentity:
-        """Identity of the data, which a resumed run compares."""
+        """Identity of the data, which a resumed run compares with that of its checkpoint."""
         splits: dict[str, dict[str, int | str]] = {
             split.name: {
                 "examples": split.num_examples,
@@ -173,16 +177,16 @@ class Source:
 
     @property
     def class_counts(self) -> np.ndarray:
-        """Training examples of each class, int64 [C]."""
+        """Number of training examples of each class, int64 [C]."""
         return np.bincount(self.train.labels, minlength=len(self.class_names))
 
     def describe_splits(self) -> str:
-        """Return the number of examples of each split in words."""
+        """Describe the number of examples of each split."""
         parts = [f"{split.num_examples:,} {use}" for use, split in self.splits.items()]
         return f"{', '.join(parts[:-1])} and {parts[-1]} examples"
 
     def describe_classes(self) -> str:
-        """Return the class counts in one line: all of at most ten, otherwise the extremes and the median."""
+        """Describe the class counts in one line: all of at most 10 classes, otherwise smallest, largest and median."""
         counts, names = self.class_counts, [printable(name) for name in self.class_names]
         if len(counts) <= 10:
             return ", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True))
@@ -194,12 +198,20 @@ class Source:
 
 
 def check_classes(labels: Sequence[str], source: Source) -> None:
-    """Refuse a data set whose classes differ from those of a model."""
+    """Check that a data set has the classes of a model.
+
+    Args:
+        labels: class names of the model.
+        source: data set.
+
+    Raises:
+        UserError: if the class names differ.
+    """
     if tuple(labels) != source.class_names:
-        present = _shortened(source.class_names)
-        raise UserError(f"the model knows the classes {_shortened(labels)}, but {source.name!r} has {present}")
+        found = _shorten(source.class_names)
+        raise UserError(f"the model has the classes {_shorten(labels)}, but {source.name!r} has {found}")
 
 
-def _shortened(names: Sequence[str]) -> str:
+def _shorten(names: Sequence[str]) -> str:
     shown = ", ".join(names[:5])
     return f"{shown}, ... ({len(names)})" if len(names) > 5 else shown

@@ -1,4 +1,4 @@
-"""Embedded data set: 1,797 handwritten digits of 8x8 pixels, as a TFDS builder."""
+"""Embedded data set, as a TFDS builder: 1,797 handwritten digits of 8x8 pixels."""
 
 from collections.abc import Iterator
 from importlib import resources
@@ -9,10 +9,10 @@ import tensorflow_datasets as tfds
 
 
 class Digits(tfds.core.GeneratorBasedBuilder):
-    """UCI handwritten digits (Alpaydin and Kaynak 1998), split as in scikit-learn's documented example.
+    """UCI handwritten digits (Alpaydin and Kaynak 1998), split as in the documented example of scikit-learn.
 
-    The first 898 images are for training and the remaining 899 for evaluation, in original order. Images are uint8
-    [8, 8, 1]; the 17 gray levels of the source are spread over 0 to 255.
+    In the original order, the first 898 images are the split `train`, the other 899 the split `test`. Images are uint8
+    [8, 8, 1]; the 17 gray levels of the source are scaled to 0 to 255.
     """
 
     VERSION = tfds.core.Version("1.0.0")

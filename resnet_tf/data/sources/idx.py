@@ -1,4 +1,4 @@
-"""IDX files, gzipped or not, the format of MNIST and Fashion-MNIST: `train-images-idx3-ubyte.gz`, ..."""
+"""IDX files of MNIST and Fashion-MNIST, such as `train-images-idx3-ubyte.gz`, compressed or not."""
 
 import gzip
 from pathlib import Path
@@ -11,35 +11,35 @@ from resnet_tf.data.sources import slices
 from resnet_tf.data.sources.arrays import array_split
 from resnet_tf.data.sources.base import Source
 
-_SPLITS = {"test": "t10k"}  # name in the files
+_SPLITS = {"test": "t10k"}  # split -> prefix of its files
 
 
 def list_files(directory: Path) -> list[Path]:
-    """Return the files of images in a directory."""
+    """Return the image files in a directory."""
     return sorted(each for each in directory.iterdir() if "-images-idx3-ubyte" in each.name)
 
 
 def open_idx(directory: Path, config: DataConfig) -> Source:
-    """Open images, uint8 [N, H, W], and labels, uint8 [N]; class names are numbers.
+    """Open splits of images uint8 [N, H, W] and labels uint8 [N]; class names are the numbers.
 
     Reference: LeCun et al., the MNIST database, file formats.
 
     Raises:
-        UserError: for missing or incomplete files.
+        UserError: if files of a split are missing, corrupt, or do not match.
     """
-    read = [_read_split(directory, slices.plain_name(name)) for name in config.splits]
-    classes = 1 + max(int(labels.max()) for _, _, labels in read)
+    arrays = [_read_split(directory, slices.plain_name(name)) for name in config.splits]
+    classes = 1 + max(int(labels.max()) for _, _, labels in arrays)
     splits = (
         array_split(file, name, images, labels)
-        for name, (file, images, labels) in zip(config.splits, read, strict=True)
+        for name, (file, images, labels) in zip(config.splits, arrays, strict=True)
     )
     return Source(str(directory), tuple(map(str, range(classes))), *splits)
 
 
 def _read_split(directory: Path, split: str) -> tuple[Path, np.ndarray, np.ndarray]:
-    """Return the file of images, the images, uint8 [N, H, W, 1], and the labels, int64 [N]."""
+    """Return the path of the images, the images uint8 [N, H, W, 1] and the labels int64 [N]."""
     prefix = _SPLITS.get(split, split)
-    files = [_find(directory, f"{prefix}-{part}-ubyte") for part in ("images-idx3", "labels-idx1")]
+    files = [_find(directory, f"{prefix}-{content}-ubyte") for content in ("images-idx3", "labels-idx1")]
     images, labels = (_read(file, rank) for file, rank in zip(files, (3, 1), strict=True))
     if len(images) != len(labels) or not len(labels):
         raise UserError(f"{str(files[0])!r} has {len(images)} images, {str(files[1])!r} {len(labels)} labels")
@@ -58,7 +58,10 @@ def _find(directory: Path, name: str) -> Path:
 
 
 def _read(file: Path, rank: int) -> np.ndarray:
-    """Return the array of a file, uint8: two zeros, type 8, rank, big-endian dimensions, and the bytes."""
+    """Read an array of uint8.
+
+    Format: two zero bytes, the type (8 for uint8), the rank, each dimension as a big-endian int32, and the values.
+    """
     try:
         content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
     except (OSError, EOFError) as error:
@@ -66,5 +69,5 @@ def _read(file: Path, rank: int) -> np.ndarray:
     start = 4 + 4 * rank
     shape = np.frombuffer(content[4:start], ">i4") if len(content) >= start else np.zeros(rank)
     if content[:4] != bytes((0, 0, 8, rank)) or len(content) - start != shape.prod(dtype=np.int64):
-        raise UserError(f"{str(file)!r} is not a complete IDX file of bytes in {rank} dimensions")
+        raise UserError(f"{str(file)!r} is not a complete IDX file of uint8 with {rank} dimensions")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)

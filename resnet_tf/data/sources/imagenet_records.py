@@ -1,7 +1,7 @@
-"""TFRecord files in the usual layout of ImageNet: `image/encoded` and `image/class/label`.
+"""TFRecord files in the common layout of ImageNet: features `image/encoded` and `image/class/label`.
 
-TensorFlow's `build_imagenet_data.py` and its descendants write files `train-00000-of-01024`, labels from 1 (0 is a
-background class), and the WordNet identifier in `image/class/synset`.
+The layout is that of TensorFlow's `build_imagenet_data.py`: files `train-00000-of-01024`, labels from 1 on (0 is
+reserved for a background class), and the WordNet identifier in `image/class/synset`.
 """
 
 import re
@@ -26,17 +26,17 @@ _SHARD = re.compile(r"-\d+-of-\d+$|\.tfrecords?(-\d+-of-\d+)?$")
 
 
 def list_files(root: Path, split: str) -> list[str]:
-    """Return the record files of a split: `split-00000-of-01024`, `split.tfrecord`, or such names in `split/`."""
+    """Return the record files of a split: `split-00000-of-01024`, `split.tfrecord`, or any such name in `split/`."""
     beside = [path for path in root.iterdir() if re.match(rf"{re.escape(split)}(?![a-zA-Z0-9])", path.name)]
     inside = [path for folder in beside if folder.is_dir() and folder.name == split for path in folder.iterdir()]
     return sorted(str(path) for path in [*beside, *inside] if path.is_file() and _SHARD.search(path.name))
 
 
 def open_records(root: Path, config: DataConfig) -> Source:
-    """Open the splits that `config` names; labels that start at 1 are shifted to 0.
+    """Open the splits that `config` names; labels that begin at 1 are shifted to 0.
 
     Raises:
-        UserError: for a missing split or files of another layout.
+        UserError: if a split has no record files, or no record has an image and a label.
     """
     found = {name: _index(root, name) for name in config.splits}
     labels = np.concatenate([each.labels[each.labels >= 0] for split in found.values() for each in split])

@@ -1,6 +1,8 @@
-"""TFRecord files with random access: offsets and labels are indexed in one pass and cached.
+"""Random access to TFRecord files, with an index of the offset and the label of each record.
 
-Format: length (uint64), its masked CRC32C (uint32), the data, its masked CRC32C (uint32); see TensorFlow's
+The index is read from the files in one pass, and cached for large data sets.
+
+Format of a record: length (uint64), its masked CRC32C (uint32), the data, its masked CRC32C (uint32); see TensorFlow's
 `core/lib/io/record_writer.h`.
 """
 
@@ -22,25 +24,25 @@ from resnet_tf.data.sources.base import Corruption, Split
 
 logger = logging.getLogger(__name__)
 
-_HEADER, _FRAME = 12, 16
-# Smaller data sets are indexed in a second or two, without a cache.
-_CACHED_FROM = 2**28
-UNREADABLE = -1
+_HEADER, _FRAME = 12, 16  # bytes before the data of a record, and in addition to the data
+_CACHED_FROM = 2**28  # bytes; smaller data sets are indexed in one or two seconds
+_INDEX_VERSION = 2  # of the JSON format of cached indices
+UNREADABLE = -1  # label of an unreadable record
 
-# From a record to its label, int64, and the name of its class, string scalar, in graph operations.
+# Record -> (label, int64 scalar; name of its class or "", a string scalar), in graph operations.
 Parse = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
 @dataclass(frozen=True)
 class Records:
-    """Records of one file, in order.
+    """Index of the records of one file, in order.
 
     Attributes:
         file: path of the file.
-        offsets: offset of each record in bytes, int64 [N].
-        labels: class indices, int64 [N]; -1 for an unreadable record.
-        names: class name of each label.
-        corruption: unreadable positions.
+        offsets: offset of each record, in bytes, int64 [N].
+        labels: label of each record, int64 [N]; `UNREADABLE` for records that are unreadable.
+        names: class name, as returned by `Parse`, of each label.
+        corruption: corrupt parts of the file.
     """
 
     file: str
@@ -51,7 +53,7 @@ class Records:
 
 
 def read_at(file: tf.Tensor, offset: tf.Tensor) -> tf.data.Dataset:
-    """Return a dataset of the record at a byte offset of a file, a string scalar, in graph operations."""
+    """Return a dataset of the one record, a string scalar, at an offset of a file, in bytes."""
     variant = tf.raw_ops.TFRecordDatasetV2(
         filenames=[file], compression_type="", buffer_size=2**16, byte_offsets=[offset]
     )
@@ -59,26 +61,26 @@ def read_at(file: tf.Tensor, offset: tf.Tensor) -> tf.data.Dataset:
 
 
 def index(files: Sequence[str], parse: Parse, *, layout: str) -> list[Records]:
-    """Index the records of each file.
+    """Return the index of each file, from the cache if there is one.
 
     Args:
         files: paths of the files.
-        parse: see `Parse`.
-        layout: name of the layout that `parse` reads, for the cache.
+        parse: function from a record to its label and the name of its class.
+        layout: name of the format that `parse` reads, part of the key of the cache.
     """
     sizes = {file: tf.io.gfile.stat(file) for file in files}
     total = sum(stat.length for stat in sizes.values())
     if total < _CACHED_FROM:
-        return _scan_all(files, parse)
-    key = json.dumps(["version 2", layout, [[file, stat.length, stat.mtime_nsec] for file, stat in sizes.items()]])
+        return _index_files(files, parse)
+    key = json.dumps([_INDEX_VERSION, layout, [[file, stat.length, stat.mtime_nsec] for file, stat in sizes.items()]])
     cached = _cache() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
     if cached.is_file():
         try:
             return _from_json(cached.read_text())
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            logger.warning("the index in %r is corrupt (%s) and written anew", str(cached), error)
-    logger.info("reading %d record files (%.1f GB) once for their labels", len(files), total / 1e9)
-    records = _scan_all(files, parse)
+            logger.warning("replacing the corrupt index %r (%s)", str(cached), error)
+    logger.info("indexing %d record files (%.1f GB)", len(files), total / 1e9)
+    records = _index_files(files, parse)
     _write_cache(cached, _to_json(records))
     return records
 
@@ -86,71 +88,72 @@ def index(files: Sequence[str], parse: Parse, *, layout: str) -> list[Records]:
 def split(
     name: str,
     parts: Sequence[tuple[Records, slice]],
-    extract: Callable[[tf.Tensor], tf.Tensor],
+    example: Callable[[tf.Tensor], tf.Tensor],
     *,
     first_label: int = 0,
 ) -> Split:
-    """Return the records of files, or slices of them, as a split.
+    """Return a split of the readable records of files, or of slices of them.
 
     Args:
         name: name of the split.
-        parts: files in order, each with the slice of its records that belongs to the split.
-        extract: function from a record to the encoded image, in graph operations.
-        first_label: subtracted from each label, so that labels start at 0.
+        parts: index of each file in order, and the slice of its records that belongs to the split.
+        example: function, in graph operations, from a record to its encoded image.
+        first_label: label of the first class, which is subtracted from all labels.
     """
     files = [each.file for each, _ in parts]
-    which = np.concatenate([np.full(len(each.labels[part]), number) for number, (each, part) in enumerate(parts)])
+    owners = np.concatenate([np.full(len(each.labels[part]), index) for index, (each, part) in enumerate(parts)])
     offsets, labels = (
         np.concatenate([getattr(each, field)[part] for each, part in parts]) for field in ("offsets", "labels")
     )
     readable = labels != UNREADABLE
-    which, offsets, labels = which[readable].astype(np.int64), offsets[readable], labels[readable] - first_label
-    paths, whiches, starts = tf.constant(files), tf.constant(which), tf.constant(offsets)
+    owners, offsets, labels = owners[readable].astype(np.int64), offsets[readable], labels[readable] - first_label
+    paths, path_indices, starts = tf.constant(files), tf.constant(owners), tf.constant(offsets)
 
     def stream(index: tf.Tensor) -> tf.data.Dataset:
-        return read_at(paths[whiches[index]], starts[index]).map(extract)
+        return read_at(paths[path_indices[index]], starts[index]).map(example)
 
     return Split(
         name,
         labels,
         load=lambda index: stream(index).get_single_element(),
         stream=stream,
-        locate=lambda index: {"file": files[which[index]], "offset": int(offsets[index])},
+        locate=lambda index: {"file": files[owners[index]], "offset": int(offsets[index])},
         corruption=tuple(
-            corruption for each, part in parts for corruption in each.corruption if _concerns(corruption, each, part)
+            corrupt for each, part in parts for corrupt in each.corruption if _is_within(corrupt, each, part)
         ),
     )
 
 
-def _concerns(corruption: Corruption, found: Records, part: slice) -> bool:
-    index = int(np.searchsorted(found.offsets, corruption.offset))
+def _is_within(corrupt: Corruption, records: Records, part: slice) -> bool:
+    """Return True if a corrupt part of a file is in a slice of its records."""
+    index = int(np.searchsorted(records.offsets, corrupt.offset))
     return (part.start or 0) <= index and (part.stop is None or index < part.stop)
 
 
-def _scan_all(files: Sequence[str], parse: Parse) -> list[Records]:
-    """Index all files in parallel, ignoring errors; incomplete files are scanned again, record by record."""
+def _index_files(files: Sequence[str], parse: Parse) -> list[Records]:
+    """Index all files in parallel, ignoring errors, and then incomplete results again record by record."""
     paths = tf.constant(list(files))
 
-    def lengths_and_labels(which: tf.Tensor) -> tf.data.Dataset:
-        records = tf.data.TFRecordDataset(paths[which])
-        return records.map(lambda record: (which, tf.strings.length(record), *parse(record))).ignore_errors()
+    def lengths_and_labels(index: tf.Tensor) -> tf.data.Dataset:
+        records = tf.data.TFRecordDataset(paths[index])
+        return records.map(lambda record: (index, tf.strings.length(record), *parse(record))).ignore_errors()
 
     dataset = tf.data.Dataset.range(len(files)).interleave(
         lengths_and_labels, cycle_length=16, block_length=64, num_parallel_calls=min(cores(), 16)
     )
     parts = list(without_autotune(dataset.batch(4096)).as_numpy_iterator())
-    which, lengths, labels, names = (
+    owners, lengths, labels, names = (
         np.concatenate(arrays) for arrays in (zip(*parts, strict=True) if parts else ([[]],) * 4)
     )
     found = []
-    for number, file in enumerate(files):
-        own = which == number
+    for index, file in enumerate(files):
+        own = owners == index
         ends = np.cumsum(lengths[own].astype(np.int64) + _FRAME)
         if (ends[-1] if len(ends) else 0) == tf.io.gfile.stat(file).length:
             offsets = np.concatenate([np.zeros(1, np.int64), ends[:-1]])
             found.append(Records(file, offsets, labels[own], _names(labels[own], names[own]), ()))
         else:
-            found.append(_scan(file, parse))
+            found.append(_index_corrupt(file, parse))
     return found
 
 
@@ -159,8 +162,8 @@ def _names(labels: np.ndarray, names: np.ndarray) -> dict[int, str]:
     return {int(label): names[index].decode() for label, index in zip(unique, first, strict=True)}
 
 
-def _scan(file: str, parse: Parse) -> Records:
-    """Index a corrupt file, skipping corrupt records, up to the first position without a record."""
+def _index_corrupt(file: str, parse: Parse) -> Records:
+    """Index a file with corrupt parts: skip records with corrupt data, and stop where no record begins."""
     size, position = tf.io.gfile.stat(file).length, 0
     offsets, labels, corruption = [], [], []
     names: dict[int, str] = {}
@@ -168,7 +171,7 @@ def _scan(file: str, parse: Parse) -> Records:
     while position < size:
         record, reason = _try_read(file, position)
         if record is None:
-            following = position + _stated_length(file, position) + _FRAME
+            following = position + _read_length(file, position) + _FRAME
             if following > size or (following < size and _try_read(file, following)[0] is None):
                 corruption.append(Corruption(file, position, f"{reason}; the rest of the file is lost"))
                 break
@@ -188,14 +191,15 @@ def _scan(file: str, parse: Parse) -> Records:
 
 
 def _try_read(file: str, position: int) -> tuple[bytes | None, str]:
+    """Return the record at an offset and "", or None and the reason why it is unreadable."""
     try:
         return read_at(tf.constant(file), tf.constant(position, tf.int64)).get_single_element().numpy(), ""
     except (tf.errors.DataLossError, tf.errors.OutOfRangeError, tf.errors.InvalidArgumentError):
-        complete = position + _HEADER <= tf.io.gfile.stat(file).length
-        return None, "the record's checksum is wrong or its end is missing" if complete else "the file is cut off here"
+        has_header = position + _HEADER <= tf.io.gfile.stat(file).length
+        return None, "wrong checksum or incomplete record" if has_header else "the file is truncated here"
 
 
-def _stated_length(file: str, position: int) -> int:
+def _read_length(file: str, position: int) -> int:
     with tf.io.gfile.GFile(file, "rb") as stream:
         stream.seek(position)
         return int.from_bytes(stream.read(8), "little")
@@ -209,31 +213,31 @@ def _write_cache(path: Path, text: str) -> None:
     try:
         write_atomically(path, text)
     except OSError as error:
-        logger.warning("the index cannot be cached in %r (%s); the next start reads the files again", str(path), error)
+        logger.warning("cannot write the index %r (%s); the next run reads the files again", str(path), error)
 
 
 def _to_json(records: Sequence[Records]) -> str:
-    entries = [
+    fields = [
         {
             "file": each.file,
             "offsets": each.offsets.tolist(),
             "labels": each.labels.tolist(),
             "names": each.names,
-            "corruption": [vars(corruption) for corruption in each.corruption],
+            "corruption": [vars(corrupt) for corrupt in each.corruption],
         }
         for each in records
     ]
-    return json.dumps(entries)
+    return json.dumps(fields)
 
 
 def _from_json(text: str) -> list[Records]:
     return [
         Records(
-            entry["file"],
-            np.array(entry["offsets"], np.int64),
-            np.array(entry["labels"], np.int64),
-            {int(label): name for label, name in entry["names"].items()},
-            tuple(Corruption(**corruption) for corruption in entry["corruption"]),
+            fields["file"],
+            np.array(fields["offsets"], np.int64),
+            np.array(fields["labels"], np.int64),
+            {int(label): name for label, name in fields["names"].items()},
+            tuple(Corruption(**corrupt) for corrupt in fields["corruption"]),
         )
-        for entry in json.loads(text)
+        for fields in json.loads(text)
     ]

@@ -1,35 +1,39 @@
-"""Slices of splits in TFDS's notation, such as `train[:90%]`, for sources that are arrays."""
+"""Parts of a split, such as `train[:90%]`, in the syntax of TFDS, for sources in memory."""
 
 import tensorflow_datasets as tfds
 
 from resnet_tf.core.errors import UserError
 
 
-def plain_name(name: str) -> str:
-    """Return `train` for `train[:90%]`."""
-    return name.partition("[")[0]
+def plain_name(split: str) -> str:
+    """Return the name without a part: `train` for `train[:90%]`."""
+    return split.partition("[")[0]
 
 
-def part(text: str, count: int) -> slice:
-    """Return the slice of a split of `count` examples that `text` denotes; without brackets, all of it.
+def part(split: str, count: int) -> slice:
+    """Return the slice of a split that a name selects.
 
-    Reference: TFDS, Splits and slicing, for the form: `train[:200]`, `train[200:]`, `train[10%:20%]`, `train[-5:]`.
+    Reference: TFDS, Splits and slicing: `train[:200]`, `train[200:]`, `train[10%:20%]`, `train[-5:]`.
+
+    Args:
+        split: name, with or without a part in brackets.
+        count: number of examples in the complete split.
 
     Raises:
-        UserError: for another form, a slice beyond the split, or an empty slice.
+        UserError: if the syntax is invalid, or the part is empty or exceeds the split.
     """
-    name = plain_name(text)
-    if text == name:
+    name = plain_name(split)
+    if split == name:
         return slice(0, count)
-    split = tfds.core.SplitInfo(name=name, shard_lengths=[count], num_bytes=0)
+    info = tfds.core.SplitInfo(name=name, shard_lengths=[count], num_bytes=0)
     try:
-        (found,) = tfds.core.ReadInstruction.from_spec(text).to_absolute({name: split})
+        (found,) = tfds.core.ReadInstruction.from_spec(split).to_absolute({name: info})
     except (ValueError, AssertionError, NotImplementedError) as error:
         raise UserError(
-            f"there is no split {text!r} of {count:,} examples; a part is written {name}[:200], {name}[200:] or "
+            f"no split {split!r} of {count:,} examples; expected a part such as {name}[:200], {name}[200:] or "
             f"{name}[10%:20%]"
         ) from error
     start, end, _ = slice(found.from_, found.to).indices(count)  # an open end is None
     if start >= end:
-        raise UserError(f"split {text!r} of {count:,} examples holds none")
+        raise UserError(f"split {split!r} of {count:,} examples is empty")
     return slice(start, end)
