@@ -182,6 +182,16 @@ def test_the_index_of_large_files_is_cached(shards, tmp_path, monkeypatch, caplo
     assert len(open_source(shards).train.corruption) == 1, "corruption is in the index"
 
 
+def test_an_index_of_another_version_is_not_read(shards, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(records, "_CACHED_FROM", 0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    first = open_source(shards)
+    monkeypatch.setattr(records, "_INDEX_VERSION", records._INDEX_VERSION + 1)
+    with caplog.at_level(logging.INFO, logger="resnet_tf"):
+        assert open_source(shards).identity == first.identity
+    assert "indexing 2 record files" in caplog.text
+
+
 def test_an_index_that_cannot_be_written_is_a_warning(shards, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(records, "_CACHED_FROM", 0)
     (tmp_path / "file").write_text("")
