@@ -76,7 +76,7 @@ def test_errors_are_one_line_with_exit_code_2(command, arguments, message):
         ("data.source=fashion_mnits", "unknown data set 'fashion_mnits'; did you mean 'fashion_mnist'"),
         ("data.source=./photos", "data.source='./photos': no such folder"),
         ("data.eval_split=tset", "data set 'digits/1.0.0' has no split 'tset'; did you mean 'test'"),
-        ("data.batch_size=1000", "data.batch_size=1000 is more than the 898 pictures of split 'train'"),
+        ("data.batch_size=1000", "data.batch_size=1000 exceeds the 898 examples of split 'train'"),
     ],
 )
 def test_errors_after_the_start_leave_no_run_directory(command, data_dir, tmp_path, override, message):
@@ -334,7 +334,7 @@ def test_a_dry_run_prints_the_plan_and_plots_the_first_batch(command, photos, tm
     refused = command("train", *arguments, "--dry-run", "--data.batch_size=50")
     assert (refused.code, refused.err.splitlines()[-1]) == (
         2,
-        "error: data.batch_size=50 is more than the 12 pictures of split 'train'",
+        "error: data.batch_size=50 exceeds the 12 examples of split 'train'",
     )
 
 
