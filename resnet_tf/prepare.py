@@ -1,10 +1,10 @@
-"""Write a folder of images as sharded TFRecord files, which are faster to read and to move.
+"""Convert a folder of images to sharded TFRecord files, which are faster to read and to copy.
 
 python -m resnet_tf.prepare --from=photos/ --to=prepared/
 python -m resnet_tf.train --config=imagefolder --set data.source=prepared/
 
-The folder holds split/class/file, or class/file, of which a fraction (--eval-fraction) becomes the split `test`. Files
-are stored byte for byte.
+The layout of the folder is split/class/file or class/file. A folder without splits is divided: --eval-fraction of the
+images become the split `test`, the others `train`. Image files are stored unchanged.
 """
 
 from absl import flags
@@ -16,11 +16,11 @@ command_line.refuse_import(__name__)
 
 FLAGS = flags.FlagValues()
 FROM = flags.DEFINE_string("from", "", "folder of images to read", flag_values=FLAGS)
-TO = flags.DEFINE_string("to", "", "directory to write; it must not exist, or be empty", flag_values=FLAGS)
+TO = flags.DEFINE_string("to", "", "output directory; must be empty or not exist", flag_values=FLAGS)
 EVAL_FRACTION = flags.DEFINE_float(
     "eval_fraction",
     0.1,
-    "fraction of a folder of class/file that becomes the split `test`",
+    "fraction of the images that becomes the split `test`, for a folder without splits",
     lower_bound=0.0,
     upper_bound=1.0,
     flag_values=FLAGS,

@@ -345,7 +345,7 @@ def test_preview_plots_the_batch_of_a_step(command, photos, tmp_path, monkeypatc
     assert (outcome.code, outcome.out) == (0, "grid.png\n"), outcome.err
     assert (tmp_path / "grid.png").stat().st_size > 5000
     for wrong, message in (
-        (["--out=grid.jpg"], "--out='grid.jpg' must be a .png file in a directory that exists"),
+        (["--out=grid.jpg"], "--out='grid.jpg' must be a .png file in an existing directory"),
         (["--step=270"], "the run has steps 0 to 269; there is no step 270"),
     ):
         refused = command("preview", *arguments, *wrong)

@@ -154,7 +154,7 @@ def test_a_resumed_run_ends_with_equal_weights(archive, trained, tmp_path):
     logits = run.model((signals - PREPROCESS.mean) / PREPROCESS.std, training=False).numpy()
     np.testing.assert_allclose(evaluation.logits, logits, atol=1e-4 * np.abs(logits).max())
     np.testing.assert_array_equal(evaluation.targets, labels)
-    with pytest.raises(UserError, match="signals have no mirror image"):
+    with pytest.raises(UserError, match="mirror images, which signals do not have"):
         evaluate_run(run, open_source(run.config.data), batch_size=7, flip=True)
 
     class StopAfterOne(keras.callbacks.Callback):

@@ -1,7 +1,7 @@
-"""Image decoding in graph operations, which an export contains.
+"""Image decoding with TensorFlow operations, which are also part of exported models.
 
-An example is a JPEG, PNG, BMP, GIF (first frame) or WebP, string scalar; or pixels, uint8 [h, w, 1 or 3]. Alpha
-channels are dropped, as in PIL's `convert("RGB")`.
+An example is an encoded image (JPEG, PNG, BMP, WebP or the first frame of a GIF), string scalar; or pixels, uint8
+[h, w, 1 or 3]. Alpha channels are dropped, as in PIL's `convert("RGB")`.
 """
 
 import functools
@@ -13,11 +13,12 @@ import tensorflow as tf
 from resnet_tf.inputs import headers
 from resnet_tf.inputs.base import ChooseWindow
 
-# As accurate as PIL. TensorFlow's default is less accurate, which costs pretrained networks some accuracy, and it is no
-# faster if the JPEG library uses vector instructions.
+# The method of PIL. TensorFlow's default is less exact, which lowers the accuracy of pretrained networks, and is not
+# faster with a vectorized JPEG library.
 _DCT = "INTEGER_ACCURATE"
-_PARALLEL = 16  # most images decoded in parallel; tf.data uses at most one thread per core
-_RATIOS = (1, 2, 4, 8)  # reductions that the JPEG library supports while decoding
+_PARALLEL = 16  # largest number of images decoded in parallel; tf.data uses at most one thread per core
+_RATIOS = (1, 2, 4, 8)  # factors by which the JPEG library can downscale while it decodes
+_TO_END = tf.int32.max  # length for tf.strings.substr
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Decoder:
     """Decoder of images to RGB.
 
     Attributes:
-        max_pixels: largest number of pixels; an image whose header claims more is rejected before it is decoded.
+        max_pixels: largest number of pixels; an image with more, according to its header, is rejected before decoding.
         exif_orientation: rotate a JPEG upright according to its EXIF orientation.
     """
 
@@ -39,19 +40,21 @@ class Decoder:
             example: encoded image, string scalar; or pixels, uint8 [h, w, 1 or 3].
 
         Raises:
-            tf.errors.InvalidArgumentError: if the format is not supported, if the image is corrupt, or if its header
-                claims more than `max_pixels`.
+            tf.errors.InvalidArgumentError: if the format is not supported, the image is corrupt, or its header states
+                more than `max_pixels` pixels.
         """
         if example.dtype == tf.uint8:
             return example if example.shape[-1] == 3 else tf.image.grayscale_to_rgb(example)
 
         def decode_jpeg() -> tf.Tensor:
-            start = self._checked(headers.jpeg_size(example))
-            image = tf.io.decode_jpeg(tf.strings.substr(example, start, tf.int32.max), channels=3, dct_method=_DCT)
+            start = self._check_size(headers.jpeg_size(example))
+            image = tf.io.decode_jpeg(tf.strings.substr(example, start, _TO_END), channels=3, dct_method=_DCT)
             return _upright(image, headers.exif_orientation(example)) if self.exif_orientation else image
 
         def decode_other() -> tf.Tensor:
-            checked = tf.strings.substr(example, self._checked(headers.non_jpeg_size(example)), tf.int32.max)
+            start = self._check_size(headers.non_jpeg_size(example))
+            checked = tf.strings.substr(example, start, _TO_END)
+            # The first bytes of a BMP are "BM", those of a WebP "RIFF".
             is_bmp_or_webp = tf.reduce_any(tf.strings.substr(checked, 0, 2) == ["BM", "RI"])
             return tf.cond(
                 is_bmp_or_webp,
@@ -62,25 +65,27 @@ class Decoder:
         return tf.ensure_shape(tf.cond(tf.io.is_jpeg(example), decode_jpeg, decode_other), (None, None, 3))
 
     def decode_window(self, example: tf.Tensor, choose: ChooseWindow, *, at_least: tuple[int, int]) -> tf.Tensor:
-        """Decode a window of an image, uint8 [h, w, 3], for training; only this part of a JPEG is decoded.
+        """Decode a window of an image, uint8 [h, w, 3], for training; a JPEG is decoded in the window only.
 
-        A window of at least 2, 4 or 8 times the size `at_least` is reduced by this factor while it is decoded.
+        A window is downscaled by 8, 4 or 2, the largest factor that leaves it no smaller than `at_least`. A JPEG is
+        downscaled while it is decoded.
 
         Args:
             example: as for `decode`.
-            choose: maps the image's (height, width), int32 [2], to offset and size of the window, both int32 [2].
-            at_least: smallest (height, width) of the reduced window, in pixels.
+            choose: maps the (height, width) of the image, int32 [2], to offset (top, left) and size (height, width)
+                of the window, both int32 [2].
+            at_least: smallest (height, width) of a downscaled window, in pixels.
         """
 
         def ratio_index(size: tf.Tensor) -> tf.Tensor:
-            spare = tf.reduce_min(size // tf.constant(at_least))
-            return sum(tf.cast(spare >= ratio, tf.int32) for ratio in _RATIOS[1:])
+            largest_ratio = tf.reduce_min(size // tf.constant(at_least))
+            return sum(tf.cast(largest_ratio >= ratio, tf.int32) for ratio in _RATIOS[1:])
 
         def decode_jpeg() -> tf.Tensor:
             stored = tf.cast(headers.jpeg_size(example), tf.int32)
             orientation = headers.exif_orientation(example) if self.exif_orientation else None
             offset, size = _choose_stored(choose, stored, orientation)
-            window = tf.concat([offset, size], 0) + self._checked(stored)
+            window = tf.concat([offset, size], 0) + self._check_size(stored)
 
             def at_scale(ratio: int) -> tf.Tensor:
                 return tf.raw_ops.DecodeAndCropJpeg(
@@ -113,7 +118,8 @@ class Decoder:
             size: (height, width) of the crops, in pixels.
 
         Raises:
-            tf.errors.InvalidArgumentError: if `decode` rejects an image; it states the index in the batch.
+            tf.errors.InvalidArgumentError: if `decode` rejects an image; the message states the image's index in the
+                batch.
         """
         count = tf.size(encoded, out_type=tf.int64)
 
@@ -121,8 +127,8 @@ class Decoder:
             image = tf.cond(index < 0, lambda: tf.zeros([*size, 3]), lambda: crop(self.decode(encoded[index])))
             return index, image
 
-        # A dataset continues after an image that fails, so that its output contains the indices of all readable
-        # images. It begins with a black image, because it must not be empty.
+        # `ignore_errors` skips unreadable images, so the indices in the output show which images are missing. Index -1
+        # is a black image, because `get_single_element` needs a batch even if no image is readable.
         readable = tf.data.Dataset.range(-1, count).map(crop_at, num_parallel_calls=_PARALLEL)
         readable = readable.ignore_errors(log_warning=False).batch(count + 1).with_options(_plain_options())
         indices, images = readable.get_single_element()
@@ -139,23 +145,24 @@ class Decoder:
             size = tf.cond(is_jpeg, lambda: headers.jpeg_size(image), lambda: headers.non_jpeg_size(image))
             return self._header_fault(size)
 
-        # A header that cannot be parsed raises an error in `fault`, and gets the general reason.
+        # The reason is empty if the header is acceptable, or if `fault` fails because the header cannot be parsed.
         faults = tf.data.Dataset.from_tensors(encoded[index]).map(fault).ignore_errors(log_warning=False)
         reason = faults.concatenate(tf.data.Dataset.from_tensors("")).take(1).get_single_element()
         reason = tf.where(tf.equal(reason, ""), "corrupt or cut short", reason)
         return tf.strings.join(["image ", tf.strings.as_string(index), " of the batch cannot be read: ", reason])
 
-    def _checked(self, size: tf.Tensor) -> tf.Tensor:
-        """Return 0, int32, if a header's (height, width) is acceptable, and raise an error otherwise.
+    def _check_size(self, size: tf.Tensor) -> tf.Tensor:
+        """Return 0, int32, if the (height, width) in a header is acceptable; raise an error otherwise.
 
-        The decoded pixels must depend on the result. The error comes from parsing the message as a number: an assertion
-        is a stateful operation, and under op determinism tf.data would run the pipeline sequentially.
+        Callers add the 0 to an argument of the decoder, so that TensorFlow checks the size before it decodes.
+        `to_number` fails for an error message and shows it. An assertion would be a stateful operation, with which
+        tf.data runs sequentially under op determinism.
         """
         fault = self._header_fault(size)
         return tf.strings.to_number(tf.where(tf.equal(fault, ""), "0", fault), tf.int32)
 
     def _header_fault(self, size: tf.Tensor) -> tf.Tensor:
-        """Return the error in a header's (height, width), string scalar; empty if there is none."""
+        """Return an error message for the (height, width) in a header, string scalar; empty if acceptable."""
         pixels = tf.reduce_prod(tf.cast(size, tf.int64))
         too_large = f"its header claims more than max_pixels={self.max_pixels:,}"
         unknown = "not a JPEG, PNG, BMP, GIF or WebP image, or one without pixels"
@@ -163,7 +170,7 @@ class Decoder:
 
 
 def _plain_options() -> tf.data.Options:
-    """Return options without tuning and graph optimization, which cost more than they save for one batch."""
+    """Return options without autotuning and graph optimization, which take longer than they save in one batch."""
     options = tf.data.Options()
     options.autotune.enabled = False
     options.experimental_optimization.apply_default_optimizations = False
@@ -171,15 +178,20 @@ def _plain_options() -> tf.data.Options:
 
 
 def _decode_bmp_or_webp(encoded: tf.Tensor) -> tf.Tensor:
-    """Decode a BMP or WebP to RGB; TensorFlow itself keeps alpha channels, and the indices of a BMP's palette."""
+    """Decode a BMP or WebP to RGB.
+
+    `tf.io.decode_image` does not drop alpha channels, and decodes a BMP with a palette to indices of colors.
+    """
     encoded = headers.flag_alpha_of_animated_webp(encoded)
     stored = tf.io.decode_image(encoded, channels=0, expand_animations=False)
 
     def from_palette() -> tf.Tensor:
-        # The palette, in BGR order with at most 256 entries, ends at the offset of the pixels.
+        # A BMP begins with a file header of 14 bytes (offset of the pixels at byte 10) and an info header (its size at
+        # byte 14). The palette lies between info header and pixels, with 4 bytes (BGR and padding) per color. It has at
+        # most 256 colors, so the lower two bytes of both numbers suffice.
         head = tf.cast(tf.io.decode_raw(encoded, tf.uint8, fixed_length=18), tf.int32)
-        begin, end = (tf.reduce_sum(head[offset : offset + 2] * [1, 256]) for offset in (14, 10))
-        begin += 14
+        info_size, end = (tf.reduce_sum(head[offset : offset + 2] * [1, 256]) for offset in (14, 10))
+        begin = 14 + info_size
         entries = tf.io.decode_raw(tf.strings.substr(encoded, begin, end - begin), tf.uint8)
         colors = tf.reshape(entries[: tf.size(entries) // 4 * 4], [-1, 4])
         return tf.gather(tf.reverse(colors[:, :3], [1]), tf.cast(stored[..., 0], tf.int32))
@@ -187,23 +199,23 @@ def _decode_bmp_or_webp(encoded: tf.Tensor) -> tf.Tensor:
     return tf.cond(tf.shape(stored)[-1] == 1, from_palette, lambda: stored[..., :3])
 
 
-# EXIF orientations whose stored pixels are transposed, then upside down, then mirrored.
-_TRANSPOSED, _UPSIDE_DOWN, _MIRRORED = (5, 6, 7, 8), (3, 4, 7, 8), (2, 3, 6, 7)
+# EXIF orientations that need each of the operations, in this order: transpose, flip vertically, flip horizontally.
+_TRANSPOSED, _FLIPPED_VERTICALLY, _FLIPPED_HORIZONTALLY = (5, 6, 7, 8), (3, 4, 7, 8), (2, 3, 6, 7)
 
 
-def _is(orientation: tf.Tensor, group: tuple[int, ...]) -> tf.Tensor:
+def _is_in(orientation: tf.Tensor, group: tuple[int, ...]) -> tf.Tensor:
     return tf.reduce_any(orientation == tf.constant(group))
 
 
 def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """Rotate and mirror stored pixels, uint8 [h, w, 3], from an EXIF orientation to upright."""
+    """Rotate and mirror an image, uint8 [h, w, 3], from its EXIF orientation to upright."""
     for group, transform in (
         (_TRANSPOSED, lambda pixels: tf.transpose(pixels, [1, 0, 2])),
-        (_UPSIDE_DOWN, lambda pixels: tf.reverse(pixels, [0])),
-        (_MIRRORED, lambda pixels: tf.reverse(pixels, [1])),
+        (_FLIPPED_VERTICALLY, lambda pixels: tf.reverse(pixels, [0])),
+        (_FLIPPED_HORIZONTALLY, lambda pixels: tf.reverse(pixels, [1])),
     ):
         image = tf.cond(
-            _is(orientation, group), functools.partial(transform, image), functools.partial(tf.identity, image)
+            _is_in(orientation, group), functools.partial(transform, image), functools.partial(tf.identity, image)
         )
     return image
 
@@ -211,12 +223,12 @@ def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 def _choose_stored(
     choose: ChooseWindow, stored: tf.Tensor, orientation: tf.Tensor | None
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Choose a window of the upright image, and return its offset and size in the stored image."""
+    """Choose a window of the upright image, and return its offset and size in the image as stored."""
     if orientation is None:
         return choose(stored)
-    transposed = _is(orientation, _TRANSPOSED)
+    transposed = _is_in(orientation, _TRANSPOSED)
     shape = tf.where(transposed, tf.reverse(stored, [0]), stored)
     offset, size = choose(shape)
-    flipped = tf.stack([_is(orientation, _UPSIDE_DOWN), _is(orientation, _MIRRORED)])
+    flipped = tf.stack([_is_in(orientation, _FLIPPED_VERTICALLY), _is_in(orientation, _FLIPPED_HORIZONTALLY)])
     offset = tf.where(flipped, shape - offset - size, offset)
     return tuple(tf.where(transposed, tf.reverse(pair, [0]), pair) for pair in (offset, size))

@@ -1,4 +1,7 @@
-"""Conversion of PIL images. PIL is optional: a caller who passes a PIL image has already imported it."""
+"""Conversion of PIL images to pixels.
+
+PIL is an optional dependency: it is imported only for PIL images, which a caller creates with PIL.
+"""
 
 import sys
 from typing import Any
@@ -7,7 +10,7 @@ import numpy as np
 
 from resnet_tf.core.errors import UserError
 
-# Formats whose EXIF orientation is applied, as for files; None stands for an image that was created in memory.
+# `Image.format` of images whose EXIF orientation is applied, JPEGs as in `Decoder`; None: an image created in memory.
 _WITH_ORIENTATION = (None, "JPEG", "MPO")
 
 
@@ -18,28 +21,29 @@ def is_pil_image(example: Any) -> bool:
 
 
 def to_pixels(image: Any, *, exif_orientation: bool) -> np.ndarray:
-    """Convert a PIL image to RGB, uint8 [height, width, 3], equal to `ImagePreprocess.decode` of its file.
+    """Convert a PIL image to RGB, uint8 [height, width, 3].
 
-    Alpha channels are dropped. Of 16-bit channels, the upper 8 bits are kept.
+    The pixels equal those of `ImagePreprocess.decode` for the same file. Alpha channels are dropped. Of 16-bit
+    channels, the upper 8 bits are kept.
 
     Args:
         image: `PIL.Image.Image` in any mode with 8 or 16 bits per channel.
         exif_orientation: rotate a JPEG upright according to its EXIF orientation.
 
     Raises:
-        UserError: if the mode is not supported, or if PIL cannot read the complete file.
+        UserError: if the mode is not supported, or the file of the image is corrupt or incomplete.
     """
     from PIL import ImageOps
 
     if image.mode in ("F", "I"):
-        raise UserError(f"a PIL image of mode {image.mode!r} has no range; convert it to 'RGB' or 'L'")
+        raise UserError(f"a PIL image of mode {image.mode!r} has no fixed range of values; convert it to 'RGB' or 'L'")
     try:
         if exif_orientation and image.format in _WITH_ORIENTATION:
             image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I;16"):
             gray = (np.asarray(image) >> 8).astype(np.uint8)
             return np.repeat(gray[..., np.newaxis], 3, axis=-1)
-        if "transparency" in image.info:  # of a palette or of one color: keep the color, drop the transparency
+        if "transparency" in image.info:  # by way of RGBA, which keeps the color of transparent pixels
             image = image.convert("RGBA")
         return np.asarray(image.convert("RGB"))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Architectures by name, one row each; names follow torchvision and timm."""
+"""Table of the named architectures; names follow torchvision and timm."""
 
 import dataclasses
 import fnmatch
@@ -6,11 +6,12 @@ import fnmatch
 from resnet_tf.core.errors import UserError, closest
 from resnet_tf.model.arch import Arch
 
+# Blocks per stage of the bottleneck networks with 50 to 200 layers.
 _50, _101, _152, _200 = (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3), (3, 24, 36, 3)
 
 
 def _cifar(blocks: int, *, width: int = 16) -> Arch:
-    """Return 6 * blocks + 2 layers for 32-pixel images, parameter-free shortcuts (He et al. 2015, sec. 4.2)."""
+    """Return the CIFAR network with 6 * blocks + 2 layers and option A shortcuts (He et al. 2015, sec. 4.2)."""
     return Arch(
         depths=(blocks,) * 3,
         block="basic",
@@ -24,7 +25,10 @@ def _cifar(blocks: int, *, width: int = 16) -> Arch:
 
 
 def _cifar_preactivated(blocks: int, *, block: str = "bottleneck", widen: int = 1) -> Arch:
-    """Return 9 * blocks + 2 layers (bottleneck; He et al. 2016) or 6 * blocks + 4 (wide; Zagoruyko et al. 2016)."""
+    """Return a pre-activation CIFAR network, a v2 (He et al. 2016) or a wide one (Zagoruyko and Komodakis 2016).
+
+    The number of layers in its name is 9 * blocks + 2 for bottleneck blocks, 6 * blocks + 4 for basic blocks.
+    """
     return Arch(
         depths=(blocks,) * 3,
         block=block,
@@ -38,7 +42,7 @@ def _cifar_preactivated(blocks: int, *, block: str = "bottleneck", widen: int = 
 
 
 def _applications_v2(depths: tuple[int, ...]) -> Arch:
-    """Return a V2 of keras.applications: biases, and the stride in the last block of a stage."""
+    """Return a ResNetV2 of keras.applications: with biases, and strides in the last block of each stage."""
     return Arch(
         depths=depths,
         preactivation=True,
@@ -51,12 +55,12 @@ def _applications_v2(depths: tuple[int, ...]) -> Arch:
 
 
 def _d(depths: tuple[int, ...], *, block: str = "bottleneck") -> Arch:
-    """Return a ResNet-D (He et al. 2018, Bag of Tricks) in timm's form."""
+    """Return a ResNet-D (He et al. 2018, Bag of Tricks), as implemented in timm."""
     return Arch(depths=depths, block=block, stem="deep", shortcut="average")
 
 
 def _rs(depths: tuple[int, ...]) -> Arch:
-    """Return a ResNet-RS (Bello et al. 2021) in timm's form."""
+    """Return a ResNet-RS (Bello et al. 2021), as implemented in timm."""
     return Arch(depths=depths, stem="deep", stem_pool="conv", shortcut="average", se_ratio=0.25)
 
 
@@ -73,7 +77,7 @@ def _bit(depths: tuple[int, ...], *, width: int) -> Arch:
 
 
 MODELS: dict[str, Arch] = {
-    # torchvision ("v1.5": stride in the 3x3 of a bottleneck)
+    # torchvision ("v1.5": stride in the 3x3 convolution of a bottleneck)
     "resnet18": Arch(depths=(2, 2, 2, 2), block="basic"),
     "resnet34": Arch(depths=(3, 4, 6, 3), block="basic"),
     "resnet50": Arch(depths=_50),
@@ -84,7 +88,7 @@ MODELS: dict[str, Arch] = {
     "resnext101_64x4d": Arch(depths=_101, groups=64, base_width=4),
     "wide_resnet50_2": Arch(depths=_50, base_width=128),
     "wide_resnet101_2": Arch(depths=_101, base_width=128),
-    # He et al. 2015 and keras.applications (stride in the first 1x1 of a bottleneck)
+    # He et al. 2015 and keras.applications (stride in the first 1x1 convolution of a bottleneck)
     "resnet50_v1": Arch(depths=_50, stride_conv=1),
     "resnet101_v1": Arch(depths=_101, stride_conv=1),
     "resnet152_v1": Arch(depths=_152, stride_conv=1),
@@ -114,10 +118,10 @@ MODELS: dict[str, Arch] = {
     "bit_r101x1": _bit(_101, width=1),
     "bit_r50x3": _bit(_50, width=3),
     "bit_r152x2": _bit(_152, width=2),
-    # One dimension, for signals and sequences: [N, L, C]
+    # 1D convolutions, for signals and sequences [N, L, C]
     "resnet18_1d": Arch(depths=(2, 2, 2, 2), block="basic", dimensions=1),
     "resnet34_1d": Arch(depths=(3, 4, 6, 3), block="basic", dimensions=1),
-    # CIFAR (option B: shortcut="projection")
+    # CIFAR, with option A shortcuts (zero padding); shortcut="projection" gives option B
     "resnet20": _cifar(3),
     "resnet32": _cifar(5),
     "resnet44": _cifar(7),
@@ -140,11 +144,11 @@ MODELS: dict[str, Arch] = {
     # For images of 8 to 16 pixels
     "resnet20_w8": _cifar(3, width=8),
     "resnet8_w32": dataclasses.replace(_cifar(1, width=32), shortcut="projection", zero_gamma=True),
-    # Wide on small feature maps: the arithmetic of resnet20 in larger matrix products, which run faster.
+    # Similar number of operations to resnet20, but in fewer and larger matrix products, which run faster.
     "resnet8_w64": dataclasses.replace(
         _cifar(1, width=64), strides=(2, 2, 2), stem_width=32, shortcut="projection", zero_gamma=False
     ),
-    # Five 3x3 convolutions, each with a residual connection (the network of the article, corrected)
+    # Five 3x3 convolutions with the residual connections that the original lacks; see examples/article_keras.py.
     "resnet_article": Arch(
         depths=(2, 2, 1), block="single", widths=(64, 128, 256), strides=(1, 1, 1), stem="none", zero_gamma=False
     ),
@@ -161,10 +165,10 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def get_arch(name: str) -> Arch:
-    """Return the `Arch` of a network.
+    """Return the architecture of a named network.
 
     Raises:
-        UserError: for an unknown name, with the closest names.
+        UserError: if the name is unknown; the message suggests the closest names.
     """
     if name not in MODELS:
         raise UserError(f"unknown model {name!r}; did you mean {closest(name, MODELS)}?")

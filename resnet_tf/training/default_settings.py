@@ -1,4 +1,4 @@
-"""Default settings from the data: `train.defaults` fills in what a configuration leaves at its defaults."""
+"""Default settings from the size of the data set and its images, selected by `train.defaults`."""
 
 import logging
 import math
@@ -13,18 +13,19 @@ from resnet_tf.inputs import create_preprocess, input_type
 
 logger = logging.getLogger(__name__)
 
-_SAMPLE = 32  # images that are measured
+_SAMPLE = 32  # images whose median size is computed
 
 
 def resolve(config: Config) -> Config:
-    """Return the configuration of a run, with the settings that `train.defaults` derives from its data.
+    """Return the configuration with the settings that `train.defaults` derives from the data.
 
-    Keys in `config.given` (set by `--set` or a JSON file) and keys that a recipe set to another value than the default
-    stay; settings derived from such a key follow its value. A resolved configuration is returned unchanged.
+    Explicit settings are kept: keys in `config.given` (set by `--set` or a JSON file) and keys that a recipe set to a
+    value other than the default. Settings that depend on another key use its explicit value. Resolving a configuration
+    twice has no further effect.
 
     Raises:
-        UserError: for settings that do not apply to the input type, data that cannot be opened, or derived settings
-            that contradict explicit ones.
+        UserError: if a setting does not apply to the input type, the data cannot be opened, or a derived setting
+            contradicts an explicit one.
     """
     input_type(config.data).check_config(config)
     if config.train.defaults == "none":
@@ -40,7 +41,7 @@ def resolve(config: Config) -> Config:
 
 
 class _Settings:
-    """Settings in effect: explicit ones of a configuration, and derived ones for the other keys.
+    """Settings of a configuration: explicit settings, and derived settings for the other keys.
 
     Attributes:
         derived: derived settings, key -> value.
@@ -52,7 +53,7 @@ class _Settings:
         self.derived: dict[str, Any] = {}
 
     def derive(self, key: str, value: Any) -> Any:
-        """Set `value` for a key without an explicit setting; return the value in effect."""
+        """Set a key to `value` unless it has an explicit setting, and return the resulting value."""
         if key in self._explicit:
             return self._values[key]
         self.derived[key] = value
@@ -60,7 +61,7 @@ class _Settings:
 
 
 def _median_size(split: Split) -> int:
-    """Return the median of the smaller of height and width of the first readable images, in pixels."""
+    """Return the median of min(height, width) over the readable ones of the first images, in pixels."""
     preprocess = create_preprocess(DataConfig())
     readable = [image for image, _ in split.examples(_SAMPLE) if not preprocess.explain_unreadable(image)]
     return int(np.median([min(preprocess.decode(image).shape[:2]) for image in readable] or [0]))
@@ -69,10 +70,12 @@ def _median_size(split: Split) -> int:
 def _bit(settings: _Settings, examples: int, size: int) -> None:
     """Derive BiT-HyperRule (Kolesnikov et al., Big Transfer, 2020, sec. 3.3; code: google-research/big_transfer).
 
-    500, 10,000 or 20,000 steps of 512 images, with the learning rate divided by ten three times; mixup from 20,000
-    images on; 128 pixels for small images and 480 for others. With fewer than 512 images, a step has all of them. The
-    number of steps is rounded up to whole epochs. With another `train.epochs`, warmup and decays keep their fractions
-    of the run.
+    - Steps: 500 below 20,000 examples, 10,000 below 500,000, otherwise 20,000, rounded up to whole epochs.
+    - Batch size: 512, or the number of examples if smaller.
+    - Learning rate: linear warmup, then divided by ten three times. With an explicit `train.epochs`, warmup and decays
+      keep their fractions of the run.
+    - Image size: 128 pixels for images below 96 pixels, otherwise 480.
+    - Mixup of 0.1 from 20,000 examples on.
     """
     if examples < 20_000:
         warmup, *decays, end = 100, 200, 300, 400, 500
@@ -82,9 +85,9 @@ def _bit(settings: _Settings, examples: int, size: int) -> None:
         warmup, *decays, end = 500, 6_000, 12_000, 18_000, 20_000
     batch = settings.derive("data.batch_size", min(512, examples))
     steps_per_epoch = max(1, examples // batch)
-    own_epochs = math.ceil(end / steps_per_epoch)
-    epochs = settings.derive("train.epochs", own_epochs)
-    scale = 1.0 if epochs == own_epochs else epochs * steps_per_epoch / end
+    default_epochs = math.ceil(end / steps_per_epoch)
+    epochs = settings.derive("train.epochs", default_epochs)
+    scale = 1.0 if epochs == default_epochs else epochs * steps_per_epoch / end
     settings.derive("data.image_size", 128 if size < 96 else 480)
     settings.derive("train.eval_every", max(1, epochs // 20))
     settings.derive("optimizer.warmup_epochs", scale * warmup / steps_per_epoch)
@@ -93,9 +96,11 @@ def _bit(settings: _Settings, examples: int, size: int) -> None:
 
 
 def _photos(settings: _Settings, examples: int, size: int) -> None:
-    """Derive fine-tuning from ImageNet weights on a CPU: about 20,000 training examples, at least three epochs.
+    """Derive settings for fine-tuning ImageNet weights on a CPU.
 
-    Images below 128 pixels are enlarged to 128, since the stem of ImageNet networks quarters the resolution.
+    A run processes about 20,000 images, in 3 to 40 epochs. A fifth of the epochs, at least one, is for the head only.
+    The image size is a multiple of 32 from 128 to 224 pixels: smaller images are enlarged, since the stem of ImageNet
+    networks divides height and width by four.
     """
     epochs = settings.derive("train.epochs", min(max(3, round(20_000 / examples)), 40))
     settings.derive("train.head_epochs", max(1, epochs // 5))

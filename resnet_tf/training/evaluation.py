@@ -1,4 +1,4 @@
-"""Exact evaluation: every example counts once, whatever the batch size and the number of replicas."""
+"""Evaluation that counts every example exactly once, for any batch size and number of replicas."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -21,17 +21,17 @@ _TEST_METRICS = ("test_examples", "test_top1", "test_top5", "test_loss")
 
 
 class Evaluator:
-    """Evaluates a model on a split, with a compiled function that is kept between calls.
+    """Evaluation of a model on a split; repeated calls reuse the compiled function.
 
     Args:
         model: network from preprocessed examples to logits.
         split: split to evaluate on.
         preprocess: preprocessing of the model.
-        batch_size: examples in a batch, over all replicas.
-        strategy: strategy that the model was built under. Each worker evaluates its part of the split, and receives the
-            logits of all examples.
-        flip: average the logits of an image and its mirror image.
-        memory_limit_mb: a preprocessed split of at most this size, in MB, is cached for the next evaluation.
+        batch_size: global batch size.
+        strategy: distribution strategy that the model was created under. Each worker evaluates its shard of the split,
+            and gathers the logits of all workers.
+        flip: average the logits of each image and its horizontal flip.
+        memory_limit_mb: largest size in MB of a preprocessed split that is cached in memory between calls.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Evaluator:
     ):
         self._strategy, self._split, self._preprocess = strategy, split, preprocess
         cluster, replicas = Cluster(strategy), strategy.num_replicas_in_sync
-        per_replica = -(-min(batch_size, split.num_examples) // replicas)
+        per_replica = -(-min(batch_size, split.num_examples) // replicas)  # rounded up
         shard = pipeline.Shard(cluster.index, cluster.count)
         size = per_replica * cluster.replicas
         batches = pipeline.eval_batches(split, preprocess, size, shard=shard, memory_limit_mb=memory_limit_mb)
@@ -66,11 +66,16 @@ class Evaluator:
         self._predict = predict
 
     def __call__(self, check: Callable[[], None] = lambda: None) -> Evaluation:
-        """Evaluate the current weights; `check` is called before every batch, and stops the evaluation by raising."""
+        """Evaluate the current weights.
+
+        Args:
+            check: called before every batch; an exception that it raises ends the evaluation.
+        """
         with translate_read_errors(self._split, self._preprocess):
             batches = list(self._predict_batches(check))
         logits, labels, indices = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
-        order = np.argsort(indices)[np.sum(indices < 0) :]  # that of the split, without the padding of the last batches
+        # Order of the split. Padding of the last batches has negative indices, so it sorts first and is dropped.
+        order = np.argsort(indices)[np.sum(indices < 0) :]
         return Evaluation(targets=labels[order], logits=logits[order])
 
     def _predict_batches(self, check: Callable[[], None]) -> Iterator[tuple[np.ndarray, ...]]:
@@ -80,25 +85,29 @@ class Evaluator:
 
 
 def evaluate_run(run: Run, source: Source, *, batch_size: int, flip: bool = False) -> Evaluation:
-    """Evaluate a loaded run on the validation split of a data set, its own or another.
+    """Evaluate a run on the validation split of a data source, which may differ from its training data.
 
     Args:
         run: see `load_run`.
         source: see `open_source`.
-        batch_size: examples in a batch.
+        batch_size: global batch size.
         flip: see `Evaluator`.
 
     Raises:
-        UserError: if that data has other classes than the run was trained on, or cannot be read.
+        UserError: if the classes of `source` differ from those of the run, the data cannot be read, or `flip` is set
+            for signals.
     """
     return _evaluate(run, source, source.validation, batch_size=batch_size, flip=flip)
 
 
 def evaluate_test_split(run: Run, source: Source, *, batch_size: int) -> dict[str, float]:
-    """Return the metrics of a run on the test split of its data, `test_loss`, `test_top1` and more; {} without one.
+    """Evaluate a run on the test split, once for each step of its weights.
 
-    The metrics are stored in `test_metrics.json` of the run directory with the step of the weights. For the same step
-    they are read again, not evaluated again.
+    The metrics and the step are stored in `test_metrics.json` of the run directory. If the file already has the metrics
+    of the current step, they are returned without an evaluation.
+
+    Returns:
+        `test_loss`, `test_top1` and further metrics; empty if the source has no test split.
 
     Raises:
         UserError: if the data or the file cannot be read.
@@ -107,15 +116,15 @@ def evaluate_test_split(run: Run, source: Source, *, batch_size: int) -> dict[st
         return {}
     if stored := read_test_metrics(run):
         return stored
-    metrics = _evaluate(run, source, source.test, batch_size=batch_size).to_dict()
-    found = {f"test_{name}": value for name, value in metrics.items()}
+    evaluation = _evaluate(run, source, source.test, batch_size=batch_size)
+    metrics = {f"test_{name}": value for name, value in evaluation.to_dict().items()}
     with files.translate_write_errors(run.workdir / TEST_METRICS):
-        files.write_atomically(run.workdir / TEST_METRICS, json.dumps({"step": run.step, **found}, indent=2) + "\n")
-    return found
+        files.write_atomically(run.workdir / TEST_METRICS, json.dumps({"step": run.step, **metrics}, indent=2) + "\n")
+    return metrics
 
 
 def read_test_metrics(run: Run) -> dict[str, float]:
-    """Return the stored metrics on the test split, `test_loss`, `test_top1` and more; {} if the weights have none.
+    """Return the stored test metrics of a run; empty if none are stored for the step of its weights.
 
     Raises:
         UserError: if `test_metrics.json` of the run directory cannot be read.
@@ -124,15 +133,15 @@ def read_test_metrics(run: Run) -> dict[str, float]:
     if not path.is_file():
         return {}
     stored = files.read_json(path)
-    numbers = all(isinstance(value, int | float) for value in stored.values())
-    if not numbers or not {"step", *_TEST_METRICS} <= set(stored):
-        raise UserError(f"{str(path)!r} is not an object of the numbers step, {', '.join(_TEST_METRICS)}")
+    all_numbers = all(isinstance(value, int | float) for value in stored.values())
+    if not all_numbers or not {"step", *_TEST_METRICS} <= set(stored):
+        raise UserError(f"{str(path)!r} must be a JSON object with the numbers step, {', '.join(_TEST_METRICS)}")
     return {name: value for name, value in stored.items() if name != "step"} if stored["step"] == run.step else {}
 
 
 def _evaluate(run: Run, source: Source, split: Split, *, batch_size: int, flip: bool = False) -> Evaluation:
     check_classes(run.labels, source)
     if flip and "flip" not in run.preprocess.supported_augmentations:
-        raise UserError(f"{run.preprocess.plural} have no mirror image")
+        raise UserError(f"flip averages over mirror images, which {run.preprocess.plural} do not have")
     strategy = tf.distribute.get_strategy()
     return Evaluator(run.model, split, run.preprocess, batch_size=batch_size, strategy=strategy, flip=flip)()

@@ -1,4 +1,4 @@
-"""Plots of training batches."""
+"""Plot of a training batch, to check the data and the augmentation before a run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,9 @@ from resnet_tf.training import default_settings
 
 
 def preview(config: Config, path: str | Path, *, step: int = 0, count: int = 32, name: str = "") -> Path:
-    """Plot the training batch of a step, cropped and augmented, with its classes, and return the path of the plot.
+    """Plot the cropped and augmented batch of a training step, and return the path of the plot.
+
+    Every image is titled with its class, or with the fractions of its classes after mixup or CutMix.
 
     Args:
         config: see `load_config`.
@@ -25,11 +27,11 @@ def preview(config: Config, path: str | Path, *, step: int = 0, count: int = 32,
         name: name of the recipe, for the title.
 
     Raises:
-        UserError: if `path` cannot be written, the run has no such step, or the data cannot be read.
+        UserError: if `path` cannot be written, `step` is outside the run, or the data cannot be read.
     """
     path = Path(path)
     if path.suffix != ".png" or not path.absolute().parent.is_dir():
-        raise UserError(f"--out={str(path)!r} must be a .png file in a directory that exists")
+        raise UserError(f"--out={str(path)!r} must be a .png file in an existing directory")
     config = default_settings.resolve(config)
     source = open_source(config.data)
     title = f"step {step} of {source.name}, {create_preprocess(config.data).size_text}"
@@ -37,20 +39,21 @@ def preview(config: Config, path: str | Path, *, step: int = 0, count: int = 32,
 
 
 def plot_batch(path: Path, config: Config, source: Source, *, step: int, count: int, title: str) -> Path:
-    """Plot at most `count` examples of a training batch with their classes, as a PNG.
+    """Write a PNG with at most `count` examples of a training batch and their classes.
 
     Raises:
-        UserError: if the run has no such step, or its examples cannot be read.
+        UserError: if `step` is outside the run, or the examples cannot be read.
     """
     preprocess = create_preprocess(config.data)
     examples, fractions = (part[:count] for part in pipeline.load_batch(config, source, preprocess, step=step))
     images = map(preprocess.plot, examples)
-    named = [(image, _name(row, source.class_names)) for image, row in zip(images, fractions, strict=True)]
-    return plot_grid(path, title=title, images=named)
+    titled = [(image, _title(row, source.class_names)) for image, row in zip(images, fractions, strict=True)]
+    return plot_grid(path, title=title, images=titled)
 
 
-def _name(fractions: np.ndarray, class_names: Sequence[str]) -> str:
-    """Return the class of an example, or the fractions of its classes."""
+def _title(fractions: np.ndarray, class_names: Sequence[str]) -> str:
+    """Return the class of an example, or the percentage of each class of a mixed example."""
+    # Below 0.005, a fraction would be printed as 0%.
     present = [(fraction, class_names[label]) for label, fraction in enumerate(fractions) if fraction >= 0.005]
     if len(present) == 1:
         return present[0][1]

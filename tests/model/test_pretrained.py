@@ -114,16 +114,16 @@ def test_what_cannot_be_fetched_or_is_not_the_file_is_refused_and_not_kept(publi
             CREATE(weights="test/one")
 
     base = published.url.rsplit("/", 1)[0]
-    refused("gave is not the published file: its sha256 begins with .*, not 00000000", digest="sha256:00000000")
+    refused("is not the published file: its sha256 begins with .*, not 00000000", digest="sha256:00000000")
     where = re.escape(str(tmp_path / "keras" / "models"))
-    refused(rf"none.h5 could not be fetched \(.*404.*\). Put the file at '{where}/none.h5'", url=f"{base}/none.h5")
-    refused(r"cut.h5 could not be fetched \(.*got only 4 out of 1000 bytes", url=f"{base}/cut.h5")
+    refused(rf"none.h5 could not be downloaded \(.*404.*\). Put the file at '{where}/none.h5'", url=f"{base}/none.h5")
+    refused(r"cut.h5 could not be downloaded \(.*got only 4 out of 1000 bytes", url=f"{base}/cut.h5")
     server.shutdown()
     server.server_close()
-    refused(r"could not be fetched \(.*refused.*, or give the path of a copy as weights", url=f"{base}/other.h5")
+    refused(r"could not be downloaded \(.*refused.*, or pass the path of a copy as weights", url=f"{base}/other.h5")
     assert _cached(tmp_path) == []
     (tmp_path / "keras" / "models" / "resnet20.safetensors").write_bytes(b"something else")
-    refused(rf"'{where}/resnet20.safetensors' is not the published file: .*; delete it to fetch it again")
+    refused(rf"'{where}/resnet20.safetensors' is not the published file: .*; delete it to download it again")
     assert _cached(tmp_path) == ["resnet20.safetensors"], "what lay there is the user's"
 
 
@@ -134,7 +134,7 @@ def test_a_server_that_does_not_answer_is_given_up(published, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/x.h5"
         monkeypatch.setitem(PRETRAINED["resnet20"], "test/one", dataclasses.replace(published, url=url))
-        with pytest.raises(UserError, match=r"could not be fetched \(.*timed out"):
+        with pytest.raises(UserError, match=r"could not be downloaded \(.*timed out"):
             CREATE(weights="test/one")
     assert socket.getdefaulttimeout() is None
 

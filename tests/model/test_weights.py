@@ -145,7 +145,7 @@ def test_a_class_head_is_dropped_or_replaced_on_request(tmp_path):
     state = _state_dict("resnet18")
     path = _save(tmp_path, state)
     features = create_model("resnet18", num_classes=0, input_shape=(64, 64, 3), weights=path)
-    with pytest.raises(UserError, match=r"fc.weight \(512, 1000\) for \(512, 10\).*new_head=True keeps a fresh head"):
+    with pytest.raises(UserError, match=r"fc.weight \(512, 1000\) for \(512, 10\).*new_head=True keeps the head"):
         create_model("resnet18", num_classes=10, input_shape=(64, 64, 3), weights=path)
     tuned = create_model("resnet18", num_classes=10, input_shape=(64, 64, 3), weights=path, new_head=True)
     images = formula.images(2, 64)

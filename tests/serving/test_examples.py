@@ -136,7 +136,10 @@ def test_the_exif_orientation_of_pil_images_is_applied_like_that_of_files(tmp_pa
         (None, "image 0: an object of type NoneType; expected a path"),
         ([b""], "image 0 is not a readable image: the file is empty"),
         ([PIXELS, b"nonsense"], "image 1 is not a readable image: not a JPEG"),
-        (Image.fromarray(PIXELS[..., 0].astype(np.float32)), "image 0: a PIL image of mode 'F' has no range"),
+        (
+            Image.fromarray(PIXELS[..., 0].astype(np.float32)),
+            "image 0: a PIL image of mode 'F' has no fixed range",
+        ),
         ("nowhere.png", "cannot read 'nowhere.png': No such file"),
     ],
 )

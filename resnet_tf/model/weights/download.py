@@ -1,4 +1,4 @@
-"""Download of published weights into Keras's cache, verified by their hashes."""
+"""Download of published weights to the cache of Keras, with verification of their hashes."""
 
 import contextlib
 import hashlib
@@ -15,41 +15,43 @@ from resnet_tf.core.errors import UserError
 from resnet_tf.model.weights import readers
 from resnet_tf.model.weights.published import Pretrained
 
-# Seconds without an answer: behind a firewall that drops packets, a download would wait forever.
+# Socket timeout in seconds. Without a timeout, a download behind a firewall that drops packets never ends.
 TIMEOUT = 30
 
 
 def fetch(pretrained: Pretrained) -> Path:
-    """Return the path of a published file in Keras's cache (`~/.keras/models`, or `KERAS_HOME`), downloaded if need be.
+    """Download a published file unless it is cached, and return its path.
+
+    The cache is that of Keras: `models` in `KERAS_HOME`, by default `~/.keras`.
 
     Raises:
-        UserError: if the download fails or the hash differs; a failed download leaves no file behind.
+        UserError: if the download fails or the hash differs. A failed download leaves no file in the cache.
     """
     readers.check_readable(pretrained.file_name)
     home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
     path = home / "models" / pretrained.file_name
     if path.is_file():
-        if wrong := _wrong_digest(path, pretrained.digest):
-            raise UserError(f"{str(path)!r} is not the published file: {wrong}; delete it to fetch it again")
+        if mismatch := _digest_mismatch(path, pretrained.digest):
+            raise UserError(f"{str(path)!r} is not the published file: {mismatch}; delete it to download it again")
         return path
     try:
         with files.atomic_file(path) as staging:
             _download(pretrained.url, staging)
-            if wrong := _wrong_digest(staging, pretrained.digest):
-                raise UserError(f"what {pretrained.url} gave is not the published file: {wrong}")
+            if mismatch := _digest_mismatch(staging, pretrained.digest):
+                raise UserError(f"the download from {pretrained.url} is not the published file: {mismatch}")
     except UserError:
         raise
-    except Exception as error:  # get_file raises bare ones
+    except Exception as error:  # get_file raises plain `Exception`
         raise UserError(
-            f"{pretrained.url} could not be fetched ({error}). "
-            f"Put the file at {str(path)!r}, or give the path of a copy as weights"
+            f"{pretrained.url} could not be downloaded ({error}). "
+            f"Put the file at {str(path)!r}, or pass the path of a copy as weights"
         ) from error
     return path
 
 
 def _download(url: str, path: Path) -> None:
     folder = path.parent
-    with contextlib.redirect_stdout(sys.stderr), _timeout(TIMEOUT):  # stdout belongs to results
+    with contextlib.redirect_stdout(sys.stderr), _timeout(TIMEOUT):  # stdout is for results
         keras.utils.get_file(path.name, url, cache_dir=folder.parent, cache_subdir=folder.name, force_download=True)
 
 
@@ -63,8 +65,9 @@ def _timeout(seconds: float) -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _wrong_digest(path: Path, digest: str) -> str:
-    """Return a description of a hash mismatch, empty for a match."""
+def _digest_mismatch(path: Path, digest: str) -> str:
+    """Return a description of a hash mismatch; empty if the hash is as expected."""
+    # Expected hashes may be prefixes, as in the file names of torchvision.
     algorithm, expected = digest.split(":")
     with path.open("rb") as file:
         found = hashlib.file_digest(file, algorithm).hexdigest()[: len(expected)]

@@ -1,7 +1,8 @@
-"""Mapping of weights between libraries, by tables of names that must be complete on both sides.
+"""Conversion of weights between libraries, by tables of layer names.
 
-Layouts differ: PyTorch stores convolutions as [out, in, height, width] and linear layers as [out, in], Keras as
-[height, width, in, out] and [in, out]. Momentum (PyTorch's 0.1 is Keras's 0.9) belongs to the layer, not to the file.
+Every array of a file must match a variable of the model, and every variable an array. PyTorch stores convolutions as
+[out, in, height, width] and linear layers as [out, in], Keras as [height, width, in, out] and [in, out]. Files do not
+store the momentum of BatchNorm, which is a setting of the layer (PyTorch's 0.1 is Keras's 0.9).
 """
 
 import re
@@ -40,16 +41,17 @@ class Dialect:
 
     Attributes:
         name: name of the library.
-        modules: pairs of (pattern of our layer name, their module name). `{stage}`, `{block}` and `{conv}` are numbers
+        modules: pairs of (regular expression of Keras layer names, template of the library's module name). `BLOCK` in
+            an expression matches the stage and block of a layer. In a template, `{stage}`, `{block}` and `{conv}` count
             from 1, `{stage0}` and `{block0}` from 0, `{stage_plus1}` from 2.
-        variables: our variable name -> theirs.
-        separator: text between module and variable.
+        variables: Keras variable name -> name in the library.
+        separator: text between the names of module and variable.
         torch_layout: True if kernels are [out, in, ...].
-        epsilon: epsilon of its BatchNorm; None for files of this package.
-        implies: fields of `Arch` that its networks have but that neither names nor shapes reveal, with the possible
-            values.
-        preprocess: preprocessing of its published networks; None for files of this package.
-        prefix: prefix of every name.
+        epsilon: BatchNorm epsilon of the library; None for files of this package.
+        implies: field of `Arch` -> its possible values in the library, for fields that change the results of a network
+            but neither the names nor the shapes of its weights.
+        preprocess: preprocessing of the library's published networks; None for files of this package.
+        prefix: prefix of every array name.
     """
 
     name: str
@@ -63,7 +65,7 @@ class Dialect:
     prefix: str = ""
 
     def key(self, layer: str, variable: str) -> str | None:
-        """Return their name of our variable, or None."""
+        """Return the library's name of a Keras variable; None if the library has no such layer."""
         for pattern, template in self.modules:
             match = re.fullmatch(pattern.replace("BLOCK", _BLOCK), layer)
             if match:
@@ -79,7 +81,7 @@ class WeightsOrigin:
     """Origin of loaded weights.
 
     Attributes:
-        dialect: name of the dialect that the file was written in.
+        dialect: name of the `Dialect` of the file.
         preprocess: preprocessing that the weights were trained with; None if unknown.
         labels: class names in the order of the logits; None if unknown.
     """
@@ -91,8 +93,8 @@ class WeightsOrigin:
 
 _BLOCK = r"stage(?P<stage>\d+)_block(?P<block>\d+)"
 _CONV = r"conv(?P<conv>\d)"
-# Stage and number of a block in any dialect.
-_THEIR_BLOCK = re.compile(r"(?:stage|layer|stages\.|conv)(\d+)(?:_block|\.blocks\.|\.)(\d+)")
+# Numbers of stage and block in the array names of any dialect.
+_ANY_BLOCK = re.compile(r"(?:stage|layer|stages\.|conv)(\d+)(?:_block|\.blocks\.|\.)(\d+)")
 
 
 def _torch(
@@ -112,7 +114,7 @@ def _torch(
 
 
 def _keras(name: str, preprocess: Preprocess, *modules: tuple[str, str], **implies: tuple[Any, ...]) -> Dialect:
-    """Return a dialect of keras.applications, whose BatchNorm has another epsilon."""
+    """Return a dialect of keras.applications, whose BatchNorm epsilon is 1.001e-5 instead of 1e-5."""
     return Dialect(
         name,
         modules,
@@ -158,6 +160,7 @@ _APPLICATIONS_BODY = (
 )
 
 DIALECTS = (
+    # "akamaster CIFAR": github.com/akamaster/pytorch_resnet_cifar10; "module." is the prefix of torch.nn.DataParallel.
     Dialect("resnet_tf", ((".*", "{layer}"),), _KERAS_VARIABLES, "/", torch_layout=False, epsilon=None),
     _torch(
         "torchvision",
@@ -166,10 +169,10 @@ DIALECTS = (
         ("BLOCK_shortcut_conv", "layer{stage}.{block0}.downsample.0"),
         ("BLOCK_shortcut_conv_bn", "layer{stage}.{block0}.downsample.1"),
         (LOGITS_LAYER, "fc"),
-        shortcut=("projection", "pad", "none"),  # the latter two have no weights; only this package writes them
+        shortcut=("projection", "pad", "none"),  # "pad" and "none" in files of this package only
     ),
     _torch(
-        "timm",  # where the projection follows a pooling, which has index 0
+        "timm",  # downsample.0 is the pooling before the projection
         presets.TIMM,
         *_DEEP_STEM,
         *_TORCH_BODY,
@@ -215,31 +218,31 @@ DIALECTS = (
 
 
 def load_weights(model: ResidualNetwork, path: Path, *, new_head: bool = False) -> WeightsOrigin:
-    """Load weights of this package, torchvision, timm or keras.applications into a model of `create_model`.
+    """Load weights from a file of this package, torchvision, timm, keras.applications or akamaster.
 
-    All checks come before the first assignment, so that a refused file leaves the model unchanged.
+    The file is checked completely before the first assignment, so that an error leaves the model unchanged.
 
     Args:
-        model: model whose weights are replaced.
+        model: model from `create_model` that receives the weights.
         path: `.safetensors`, `.npz`, `.h5`, `.weights.h5`, `.keras`, a PyTorch pickle (which needs PyTorch), or the
             directory of a `hub` or `hub_features` export.
-        new_head: keep the head of the model and ignore that of the file.
+        new_head: keep the weights of the model's head and ignore the head in the file.
 
     Returns:
-        The dialect of the file, and the preprocessing and class names that its metadata or its dialect names.
+        Dialect, preprocessing and class names of the file. Without metadata, the preprocessing is that of the dialect.
 
     Raises:
-        UserError: if the file cannot be read or holds the weights of another network, even one with the same names and
-            shapes.
+        UserError: if the file cannot be read, or contains the weights of another architecture. An architecture with the
+            same names and shapes but other results, such as another stride, is detected too.
     """
     file = readers.read(path)
     arrays = {name: array for name, array in file.arrays.items() if not name.endswith("num_batches_tracked")}
     variables = _named_variables(model)
-    takes_head = not new_head and any(layer == LOGITS_LAYER for layer, _ in variables)
-    if not takes_head:
+    load_head = not new_head and any(layer == LOGITS_LAYER for layer, _ in variables)
+    if not load_head:
         variables = {names: variable for names, variable in variables.items() if names[0] != LOGITS_LAYER}
     dialect = max(DIALECTS, key=lambda each: len({each.key(*names) for names in variables} & set(arrays)))
-    if not takes_head:
+    if not load_head:
         head = {dialect.key(LOGITS_LAYER, name) for name in ("kernel", "bias")}
         arrays = {name: array for name, array in arrays.items() if name not in head}
     values = _translate(model, arrays, variables, dialect, path)
@@ -252,25 +255,25 @@ def load_weights(model: ResidualNetwork, path: Path, *, new_head: bool = False) 
 
 
 def to_torchvision(model: keras.Model) -> Arrays:
-    """Return the weights as a float32 state dict of torchvision, or of timm for networks that torchvision lacks.
+    """Return the weights as a float32 state dict of torchvision, or of timm for other networks.
 
     Raises:
-        UserError: if the network has layers that neither library has.
+        UserError: if neither library has all layers of the network.
     """
     for dialect in DIALECTS:
-        names = {names: dialect.key(*names) for names in _named_variables(model)}
-        if dialect.torch_layout and all(names.values()):
+        keys = {names: dialect.key(*names) for names in _named_variables(model)}
+        if dialect.torch_layout and all(keys.values()):
             break
     else:
         raise UserError(f"{model.name} has layers that neither torchvision nor timm has")
     return {
-        str(names[ours]): _to_torch(variable.numpy().astype(np.float32), dialect, ours)
-        for ours, variable in _named_variables(model).items()
+        str(keys[names]): _to_torch(variable.numpy().astype(np.float32), dialect, names)
+        for names, variable in _named_variables(model).items()
     }
 
 
 def _read_origin(dialect: Dialect, metadata: Mapping[str, Any], path: Path) -> WeightsOrigin:
-    """Return the preprocessing and class names of a file, by the metadata that `readers.read` returned."""
+    """Return the dialect of a file, and the preprocessing and class names from its metadata."""
     try:
         stored = Metadata.from_dict({key: metadata.get(key) for key in ("preprocess", "labels")})
     except UserError as error:
@@ -279,9 +282,10 @@ def _read_origin(dialect: Dialect, metadata: Mapping[str, Any], path: Path) -> W
 
 
 def _check_architecture(name: str, arch: Arch, dialect: Dialect, metadata: Mapping[str, Any], path: Path) -> None:
-    """Refuse the weights of another network with the same names and shapes.
+    """Raise `UserError` for weights of another architecture that has the same names and shapes.
 
-    The architecture stored in a file of this package decides; otherwise, what the dialect implies.
+    The model is compared with the architecture in the metadata of the file. In files without this metadata, it is
+    compared with the fields that the dialect implies.
 
     Args:
         name: name of the model.
@@ -290,7 +294,7 @@ def _check_architecture(name: str, arch: Arch, dialect: Dialect, metadata: Mappi
         metadata: metadata of the file, see `readers.WeightsFile`.
         path: path of the file.
     """
-    # Keras stores the name of a model in files of any origin; it is one of MODELS only if the layer names are ours.
+    # Keras stores a model's name in every file. The name refers to MODELS only in files of this package.
     stored = metadata.get("model") or (metadata.get("keras_name") if dialect.name == "resnet_tf" else None)
     implies, origin = dialect.implies, f"come from {dialect.name}"
     if stored:
@@ -308,21 +312,21 @@ def _check_architecture(name: str, arch: Arch, dialect: Dialect, metadata: Mappi
     )
     raise UserError(
         f"the weights in {str(path)!r} {origin}, a network with {settings}; {name} has {present}, with the same names "
-        f"and shapes but other results. Use {_which_fit({**vars(arch), **needed}) or f'{name} with {settings}'}"
+        f"and shapes but other results. Use {_matching_models({**vars(arch), **needed}) or f'{name} with {settings}'}"
     )
 
 
-def _which_fit(wanted: Mapping[str, Any]) -> str:
-    """Return the names of the networks with these fields of `Arch`, joined by "or"."""
+def _matching_models(fields: Mapping[str, Any]) -> str:
+    """Return the names of the networks in `MODELS` whose `Arch` has the given fields, joined by "or"."""
     return " or ".join(
         name
         for name, arch in MODELS.items()
-        if all(value == wanted[key] for key, value in vars(arch).items() if key not in FREE_FIELDS)
+        if all(value == fields[key] for key, value in vars(arch).items() if key not in FREE_FIELDS)
     )
 
 
 def _named_variables(model: keras.Model) -> dict[tuple[str, str], keras.Variable]:
-    """Return the variables of a model by (layer, variable) names, without states of random generators."""
+    """Return the variables of a model by (layer name, variable name), without seed generators' states."""
     return {
         (layer.name, variable.name): variable
         for layer in model.layers
@@ -338,15 +342,19 @@ def _translate(
     dialect: Dialect,
     path: Path,
 ) -> dict[tuple[str, str], np.ndarray]:
-    """Return the values by our names; raise `UserError` for missing, unexpected or misshapen arrays."""
+    """Return the values of the Keras variables by (layer name, variable name).
+
+    Raises:
+        UserError: for arrays that are missing, unexpected or of another shape.
+    """
     keys = {names: dialect.key(*names) for names in variables}
-    biases = _biases_before_norm(variables, dialect, arrays)
+    biases = _find_biases_before_norm(variables, dialect, arrays)
     missing = [key or "/".join(names) for names, key in keys.items() if key not in arrays]
     unexpected = sorted(set(arrays) - set(keys.values()) - set(biases.values()))
     if missing or unexpected:
         raise UserError(
             f"{str(path)!r} does not hold the weights of {model.name}"
-            f"{_listed('; missing', missing)}{_listed('; unexpected', unexpected)}{_looks_like(arrays, model)}"
+            f"{_enumerate('; missing', missing)}{_enumerate('; unexpected', unexpected)}{_suggest(arrays, model)}"
         )
     values, misshapen = {}, {}
     for names, variable in variables.items():
@@ -355,17 +363,17 @@ def _translate(
             misshapen[names] = f"{keys[names]} {tuple(value.shape)} for {tuple(variable.shape)}"
         values[names] = value
     if misshapen:
-        shapes = _listed("; shapes", list(misshapen.values()))
+        shapes = _enumerate("; shapes", list(misshapen.values()))
         only_head = all(layer == LOGITS_LAYER for layer, _ in misshapen)
-        hint = "; new_head=True keeps a fresh head" if only_head else ""
-        raise UserError(f"{str(path)!r} does not fit {model.name}{shapes}{_looks_like(arrays, model)}{hint}")
-    return _absorb(values, model, dialect, {layer: arrays[key] for layer, key in biases.items()})
+        hint = "; new_head=True keeps the head of the model" if only_head else ""
+        raise UserError(f"{str(path)!r} does not fit {model.name}{shapes}{_suggest(arrays, model)}{hint}")
+    return _fold_into_norm(values, model, dialect, {layer: arrays[key] for layer, key in biases.items()})
 
 
-def _biases_before_norm(
+def _find_biases_before_norm(
     variables: dict[tuple[str, str], keras.Variable], dialect: Dialect, arrays: Arrays
 ) -> dict[str, str]:
-    """Return, by our BatchNorm layer, their bias of the convolution before it."""
+    """Return BatchNorm layer -> key of the bias of the preceding convolution, for biases that Keras layers lack."""
     found = {}
     for layer, name in variables:
         key = dialect.key(layer, "bias")
@@ -374,10 +382,13 @@ def _biases_before_norm(
     return found
 
 
-def _absorb(
+def _fold_into_norm(
     values: dict[tuple[str, str], np.ndarray], model: keras.Model, dialect: Dialect, biases: Arrays
 ) -> dict[tuple[str, str], np.ndarray]:
-    """Absorb biases of convolutions into BatchNorm means and another epsilon into variances; both are exact."""
+    """Fold biases of convolutions into the means of BatchNorm, and differences in epsilon into the variances.
+
+    Both leave the output of a network in inference mathematically unchanged.
+    """
     for layer, bias in biases.items():
         values[layer, "moving_mean"] = values[layer, "moving_mean"] - bias
     if dialect.epsilon is None:
@@ -397,22 +408,23 @@ def _from_torch(array: np.ndarray, variable: keras.Variable) -> np.ndarray:
 def _to_torch(array: np.ndarray, dialect: Dialect, names: tuple[str, str]) -> np.ndarray:
     array = array.transpose({4: (3, 2, 0, 1), 3: (2, 1, 0), 2: (1, 0)}.get(array.ndim, range(array.ndim)))
     as_convolution = dialect.name == "timm BiT" and names == (LOGITS_LAYER, "kernel")
-    # safetensors writes the buffer and ignores strides.
+    # safetensors ignores strides, so it would write a transposed view in the wrong order.
     return np.ascontiguousarray(array[:, :, np.newaxis, np.newaxis] if as_convolution else array)
 
 
-def _listed(title: str, names: list[str]) -> str:
+def _enumerate(title: str, names: list[str]) -> str:
+    """Return the title and the first four names for an error message; empty without names."""
     if not names:
         return ""
     return f"{title} {', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}"
 
 
-def _looks_like(arrays: Arrays, model: keras.Model) -> str:
-    """Return a hint: the networks with as many blocks per stage and convolutions per block as the file."""
+def _suggest(arrays: Arrays, model: keras.Model) -> str:
+    """Return a hint with the networks that have the blocks per stage and convolutions per block of the file."""
     depths: dict[int, int] = {}
     most_convolutions = 0
     for key in arrays:
-        match = _THEIR_BLOCK.search(key)
+        match = _ANY_BLOCK.search(key)
         if match:
             stage, block = (int(number) for number in match.groups()[:2])
             depths[stage] = max(depths.get(stage, 0), block + (0 if "_block" in key else 1))
