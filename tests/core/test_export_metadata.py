@@ -80,7 +80,7 @@ def test_a_field_of_another_type_is_named_with_its_file(copied, changes, message
 
 def test_an_unknown_target_is_refused(copied):
     _rewrite(copied, target="telepathy")
-    with pytest.raises(UserError, match=r"export/3' is for target 'telepathy', which this version of resnet_tf cannot"):
+    with pytest.raises(UserError, match=r"export/3' has target 'telepathy', which this version of resnet_tf cannot"):
         Predictor(copied)
 
 

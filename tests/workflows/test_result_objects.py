@@ -91,7 +91,7 @@ def test_plan_opens_the_data_once(tiny_config, tmp_path, opened):
 def test_preview_prepare_and_convert(photos, tmp_path):
     config = resnet_tf.load_config("imagefolder", [f"data.source={photos}", "data.batch_size=4", "data.image_size=32"])
     assert resnet_tf.preview(config, tmp_path / "batch.png", step=3, count=2) == tmp_path / "batch.png"
-    with pytest.raises(UserError, match=r"must be a \.png file in a directory that exists"):
+    with pytest.raises(UserError, match=r"must be a \.png file in an existing directory"):
         resnet_tf.preview(config, tmp_path / "batch.jpg")
 
     prepared = resnet_tf.prepare(photos, tmp_path / "prepared")
