@@ -1,6 +1,7 @@
 """Conversion of an image folder to a TFDS data set in sharded record files."""
 
 import contextlib
+import dataclasses
 import io
 import logging
 import re
@@ -44,7 +45,7 @@ def prepare_folder(source: Path, target: Path, *, eval_fraction: float) -> tfds.
     name = _builder_name(source)
     features = {
         "image": tfds.features.Image(),  # stores the bytes of a file unchanged
-        "label": tfds.features.ClassLabel(names=sorted({name for classes in splits.values() for name in classes})),
+        "label": tfds.features.ClassLabel(names=sorted({name for split in splits.values() for name in split.classes})),
         "file_name": tfds.features.Text(),
     }
     try:
@@ -53,7 +54,7 @@ def prepare_folder(source: Path, target: Path, *, eval_fraction: float) -> tfds.
                 name=name,
                 version=_VERSION,
                 features=tfds.features.FeaturesDict(features),
-                split_datasets={split: _examples(classes) for split, classes in splits.items()},
+                split_datasets={name: _examples(split) for name, split in splits.items()},
                 data_dir=staging.parent,
                 description="A folder of images, prepared with `python -m resnet_tf.prepare`.",
             )
@@ -66,10 +67,10 @@ def prepare_folder(source: Path, target: Path, *, eval_fraction: float) -> tfds.
     return tfds.builder_from_directory(target / name / _VERSION).info
 
 
-def _examples(classes: folder.Classes) -> Iterator[tuple[str, dict[str, Any]]]:
-    for name, paths in classes.items():
+def _examples(split: folder.ClassFolder) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, paths in split.classes.items():
         for file in paths:
-            file_name = f"{name}/{Path(file).name}"
+            file_name = split.relative(file)
             yield file_name, {"image": io.BytesIO(_read(file)), "label": name, "file_name": file_name}
 
 
@@ -87,17 +88,19 @@ def _builder_name(source: Path) -> str:
     return name if re.match("[a-z]", name) else f"images_{name}".rstrip("_")
 
 
-def _splits(root: Path, eval_fraction: float) -> dict[str, folder.Classes]:
-    by_split = {entry.name: folder.list_classes(entry) for entry in sorted(root.iterdir()) if entry.is_dir()}
-    by_split = {split: classes for split, classes in by_split.items() if classes}
+def _splits(root: Path, eval_fraction: float) -> dict[str, folder.ClassFolder]:
     direct = folder.list_classes(root)
-    if bool(by_split) == bool(direct):
-        found = "both split/class/file and" if direct else "neither split/class/file nor"
+    if (direct.has_classes and direct.has_splits) or not direct.classes:
+        folder.log_skipped(root, direct)
+        found = "both split/class/file and" if direct.has_splits else "neither split/class/file nor"
         raise UserError(f"{str(root)!r} contains {found} class/file images; expected one of the two")
-    if by_split:
+    if direct.has_splits:
+        by_split = {name: folder.list_classes(root / name) for name in direct.classes}
+        folder.log_skipped(root, *by_split.values())
         return by_split
-    train, test = folder.split_by_hash(direct, eval_fraction)
-    return {"train": train, "test": test} if test else {"train": train}
+    folder.log_skipped(root, direct)
+    train, test = (dataclasses.replace(direct, classes=each) for each in folder.split_by_hash(direct, eval_fraction))
+    return {"train": train, "test": test} if test.classes else {"train": train}
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ class ArrayPreprocess(Preprocess):
     std: tuple[float, ...] = (1.0,)
 
     file_suffixes: ClassVar[tuple[str, ...]] = (".npy",)
+    file_signatures: ClassVar[tuple[bytes, ...]] = (b"\x93NUMPY",)
     batch_dtype: ClassVar[tf.DType] = tf.float32
     # Key of the `data` group that sets the size, for error messages.
     size_key: ClassVar[str]

@@ -71,8 +71,9 @@ class Preprocess(abc.ABC):
     # Singular and plural, for messages. The plural is also the argument name of serving signatures.
     noun: ClassVar[str]
     plural: ClassVar[str]
-    # Suffixes of files that hold one example, in lower case.
+    # Suffixes of files that hold one example, in lower case, and first bytes of such files.
     file_suffixes: ClassVar[tuple[str, ...]]
+    file_signatures: ClassVar[tuple[bytes, ...]] = ()
     # Dtype of training batches in the input pipeline.
     batch_dtype: ClassVar[tf.DType]
     # Keys of the `augment` group that apply, and keys of other groups that do not apply.
@@ -263,6 +264,11 @@ class Preprocess(abc.ABC):
         return tf.reshape(rows, [-1, height, width, channels])
 
     # Files and arrays of examples.
+
+    @classmethod
+    def is_example(cls, head: bytes) -> bool:
+        """Return True if a file that begins with `head`, its first 32 bytes, holds an example."""
+        return head.startswith(cls.file_signatures)
 
     @abc.abstractmethod
     def explain_unreadable(self, example: tf.Tensor) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -22,6 +23,9 @@ from resnet_tf.inputs.base import (
     resolve_statistics,
 )
 from resnet_tf.inputs.decoding import Decoder
+
+# Sizes of the headers of BMP files, which bytes 14 to 18 state.
+_BMP_HEADER_SIZES = tuple(struct.pack("<I", size) for size in (12, 40, 52, 56, 64, 108, 124))
 
 
 @register_input_type("image")
@@ -66,6 +70,7 @@ class ImagePreprocess(Preprocess):
     noun: ClassVar[str] = "image"
     plural: ClassVar[str] = "images"
     file_suffixes: ClassVar[tuple[str, ...]] = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+    file_signatures: ClassVar[tuple[bytes, ...]] = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8")
     batch_dtype: ClassVar[tf.DType] = tf.uint8  # a quarter of the size of float32
     supported_augmentations: ClassVar[frozenset[str]] = frozenset(
         field.name for field in dataclasses.fields(AugmentConfig)
@@ -248,6 +253,13 @@ class ImagePreprocess(Preprocess):
         return images[..., ::-1] if self.channel_order == "bgr" else images
 
     # Files and arrays.
+
+    @classmethod
+    def is_example(cls, head: bytes) -> bool:
+        """Return True for the first bytes of a JPEG, PNG, GIF, WebP or BMP image."""
+        is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+        is_bmp = head[:2] == b"BM" and head[14:18] in _BMP_HEADER_SIZES  # "BM" alone may be text
+        return super().is_example(head) or is_webp or is_bmp
 
     def explain_unreadable(self, example: tf.Tensor) -> str:
         """Return the reason why `decode` fails for an image; empty if it succeeds."""

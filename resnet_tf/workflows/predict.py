@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from resnet_tf.core.errors import UserError
-from resnet_tf.inputs import Preprocess
+from resnet_tf.inputs import Preprocess, files
 from resnet_tf.report.overlay import plot_overlay
 from resnet_tf.serving.predictor import Prediction, Predictor
 
@@ -26,20 +26,19 @@ def predict(
 
     Args:
         model: a predictor, or the directory of an export.
-        paths: a file or a folder, which stands for all files of the right suffix below it, or several of them; `-`
-            reads one file from standard input.
+        paths: a file or a folder, which stands for all files below it with a suffix or the content of an example, or
+            several of them; other files are counted and named in the log. `-` reads one file from standard input.
         batch_size: files per batch.
         explain: directory for Grad-CAM overlays, a PNG for each file, numbered in their order; written with the
             predictions of each batch.
 
     Raises:
-        UserError: for a missing export, a folder without files of the right suffix, or, by name, a file that cannot be
-            read.
+        UserError: for a missing export, a folder without examples, or, by name, a file that cannot be read.
     """
     predictor = model if isinstance(model, Predictor) else Predictor(model)
     given = [paths] if isinstance(paths, str | Path) else paths
-    files = [file for path in given for file in _list_files(str(path), predictor.preprocess)]
-    return _predict(predictor, files, batch_size, None if explain is None else Path(explain))
+    listed = [file for path in given for file in _list_files(str(path), type(predictor.preprocess))]
+    return _predict(predictor, listed, batch_size, None if explain is None else Path(explain))
 
 
 def _predict(predictor: Predictor, files: Sequence[str], batch_size: int, explain: Path | None) -> Iterator[Prediction]:
@@ -52,15 +51,16 @@ def _predict(predictor: Predictor, files: Sequence[str], batch_size: int, explai
             _plot_explanations(predictor, batch, items, explain, first=start + 1, digits=len(str(len(files))))
 
 
-def _list_files(path: str, preprocess: Preprocess) -> list[str]:
+def _list_files(path: str, input_type: type[Preprocess]) -> list[str]:
     """Return the file itself; for a folder, the files of examples below it, in order."""
-    folder, suffixes = Path(path), preprocess.file_suffixes
-    if not folder.is_dir():
+    if not Path(path).is_dir():
         return [path]
-    found = sorted(str(each) for each in folder.rglob("*") if each.suffix.lower() in suffixes and each.is_file())
-    if not found:
-        raise UserError(f"no {preprocess.plural} in {path!r}: none of its files ends in {', '.join(suffixes)}")
-    return found
+    found = files.list_files(str(Path(path)), input_type)
+    files.log_skipped(path, found.skipped, input_type)
+    if not found.files:
+        suffixes = ", ".join(input_type.file_suffixes)
+        raise UserError(f"no {input_type.plural} in {path!r}: none of its files ends in {suffixes} or has such content")
+    return found.files
 
 
 def _plot_explanations(

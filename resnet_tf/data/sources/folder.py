@@ -1,7 +1,12 @@
-"""Image folders: split/class/file, or class/file, which is split by a hash of each file name."""
+"""Image folders: split/class/file, or class/file, which is split by a hash of each file name.
+
+A file may lie in subfolders of its class.
+"""
 
 import hashlib
 import os
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +15,50 @@ import tensorflow as tf
 from resnet_tf.config import DataConfig
 from resnet_tf.core.errors import UserError
 from resnet_tf.data.sources.base import Source, Split
-from resnet_tf.inputs import ImagePreprocess
+from resnet_tf.inputs import ImagePreprocess, files
 
-_SUFFIXES = ImagePreprocess.file_suffixes
+_SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing", "eval"}  # usual names
 
 # Class name -> paths of its files, both sorted.
 Classes = dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class ClassFolder:
+    """A folder of class/file.
+
+    Attributes:
+        path: path of the folder.
+        classes: images of each class; classes without images are omitted.
+        skipped: path -> description of each file that is no image or in no class.
+    """
+
+    path: str
+    classes: Classes
+    skipped: dict[str, str]
+
+    @property
+    def has_classes(self) -> bool:
+        """True if a class has an image that is not in a subfolder."""
+        return any(not self._subfolder(name, file) for name, paths in self.classes.items() for file in paths)
+
+    @property
+    def has_splits(self) -> bool:
+        """True if folders without own images are splits, by their names, or since they have a subfolder in common."""
+        subfolders = {name: {self._subfolder(name, file) for file in paths} for name, paths in self.classes.items()}
+        nested = {name: found for name, found in subfolders.items() if "" not in found}
+        shared = Counter(each for found in nested.values() for each in found)
+        is_shared = any(count > 1 for count in shared.values())
+        return is_shared or bool(nested.keys() & _SPLITS) or len(subfolders) == len(nested) == 1
+
+    def relative(self, file: str) -> str:
+        """Return class/file of the path of an image."""
+        return file.removeprefix(os.path.join(self.path, "")).replace(os.sep, "/")
+
+    def _subfolder(self, name: str, file: str) -> str:
+        """Return the first folder between a class and a file; empty if there is none."""
+        first, *below = self.relative(file).removeprefix(f"{name}/").split("/")
+        return first if below else ""
 
 
 def open_folder(root: Path, config: DataConfig) -> Source:
@@ -25,9 +68,11 @@ def open_folder(root: Path, config: DataConfig) -> Source:
         UserError: for a folder without images, or classes that differ between splits.
     """
     if any((root / name).is_dir() for name in config.splits):
-        listed = [_list_split(root, name) for name in config.splits]
+        folders = [_list_split(root, name) for name in config.splits]
+        listed = [each.classes for each in folders]
         for name, classes in zip(config.splits[1:], listed[1:], strict=True):
             _check_classes(listed[0], classes, str(root / config.train_split), str(root / name))
+        log_skipped(root, *folders)
     else:
         listed = _split_by_config(root, config)
     names = tuple(listed[0])
@@ -37,47 +82,54 @@ def open_folder(root: Path, config: DataConfig) -> Source:
 
 def _split_by_config(root: Path, config: DataConfig) -> list[Classes]:
     """Return the training and the validation split of a folder of class/file."""
-    everything = list_classes(root)
-    if not everything:
+    folder = list_classes(root)
+    everything = folder.classes
+    if folder.has_splits or not everything:
         raise UserError(_no_splits(root, config.train_split))
     if config.test_split:
         raise UserError(
             f"data.test_split={config.test_split!r} is a folder of {str(root)!r} with split/class/file; class/file is "
             "divided into a training and a validation split only"
         )
-    train, validation = split_by_hash(everything, config.eval_fraction)
+    train, validation = split_by_hash(folder, config.eval_fraction)
     path = f"{root} (data.eval_fraction={config.eval_fraction:g})"
     _check_classes(train, validation, path, path)
     if not validation:
         raise UserError(f"data.eval_fraction={config.eval_fraction:g} leaves no image of {str(root)!r} for evaluation")
+    log_skipped(root, folder)
     return [train, validation]
 
 
-def list_classes(folder: Path) -> Classes:
-    """Return the images of a folder of class/file, by their suffixes; classes without images are omitted."""
-    with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_dir())
-    listed = {name: sorted(_list_files(os.path.join(folder, name))) for name in names}
-    return {name: files for name, files in listed.items() if files}
+def list_classes(folder: Path) -> ClassFolder:
+    """Return the images of a folder of class/file, also those in subfolders of a class."""
+    names = files.list_folders(str(folder))
+    listed = {name: files.list_files(os.path.join(folder, name), ImagePreprocess) for name in names}
+    outside = files.list_files(str(folder), ImagePreprocess, recursive=False)
+    skipped = outside.skipped | dict.fromkeys(outside.files, "outside of a class folder")
+    for each in listed.values():
+        skipped |= each.skipped
+    return ClassFolder(str(folder), {name: each.files for name, each in listed.items() if each.files}, skipped)
 
 
-def _list_files(folder: str) -> list[str]:
-    # Strings are several times faster than `Path` for large data sets.
-    with os.scandir(folder) as entries:
-        return [entry.path for entry in entries if entry.name.lower().endswith(_SUFFIXES)]
+def log_skipped(root: Path, *folders: ClassFolder) -> None:
+    """Log the skipped files of folders below a root; see `inputs.files.log_skipped`."""
+    skipped = {path: description for folder in folders for path, description in folder.skipped.items()}
+    files.log_skipped(str(root), skipped, ImagePreprocess)
 
 
-def _list_split(root: Path, split: str) -> Classes:
+def _list_split(root: Path, split: str) -> ClassFolder:
     if not (root / split).is_dir():
         raise UserError(_no_splits(root, split))
-    classes = list_classes(root / split)
-    if not classes:
-        raise UserError(f"no images under {str(root / split)!r}: expected class/file with {', '.join(_SUFFIXES)}")
-    return classes
+    folder = list_classes(root / split)
+    if not folder.classes:
+        log_skipped(root, folder)
+        suffixes = ", ".join(ImagePreprocess.file_suffixes)
+        raise UserError(f"no images under {str(root / split)!r}: expected class/file with {suffixes}")
+    return folder
 
 
 def _no_splits(root: Path, split: str) -> str:
-    present = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+    present = files.list_folders(str(root))
     return (
         f"{str(root)!r} has no folder {split!r}; it has {', '.join(present) or 'no folders'}. Images belong in "
         "split/class/file, where data.train_split, data.eval_split and data.test_split name the splits, or in "
@@ -85,29 +137,28 @@ def _no_splits(root: Path, split: str) -> str:
     )
 
 
-def split_by_hash(everything: Classes, fraction: float) -> tuple[Classes, Classes]:
+def split_by_hash(folder: ClassFolder, fraction: float) -> tuple[Classes, Classes]:
     """Split a folder of class/file at random into a training and a validation split.
 
-    The split of a file depends on its class and its name only, and not on other files.
+    The split of a file depends on its path below the folder only, and not on other files.
 
     Args:
-        everything: all files.
+        folder: all files.
         fraction: fraction of the validation split.
 
     Returns:
         The training split and the validation split, without classes that have no file there.
     """
     splits: tuple[Classes, Classes] = ({}, {})
-    for name, files in everything.items():
-        for file in files:
-            splits[_hash(file) < fraction].setdefault(name, []).append(file)
+    for name, paths in folder.classes.items():
+        for file in paths:
+            splits[_hash(folder.relative(file)) < fraction].setdefault(name, []).append(file)
     return splits
 
 
-def _hash(file: str) -> float:
+def _hash(path: str) -> float:
     """Hash class/file to a number in [0, 1)."""
-    name = "/".join(Path(file).parts[-2:])
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) / 2**64
+    return int.from_bytes(hashlib.blake2b(os.fsencode(path), digest_size=8).digest()) / 2**64
 
 
 def _check_classes(train: Classes, evaluated: Classes, train_path: str, evaluated_path: str) -> None:

@@ -1,0 +1,136 @@
+"""Files of examples below a folder: recognized by suffix or content; all other files are counted and named."""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from resnet_tf.core.text import printable
+from resnet_tf.inputs.base import Preprocess
+
+logger = logging.getLogger(__name__)
+
+_HEAD = 32  # bytes, enough for the signature of every format
+_NAMED = 5  # skipped files in the log
+# Files and folders of operating systems, archives and editors, in lower case; so are all names that begin with a dot.
+_SYSTEM_NAMES = frozenset(
+    {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"}
+    | {"thumbs.db", "ehthumbs.db", "desktop.ini"}
+)
+# First bytes -> format, for formats that are not examples of any input type.
+_OTHER_FORMATS = {
+    b"II*\x00": "TIFF",
+    b"MM\x00*": "TIFF",
+    b"II+\x00": "TIFF",
+    b"MM\x00+": "TIFF",
+    b"\xff\x0a": "JPEG XL",
+    b"\x00\x00\x00\x0cJXL ": "JPEG XL",
+    b"\x00\x00\x00\x0cjP  ": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000",
+    b"8BPS": "Photoshop",
+    b"%PDF": "PDF",
+    b"PK\x03\x04": "zip",
+}
+# Brand of an ISO base media file, bytes 8 to 12 -> format.
+_BRANDS = dict.fromkeys([b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"], "HEIC")
+_BRANDS |= dict.fromkeys([b"avif", b"avis"], "AVIF")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Files below a folder.
+
+    Attributes:
+        files: paths of the examples, sorted.
+        skipped: path -> description of each file that is no example, such as `TIFF`.
+    """
+
+    files: list[str] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+def is_hidden(name: str) -> bool:
+    """Return True for the name of a hidden file or folder, and for names that operating systems create."""
+    return name.startswith(".") or name.lower() in _SYSTEM_NAMES
+
+
+def list_folders(folder: str) -> list[str]:
+    """Return the names of the folders in a folder, sorted, without hidden ones."""
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name))
+
+
+def list_files(folder: str, input_type: type[Preprocess], *, recursive: bool = True) -> Listing:
+    """List the examples of an input type below a folder; links are followed, hidden files and folders are ignored.
+
+    A file with a suffix of the input type is an example. Other files are examples if their content is that of the input
+    type.
+
+    Args:
+        folder: path of the folder.
+        input_type: class of the preprocessing.
+        recursive: include subfolders.
+    """
+    listing = Listing()
+    for entry in _walk(folder, set(), recursive):
+        if description := _skip_reason(entry, input_type):
+            listing.skipped[entry.path] = description
+        else:
+            listing.files.append(entry.path)
+    listing.files.sort()
+    return listing
+
+
+def log_skipped(folder: str, skipped: dict[str, str], input_type: type[Preprocess]) -> None:
+    """Log the number, the formats and the first names of skipped files in one line; nothing if there are none."""
+    if not skipped:
+        return
+    counts = ", ".join(f"{count:,} {name}" for name, count in Counter(skipped.values()).most_common())
+    paths = sorted(skipped)
+    names = ", ".join(os.path.relpath(path, folder) for path in paths[:_NAMED]) + (", ..." if paths[_NAMED:] else "")
+    logger.warning(
+        "%s",
+        printable(f"skipped {len(paths):,} file(s) of {folder!r} that are no {input_type.plural}: {counts} ({names})"),
+    )
+
+
+def _walk(folder: str, visited: set[str], recursive: bool) -> Iterator[os.DirEntry[str]]:
+    """Yield the entries below a folder that are no folders; each folder once, although links may form loops."""
+    real = os.path.realpath(folder)
+    if real in visited:
+        return
+    visited.add(real)
+    # Entries of `scandir` are several times faster than `Path` for large data sets.
+    with os.scandir(folder) as entries:
+        visible = sorted((entry for entry in entries if not is_hidden(entry.name)), key=lambda entry: entry.name)
+    for entry in visible:
+        if not entry.is_dir():
+            yield entry
+        elif recursive:
+            yield from _walk(entry.path, visited, recursive)
+
+
+def _skip_reason(entry: os.DirEntry[str], input_type: type[Preprocess]) -> str:
+    """Return a description of a file that is no example of the input type; empty for an example."""
+    suffix = os.path.splitext(entry.name)[1].lower()
+    missing = entry.is_symlink() and not os.path.exists(entry.path)
+    if not entry.is_file() and not missing:
+        return "device, pipe or socket"  # reading it may never end
+    if suffix in input_type.file_suffixes:
+        return ""
+    try:
+        with open(entry.path, "rb") as file:
+            head = file.read(_HEAD)
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
+    return "" if input_type.is_example(head) else _describe(head, suffix)
+
+
+def _describe(head: bytes, suffix: str) -> str:
+    if not head:
+        return "empty"
+    if head[4:8] == b"ftyp" and head[8:12] in _BRANDS:
+        return _BRANDS[head[8:12]]
+    found = (name for signature, name in _OTHER_FORMATS.items() if head.startswith(signature))
+    return next(found, suffix or "without suffix")
