@@ -76,8 +76,7 @@ def read_export(path: str | Path) -> Export:
     path = Path(path)
     if not path.is_dir():
         raise UserError(f"no exported model at {str(path)!r}")
-    versions = list_versions(path)
-    found = path / str(versions[-1]) if versions else path
+    found = max(files.list_numbered(path).items(), default=(0, path))[1]
     if not (found / METADATA).is_file() and not (found / MANIFEST).is_file():
         raise UserError(f"{str(found)!r} is not a model exported by resnet_tf: {str(METADATA)!r} is missing")
     if corruption := files.find_corruption(found, MANIFEST, needed=METADATA):
@@ -85,12 +84,21 @@ def read_export(path: str | Path) -> Export:
     content: Any = files.read_json(found / METADATA)
     with _naming(found):
         check_types(content, ExportMetadata)
+        _check_values(content)
     return Export(found, content)
 
 
 def list_versions(directory: Path) -> list[int]:
     """Return the version numbers under a directory, in order."""
-    return sorted(int(path.name) for path in directory.glob("*") if path.name.isdecimal() and path.is_dir())
+    return list(files.list_numbered(directory))
+
+
+def _check_values(metadata: ExportMetadata) -> None:
+    for name, value in (("parameters", metadata["parameters"]), ("step", metadata.get("step", 0))):
+        if value < 0:
+            raise UserError(f"{name} is negative")
+    if "" in metadata["labels"]:
+        raise UserError("a label is empty")
 
 
 def _naming(directory: Path) -> contextlib.AbstractContextManager[None]:

@@ -5,21 +5,31 @@ of power leaves the old content or the new one, never a part of it.
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from resnet_tf.core.bounded import open_regular, parse_json, read_regular
 from resnet_tf.core.errors import UserError, write_failure
+from resnet_tf.core.validation import find_mismatch
 
 # No number: TensorFlow Serving and the readers of checkpoints and exports ignore directories of this name.
 _STAGING_PREFIX = ".resnet_tf-writing-"
 _LOCK, _REPLACED = ".lock", ".replaced"  # in a staging directory, beside what is written
+# Files that file managers and network file systems leave in any directory, and hidden files.
+_FOREIGN = re.compile(r"\..*|Thumbs\.db|desktop\.ini|__MACOSX", re.IGNORECASE | re.DOTALL)
+# Largest file of JSON Lines in bytes: metrics of 100,000 epochs, or 300,000 unreadable examples.
+_MAX_LINES_BYTES = 2**26
+# Largest file of an export or a checkpoint in bytes; checkpoints of the largest network take up 15 GB.
+_MAX_LISTED_BYTES = 2**36
 
 
 @contextlib.contextmanager
@@ -97,6 +107,36 @@ def is_staging(path: Path) -> bool:
     return path.name.startswith(_STAGING_PREFIX)
 
 
+def is_foreign(path: Path) -> bool:
+    """Return True for hidden files, staging directories included, and for leftovers of file managers.
+
+    They are ignored wherever a directory is checked or searched.
+    """
+    return bool(_FOREIGN.fullmatch(path.name))
+
+
+def list_numbered(directory: Path, *, digits: int = 1) -> dict[int, Path]:
+    """Return the subdirectories whose names are numbers of at least `digits` digits, sorted; none without `directory`.
+
+    Raises:
+        UserError: if `directory` cannot be read, or two names are the same number, such as `1` and `0001`.
+    """
+    try:
+        paths = sorted(directory.iterdir())
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise UserError(f"cannot read {str(directory)!r}: {error.strerror}") from error
+    found: dict[int, Path] = {}
+    for path in paths:
+        if not re.fullmatch(rf"[0-9]{{{digits},18}}", path.name) or not path.is_dir():
+            continue
+        first = found.setdefault(int(path.name), path)
+        if first != path:
+            raise UserError(f"{str(first)!r} and {str(path)!r} are the same version; remove one of them")
+    return dict(sorted(found.items()))
+
+
 def remove_abandoned(directory: Path) -> None:
     """Remove the staging directories that killed processes left in `directory`; those in use stay.
 
@@ -131,7 +171,10 @@ def write_manifest(directory: Path, name: Path) -> None:
 
 
 def find_corruption(directory: Path, name: Path, *, needed: Path) -> str:
-    """Describe the first file that is missing or differs from the manifest; empty if all are as they were written.
+    """Describe the first file that is missing, differs from the manifest, or is not listed; empty if there is none.
+
+    Listed files must be regular files inside the directory. Hidden files and leftovers of file managers, which no
+    reader opens, need not be listed.
 
     Args:
         directory: directory whose files were listed.
@@ -140,16 +183,18 @@ def find_corruption(directory: Path, name: Path, *, needed: Path) -> str:
     """
     file = str(name)
     try:
-        digests = json.loads((directory / name).read_text())
+        digests = parse_json(read_regular(directory / name, inside=directory))
         if not isinstance(digests, dict) or needed.as_posix() not in digests:
             return f"{name} does not list {needed}"
         for file, digest in digests.items():
-            if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
-                return f"{name} lists {file!r}, which lies outside the directory"
+            if problem := _find_wrong_name(file):
+                return f"{name} lists {file!r}, {problem}"
             if (directory / file).exists() and not (directory / file).is_file():
                 return f"{file} is not a file"
-            if _digest(directory / file) != digest:
+            if _digest(directory / file, inside=directory) != digest:
                 return f"{file} differs from what was written"
+        if unlisted := _find_unlisted(directory, {*digests, name.as_posix()}):
+            return f"{unlisted!r} is not one of the files that were written; remove it"
     except OSError as error:
         return f"{file}: {error.strerror}"
     except (ValueError, RecursionError) as error:
@@ -158,13 +203,13 @@ def find_corruption(directory: Path, name: Path, *, needed: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file.
+    """Return the JSON object in a regular file of at most 16 MB; see `parse_json`.
 
     Raises:
         UserError: if the file cannot be read or holds anything else.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(read_regular(path))
     except OSError as error:
         raise UserError(f"cannot read {str(path)!r}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -174,36 +219,52 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_json_lines(path: Path, *, keys: Iterable[str] = ()) -> list[dict[str, Any]]:
+def read_json_lines(path: Path, declared: Any = dict[str, Any]) -> list[dict[str, Any]]:
     """Return the JSON objects of a file with one a line; none if there is no file.
 
     A last line without its end, which a killed process leaves, is ignored.
 
     Args:
-        path: the file.
-        keys: keys that every object must have.
+        path: a regular file of at most 64 MB.
+        declared: type of every object, such as a `TypedDict`; see `find_mismatch`.
 
     Raises:
-        UserError: if the file cannot be read, or any other line is not a JSON object with these keys.
+        UserError: if the file cannot be read, or any other line is not a JSON object of this type.
+    """
+    found, corrupt = split_json_lines(path, declared)
+    if corrupt:
+        raise UserError(f"{corrupt[0]}; remove the line")
+    return found
+
+
+def split_json_lines(path: Path, declared: Any = dict[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the JSON objects as `read_json_lines`, and a description of each line that is none.
+
+    Raises:
+        UserError: if the file cannot be read.
     """
     try:
-        complete, _, _ = path.read_bytes().rpartition(b"\n")
+        complete, _, _ = read_regular(path, limit=_MAX_LINES_BYTES).rpartition(b"\n")
     except FileNotFoundError:
-        return []
+        return [], []
     except OSError as error:
         raise UserError(f"cannot read {str(path)!r}: {error.strerror}") from error
-    found = []
-    for number, line in enumerate(complete.splitlines(), start=1):
+    found, corrupt = [], []
+    for number, line in enumerate(complete.split(b"\n") if complete else (), start=1):
+        name = f"line {number} of {str(path)!r}"
         try:
-            content = json.loads(line)
+            content = parse_json(line)
         except (ValueError, RecursionError) as error:
-            raise UserError(f"line {number} of {str(path)!r} is not JSON: {error}") from error
+            corrupt.append(f"{name} is not JSON: {error}")
+            continue
+        mismatch = find_mismatch(content, declared, name)
         if not isinstance(content, dict):
-            raise UserError(f"line {number} of {str(path)!r} is not a JSON object")
-        if missing := [key for key in keys if key not in content]:
-            raise UserError(f"line {number} of {str(path)!r} has no {missing[0]!r}")
-        found.append(content)
-    return found
+            corrupt.append(f"{name} is not a JSON object")
+        elif mismatch:
+            corrupt.append(mismatch)
+        else:
+            found.append(content)
+    return found, corrupt
 
 
 def write_json_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
@@ -268,6 +329,28 @@ def _json_lines(lines: Iterable[Mapping[str, Any]]) -> str:
     return "".join(json.dumps(line) + "\n" for line in lines)
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
+def _find_wrong_name(file: str) -> str:
+    """Describe what is wrong with the name of a listed file; empty if it is a plain relative path."""
+    path = PurePosixPath(file)
+    if path.is_absolute() or ".." in path.parts:
+        return "which lies outside the directory"
+    return "" if file == path.as_posix() and path.parts and "\\" not in file else "which is not a plain relative path"
+
+
+def _find_unlisted(directory: Path, listed: Collection[str]) -> str:
+    """Return the first path in a directory that is not listed, foreign files excepted; empty if there is none."""
+    for parent, folders, names in os.walk(directory):
+        links = [name for name in folders if (Path(parent) / name).is_symlink()]
+        folders[:] = [name for name in folders if not is_foreign(Path(name))]
+        for name in (*names, *links):
+            path = (Path(parent) / name).relative_to(directory).as_posix()
+            if path not in listed and not is_foreign(Path(name)):
+                return path
+    return ""
+
+
+def _digest(path: Path, *, inside: Path | None = None) -> str:
+    with open_regular(path, inside=inside) as file:
+        if os.fstat(file.fileno()).st_size > _MAX_LISTED_BYTES:
+            raise OSError(errno.EFBIG, f"larger than the limit of {_MAX_LISTED_BYTES:,} bytes", str(path))
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,6 +5,7 @@ import typing
 from typing import Any
 
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.text import printable
 
 _WORDS: dict[Any, str] = {
     str: "a string",
@@ -16,6 +17,8 @@ _WORDS: dict[Any, str] = {
     dict: "an object",
     types.NoneType: "null",
 }
+_INT64 = 2**63
+_SHOWN = 60  # characters of a key in a message
 
 
 def check_types(value: Any, declared: Any) -> None:
@@ -33,6 +36,8 @@ def find_mismatch(value: Any, declared: Any, name: str) -> str:
 
     >>> find_mismatch({"labels": ["cat", 7]}, dict[str, list[str]], "metadata")
     'metadata.labels[1] is an integer, not a string'
+
+    Integers beyond 64 bits, which no array holds, are mismatches as well.
 
     Args:
         value: what `json.loads` returned.
@@ -52,7 +57,7 @@ def find_mismatch(value: Any, declared: Any, name: str) -> str:
     if not _is_of(value, expected):
         return f"{name} is {_word(value)}, not {_declared_word(declared)}"
     if expected is dict:
-        parts = [(f"{name}.{key}", each, arguments[1]) for key, each in value.items()]
+        parts = [(f"{name}.{printable(key[:_SHOWN])}", each, arguments[1]) for key, each in value.items()]
     elif expected in (list, tuple):
         item_types = arguments[:1] * len(value) if expected is list or arguments[1:] == (Ellipsis,) else arguments
         if len(item_types) != len(value):
@@ -76,13 +81,19 @@ def _find_in_typed_dict(value: Any, declared: Any, name: str) -> str:
 def _is_of(value: Any, expected: Any) -> bool:
     if isinstance(value, bool):
         return expected is bool
+    if _is_wide(value):
+        return False
     if expected is float:
         return isinstance(value, int | float)
     return isinstance(value, (list, tuple) if expected in (list, tuple) else expected)
 
 
+def _is_wide(value: Any) -> bool:
+    return isinstance(value, int) and not -_INT64 <= value < _INT64
+
+
 def _word(value: Any) -> str:
-    return _WORDS.get(type(value), type(value).__name__)
+    return "an integer beyond 64 bits" if _is_wide(value) else _WORDS.get(type(value), type(value).__name__)
 
 
 def _declared_word(declared: Any) -> str:

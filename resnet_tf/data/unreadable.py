@@ -4,7 +4,7 @@ import contextlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import tensorflow as tf
@@ -22,6 +22,20 @@ FILE_NAME = "unreadable.jsonl"
 _LOGGED = 5  # examples in the log; the file lists all
 
 
+class UnreadableLine(TypedDict):
+    """Line of `unreadable.jsonl`, as far as it is read again.
+
+    Attributes:
+        file: path of the file.
+        offset: offset of the example in the file, in bytes, if there is one.
+        index: index of the example in the file, if there is one.
+    """
+
+    file: str
+    offset: NotRequired[int]
+    index: NotRequired[int]
+
+
 class UnreadableExamples:
     """Record of the unreadable examples of a training split.
 
@@ -37,7 +51,10 @@ class UnreadableExamples:
 
     def __init__(self, split: Split, preprocess: Preprocess, config: DataConfig, path: Path | None = None):
         self._split, self._preprocess, self._limit, self._path = split, preprocess, config.max_unreadable_fraction, path
-        self._listed = {self._key(line) for line in (files.read_json_lines(path, keys=["file"]) if path else ())}
+        listed, corrupt = files.split_json_lines(path, UnreadableLine) if path else ([], [])
+        for line in corrupt:
+            logger.warning("%s; it is ignored", line)
+        self._listed = {self._key(line) for line in listed}
         # Starts empty, since files listed by an earlier start may have been repaired.
         self._known: dict[tuple[Any, ...], dict[str, Any]] = {}
         self._add([vars(corrupt) for corrupt in split.corruption])

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from resnet_tf.core import files
 from resnet_tf.core.errors import UserError
+from resnet_tf.training.run import MetricsLine
 
 _MAX_IMAGES, _COLUMNS = 64, 8  # of the plot of the first batch
 
@@ -81,7 +82,7 @@ class MetricsFile(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Write the line of the epoch."""
         metrics = _metrics(logs)
-        lines = [line for line in files.read_json_lines(self._path, keys=["step"]) if line["step"] < metrics["step"]]
+        lines = [line for line in files.read_json_lines(self._path, MetricsLine) if line["step"] < metrics["step"]]
         lines.append({"epoch": epoch + 1, **metrics})
         with files.translate_write_errors(self._path):
             files.write_json_lines(self._path, lines)

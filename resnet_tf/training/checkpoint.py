@@ -24,6 +24,7 @@ Parts = Mapping[str, Mapping[str, tf.Variable]]
 _STATE = "state"
 _METADATA = Path("metadata.json")
 _MANIFEST = Path("sha256.json")
+_DIGITS = 8  # of the step in the name of a checkpoint, which is filled up with zeros
 
 
 class CheckpointMetadata(TypedDict):
@@ -51,7 +52,7 @@ def save(directory: Path, parts: Parts, metadata: CheckpointMetadata, *, keep: i
         UserError: if it cannot be written. Nothing that was there before is changed then.
     """
     step = metadata["step"]
-    final = directory / f"{step:08d}"
+    final = _path(directory, step)
     try:
         with files.atomic_directory(final, replace=True) as staging:
             _write(staging, parts, metadata)
@@ -60,13 +61,13 @@ def save(directory: Path, parts: Parts, metadata: CheckpointMetadata, *, keep: i
         kept = "there is no earlier one" if newest is None else f"that of step {newest} is whole"
         raise UserError(f"the checkpoint of step {step} cannot be written: {plain_reason(error)}; {kept}") from error
     for old in _superfluous(directory, keep):
-        shutil.rmtree(directory / f"{old:08d}")
+        shutil.rmtree(_path(directory, old))
     return final
 
 
 def steps(directory: Path) -> list[int]:
     """Return the steps of the completely written checkpoints, in order."""
-    return sorted(int(path.name) for path in directory.glob("*") if path.name.isdecimal())
+    return list(files.list_numbered(directory, digits=_DIGITS))
 
 
 def latest(directory: Path) -> Path | None:
@@ -75,7 +76,7 @@ def latest(directory: Path) -> Path | None:
     Raises:
         UserError: if there are checkpoints, but all are corrupt.
     """
-    present = [directory / f"{step:08d}" for step in reversed(steps(directory))]
+    present = [_path(directory, step) for step in reversed(steps(directory))]
     found = []
     for checkpoint in present:
         corruption = find_corruption(checkpoint)
@@ -98,7 +99,7 @@ def best(directory: Path) -> Path | None:
     accuracies = _accuracies(directory)
     while accuracies:
         step = _best_step(accuracies)
-        checkpoint = directory / f"{step:08d}"
+        checkpoint = _path(directory, step)
         if not (corruption := find_corruption(checkpoint)):
             return checkpoint
         logger.warning("%s; using the best of the others", corruption)
@@ -121,6 +122,10 @@ def read_metadata(checkpoint: Path) -> CheckpointMetadata:
     content: Any = files.read_json(checkpoint / _METADATA)
     with naming_metadata(checkpoint):
         check_types(content, CheckpointMetadata)
+        if content["step"] != int(checkpoint.name):
+            raise UserError(f"it is of step {content['step']}")
+        if not content["data"]["class_names"]:
+            raise UserError("data.class_names is empty")
     return content
 
 
@@ -162,6 +167,10 @@ def variables_of(owner: keras.Model | keras.optimizers.Optimizer) -> dict[str, t
     return values
 
 
+def _path(directory: Path, step: int) -> Path:
+    return directory / f"{step:0{_DIGITS}d}"
+
+
 def _write(staging: Path, parts: Parts, metadata: CheckpointMetadata) -> None:
     tf.train.Checkpoint(**parts).write(str(staging / _STATE))
     (staging / _METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
@@ -177,7 +186,7 @@ def _superfluous(directory: Path, keep: int) -> list[int]:
 
 def _accuracies(directory: Path) -> dict[int, float]:
     """Return the top-1 accuracy of each checkpoint with an evaluation, by step."""
-    found = {step: _top1(directory / f"{step:08d}") for step in steps(directory)}
+    found = {step: _top1(_path(directory, step)) for step in steps(directory)}
     return {step: top1 for step, top1 in found.items() if top1 is not None}
 
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 from resnet_tf.core import files
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.metrics import Evaluation
+from resnet_tf.core.validation import find_mismatch
 from resnet_tf.data import pipeline
 from resnet_tf.data.sources import Source, Split, check_classes
 from resnet_tf.data.unreadable import translate_read_errors
@@ -133,9 +134,11 @@ def read_test_metrics(run: Run) -> dict[str, float]:
     if not path.is_file():
         return {}
     stored = files.read_json(path)
-    all_numbers = all(isinstance(value, int | float) for value in stored.values())
-    if not all_numbers or not {"step", *_TEST_METRICS} <= set(stored):
-        raise UserError(f"{str(path)!r} must be a JSON object with the numbers step, {', '.join(_TEST_METRICS)}")
+    if find_mismatch(stored, dict[str, float], "") or not {"step", *_TEST_METRICS} <= set(stored):
+        raise UserError(
+            f"{str(path)!r} must be a JSON object with the numbers step, {', '.join(_TEST_METRICS)}; "
+            "delete it to evaluate the test split again"
+        )
     return {name: value for name, value in stored.items() if name != "step"} if stored["step"] == run.step else {}
 
 

@@ -238,6 +238,7 @@ class _Fit:
         if self._cluster.is_chief:
             for directory in (self._workdir, self._checkpoints):
                 files.remove_abandoned(directory)
+            run.repair_metrics(self._workdir)
         if self._trainer.restore_newest(self._checkpoints):
             logger.info("resuming from step %d of %s", self._trainer.state.step, self._workdir)
 

@@ -1,9 +1,10 @@
 """Run directory: its files, the checks before writing to it, and loading of a trained run."""
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from resnet_tf.config import CONFIG_FILE, Config, flatten, load_config
 from resnet_tf.core import files
@@ -14,12 +15,40 @@ from resnet_tf.model.network import ResidualNetwork
 from resnet_tf.training import checkpoint as checkpoints
 from resnet_tf.training import runtime
 
+logger = logging.getLogger(__name__)
+
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
 TEST_METRICS = "test_metrics.json"
 TENSORBOARD = "tensorboard"
 REPORT = "report"
 EXPORTS = "export"  # with a directory for each target
+
+
+class MetricsLine(TypedDict):
+    """Line of `metrics.jsonl`: the metrics of an epoch that every reader needs; lines hold further numbers.
+
+    Attributes:
+        epoch: number of the epoch, from 1 on.
+        step: training steps at its end.
+        loss: mean training loss.
+        top1: training accuracy.
+        learning_rate: learning rate of its last step.
+        images_per_second: examples per second of training.
+        train_seconds: duration of training.
+        val_loss: loss on the validation split, in epochs with an evaluation.
+        val_top1: accuracy on the validation split, in epochs with an evaluation.
+    """
+
+    epoch: int
+    step: int
+    loss: float
+    top1: float
+    learning_rate: float
+    images_per_second: float
+    train_seconds: float
+    val_loss: NotRequired[float]
+    val_top1: NotRequired[float]
 
 
 @dataclass(frozen=True, repr=False)
@@ -96,6 +125,35 @@ def load_run(workdir: str | Path, *, checkpoint: str = "") -> Run:
     checkpoints.restore(chosen, {"average" if config.train.ema else "model": weights}, partly=True)
     model.preprocess, model.labels = preprocess, labels
     return Run(workdir, config, metadata["step"], model, preprocess, labels, metadata["metrics"] or {})
+
+
+def read_metrics(workdir: Path) -> list[dict[str, Any]]:
+    """Return the lines of `metrics.jsonl` of a run directory; corrupt lines are named in the log and left out.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
+    lines, corrupt = files.split_json_lines(workdir / METRICS, MetricsLine)
+    for each in corrupt:
+        logger.warning("%s; it is left out", each)
+    return lines
+
+
+def repair_metrics(workdir: Path) -> None:
+    """Remove corrupt lines from `metrics.jsonl`, and keep the file as it was as `metrics.jsonl.corrupt`.
+
+    Raises:
+        UserError: if the file cannot be read or written.
+    """
+    path = workdir / METRICS
+    lines, corrupt = files.split_json_lines(path, MetricsLine)
+    if not corrupt:
+        return
+    kept = path.with_name(f"{METRICS}.corrupt")
+    logger.warning("%s; corrupt lines are removed, and the file is kept as %r", "; ".join(corrupt[:3]), str(kept))
+    with files.translate_write_errors(path):
+        files.write_atomically(kept, path.read_bytes())
+        files.write_json_lines(path, lines)
 
 
 def create_network(

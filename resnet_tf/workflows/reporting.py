@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from resnet_tf.config import Config
-from resnet_tf.core import files
 from resnet_tf.core.machine import describe
 from resnet_tf.core.metrics import Evaluation
 from resnet_tf.data import pipeline
@@ -16,7 +15,7 @@ from resnet_tf.data.sources import Source
 from resnet_tf.inputs import Preprocess
 from resnet_tf.report.page import Report, write_page
 from resnet_tf.serving.predictor import Predictor
-from resnet_tf.training.run import METRICS, Run
+from resnet_tf.training.run import Run, read_metrics
 
 
 def write_run_report(
@@ -34,7 +33,7 @@ def write_run_report(
     Raises:
         UserError: if `directory` cannot be written.
     """
-    metrics = files.read_json_lines(run.workdir / METRICS)
+    metrics = read_metrics(run.workdir)
     facts = {}
     if test_metrics:
         facts["test top-1"] = f"{100 * test_metrics['test_top1']:.2f} %"

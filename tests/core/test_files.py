@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import TypedDict
 
 import pytest
 from conftest import CORRUPTIONS
@@ -22,6 +23,10 @@ RAW_WRITES = re.compile(
     r"\bos\.(replace|rename|fsync)\b|\.rename\(|\.replace\((target|path|final|self\._path)|"
     r"NamedTemporaryFile|mkdtemp|\.savefig\((?!staging)"
 )
+
+
+class _Line(TypedDict):
+    step: int
 
 
 def _write_file(path: Path, content: str) -> None:
@@ -292,7 +297,7 @@ def test_files_outside_the_directory_of_a_manifest_are_not_read(tmp_path, monkey
     _listed(directory)
     manifest = json.loads((directory / "sha256.json").read_text())
     (directory / "sha256.json").write_text(json.dumps({name: "0" * 64} | manifest))
-    monkeypatch.setattr(files, "_digest", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr(files, "_digest", lambda path, **_: pytest.fail(f"{path} was read"))
     assert _find(directory) == f"sha256.json lists {name!r}, which lies outside the directory"
 
 
@@ -332,7 +337,7 @@ def test_json_lines_come_back(tmp_path):
     assert files.read_json_lines(path) == []
     files.append_json_lines(path, lines[:1])
     files.append_json_lines(path, lines[1:])
-    assert files.read_json_lines(path, keys=["step"]) == lines
+    assert files.read_json_lines(path, _Line) == lines
     files.write_json_lines(path, lines[1:])
     assert files.read_json_lines(path) == lines[1:]
 
@@ -360,7 +365,7 @@ def test_a_corrupt_line_is_named(tmp_path, line, message):
     text = f'{{"step": 1}}\n{line}\n{{"step": 3}}\n'
     (tmp_path / "x.jsonl").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(UserError, match=message):
-        files.read_json_lines(tmp_path / "x.jsonl", keys=["step"])
+        files.read_json_lines(tmp_path / "x.jsonl", _Line)
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -14,6 +14,9 @@ from resnet_tf.core.machine import cores
 from resnet_tf.core.text import printable
 from resnet_tf.data.autotune import without_autotune
 
+# Largest number of classes; a corrupt label would make names for each number below it.
+MAX_CLASSES = 2**20
+
 
 class DataIdentity(TypedDict):
     """Identity of a source, by which a run recognizes its data.

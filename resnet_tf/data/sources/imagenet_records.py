@@ -14,7 +14,7 @@ from resnet_tf.config import DataConfig
 from resnet_tf.core.class_names import imagenet_labels
 from resnet_tf.core.errors import UserError
 from resnet_tf.data.sources import records
-from resnet_tf.data.sources.base import Source, Split
+from resnet_tf.data.sources.base import MAX_CLASSES, Source, Split
 
 _LABEL = {
     "image/class/label": tf.io.FixedLenFeature([], tf.int64),
@@ -49,11 +49,13 @@ def open_records(root: Path, config: DataConfig) -> Source:
     for each in (each for split in found.values() for each in split):
         names |= {label: name for label, name in each.names.items() if name and label >= 0}
     count = int(labels.max()) + 1 - first_label
+    if count > MAX_CLASSES:
+        raise UserError(f"the records of {str(root)!r} have the label {labels.max()}, beyond {MAX_CLASSES:,} classes")
     if not names and count == len(imagenet_labels()):
         class_names = imagenet_labels()
     else:
         class_names = tuple(names.get(label + first_label, str(label)) for label in range(count))
-    return Source(str(root), class_names, *(_split(name, each, first_label) for name, each in found.items()))
+    return Source(str(root), class_names, *(_split(name, each, first_label, count) for name, each in found.items()))
 
 
 def _index(root: Path, split: str) -> list[records.Records]:
@@ -73,10 +75,11 @@ def _parse_label(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return example["image/class/label"], tf.where(synset == "", example["image/class/text"], synset)
 
 
-def _split(name: str, found: list[records.Records], first_label: int) -> Split:
+def _split(name: str, found: list[records.Records], first_label: int, num_classes: int) -> Split:
     return records.split(
         name,
         [(each, slice(None)) for each in found],
         lambda record: tf.io.parse_single_example(record, _ENCODED)["image/encoded"],
+        num_classes=num_classes,
         first_label=first_label,
     )

@@ -13,10 +13,13 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from resnet_tf.core.bounded import open_regular
+from resnet_tf.core.errors import UserError, plain_reason
 from resnet_tf.core.files import write_atomically
 from resnet_tf.core.machine import cores
 from resnet_tf.data.autotune import without_autotune
@@ -67,8 +70,11 @@ def index(files: Sequence[str], parse: Parse, *, layout: str) -> list[Records]:
         files: paths of the files.
         parse: function from a record to its label and the name of its class.
         layout: name of the format that `parse` reads, part of the key of the cache.
+
+    Raises:
+        UserError: if a file is missing, or is not a regular file.
     """
-    sizes = {file: tf.io.gfile.stat(file) for file in files}
+    sizes = {file: _stat(file) for file in files}
     total = sum(stat.length for stat in sizes.values())
     if total < _CACHED_FROM:
         return _index_files(files, parse)
@@ -77,7 +83,7 @@ def index(files: Sequence[str], parse: Parse, *, layout: str) -> list[Records]:
     if cached.is_file():
         try:
             return _from_json(cached.read_text())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             logger.warning("replacing the corrupt index %r (%s)", str(cached), error)
     logger.info("indexing %d record files (%.1f GB)", len(files), total / 1e9)
     records = _index_files(files, parse)
@@ -90,6 +96,7 @@ def split(
     parts: Sequence[tuple[Records, slice]],
     example: Callable[[tf.Tensor], tf.Tensor],
     *,
+    num_classes: int,
     first_label: int = 0,
 ) -> Split:
     """Return a split of the readable records of files, or of slices of them.
@@ -98,7 +105,11 @@ def split(
         name: name of the split.
         parts: index of each file in order, and the slice of its records that belongs to the split.
         example: function, in graph operations, from a record to its encoded image.
+        num_classes: number of classes.
         first_label: label of the first class, which is subtracted from all labels.
+
+    Raises:
+        UserError: if a label is not of a class.
     """
     files = [each.file for each, _ in parts]
     owners = np.concatenate([np.full(len(each.labels[part]), index) for index, (each, part) in enumerate(parts)])
@@ -107,6 +118,10 @@ def split(
     )
     readable = labels != UNREADABLE
     owners, offsets, labels = owners[readable].astype(np.int64), offsets[readable], labels[readable] - first_label
+    if len(beyond := np.flatnonzero(labels >= num_classes)):
+        file, offset = files[owners[beyond[0]]], offsets[beyond[0]]
+        label = labels[beyond[0]] + first_label
+        raise UserError(f"the record at byte {offset} of {file!r} has label {label}, beyond the {num_classes} classes")
     paths, path_indices, starts = tf.constant(files), tf.constant(owners), tf.constant(offsets)
 
     def stream(index: tf.Tensor) -> tf.data.Dataset:
@@ -132,6 +147,14 @@ def _is_within(corrupt: Corruption, records: Records, part: slice) -> bool:
 
 def _index_files(files: Sequence[str], parse: Parse) -> list[Records]:
     """Index all files in parallel, ignoring errors, and then incomplete results again record by record."""
+    # TensorFlow allocates the length that a record claims, and ends the process if there is not as much memory.
+    valid = [file for file in files if _has_valid_lengths(file)]
+    found = {each.file: each for each in _index_valid(valid, parse)} if valid else {}
+    return [found.get(file) or _index_corrupt(file, parse) for file in files]
+
+
+def _index_valid(files: Sequence[str], parse: Parse) -> list[Records]:
+    """Index files in parallel; those with unreadable records or negative labels are missing in the result."""
     paths = tf.constant(list(files))
 
     def lengths_and_labels(index: tf.Tensor) -> tf.data.Dataset:
@@ -149,17 +172,36 @@ def _index_files(files: Sequence[str], parse: Parse) -> list[Records]:
     for index, file in enumerate(files):
         own = owners == index
         ends = np.cumsum(lengths[own].astype(np.int64) + _FRAME)
-        if (ends[-1] if len(ends) else 0) == tf.io.gfile.stat(file).length:
+        if (ends[-1] if len(ends) else 0) == tf.io.gfile.stat(file).length and (labels[own] >= 0).all():
             offsets = np.concatenate([np.zeros(1, np.int64), ends[:-1]])
             found.append(Records(file, offsets, labels[own], _names(labels[own], names[own]), ()))
-        else:
-            found.append(_index_corrupt(file, parse))
     return found
+
+
+def _stat(file: str) -> Any:
+    if os.path.exists(file) and not os.path.isfile(file):
+        raise UserError(f"cannot read {file!r}: not a regular file")
+    try:
+        return tf.io.gfile.stat(file)
+    except tf.errors.OpError as error:
+        raise UserError(f"cannot read {file!r}: {plain_reason(error)}") from error
+
+
+def _has_valid_lengths(file: str) -> bool:
+    """Return True if the lengths of all records add up to the size of a file; remote files are not read for that."""
+    if not os.path.exists(file):
+        return True
+    with open_regular(file) as stream:
+        descriptor, position = stream.fileno(), 0
+        size = os.fstat(descriptor).st_size
+        while position < size:
+            position += int.from_bytes(os.pread(descriptor, 8, position), "little") + _FRAME
+    return position == size
 
 
 def _names(labels: np.ndarray, names: np.ndarray) -> dict[int, str]:
     unique, first = np.unique(labels, return_index=True)
-    return {int(label): names[index].decode() for label, index in zip(unique, first, strict=True)}
+    return {int(label): names[index].decode(errors="replace") for label, index in zip(unique, first, strict=True)}
 
 
 def _index_corrupt(file: str, parse: Parse) -> Records:
@@ -179,9 +221,12 @@ def _index_corrupt(file: str, parse: Parse) -> Records:
             following = position + len(record) + _FRAME
             try:
                 label, name = (value.numpy() for value in parse(record))
-                names.setdefault(int(label), name.decode())
+                names.setdefault(int(label), name.decode(errors="replace"))
             except tf.errors.InvalidArgumentError as error:
                 record, reason = None, f"not the expected tf.train.Example ({error.message.splitlines()[0]})"
+            else:
+                if label < 0:
+                    record, reason = None, f"label {label} is negative"
         if record is None:
             corruption.append(Corruption(file, position, reason))
         offsets.append(position)
@@ -192,10 +237,13 @@ def _index_corrupt(file: str, parse: Parse) -> Records:
 
 def _try_read(file: str, position: int) -> tuple[bytes | None, str]:
     """Return the record at an offset and "", or None and the reason why it is unreadable."""
+    size = tf.io.gfile.stat(file).length
+    if position + _HEADER <= size < position + _read_length(file, position) + _FRAME:
+        return None, "wrong checksum or incomplete record"
     try:
         return read_at(tf.constant(file), tf.constant(position, tf.int64)).get_single_element().numpy(), ""
     except (tf.errors.DataLossError, tf.errors.OutOfRangeError, tf.errors.InvalidArgumentError):
-        has_header = position + _HEADER <= tf.io.gfile.stat(file).length
+        has_header = position + _HEADER <= size
         return None, "wrong checksum or incomplete record" if has_header else "the file is truncated here"
 
 
@@ -231,7 +279,7 @@ def _to_json(records: Sequence[Records]) -> str:
 
 
 def _from_json(text: str) -> list[Records]:
-    return [
+    found = [
         Records(
             fields["file"],
             np.array(fields["offsets"], np.int64),
@@ -241,3 +289,6 @@ def _from_json(text: str) -> list[Records]:
         )
         for fields in json.loads(text)
     ]
+    if any(each.offsets.ndim != 1 or each.offsets.shape != each.labels.shape for each in found):
+        raise ValueError("offsets and labels differ in number")
+    return found

@@ -2,23 +2,28 @@
 
 import contextlib
 import dataclasses
+import os
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import downloader
 
 from resnet_tf.config import DataConfig
 from resnet_tf.core.errors import UserError, closest, plain_reason
+from resnet_tf.core.files import is_foreign
 from resnet_tf.data.sources import digits, records
-from resnet_tf.data.sources.base import Corruption, Source, Split
-from resnet_tf.data.sources.tfds_features import check_features
+from resnet_tf.data.sources.base import MAX_CLASSES, Corruption, Source, Split
+from resnet_tf.data.sources.tfds_metadata import check_metadata, check_names
 
 
 def open_digits(config: DataConfig) -> Source:
     """Open the embedded data set."""
-    return _open(digits.Digits(data_dir=config.data_dir or None), config)
+    return _open_defined(digits.Digits, "digits", config)
 
 
 def open_directory(version: Path, config: DataConfig) -> Source:
@@ -27,7 +32,7 @@ def open_directory(version: Path, config: DataConfig) -> Source:
     Raises:
         UserError: if its metadata is corrupt or names a class that is not TFDS's own.
     """
-    check_features(version)
+    check_metadata(version)
     try:
         builder = tfds.builder_from_directory(version)
     except Exception as error:  # TFDS raises many types for corrupt metadata
@@ -58,13 +63,30 @@ def open_registered(config: DataConfig) -> Source:
             f"unknown data set {config.source!r}; did you mean {closest(config.source, names)}? "
             "For a folder of images, use its path"
         ) from None
-    return _open(builder_class(data_dir=config.data_dir or None), config)
+    return _open_defined(builder_class, config.source, config)
+
+
+def _open_defined(builder_class: type[tfds.core.DatasetBuilder], name: str, config: DataConfig) -> Source:
+    """Open a data set of a known class; its versions in the directory of prepared data sets are checked first."""
+    for version in _list_versions(_data_dir(config) / name):
+        check_metadata(version)
+    try:
+        builder = builder_class(data_dir=config.data_dir or None)
+    except (AssertionError, ValueError) as error:
+        raise UserError(
+            f"data set {name!r} cannot be opened in {str(_data_dir(config))!r}: {plain_reason(error)}"
+        ) from error
+    _prepare(builder)
+    return _open(builder, config)
 
 
 def _find_prepared(config: DataConfig) -> Path | None:
     """Return the version directory of `data.source` in the directory of prepared data sets, or None."""
-    data_dir = Path(config.data_dir or tfds.core.constants.DATA_DIR).expanduser()
-    return find_version(data_dir / config.source)
+    return find_version(_data_dir(config) / config.source)
+
+
+def _data_dir(config: DataConfig) -> Path:
+    return Path(config.data_dir or tfds.core.constants.DATA_DIR).expanduser()
 
 
 def find_version(path: Path) -> Path | None:
@@ -78,43 +100,73 @@ def find_version(path: Path) -> Path | None:
     """
     if (path / "dataset_info.json").is_file():
         return path
-    versions = [info.parent for pattern in ("*", "*/*") for info in path.glob(f"{pattern}/dataset_info.json")]
+    versions = _list_versions(path)
     names = sorted({str(version.parent) for version in versions})
     if len(names) > 1:
         raise UserError(f"{str(path)!r} contains several TFDS data sets; use one of {', '.join(names)}")
-    return max(versions, key=lambda version: tfds.core.Version(version.name), default=None)
+    return max(versions, key=_version_key, default=None)
+
+
+def _list_versions(path: Path) -> list[Path]:
+    found = [info.parent for pattern in ("*", "*/*") for info in path.glob(f"{pattern}/dataset_info.json")]
+    return [version for version in found if not any(map(is_foreign, (version, version.parent)))]
+
+
+def _version_key(version: Path) -> tuple[int, ...]:
+    """Return the numbers of a version such as 1.0.0; directories of other names come first."""
+    numbers = re.fullmatch(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})", version.name, re.ASCII)
+    return tuple(map(int, numbers.groups())) if numbers else ()
 
 
 def _open(builder: tfds.core.DatasetBuilder, config: DataConfig) -> Source:
-    _prepare(builder)
-    name, features = builder.info.full_name, dict(builder.info.features.items())
-    image, label = builder.info.supervised_keys or ("image", "label")
-    if not isinstance(features.get(image), tfds.features.Image) or not isinstance(
-        features.get(label), tfds.features.ClassLabel
-    ):
-        raise UserError(f"data set {name!r} has no image with a class label; its features are {list(features)}")
+    name, (image, label) = builder.info.full_name, _find_keys(builder)
+    features = builder.info.features
+    if not 0 < (features[label].num_classes or 0) <= MAX_CLASSES:
+        raise UserError(f"data set {name!r} has {features[label].num_classes} classes, not 1 to {MAX_CLASSES:,}")
+    check_names(Path(builder.data_dir), label, features[label])
     if builder.info.file_format is not tfds.core.FileFormat.TFRECORD:
         raise UserError(
             f"data set {name!r} is stored as {builder.info.file_format.value}; only tfrecord is supported, to which "
             "`tfds convert_format` converts"
         )
     splits = (_open_split(builder, each, image, label) for each in config.splits)
-    names = tuple(features[label].int2str(index) for index in range(features[label].num_classes))
-    return Source(name, names, *splits)
+    return Source(name, tuple(features[label].names), *splits)
+
+
+def _find_keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
+    """Return the names of the image and its label among the features of a data set."""
+    features, name = builder.info.features, builder.info.full_name
+    if not isinstance(features, tfds.features.FeaturesDict):
+        raise UserError(
+            f"data set {name!r} has no image with a class label; its features are {type(features).__name__}"
+        )
+    keys = builder.info.supervised_keys or ("image", "label")
+    present = dict(features.items())
+    if len(keys) == 2 and all(isinstance(key, str) and key in present for key in keys):
+        image, label = (present[key] for key in keys)
+        if isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel):
+            if image.np_dtype not in (np.uint8, np.uint16):
+                raise UserError(f"the images of data set {name!r} are {np.dtype(image.np_dtype)}, not uint8 or uint16")
+            return keys
+    raise UserError(f"data set {name!r} has no image with a class label; its features are {list(present)}")
 
 
 def _open_split(builder: tfds.core.DatasetBuilder, name: str, image: str, label: str) -> Split:
     try:
         shards = builder.info.splits[name].file_instructions
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, AssertionError):
         raise UserError(
             f"data set {builder.info.full_name!r} has no split {name!r}; did you mean "
             f"{closest(name, builder.info.splits)}?"
         ) from None
 
+    _check_files(Path(builder.data_dir), name, [shard.filename for shard in shards])
+    # Other features are not decoded: TFDS decodes images without a look at their size.
+    features = tfds.features.FeaturesDict({key: builder.info.features[key] for key in (image, label)})
+
     def example(record: tf.Tensor) -> dict[str, tf.Tensor]:
         # Images are decoded and cropped in one operation, later in the pipeline.
-        return builder.info.features.deserialize_example(record, decoders={image: tfds.decode.SkipDecoding()})
+        return features.deserialize_example(record, decoders={image: tfds.decode.SkipDecoding()})
 
     indexed = records.index(
         [shard.filename for shard in shards],
@@ -125,7 +177,15 @@ def _open_split(builder: tfds.core.DatasetBuilder, name: str, image: str, label:
     for each, shard in zip(indexed, shards, strict=True):
         end = None if shard.take == -1 else shard.skip + shard.take
         parts.append((_add_lost(each, shard.examples_in_shard), slice(shard.skip, end)))
-    return records.split(name, parts, lambda record: example(record)[image])
+    return records.split(name, parts, lambda record: example(record)[image], num_classes=features[label].num_classes)
+
+
+def _check_files(data_dir: Path, split: str, files: Sequence[str]) -> None:
+    if not files:
+        raise UserError(f"split {split!r} of the data set at {str(data_dir)!r} is empty")
+    for file in files:
+        if not Path(os.path.abspath(file)).is_relative_to(os.path.abspath(data_dir)):
+            raise UserError(f"split {split!r} of the data set at {str(data_dir)!r} has a file outside of it: {file!r}")
 
 
 def _add_lost(found: records.Records, expected: int) -> records.Records:
@@ -133,6 +193,8 @@ def _add_lost(found: records.Records, expected: int) -> records.Records:
     lost = expected - len(found.labels)
     if not lost:
         return found
+    if lost < 0:
+        raise UserError(f"{found.file!r} has {len(found.labels)} records, but the metadata of its data set {expected}")
     *others, last = found.corruption or (Corruption(found.file, 0, f"{lost} of {expected} examples are missing"),)
     return dataclasses.replace(found, corruption=(*others, dataclasses.replace(last, examples=lost)))
 
