@@ -49,8 +49,11 @@ def find_mismatch(value: Any, declared: Any, name: str) -> str:
     if declared is Any:
         return ""
     if origin in (typing.Union, types.UnionType):
-        fits = any(not find_mismatch(value, each, name) for each in arguments)
-        return "" if fits else f"{name} is {_word(value)}, not {' or '.join(map(_declared_word, arguments))}"
+        found = [find_mismatch(value, each, name) for each in arguments]
+        inner = next((mismatch for mismatch in found if not mismatch.startswith(f"{name} ")), None)
+        if inner is not None:
+            return inner
+        return f"{name} is {_word(value)}, not {' or '.join(map(_declared_word, arguments))}"
     if typing.is_typeddict(declared):
         return _find_in_typed_dict(value, declared, name)
     expected = origin or declared

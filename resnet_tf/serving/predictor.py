@@ -94,7 +94,9 @@ class Predictor:
             self.config = override(Config(), flatten(self.metadata.get("config", {})))
         if not self.labels:
             raise UserError(f"{str(self.path)!r} returns features and has no classes to predict")
-        self._runner = runners.load_runner(self.path, self.metadata["target"], self.preprocess)
+        self._runner = runners.load_runner(
+            self.path, self.metadata["target"], self.preprocess, classes=len(self.labels)
+        )
         self.top_k = min(self.config.export.top_k, len(self.labels))
 
     def __repr__(self) -> str:

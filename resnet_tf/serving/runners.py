@@ -1,16 +1,18 @@
 """Runners of exports: one interface to SavedModel, LiteRT, Keras and ONNX files."""
 
+import functools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from resnet_tf.core.errors import UserError
+from resnet_tf.core.errors import UserError, plain_reason
 from resnet_tf.core.export_metadata import SAVED_MODELS
 from resnet_tf.core.machine import cores
+from resnet_tf.core.saved_models import check_signature, load_saved_model
 from resnet_tf.inputs import Preprocess
 from resnet_tf.serving.signatures import DEFAULT_SIGNATURE, EXPLAIN_SIGNATURE
 
@@ -35,18 +37,25 @@ class Runner(Protocol):
         """Return logits, float32 [B, classes], for images [B, H, W, 3] in [0, 1] or signals [B, L, C], float32."""
 
 
-def load_runner(export: Path, target: str, preprocess: Preprocess) -> Runner:
+def load_runner(export: Path, target: str, preprocess: Preprocess, *, classes: int | None = None) -> Runner:
     """Load the export in a directory.
 
+    Args:
+        export: directory of the version.
+        target: see `export_model`.
+        preprocess: preprocessing of an example.
+        classes: number of logits; None for any.
+
     Raises:
-        UserError: if the target is unknown, the export cannot be loaded, or a package that it needs is not installed.
+        UserError: if the target is unknown, the export cannot be loaded, has other inputs or another number of logits,
+            or if a package that it needs is not installed.
     """
     if target in SAVED_MODELS:
-        return SavedModelRunner(export, preprocess)
+        return SavedModelRunner(export, preprocess, classes=classes)
     loaders = {"litert": _load_litert, "keras": _load_keras, "onnx": _load_onnx}
     if target not in loaders:
         raise UserError(f"{str(export)!r} has target {target!r}, which this version of resnet_tf cannot load")
-    return ArraysRunner(loaders[target](export, preprocess), preprocess)
+    return ArraysRunner(loaders[target](export, preprocess, classes), preprocess)
 
 
 class SavedModelRunner:
@@ -56,15 +65,22 @@ class SavedModelRunner:
         explains: whether it has the signature `explain`, which returns Grad-CAM heatmaps.
     """
 
-    def __init__(self, export: Path, preprocess: Preprocess):
-        try:
-            self._model = tf.saved_model.load(str(export))  # owns the variables of the signatures
-        except (OSError, ValueError, KeyError, IndexError, tf.errors.OpError) as error:
-            raise UserError(f"{str(export)!r} cannot be loaded: {error}") from error
+    def __init__(self, export: Path, preprocess: Preprocess, *, classes: int | None = None):
+        self._model = load_saved_model(export)  # owns the variables of the signatures
         self._signatures, self._preprocess = self._model.signatures, preprocess
         first, *_ = preprocess.serving_inputs()
         self._encoded, self._unnormalized = first.name, preprocess.unnormalized_input.name
-        self.explains = EXPLAIN_SIGNATURE in self._signatures
+        explain = self._signatures.get(EXPLAIN_SIGNATURE)
+        self.explains = explain is not None and "heatmaps" in (explain.structured_outputs or ())
+        for each in (first, preprocess.unnormalized_input):
+            check_signature(
+                self._model,
+                self._signature_name(each.name),
+                export,
+                argument=each.tensor_type,
+                outputs=("logits", "probabilities"),
+                classes=classes,
+            )
 
     def predict(self, encoded: Sequence[bytes]) -> Outputs:
         """Return the outputs for encoded examples, see `Runner`; the graph decodes images."""
@@ -82,8 +98,10 @@ class SavedModelRunner:
 
     def _call(self, argument: str, values: tf.Tensor) -> dict[str, tf.Tensor]:
         """Call the signature with the name of the argument, or else `serving_default`."""
-        name = argument if argument in self._signatures else DEFAULT_SIGNATURE
-        return self._signatures[name](**{argument: values})
+        return self._signatures[self._signature_name(argument)](**{argument: values})
+
+    def _signature_name(self, argument: str) -> str:
+        return argument if argument in self._signatures else DEFAULT_SIGNATURE
 
 
 class ArraysRunner:
@@ -102,14 +120,20 @@ class ArraysRunner:
         return self._logits(np.asarray(inputs, np.float32))
 
 
-def _load_litert(export: Path, preprocess: Preprocess) -> Callable[[np.ndarray], np.ndarray]:
+def _load_litert(export: Path, preprocess: Preprocess, classes: int | None) -> Callable[[np.ndarray], np.ndarray]:
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
         raise UserError("LiteRT models need the package ai-edge-litert: pip install 'resnet_tf[litert]'") from error
-    run = _load(export, lambda file: Interpreter(file, num_threads=cores()), LITERT_FILE).get_signature_runner()
+    run = _load(export, lambda file: Interpreter(file, num_threads=cores()).get_signature_runner(), LITERT_FILE)
     lock = threading.Lock()  # an interpreter has a single set of buffers
     name = preprocess.unnormalized_input.name
+    taken, given = (
+        {key: each["shape_signature"].tolist() for key, each in details.items()}
+        for details in (run.get_input_details(), run.get_output_details())
+    )
+    _check_shapes(export / LITERT_FILE, taken, {name: preprocess.unnormalized_shape})
+    _check_shapes(export / LITERT_FILE, given, {"logits": (classes,)})
 
     def logits(inputs: np.ndarray) -> np.ndarray:
         with lock:
@@ -118,10 +142,17 @@ def _load_litert(export: Path, preprocess: Preprocess) -> Callable[[np.ndarray],
     return logits
 
 
-def _load_keras(export: Path, preprocess: Preprocess) -> Callable[[np.ndarray], np.ndarray]:
+def _load_keras(export: Path, preprocess: Preprocess, classes: int | None) -> Callable[[np.ndarray], np.ndarray]:
     import keras
 
-    return keras_logits(_load(export, keras.saving.load_model, KERAS_FILE), preprocess)
+    # In safe mode, Keras creates only objects of its own classes and of those that this process has registered.
+    load = functools.partial(keras.saving.load_model, compile=False, safe_mode=True)
+    model = _load(export, load, KERAS_FILE)
+    _check_shapes(
+        export / KERAS_FILE, {"input": getattr(model, "input_shape", None)}, {"input": preprocess.input_shape}
+    )
+    _check_shapes(export / KERAS_FILE, {"logits": getattr(model, "output_shape", None)}, {"logits": (classes,)})
+    return keras_logits(model, preprocess)
 
 
 def keras_logits(model: Any, preprocess: Preprocess) -> Callable[[np.ndarray], np.ndarray]:
@@ -133,13 +164,18 @@ def keras_logits(model: Any, preprocess: Preprocess) -> Callable[[np.ndarray], n
     return lambda inputs: network(tf.constant(inputs)).numpy()
 
 
-def _load_onnx(export: Path, preprocess: Preprocess) -> Callable[[np.ndarray], np.ndarray]:
+def _load_onnx(export: Path, preprocess: Preprocess, classes: int | None) -> Callable[[np.ndarray], np.ndarray]:
     try:
         from onnxruntime import InferenceSession
     except ImportError as error:
         raise UserError("ONNX models need the package onnxruntime: pip install 'resnet_tf[onnx]'") from error
     session = _load(export, lambda file: InferenceSession(file, providers=["CPUExecutionProvider"]), ONNX_FILE)
     name = preprocess.unnormalized_input.name
+    taken, given = (
+        {each.name: each.shape for each in listed} for listed in (session.get_inputs(), session.get_outputs())
+    )
+    _check_shapes(export / ONNX_FILE, taken, {name: preprocess.unnormalized_shape})
+    _check_shapes(export / ONNX_FILE, given, {"logits": (classes,)})
     return lambda inputs: session.run(["logits"], {name: inputs})[0]
 
 
@@ -147,4 +183,28 @@ def _load(export: Path, load: Callable[[str], Any], file: str) -> Any:
     try:
         return load(str(export / file))
     except Exception as error:  # the packages have no common base class for errors
-        raise UserError(f"{str(export / file)!r} cannot be loaded: {error}") from error
+        raise UserError(f"{str(export / file)!r} cannot be loaded: {plain_reason(error)}") from error
+
+
+def _check_shapes(file: Path, found: Mapping[str, Any], expected: Mapping[str, tuple[int | None, ...]]) -> None:
+    """Check the shapes of tensors by name; sizes of other types than positive integers are variable.
+
+    Args:
+        file: file of the model, for messages.
+        found: shapes of the model, with the batch.
+        expected: shapes without the batch; None is any size.
+
+    Raises:
+        UserError: if a tensor is missing or has another shape.
+    """
+    for name, shape in expected.items():
+        given = found.get(name)
+        sizes = tuple(given[1:]) if isinstance(given, list | tuple) else None
+        if sizes is None or len(sizes) != len(shape) or any(map(_differ, sizes, shape)):
+            raise UserError(
+                f"{str(file)!r} has {name} {given}, which does not fit [batch, {', '.join(map(str, shape))}]"
+            )
+
+
+def _differ(found: Any, expected: int | None) -> bool:
+    return isinstance(found, int) and found > 0 and expected is not None and found != expected

@@ -97,4 +97,6 @@ class RunState:
         for name, value in fields.items():
             if mismatch := find_mismatch(value, hints[name], f"run.{name}"):
                 raise UserError(mismatch)
+            if not 0 <= value < np.inf:
+                raise UserError(f"run.{name} is {value}, not a finite number of at least 0")
         return cls(**fields)

@@ -123,6 +123,8 @@ def load_run(workdir: str | Path, *, checkpoint: str = "") -> Run:
     # `weights` instead of `variables`: an average has no state of dropout's random generators.
     weights = {each.path: each.value for each in model.weights}
     checkpoints.restore(chosen, {"average" if config.train.ema else "model": weights}, partly=True)
+    with checkpoints.naming_metadata(chosen):
+        _check_fits(preprocess, model)
     model.preprocess, model.labels = preprocess, labels
     return Run(workdir, config, metadata["step"], model, preprocess, labels, metadata["metrics"] or {})
 
@@ -176,6 +178,12 @@ def create_network(
         new_head=model.new_head,
         **{name: value for name, value in knobs.items() if value},
     )
+
+
+def _check_fits(preprocess: Preprocess, model: ResidualNetwork) -> None:
+    taken, given = model.input_shape[1:], preprocess.input_shape
+    if len(taken) != len(given) or any(size not in (None, other) for size, other in zip(taken, given, strict=True)):
+        raise UserError(f"its preprocessing gives {given}, but the network takes {taken}")
 
 
 def check_workdir(workdir: Path, config: Config) -> None:

@@ -4,7 +4,10 @@ import tensorflow as tf
 
 from resnet_tf.core.errors import UserError, prefix_errors
 from resnet_tf.core.export_metadata import SAVED_MODELS, read_export
+from resnet_tf.core.saved_models import check_signature, load_saved_model
 from resnet_tf.inputs import Preprocess
+
+_SIGNATURE = "images"  # and the name of its argument
 
 
 class Teacher:
@@ -30,12 +33,18 @@ class Teacher:
                 raise UserError(f"its classes differ from those of the data: {', '.join(metadata['labels'])}")
             with export.naming_metadata():
                 self._sizes = Preprocess.from_dict(metadata["preprocess"]).spatial_shape
-            try:
-                # Kept, as it owns the variables of its signatures.
-                self._model = tf.saved_model.load(str(export.directory))
-                self._signature = self._model.signatures["images"]
-            except (OSError, ValueError, KeyError, IndexError, tf.errors.OpError) as error:
-                raise UserError(f"{str(export.directory)!r} cannot be loaded: {error}") from error
+            # Kept, as it owns the variables of its signatures.
+            self._model = load_saved_model(export.directory)
+            argument = tf.TensorSpec([None, *self._sizes, 3], tf.float32, name=_SIGNATURE)
+            check_signature(
+                self._model,
+                _SIGNATURE,
+                export.directory,
+                argument=argument,
+                outputs=["logits"],
+                classes=len(labels),
+            )
+            self._signature = self._model.signatures[_SIGNATURE]
 
     def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
         """Return the teacher's logits, float32 [B, classes], for the student's input, float32 [B, H, W, C]."""

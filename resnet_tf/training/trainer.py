@@ -136,7 +136,11 @@ class Trainer:
             raise UserError(f"checkpoint {str(path)!r} was trained on {before}, but data.source now gives {now}")
         checkpoint.restore(path, self._parts())
         with checkpoint.naming_metadata(path):
-            self.state = RunState.from_dict(metadata["run"])
+            state = RunState.from_dict(metadata["run"])
+            taken = state.step - state.epochs * self.length.steps_per_epoch
+            if state.step != metadata["step"] or not 0 <= taken <= self.length.steps_per_epoch:
+                raise UserError(f"run.step is {state.step} in epoch {state.epochs}, at step {metadata['step']}")
+            self.state = state
 
     def log_summary(self) -> None:
         """Log the network and the data, the classes, and a warning if some of them are rare."""

@@ -4,16 +4,23 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from resnet_tf.core import bounded, files
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.export_metadata import MANIFEST, METADATA, read_export
 from resnet_tf.core.validation import find_mismatch
+from resnet_tf.serving.artifact import new_version
+from resnet_tf.serving.predictor import Predictor
 from resnet_tf.training import checkpoint, run
+from resnet_tf.training.progress import RunState
 
 SECONDS = 20  # a test that takes longer waits for a pipe, or reads a device
 
@@ -49,9 +56,9 @@ IRREGULAR = {
     "link to itself": lambda path, outside: path.symlink_to(path),
     "sparse file": lambda path, outside: os.truncate(os.open(path, os.O_CREAT | os.O_WRONLY), 2**40),
 }
-each_irregular = pytest.mark.parametrize("place", IRREGULAR.values(), ids=IRREGULAR)
+each_irregular = pytest.mark.parametrize("replace", IRREGULAR.values(), ids=IRREGULAR)
 
-# Texts that are no JSON value of ours, and what is said about each.
+# Texts that are no JSON value of ours, and the reason that is reported for each.
 STRANGE_JSON = {
     "empty": (b"", "Expecting value"),
     "cut": (b'{"a": ', "Expecting value"),
@@ -70,15 +77,15 @@ STRANGE_JSON = {
 
 
 @each_irregular
-def test_json_is_read_from_regular_files_of_a_bounded_size(tmp_path, place):
-    place(tmp_path / "x.json", tmp_path)
+def test_json_is_read_from_regular_files_of_a_bounded_size(tmp_path, replace):
+    replace(tmp_path / "x.json", tmp_path)
     with pytest.raises(UserError, match=r"^cannot read '.*x.json': [^\n]+$"):
         files.read_json(tmp_path / "x.json")
 
 
 @each_irregular
-def test_json_lines_are_read_from_regular_files_of_a_bounded_size(tmp_path, place, request):
-    place(tmp_path / "x.jsonl", tmp_path)
+def test_json_lines_are_read_from_regular_files_of_a_bounded_size(tmp_path, replace, request):
+    replace(tmp_path / "x.jsonl", tmp_path)
     if "link to nothing" in request.node.callspec.id:
         assert files.read_json_lines(tmp_path / "x.jsonl") == []
         return
@@ -154,10 +161,10 @@ def test_a_strange_digest_is_a_difference(tmp_path, digest):
 
 @pytest.mark.parametrize("name", ["needed", "below/other", "sha256.json"])
 @each_irregular
-def test_listed_files_are_regular(tmp_path, name, place):
+def test_listed_files_are_regular(tmp_path, name, replace):
     _listed(tmp_path / "inside")
     (tmp_path / "inside" / name).unlink()
-    place(tmp_path / "inside" / name, tmp_path)
+    replace(tmp_path / "inside" / name, tmp_path)
     assert re.match(rf"^{name}[: ][^\n]+$", _find(tmp_path / "inside"))
 
 
@@ -187,6 +194,178 @@ def test_a_link_to_a_directory_is_refused(tmp_path):
     (tmp_path / "outside").mkdir()
     (directory / "assets").symlink_to(tmp_path / "outside")
     assert _find(directory) == "'assets' is not one of the files that were written; remove it"
+
+
+def _rewrite(directory: Path, file: Path, manifest: Path, **changes: Any) -> None:
+    """Change fields of a JSON file, `...` removing one, with a manifest that fits."""
+    content = json.loads((directory / file).read_text()) | changes
+    (directory / file).write_text(json.dumps({key: value for key, value in content.items() if value is not ...}))
+    _sign(directory, manifest)
+
+
+def _sign(directory: Path, manifest: Path) -> None:
+    (directory / manifest).unlink()
+    files.write_manifest(directory, manifest)
+
+
+PREPROCESS = {"type": "image", "size": [8, 8], "channels": 1, "mean": [0.5], "std": [0.5]}
+INCONSISTENT_EXPORTS = {
+    "fewer labels": ({"labels": ["a", "b"]}, r"must return logits: float32 \[batch, 2\], has float32 \(None, 10\)"),
+    "empty label": ({"labels": [""] * 10}, r"a label is empty"),
+    "other size": ({"preprocess": PREPROCESS | {"size": [9, 8]}}, r"takes images: .*\(None, 8, 8, 3\); its preproc"),
+    "huge size": ({"preprocess": PREPROCESS | {"size": [2**40, 2**40]}}, r"size|takes images"),
+    "beyond 64 bits": ({"preprocess": PREPROCESS | {"size": [2**70, 8]}}, r"integer beyond 64 bits"),
+    "signals": (
+        {"preprocess": {"type": "signal", "length": 8, "channels": 1, "mean": [0], "std": [1]}},
+        r"takes image",
+    ),
+    "negative step": ({"step": -1}, r"step is negative"),
+    "negative parameters": ({"parameters": -1}, r"parameters is negative"),
+    "other target": ({"target": "litert"}, r"model.tflite' cannot be loaded"),
+    "not an export of classes": ({"labels": []}, r"has no classes to predict"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), INCONSISTENT_EXPORTS.values(), ids=INCONSISTENT_EXPORTS)
+def test_exports_whose_parts_do_not_fit_are_refused(tiny_export, tmp_path, changes, message):
+    directory = shutil.copytree(tiny_export, tmp_path / "1")
+    _rewrite(directory, METADATA, MANIFEST, **changes)
+    with pytest.raises(UserError, match=message) as caught:
+        Predictor(directory)
+    assert "\n" not in str(caught.value)
+
+
+class _Graph(tf.Module):
+    """A network in whose signatures a part is missing."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def encoded(self, image_bytes):
+        return {"logits": tf.zeros([tf.size(image_bytes), 10]), "probabilities": tf.zeros([tf.size(image_bytes), 10])}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 8, 8, 3], tf.float32, name="images")])
+    def images(self, images):
+        return {"logits": tf.zeros([tf.shape(images)[0], 10]), "probabilities": tf.zeros([tf.shape(images)[0], 10])}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 8, 8, 3], tf.float32, name="images")])
+    def logits_only(self, images):
+        return {"logits": tf.zeros([tf.shape(images)[0], 10])}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 8, 8, 3], tf.float64, name="images")])
+    def float64(self, images):
+        return {"logits": tf.zeros([tf.shape(images)[0], 10]), "probabilities": tf.zeros([tf.shape(images)[0], 10])}
+
+
+@pytest.mark.parametrize(
+    ("signatures", "message"),
+    [
+        ({"serving_default": "encoded", "images": "images"}, ""),
+        ({}, r"has no signature 'serving_default'"),
+        ({"serving_default": "encoded"}, r"the signature 'serving_default' of .* takes image_bytes: string"),
+        ({"serving_default": "images", "images": "images"}, r"'serving_default' of .* takes images: float32"),
+        ({"serving_default": "encoded", "images": "logits_only"}, r"must return probabilities: .*has no such output"),
+        ({"serving_default": "encoded", "images": "float64"}, r"takes images: float64 .* gives images: float32"),
+    ],
+)
+def test_a_saved_model_without_our_signatures_is_refused(tiny_export, tmp_path, signatures, message):
+    directory = shutil.copytree(tiny_export, tmp_path / "1")
+    shutil.rmtree(directory / "variables")
+    graph = _Graph()
+    tf.saved_model.save(graph, str(directory), {name: getattr(graph, method) for name, method in signatures.items()})
+    _sign(directory, MANIFEST)
+    if message:
+        with pytest.raises(UserError, match=message):
+            Predictor(directory)
+    else:
+        assert Predictor(directory).logits(np.zeros((2, 8, 8, 3), np.float32)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\x0a\xff\xff\xff\xff\x0f"], ids=["empty", "text", "length"])
+def test_a_graph_that_is_none_is_refused(tiny_export, tmp_path, content):
+    directory = shutil.copytree(tiny_export, tmp_path / "1")
+    (directory / "saved_model.pb").write_bytes(content)
+    _sign(directory, MANIFEST)
+    with pytest.raises(UserError, match="cannot be loaded"):
+        Predictor(directory)
+
+
+def test_versions_of_servers_and_file_managers_are_found(tiny_export, tmp_path):
+    """TensorFlow Serving takes the name of a version as a number, zeros in front included."""
+    shutil.copytree(tiny_export, tmp_path / "0007")
+    for name in (".DS_Store", "Thumbs.db", "._0007"):
+        (tmp_path / name).write_text("")
+    assert read_export(tmp_path).directory == tmp_path / "0007"
+    with new_version(tmp_path) as (staging, _):
+        (staging / "x").write_text("")
+    assert sorted(files.list_numbered(tmp_path)) == [7, 8]
+    (tmp_path / "9").symlink_to(tmp_path / "0007")
+    assert read_export(tmp_path).directory == tmp_path / "9"
+    (tmp_path / "7").mkdir()
+    with pytest.raises(UserError, match="are the same version; remove one of them"):
+        read_export(tmp_path)
+
+
+def test_directories_of_other_files_are_still_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(UserError, match=r"contains files that are not exports \(notes.txt\)"), new_version(tmp_path):
+        pass
+
+
+INCONSISTENT_CHECKPOINTS = {
+    "other step": ({"step": 4}, r"metadata.json' is invalid: it is of step 4"),
+    "negative step": ({"step": -7}, r"it is of step -7"),
+    "no classes": ({"data": {"name": "x", "class_names": [], "splits": {}}}, r"data.class_names is empty"),
+    "other classes": ({"data": {"name": "x", "class_names": ["a"], "splits": {}}}, r"is corrupt or of another network"),
+    "other size": ({"preprocess": PREPROCESS | {"size": [9, 8]}}, r"its preprocessing gives \(9, 8, 1\), but the net"),
+    "signals": (
+        {"preprocess": {"type": "signal", "length": 8, "channels": 1, "mean": [0], "std": [1]}},
+        r"preprocessing",
+    ),
+    "no preprocessing": ({"preprocess": None}, r"preprocess is null, not an object"),
+    "metrics": ({"metrics": {"top1": "best"}}, r"metrics.top1 is a string"),
+}
+
+
+@pytest.fixture(scope="module")
+def copied_run(tiny_run, tmp_path_factory) -> Path:
+    return shutil.copytree(tiny_run, tmp_path_factory.mktemp("copy") / "run")
+
+
+def _newest(workdir: Path) -> Path:
+    return max((workdir / run.CHECKPOINTS).iterdir())
+
+
+@pytest.mark.parametrize(("changes", "message"), INCONSISTENT_CHECKPOINTS.values(), ids=INCONSISTENT_CHECKPOINTS)
+def test_checkpoints_whose_parts_do_not_fit_are_refused(copied_run, changes, message):
+    newest = _newest(copied_run)
+    before = (newest / "metadata.json").read_text()
+    _rewrite(newest, Path("metadata.json"), Path("sha256.json"), **changes)
+    try:
+        with pytest.raises(UserError, match=message) as caught:
+            run.load_run(copied_run)
+        assert "\n" not in str(caught.value)
+    finally:
+        (newest / "metadata.json").write_text(before)
+        _sign(newest, Path("sha256.json"))
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "notes.txt", "7", "00000099", "0000000x", "best/00000001"])
+def test_foreign_files_beside_checkpoints_are_ignored(copied_run, name):
+    step = int(_newest(copied_run).name)
+    path = copied_run / run.CHECKPOINTS / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("")
+    assert run.load_run(copied_run).step == step
+    path.unlink()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"step": -1}, {"loss": float("nan")}, {"seconds": float("inf")}, {"step": 2**70}, {"images": -3}],
+    ids=str,
+)
+def test_impossible_counters_of_a_run_are_refused(changes):
+    with pytest.raises(UserError, match=rf"run.{next(iter(changes))} is "):
+        RunState.from_dict(RunState().to_dict() | changes)
 
 
 FOREIGN = [".DS_Store", "._needed", "Thumbs.db", "desktop.ini", ".nfs000000000001", ".git/config", "__MACOSX/x"]
