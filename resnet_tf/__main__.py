@@ -14,10 +14,16 @@ import sys
 
 import resnet_tf
 from resnet_tf.core.errors import closest
+from resnet_tf.core.streams import standard_streams
 
 
 def main() -> None:
     """Run the command that `sys.argv` names, or list all commands."""
+    with standard_streams():
+        _run()
+
+
+def _run() -> None:
     name, *arguments = sys.argv[1:] or ["--help"]
     commands = list_commands()
     if name in ("--help", "-h"):

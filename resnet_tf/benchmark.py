@@ -14,6 +14,7 @@ from absl import flags
 
 import resnet_tf
 from resnet_tf.config import Config, command_line, load_config, override, parse_assignments
+from resnet_tf.core.paths import user_path
 
 command_line.refuse_import(__name__)
 
@@ -54,8 +55,8 @@ def main(arguments: list[str]) -> None:
 
 def _subject() -> Config | Path:
     """Return the configuration or the export that the flags name."""
-    if WHAT.value == "serving" and MODEL.value and Path(MODEL.value).exists():
-        return Path(MODEL.value)
+    if WHAT.value == "serving" and MODEL.value and user_path(MODEL.value).exists():
+        return user_path(MODEL.value)
     if MODEL.value and not FLAGS["config"].present:
         return override(Config(), {"data.batch_size": 32, "model.name": MODEL.value, **parse_assignments(SET.value)})
     config = load_config(CONFIG.value, overrides=SET.value)

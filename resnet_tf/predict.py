@@ -28,6 +28,8 @@ JSON = flags.DEFINE_bool("json", False, "print one JSON object per example", fla
 CSV = flags.DEFINE_bool("csv", False, "print a CSV table: file, then label and score of each rank", flag_values=FLAGS)
 EXPLAIN = flags.DEFINE_string("explain", "", "directory for Grad-CAM overlays, one PNG per image", flag_values=FLAGS)
 
+_MAX_WIDTH = 40  # of the column of labels; longer labels move the score of their line to the right
+
 
 def main(arguments: list[str]) -> None:
     """Run the command."""
@@ -60,16 +62,17 @@ def _as_csv(predictor: "resnet_tf.Predictor") -> Callable[["resnet_tf.Prediction
 
     def show(prediction: "resnet_tf.Prediction") -> None:
         pairs = zip(prediction.labels, prediction.scores, strict=True)
-        writer.writerow([prediction.file, *(cell for label, score in pairs for cell in (label, f"{score:.6f}"))])
+        cells = (cell for label, score in pairs for cell in (printable(label), f"{score:.6f}"))
+        writer.writerow([printable(prediction.file), *cells])
 
     return show
 
 
 def _as_text(predictor: "resnet_tf.Predictor") -> Callable[["resnet_tf.Prediction"], None]:
-    width = max(len(label) for label in predictor.labels)
+    width = min(max(len(printable(label)) for label in predictor.labels), _MAX_WIDTH)
 
     def show(prediction: "resnet_tf.Prediction") -> None:
-        print(printable(str(prediction.file)))
+        print(printable(prediction.file))
         for rank, (label, score) in enumerate(zip(prediction.labels, prediction.scores, strict=True), start=1):
             print(f"  {rank}  {printable(label):<{width}}  {score:.4f}")
 

@@ -14,6 +14,8 @@ from absl import flags
 from resnet_tf import config as config_lib
 from resnet_tf.core.errors import Interrupted, UserError, closest, is_full_disk, write_failure
 from resnet_tf.core.installation import check_installation
+from resnet_tf.core.streams import standard_streams
+from resnet_tf.core.text import printable
 
 _TEMPORARY_FAILURE = 75  # EX_TEMPFAIL of sysexits.h
 _GROUP_FLAG = re.compile(r"--([a-z_]+\.[a-z_]+)(=.*)?", re.DOTALL)
@@ -27,13 +29,17 @@ def run(
     A `UserError` is printed as one line on stderr, with exit code 2; `Interrupted` likewise, with exit code 75. For a
     command with `--set`, `--group.key=value` is short for `--set=group.key=value`.
     """
+    with standard_streams():
+        _run(main, flag_values, doc, with_config)
+
+
+def _run(main: Callable[[list[str]], None], flag_values: flags.FlagValues, doc: str, with_config: bool) -> None:
     argv = _with_underscores(sys.argv)
     argv = _expand_group_flags(argv) if with_config else argv
     if {"--help", "-h"} & set(argv[1:]):
         print(_help(flag_values, doc, with_config))
         return
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("resnet_tf").setLevel(logging.INFO)
+    _log_to_stderr()
     try:
         arguments = flag_values(argv)[1:]
         check_installation()
@@ -46,11 +52,13 @@ def run(
     except (UserError, flags.Error) as error:
         sys.exit(_fail(str(error)))
     except Interrupted as stop:
-        print(stop, file=sys.stderr)
+        print(printable(str(stop)), file=sys.stderr)
         sys.exit(_TEMPORARY_FAILURE)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:
+        raise
     except Exception as error:
         if not is_full_disk(error):
             raise
@@ -111,8 +119,22 @@ def require(*required: flags.FlagHolder) -> None:
             raise UserError(f"--{flag.name.replace('_', '-')} is missing; see --help")
 
 
+class _Formatter(logging.Formatter):
+    """Formats a record as its message, with escapes for control characters, which names in data may contain."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (the name is Python's)
+        return "\n".join(map(printable, record.message.split("\n")))
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("resnet_tf").setLevel(logging.INFO)
+
+
 def _fail(message: str) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {printable(' '.join(message.split()))}", file=sys.stderr)
     return 2
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from resnet_tf.config.schema import Config, iterate_keys
 from resnet_tf.core.errors import UserError, closest
 from resnet_tf.core.files import read_json
+from resnet_tf.core.paths import user_path
 
 CONFIG_FILE = "config.json"
 
@@ -31,7 +32,7 @@ def load_config(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Conf
     Raises:
         UserError: for an unknown name or key, or an invalid value.
     """
-    path = Path(name_or_path)
+    path = user_path(name_or_path)
     if path.suffix == ".json":
         values = flatten(_read_json(path))
         config = _override_from(path, values)

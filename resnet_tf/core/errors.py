@@ -43,11 +43,16 @@ def plain_reason(error: Exception) -> str:
 
 
 def is_full_disk(error: Exception) -> bool:
-    """Return True if a disk, or a user's quota, is full. Python and TensorFlow report both in the same words."""
-    return any(os.strerror(each) in str(error) for each in (errno.ENOSPC, errno.EDQUOT))
+    """Return True if a disk, a user's quota or the largest file size (`ulimit -f`) is reached.
+
+    Python and TensorFlow report each in the same words.
+    """
+    return any(os.strerror(each) in str(error) for each in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
 def write_failure(error: Exception) -> str:
     """Return the reason why a write failed, with advice where the disk is full."""
-    advice = "; make room, and start the same command again" if is_full_disk(error) else ""
-    return f"{getattr(error, 'strerror', None) or plain_reason(error)}{advice}"
+    reason = getattr(error, "strerror", None) or plain_reason(error)
+    if os.strerror(errno.EFBIG) in str(error):
+        return f"{reason}; raise the limit of `ulimit -f`, and start the same command again"
+    return f"{reason}; make room, and start the same command again" if is_full_disk(error) else reason

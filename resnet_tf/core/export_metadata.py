@@ -7,6 +7,7 @@ from typing import Any, NotRequired, TypedDict
 
 from resnet_tf.core import files
 from resnet_tf.core.errors import UserError, prefix_errors
+from resnet_tf.core.paths import user_path
 from resnet_tf.core.validation import check_types
 
 EXTRA = Path("assets.extra")
@@ -73,7 +74,7 @@ def read_export(path: str | Path) -> Export:
         UserError: if there is no export, this package did not write it, a file differs from the manifest, or the
             metadata are invalid.
     """
-    path = Path(path)
+    path = user_path(path)
     if not path.is_dir():
         raise UserError(f"no exported model at {str(path)!r}")
     found = max(files.list_numbered(path).items(), default=(0, path))[1]

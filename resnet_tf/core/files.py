@@ -167,7 +167,7 @@ def write_manifest(directory: Path, name: Path) -> None:
     """Write the SHA-256 of each file under `directory`, as it reads back, to its file `name`."""
     files = sorted(path for path in directory.rglob("*") if path.is_file())
     digests = {path.relative_to(directory).as_posix(): _digest(path) for path in files}
-    (directory / name).write_text(json.dumps(digests, indent=2) + "\n")
+    (directory / name).write_text(json.dumps(digests, indent=2) + "\n", encoding="utf-8")
 
 
 def find_corruption(directory: Path, name: Path, *, needed: Path) -> str:

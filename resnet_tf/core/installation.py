@@ -51,6 +51,6 @@ def require_tensorflow_backend() -> None:
 
 def _read(file: Path) -> str | None:
     try:
-        return json.loads(file.read_text()).get("backend")
+        return json.loads(file.read_text(encoding="utf-8")).get("backend")
     except (OSError, ValueError):  # Keras, too, passes over a file that it cannot read
         return None

@@ -54,7 +54,7 @@ def cpu_flags() -> set[str]:
 def _cpu_info(field: str) -> str:
     """Return a field of the first core in `/proc/cpuinfo`, empty where there is none."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return ""
     values = (line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == field)

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from resnet_tf.core.text import printable
+from resnet_tf.core.text import shortened
 
 _BINS = 15  # confidence bins, as in most papers
+_MAX_NAME = 60  # characters of a class name in a line
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ class Evaluation:
 
     def describe_classes(self, labels: Sequence[str]) -> str:
         """Return one line for each class, in the order of recall: recall, examples and most frequent confusion."""
-        labels, lines = [printable(label) for label in labels], []
+        labels, lines = [shortened(label, _MAX_NAME) for label in labels], []
         for each in self.by_class:
             confusion = f"  {each.confusions} predicted as {labels[each.confused_with]}" if each.confusions else ""
             lines.append(f"  {each.recall:.4f} of {each.examples:>6,}  {labels[each.index]}{confusion}")

@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from resnet_tf.core.errors import UserError, plain_reason
+from resnet_tf.core.paths import literal_path
 
 
 def load_saved_model(directory: Path) -> Any:
@@ -16,7 +17,8 @@ def load_saved_model(directory: Path) -> Any:
         UserError: if it cannot be loaded.
     """
     try:
-        return tf.saved_model.load(str(directory))
+        with literal_path(directory) as path:
+            return tf.saved_model.load(str(path))
     except Exception as error:  # TensorFlow raises many types for a graph that does not fit together
         raise UserError(f"{str(directory)!r} cannot be loaded: {plain_reason(error)}") from error
 

@@ -1,15 +1,76 @@
-"""Text that comes with data, weights or an export: safe to show."""
+"""Text that comes with data, weights or an export: safe to show on terminals, in plots and in Markdown."""
 
+import html
+import os
+import re
 import unicodedata
 
 # Unicode categories: control characters, lone surrogates (undecodable bytes of a file name), line and paragraph breaks.
 _UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
+# Bidirectional embeddings, overrides and isolates, which reorder the text around them (Unicode Standard Annex 9).
+_REORDERING = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
+# Characters that Markdown interprets within a line. `<`, `>` and `&` are escaped as HTML, and an underscore within a
+# word is literal anyway.
+_MARKDOWN = re.compile(r"([\\`*\[\]|~$]|(?<!\w)_|_(?!\w))")
 
 
 def printable(text: str) -> str:
-    r"""Return `text` with control characters, line breaks and lone surrogates replaced by U+FFFD.
+    r"""Return `text` with escapes for what a terminal would interpret, or could not show.
 
-    >>> printable("cat\x1b[2J\udcff")
-    'cat�[2J�'
+    These are control characters, line breaks, characters that reorder text, and bytes of a file name that are not
+    UTF-8.
+
+    >>> print(printable("cat\x1b[2J\udcff"))
+    cat\x1b[2J\xff
     """
-    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(each) in _UNPRINTABLE else each for each in text)
+    return "".join(_escape(each) if _is_unprintable(each) else each for each in text)
+
+
+def shortened(text: str, length: int) -> str:
+    """Return `printable(text)` in at most `length` characters, the last one an ellipsis if it is cut.
+
+    >>> shortened("hummingbird", 8)
+    'humming…'
+    """
+    text = printable(text)
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def markdown(text: str) -> str:
+    r"""Return `text` as literal text within a line of Markdown.
+
+    >>> print(markdown("a|b <i>"))
+    a\|b &lt;i&gt;
+    """
+    return _MARKDOWN.sub(r"\\\1", html.escape(printable(text), quote=False))
+
+
+def markdown_code(text: str) -> str:
+    """Return `text` as a code span of Markdown.
+
+    >>> print(markdown_code("train[:90%]"))
+    `train[:90%]`
+    """
+    text = printable(text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence} {text} {fence}" if len(fence) > 1 else f"`{text}`"
+
+
+def from_file_name(name: str) -> str:
+    r"""Return the name of a file or folder as text, the same in every locale: UTF-8, with escapes for other bytes.
+
+    >>> print(from_file_name("\udce9t\udce9"))
+    \xe9t\xe9
+    """
+    return os.fsencode(name).decode("utf-8", errors="backslashreplace")
+
+
+def _is_unprintable(character: str) -> bool:
+    return unicodedata.category(character) in _UNPRINTABLE or character in _REORDERING
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # an undecodable byte, see PEP 383
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

@@ -36,7 +36,7 @@ def prepare_folder(source: Path, target: Path, *, eval_fraction: float) -> tfds.
     Raises:
         UserError: if there are no images or one is unreadable, or `target` is not empty or not writable.
     """
-    source, existed = source.expanduser(), target.exists()
+    existed = target.exists()
     if not source.is_dir():
         raise UserError(f"--from={str(source)!r}: no such folder")
     if existed and not (target.is_dir() and all(map(files.is_staging, target.iterdir()))):

@@ -7,6 +7,7 @@ from typing import Any
 
 from resnet_tf.core import files
 from resnet_tf.core.errors import UserError, closest
+from resnet_tf.core.paths import user_path
 from resnet_tf.model.arch import Arch
 from resnet_tf.model.builder import LOGITS_LAYER, build
 from resnet_tf.model.metadata import Metadata
@@ -104,7 +105,7 @@ def convert_file(source: str | Path, name: str, target: Path, *, num_classes: in
 
 def _load(model: ResidualNetwork, weights: str | Path, *, new_head: bool = False) -> str:
     """Load weights with their preprocessing and labels; return the name of the file's dialect."""
-    path = Path(weights)
+    path = user_path(weights)
     if path.suffix in readers.SUFFIXES or path.exists():
         origin = load_weights(model, path, new_head=new_head)
         preprocess, labels = origin.preprocess, origin.labels

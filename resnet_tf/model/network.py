@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from resnet_tf.core.class_names import to_names
 from resnet_tf.core.errors import UserError
 from resnet_tf.inputs import Preprocess
 from resnet_tf.model.arch import Arch
@@ -76,8 +77,8 @@ class ResidualNetwork(keras.Model):
         return self._metadata.labels
 
     @labels.setter
-    def labels(self, labels: Iterable[str] | None) -> None:
-        labels = None if labels is None else tuple(labels)
+    def labels(self, labels: Iterable[str | int] | None) -> None:
+        labels = None if labels is None else to_names(labels)
         if labels is not None and len(labels) != self._num_outputs():
             raise UserError(f"{len(labels)} labels for {self.name}, whose outputs are {self.output_shape}")
         self._metadata = dataclasses.replace(self._metadata, labels=labels)

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from resnet_tf.core.text import printable
+from resnet_tf.report.fonts import literal
 from resnet_tf.report.plots import save_figure
 
 
@@ -28,7 +29,7 @@ def plot_overlay(path: Path, image: np.ndarray, heatmap: np.ndarray, *, title: s
     colors = matplotlib.colormaps["inferno"](heatmap)[..., :3]
     opacity = 0.7 * heatmap[..., np.newaxis]
     figure = Figure(figsize=(6.4, 3.5), layout="constrained")
-    figure.suptitle(printable(title), parse_math=False)
+    figure.suptitle(printable(title), **literal(title))
     for axes, pixels in zip(figure.subplots(1, 2), (image, (1 - opacity) * image + opacity * colors), strict=True):
         axes.imshow(np.clip(pixels, 0.0, 1.0))
         axes.axis("off")

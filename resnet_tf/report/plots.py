@@ -15,7 +15,8 @@ from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from resnet_tf.core import files
 from resnet_tf.core.metrics import Evaluation
-from resnet_tf.core.text import printable
+from resnet_tf.core.text import printable, shortened
+from resnet_tf.report.fonts import literal
 
 Metrics = Sequence[dict[str, Any]]
 
@@ -56,7 +57,7 @@ def plot_summary(
         UserError: if `path` cannot be written.
     """
     figure = Figure(figsize=(13, 7.2 if errors else 5), layout="constrained")
-    figure.suptitle(printable(title), parse_math=False)
+    figure.suptitle(printable(title), **literal(title))
     grid = figure.add_gridspec(2 if errors else 1, 1, height_ratios=[2.2, 1] if errors else [1])
     loss, error, confusion = figure.add_subfigure(grid[0]).subplots(1, 3)
     _plot_loss(loss, metrics)
@@ -139,13 +140,13 @@ def plot_grid(path: Path, *, title: str, images: Sequence[tuple[np.ndarray, str]
     columns = min(8, len(images))
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(1.5 * columns, 1.7 * rows + 0.5), layout="constrained")
-    figure.suptitle(printable(title), parse_math=False)
+    figure.suptitle(printable(title), **literal(title))
     for axes in figure.subplots(rows, columns, squeeze=False).flat:
         axes.axis("off")
     for axes, (image, label) in zip(figure.axes, images, strict=False):
         axes.imshow(image, interpolation="nearest", cmap="gray", vmin=0, vmax=255)
-        lines = [_shortened(line, _MAX_TICK_LABEL) for line in label.split("\n")]
-        axes.set_title("\n".join(lines), fontsize=8, parse_math=False)
+        lines = [shortened(line, _MAX_TICK_LABEL) for line in label.split("\n")]
+        axes.set_title("\n".join(lines), fontsize=8, **literal(*lines))
     return save_figure(figure, path)
 
 
@@ -168,7 +169,7 @@ def save_figure(figure: Figure, path: Path, *, dpi: int = 100) -> Path:
 
 @contextlib.contextmanager
 def _missing_glyphs_allowed() -> Iterator[None]:
-    """Ignore warnings about characters that matplotlib's font lacks; the page contains them as text."""
+    """Ignore warnings about characters that no installed font has; the page contains them as text."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph \d+", UserWarning)
         yield
@@ -256,7 +257,8 @@ def _plot_confusion(axes: Axes, evaluation: Evaluation, class_names: Sequence[st
         axes.set(xlabel="index of the predicted class", ylabel="index of the true class")
         return
     _name_ticks(axes, class_names)
-    axes.set_yticks(range(classes), [_shortened(name, _MAX_TICK_LABEL) for name in class_names], parse_math=False)
+    names = [shortened(name, _MAX_TICK_LABEL) for name in class_names]
+    axes.set_yticks(range(classes), names, **literal(*names))
     size = min(8.0, 200 / classes / len(str(counts.max())))
     for row, column in zip(*np.nonzero(counts), strict=True):
         color = "white" if fractions[row, column] > 0.5 else "black"
@@ -326,13 +328,8 @@ def _name_ticks(axes: Axes, class_names: Sequence[str]) -> None:
     if len(class_names) > _MAX_NAMED_CLASSES:
         axes.set_xlabel("class index")
         return
-    names = [_shortened(name, _MAX_TICK_LABEL) for name in class_names]
-    axes.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 3 else 0, parse_math=False)
-
-
-def _shortened(text: str, length: int) -> str:
-    text = printable(text)
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+    names = [shortened(name, _MAX_TICK_LABEL) for name in class_names]
+    axes.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 3 else 0, **literal(*names))
 
 
 def _plot_errors(figure: Any, errors: Sequence[tuple[np.ndarray, str, str]]) -> None:
@@ -340,6 +337,6 @@ def _plot_errors(figure: Any, errors: Sequence[tuple[np.ndarray, str, str]]) -> 
     for axes, (image, *names) in zip(figure.subplots(1, len(errors), squeeze=False).flat, errors, strict=True):
         axes.axis("off")
         axes.imshow(image, interpolation="nearest", cmap="gray", vmin=0, vmax=1)
-        true, predicted = (_shortened(name, _MAX_IMAGE_LABEL) for name in names)
+        true, predicted = (shortened(name, _MAX_IMAGE_LABEL) for name in names)
         separator = " " if len(true + predicted) < _MAX_IMAGE_LABEL else "\n"
-        axes.set_title(f"{true} →{separator}{predicted}", fontsize=8, parse_math=False)
+        axes.set_title(f"{true} →{separator}{predicted}", fontsize=8, **literal(true, predicted))

@@ -50,7 +50,7 @@ def write_metadata(export: Path, metadata: dict[str, Any], *, signature: str) ->
         signature: see `model_card`.
     """
     complete = {**metadata, "versions": versions()}
-    (export / METADATA).write_text(json.dumps(complete, indent=2) + "\n")
+    (export / METADATA).write_text(json.dumps(complete, indent=2) + "\n", encoding="utf-8")
     (export / LABELS).write_text("".join(f"{label}\n" for label in metadata["labels"]), encoding="utf-8")
     (export / CARD).write_text(model_card(complete, signature=signature), encoding="utf-8")
 

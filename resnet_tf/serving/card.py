@@ -8,9 +8,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from resnet_tf.core.text import markdown, markdown_code, shortened
 from resnet_tf.inputs import Preprocess
 
-_MAX_LABELS = 20
+_MAX_LABELS, _MAX_LABEL = 20, 60  # labels, characters of a label
 
 # Usage examples by target, at most six lines of code each.
 _USAGE = {
@@ -118,7 +119,7 @@ def model_card(metadata: Mapping[str, Any], *, signature: str) -> str:
     """
     preprocess = Preprocess.from_dict(metadata["preprocess"])
     sections = {
-        f"# {metadata['model']}": _summary(metadata, preprocess),
+        f"# {markdown(metadata['model'])}": _summary(metadata, preprocess),
         "## Input": preprocess.description,
         "## Output": _labels(metadata["labels"]),
         "## Metrics": "\n".join(_metrics(metadata)),
@@ -137,9 +138,10 @@ def _summary(metadata: Mapping[str, Any], preprocess: Preprocess) -> str:
     ]
     if config := metadata.get("config"):
         data, train, model = config["data"], config["train"], config["model"]
-        start = f"initialized from {model['weights']!r}" if model["weights"] else "randomly initialized"
+        source, split = markdown_code(data["source"]), markdown_code(data["train_split"])
+        start = f"initialized from {markdown_code(model['weights'])}" if model["weights"] else "randomly initialized"
         lines.append(
-            f"Trained on split {data['train_split']!r} of {data['source']!r}, {start}. The weights are those after "
+            f"Trained on split {split} of {source}, {start}. The weights are those after "
             f"{metadata['step']:,} steps with batch size {data['batch_size']}, in a run of {train['epochs']} epochs. "
             "`assets.extra/resnet_tf.json` contains the complete configuration."
         )
@@ -151,13 +153,14 @@ def _labels(labels: list[str]) -> str:
         return "Pooled features, float32; the network has no head."
     omitted = len(labels) - _MAX_LABELS
     more = f" and {omitted:,} more, in `assets.extra/labels.txt`" if omitted > 0 else ""
-    return f"{len(labels):,} classes: {', '.join(labels[:_MAX_LABELS])}{more}."
+    names = ", ".join(markdown(shortened(label, _MAX_LABEL)) for label in labels[:_MAX_LABELS])
+    return f"{len(labels):,} classes: {names}{more}."
 
 
 def _metrics(metadata: Mapping[str, Any]) -> Iterator[str]:
     if metrics := metadata.get("metrics"):
-        split = metadata["config"]["data"]["eval_split"]
-        yield f"Metrics of the network in float32 on the {metrics['examples']:,} examples of split {split!r}:\n"
+        split = markdown_code(metadata["config"]["data"]["eval_split"])
+        yield f"Metrics of the network in float32 on the {metrics['examples']:,} examples of split {split}:\n"
         yield "| top-1 | top-5 | balanced accuracy | loss (nats) | calibration error |\n|---|---|---|---|---|"
         names = ("top1", "top5", "balanced_accuracy", "loss", "calibration_error")
         yield f"| {' | '.join(f'{metrics[name]:.4f}' for name in names)} |\n"
@@ -168,14 +171,14 @@ def _metrics(metadata: Mapping[str, Any]) -> Iterator[str]:
             accuracy = f" Top-1 accuracy is {before:.4f} before the export and {after:.4f} after it."
         yield (
             f"The export has the same top-1 class as the network on {drift['same_top1']:,} of {drift['examples']:,} "
-            f"examples ({drift['data']}). The root mean square difference of its logits is {drift['logits']:.2%} of "
-            f"their standard deviation.{accuracy}\n"
+            f"examples ({markdown(str(drift['data']))}). The root mean square difference of its logits is "
+            f"{drift['logits']:.2%} of their standard deviation.{accuracy}\n"
         )
     if speed := metadata.get("speed"):
         yield (
             f"Latency from decoded values to logits: {speed['milliseconds']:.3g} ms for one example. Throughput with "
             f"batch size {speed['batch']}: {speed['images_per_second']:,.0f} examples per second. Both are medians on "
-            f"{speed['cores']} core(s), {speed['processor']}."
+            f"{speed['cores']} core(s), {markdown(str(speed['processor']))}."
         )
 
 

@@ -4,12 +4,12 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.paths import user_path
 from resnet_tf.inputs import Preprocess, is_pil_image
 
 
@@ -56,6 +56,6 @@ def _encode(example: Any, index: int, preprocess: Preprocess) -> Example:
         except UserError as error:
             raise UserError(f"{name}: {error}") from error
     try:
-        return Example(Path(example).read_bytes(), repr(str(example)), str(example))
+        return Example(user_path(example).read_bytes(), repr(str(example)), str(example))
     except OSError as error:
         raise UserError(f"cannot read {str(example)!r}: {error.strerror}") from error

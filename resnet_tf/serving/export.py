@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,7 +11,9 @@ import keras
 import numpy as np
 
 from resnet_tf.config import Config, DataConfig, ExportConfig
+from resnet_tf.core.class_names import to_names
 from resnet_tf.core.errors import UserError, closest
+from resnet_tf.core.paths import user_path
 from resnet_tf.data import pipeline
 from resnet_tf.data.sources import Split, open_source
 from resnet_tf.data.unreadable import translate_read_errors
@@ -99,7 +101,7 @@ def export_model(
     target: str = "serving",
     precision: str = "auto",
     preprocess: Preprocess | None = None,
-    labels: Sequence[str] | None = None,
+    labels: Iterable[str | int] | None = None,
     data: DataConfig | None = None,
     default_signature: str = DEFAULT_SIGNATURE,
 ) -> Path:
@@ -135,7 +137,7 @@ def export_model(
     if default_signature != DEFAULT_SIGNATURE and target != "serving":
         raise UserError(f"a default signature applies to target 'serving' only, not to {target!r}")
     precision = precisions[0] if precision == "auto" else precision
-    source = _exportable(run_or_model, preprocess, labels, data)
+    source = _exportable(run_or_model, preprocess, None if labels is None else to_names(labels), data)
     _check_model(source, target)
     _check_default_signature(source, default_signature)
     metadata = {
@@ -147,7 +149,7 @@ def export_model(
         "labels": [] if target == "hub_features" else list(source.labels),
         **source.metadata,
     }
-    with artifact.new_version(Path(directory)) as (staging, final):
+    with artifact.new_version(user_path(directory)) as (staging, final):
         _write(source, staging, target, precision, default_signature)
         if target != "hub_features":
             runner = runners.load_runner(staging, target, source.preprocess)

@@ -12,7 +12,8 @@ import keras
 import tensorflow as tf
 
 from resnet_tf.core import files
-from resnet_tf.core.errors import UserError, plain_reason, prefix_errors
+from resnet_tf.core.errors import UserError, prefix_errors, write_failure
+from resnet_tf.core.paths import literal_path
 from resnet_tf.core.validation import check_types
 from resnet_tf.data.sources.base import DataIdentity
 
@@ -59,7 +60,7 @@ def save(directory: Path, parts: Parts, metadata: CheckpointMetadata, *, keep: i
     except (OSError, tf.errors.OpError) as error:
         newest = max(steps(directory), default=None)
         kept = "there is no earlier one" if newest is None else f"that of step {newest} is whole"
-        raise UserError(f"the checkpoint of step {step} cannot be written: {plain_reason(error)}; {kept}") from error
+        raise UserError(f"the checkpoint of step {step} cannot be written: {write_failure(error)}; {kept}") from error
     for old in _superfluous(directory, keep):
         shutil.rmtree(_path(directory, old))
     return final
@@ -142,12 +143,13 @@ def restore(checkpoint: Path, parts: Parts, *, partly: bool = False) -> None:
     """
     reader = tf.train.Checkpoint(**parts)
     try:
-        status = reader.read(str(checkpoint / _STATE))
-        status.assert_existing_objects_matched()
-        if partly:
-            status.expect_partial()
-        else:
-            status.assert_consumed()
+        with literal_path(checkpoint) as path:
+            status = reader.read(str(path / _STATE))
+            status.assert_existing_objects_matched()
+            if partly:
+                status.expect_partial()
+            else:
+                status.assert_consumed()
     except (AssertionError, ValueError, IndexError, tf.errors.OpError) as error:
         raise UserError(f"checkpoint {str(checkpoint)!r} is corrupt or of another network: {error}") from error
 
@@ -173,7 +175,7 @@ def _path(directory: Path, step: int) -> Path:
 
 def _write(staging: Path, parts: Parts, metadata: CheckpointMetadata) -> None:
     tf.train.Checkpoint(**parts).write(str(staging / _STATE))
-    (staging / _METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
+    (staging / _METADATA).write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
     # The manifest describes the files as they read back: this checkpoint is readable before an older one is removed.
     files.write_manifest(staging, _MANIFEST)
 

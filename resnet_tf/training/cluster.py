@@ -108,6 +108,9 @@ def read_tf_config() -> Task:
         described: dict[str, Any] = json.loads(os.environ["TF_CONFIG"])
         cluster, task = described["cluster"], described["task"]
         task_type, index = task["type"], int(task["index"])
+        for each, addresses in cluster.items():
+            if not (isinstance(addresses, list) and all(isinstance(one, str) and ":" in one for one in addresses)):
+                raise ValueError(f"{each!r} is {addresses!r}; it must be a list of HOST:PORT")
         cluster[task_type][index]
         if task_type not in _TASK_TYPES or index < 0:
             raise ValueError(f"the task is {task_type} {index}; it must be a chief or a worker")
@@ -116,5 +119,5 @@ def read_tf_config() -> Task:
         missing = error.args[0]
         where = "is not set" if missing == "TF_CONFIG" else f"has no {missing!r}"
         raise UserError(f"runtime.strategy=multiworker reads TF_CONFIG, which {where}; {example}") from error
-    except (ValueError, TypeError, IndexError, AttributeError) as error:
+    except (ValueError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise UserError(f"TF_CONFIG describes no cluster that contains this worker ({error}); {example}") from error

@@ -17,6 +17,7 @@ from resnet_tf.config import Config
 from resnet_tf.core import files
 from resnet_tf.core.errors import Interrupted, UserError, plain_reason
 from resnet_tf.core.metrics import Evaluation
+from resnet_tf.core.paths import user_path
 from resnet_tf.data import pipeline, service, unreadable
 from resnet_tf.data.sources import Source, open_source
 from resnet_tf.data.unreadable import UnreadableExamples
@@ -65,7 +66,7 @@ def fit(
         callbacks: additional Keras callbacks.
         plot_confusion: see `PlotConfusion`.
     """
-    workdir, config = Path(workdir), default_settings.resolve(config)
+    workdir, config = user_path(workdir), default_settings.resolve(config)
     chief = is_chief(config.runtime)
     if chief:
         run.check_workdir(workdir, config)
@@ -131,12 +132,19 @@ class _Fit:
                 raise Interrupted(self._stop(str(request))) from None
         observers.on_train_end()
         if self._board:
-            matrix = self._plot_confusion(evaluation, self._trainer.source.class_names)
-            self._board.show_confusion(matrix, step=self._trainer.state.step)
+            self._show_confusion(self._board, evaluation)
         if self._unreadable.count:
             file = self._workdir / unreadable.FILE_NAME
             logger.warning("skipped %d unreadable examples; see %s", self._unreadable.count, file)
         return self._fitted(evaluation)
+
+    def _show_confusion(self, board: TensorBoard, evaluation: Evaluation) -> None:
+        try:
+            matrix = self._plot_confusion(evaluation, self._trainer.source.class_names)
+        except Exception as error:  # an error of plotting must not cost the export of a trained run
+            logger.warning("no confusion matrix in TensorBoard: %s: %s", type(error).__name__, plain_reason(error))
+        else:
+            board.show_confusion(matrix, step=self._trainer.state.step)
 
     def _fitted(self, evaluation: Evaluation) -> Fitted:
         return Fitted(evaluation, self._trainer.state.step, self._trainer.source)

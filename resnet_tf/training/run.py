@@ -9,6 +9,7 @@ from typing import Any, NotRequired, TypedDict
 from resnet_tf.config import CONFIG_FILE, Config, flatten, load_config
 from resnet_tf.core import files
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.paths import user_path
 from resnet_tf.inputs import Preprocess, input_type
 from resnet_tf.model.create import create_model
 from resnet_tf.model.network import ResidualNetwork
@@ -103,7 +104,7 @@ def load_run(workdir: str | Path, *, checkpoint: str = "") -> Run:
     Raises:
         UserError: if there is no run, no checkpoint, or a corrupt one.
     """
-    workdir = Path(workdir)
+    workdir = user_path(workdir)
     if not (workdir / CONFIG_FILE).is_file():
         raise UserError(f"{str(workdir)!r} is not a run directory: it has no {CONFIG_FILE}")
     config = load_config(workdir / CONFIG_FILE)

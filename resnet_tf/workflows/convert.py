@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from resnet_tf.core.paths import user_path
 from resnet_tf.model.create import convert_file
 
 
@@ -39,5 +40,5 @@ def convert(source: str | Path, model: str, target: str | Path, *, num_classes: 
     Raises:
         UserError: for weights that do not fit, or a target that cannot be written.
     """
-    dialect = convert_file(source, model, Path(target), num_classes=num_classes)
-    return ConvertResult(Path(target), model, dialect)
+    dialect = convert_file(source, model, user_path(target), num_classes=num_classes)
+    return ConvertResult(user_path(target), model, dialect)

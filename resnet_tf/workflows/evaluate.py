@@ -8,6 +8,7 @@ from typing import Any
 from resnet_tf.config import CONFIG_FILE, override, parse_assignments
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.metrics import Evaluation
+from resnet_tf.core.paths import user_path
 from resnet_tf.data.sources import Source, check_classes, open_source
 from resnet_tf.serving.predictor import Predictor
 from resnet_tf.training.evaluation import evaluate_run, read_test_metrics
@@ -42,8 +43,8 @@ class EvaluateResult:
         """
         if isinstance(self.subject, Run):
             test_metrics = read_test_metrics(self.subject) if self.report_directory else {}
-            return write_run_report(Path(directory), self.subject, self.evaluation, self.source, test_metrics)
-        return write_export_report(Path(directory), self.subject, self.evaluation, self.source)
+            return write_run_report(user_path(directory), self.subject, self.evaluation, self.source, test_metrics)
+        return write_export_report(user_path(directory), self.subject, self.evaluation, self.source)
 
     def to_dict(self, *, classes: bool = False) -> dict[str, Any]:
         """Return the metrics as plain numbers; with `classes`, also `recall` of each class and `confusion`."""
@@ -94,8 +95,8 @@ def evaluate(
 def _load(run_or_export: Run | Predictor | str | Path, checkpoint: str) -> Run | Predictor:
     if isinstance(run_or_export, Run | Predictor):
         return run_or_export
-    if (Path(run_or_export) / CONFIG_FILE).is_file():
+    if (user_path(run_or_export) / CONFIG_FILE).is_file():
         return load_run(run_or_export, checkpoint=checkpoint)
-    if not Path(run_or_export).is_dir():
+    if not user_path(run_or_export).is_dir():
         raise UserError(f"there is neither a run nor an exported model at {str(run_or_export)!r}")
     return Predictor(run_or_export)

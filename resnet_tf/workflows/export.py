@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from resnet_tf.core.paths import user_path
 from resnet_tf.serving.export import export_model
 from resnet_tf.serving.signatures import DEFAULT_SIGNATURE
 from resnet_tf.training.run import EXPORTS, load_run
@@ -30,5 +31,5 @@ def export(
         UserError: as `load_run` and `export_model`.
     """
     run = load_run(workdir, checkpoint=checkpoint)
-    versions = Path(directory or Path(workdir) / EXPORTS / target)
+    versions = user_path(directory or user_path(workdir) / EXPORTS / target)
     return export_model(run, versions, target=target, precision=precision, default_signature=default_signature)

@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 
 from resnet_tf.config import Config
+from resnet_tf.core.paths import user_path
 from resnet_tf.data.sources import open_source
 from resnet_tf.model.cost import count_multiply_adds, count_saved_activations
 from resnet_tf.training import default_settings, runtime
@@ -61,7 +62,7 @@ def plan(config: Config, *, path: str | Path | None = None, name: str = "") -> P
     if path is None:
         return Plan(facts)
     title = f"{name}: first batch" if name else "first batch"
-    return Plan(facts, plot_batch(Path(path), config, trainer.source, step=0, count=_PLOTTED, title=title))
+    return Plan(facts, plot_batch(user_path(path), config, trainer.source, step=0, count=_PLOTTED, title=title))
 
 
 def _facts(trainer: Trainer) -> dict[str, str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.paths import user_path
 from resnet_tf.inputs import Preprocess, files
 from resnet_tf.report.overlay import plot_overlay
 from resnet_tf.serving.predictor import Prediction, Predictor
@@ -38,7 +39,7 @@ def predict(
     predictor = model if isinstance(model, Predictor) else Predictor(model)
     given = [paths] if isinstance(paths, str | Path) else paths
     listed = [file for path in given for file in _list_files(str(path), type(predictor.preprocess))]
-    return _predict(predictor, listed, batch_size, None if explain is None else Path(explain))
+    return _predict(predictor, listed, batch_size, None if explain is None else user_path(explain))
 
 
 def _predict(predictor: Predictor, files: Sequence[str], batch_size: int, explain: Path | None) -> Iterator[Prediction]:
@@ -53,9 +54,10 @@ def _predict(predictor: Predictor, files: Sequence[str], batch_size: int, explai
 
 def _list_files(path: str, input_type: type[Preprocess]) -> list[str]:
     """Return the file itself; for a folder, the files of examples below it, in order."""
-    if not Path(path).is_dir():
+    folder = user_path(path)
+    if not folder.is_dir():
         return [path]
-    found = files.list_files(str(Path(path)), input_type)
+    found = files.list_files(str(folder), input_type)
     files.log_skipped(path, found.skipped, input_type)
     if not found.files:
         suffixes = ", ".join(input_type.file_suffixes)

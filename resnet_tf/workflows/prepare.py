@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from resnet_tf.core.paths import user_path
 from resnet_tf.data.prepare import prepare_folder
 
 
@@ -51,6 +52,6 @@ def prepare(source: str | Path, target: str | Path, *, eval_fraction: float = 0.
     Raises:
         UserError: if there are no images, one cannot be read, or `target` is in use or cannot be written.
     """
-    written = prepare_folder(Path(source), Path(target), eval_fraction=eval_fraction).splits
+    written = prepare_folder(user_path(source), user_path(target), eval_fraction=eval_fraction).splits
     splits = {name: PreparedSplit(each.num_examples, each.num_shards) for name, each in written.items()}
-    return PrepareResult(Path(target), splits)
+    return PrepareResult(user_path(target), splits)

@@ -7,6 +7,8 @@ import numpy as np
 
 from resnet_tf.config import Config
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.paths import user_path
+from resnet_tf.core.text import printable
 from resnet_tf.data import pipeline
 from resnet_tf.data.sources import Source, open_source
 from resnet_tf.inputs import create_preprocess
@@ -29,7 +31,7 @@ def preview(config: Config, path: str | Path, *, step: int = 0, count: int = 32,
     Raises:
         UserError: if `path` cannot be written, `step` is outside the run, or the data cannot be read.
     """
-    path = Path(path)
+    path = user_path(path)
     if path.suffix != ".png" or not path.absolute().parent.is_dir():
         raise UserError(f"--out={str(path)!r} must be a .png file in an existing directory")
     config = default_settings.resolve(config)
@@ -56,5 +58,5 @@ def _title(fractions: np.ndarray, class_names: Sequence[str]) -> str:
     # Below 0.005, a fraction would be printed as 0%.
     present = [(fraction, class_names[label]) for label, fraction in enumerate(fractions) if fraction >= 0.005]
     if len(present) == 1:
-        return present[0][1]
-    return "\n".join(f"{fraction:.0%} {name}" for fraction, name in sorted(present, reverse=True))
+        return printable(present[0][1])
+    return "\n".join(f"{fraction:.0%} {printable(name)}" for fraction, name in sorted(present, reverse=True))

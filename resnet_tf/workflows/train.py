@@ -1,4 +1,4 @@
-"""Training runs: train, evaluate, report, export and verify."""
+"""Training runs: train, evaluate, export, verify and report."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -58,7 +58,7 @@ class TrainResult:
 def train(
     config: Config, workdir: str | Path, *, callbacks: Sequence[keras.callbacks.Callback] = ()
 ) -> TrainResult | None:
-    """Train, evaluate, write the report, export, and verify the export, as `python -m resnet_tf.train` does.
+    """Train, evaluate, export, verify the export, and write the report, as `python -m resnet_tf.train` does.
 
     Called again with the same arguments, it continues an interrupted run; for a finished one it evaluates and verifies
     only. The report is written to `workdir/report` and the export to `workdir/export/serving/VERSION`.
@@ -83,11 +83,12 @@ def train(
     settings = run.config  # with the settings that follow from the data
     evaluation = evaluate_run(run, source, batch_size=settings.data.batch_size)
     test_metrics = evaluate_test_split(run, source, batch_size=settings.data.batch_size)
-    report = write_run_report(run.workdir / REPORT, run, evaluation, source, test_metrics)
     versions = run.workdir / EXPORTS / "serving"
     export = find_export_of_step(versions, run.step) or export_model(run, versions)
     logits = evaluation.logits[: settings.export.verify_examples]
     verification = verify(export, logits, batch_size=settings.data.batch_size)
+    # Last, because an error of plotting must not cost the export.
+    report = write_run_report(run.workdir / REPORT, run, evaluation, source, test_metrics)
     return TrainResult(run, evaluation, test_metrics, report, export, verification)
 
 

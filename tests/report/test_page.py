@@ -19,7 +19,7 @@ from resnet_tf.core.metrics import Evaluation
 from resnet_tf.report.page import Report, write_page
 
 NAMES = ("<b>cat</b> & dog", "a" * 60, r"$\frac$", "ship\x1b[31m\udcff", "frog")
-SHOWN = (*NAMES[:3], "ship\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}", "frog")
+SHOWN = (*NAMES[:3], r"ship\x1b[31m\xff", "frog")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 PLOTS = {
     "loss",

@@ -51,10 +51,10 @@ def test_code_of_a_hub_card_runs(run, tmp_path, target):
 def test_card_contains_the_metadata(run, tiny_export):
     card, metadata = (tiny_export / "README.md").read_text(), read_export(tiny_export).metadata
     assert f"{run.model.count_params():,} parameters" in card
-    assert "'digits'" in card
+    assert "`digits`" in card
     assert "10 classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9." in card
     metrics = [f"{run.metrics[name]:.4f}" for name in ("top1", "top5", "balanced_accuracy", "loss")]
-    assert "float32 on the 100 examples of split 'test[:100]'" in card
+    assert "float32 on the 100 examples of split `test[:100]`" in card
     assert f"| {' | '.join(metrics)} |" in card
     assert metadata["speed"]["milliseconds"] > 0
     assert f"{metadata['speed']['milliseconds']:.3g} ms" in card

@@ -112,7 +112,9 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, parts, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(files, "sync", full)
-    message = r"the checkpoint of step 2 cannot be written: No space left on device; that of step 1 is whole"
+    message = (
+        r"the checkpoint of step 2 cannot be written: No space left on device; make room.*; that of step 1 is whole"
+    )
     with pytest.raises(UserError, match=message):
         _save(tmp_path, parts, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["00000001"]

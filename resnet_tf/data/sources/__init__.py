@@ -1,13 +1,13 @@
 """Data sources: `data.source` selects a TFDS data set, a folder, TFRecord or IDX files, or a NumPy archive."""
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 
 from resnet_tf.config import DataConfig
 from resnet_tf.core.class_names import readable
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.paths import user_path
 from resnet_tf.data.sources import arrays, folder, idx, imagenet_records, tfds_builders
 from resnet_tf.data.sources.base import Corruption, Source, Split, check_classes
 from resnet_tf.inputs import input_type
@@ -50,7 +50,7 @@ def _long_tail(labels: np.ndarray, classes: int, ratio: float) -> np.ndarray:
 
 
 def _open(config: DataConfig) -> Source:
-    path = Path(config.source).expanduser()
+    path = user_path(config.source)
     input_type(config).check_source(config.source)
     if config.source == "digits":
         return tfds_builders.open_digits(config)

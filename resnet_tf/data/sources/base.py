@@ -11,11 +11,12 @@ import tensorflow as tf
 
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.machine import cores
-from resnet_tf.core.text import printable
+from resnet_tf.core.text import shortened
 from resnet_tf.data.autotune import without_autotune
 
 # Largest number of classes; a corrupt label would make names for each number below it.
 MAX_CLASSES = 2**20
+_MAX_NAME = 40  # characters of a class name in messages
 
 
 class DataIdentity(TypedDict):
@@ -190,7 +191,7 @@ class Source:
 
     def describe_classes(self) -> str:
         """Describe the class counts in one line: all of at most 10 classes, otherwise smallest, largest and median."""
-        counts, names = self.class_counts, [printable(name) for name in self.class_names]
+        counts, names = self.class_counts, [shortened(name, _MAX_NAME) for name in self.class_names]
         if len(counts) <= 10:
             return ", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True))
         fewest, most = int(counts.argmin()), int(counts.argmax())
@@ -216,5 +217,5 @@ def check_classes(labels: Sequence[str], source: Source) -> None:
 
 
 def _shorten(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:5])
+    shown = ", ".join(shortened(name, _MAX_NAME) for name in names[:5])
     return f"{shown}, ... ({len(names)})" if len(names) > 5 else shown

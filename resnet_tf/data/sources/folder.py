@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from resnet_tf.config import DataConfig
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.text import from_file_name
 from resnet_tf.data.sources.base import Source, Split
 from resnet_tf.inputs import ImagePreprocess, files
 
@@ -40,12 +41,12 @@ class ClassFolder:
     @property
     def has_classes(self) -> bool:
         """True if a class has an image that is not in a subfolder."""
-        return any(not self._subfolder(name, file) for name, paths in self.classes.items() for file in paths)
+        return any(not self._subfolder(file) for paths in self.classes.values() for file in paths)
 
     @property
     def has_splits(self) -> bool:
         """True if folders without own images are splits, by their names, or since they have a subfolder in common."""
-        subfolders = {name: {self._subfolder(name, file) for file in paths} for name, paths in self.classes.items()}
+        subfolders = {name: {self._subfolder(file) for file in paths} for name, paths in self.classes.items()}
         nested = {name: found for name, found in subfolders.items() if "" not in found}
         shared = Counter(each for found in nested.values() for each in found)
         is_shared = any(count > 1 for count in shared.values())
@@ -55,9 +56,9 @@ class ClassFolder:
         """Return class/file of the path of an image."""
         return file.removeprefix(os.path.join(self.path, "")).replace(os.sep, "/")
 
-    def _subfolder(self, name: str, file: str) -> str:
+    def _subfolder(self, file: str) -> str:
         """Return the first folder between a class and a file; empty if there is none."""
-        first, *below = self.relative(file).removeprefix(f"{name}/").split("/")
+        _, first, *below = self.relative(file).split("/")
         return first if below else ""
 
 
@@ -108,7 +109,8 @@ def list_classes(folder: Path) -> ClassFolder:
     skipped = outside.skipped | dict.fromkeys(outside.files, "outside of a class folder")
     for each in listed.values():
         skipped |= each.skipped
-    return ClassFolder(str(folder), {name: each.files for name, each in listed.items() if each.files}, skipped)
+    classes = {from_file_name(name): each.files for name, each in listed.items() if each.files}
+    return ClassFolder(str(folder), classes, skipped)
 
 
 def log_skipped(root: Path, *folders: ClassFolder) -> None:
@@ -171,7 +173,7 @@ def _check_classes(train: Classes, evaluated: Classes, train_path: str, evaluate
 def _split(name: str, classes: Classes, class_names: tuple[str, ...]) -> Split:
     files = [file for paths in classes.values() for file in paths]
     labels = {class_name: label for label, class_name in enumerate(class_names)}
-    paths = tf.constant(files)
+    paths = tf.constant([os.fsencode(file) for file in files])  # names need not be UTF-8
     return Split(
         name,
         np.repeat([labels[class_name] for class_name in classes], [len(paths) for paths in classes.values()]),

@@ -82,7 +82,7 @@ def index(files: Sequence[str], parse: Parse, *, layout: str) -> list[Records]:
     cached = _cache() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
     if cached.is_file():
         try:
-            return _from_json(cached.read_text())
+            return _from_json(cached.read_text(encoding="utf-8"))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             logger.warning("replacing the corrupt index %r (%s)", str(cached), error)
     logger.info("indexing %d record files (%.1f GB)", len(files), total / 1e9)

@@ -16,6 +16,7 @@ from tensorflow_datasets.core.download import downloader
 from resnet_tf.config import DataConfig
 from resnet_tf.core.errors import UserError, closest, plain_reason
 from resnet_tf.core.files import is_foreign
+from resnet_tf.core.paths import user_path
 from resnet_tf.data.sources import digits, records
 from resnet_tf.data.sources.base import MAX_CLASSES, Corruption, Source, Split
 from resnet_tf.data.sources.tfds_metadata import check_metadata, check_names
@@ -71,7 +72,7 @@ def _open_defined(builder_class: type[tfds.core.DatasetBuilder], name: str, conf
     for version in _list_versions(_data_dir(config) / name):
         check_metadata(version)
     try:
-        builder = builder_class(data_dir=config.data_dir or None)
+        builder = builder_class(data_dir=_data_dir(config))
     except (AssertionError, ValueError) as error:
         raise UserError(
             f"data set {name!r} cannot be opened in {str(_data_dir(config))!r}: {plain_reason(error)}"
@@ -86,7 +87,7 @@ def _find_prepared(config: DataConfig) -> Path | None:
 
 
 def _data_dir(config: DataConfig) -> Path:
-    return Path(config.data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    return user_path(config.data_dir or tfds.core.constants.DATA_DIR)
 
 
 def find_version(path: Path) -> Path | None:
@@ -210,7 +211,9 @@ def _prepare(builder: tfds.core.DatasetBuilder) -> None:
         with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
             builder.download_and_prepare()
     except (OSError, tfds.download.DownloadError) as error:
+        advice = "Without a network, copy a prepared directory there, or use its path as data.source"
+        if isinstance(error, OSError) and error.errno:  # of the file system, not of the network
+            advice = "Set data.data_dir to a directory that can be written"
         raise UserError(
-            f"data set {builder.info.full_name!r} could not be prepared in {str(builder.data_dir)!r}: {error}. "
-            "Without a network, copy a prepared directory there, or use its path as data.source"
+            f"data set {builder.info.full_name!r} could not be prepared in {str(builder.data_dir)!r}: {error}. {advice}"
         ) from error

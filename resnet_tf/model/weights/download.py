@@ -12,6 +12,7 @@ import keras
 
 from resnet_tf.core import files
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.paths import user_path
 from resnet_tf.model.weights import readers
 from resnet_tf.model.weights.published import Pretrained
 
@@ -28,7 +29,7 @@ def fetch(pretrained: Pretrained) -> Path:
         UserError: if the download fails or the hash differs. A failed download leaves no file in the cache.
     """
     readers.check_readable(pretrained.file_name)
-    home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
+    home = user_path(os.environ.get("KERAS_HOME", "~/.keras"))
     path = home / "models" / pretrained.file_name
     if path.is_file():
         if mismatch := _digest_mismatch(path, pretrained.digest):

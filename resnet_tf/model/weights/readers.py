@@ -13,6 +13,7 @@ import numpy as np
 
 from resnet_tf.core.errors import UserError, prefix_errors
 from resnet_tf.core.export_metadata import read_export
+from resnet_tf.core.paths import literal_path
 
 Arrays = dict[str, np.ndarray]
 
@@ -162,13 +163,14 @@ def _read_hub(path: Path) -> Arrays:
     listed = [child.node_id for child in nodes[0].children if child.local_name == "variables"]
     if not listed:
         raise UserError(f"{str(path)!r} contains constants instead of variables; export the run with --target=hub")
-    stored = tf.train.load_checkpoint(str(path / "variables" / "variables"))
-    return {
-        nodes[child.node_id].variable.name: stored.get_tensor(
-            f"variables/{child.local_name}/.ATTRIBUTES/VARIABLE_VALUE"
-        )
-        for child in nodes[listed[0]].children
-    }
+    with literal_path(path) as directory:
+        stored = tf.train.load_checkpoint(str(directory / "variables" / "variables"))
+        return {
+            nodes[child.node_id].variable.name: stored.get_tensor(
+                f"variables/{child.local_name}/.ATTRIBUTES/VARIABLE_VALUE"
+            )
+            for child in nodes[listed[0]].children
+        }
 
 
 def _keras_2_arrays(file: Any) -> Arrays:

@@ -1,0 +1,499 @@
+"""Names, texts and paths that users and strangers choose: shown literally, written as UTF-8, found again."""
+
+import json
+import os
+import pty
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib import font_manager
+from PIL import Image
+
+import resnet_tf
+from resnet_tf.config import DataConfig
+from resnet_tf.core.class_names import to_names
+from resnet_tf.core.errors import UserError
+from resnet_tf.core.paths import literal_path, user_path
+from resnet_tf.core.text import from_file_name, markdown, printable, shortened
+from resnet_tf.data.sources import open_source
+from resnet_tf.report import fonts
+from resnet_tf.serving.export import export_model
+from resnet_tf.training import checkpoint
+from resnet_tf.training.cluster import read_tf_config
+from resnet_tf.workflows import train as train_workflow
+
+NAMES = (
+    '<img src=x onerror="document.title=1">',
+    "</script><b>",
+    "quote\"'&amp;",
+    "ansi\x1b[31mred",
+    "bell\x07 backspace\x08 delete\x7f",
+    "rtl\u202eevil",
+    "L" * 300,
+    "$x^$",
+    "under_$5_and_$10",
+    r"\frac{",
+    "%s {0} %(name)s",
+    "a|b [link](x) # h",
+    "`code` *bold* ~gone~",
+    "k\u00e4se",
+    "\u732b",
+    "\u0643\u0644\u0628",
+)
+CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# Parts of paths that a shell, a glob, a URL or a format string would interpret.
+DIRECTORIES = (
+    "try [lr=0.1]",
+    "a*b",
+    "what?",
+    "[!a]",
+    "{x,y}",
+    "back\\slash",
+    "comma, space",
+    "~",
+    "a:b",
+    "100%",
+    "$HOME",
+    "#1",
+    "k\u00e4se \u732b",
+    "-dash",
+    "new\nline",
+)
+
+
+@pytest.fixture(scope="module")
+def network() -> resnet_tf.ResidualNetwork:
+    """Return a small network whose classes have the names above."""
+    network = resnet_tf.create_model("resnet8_w32", num_classes=len(NAMES), input_shape=(8, 8, 3))
+    network.labels = NAMES
+    return network
+
+
+@pytest.fixture(scope="module")
+def export(network, tmp_path_factory) -> Path:
+    return export_model(network, tmp_path_factory.mktemp("export"))
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("image") / "cat.png"
+    Image.new("RGB", (8, 8)).save(path)
+    return path
+
+
+def _python(*arguments: str, timeout: int = 120, **settings) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *arguments], timeout=timeout, **settings)
+
+
+# Names
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_printable_text_has_no_control_characters(name):
+    assert not CONTROL.search(printable(name))
+    assert len(shortened(name, 20)) <= 20
+    assert not re.search(r"<(?!\w+;)", markdown(name))
+
+
+def test_answers_show_names_literally_and_in_short_lines(command, export, image):
+    outcome = command("predict", f"--model={export}", str(image))
+    assert outcome.code == 0, outcome.err
+    assert not CONTROL.search(outcome.out)
+    assert all(len(line) < 80 or "LLL" in line for line in outcome.out.splitlines()[1:])
+    table = command("predict", f"--model={export}", "--csv", str(image)).out
+    assert not CONTROL.search(table)
+    answer = json.loads(command("predict", f"--model={export}", "--json", str(image)).out)
+    assert set(answer["labels"]) <= set(NAMES)
+
+
+def test_a_model_card_contains_names_as_text(export):
+    card = (export / "README.md").read_text(encoding="utf-8")
+    assert not CONTROL.search(card)
+    assert "<" not in card.split("## Usage")[0]
+    assert r"a\|b \[link\](x)" in card
+    assert max(map(len, card.split(", "))) < 400
+
+
+def test_names_of_a_run_reach_no_terminal_raw(tmp_path):
+    """An error, a warning and a progress line of a real terminal."""
+    script = (
+        "from resnet_tf.config import command_line\n"
+        "from absl import flags\n"
+        "import logging\n"
+        "def main(arguments):\n"
+        "    logging.getLogger('resnet_tf.x').warning('class %s', 'a\\x1b[31m\\udce9')\n"
+        "    print('k\\u00e4se \\udce9')\n"
+        "    raise command_line.UserError('no class \\x1b[2J\\x07')\n"
+        "command_line.run(main, flags.FlagValues(), doc='')\n"
+    )
+    master, slave = pty.openpty()
+    done = _python("-c", script, stdout=slave, stderr=slave)
+    os.close(slave)
+    shown = os.read(master, 2**16).decode()
+    os.close(master)
+    assert done.returncode == 2
+    assert r"class a\x1b[31m\xe9" in shown
+    assert r"error: no class \x1b[2J\x07" in shown
+    assert "k\u00e4se \\udce9" in shown
+    assert not CONTROL.search(shown.replace("\r\n", "\n"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (np.array(["a", "b"]), ("a", "b")),
+        (np.array(["a", "b"], object), ("a", "b")),
+        (np.arange(2), ("0", "1")),
+        ([1, 2], ("1", "2")),
+        (("a", "b"), ("a", "b")),
+        ((name for name in "ab"), ("a", "b")),
+    ],
+)
+def test_labels_of_other_types_become_text(labels, names):
+    found = to_names(labels)
+    assert found == names
+    assert all(type(name) is str for name in found)
+
+
+@pytest.mark.parametrize("labels", ["ab", b"ab", [b"a", b"b"], [None, "b"], [1.5, 2.5], [True, False], [["a"], ["b"]]])
+def test_labels_that_are_no_names_are_refused(labels):
+    with pytest.raises(UserError, match=r"class names"):
+        to_names(labels)
+    network = resnet_tf.create_model("resnet8_w32", num_classes=2, input_shape=(8, 8, 3))
+    with pytest.raises(UserError, match=r"class names"):
+        network.labels = labels
+
+
+def test_no_examples_have_no_predictions(export):
+    predictor = resnet_tf.Predictor(export)
+    for nothing in ([], (), iter([]), np.zeros((0, 8, 8, 3), np.uint8)):
+        assert predictor(nothing) == []
+
+
+# Plots
+
+
+@pytest.fixture
+def rare_font(tmp_path, monkeypatch) -> str:
+    """Install a font with a glyph for U+F8FF alone, and return its family."""
+    pen = TTGlyphPen(None)
+    pen.moveTo((0, 0)), pen.lineTo((500, 0)), pen.lineTo((250, 700)), pen.closePath()
+    builder = FontBuilder(1000, isTTF=True)
+    builder.setupGlyphOrder([".notdef", "rare"])
+    builder.setupCharacterMap({0xF8FF: "rare"})
+    builder.setupGlyf({".notdef": pen.glyph(), "rare": pen.glyph()})
+    builder.setupHorizontalMetrics({".notdef": (600, 0), "rare": (600, 0)})
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": "Rare", "styleName": "Regular"})
+    builder.setupOS2(), builder.setupPost()
+    builder.save(tmp_path / "rare.ttf")
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", list(font_manager.fontManager.ttflist))
+    font_manager.fontManager.addfont(tmp_path / "rare.ttf")
+    fonts._fallbacks.cache_clear()
+    yield "Rare"
+    fonts._fallbacks.cache_clear()
+
+
+def test_characters_come_from_an_installed_font(rare_font):
+    assert fonts.literal("cat")["fontfamily"] == ["sans-serif"]
+    assert fonts.literal("cat \uf8ff")["fontfamily"] == ["sans-serif", rare_font]
+    assert fonts.literal("\U0010fffd")["fontfamily"] == ["sans-serif"]  # in no font
+
+
+@pytest.mark.parametrize("faulty", ["plot_confusion", "write_run_report"])
+def test_an_error_of_plotting_costs_no_export(tiny_config, tmp_path, monkeypatch, caplog, faulty):
+    def fail(*arguments, **settings):
+        raise RuntimeError("a font is missing")
+
+    monkeypatch.setattr(train_workflow, faulty, fail)
+    config = resnet_tf.load_config("digits", [f"data.data_dir={tiny_config.data.data_dir}", "train.epochs=1"])
+    config = resnet_tf.load_config("digits", [*_tiny(config), "model.name=resnet8_w32"])
+    if faulty == "plot_confusion":
+        assert resnet_tf.train(config, tmp_path / "run").report.is_file()
+        assert "no confusion matrix in TensorBoard: RuntimeError: a font is missing" in caplog.text
+    else:
+        with pytest.raises(RuntimeError, match="a font is missing"):
+            resnet_tf.train(config, tmp_path / "run")
+    assert (tmp_path / "run" / "export" / "serving" / "1" / "saved_model.pb").is_file()
+
+
+def _tiny(config: resnet_tf.Config) -> list[str]:
+    return [
+        f"data.data_dir={config.data.data_dir}",
+        "train.epochs=1",
+        "data.train_split=train[:64]",
+        "data.eval_split=test[:32]",
+        "data.batch_size=32",
+        "optimizer.warmup_epochs=0",
+        "export.verify_examples=8",
+    ]
+
+
+# Paths
+
+
+@pytest.mark.parametrize("name", DIRECTORIES)
+def test_checkpoints_under_any_path_are_read(tmp_path, name):
+    parts = {"model": {"a/b": tf.Variable([1.0, 2.0])}}
+    metadata = {"step": 1, "run": {}, "preprocess": {}, "data": {}, "metrics": None}
+    saved = checkpoint.save(tmp_path / name / "checkpoints", parts, metadata, keep=2)
+    parts["model"]["a/b"].assign([0.0, 0.0])
+    assert checkpoint.latest(tmp_path / name / "checkpoints") == saved
+    checkpoint.restore(saved, parts)
+    np.testing.assert_array_equal(parts["model"]["a/b"], [1.0, 2.0])
+
+
+@pytest.fixture(scope="module")
+def hub_export(network, tmp_path_factory) -> Path:
+    return export_model(network, tmp_path_factory.mktemp("hub"), target="hub")
+
+
+@pytest.mark.parametrize("name", DIRECTORIES)
+def test_exports_under_any_path_are_read(hub_export, tmp_path, image, name):
+    export = Path(shutil.copytree(hub_export, tmp_path / name / "hub" / "1"))
+    assert resnet_tf.Predictor(export)(image).labels == resnet_tf.Predictor(hub_export)(image).labels
+    weights = resnet_tf.create_model("resnet8_w32", num_classes=len(NAMES), input_shape=(8, 8, 3), weights=export)
+    for found, expected in zip(weights.get_weights(), _weights_of(hub_export), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def _weights_of(export: Path) -> list[np.ndarray]:
+    shape = (8, 8, 3)
+    return resnet_tf.create_model(
+        "resnet8_w32", num_classes=len(NAMES), input_shape=shape, weights=export
+    ).get_weights()
+
+
+def test_a_temporary_directory_that_is_a_pattern_is_named(tmp_path, monkeypatch):
+    (tmp_path / "[tmp]").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "[tmp]"))
+    with pytest.raises(UserError, match="set TMPDIR"), literal_path(tmp_path / "a*"):
+        pass
+
+
+@pytest.mark.parametrize("name", DIRECTORIES)
+@pytest.mark.parametrize("layout", ["folder", "npz"])
+def test_data_under_any_path_is_read(tmp_path, name, layout):
+    pixels = np.arange(4 * 192, dtype=np.uint8).reshape(4, 8, 8, 3)
+    if layout == "npz":
+        source = tmp_path / name / "data.npz"
+        source.parent.mkdir()
+        np.savez(source, x_train=pixels, y_train=[0, 1, 0, 1], x_test=pixels, y_test=[0, 1, 0, 1])
+    else:
+        source = tmp_path / name
+        for index, each in enumerate(pixels):
+            file = source / ("train" if index < 2 else "test") / f"{name} {index % 2}" / "0.png"
+            file.parent.mkdir(parents=True)
+            Image.fromarray(each).save(file)
+    opened = open_source(DataConfig(source=str(source), train_split="train", eval_split="test"))
+    assert len(list(opened.train.examples())) == opened.train.num_examples
+
+
+# Flags of paths: command, arguments with {home}, and the message about the path below the home directory.
+HOME_FLAGS = [
+    ("train", ["--config=~/x.json"], "{home}/x.json"),
+    ("train", ["--set=data.source=~/x/", "--workdir=~/run"], "~/x/"),
+    ("train", ["--workdir=~/file"], "{home}/file"),
+    ("evaluate", ["--workdir=~/x"], "{home}/x"),
+    ("evaluate", ["--model=~/x"], "{home}/x"),
+    ("export", ["--workdir=~/x"], "{home}/x"),
+    ("predict", ["--model=~/x", "a.jpg"], "{home}/x"),
+    ("convert", ["--from=~/x.npz", "--model=resnet20", "--to=~/y/z.keras"], "{home}/y"),
+    ("convert", ["--from=~/x.npz", "--model=resnet20", "--to=~/z.keras"], "{home}/x.npz"),
+    ("prepare", ["--from=~/x", "--to=~/y"], "{home}/x"),
+    ("prepare", ["--from=~", "--to=~/file"], "{home}/file"),
+    ("preview", ["--out=~/x/y.png"], "{home}/x/y.png"),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "message"), HOME_FLAGS)
+def test_path_flags_expand_the_home_directory(command, tmp_path, monkeypatch, name, arguments, message):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    outcome = command(name, *arguments)
+    assert outcome.code == 2
+    assert message.format(home=tmp_path) in outcome.err
+    assert not (tmp_path / "~").exists()
+
+
+def test_a_home_directory_of_nobody_is_a_name():
+    assert user_path("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")
+    assert user_path("a/~") == Path("a/~")
+
+
+def test_file_names_need_not_be_utf_8(tmp_path, image, command, export):
+    """A Latin-1 name in a folder of images, of a class and of files."""
+    for split in ("train", "test"):
+        for number, name in enumerate((b"k\xe4se", "k\u00e4se 2".encode())):
+            folder = os.path.join(os.fsencode(tmp_path), split.encode(), name)
+            os.makedirs(folder)
+            shutil.copy(image, os.path.join(folder, b"\xe9t\xe9 %d.png" % number))
+    source = open_source(DataConfig(source=str(tmp_path), train_split="train", eval_split="test"))
+    assert source.class_names == ("k\u00e4se 2", r"k\xe4se")
+    assert [label for _, label in source.train.examples().as_numpy_iterator()] == [0, 1]
+    outcome = command("predict", f"--model={export}", str(tmp_path / "train"))
+    assert outcome.code == 0
+    assert r"k\xe4se/\xe9t\xe9 0.png" in outcome.out
+
+
+def test_names_are_the_same_in_every_locale():
+    assert from_file_name("k\udcc3\udca4se") == "k\u00e4se"  # as Python decodes it in an ASCII locale
+    ascii_locale = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    script = "from resnet_tf.core.streams import standard_streams\nwith standard_streams(): print('k\\u00e4se \\u732b')"
+    done = _python("-c", script, env=ascii_locale, capture_output=True)
+    assert done.stdout == b"k\\xe4se \\u732b\n", done.stderr
+
+
+@pytest.mark.slow
+def test_an_ascii_locale_shows_escapes(export, image, tmp_path):
+    file = shutil.copy(image, tmp_path / "k\u00e4se.png")
+    ascii_locale = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    arguments = ("-m", "resnet_tf.predict", f"--model={export}", file)
+    done = _python(*arguments, env=ascii_locale, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert rb"k\xc3\xa4se.png" in done.stdout
+    assert rb"k\xe4se" in done.stdout or rb"\u" in done.stdout  # labels
+
+
+def test_files_are_opened_with_an_encoding():
+    """Text that is read or written in the encoding of the locale differs between machines."""
+    package = Path(resnet_tf.__file__).parent
+    calls = re.compile(r"(?:\.read_text|\.write_text|(?<![\w.])open)\((?:[^()]|\([^()]*\))*\)")
+    found = [
+        f"{path.relative_to(package)}: {call}"
+        for path in package.rglob("*.py")
+        for call in calls.findall(path.read_text(encoding="utf-8"))
+        if not re.search(r"encoding=|[\"'][rwa]\+?b|/proc/|descriptor", call) and '"""' not in call
+    ]
+    assert found == []
+
+
+# Streams and limits
+
+
+@pytest.mark.parametrize("command_line", ["-m resnet_tf.train --help", "-m resnet_tf", "-m resnet_tf.predict --help"])
+def test_output_into_a_pipe_that_ends(command_line):
+    shell = f"{sys.executable} {command_line} | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() in ("141", "0")  # 0 if the output was written before `true` ended
+    assert done.stderr == ""
+
+
+def test_a_reader_that_goes_away_ends_a_command_quietly():
+    script = (
+        "import os, sys\n"
+        "from resnet_tf.core.streams import standard_streams\n"
+        "with standard_streams():\n"
+        "    print('one', flush=True)\n"
+        "    sys.stdin.read()\n"
+        "    print('two' * 99999)\n"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    with child.stderr:
+        child.stdout.readline()
+        child.stdout.close()
+        child.stdin.close()
+        assert child.wait(60) == 141
+        assert child.stderr.read() == b""
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams(closed):
+    script = f"{sys.executable} -m resnet_tf.convert --from=x --model=y {closed}; echo $? >&3"
+    done = subprocess.run(["bash", "-c", f"exec 3>&1; {script}"], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "2", done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_the_largest_file_size_is_named(tmp_path, tiny_config):
+    settings = " ".join(f"--set {each}" for each in _tiny(tiny_config))
+    command = (
+        f"ulimit -f 100; {sys.executable} -m resnet_tf.train {settings} --set model.name=resnet8_w32 --workdir=run"
+    )
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert re.search("error: .*File too large.*ulimit -f", done.stderr)
+
+
+@pytest.mark.parametrize("target", ["file/maps", "file"])
+def test_heatmaps_that_cannot_be_written(command, export, image, tmp_path, target):
+    (tmp_path / "file").write_text("")
+    outcome = command("predict", f"--model={export}", f"--explain={tmp_path / target}", str(image))
+    assert outcome.code == 2
+    assert "Not a directory" in outcome.err or "File exists" in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '"x"',
+        "{}",
+        '{"cluster": {"worker": "localhost:1"}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": [1, 2]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["nowhere"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a:1"], "ps": "b:2"}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": -1}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": "zero"}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": ["worker"], "index": 0}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": null}',
+        '{"cluster": ["a:1"], "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "evaluator", "index": 0}}',
+        "[" * 100_000,
+    ],
+)
+def test_a_malformed_cluster_is_refused_in_one_line(monkeypatch, config):
+    monkeypatch.setenv("TF_CONFIG", config)
+    with pytest.raises(UserError, match=r"TF_CONFIG") as caught:
+        read_tf_config()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_home_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    settings = {**os.environ, "HOME": str(tmp_path / "file"), "MPLCONFIGDIR": str(tmp_path)}
+    settings.pop("TFDS_DATA_DIR", None)
+    done = _python("-m", "resnet_tf.train", "--workdir=run", env=settings, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "data.data_dir" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_run_with_hostile_names_ends_with_report_and_export(tmp_path):
+    """Names as above, and a path that looks like a pattern, through the whole command, and again."""
+    labels = np.arange(4 * len(NAMES)) % len(NAMES)
+    images = np.random.default_rng(0).integers(0, 256, (len(labels), 8, 8, 1), np.uint8)
+    arrays = {"x_train": images, "y_train": labels, "x_test": images, "y_test": labels, "class_names": np.array(NAMES)}
+    np.savez(tmp_path / "names.npz", **arrays)
+    settings = ["data.image_size=8", "model.name=resnet8_w32", "train.epochs=1", "data.batch_size=32"]
+    settings += [f"data.source={tmp_path}/names.npz", "optimizer.warmup_epochs=0"]
+    workdir = tmp_path / "try [lr=0.1], *"
+    for _ in range(2):
+        arguments = ["-m", "resnet_tf.train", f"--workdir={workdir}", *(f"--set={each}" for each in settings)]
+        done = _python(*arguments, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert not CONTROL.search(done.stdout + done.stderr)
+    page = (workdir / "report" / "index.html").read_text(encoding="utf-8")
+    assert "<img src=x" not in page
+    assert resnet_tf.load_run(workdir).labels == NAMES
+    keras.backend.clear_session()
