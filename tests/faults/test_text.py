@@ -51,7 +51,7 @@ NAMES = (
 )
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 # Parts of paths that a shell, a glob, a URL or a format string would interpret.
-DIRECTORIES = (
+DIRECTORIES = [
     "try [lr=0.1]",
     "a*b",
     "what?",
@@ -67,7 +67,7 @@ DIRECTORIES = (
     "k\u00e4se \u732b",
     "-dash",
     "new\nline",
-)
+]
 
 
 @pytest.fixture(scope="module")
@@ -257,7 +257,9 @@ def hub_export(network, tmp_path_factory) -> Path:
     return export_model(network, tmp_path_factory.mktemp("hub"), target="hub")
 
 
-@pytest.mark.parametrize("name", DIRECTORIES)
+@pytest.mark.parametrize(
+    "name", [*DIRECTORIES[:1], *(pytest.param(name, marks=pytest.mark.slow) for name in DIRECTORIES[1:])]
+)
 def test_exports_under_any_path_are_read(hub_export, tmp_path, image, name):
     export = Path(shutil.copytree(hub_export, tmp_path / name / "hub" / "1"))
     assert resnet_tf.Predictor(export)(image).labels == resnet_tf.Predictor(hub_export)(image).labels
@@ -409,9 +411,17 @@ def test_a_reader_that_goes_away_ends_a_command_quietly():
         assert child.stderr.read() == b""
 
 
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_closed_streams(closed):
-    script = f"{sys.executable} -m resnet_tf.convert --from=x --model=y {closed}; echo $? >&3"
+@pytest.mark.parametrize(
+    ("arguments", "closed"),
+    [  # an unknown flag is refused before TensorFlow starts
+        ("--nonsense", "<&-"),
+        ("--nonsense", ">&-"),
+        ("--nonsense", "2>&-"),
+        ("--from=x --model=y --to=z.npz", "<&- >&- 2>&-"),
+    ],
+)
+def test_closed_streams(arguments, closed):
+    script = f"{sys.executable} -m resnet_tf.convert {arguments} {closed}; echo $? >&3"
     done = subprocess.run(["bash", "-c", f"exec 3>&1; {script}"], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "2", done.stderr
     assert "Traceback" not in done.stderr
