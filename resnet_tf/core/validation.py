@@ -49,8 +49,8 @@ def find_mismatch(value: Any, declared: Any, name: str) -> str:
     if declared is Any:
         return ""
     if origin in (typing.Union, types.UnionType):
-        found = [find_mismatch(value, each, name) for each in arguments]
-        inner = next((mismatch for mismatch in found if not mismatch.startswith(f"{name} ")), None)
+        mismatches = (find_mismatch(value, each, name) for each in arguments)
+        inner = next((mismatch for mismatch in mismatches if not mismatch.startswith(f"{name} ")), None)
         if inner is not None:
             return inner
         return f"{name} is {_word(value)}, not {' or '.join(map(_declared_word, arguments))}"

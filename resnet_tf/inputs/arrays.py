@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from resnet_tf.config import DataConfig
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.numpy_files import read_npy
 from resnet_tf.inputs.base import Preprocess, UnreadableError
 from resnet_tf.inputs.pil import is_pil_image
 
@@ -90,7 +91,7 @@ class ArrayPreprocess(Preprocess):
     def _decode_file(self, encoded: bytes) -> np.ndarray:
         """Decode an `.npy` file to float32 of `input_shape`; the channel axis may be absent for one channel."""
         try:
-            array = np.lib.format.read_array(io.BytesIO(encoded), allow_pickle=False)
+            array = read_npy(encoded)
         except (ValueError, EOFError) as error:
             raise UnreadableError(f"it is no .npy file of numbers ({error})") from error
         expected = self.input_shape

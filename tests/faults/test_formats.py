@@ -1,22 +1,35 @@
 """Files of unknown origin: JSON, manifests and directories are read within bounds, or refused in one line."""
 
 import errno
+import gzip
+import io
 import json
 import os
+import pickle
 import re
 import shutil
 import signal
+import struct
+import tracemalloc
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import write_imagenet_records
 
+from resnet_tf.config import DataConfig
 from resnet_tf.core import bounded, files
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.export_metadata import MANIFEST, METADATA, read_export
+from resnet_tf.core.numpy_files import read_npy
 from resnet_tf.core.validation import find_mismatch
+from resnet_tf.data.sources import open_source
+from resnet_tf.model.weights import readers
+from resnet_tf.model.weights.bounds import check_bounds
 from resnet_tf.serving.artifact import new_version
 from resnet_tf.serving.predictor import Predictor
 from resnet_tf.training import checkpoint, run
@@ -430,3 +443,332 @@ def test_corrupt_metrics_do_not_block_a_run(tmp_path, caplog, line):
     caplog.clear()
     run.repair_metrics(tmp_path)
     assert not caplog.records
+
+
+IMAGES, LABELS = np.zeros((6, 4, 4), np.uint8), np.arange(6) % 2
+ARRAYS = {"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES, "y_test": LABELS}
+
+
+def _header(dtype: str, shape: str) -> bytes:
+    """Return the content of an `.npy` file that claims another dtype and shape than it has values."""
+    text = f"{{'descr': {dtype}, 'fortran_order': False, 'shape': {shape}, }}".encode()
+    text += b" " * (-(10 + len(text) + 1) % 64) + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + bytes(16)
+
+
+def _write_npz(path: Path, members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> None:
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, array in ARRAYS.items():
+            with archive.open(f"{name}.npy", "w") as member:
+                np.lib.format.write_array(member, array)
+        for name, content in members.items():
+            archive.writestr(f"{name}.npy", content)
+
+
+def _npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array(file, array)
+    return file.getvalue()
+
+
+class _Bomb:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (Path("EXECUTED"),))
+
+
+# Members of an archive, `class_names` beside the arrays above, that no array can be read from.
+WRONG_MEMBERS = {
+    "empty": b"",
+    "text": b"cat\ndog\n",
+    "cut header": _header("'<U3'", "(2,)")[:20],
+    "objects": _npy(np.array([_Bomb()], object)),
+    "claimed objects": _header("'|O'", "(2,)"),
+    "huge shape": _header("'<f4'", "(1000000, 1000000, 1000000)"),
+    "beyond 64 bits": _header("'<f4'", f"({2**40}, {2**40})"),
+    "huge items": _header("'<U2000000000'", "(1,)"),
+    "many empty items": _header("'<U0'", f"({2**60},)"),
+    "negative shape": _header("'<f4'", "(-1, -4)"),
+    "more than there is": _header("'<U3'", "(2000,)"),
+    "shape as text": _header("'<U3'", "'many'"),
+    "code as dtype": _header("__import__('os').getcwd()", "(2,)"),
+    "other version": b"\x93NUMPY\x09\x00" + bytes(100),
+}
+
+
+@pytest.mark.parametrize("content", WRONG_MEMBERS.values(), ids=WRONG_MEMBERS)
+def test_arrays_that_cannot_be_read_are_named(tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    _write_npz(tmp_path / "x.npz", {"class_names": content})
+    with pytest.raises(UserError, match=r"^cannot read 'class_names' of '.*x.npz': [^\n]+$"):
+        open_source(DataConfig(source=str(tmp_path / "x.npz"), channels=1))
+    with pytest.raises(UserError, match=r"'.*w.npz'"):
+        readers.read(_copy(tmp_path / "x.npz", tmp_path / "w.npz"))
+    with pytest.raises(ValueError, match=r"."):
+        read_npy(content)
+    assert not Path("EXECUTED").exists()
+
+
+def _copy(path: Path, target: Path) -> Path:
+    return Path(shutil.copy(path, target))
+
+
+def test_the_arrays_without_them_are_read(tmp_path):
+    _write_npz(tmp_path / "x.npz", {"class_names": _npy(np.array(["cat", "dog"]))})
+    assert open_source(DataConfig(source=str(tmp_path / "x.npz"), channels=1)).class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    "names", [np.array([["cat", "dog"]]), np.array("cat"), np.zeros(0, str), np.array([1.5, 2.5])], ids=repr
+)
+def test_names_of_classes_are_a_list_of_text(tmp_path, names):
+    _write_npz(tmp_path / "x.npz", {"class_names": _npy(names)})
+    with pytest.raises(UserError, match=r"class_names of '.*' is .*; expected text \[classes\]"):
+        open_source(DataConfig(source=str(tmp_path / "x.npz")))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.array([0, 1, 2, 3, 4, 2**40]), r"has label 1099511627776, beyond 1,048,576 classes"),
+        (np.full(6, 2**63, np.uint64), r"expected non-negative integers"),
+        (np.array(0), r"expected non-negative integers"),
+        (np.array([0, 1, 2, 3, 4, -1]), r"expected non-negative integers"),
+        (np.zeros((6, 0), int), r"expected non-negative integers"),
+    ],
+    ids=["huge", "beyond 64 bits", "scalar", "negative", "none"],
+)
+def test_impossible_labels_are_refused(tmp_path, labels, message):
+    np.savez(tmp_path / "x.npz", **(ARRAYS | {"y_train": labels}))
+    with pytest.raises(UserError, match=message):
+        open_source(DataConfig(source=str(tmp_path / "x.npz"), channels=1))
+
+
+def _bomb(path: Path) -> None:
+    _write_npz(path, {"x": bytes(2**29)}, zipfile.ZIP_DEFLATED)
+
+
+def _encrypted(path: Path) -> None:
+    _write_npz(path, {})
+    content = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        start = content.find(signature)
+        while start >= 0:
+            content[start + offset] |= 1
+            start = content.find(signature, start + 4)
+    path.write_bytes(content)
+
+
+WRONG_ARCHIVES = {
+    "empty": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_bytes(b"x_train"),
+    "an array": lambda path: path.write_bytes(_npy(IMAGES)),
+    "a pickle": lambda path: path.write_bytes(pickle.dumps(_Bomb())),
+    "cut": lambda path: _write_npz(path, {}) or os.truncate(path, path.stat().st_size - 30),
+    "bomb": _bomb,
+    "encrypted": _encrypted,
+}
+
+
+@pytest.mark.parametrize("write", WRONG_ARCHIVES.values(), ids=WRONG_ARCHIVES)
+def test_archives_that_cannot_be_read_are_named(tmp_path, monkeypatch, write):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "x.npz")
+    with pytest.raises(UserError, match=r"^cannot read .*'.*x.npz': [^\n]+$"):
+        open_source(DataConfig(source=str(tmp_path / "x.npz"), channels=1))
+    with pytest.raises(UserError, match=r"'.*w.npz'"):
+        readers.read(_copy(tmp_path / "x.npz", tmp_path / "w.npz"))
+    assert not Path("EXECUTED").exists()
+
+
+WRONG_IDX = {
+    "empty": b"",
+    "text": b"garbage",
+    "cut": struct.pack(">HBBIII", 0, 8, 3, 2, 4, 4) + bytes(31),
+    "more": struct.pack(">HBBIII", 0, 8, 3, 2, 4, 4) + bytes(33),
+    "huge": struct.pack(">HBBIII", 0, 8, 3, 2**31 - 1, 2**31 - 1, 2**31 - 1) + bytes(32),
+    "negative": struct.pack(">HBBiii", 0, 8, 3, -1, -4, 8) + bytes(32),
+    "other type": struct.pack(">HBBIII", 0, 13, 3, 2, 4, 4) + bytes(128),
+}
+
+
+@pytest.mark.parametrize("content", WRONG_IDX.values(), ids=WRONG_IDX)
+@pytest.mark.parametrize("pack", [lambda content: content, gzip.compress, lambda content: gzip.compress(content)[:-9]])
+def test_idx_files_of_impossible_sizes_are_named(tmp_path, content, pack):
+    suffix = "" if pack(b"x") == b"x" else ".gz"
+    (tmp_path / f"train-images-idx3-ubyte{suffix}").write_bytes(pack(content))
+    labels = struct.pack(">HBBI", 0, 8, 1, 2) + bytes(2)
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(labels)
+    with pytest.raises(UserError, match=r"train-images-idx3-ubyte.*'"):
+        open_source(DataConfig(source=str(tmp_path), eval_split="train", channels=1))
+
+
+def test_an_idx_file_that_decompresses_to_more_than_it_claims_is_read_no_further(tmp_path):
+    content = struct.pack(">HBBIII", 0, 8, 3, 2, 4, 4) + bytes(2**28)
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(content))
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(struct.pack(">HBBI", 0, 8, 1, 2) + bytes(2))
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"is not a complete IDX file"):
+        open_source(DataConfig(source=str(tmp_path), eval_split="train", channels=1))
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+
+
+def _masked_checksum(data: bytes) -> int:
+    """Return the masked CRC32C of TFRecord files."""
+    value = 0xFFFFFFFF
+    for byte in data:
+        value ^= byte
+        for _ in range(8):
+            value = (value >> 1) ^ (0x82F63B78 if value & 1 else 0)
+    value ^= 0xFFFFFFFF
+    return ((value >> 15 | value << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+@pytest.mark.parametrize("length", [2**33, 2**45, 2**62, 2**64 - 17, 2**64 - 1])
+@pytest.mark.parametrize("first", [True, False], ids=["first record", "last record"])
+def test_a_record_that_claims_more_than_its_file_does_not_end_the_process(tmp_path, length, first):
+    """TensorFlow allocates as many bytes, and ends the process if there are not as many."""
+    claim = struct.pack("<Q", length)
+    claim += struct.pack("<I", _masked_checksum(claim)) + b"abc"
+    for split in ("train", "validation"):
+        path = tmp_path / f"{split}-00000-of-00001"
+        write_imagenet_records(path, [(tf.io.encode_png(np.zeros((4, 4, 3), np.uint8)).numpy(), 1, {})] * 3)
+    path = tmp_path / "train-00000-of-00001"
+    path.write_bytes(claim + path.read_bytes() if first else path.read_bytes() + claim)
+    config = DataConfig(source=str(tmp_path), eval_split="validation")
+    train = open_source(config).train
+    assert train.num_examples == (0 if first else 3)
+    assert "the rest of the file is lost" in train.corruption[-1].reason
+
+
+def test_labels_of_records_are_bounded(tmp_path):
+    image = tf.io.encode_png(np.zeros((4, 4, 3), np.uint8)).numpy()
+    for split, labels in (("train", [1, 2, 2**40]), ("validation", [1, 2]), ("signed", [1, -1])):
+        write_imagenet_records(tmp_path / f"{split}-00000-of-00001", [(image, label, {}) for label in labels])
+    with pytest.raises(UserError, match=r"have the label 1099511627776, beyond 1,048,576 classes"):
+        open_source(DataConfig(source=str(tmp_path), eval_split="validation"))
+    signed = open_source(DataConfig(source=str(tmp_path), train_split="signed", eval_split="validation")).train
+    assert (signed.num_examples, [each.reason for each in signed.corruption]) == (1, ["label -1 is negative"])
+
+
+def _external_link(file: h5py.File, folder: Path) -> None:
+    with h5py.File(folder / "secret.h5", "w") as other:
+        other["x"] = np.ones(3, np.float32)
+    file["layers/a/vars/0"] = h5py.ExternalLink(str(folder / "secret.h5"), "x")
+
+
+def _link_to_a_pipe(file: h5py.File, folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+    file["layers/a/vars/0"] = h5py.ExternalLink(str(folder / "pipe"), "x")
+
+
+def _soft_link(file: h5py.File, folder: Path) -> None:
+    file["layers/a/vars/0"] = h5py.SoftLink("/layers")
+
+
+def _virtual(file: h5py.File, folder: Path) -> None:
+    with h5py.File(folder / "secret.h5", "w") as other:
+        other["x"] = np.ones(3, np.float32)
+    layout = h5py.VirtualLayout((3,), np.float32)
+    layout[:] = h5py.VirtualSource(str(folder / "secret.h5"), "x", (3,))
+    file.create_virtual_dataset("layers/a/vars/0", layout)
+
+
+def _external_storage(file: h5py.File, folder: Path) -> None:
+    (folder / "secret").write_bytes(bytes(12))
+    file.create_dataset("layers/a/vars/0", (3,), np.float32, external=[(str(folder / "secret"), 0, 12)])
+
+
+def _without_storage(file: h5py.File, folder: Path) -> None:
+    file.create_dataset("layers/a/vars/0", (2**20, 2**20, 2**10), np.float32, chunks=(64, 64, 1), fillvalue=1)
+
+
+def _compressed(file: h5py.File, folder: Path) -> None:
+    for name in ("a", "b"):
+        file.create_dataset(f"layers/{name}/vars/0", data=np.zeros(2**26, np.float32), compression="gzip")
+
+
+def _of_variable_size(file: h5py.File, folder: Path) -> None:
+    file["layers/a/vars/0"] = ["text"] * 3
+
+
+def _deep(file: h5py.File, folder: Path) -> None:
+    file["layers/" + "a/" * 1000 + "vars"] = 1.0
+
+
+HDF5 = {
+    "external link": (_external_link, r"/layers/a/vars/0 is a link to '?/.*secret.h5'?x'"),
+    "link to a pipe": (_link_to_a_pipe, r"is a link to"),
+    "soft link": (_soft_link, r"is a link to '/layers'"),
+    "virtual": (_virtual, r"is a view of other files"),
+    "external storage": (_external_storage, r"is stored in another file, '.*secret'"),
+    "without storage": (_without_storage, r"claims [\d,]+ bytes of content in a file of"),
+    "compressed": (_compressed, r"claims [\d,]+ bytes of content in a file of"),
+    "variable size": (_of_variable_size, r"holds values of variable size"),
+    "deep": (_deep, r"nested deeper than 30 levels"),
+}
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+@pytest.mark.parametrize(("write", "message"), HDF5.values(), ids=HDF5)
+def test_hdf5_files_hold_all_of_their_arrays(tmp_path, suffix, write, message):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        write(file, tmp_path)
+    if suffix == ".keras":
+        with zipfile.ZipFile(tmp_path / "x.keras", "w") as archive:
+            archive.write(tmp_path / "x.h5", "model.weights.h5")
+            archive.writestr("config.json", "{}")
+    with pytest.raises(UserError, match=rf"'.*x{suffix}' is corrupt or not a {suffix} file: .*{message}"):
+        readers.read(tmp_path / f"x{suffix}")
+
+
+def test_groups_in_a_circle_end(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_group("layers/a")
+        file["layers/a/layers"] = file["layers"]
+    check_bounds(tmp_path / "x.h5")
+
+
+@pytest.mark.parametrize("suffix", [*readers.SUFFIXES])
+@each_irregular
+def test_weights_are_regular_files(tmp_path, suffix, replace):
+    replace(tmp_path / f"x{suffix}", tmp_path)
+    with pytest.raises(UserError):
+        readers.read(tmp_path / f"x{suffix}")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        struct.pack("<Q", 2**63) + b"{}",
+        struct.pack("<Q", 2**26) + b"{}",
+        struct.pack("<Q", 2) + b"[]",
+        struct.pack("<Q", 66) + b'{"x":{"dtype":"F32","shape":[9999999999],"data_offsets":[0,16]}}  ' + bytes(16),
+        struct.pack("<Q", 62) + b'{"x":{"dtype":"F32","shape":[4],"data_offsets":[0,99999999]}}  ' + bytes(16),
+        b"",
+    ],
+    ids=["beyond", "long", "list", "shape", "offsets", "empty"],
+)
+def test_safetensors_of_impossible_sizes_are_refused(tmp_path, header):
+    (tmp_path / "x.safetensors").write_bytes(header)
+    with pytest.raises(UserError, match=r"'.*x.safetensors' is corrupt or not a .safetensors file: [^\n]+$"):
+        readers.read(tmp_path / "x.safetensors")
+
+
+def test_archives_of_weights_that_decompress_to_more_are_refused(tmp_path):
+    for suffix, member in ((".keras", "model.weights.h5"), (".pth", "archive/data/0")):
+        with zipfile.ZipFile(tmp_path / f"x{suffix}", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(member, bytes(2**29))
+        with pytest.raises(UserError, match=r"it claims 536,870,912 bytes of content in a file of"):
+            readers.read(tmp_path / f"x{suffix}")
+
+
+def test_tensors_without_bytes_are_refused(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save({"x": torch.zeros(1).expand(2**20, 2**20)}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=r"claims 4,398,046,511,104 bytes of content"):
+        readers.read(tmp_path / "x.pth")
+    torch.save({"x": torch.zeros(3), "y": _Bomb()}, tmp_path / "y.pth")
+    with pytest.raises(UserError, match=r"objects other than arrays, which are not loaded because they could run code"):
+        readers.read(tmp_path / "y.pth")
+    assert not Path("EXECUTED").exists()

@@ -3,7 +3,6 @@
 Names are `x_train`, `y_train`, `x_test`, `y_test`, or `train_images`, `train_labels`, `test_images`, `test_labels`.
 """
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,9 @@ import tensorflow as tf
 
 from resnet_tf.config import DataConfig
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.numpy_files import NpzArchive, open_npz
 from resnet_tf.data.sources import slices
-from resnet_tf.data.sources.base import Source, Split
+from resnet_tf.data.sources.base import MAX_CLASSES, Source, Split
 from resnet_tf.inputs import input_type
 
 
@@ -26,22 +26,28 @@ def open_arrays(path: Path, config: DataConfig) -> Source:
     Raises:
         UserError: if the archive is unreadable, lacks a split, or has arrays of another shape, dtype or range.
     """
-    try:
-        with np.load(path) as archive:  # rejects pickled objects
-            splits = [(name, *_read(archive, path, name, config)) for name in config.splits]
-            names = tuple(map(str, archive["class_names"])) if "class_names" in archive else ()
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"cannot read {str(path)!r}: {error}") from error
+    with open_npz(path) as archive:
+        splits = [(name, *_read(archive, path, name, config)) for name in config.splits]
+        names = _read_names(archive, path)
     largest = int(max(labels.max() for _, _, labels in splits))
+    if largest >= MAX_CLASSES:
+        raise UserError(f"{str(path)!r} has label {largest}, beyond {MAX_CLASSES:,} classes")
     names = names or tuple(str(label) for label in range(largest + 1))
     if largest >= len(names):
         raise UserError(f"{str(path)!r} has label {largest}, but class_names has {len(names)} names")
     return Source(str(path), names, *(array_split(path, *split) for split in splits))
 
 
-def _read(archive: np.lib.npyio.NpzFile, path: Path, name: str, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
+def _read_names(archive: NpzArchive, path: Path) -> tuple[str, ...]:
+    if "class_names" not in archive:
+        return ()
+    names = archive["class_names"]
+    if names.ndim != 1 or names.dtype.kind not in "USiu" or not 0 < len(names) <= MAX_CLASSES:
+        raise UserError(f"class_names of {str(path)!r} is {names.dtype} {list(names.shape)}; expected text [classes]")
+    return tuple(name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names)
+
+
+def _read(archive: NpzArchive, path: Path, name: str, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
     split = slices.plain_name(name)
     for keys in ((f"x_{split}", f"y_{split}"), (f"{split}_images", f"{split}_labels")):
         if set(keys) <= set(archive):
@@ -53,13 +59,17 @@ def _read(archive: np.lib.npyio.NpzFile, path: Path, name: str, config: DataConf
             f"{', '.join(archive)}. data.train_split, data.eval_split and data.test_split name the splits"
         )
     examples = input_type(config).check_archive(examples, f"{keys[0]} of {str(path)!r}", config)
-    flat = labels.reshape(-1) if labels.size == len(labels) else labels
-    if len(labels) != len(examples) or flat.ndim != 1 or flat.dtype.kind not in "iu" or not flat.size or flat.min() < 0:
+    flat = labels.reshape(-1) if labels.ndim and labels.size == len(labels) else labels
+    if not examples.size or flat.shape != examples.shape[:1] or not _are_labels(flat):
         raise UserError(
             f"{keys[1]} of {str(path)!r} is {labels.dtype} {list(labels.shape)}; expected non-negative integers, one "
             f"for each of the {len(examples)} examples"
         )
     return examples, flat.astype(np.int64)
+
+
+def _are_labels(values: np.ndarray) -> bool:
+    return values.dtype.kind in "iu" and values.size > 0 and values.min() >= 0 and values.max() < 2**63
 
 
 def array_split(path: Path, name: str, examples: np.ndarray, labels: np.ndarray) -> Split:

@@ -1,12 +1,15 @@
 """IDX files of MNIST and Fashion-MNIST, such as `train-images-idx3-ubyte.gz`, compressed or not."""
 
 import gzip
+import math
+import zlib
 from pathlib import Path
 
 import numpy as np
 
 from resnet_tf.config import DataConfig
-from resnet_tf.core.errors import UserError
+from resnet_tf.core.bounded import check_expansion, open_regular
+from resnet_tf.core.errors import UserError, plain_reason
 from resnet_tf.data.sources import slices
 from resnet_tf.data.sources.arrays import array_split
 from resnet_tf.data.sources.base import Source
@@ -62,12 +65,16 @@ def _read(file: Path, rank: int) -> np.ndarray:
 
     Format: two zero bytes, the type (8 for uint8), the rank, each dimension as a big-endian int32, and the values.
     """
-    try:
-        content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-    except (OSError, EOFError) as error:
-        raise UserError(f"cannot read {str(file)!r}: {error}") from error
     start = 4 + 4 * rank
-    shape = np.frombuffer(content[4:start], ">i4") if len(content) >= start else np.zeros(rank)
-    if content[:4] != bytes((0, 0, 8, rank)) or len(content) - start != shape.prod(dtype=np.int64):
+    try:
+        with open_regular(file) as stored, gzip.open(stored) if file.suffix == ".gz" else stored as stream:
+            header = stream.read(start)
+            shape = np.frombuffer(header[4:], ">i4").tolist() if len(header) == start else [-1]
+            size = math.prod(shape) if min(shape) >= 0 else -1
+            check_expansion(max(size, 0), file.stat().st_size)
+            content = stream.read(size + 1) if header[:4] == bytes((0, 0, 8, rank)) and size >= 0 else b""
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise UserError(f"cannot read {str(file)!r}: {plain_reason(error)}") from error
+    if len(content) != size:
         raise UserError(f"{str(file)!r} is not a complete IDX file of uint8 with {rank} dimensions")
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+    return np.frombuffer(content, np.uint8).reshape(shape)

@@ -11,9 +11,12 @@ from typing import Any, cast
 import h5py
 import numpy as np
 
+from resnet_tf.core.bounded import check_expansion
 from resnet_tf.core.errors import UserError, prefix_errors
 from resnet_tf.core.export_metadata import read_export
+from resnet_tf.core.numpy_files import open_npz
 from resnet_tf.core.paths import literal_path
+from resnet_tf.model.weights.bounds import check_bounds
 
 Arrays = dict[str, np.ndarray]
 
@@ -62,6 +65,8 @@ def read(path: Path) -> WeightsFile:
         check_readable(path.name)
         metadata = {}
     try:
+        if not path.is_dir():
+            check_bounds(path)
         arrays = _read_hub(path) if path.is_dir() else _READERS[path.suffix](path)
     except UserError:
         raise
@@ -113,7 +118,7 @@ def _read_safetensors(path: Path) -> Arrays:
 
 
 def _read_npz(path: Path) -> Arrays:
-    with np.load(path, allow_pickle=False) as archive:
+    with open_npz(path) as archive:
         return dict(archive)
 
 
@@ -133,6 +138,9 @@ def _read_torch(path: Path) -> Arrays:
         content = content[inner.pop()]
     if not isinstance(content, Mapping):
         raise UserError(f"{str(path)!r} contains {type(content).__name__}, not a state dict")
+    tensors = [tensor for tensor in content.values() if isinstance(tensor, torch.Tensor)]
+    # A tensor may repeat one value along an axis, without any bytes for it.
+    check_expansion(sum(tensor.nbytes for tensor in tensors), path.stat().st_size)
     return {
         name: tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy()
         for name, tensor in content.items()
