@@ -39,7 +39,7 @@ def prepare_folder(source: Path, target: Path, *, eval_fraction: float) -> tfds.
     existed = target.exists()
     if not source.is_dir():
         raise UserError(f"--from={str(source)!r}: no such folder")
-    if existed and not (target.is_dir() and all(map(files.is_staging, target.iterdir()))):
+    if existed and not (target.is_dir() and all(map(files.is_foreign, target.iterdir()))):
         raise UserError(f"--to={str(target)!r} is not empty; expected a new or an empty directory")
     splits = _splits(source, eval_fraction)
     name = _builder_name(source)

@@ -9,6 +9,7 @@ from typing import Any, NotRequired, TypedDict
 from resnet_tf.config import CONFIG_FILE, Config, flatten, load_config
 from resnet_tf.core import files
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.export_metadata import METADATA
 from resnet_tf.core.paths import user_path
 from resnet_tf.inputs import Preprocess, input_type
 from resnet_tf.model.create import create_model
@@ -203,19 +204,41 @@ def check_workdir(workdir: Path, config: Config) -> None:
     if not os.access(workdir, os.W_OK | os.X_OK):
         raise UserError(f"--workdir={str(workdir)!r} is not writable")
     if (workdir / CONFIG_FILE).is_file():
-        _check_same_config(workdir, config)
-    elif not all(files.is_staging(entry) for entry in workdir.iterdir()):
+        if not _is_unusable_before_start(workdir):
+            _check_same_config(workdir, config)
+    elif not all(files.is_foreign(entry) for entry in workdir.iterdir()):
         raise UserError(f"--workdir={str(workdir)!r} is not empty and holds no run; give an empty or a new directory")
 
 
 def create_workdir(workdir: Path, config: Config) -> None:
-    """Create the run directory and its configuration file, unless they exist."""
-    if (workdir / CONFIG_FILE).is_file():
+    """Create the run directory and its configuration file, unless they exist.
+
+    A corrupt configuration file, such as an empty one after a loss of power, is replaced if there are no checkpoints.
+    """
+    if (workdir / CONFIG_FILE).is_file() and not _is_unusable_before_start(workdir):
         return
     try:
         files.write_atomically(workdir / CONFIG_FILE, config.to_json())
     except OSError as error:
         raise UserError(f"--workdir={str(workdir)!r} cannot be written: {error.strerror}") from error
+
+
+def _is_unusable_before_start(workdir: Path) -> bool:
+    """Return True if the configuration file is corrupt and there are no checkpoints.
+
+    Raises:
+        UserError: if it is corrupt and there are checkpoints.
+    """
+    try:
+        files.read_json(workdir / CONFIG_FILE)
+    except UserError as error:
+        if checkpoints.steps(workdir / CHECKPOINTS):
+            raise UserError(
+                f"{error}; the checkpoints beside it need it: restore it from a copy, such as `config` in "
+                f"{str(METADATA)!r} of an export, or give another directory"
+            ) from error
+        return True
+    return False
 
 
 def _check_same_config(workdir: Path, config: Config) -> None:

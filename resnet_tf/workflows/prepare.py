@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_tf.core.paths import user_path
+from resnet_tf.core.signals import clean_up_on_sigterm
 from resnet_tf.data.prepare import prepare_folder
 
 
@@ -42,7 +43,7 @@ def prepare(source: str | Path, target: str | Path, *, eval_fraction: float = 0.
     """Write the images of a folder as sharded TFRecord files that TFDS reads, byte for byte.
 
     The splits are the folders of split/class/file, or `train` and `test` of class/file. A failure
-    leaves nothing behind.
+    leaves nothing behind; neither does SIGTERM.
 
     Args:
         source: folder of images.
@@ -51,7 +52,9 @@ def prepare(source: str | Path, target: str | Path, *, eval_fraction: float = 0.
 
     Raises:
         UserError: if there are no images, one cannot be read, or `target` is in use or cannot be written.
+        Interrupted: after SIGTERM.
     """
-    written = prepare_folder(user_path(source), user_path(target), eval_fraction=eval_fraction).splits
+    with clean_up_on_sigterm("stopped, and nothing is written; the same command starts again"):
+        written = prepare_folder(user_path(source), user_path(target), eval_fraction=eval_fraction).splits
     splits = {name: PreparedSplit(each.num_examples, each.num_shards) for name, each in written.items()}
     return PrepareResult(user_path(target), splits)

@@ -10,6 +10,9 @@ import re
 import shutil
 import signal
 import struct
+import subprocess
+import sys
+import time
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -21,12 +24,13 @@ import pytest
 import tensorflow as tf
 from conftest import write_imagenet_records
 
-from resnet_tf.config import DataConfig
+from resnet_tf.config import DataConfig, load_config
 from resnet_tf.core import bounded, files
-from resnet_tf.core.errors import UserError
+from resnet_tf.core.errors import Interrupted, UserError
 from resnet_tf.core.export_metadata import MANIFEST, METADATA, read_export
 from resnet_tf.core.numpy_files import read_npy
 from resnet_tf.core.validation import find_mismatch
+from resnet_tf.data import prepare as prepare_module
 from resnet_tf.data.sources import open_source
 from resnet_tf.model.weights import readers
 from resnet_tf.model.weights.bounds import check_bounds
@@ -34,19 +38,22 @@ from resnet_tf.serving.artifact import new_version
 from resnet_tf.serving.predictor import Predictor
 from resnet_tf.training import checkpoint, run
 from resnet_tf.training.progress import RunState
+from resnet_tf.workflows.prepare import prepare
 
-SECONDS = 20  # a test that takes longer waits for a pipe, or reads a device
+SECONDS = 30  # a test that takes longer waits for a pipe, or reads a device
 
 
 @pytest.fixture(autouse=True)
-def _no_hang():
+def _no_hang(request):
     """Fail a test that waits for a pipe or a device, instead of waiting with it."""
 
+    seconds = SECONDS * (10 if request.node.get_closest_marker("slow") else 1)
+
     def stop(*_: Any) -> None:
-        raise TimeoutError(f"not done after {SECONDS} s")
+        raise TimeoutError(f"not done after {seconds} s")
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(SECONDS)
+    signal.alarm(seconds)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
@@ -772,3 +779,77 @@ def test_tensors_without_bytes_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"objects other than arrays, which are not loaded because they could run code"):
         readers.read(tmp_path / "y.pth")
     assert not Path("EXECUTED").exists()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x00" * 512, b'{"data": {', b"[]"], ids=["empty", "null bytes", "cut", "list"]
+)
+def test_a_corrupt_configuration_blocks_no_run_that_has_not_started(copied_run, tiny_config, tmp_path, content):
+    for name in (".DS_Store", "config.json"):
+        (tmp_path / name).write_bytes(content)
+    run.check_workdir(tmp_path, tiny_config)
+    assert (tmp_path / "config.json").read_bytes() == content, "a check changes nothing"
+    run.create_workdir(tmp_path, tiny_config)
+    assert load_config(tmp_path / "config.json") == tiny_config
+    shutil.copytree(copied_run / "checkpoints", tmp_path / "checkpoints")
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"config.json' is not .*; the checkpoints beside it need it: restore it from"):
+        run.check_workdir(tmp_path, tiny_config)
+
+
+def test_leftovers_of_file_managers_are_no_run(tmp_path, tiny_config):
+    for name in (".DS_Store", "Thumbs.db"):
+        (tmp_path / name).write_text("")
+    run.check_workdir(tmp_path, tiny_config)
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(UserError, match="is not empty and holds no run"):
+        run.check_workdir(tmp_path, tiny_config)
+
+
+def _photos(folder: Path, count: int) -> Path:
+    content = tf.io.encode_png(np.zeros((4, 4, 3), np.uint8)).numpy()
+    for name in ("a", "b"):
+        (folder / name).mkdir(parents=True)
+        for index in range(count):
+            (folder / name / f"{index}.png").write_bytes(content)
+    return folder
+
+
+@pytest.mark.parametrize("existed", [True, False], ids=["existing", "new"])
+def test_a_preparation_that_is_stopped_leaves_nothing_and_can_be_repeated(tmp_path, monkeypatch, existed):
+    source, target = _photos(tmp_path / "photos", 20), tmp_path / "prepared"
+    if existed:
+        target.mkdir()
+        (target / ".DS_Store").write_text("")
+    read, files_read = prepare_module._read, []
+
+    def stop(file: str) -> bytes:
+        files_read.append(file)
+        if len(files_read) == 30:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return read(file)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patched:
+        patched.setattr(prepare_module, "_read", stop)
+        with pytest.raises(Interrupted, match=r"^SIGTERM: stopped, and nothing is written; the same command starts"):
+            prepare(source, target)
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert [path.name for path in tmp_path.glob("prepared/*")] == [".DS_Store"] * existed
+    assert target.exists() == existed
+    assert prepare(source, target).splits["train"].examples > 20
+    assert open_source(DataConfig(source=str(target))).train.num_examples > 20
+
+
+@pytest.mark.slow
+def test_prepare_ends_with_the_code_of_a_temporary_failure(tmp_path):
+    source, target = _photos(tmp_path / "photos", 10_000), tmp_path / "prepared"
+    command = [sys.executable, "-m", "resnet_tf.prepare", f"--from={source}", f"--to={target}"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
+        while not list(target.glob(".resnet_tf-writing-*/*/*")):
+            assert child.poll() is None
+            time.sleep(0.05)
+        child.terminate()
+        _, errors = child.communicate(timeout=60)
+    assert (child.returncode, errors.splitlines()[-1][:8]) == (75, "SIGTERM:")
+    assert not target.exists()
