@@ -6,7 +6,6 @@ python -m resnet_tf.train --config=imagefolder --set data.source=photos/ --set m
 python -m resnet_tf.train --config=NAME --dry-run                  print the plan, plot the first batch
 """
 
-import datetime
 from pathlib import Path
 
 from absl import flags
@@ -34,8 +33,7 @@ def main(arguments: list[str]) -> None:
     if DRY_RUN.value:
         print(resnet_tf.plan(config, path=f"{name}-dry-run.png", name=name))
         return
-    workdir = Path(WORKDIR.value or f"runs/{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}")
-    result = resnet_tf.train(config, workdir)
+    result = resnet_tf.train(config, WORKDIR.value or None, name=name)
     if result:  # the chief's; other workers write nothing
         print(f"val     {result.evaluation}")
         if test := result.test_metrics:

@@ -1,6 +1,7 @@
-"""Class names: of ImageNet in the order of published weights, and labels as text."""
+"""Class names: their checks, label files, and those of ImageNet in the order of published weights."""
 
 import functools
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,19 @@ def imagenet_labels() -> tuple[str, ...]:
     return tuple(_imagenet_classes().values())
 
 
+# Backslashes, control characters and line breaks (all that `str.splitlines` splits at), lone surrogates, which UTF-8
+# cannot encode, and blanks and byte order marks at the ends, which readers strip.
+_ESCAPED = re.compile(
+    r"[\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]|^[\s\ufeff]+|[\s\ufeff]+$",
+)
+
+
 def to_names(labels: Iterable[Any]) -> tuple[str, ...]:
     """Return labels, such as a NumPy array of strings or integers, as text.
 
     Raises:
-        UserError: for one string in place of several, or a label that is neither text nor an integer.
+        UserError: for one string in place of several, or a label that is neither text nor an integer, is empty, or
+            cannot be encoded in UTF-8.
     """
     if isinstance(labels, str | bytes):
         raise UserError(f"labels are {labels!r}; expected a list of class names")
@@ -30,13 +39,46 @@ def to_names(labels: Iterable[Any]) -> tuple[str, ...]:
     for name in names:
         if not isinstance(name, str | int | np.integer) or isinstance(name, bool):
             raise UserError(f"label {name!r} is of type {type(name).__name__}; class names are text")
+        if isinstance(name, str) and re.search(r"\A\Z|[\ud800-\udfff]", name):
+            reason = "cannot be encoded in UTF-8" if name else "is empty"
+            raise UserError(f"class name {name!r}, number {names.index(name)} of {len(names)}, {reason}")
     return tuple(map(str, names))
+
+
+def label_line(name: str) -> str:
+    r"""Return a class name as a line of `labels.txt`, which readers may split and strip without a loss.
+
+    Line breaks, control characters, backslashes, and blanks at both ends become escapes, as in a Python string.
+
+    >>> print(label_line("two\nlines "))
+    two\nlines\x20
+    """
+    return _ESCAPED.sub(lambda found: "".join(map(_escape, found[0])), name)
+
+
+def check_tfds_names(names: Iterable[str]) -> None:
+    """Check that TFDS can store class names: one on each line of a file, whose lines it strips.
+
+    Raises:
+        UserError: naming the first that it would split, strip or drop.
+    """
+    for name in names:
+        if name.strip() != name or name.splitlines() != [name]:
+            reason = "consists of blanks" if not name.strip() else "begins or ends with a blank"
+            reason = "contains a line break" if len(name.strip().splitlines()) > 1 else reason
+            raise UserError(f"class name {name!r} {reason}, which TFDS cannot store; rename the class folder")
 
 
 def readable(names: Sequence[str]) -> tuple[str, ...]:
     """Replace WordNet identifiers (`n01440764`) among class names by ImageNet labels (`tench`)."""
     classes = _imagenet_classes()
     return tuple(classes.get(name, name) for name in names)
+
+
+def _escape(character: str) -> str:
+    named = {"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"}
+    code = ord(character)
+    return named.get(character) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
 
 
 @functools.cache

@@ -6,17 +6,18 @@ of power leaves the old content or the new one, never a part of it.
 
 import contextlib
 import errno
-import fcntl
 import hashlib
+import itertools
 import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from resnet_tf.core import locks
 from resnet_tf.core.bounded import open_regular, parse_json, read_regular
 from resnet_tf.core.errors import UserError, write_failure
 from resnet_tf.core.validation import find_mismatch
@@ -26,6 +27,9 @@ _STAGING_PREFIX = ".resnet_tf-writing-"
 _LOCK, _REPLACED = ".lock", ".replaced"  # in a staging directory, beside what is written
 # Files that file managers and network file systems leave in any directory, and hidden files.
 _FOREIGN = re.compile(r"\..*|Thumbs\.db|desktop\.ini|__MACOSX", re.IGNORECASE | re.DOTALL)
+# Errors of a rename to the path of a directory that is not empty, or of a file.
+_OCCUPIED = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
+_ATTEMPTS = 100  # to create a staging directory that others remove
 # Largest file of JSON Lines in bytes: metrics of 100,000 epochs, or 300,000 unreadable examples.
 _MAX_LINES_BYTES = 2**26
 # Largest file of an export or a checkpoint in bytes; checkpoints of the largest network take up 15 GB.
@@ -33,24 +37,32 @@ _MAX_LISTED_BYTES = 2**36
 
 
 @contextlib.contextmanager
-def atomic_file(path: str | Path) -> Iterator[Path]:
+def atomic_file(path: str | Path, *, new: bool = False) -> Iterator[Path]:
     """Yield a path of the same name to write to; at the end of the block the file there replaces `path`.
 
     Missing parent directories are created. Where `path` is a symbolic link, the file that it points to is replaced.
     Where the block fails, nothing changes.
+
+    Args:
+        path: the file.
+        new: refuse to replace a file. Of several writers at once, one creates it.
+
+    Raises:
+        FileExistsError: if `new`, and the file exists at the end of the block.
+        OSError: if it cannot be written.
     """
     final = Path(os.path.realpath(path))
     with _staging(final.parent) as staging:
         written = staging / Path(path).name
         yield written
         sync(written)
-        os.replace(written, final)
+        (_rename_to_new if new else os.replace)(written, final)
         sync(final.parent)
 
 
-def write_atomically(path: str | Path, content: str | bytes) -> Path:
+def write_atomically(path: str | Path, content: str | bytes, *, new: bool = False) -> Path:
     """Write `content` as `path`, see `atomic_file`, and return `path`; text is encoded as UTF-8."""
-    with atomic_file(path) as written:
+    with atomic_file(path, new=new) as written:
         written.write_bytes(content.encode() if isinstance(content, str) else content)
     return Path(path)
 
@@ -71,18 +83,75 @@ def atomic_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
         written, old = staging / path.name, staging / _REPLACED / path.name
         written.mkdir()
         yield written
-        for each in (*written.rglob("*"), written):
-            sync(each)
-        if replace and path.exists():
-            old.parent.mkdir()
-            os.replace(path, old)
-        try:
+        _sync_tree(written)
+        if replace:
+            _replace_directory(path, written, old)
+        else:
             os.replace(written, path)
-        except OSError:
-            if old.exists():
-                os.replace(old, path)
-            raise
         sync(path.parent)
+
+
+def write_version(directory: Path, write: Callable[[Path], None]) -> Path:
+    """Write a new subdirectory of `directory`, and name it by the next free number, in one rename.
+
+    Of several writers at once, each gets a number of its own: whose rename comes second takes the next one.
+
+    Args:
+        directory: directory of the versions. It and missing parent directories are created.
+        write: function that writes the files of the version to an empty directory.
+
+    Returns:
+        The subdirectory, `directory/NUMBER`.
+
+    Raises:
+        OSError: if `directory` cannot be written; nothing changes then.
+    """
+    with _staging(directory) as staging:
+        written = staging / "version"
+        written.mkdir()
+        write(written)
+        _sync_tree(written)
+        for number in itertools.count(max(list_numbered(directory), default=0) + 1):
+            try:
+                os.replace(written, directory / str(number))
+                break
+            except OSError as error:
+                if error.errno not in _OCCUPIED:
+                    raise
+        sync(directory)
+        return directory / str(number)
+
+
+@contextlib.contextmanager
+def atomic_files(directory: Path) -> Iterator[Path]:
+    """Yield an empty directory to write files to; at the end of the block they replace those in `directory`.
+
+    Of several writers at once, one moves its files after the other, so that `directory` has those of one writer only.
+    Files of other names stay. Missing parent directories are created. Where the block fails, nothing changes.
+    """
+    with _staging(directory) as staging:
+        yield staging
+        written = sorted(path for path in staging.iterdir() if not is_foreign(path))
+        for path in written:
+            sync(path)
+        lock = locks.acquire(directory, wait=True)
+        try:
+            for path in written:
+                os.replace(path, directory / path.name)
+            sync(directory)
+        finally:
+            locks.release(lock)
+
+
+def remove_directory(path: Path) -> None:
+    """Remove a directory with its content; readers find the complete directory or none."""
+    with _staging(path.parent) as staging:
+        os.replace(path, staging / path.name)
+
+
+def final_path(path: Path) -> Path:
+    """Return the path that a path within a staging directory gets at the end of its block; others are unchanged."""
+    return Path(*(part for part in path.parts if not part.startswith(_STAGING_PREFIX)))
 
 
 def make_directory(path: Path) -> None:
@@ -144,14 +213,16 @@ def remove_abandoned(directory: Path) -> None:
     """
     for staging in directory.glob(f"{_STAGING_PREFIX}*"):
         with contextlib.suppress(OSError):  # in use, removed by another process, or on a file system without locks
-            lock = _lock(staging, wait=False)
+            lock = locks.acquire(staging / _LOCK, wait=False)
+            if lock is None:
+                continue
             try:
                 for old in staging.glob(f"{_REPLACED}/*"):
                     if not (directory / old.name).exists():
                         os.replace(old, directory / old.name)
                 shutil.rmtree(staging, ignore_errors=True)
             finally:
-                os.close(lock)
+                locks.release(lock)
 
 
 @contextlib.contextmanager
@@ -160,7 +231,7 @@ def translate_write_errors(target: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"cannot write {str(target)!r}: {write_failure(error)}") from error
+        raise UserError(f"cannot write {str(final_path(Path(target)))!r}: {write_failure(error)}") from error
 
 
 def write_manifest(directory: Path, name: Path) -> None:
@@ -273,56 +344,86 @@ def write_json_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
 
 
 def append_json_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
-    """Append one JSON object a line, after removal of a last line that a killed process left without its end."""
-    with path.open("a+b") as file:
-        if file.tell():
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                file.seek(0)
-                file.truncate(file.read().rfind(b"\n") + 1)
-        file.write(_json_lines(lines).encode())
-        file.flush()
-        os.fsync(file.fileno())
+    """Append one JSON object a line, after removal of a last line that a killed process left without its end.
+
+    Several writers at once take turns.
+    """
+    lock = locks.acquire(Path(os.path.realpath(path)), wait=True)
+    try:
+        with path.open("a+b") as file:
+            if file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    file.seek(0)
+                    file.truncate(file.read().rfind(b"\n") + 1)
+            file.write(_json_lines(lines).encode())
+            file.flush()
+            os.fsync(file.fileno())
+    finally:
+        locks.release(lock)
 
 
 @contextlib.contextmanager
 def _staging(parent: Path) -> Iterator[Path]:
     """Yield a new directory in `parent`, locked against `remove_abandoned`, and remove it at the end."""
-    make_directory(parent)
-    remove_abandoned(parent)
-    while True:
-        staging = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=parent))
-        try:
-            lock: int | None = _lock(staging, wait=True)
-        except FileNotFoundError:  # another process took it for abandoned before it was locked
-            continue
-        except OSError:  # a file system without locks, where nothing counts as abandoned
-            lock = None
-        break
+    staging, lock = _create_staging(parent)
     try:
         yield staging
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
+        locks.release(lock)
 
 
-def _lock(staging: Path, *, wait: bool) -> int:
-    """Lock a staging directory and return the descriptor, whose end, that of the process included, unlocks it.
+def _create_staging(parent: Path) -> tuple[Path, int | None]:
+    """Create a staging directory in `parent`, and return it with its lock, None on a file system without locks."""
+    for _ in range(_ATTEMPTS):
+        # Missing if another process removed `parent`, which was empty, or took the directory for abandoned.
+        with contextlib.suppress(FileNotFoundError):
+            make_directory(parent)
+            remove_abandoned(parent)
+            staging = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=parent))
+            try:
+                return staging, locks.acquire(staging / _LOCK, wait=True)
+            except BaseException:
+                shutil.rmtree(staging, ignore_errors=True)
+                raise
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(parent))
 
-    Raises:
-        FileNotFoundError: if the directory is gone.
-        OSError: if another process holds the lock and `wait` is False, or the file system has no locks.
-    """
-    descriptor = os.open(staging / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+
+def _replace_directory(path: Path, written: Path, old: Path) -> None:
+    """Rename `written` to `path`, and move what is there, also by another writer at the same time, to `old`."""
+    while True:
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            old.parent.mkdir(exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # moved away by another writer
+                os.replace(path, old)
+        try:
+            os.replace(written, path)
+            return
+        except OSError as error:
+            if error.errno in _OCCUPIED and path.is_dir():
+                continue
+            if old.exists() and not path.exists():
+                os.replace(old, path)
+            raise
+
+
+def _rename_to_new(written: Path, final: Path) -> None:
+    """Rename a file to a path that does not exist, also if others try the same at the same time."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        if not os.fstat(descriptor).st_nlink:
-            raise FileNotFoundError(staging)
-    except BaseException:
-        os.close(descriptor)
+        os.link(written, final)
+    except FileExistsError:
         raise
-    return descriptor
+    except OSError:  # a file system without hard links
+        if final.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final)) from None
+        os.replace(written, final)
+
+
+def _sync_tree(directory: Path) -> None:
+    for each in (*directory.rglob("*"), directory):
+        sync(each)
 
 
 def _json_lines(lines: Iterable[Mapping[str, Any]]) -> str:

@@ -12,7 +12,8 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from resnet_tf.core import files
+from resnet_tf.core import files, locks
+from resnet_tf.core.class_names import check_tfds_names
 from resnet_tf.core.errors import UserError
 from resnet_tf.data.sources import folder
 
@@ -36,28 +37,18 @@ def prepare_folder(source: Path, target: Path, *, eval_fraction: float) -> tfds.
     Raises:
         UserError: if there are no images or one is unreadable, or `target` is not empty or not writable.
     """
-    existed = target.exists()
     if not source.is_dir():
         raise UserError(f"--from={str(source)!r}: no such folder")
-    if existed and not (target.is_dir() and all(map(files.is_foreign, target.iterdir()))):
-        raise UserError(f"--to={str(target)!r} is not empty; expected a new or an empty directory")
+    _check_empty(target)
     splits = _splits(source, eval_fraction)
-    name = _builder_name(source)
-    features = {
-        "image": tfds.features.Image(),  # stores the bytes of a file unchanged
-        "label": tfds.features.ClassLabel(names=sorted({name for split in splits.values() for name in split.classes})),
-        "file_name": tfds.features.Text(),
-    }
+    class_names = sorted({name for split in splits.values() for name in split.classes})
+    check_tfds_names(class_names)
+    name, existed = _builder_name(source), target.exists()
     try:
-        with files.atomic_directory(target / name) as staging, _progress_bar_only():
-            tfds.dataset_builders.store_as_tfds_dataset(
-                name=name,
-                version=_VERSION,
-                features=tfds.features.FeaturesDict(features),
-                split_datasets={name: _examples(split) for name, split in splits.items()},
-                data_dir=staging.parent,
-                description="A folder of images, prepared with `python -m resnet_tf.prepare`.",
-            )
+        with _only_writer(target), files.atomic_directory(target / name) as staging:
+            _check_empty(target)  # again: another process may have written to it
+            _write(staging, splits, class_names)
+            _check_written(staging / _VERSION, splits, class_names)
     except OSError as error:
         raise UserError(f"--to={str(target)!r} cannot be written: {error.strerror or error}") from error
     finally:
@@ -65,6 +56,54 @@ def prepare_folder(source: Path, target: Path, *, eval_fraction: float) -> tfds.
             with contextlib.suppress(OSError):
                 target.rmdir()  # succeeds only if it is empty, after a failure
     return tfds.builder_from_directory(target / name / _VERSION).info
+
+
+def _check_empty(target: Path) -> None:
+    if target.exists() and not (target.is_dir() and all(map(files.is_foreign, target.iterdir()))):
+        raise UserError(f"--to={str(target)!r} is not empty; expected a new or an empty directory")
+
+
+@contextlib.contextmanager
+def _only_writer(target: Path) -> Iterator[None]:
+    """Create the target, and refuse it while another process writes to it."""
+    files.make_directory(target)
+    try:
+        lock = locks.acquire(target, wait=False)
+    except BlockingIOError:
+        raise UserError(f"--to={str(target)!r} is being written by another process; give another directory") from None
+    try:
+        yield
+    finally:
+        locks.release(lock)
+
+
+def _write(staging: Path, splits: dict[str, folder.ClassFolder], class_names: list[str]) -> None:
+    features = {
+        "image": tfds.features.Image(),  # stores the bytes of a file unchanged
+        "label": tfds.features.ClassLabel(names=class_names),
+        "file_name": tfds.features.Text(),
+    }
+    with _progress_bar_only():
+        tfds.dataset_builders.store_as_tfds_dataset(
+            name=staging.name,
+            version=_VERSION,
+            features=tfds.features.FeaturesDict(features),
+            split_datasets={name: _examples(split) for name, split in splits.items()},
+            data_dir=staging.parent,
+            description="A folder of images, prepared with `python -m resnet_tf.prepare`.",
+        )
+
+
+def _check_written(version: Path, splits: dict[str, folder.ClassFolder], class_names: list[str]) -> None:
+    """Compare class names, splits and numbers of examples, as TFDS reads them, with those of the folder."""
+    info = tfds.builder_from_directory(version).info
+    found = {name: split.num_examples for name, split in info.splits.items()}
+    expected = {name: sum(map(len, split.classes.values())) for name, split in splits.items()}
+    if info.features["label"].names != class_names or found != expected:
+        raise UserError(
+            f"TFDS reads {info.features['label'].num_classes} classes and the splits {found} instead of "
+            f"{len(class_names)} classes and {expected}; rename folders with unusual characters"
+        )
 
 
 def _examples(split: folder.ClassFolder) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -57,11 +57,18 @@ class Report:
 def write_page(directory: Path, report: Report) -> Path:
     """Write `index.html` and its plots as PNG files to `directory`; return the path of the page.
 
-    If the report has training metrics, `summary.png` combines the main plots. A missing directory is created.
+    If the report has training metrics, `summary.png` combines the main plots. A missing directory is created. Of
+    several reports written to one directory at once, all files are those of the last.
 
     Raises:
         UserError: if `directory` cannot be written.
     """
+    with files.translate_write_errors(directory / PAGE), files.atomic_files(directory) as staging:
+        _write_files(staging, report)
+    return directory / PAGE
+
+
+def _write_files(directory: Path, report: Report) -> None:
     panels = plot_panels(
         directory,
         metrics=report.metrics,
@@ -82,8 +89,7 @@ def write_page(directory: Path, report: Report) -> Path:
         _plot_summary(directory / SUMMARY, report)
     template = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
     text = template.substitute(title=_escape(report.title), body="\n".join(sections))
-    with files.translate_write_errors(directory / PAGE):
-        return files.write_atomically(directory / PAGE, text)
+    (directory / PAGE).write_text(text, encoding="utf-8")
 
 
 def _plot_summary(path: Path, report: Report) -> None:

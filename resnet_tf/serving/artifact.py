@@ -2,13 +2,14 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
 from resnet_tf.core import files
+from resnet_tf.core.class_names import label_line
 from resnet_tf.core.errors import UserError, plain_reason
 from resnet_tf.core.export_metadata import EXTRA, LABELS, MANIFEST, METADATA, list_versions, read_export
 from resnet_tf.core.machine import versions
@@ -17,32 +18,39 @@ from resnet_tf.serving.card import model_card
 CARD = "README.md"
 
 
-@contextlib.contextmanager
-def new_version(directory: Path) -> Iterator[tuple[Path, Path]]:
-    """Yield a staging directory for the files of a new version, and its final path `directory/NUMBER`.
+def write_version(directory: Path, write: Callable[[Path], None]) -> Path:
+    """Write a new version, `directory/NUMBER`, and return its path; see `files.write_version`.
 
-    At the end of the block, a manifest is added and the staging directory is renamed, so that a server that watches
-    `directory` never reads an incomplete version. Existing versions are not changed. A failed block leaves no files.
+    A manifest is added, and the complete version is renamed to its number, so that a server that watches `directory`
+    never reads an incomplete version. Existing versions are not changed. A failure leaves no files.
+
+    Args:
+        directory: directory of the versions.
+        write: function that writes the files to an empty directory.
 
     Raises:
         UserError: if `directory` is a file, contains files that are not exports, or cannot be written.
     """
     _check_directory(directory)
-    final = directory / str((list_versions(directory) or [0])[-1] + 1)
+    existed = directory.exists()
+
+    def write_with_manifest(staging: Path) -> None:
+        (staging / EXTRA).mkdir()
+        write(staging)
+        files.write_manifest(staging, MANIFEST)
+
     try:
-        with files.atomic_directory(final) as staging:
-            (staging / EXTRA).mkdir()
-            yield staging, final
-            files.write_manifest(staging, MANIFEST)
+        return files.write_version(directory, write_with_manifest)
     except (OSError, tf.errors.OpError) as error:
         raise UserError(f"cannot write to {str(directory)!r}: {plain_reason(error)}") from error
     finally:
-        with contextlib.suppress(OSError):
-            directory.rmdir()  # succeeds only on an empty directory, which this function created
+        if not existed:
+            with contextlib.suppress(OSError):
+                directory.rmdir()  # succeeds only on an empty directory, after a failure
 
 
 def write_metadata(export: Path, metadata: dict[str, Any], *, signature: str) -> None:
-    """Write the metadata of an export as JSON, its labels as text, one per line, and its model card.
+    """Write the metadata of an export as JSON, its labels as text, see `label_line`, and its model card.
 
     Args:
         export: directory of the version.
@@ -51,7 +59,7 @@ def write_metadata(export: Path, metadata: dict[str, Any], *, signature: str) ->
     """
     complete = {**metadata, "versions": versions()}
     (export / METADATA).write_text(json.dumps(complete, indent=2) + "\n", encoding="utf-8")
-    (export / LABELS).write_text("".join(f"{label}\n" for label in metadata["labels"]), encoding="utf-8")
+    (export / LABELS).write_text("".join(f"{label_line(label)}\n" for label in metadata["labels"]), encoding="utf-8")
     (export / CARD).write_text(model_card(complete, signature=signature), encoding="utf-8")
 
 

@@ -149,7 +149,8 @@ def export_model(
         "labels": [] if target == "hub_features" else list(source.labels),
         **source.metadata,
     }
-    with artifact.new_version(user_path(directory)) as (staging, final):
+
+    def write(staging: Path) -> None:
         _write(source, staging, target, precision, default_signature)
         if target != "hub_features":
             runner = runners.load_runner(staging, target, source.preprocess)
@@ -160,7 +161,8 @@ def export_model(
             metadata["speed"] = measure_speed(runner, source.preprocess)
         (first, *_), *_ = signature_names(source.preprocess, default_signature).values()
         artifact.write_metadata(staging, metadata, signature=first)
-    return final
+
+    return artifact.write_version(user_path(directory), write)
 
 
 def _write(source: _Exportable, staging: Path, target: str, precision: str, default: str) -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
@@ -62,7 +61,7 @@ def save(directory: Path, parts: Parts, metadata: CheckpointMetadata, *, keep: i
         kept = "there is no earlier one" if newest is None else f"that of step {newest} is whole"
         raise UserError(f"the checkpoint of step {step} cannot be written: {write_failure(error)}; {kept}") from error
     for old in _superfluous(directory, keep):
-        shutil.rmtree(_path(directory, old))
+        files.remove_directory(_path(directory, old))
     return final
 
 
@@ -77,15 +76,16 @@ def latest(directory: Path) -> Path | None:
     Raises:
         UserError: if there are checkpoints, but all are corrupt.
     """
-    present = [_path(directory, step) for step in reversed(steps(directory))]
-    found = []
-    for checkpoint in present:
+    found: list[str] = []
+    for checkpoint in [_path(directory, step) for step in reversed(steps(directory))]:
         corruption = find_corruption(checkpoint)
         if not corruption:
             return checkpoint
+        if not checkpoint.exists():  # the run goes on, and removed it in the meantime
+            return latest(directory)
         found.append(corruption)
         logger.warning("%s; using the checkpoint before it", corruption)
-    if present:
+    if found:
         raise UserError(f"no checkpoint under {str(directory)!r} is intact: {'; '.join(found)}")
     return None
 
@@ -103,6 +103,8 @@ def best(directory: Path) -> Path | None:
         checkpoint = _path(directory, step)
         if not (corruption := find_corruption(checkpoint)):
             return checkpoint
+        if not checkpoint.exists():  # the run goes on, and removed it in the meantime
+            return best(directory)
         logger.warning("%s; using the best of the others", corruption)
         del accuracies[step]
     return newest

@@ -17,17 +17,17 @@ from resnet_tf.config import Config
 from resnet_tf.core import files
 from resnet_tf.core.errors import Interrupted, UserError, plain_reason
 from resnet_tf.core.metrics import Evaluation
-from resnet_tf.core.paths import user_path
 from resnet_tf.data import pipeline, service, unreadable
 from resnet_tf.data.sources import Source, open_source
 from resnet_tf.data.unreadable import UnreadableExamples
-from resnet_tf.training import default_settings, run, runtime
+from resnet_tf.training import run, runtime
 from resnet_tf.training.callbacks import MetricsFile, Profile, ProgressLine, TensorBoard
-from resnet_tf.training.cluster import Cluster, is_chief
+from resnet_tf.training.cluster import Cluster
 from resnet_tf.training.early_exit import Pace, StopRequested, StopSignals
 from resnet_tf.training.evaluation import Evaluator
 from resnet_tf.training.optimizers.create import learning_rate_factor
 from resnet_tf.training.trainer import Trainer
+from resnet_tf.training.workdir import write_config
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Fitted:
 
 def fit(
     config: Config,
-    workdir: str | Path,
+    workdir: Path,
     *,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     plot_confusion: PlotConfusion,
@@ -61,20 +61,16 @@ def fit(
     """Train and evaluate a run; see `train_and_evaluate`, which supplies the plots that TensorBoard shows.
 
     Args:
-        config: see `load_config`.
-        workdir: the run directory, created if necessary.
+        config: see `default_settings.resolve`.
+        workdir: the run directory, see `exclusive_workdir`.
         callbacks: additional Keras callbacks.
         plot_confusion: see `PlotConfusion`.
     """
-    workdir, config = user_path(workdir), default_settings.resolve(config)
-    chief = is_chief(config.runtime)
-    if chief:
-        run.check_workdir(workdir, config)
     strategy = runtime.start(config.runtime)
     _check_workers_agree(config, strategy)
     trainer = Trainer(config, open_source(config.data), strategy)
-    if chief:
-        run.create_workdir(workdir, config)
+    if trainer.cluster.is_chief:
+        write_config(workdir, config)
     with translate_lost_workers(trainer):
         return _Fit(trainer, workdir, callbacks, plot_confusion).run()
 

@@ -1,15 +1,13 @@
-"""Run directory: its files, the checks before writing to it, and loading of a trained run."""
+"""Run directory: its files, and loading of a trained run."""
 
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-from resnet_tf.config import CONFIG_FILE, Config, flatten, load_config
+from resnet_tf.config import CONFIG_FILE, Config, load_config
 from resnet_tf.core import files
 from resnet_tf.core.errors import UserError
-from resnet_tf.core.export_metadata import METADATA
 from resnet_tf.core.paths import user_path
 from resnet_tf.inputs import Preprocess, input_type
 from resnet_tf.model.create import create_model
@@ -116,6 +114,15 @@ def load_run(workdir: str | Path, *, checkpoint: str = "") -> Run:
     chosen = finders[which](workdir / CHECKPOINTS)
     if chosen is None:
         raise UserError(f"run {str(workdir)!r} has no checkpoint yet")
+    try:
+        return _load_checkpoint(workdir, config, chosen)
+    except UserError:
+        if chosen.exists():
+            raise
+        return load_run(workdir, checkpoint=checkpoint)  # the run goes on, and removed it in the meantime
+
+
+def _load_checkpoint(workdir: Path, config: Config, chosen: Path) -> Run:
     metadata = checkpoints.read_metadata(chosen)
     with checkpoints.naming_metadata(chosen):
         preprocess = Preprocess.from_dict(metadata["preprocess"])
@@ -186,66 +193,3 @@ def _check_fits(preprocess: Preprocess, model: ResidualNetwork) -> None:
     taken, given = model.input_shape[1:], preprocess.input_shape
     if len(taken) != len(given) or any(size not in (None, other) for size, other in zip(taken, given, strict=True)):
         raise UserError(f"its preprocessing gives {given}, but the network takes {taken}")
-
-
-def check_workdir(workdir: Path, config: Config) -> None:
-    """Refuse a directory that does not belong to this run, without changing it.
-
-    Raises:
-        UserError: if `workdir` is a file, cannot be written, holds something else, or a run of another configuration.
-    """
-    if not workdir.exists():
-        parent = next(folder for folder in workdir.absolute().parents if folder.exists())
-        if not os.access(parent, os.W_OK | os.X_OK):
-            raise UserError(f"--workdir={str(workdir)!r} cannot be created: {str(parent)!r} is not writable")
-        return
-    if not workdir.is_dir():
-        raise UserError(f"--workdir={str(workdir)!r} is a file; give a directory")
-    if not os.access(workdir, os.W_OK | os.X_OK):
-        raise UserError(f"--workdir={str(workdir)!r} is not writable")
-    if (workdir / CONFIG_FILE).is_file():
-        if not _is_unusable_before_start(workdir):
-            _check_same_config(workdir, config)
-    elif not all(files.is_foreign(entry) for entry in workdir.iterdir()):
-        raise UserError(f"--workdir={str(workdir)!r} is not empty and holds no run; give an empty or a new directory")
-
-
-def create_workdir(workdir: Path, config: Config) -> None:
-    """Create the run directory and its configuration file, unless they exist.
-
-    A corrupt configuration file, such as an empty one after a loss of power, is replaced if there are no checkpoints.
-    """
-    if (workdir / CONFIG_FILE).is_file() and not _is_unusable_before_start(workdir):
-        return
-    try:
-        files.write_atomically(workdir / CONFIG_FILE, config.to_json())
-    except OSError as error:
-        raise UserError(f"--workdir={str(workdir)!r} cannot be written: {error.strerror}") from error
-
-
-def _is_unusable_before_start(workdir: Path) -> bool:
-    """Return True if the configuration file is corrupt and there are no checkpoints.
-
-    Raises:
-        UserError: if it is corrupt and there are checkpoints.
-    """
-    try:
-        files.read_json(workdir / CONFIG_FILE)
-    except UserError as error:
-        if checkpoints.steps(workdir / CHECKPOINTS):
-            raise UserError(
-                f"{error}; the checkpoints beside it need it: restore it from a copy, such as `config` in "
-                f"{str(METADATA)!r} of an export, or give another directory"
-            ) from error
-        return True
-    return False
-
-
-def _check_same_config(workdir: Path, config: Config) -> None:
-    before, now = (flatten(each.to_dict()) for each in (load_config(workdir / CONFIG_FILE), config))
-    changes = [f"{key}={before[key]!r} there and {now[key]!r} now" for key in now if before[key] != now[key]]
-    if changes:
-        raise UserError(
-            f"--workdir={str(workdir)!r} holds a run of another configuration ({'; '.join(changes)}); "
-            "give another directory, or the same configuration to continue"
-        )

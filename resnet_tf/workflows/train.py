@@ -1,6 +1,7 @@
 """Training runs: train, evaluate, export, verify and report."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,17 @@ import keras
 
 from resnet_tf.config import Config
 from resnet_tf.core.metrics import Evaluation
+from resnet_tf.core.paths import user_path
+from resnet_tf.data.sources import Source
 from resnet_tf.report.plots import plot_confusion
 from resnet_tf.serving.artifact import find_export_of_step
 from resnet_tf.serving.export import export_model
 from resnet_tf.serving.verify import Verification, verify
-from resnet_tf.training import loop
+from resnet_tf.training import default_settings, loop
 from resnet_tf.training.cluster import is_chief
 from resnet_tf.training.evaluation import evaluate_run, evaluate_test_split
 from resnet_tf.training.run import EXPORTS, REPORT, Run, load_run
+from resnet_tf.training.workdir import exclusive_workdir
 from resnet_tf.workflows.reporting import write_run_report
 
 
@@ -56,7 +60,11 @@ class TrainResult:
 
 
 def train(
-    config: Config, workdir: str | Path, *, callbacks: Sequence[keras.callbacks.Callback] = ()
+    config: Config,
+    workdir: str | Path | None = None,
+    *,
+    name: str = "run",
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> TrainResult | None:
     """Train, evaluate, export, verify the export, and write the report, as `python -m resnet_tf.train` does.
 
@@ -65,7 +73,8 @@ def train(
 
     Args:
         config: see `load_config`.
-        workdir: the run directory, created if necessary.
+        workdir: the run directory, created if necessary; None creates `runs/NAME-TIME`. One training at a time uses it.
+        name: name of a new run directory.
         callbacks: see `train_and_evaluate`.
 
     Returns:
@@ -76,9 +85,14 @@ def train(
         UserError: as `train_and_evaluate`, or for an export that answers differently from the model.
         Interrupted: after a signal.
     """
-    source = _fit(config, workdir, callbacks).source
-    if not is_chief(config.runtime):
-        return None
+    config = default_settings.resolve(config)
+    with _exclusive(workdir, config, name) as directory:
+        source = _fit(config, directory, callbacks).source
+        return _finish(directory, source) if is_chief(config.runtime) else None
+
+
+def _finish(workdir: Path, source: Source) -> TrainResult:
+    """Evaluate, export, verify and report a trained run."""
     run = load_run(workdir)
     settings = run.config  # with the settings that follow from the data
     evaluation = evaluate_run(run, source, batch_size=settings.data.batch_size)
@@ -102,7 +116,7 @@ def train_and_evaluate(
 
     Args:
         config: see `load_config`.
-        workdir: the run directory, created if necessary.
+        workdir: the run directory, created if necessary. One training at a time uses it.
         callbacks: further Keras callbacks, such as `keras.callbacks.EarlyStopping()`. Their logs hold `step`, `loss`,
             `top1`, `gradient_norm`, `learning_rate`, `images_per_second` and `train_seconds` of the epoch; `val_loss`,
             `val_top1`, `val_top5` and further metrics of the validation split; and `val_seconds`, the duration of the
@@ -116,17 +130,31 @@ def train_and_evaluate(
         checkpoint that `export.checkpoint` chooses; the workers of a cluster other than the chief do not have them.
 
     Raises:
-        UserError: for a configuration, data set or directory that does not fit, or non-finite losses.
+        UserError: for a configuration, data set or directory that does not fit, a directory that another training uses,
+            or non-finite losses.
         Interrupted: after a signal.
     """
-    fitted = _fit(config, workdir, callbacks)
-    metrics = fitted.evaluation.to_dict() | {"step": fitted.step}
-    if fitted.source.test is None or not is_chief(config.runtime):
-        return metrics
-    run = load_run(workdir)
-    return metrics | evaluate_test_split(run, fitted.source, batch_size=run.config.data.batch_size)
+    config = default_settings.resolve(config)
+    with _exclusive(workdir, config) as directory:
+        fitted = _fit(config, directory, callbacks)
+        metrics = fitted.evaluation.to_dict() | {"step": fitted.step}
+        if fitted.source.test is None or not is_chief(config.runtime):
+            return metrics
+        run = load_run(directory)
+        return metrics | evaluate_test_split(run, fitted.source, batch_size=run.config.data.batch_size)
 
 
-def _fit(config: Config, workdir: str | Path, callbacks: Sequence[keras.callbacks.Callback]) -> loop.Fitted:
+@contextlib.contextmanager
+def _exclusive(workdir: str | Path | None, config: Config, name: str = "") -> Iterator[Path]:
+    """Yield the run directory, which the chief creates and keeps other trainings out of; others write nothing."""
+    path = None if workdir is None else user_path(workdir)
+    if not is_chief(config.runtime):
+        yield path or Path(name)
+        return
+    with exclusive_workdir(path, config, name=name) as created:
+        yield created
+
+
+def _fit(config: Config, workdir: Path, callbacks: Sequence[keras.callbacks.Callback]) -> loop.Fitted:
     """Train with the plots that TensorBoard shows: `training` has no plots of its own."""
     return loop.fit(config, workdir, callbacks=callbacks, plot_confusion=plot_confusion)

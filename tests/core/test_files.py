@@ -14,7 +14,7 @@ from typing import TypedDict
 import pytest
 from conftest import CORRUPTIONS
 
-from resnet_tf.core import files
+from resnet_tf.core import files, locks
 from resnet_tf.core.errors import UserError, is_full_disk
 
 PACKAGE = Path(files.__file__).parents[1]
@@ -221,7 +221,7 @@ def test_a_file_system_without_locks_is_written_to(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    monkeypatch.setattr(locks.fcntl, "flock", refuse)
     _write_file(tmp_path / "name", NEW)
     assert [each.name for each in tmp_path.iterdir()] == ["name"]
 

@@ -34,9 +34,9 @@ from resnet_tf.data import prepare as prepare_module
 from resnet_tf.data.sources import open_source
 from resnet_tf.model.weights import readers
 from resnet_tf.model.weights.bounds import check_bounds
-from resnet_tf.serving.artifact import new_version
+from resnet_tf.serving.artifact import write_version
 from resnet_tf.serving.predictor import Predictor
-from resnet_tf.training import checkpoint, run
+from resnet_tf.training import checkpoint, run, workdir
 from resnet_tf.training.progress import RunState
 from resnet_tf.workflows.prepare import prepare
 
@@ -314,8 +314,7 @@ def test_versions_of_servers_and_file_managers_are_found(tiny_export, tmp_path):
     for name in (".DS_Store", "Thumbs.db", "._0007"):
         (tmp_path / name).write_text("")
     assert read_export(tmp_path).directory == tmp_path / "0007"
-    with new_version(tmp_path) as (staging, _):
-        (staging / "x").write_text("")
+    write_version(tmp_path, lambda staging: (staging / "x").touch())
     assert sorted(files.list_numbered(tmp_path)) == [7, 8]
     (tmp_path / "9").symlink_to(tmp_path / "0007")
     assert read_export(tmp_path).directory == tmp_path / "9"
@@ -326,8 +325,8 @@ def test_versions_of_servers_and_file_managers_are_found(tiny_export, tmp_path):
 
 def test_directories_of_other_files_are_still_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(UserError, match=r"contains files that are not exports \(notes.txt\)"), new_version(tmp_path):
-        pass
+    with pytest.raises(UserError, match=r"contains files that are not exports \(notes.txt\)"):
+        write_version(tmp_path, lambda staging: None)
 
 
 INCONSISTENT_CHECKPOINTS = {
@@ -787,23 +786,23 @@ def test_tensors_without_bytes_are_refused(tmp_path):
 def test_a_corrupt_configuration_blocks_no_run_that_has_not_started(copied_run, tiny_config, tmp_path, content):
     for name in (".DS_Store", "config.json"):
         (tmp_path / name).write_bytes(content)
-    run.check_workdir(tmp_path, tiny_config)
+    workdir.check_workdir(tmp_path, tiny_config)
     assert (tmp_path / "config.json").read_bytes() == content, "a check changes nothing"
-    run.create_workdir(tmp_path, tiny_config)
+    workdir.write_config(tmp_path, tiny_config)
     assert load_config(tmp_path / "config.json") == tiny_config
     shutil.copytree(copied_run / "checkpoints", tmp_path / "checkpoints")
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(UserError, match=r"config.json' is not .*; the checkpoints beside it need it: restore it from"):
-        run.check_workdir(tmp_path, tiny_config)
+        workdir.check_workdir(tmp_path, tiny_config)
 
 
 def test_leftovers_of_file_managers_are_no_run(tmp_path, tiny_config):
     for name in (".DS_Store", "Thumbs.db"):
         (tmp_path / name).write_text("")
-    run.check_workdir(tmp_path, tiny_config)
+    workdir.check_workdir(tmp_path, tiny_config)
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(UserError, match="is not empty and holds no run"):
-        run.check_workdir(tmp_path, tiny_config)
+        workdir.check_workdir(tmp_path, tiny_config)
 
 
 def _photos(folder: Path, count: int) -> Path:

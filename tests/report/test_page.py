@@ -121,7 +121,7 @@ def test_unknown_training_counts_have_no_column(tmp_path):
 
 def test_a_directory_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "report").write_text("a file")
-    with pytest.raises(UserError, match=r"cannot write '.*report/loss.png': "):
+    with pytest.raises(UserError, match=r"cannot write '.*report/index.html': "):
         write_page(tmp_path / "report", _report())
 
 

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 
 from resnet_tf.config import DataConfig
-from resnet_tf.core.class_names import readable
-from resnet_tf.core.errors import UserError
+from resnet_tf.core.class_names import readable, to_names
+from resnet_tf.core.errors import UserError, prefix_errors
 from resnet_tf.core.paths import user_path
 from resnet_tf.data.sources import arrays, folder, idx, imagenet_records, tfds_builders
 from resnet_tf.data.sources.base import Corruption, Source, Split, check_classes
@@ -33,7 +33,8 @@ def open_source(config: DataConfig) -> Source:
     if config.long_tail > 1:
         kept = _long_tail(source.train.labels, len(source.class_names), config.long_tail)
         source = dataclasses.replace(source, train=source.train.select(kept))
-    return dataclasses.replace(source, class_names=readable(source.class_names))
+    with prefix_errors(f"data.source={config.source!r}"):
+        return dataclasses.replace(source, class_names=readable(to_names(source.class_names)))
 
 
 def _long_tail(labels: np.ndarray, classes: int, ratio: float) -> np.ndarray:

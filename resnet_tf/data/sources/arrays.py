@@ -44,7 +44,7 @@ def _read_names(archive: NpzArchive, path: Path) -> tuple[str, ...]:
     names = archive["class_names"]
     if names.ndim != 1 or names.dtype.kind not in "USiu" or not 0 < len(names) <= MAX_CLASSES:
         raise UserError(f"class_names of {str(path)!r} is {names.dtype} {list(names.shape)}; expected text [classes]")
-    return tuple(name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names)
+    return tuple(name.decode(errors="backslashreplace") if isinstance(name, bytes) else str(name) for name in names)
 
 
 def _read(archive: NpzArchive, path: Path, name: str, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:

@@ -110,6 +110,8 @@ def list_classes(folder: Path) -> ClassFolder:
     for each in listed.values():
         skipped |= each.skipped
     classes = {from_file_name(name): each.files for name, each in listed.items() if each.files}
+    if len(classes) < sum(bool(each.files) for each in listed.values()):
+        raise UserError(f"two class folders of {str(folder)!r} have the same name as text; rename one of them")
     return ClassFolder(str(folder), classes, skipped)
 
 

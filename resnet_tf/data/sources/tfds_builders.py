@@ -2,10 +2,11 @@
 
 import contextlib
 import dataclasses
+import logging
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,15 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import downloader
 
 from resnet_tf.config import DataConfig
+from resnet_tf.core import locks
 from resnet_tf.core.errors import UserError, closest, plain_reason
-from resnet_tf.core.files import is_foreign
+from resnet_tf.core.files import is_foreign, make_directory
 from resnet_tf.core.paths import user_path
 from resnet_tf.data.sources import digits, records
 from resnet_tf.data.sources.base import MAX_CLASSES, Corruption, Source, Split
 from resnet_tf.data.sources.tfds_metadata import check_metadata, check_names
+
+logger = logging.getLogger(__name__)
 
 
 def open_digits(config: DataConfig) -> Source:
@@ -204,12 +208,45 @@ def _prepare(builder: tfds.core.DatasetBuilder) -> None:
     """Download and prepare a data set, unless it is prepared already."""
     if builder.is_prepared():
         return
+    with _only_preparation(builder):
+        if builder.is_prepared():  # by another process in the meantime
+            builder.info.read_from_directory(builder.data_dir)
+        else:
+            _download_and_prepare(builder)
+
+
+@contextlib.contextmanager
+def _only_preparation(builder: tfds.core.DatasetBuilder) -> Iterator[None]:
+    """Keep other processes from preparing the data set, and wait for one that does: with TFDS, only one succeeds."""
+    if "://" in str(builder.data_dir):  # not a local path
+        yield
+        return
+    directory = Path(builder.data_dir).parent
+    with _naming_failures(builder):
+        make_directory(directory)
+        try:
+            lock = locks.acquire(directory, wait=False)
+        except BlockingIOError:
+            logger.info("waiting for another process that prepares data set %r", builder.info.full_name)
+            lock = locks.acquire(directory, wait=True)
+    try:
+        yield
+    finally:
+        locks.release(lock)
+
+
+def _download_and_prepare(builder: tfds.core.DatasetBuilder) -> None:
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     downloader.MAX_RETRIES = 3  # the default of 10 takes minutes to fail without a network
+    with _naming_failures(builder), contextlib.redirect_stdout(sys.stderr):  # stdout is for results
+        builder.download_and_prepare()
+
+
+@contextlib.contextmanager
+def _naming_failures(builder: tfds.core.DatasetBuilder) -> Iterator[None]:
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
-            builder.download_and_prepare()
+        yield
     except (OSError, tfds.download.DownloadError) as error:
         advice = "Without a network, copy a prepared directory there, or use its path as data.source"
         if isinstance(error, OSError) and error.errno:  # of the file system, not of the network

@@ -1,0 +1,181 @@
+"""Run directory of a training: its checks, its exclusive use, and its configuration file."""
+
+import contextlib
+import datetime
+import itertools
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from resnet_tf.config import CONFIG_FILE, Config, flatten, load_config
+from resnet_tf.core import files, locks
+from resnet_tf.core.errors import UserError
+from resnet_tf.core.export_metadata import METADATA
+from resnet_tf.training import checkpoint as checkpoints
+from resnet_tf.training.run import CHECKPOINTS
+
+logger = logging.getLogger(__name__)
+
+_LOCK = ".lock"
+_DEFAULT_PARENT = Path("runs")
+
+
+@contextlib.contextmanager
+def exclusive_workdir(workdir: Path | None, config: Config, *, name: str) -> Iterator[Path]:
+    """Create a run directory if it is missing, and keep other trainings out of it within the block.
+
+    The kernel ends the lock when the process dies. At the end of the block, directories that were created for a
+    training that never began are removed.
+
+    Args:
+        workdir: the run directory; None creates `runs/NAME-TIME`, with a number if another run has this name.
+        config: its configuration, with the settings that follow from the data.
+        name: of a new directory.
+
+    Yields:
+        The run directory.
+
+    Raises:
+        UserError: if another training uses the directory, or as `check_workdir`.
+    """
+    if workdir:
+        check_workdir(workdir, config)
+    created: list[Path] = []
+    try:
+        workdir = _create(workdir or _DEFAULT_PARENT / default_name(name), created, unique=workdir is None)
+        with _lock(workdir):
+            check_workdir(workdir, config)  # again: another training may have created it just before
+            yield workdir
+    finally:
+        for directory in created:
+            with contextlib.suppress(OSError):  # it holds a run
+                directory.rmdir()
+
+
+def default_name(name: str) -> str:
+    """Return the name of a run directory, NAME-TIME."""
+    return f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+
+
+def check_workdir(workdir: Path, config: Config) -> None:
+    """Refuse a directory that does not belong to this run, without changing it.
+
+    Raises:
+        UserError: if `workdir` is a file, cannot be written, holds something else, or a run of another configuration.
+    """
+    if not workdir.exists():
+        parent = next(folder for folder in workdir.absolute().parents if folder.exists())
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise UserError(f"--workdir={str(workdir)!r} cannot be created: {str(parent)!r} is not writable")
+        return
+    if not workdir.is_dir():
+        raise UserError(f"--workdir={str(workdir)!r} is a file; give a directory")
+    if not os.access(workdir, os.W_OK | os.X_OK):
+        raise UserError(f"--workdir={str(workdir)!r} is not writable")
+    if (workdir / CONFIG_FILE).is_file():
+        if not _is_unusable_before_start(workdir):
+            _check_same_config(workdir, config)
+    elif not all(files.is_foreign(entry) for entry in workdir.iterdir()):
+        raise UserError(f"--workdir={str(workdir)!r} is not empty and holds no run; give an empty or a new directory")
+
+
+def write_config(workdir: Path, config: Config) -> None:
+    """Create the configuration file of a run directory, unless the run has one.
+
+    A corrupt configuration file, such as an empty one after a loss of power, is replaced if there are no checkpoints.
+
+    Raises:
+        UserError: if it cannot be written, or another training created it since `check_workdir`.
+    """
+    path = workdir / CONFIG_FILE
+    exists = path.is_file()
+    if exists and not _is_unusable_before_start(workdir):
+        _check_same_config(workdir, config)
+        return
+    try:
+        files.write_atomically(path, config.to_json(), new=not exists)
+    except FileExistsError:
+        raise UserError(f"--workdir={str(workdir)!r} is used by another training; give another directory") from None
+    except OSError as error:
+        raise UserError(f"--workdir={str(workdir)!r} cannot be written: {error.strerror}") from error
+
+
+def _is_unusable_before_start(workdir: Path) -> bool:
+    """Return True if the configuration file is corrupt and there are no checkpoints.
+
+    Raises:
+        UserError: if it is corrupt and there are checkpoints.
+    """
+    try:
+        files.read_json(workdir / CONFIG_FILE)
+    except UserError as error:
+        if checkpoints.steps(workdir / CHECKPOINTS):
+            raise UserError(
+                f"{error}; the checkpoints beside it need it: restore it from a copy, such as `config` in "
+                f"{str(METADATA)!r} of an export, or give another directory"
+            ) from error
+        return True
+    return False
+
+
+def _create(path: Path, created: list[Path], *, unique: bool) -> Path:
+    """Create a directory and its missing parents, and add these to `created`, the deepest first.
+
+    Args:
+        path: the directory.
+        created: list that gets the new directories.
+        unique: add a number to the name if the directory exists.
+    """
+    created += [parent for parent in path.parents if not parent.exists()]
+    with _naming(path):
+        files.make_directory(path.parent)
+        for number in itertools.count(1):
+            chosen = path if number == 1 else path.with_name(f"{path.name}-{number}")
+            try:
+                chosen.mkdir()
+            except FileExistsError:
+                if unique:
+                    continue
+                return chosen
+            created.insert(0, chosen)
+            files.sync(chosen.parent)
+            return chosen
+    raise AssertionError  # the loop has no end
+
+
+@contextlib.contextmanager
+def _lock(workdir: Path) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        try:
+            with _naming(workdir):
+                locked = stack.enter_context(locks.hold(workdir / _LOCK))
+        except locks.Locked as holder:
+            raise UserError(
+                f"--workdir={str(workdir)!r} is used by another training, {holder}; wait until it ends, or give "
+                "another directory"
+            ) from None
+        if not locked:
+            logger.warning(
+                "the file system of %r has no locks: a second training in this directory would not be noticed",
+                str(workdir),
+            )
+        yield
+
+
+@contextlib.contextmanager
+def _naming(workdir: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"--workdir={str(workdir)!r} cannot be written: {error.strerror}") from error
+
+
+def _check_same_config(workdir: Path, config: Config) -> None:
+    before, now = (flatten(each.to_dict()) for each in (load_config(workdir / CONFIG_FILE), config))
+    changes = [f"{key}={before[key]!r} there and {now[key]!r} now" for key in now if before[key] != now[key]]
+    if changes:
+        raise UserError(
+            f"--workdir={str(workdir)!r} holds a run of another configuration ({'; '.join(changes)}); "
+            "give another directory, or the same configuration to continue"
+        )
