@@ -1,10 +1,10 @@
 """Check of the installation before TensorFlow and Keras are imported: one TensorFlow, as Keras's backend."""
 
 import importlib.metadata
-import json
 import os
 from pathlib import Path
 
+from resnet_tf.core.bounded import parse_json, read_regular
 from resnet_tf.core.errors import UserError
 
 # Distributions that each install a whole TensorFlow into the same folder.
@@ -46,11 +46,12 @@ def require_tensorflow_backend() -> None:
         file = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "keras.json"
         backend, location = _read(file), f"in {str(file)!r}"
     if backend not in (None, "tensorflow"):
-        raise UserError(f"KERAS_BACKEND={backend} is set {location}, but resnet_tf runs on tensorflow only")
+        raise UserError(f"KERAS_BACKEND={str(backend)!r} is set {location}, but resnet_tf runs on tensorflow only")
 
 
 def _read(file: Path) -> str | None:
     try:
-        return json.loads(file.read_text(encoding="utf-8")).get("backend")
-    except (OSError, ValueError):  # Keras, too, passes over a file that it cannot read
+        content = parse_json(read_regular(file))
+    except (OSError, ValueError, RecursionError):  # Keras, too, passes over a file that it cannot read
         return None
+    return content.get("backend") if isinstance(content, dict) else None

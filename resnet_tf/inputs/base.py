@@ -148,7 +148,7 @@ class Preprocess(abc.ABC):
             raise UserError(f"expected the fields of a preprocessing as a JSON object, got {values!r}")
         fields = _with_type(values)
         name = fields.pop("type")
-        if name not in _TYPES:
+        if not isinstance(name, str) or name not in _TYPES:
             raise UserError(
                 f"unknown input type {name!r}; registered types: {', '.join(_TYPES)}; import the module of a "
                 "custom type first"

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from resnet_tf.core.bounded import parse_json
 from resnet_tf.core.class_names import to_names
 from resnet_tf.core.errors import UserError
 from resnet_tf.inputs import Preprocess
@@ -168,7 +169,7 @@ class _SavedMetadata(keras.Operation):
     def load_own_variables(self, store: Any) -> None:
         """Adopt the metadata of a weights file, if it has any."""
         if self._KEY in store:
-            self._network().adopt(Metadata.from_dict(json.loads(bytes(store[self._KEY]))))
+            self._network().adopt(Metadata.from_dict(parse_json(bytes(store[self._KEY]))))
 
 
 def _carried_by(outputs: Any) -> Metadata:
