@@ -6,6 +6,9 @@ python -m resnet_tf.evaluate --model=DIR/export/serving --data=photos/ --json
 python -m resnet_tf.evaluate --model=DIR/export/serving --report=page/       also write a report page
 
 Evaluation of a run on its own data rewrites its report, DIR/report/index.html.
+
+A SavedModel is a program: load exports of people you trust. The manifest of an export detects corruption; it does not
+show who wrote the files.
 """
 
 import json

@@ -5,6 +5,9 @@ python -m resnet_tf.predict --model=DIR/export/litert --csv photos/ > all.csv   
 python -m resnet_tf.predict --model=DIR/export/serving --json - < cat.jpg         one image from standard input
 python -m resnet_tf.predict --model=DIR/export/serving --explain=maps/ photos/    also Grad-CAM overlays
 python -m resnet_tf.predict --model=DIR/export/serving heart.npy                  a signal, for one-dimensional networks
+
+A SavedModel is a program: load exports of people you trust. The manifest of an export detects corruption; it does not
+show who wrote the files.
 """
 
 import csv

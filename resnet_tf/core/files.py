@@ -25,8 +25,11 @@ from resnet_tf.core.validation import find_mismatch
 # No number: TensorFlow Serving and the readers of checkpoints and exports ignore directories of this name.
 _STAGING_PREFIX = ".resnet_tf-writing-"
 _LOCK, _REPLACED = ".lock", ".replaced"  # in a staging directory, beside what is written
-# Files that file managers and network file systems leave in any directory, and hidden files.
-_FOREIGN = re.compile(r"\..*|Thumbs\.db|desktop\.ini|__MACOSX", re.IGNORECASE | re.DOTALL)
+# Files and folders of operating systems, archives and editors, in lower case; so are all names that begin with a dot.
+_SYSTEM_NAMES = frozenset(
+    {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"}
+    | {"thumbs.db", "ehthumbs.db", "desktop.ini"}
+)
 # Errors of a rename to the path of a directory that is not empty, or of a file.
 _OCCUPIED = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
 _ATTEMPTS = 100  # to create a staging directory that others remove
@@ -131,7 +134,7 @@ def atomic_files(directory: Path) -> Iterator[Path]:
     """
     with _staging(directory) as staging:
         yield staging
-        written = sorted(path for path in staging.iterdir() if not is_foreign(path))
+        written = sorted(path for path in staging.iterdir() if not is_hidden(path.name))
         for path in written:
             sync(path)
         lock = locks.acquire(directory, wait=True)
@@ -176,12 +179,12 @@ def is_staging(path: Path) -> bool:
     return path.name.startswith(_STAGING_PREFIX)
 
 
-def is_foreign(path: Path) -> bool:
-    """Return True for hidden files, staging directories included, and for leftovers of file managers.
+def is_hidden(name: str) -> bool:
+    """Return True for the name of a hidden file or folder, and for names that operating systems create.
 
-    They are ignored wherever a directory is checked or searched.
+    They are ignored wherever a directory is checked or searched. Staging directories are hidden.
     """
-    return bool(_FOREIGN.fullmatch(path.name))
+    return name.startswith(".") or name.lower() in _SYSTEM_NAMES
 
 
 def list_numbered(directory: Path, *, digits: int = 1) -> dict[int, Path]:
@@ -442,10 +445,10 @@ def _find_unlisted(directory: Path, listed: Collection[str]) -> str:
     """Return the first path in a directory that is not listed, foreign files excepted; empty if there is none."""
     for parent, folders, names in os.walk(directory):
         links = [name for name in folders if (Path(parent) / name).is_symlink()]
-        folders[:] = [name for name in folders if not is_foreign(Path(name))]
+        folders[:] = [name for name in folders if not is_hidden(name)]
         for name in (*names, *links):
             path = (Path(parent) / name).relative_to(directory).as_posix()
-            if path not in listed and not is_foreign(Path(name)):
+            if path not in listed and not is_hidden(name):
                 return path
     return ""
 

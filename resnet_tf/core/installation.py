@@ -6,6 +6,7 @@ from pathlib import Path
 
 from resnet_tf.core.bounded import parse_json, read_regular
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.text import printable
 
 # Distributions that each install a whole TensorFlow into the same folder.
 _TENSORFLOWS = ("tensorflow", "tensorflow-cpu", "tensorflow-tpu", "tf-nightly", "tf-nightly-cpu", "tf-nightly-tpu")
@@ -46,7 +47,9 @@ def require_tensorflow_backend() -> None:
         file = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "keras.json"
         backend, location = _read(file), f"in {str(file)!r}"
     if backend not in (None, "tensorflow"):
-        raise UserError(f"KERAS_BACKEND={str(backend)!r} is set {location}, but resnet_tf runs on tensorflow only")
+        raise UserError(
+            f"KERAS_BACKEND={printable(str(backend))} is set {location}, but resnet_tf runs on tensorflow only"
+        )
 
 
 def _read(file: Path) -> str | None:

@@ -59,7 +59,7 @@ def prepare_folder(source: Path, target: Path, *, eval_fraction: float) -> tfds.
 
 
 def _check_empty(target: Path) -> None:
-    if target.exists() and not (target.is_dir() and all(map(files.is_foreign, target.iterdir()))):
+    if target.exists() and not (target.is_dir() and all(files.is_hidden(each.name) for each in target.iterdir())):
         raise UserError(f"--to={str(target)!r} is not empty; expected a new or an empty directory")
 
 

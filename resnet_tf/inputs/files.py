@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from resnet_tf.core.errors import UserError
+from resnet_tf.core.files import is_hidden
 from resnet_tf.core.text import printable
 from resnet_tf.inputs.base import Preprocess
 
@@ -13,11 +15,6 @@ logger = logging.getLogger(__name__)
 
 _HEAD = 32  # bytes, enough for the signature of every format
 _NAMED = 5  # skipped files in the log
-# Files and folders of operating systems, archives and editors, in lower case; so are all names that begin with a dot.
-_SYSTEM_NAMES = frozenset(
-    {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"}
-    | {"thumbs.db", "ehthumbs.db", "desktop.ini"}
-)
 # First bytes -> format, for formats that are not examples of any input type.
 _OTHER_FORMATS = {
     b"II*\x00": "TIFF",
@@ -50,15 +47,13 @@ class Listing:
     skipped: dict[str, str] = field(default_factory=dict)
 
 
-def is_hidden(name: str) -> bool:
-    """Return True for the name of a hidden file or folder, and for names that operating systems create."""
-    return name.startswith(".") or name.lower() in _SYSTEM_NAMES
-
-
 def list_folders(folder: str) -> list[str]:
-    """Return the names of the folders in a folder, sorted, without hidden ones."""
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name))
+    """Return the names of the folders in a folder, sorted, without hidden ones.
+
+    Raises:
+        UserError: if the folder cannot be read.
+    """
+    return [entry.name for entry in _scan(folder) if _is_directory(entry)]
 
 
 def list_files(folder: str, input_type: type[Preprocess], *, recursive: bool = True) -> Listing:
@@ -101,21 +96,33 @@ def _walk(folder: str, visited: set[str], recursive: bool) -> Iterator[os.DirEnt
     if real in visited:
         return
     visited.add(real)
-    # Entries of `scandir` are several times faster than `Path` for large data sets.
-    with os.scandir(folder) as entries:
-        visible = sorted((entry for entry in entries if not is_hidden(entry.name)), key=lambda entry: entry.name)
-    for entry in visible:
-        if not entry.is_dir():
+    for entry in _scan(folder):
+        if not _is_directory(entry):
             yield entry
         elif recursive:
             yield from _walk(entry.path, visited, recursive)
+
+
+def _scan(folder: str) -> list[os.DirEntry[str]]:
+    """Return the entries of a folder, sorted, without hidden ones."""
+    try:
+        # Entries of `scandir` are several times faster than `Path` for large data sets.
+        with os.scandir(folder) as entries:
+            return sorted((entry for entry in entries if not is_hidden(entry.name)), key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(f"cannot read {folder!r}: {error.strerror}") from error
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    """Return True for a directory; False for a link that leads to itself, where `is_dir` raises an error."""
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
 def _skip_reason(entry: os.DirEntry[str], input_type: type[Preprocess]) -> str:
     """Return a description of a file that is no example of the input type; empty for an example."""
     suffix = os.path.splitext(entry.name)[1].lower()
     missing = entry.is_symlink() and not os.path.exists(entry.path)
-    if not entry.is_file() and not missing:
+    if not missing and not entry.is_file():
         return "device, pipe or socket"  # reading it may never end
     if suffix in input_type.file_suffixes:
         return ""

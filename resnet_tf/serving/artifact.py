@@ -74,7 +74,7 @@ def find_export_of_step(directory: Path, step: int) -> Path | None:
 def _check_directory(directory: Path) -> None:
     if directory.is_file():
         raise UserError(f"{str(directory)!r} is a file; exports need a directory")
-    present = (path for path in directory.glob("*") if not files.is_foreign(path))
+    present = (path for path in directory.glob("*") if not files.is_hidden(path.name))
     others = [path.name for path in present if not path.name.split(".")[0].isdecimal()]
     if others:
         raise UserError(

@@ -76,7 +76,7 @@ def check_workdir(workdir: Path, config: Config) -> None:
     if (workdir / CONFIG_FILE).is_file():
         if not _is_unusable_before_start(workdir):
             _check_same_config(workdir, config)
-    elif not all(files.is_foreign(entry) for entry in workdir.iterdir()):
+    elif not all(files.is_hidden(entry.name) for entry in workdir.iterdir()):
         raise UserError(f"--workdir={str(workdir)!r} is not empty and holds no run; give an empty or a new directory")
 
 

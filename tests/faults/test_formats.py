@@ -852,3 +852,27 @@ def test_prepare_ends_with_the_code_of_a_temporary_failure(tmp_path):
         _, errors = child.communicate(timeout=60)
     assert (child.returncode, errors.splitlines()[-1][:8]) == (75, "SIGTERM:")
     assert not target.exists()
+
+
+@pytest.mark.parametrize("module", ["predict", "evaluate"])
+def test_the_help_names_what_is_trusted(module, command):
+    assert "A SavedModel is a program: load exports of people you trust." in command(module, "--help").out
+
+
+def test_pipes_and_devices_in_a_folder_of_images_are_not_opened(tmp_path):
+    source = _photos(tmp_path / "photos", 20)
+    os.mkfifo(source / "a" / "pipe.png")
+    (source / "b" / "device.png").symlink_to("/dev/zero")
+    (source / "b" / "circle").symlink_to("circle")
+    opened = open_source(DataConfig(source=str(source), eval_fraction=0.2))
+    assert opened.train.num_examples + opened.validation.num_examples == 40
+    prepare(source, tmp_path / "prepared", eval_fraction=0.2)
+
+
+@pytest.mark.parametrize("name", ["train-00000-of-00001", "train-images-idx3-ubyte", "data.npz"])
+@each_irregular
+def test_data_are_regular_files(tmp_path, name, replace):
+    replace(tmp_path / name, tmp_path)
+    source = tmp_path / name if name.endswith(".npz") else tmp_path
+    with pytest.raises(UserError):
+        open_source(DataConfig(source=str(source), eval_split="train"))

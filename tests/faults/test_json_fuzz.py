@@ -41,18 +41,18 @@ _VALUES = (
 _MARK = "a mark that no file has"
 
 
-def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+def _positions(value: Any) -> Iterator[tuple[Any, Any]]:
     """Yield each container in a JSON value with each of its keys or indices."""
     keys = value.keys() if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
     for key in keys:
         yield value, key
-        yield from _places(value[key])
+        yield from _positions(value[key])
 
 
 def _mutate_value(content: bytes, generator: random.Random) -> bytes:
     """Remove, replace, repeat or rename one value."""
     value = json.loads(content)
-    container, key = generator.choice(list(_places(value)))
+    container, key = generator.choice(list(_positions(value)))
     action = generator.choice(["remove", "replace", "replace", "replace", "repeat", "rename"])
     if action == "remove":
         del container[key]

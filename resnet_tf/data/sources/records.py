@@ -188,14 +188,20 @@ def _stat(file: str) -> Any:
 
 
 def _has_valid_lengths(file: str) -> bool:
-    """Return True if the lengths of all records add up to the size of a file; remote files are not read for that."""
+    """Return True if the lengths of all records add up to the size of a file; remote files are not read for that.
+
+    A record without data, as in a file of zeros, has no label.
+    """
     if not os.path.exists(file):
         return True
     with open_regular(file) as stream:
         descriptor, position = stream.fileno(), 0
         size = os.fstat(descriptor).st_size
         while position < size:
-            position += int.from_bytes(os.pread(descriptor, 8, position), "little") + _FRAME
+            length = int.from_bytes(os.pread(descriptor, 8, position), "little")
+            if not length:
+                return False
+            position += length + _FRAME
     return position == size
 
 

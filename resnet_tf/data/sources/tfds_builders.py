@@ -17,7 +17,7 @@ from tensorflow_datasets.core.download import downloader
 from resnet_tf.config import DataConfig
 from resnet_tf.core import locks
 from resnet_tf.core.errors import UserError, closest, plain_reason
-from resnet_tf.core.files import is_foreign, make_directory
+from resnet_tf.core.files import is_hidden, make_directory
 from resnet_tf.core.paths import user_path
 from resnet_tf.data.sources import digits, records
 from resnet_tf.data.sources.base import MAX_CLASSES, Corruption, Source, Split
@@ -114,7 +114,7 @@ def find_version(path: Path) -> Path | None:
 
 def _list_versions(path: Path) -> list[Path]:
     found = [info.parent for pattern in ("*", "*/*") for info in path.glob(f"{pattern}/dataset_info.json")]
-    return [version for version in found if not any(map(is_foreign, (version, version.parent)))]
+    return [version for version in found if not any(is_hidden(each.name) for each in (version, version.parent))]
 
 
 def _version_key(version: Path) -> tuple[int, ...]:
