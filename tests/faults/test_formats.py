@@ -141,7 +141,7 @@ def test_json_of_other_programs_is_read(content, value):
         (2**63, int, "it is an integer beyond 64 bits, not an integer"),
         (-(2**63) - 1, int | None, "it is an integer beyond 64 bits, not an integer or null"),
         (10**400, float, "it is an integer beyond 64 bits, not a number"),
-        ({"a\x1b[2Jb" + "c" * 100: 1}, dict[str, str], "it.a\ufffd[2Jb" + "c" * 54 + " is an integer, not a string"),
+        ({"a\x1b[2Jb" + "c" * 100: 1}, dict[str, str], "it.a\\x1b[2Jb" + "c" * 54 + " is an integer, not a string"),
     ],
 )
 def test_numbers_beyond_64_bits_and_long_keys_are_described(value, declared, expected):
