@@ -64,8 +64,8 @@ def test_a_config_is_loaded_from_a_path(tmp_path):
         (["data.mean=a,b"], r"data.mean takes numbers separated by commas, got 'a,b'"),
         (["data.mean=0.1,0.2"], r"data.mean has 2 values for data.channels=1"),
         (["data.test_split=test"], r"data.test_split='test' is data.eval_split as well; a test split takes part in no"),
-        (["data.std=0"], r"data.std must not contain 0, got 0"),
-        (["data.crop_fraction=1.5"], r"data.crop_fraction must be above 0 and at most 1"),
+        (["data.std=0"], r"data.std must be at least 1e-18, got 0"),
+        (["data.crop_fraction=1.5"], r"data.crop_fraction must be at most 1, got 1.5"),
         (
             ["runtime.strategy=tpuu"],
             r"runtime.strategy takes one of auto, single, .*, tpu; got 'tpuu'",

@@ -11,6 +11,7 @@ from resnet_tf.config.schema import Config, iterate_keys
 from resnet_tf.core.errors import UserError, closest
 from resnet_tf.core.files import read_json
 from resnet_tf.core.paths import user_path
+from resnet_tf.core.ranges import shorten
 
 CONFIG_FILE = "config.json"
 
@@ -133,17 +134,34 @@ def _parse(dotted: str, key_type: Any, value: Any) -> Any:
     """Convert `value`, text or a JSON value, to the type of its key."""
     try:
         if typing.get_origin(key_type) is tuple:
-            items = value.strip("()[] ").split(",") if isinstance(value, str) else value
-            return tuple(float(item) for item in items if item != "")
+            return tuple(_number(item) for item in _items(value))
         if key_type is bool:
             return value if isinstance(value, bool) else {"true": True, "false": False}[value.lower()]
-        if key_type is int and isinstance(value, float | bool):
+        if key_type is str and not isinstance(value, str):
+            raise ValueError
+        if isinstance(value, bool) or (key_type is int and isinstance(value, float)):
             raise ValueError
         return key_type(value)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         expected = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
         name = expected.get(key_type, "numbers separated by commas")
-        raise UserError(f"{dotted} takes {name}, got {value!r}") from None
+        raise UserError(f"{dotted} takes {name}, got {shorten(value)}") from None
+
+
+def _items(value: Any) -> list[Any]:
+    """Return the items of a JSON list, or of text such as `1,2`, `[1, 2]` and `(1,)`."""
+    if isinstance(value, str):
+        text = value.strip("()[] ").removesuffix(",")
+        return text.split(",") if text else []
+    if not isinstance(value, list | tuple):
+        raise ValueError
+    return list(value)
+
+
+def _number(item: Any) -> float:
+    if isinstance(item, bool):
+        raise ValueError
+    return float(item)
 
 
 def _format(value: Any) -> str:

@@ -9,7 +9,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from resnet_tf.core import ranges
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.ranges import MAX_CLASSES, MAX_PIXELS, MAX_SEED, MAX_SIZE, MAX_VALUES, Range
+
+# Largest values of counts without a limit of their own: far beyond any use, and their products fit into int64.
+_MANY = 10**6
+_MANY_EXAMPLES = 10**9
+# A global batch is one tensor; the largest published ones have 2**16 examples.
+_LARGEST_BATCH = 2**20
+# Factors and rates: larger ones overflow float32 within a few steps.
+_LARGE = 1e4
 
 
 def _key(
@@ -19,10 +29,16 @@ def _key(
     choices: tuple[str, ...] = (),
     minimum: float | None = None,
     maximum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
 ) -> Any:
-    """Return a dataclass field for a configuration key: its default, its one-line meaning, and its valid values."""
-    limits = {"choices": choices, "minimum": minimum, "maximum": maximum}
-    return field(default=default, metadata={"meaning": meaning, **limits})
+    """Return a dataclass field for a configuration key: its default, its one-line meaning, and its valid values.
+
+    Every key of numbers has a lower bound, `minimum` or `above`, and an upper bound, `maximum` or `below`. Bounds of a
+    tuple are those of its elements.
+    """
+    valid = Range(minimum=minimum, maximum=maximum, above=above, below=below)
+    return field(default=default, metadata={"meaning": meaning, "choices": choices, "valid": valid})
 
 
 @dataclass(frozen=True)
@@ -30,7 +46,7 @@ class ModelConfig:
     """Network and initial weights."""
 
     name: str = _key("resnet50", "network, one of resnet_tf.list_models()")
-    num_classes: int = _key(0, "number of classes; 0: that of the data set", minimum=0)
+    num_classes: int = _key(0, "number of classes; 0: that of the data set", minimum=0, maximum=MAX_CLASSES)
     weights: str = _key(
         "", "initial weights: 'imagenet', another name of list_weights(), a file, or a hub export; empty: random"
     )
@@ -43,8 +59,9 @@ class ModelConfig:
         "probability of dropping the last block in training, increasing linearly with depth (Huang et al. 2016); "
         "0: the network's own",
         minimum=0,
+        below=1,
     )
-    dropout: float = _key(0.0, "dropout rate of the pooled features; 0: the network's own", minimum=0)
+    dropout: float = _key(0.0, "dropout rate of the pooled features; 0: the network's own", minimum=0, below=1)
 
 
 @dataclass(frozen=True)
@@ -65,42 +82,53 @@ class DataConfig:
     eval_fraction: float = _key(
         0.1,
         "fraction of a folder of class/file that forms the validation split, selected by a hash of the file name",
-        minimum=0,
-        maximum=1,
+        above=0,
+        below=1,
     )
     input_type: str = _key(
         "auto", "image, signal, or another registered type; auto: signal if data.length is set, otherwise image"
     )
-    image_size: int = _key(224, "height and width of the model input, in pixels", minimum=1)
-    channels: int = _key(3, "channels of the model input: 3 (RGB) or 1 (gray); any number for signals", minimum=1)
+    image_size: int = _key(224, "height and width of the model input, in pixels", minimum=1, maximum=MAX_SIZE)
+    channels: int = _key(
+        3, "channels of the model input: 3 (RGB) or 1 (gray); any number for signals", minimum=1, maximum=_MANY
+    )
     length: int = _key(
-        0, "length of a signal in samples, for one-dimensional networks (`*_1d`); 0: the data are images", minimum=0
+        0,
+        "length of a signal in samples, for one-dimensional networks (`*_1d`); 0: the data are images",
+        minimum=0,
+        maximum=MAX_VALUES,
     )
     mean: tuple[float, ...] = _key(
         (),
         "mean subtracted from pixels in [0, 1] or from samples, one value or one for each channel; empty: that of the "
         "weights, else ImageNet's for images and 0 for signals",
+        minimum=-ranges.LARGEST,
+        maximum=ranges.LARGEST,
     )
     std: tuple[float, ...] = _key(
         (),
         "standard deviation that divides the result, as data.mean; empty: that of the weights, else ImageNet's for "
         "images and 1 for signals",
+        minimum=ranges.SMALLEST,
+        maximum=ranges.LARGEST,
     )
     channel_order: str = _key(
         "auto", "order of the color channels; auto: that of the weights", choices=("auto", "rgb", "bgr")
     )
     crop_fraction: float = _key(
-        0.875, "central crop in evaluation, as a fraction of the size that images are resized to, in (0, 1]", minimum=0
+        0.875,
+        "central crop in evaluation, as a fraction of the size that images are resized to, in (0, 1]",
+        above=0,
+        maximum=1,
     )
     interpolation: str = _key("bilinear", "interpolation of resizing", choices=("bilinear", "bicubic"))
     antialias: bool = _key(True, "antialias when downscaling in evaluation, as PIL does")
     exif_orientation: bool = _key(False, "rotate and mirror JPEG images by their EXIF orientation")
-    max_pixels: int = _key(2**26, "largest image, in pixels by its header, that is decoded", minimum=1)
+    max_pixels: int = _key(
+        2**26, "largest image, in pixels by its header, that is decoded", minimum=1, maximum=MAX_PIXELS
+    )
     max_unreadable_fraction: float = _key(
-        0.01,
-        "largest fraction of the training split that may be unreadable before the run fails",
-        minimum=0,
-        maximum=1,
+        0.01, "largest fraction of the training split that may be unreadable before the run fails", minimum=0, maximum=1
     )
     balance: str = _key(
         "none",
@@ -112,13 +140,17 @@ class DataConfig:
         "imbalance ratio: subsample the training split to exponentially decreasing class counts, the first this many "
         "times the last (Cui et al. 2019)",
         minimum=1,
+        maximum=_MANY_EXAMPLES,
     )
-    batch_size: int = _key(256, "examples in a training step, over all replicas", minimum=1)
+    batch_size: int = _key(256, "examples in a training step, over all replicas", minimum=1, maximum=_LARGEST_BATCH)
     service: str = _key(
         "", "address of a tf.data service that prepares the batches, such as grpc://host:5050; empty: none"
     )
     memory_limit_mb: int = _key(
-        1024, "a decoded split of at most this size, in MB, is cached in memory between epochs", minimum=0
+        1024,
+        "a decoded split of at most this size, in MB, is cached in memory between epochs",
+        minimum=0,
+        maximum=_MANY_EXAMPLES,
     )
 
     @property
@@ -133,7 +165,7 @@ class AugmentConfig:
 
     random_resized_crop: bool = _key(False, "train on random crops, resized to the input size (Szegedy et al. 2015)")
     min_crop_area: float = _key(
-        0.08, "for random_resized_crop: smallest crop, as a fraction of the image area", minimum=0, maximum=1
+        0.08, "for random_resized_crop: smallest crop, as a fraction of the image area", above=0, maximum=1
     )
     antialias: bool = _key(False, "for random_resized_crop: antialias when resizing, as PIL does; slower")
     flip: bool = _key(False, "mirror horizontally with probability 1/2")
@@ -141,11 +173,14 @@ class AugmentConfig:
         False, "mirror horizontally in every other epoch, a random half of the images first (Jordan 2024)"
     )
     pad_crop: int = _key(
-        0, "padding, in pixels or samples, before a random crop to the input size (He et al. 2015, sec. 4.2)", minimum=0
+        0,
+        "padding, in pixels or samples, before a random crop to the input size (He et al. 2015, sec. 4.2)",
+        minimum=0,
+        maximum=MAX_SIZE,
     )
-    shift: float = _key(0.0, "largest random translation, in pixels", minimum=0)
-    scale: float = _key(0.0, "largest random zoom: a factor in [exp(-scale), exp(scale)]", minimum=0)
-    rotation: float = _key(0.0, "largest random rotation, in degrees", minimum=0)
+    shift: float = _key(0.0, "largest random translation, in pixels", minimum=0, maximum=MAX_SIZE)
+    scale: float = _key(0.0, "largest random zoom: a factor in [exp(-scale), exp(scale)]", minimum=0, maximum=4)
+    rotation: float = _key(0.0, "largest random rotation, in degrees", minimum=0, maximum=180)
     policy: str = _key(
         "none",
         "augmentation policy, with torchvision's operations",
@@ -166,15 +201,31 @@ class AugmentConfig:
         0.0, "hue jitter: a random rotation in [-hue, hue], as a fraction of the color circle", minimum=0, maximum=0.5
     )
     erasing: float = _key(0.0, "probability of erasing a random rectangle (Zhong et al. 2017)", minimum=0, maximum=1)
-    cutout: int = _key(0, "height and width of an erased random square, in pixels (DeVries and Taylor 2017)", minimum=0)
+    cutout: int = _key(
+        0,
+        "height and width of an erased random square, in pixels (DeVries and Taylor 2017)",
+        minimum=0,
+        maximum=MAX_SIZE,
+    )
     mixup: float = _key(
-        0.0, "blend pairs of examples; alpha of the Beta distribution of the weight (Zhang et al. 2018)", minimum=0
+        0.0,
+        "blend pairs of examples; alpha of the Beta distribution of the weight (Zhang et al. 2018)",
+        minimum=0,
+        maximum=_LARGE,
     )
     cutmix: float = _key(
-        0.0, "paste a box of another image; alpha of the Beta distribution of its area (Yun et al. 2019)", minimum=0
+        0.0,
+        "paste a box of another image; alpha of the Beta distribution of its area (Yun et al. 2019)",
+        minimum=0,
+        maximum=_LARGE,
     )
     mix_probability: float = _key(1.0, "fraction of the examples changed by mixup or cutmix", minimum=0, maximum=1)
-    repeats: int = _key(1, "copies of an example in a batch, each augmented separately (Hoffer et al. 2020)", minimum=1)
+    repeats: int = _key(
+        1,
+        "copies of an example in a batch, each augmented separately (Hoffer et al. 2020)",
+        minimum=1,
+        maximum=_LARGEST_BATCH,
+    )
 
 
 @dataclass(frozen=True)
@@ -187,40 +238,56 @@ class TrainConfig:
         "(Kolesnikov et al. 2020), or fine-tuning on photos",
         choices=("none", "bit", "photos"),
     )
-    epochs: int = _key(90, "passes over the training split", minimum=1)
+    epochs: int = _key(90, "passes over the training split", minimum=1, maximum=_MANY)
     accumulate: int = _key(
-        1, "micro-batches that gradients of a step are accumulated over, one after another, to save memory", minimum=1
+        1,
+        "micro-batches that gradients of a step are accumulated over, one after another, to save memory",
+        minimum=1,
+        maximum=_LARGEST_BATCH,
     )
     ema: float = _key(
         0.0,
         "decay of an exponential moving average of the weights, which is evaluated and exported; 0: none",
         minimum=0,
+        below=1,
     )
     finetune: str = _key(
         "full",
         "trainable part: full network, linear probe (head only, BatchNorm frozen), or head first and then all layers",
         choices=("full", "probe", "head_then_all"),
     )
-    head_epochs: int = _key(1, "for head_then_all: epochs that train the head only", minimum=0)
+    head_epochs: int = _key(1, "for head_then_all: epochs that train the head only", minimum=0, maximum=_MANY)
     freeze_batch_norm: bool = _key(False, "keep the parameters and the statistics of BatchNorm fixed")
     start_size: int = _key(
         0,
         "image size of the first epoch, in pixels, increasing to train.end_size in steps of 32; 0: constant",
         minimum=0,
+        maximum=MAX_SIZE,
     )
     end_size: int = _key(
-        0, "image size of the last epochs, in pixels; 0: data.image_size, that of evaluation", minimum=0
+        0,
+        "image size of the last epochs, in pixels; 0: data.image_size, that of evaluation",
+        minimum=0,
+        maximum=MAX_SIZE,
     )
     full_size_from: float = _key(
         0.75, "fraction of the epochs after which images have train.end_size", minimum=0, maximum=1
     )
     eval_every: int = _key(
-        1, "epochs between evaluations on the validation split, each with a checkpoint; the last is included", minimum=1
+        1,
+        "epochs between evaluations on the validation split, each with a checkpoint; the last is included",
+        minimum=1,
+        maximum=_MANY,
     )
-    keep_checkpoints: int = _key(2, "number of newest checkpoints kept, besides the best one", minimum=1)
-    checkpoint_steps: int = _key(0, "steps between checkpoints within an epoch; 0: none within an epoch", minimum=0)
+    keep_checkpoints: int = _key(2, "number of newest checkpoints kept, besides the best one", minimum=1, maximum=_MANY)
+    checkpoint_steps: int = _key(
+        0, "steps between checkpoints within an epoch; 0: none within an epoch", minimum=0, maximum=_MANY_EXAMPLES
+    )
     max_nonfinite_steps: int = _key(
-        10, "consecutive steps with a non-finite loss or gradient that return the run to its checkpoint", minimum=1
+        10,
+        "consecutive steps with a non-finite loss or gradient that return the run to its checkpoint",
+        minimum=1,
+        maximum=_MANY,
     )
 
 
@@ -230,34 +297,45 @@ class OptimizerConfig:
 
     name: str = _key("sgd", "optimizer: sgd, adamw, lamb, lars, muon, or another of keras.optimizers by name")
     base_lr: float = _key(
-        0.1, "peak learning rate at a batch of 256; scaled linearly with data.batch_size (Goyal et al. 2017)"
+        0.1,
+        "peak learning rate at a batch of 256; scaled linearly with data.batch_size (Goyal et al. 2017)",
+        above=0,
+        maximum=_LARGE,
     )
     schedule: str = _key(
         "cosine",
         "learning-rate schedule after warmup",
         choices=("cosine", "linear", "polynomial", "step", "one_cycle", "constant"),
     )
-    warmup_epochs: float = _key(5.0, "epochs of linear warmup before the schedule; not for one_cycle", minimum=0)
-    end_lr_fraction: float = _key(0.0, "final learning rate, as a fraction of the peak", minimum=0, maximum=1)
-    decay_epochs: tuple[float, ...] = _key((30.0, 60.0, 80.0), "for step: epochs after which the learning rate decays")
-    decay_factor: float = _key(0.1, "for step: factor on the learning rate at each decay", minimum=0, maximum=1)
-    power: float = _key(2.0, "for polynomial: exponent", minimum=0)
-    rise_fraction: float = _key(
-        0.3, "for one_cycle: fraction of the steps in which the learning rate rises", minimum=0, maximum=1
+    warmup_epochs: float = _key(
+        5.0, "epochs of linear warmup before the schedule; not for one_cycle", minimum=0, maximum=_MANY
     )
-    momentum: float = _key(0.9, "momentum of sgd, lars and muon", minimum=0)
+    end_lr_fraction: float = _key(0.0, "final learning rate, as a fraction of the peak", minimum=0, maximum=1)
+    decay_epochs: tuple[float, ...] = _key(
+        (30.0, 60.0, 80.0), "for step: epochs after which the learning rate decays", above=0, maximum=_MANY
+    )
+    decay_factor: float = _key(0.1, "for step: factor on the learning rate at each decay", above=0, maximum=1)
+    power: float = _key(2.0, "for polynomial: exponent", minimum=0, maximum=100)
+    rise_fraction: float = _key(
+        0.3, "for one_cycle: fraction of the steps in which the learning rate rises", above=0, below=1
+    )
+    momentum: float = _key(0.9, "momentum of sgd, lars and muon", minimum=0, below=1)
     nesterov: bool = _key(False, "Nesterov momentum, for sgd, lars and muon")
     weight_decay: float = _key(
-        1e-4, "weight decay of the kernels: L2 for sgd and lars, decoupled for the others", minimum=0
+        1e-4, "weight decay of the kernels: L2 for sgd and lars, decoupled for the others", minimum=0, maximum=_LARGE
     )
     decay_all: bool = _key(False, "apply weight decay to biases and BatchNorm parameters as well")
     layer_decay: float = _key(
         1.0,
         "layer-wise learning-rate decay: each block's rate relative to the next block; the head has the full rate",
-        minimum=0,
+        above=0,
+        maximum=1,
     )
     clip_norm: float = _key(
-        0.0, "largest norm of the gradient over all weights; larger ones are scaled down; 0: any", minimum=0
+        0.0,
+        "largest norm of the gradient over all weights; larger ones are scaled down; 0: any",
+        minimum=0,
+        maximum=ranges.LARGEST,
     )
 
 
@@ -274,21 +352,26 @@ class LossConfig:
     teacher_weight: float = _key(
         0.5, "weight of the distillation loss against that of the labels", minimum=0, maximum=1
     )
-    temperature: float = _key(1.0, "temperature of the distillation loss, which divides both logits", minimum=0)
+    temperature: float = _key(
+        1.0, "temperature of the distillation loss, which divides both logits", minimum=0.01, maximum=1000
+    )
     label_smoothing: float = _key(
-        0.0, "fraction of the target spread evenly over all classes (Szegedy et al. 2015)", minimum=0, maximum=1
+        0.0, "fraction of the target spread evenly over all classes (Szegedy et al. 2015)", minimum=0, below=1
     )
     focal_gamma: float = _key(
-        2.0, "for focal: exponent of the factor that reduces the loss of easy examples", minimum=0
+        2.0, "for focal: exponent of the factor that reduces the loss of easy examples", minimum=0, maximum=100
     )
     class_weights: str = _key(
         "none",
         "class weights: inverse class counts, or inverse effective numbers (Cui et al. 2019)",
         choices=("none", "inverse", "effective"),
     )
-    effective_beta: float = _key(0.999, "for class_weights=effective: beta", minimum=0, maximum=1)
+    effective_beta: float = _key(0.999, "for class_weights=effective: beta", minimum=0, below=1)
     logit_adjustment: float = _key(
-        0.0, "tau: adds tau times the log of the class frequencies to training logits (Menon et al. 2021)", minimum=0
+        0.0,
+        "tau: adds tau times the log of the class frequencies to training logits (Menon et al. 2021)",
+        minimum=0,
+        maximum=100,
     )
 
 
@@ -309,12 +392,16 @@ class RuntimeConfig:
         choices=("auto", "float32", "mixed_bfloat16", "mixed_float16"),
     )
     xla: bool = _key(False, "compile gradients with XLA; slower on CPUs")
-    seed: int = _key(0, "random seed of initialization, shuffling and augmentation", minimum=0)
+    seed: int = _key(0, "random seed of initialization, shuffling and augmentation", minimum=0, maximum=MAX_SEED)
     deterministic: bool = _key(
         False, "use deterministic kernels only, for bitwise reproducible runs; slower on some GPUs"
     )
-    steps_per_loop: int = _key(50, "largest number of steps in one call of the compiled training function", minimum=1)
-    logical_devices: int = _key(1, "logical devices that the CPU is split into, to try several replicas", minimum=1)
+    steps_per_loop: int = _key(
+        50, "largest number of steps in one call of the compiled training function", minimum=1, maximum=_MANY
+    )
+    logical_devices: int = _key(
+        1, "logical devices that the CPU is split into, to try several replicas", minimum=1, maximum=256
+    )
     profile: str = _key("", "range of steps to profile for TensorBoard, such as 100:110; empty: none")
 
 
@@ -327,20 +414,31 @@ class ExportConfig:
         "checkpoint that is evaluated at the end and exported: the newest, or the best top-1 on the validation split",
         choices=("latest", "best"),
     )
-    top_k: int = _key(5, "classes in a prediction of the exported model", minimum=1)
+    top_k: int = _key(5, "classes in a prediction of the exported model", minimum=1, maximum=MAX_CLASSES)
     verify_examples: int = _key(
-        10_000, "validation examples on which a fresh process compares the export with the model", minimum=1
+        10_000,
+        "validation examples on which a fresh process compares the export with the model",
+        minimum=1,
+        maximum=_MANY_EXAMPLES,
     )
     drift_examples: int = _key(
-        256, "validation examples on which the drift of a lower precision is measured", minimum=1
+        256,
+        "validation examples on which the drift of a lower precision is measured",
+        minimum=1,
+        maximum=_MANY_EXAMPLES,
     )
-    calibration_examples: int = _key(128, "training examples that calibrate int8 quantization", minimum=1)
+    calibration_examples: int = _key(
+        128, "training examples that calibrate int8 quantization", minimum=1, maximum=_MANY_EXAMPLES
+    )
     max_logit_drift: float = _key(
         0.25,
         "largest drift of an export: root mean square of the logit differences over the logits' standard deviation",
-        minimum=0.0,
+        minimum=0,
+        maximum=_LARGE,
     )
-    max_accuracy_drop: float = _key(0.01, "largest drop in top-1 accuracy of an export, in [0, 1]", minimum=0.0)
+    max_accuracy_drop: float = _key(
+        0.01, "largest drop in top-1 accuracy of an export, in [0, 1]", minimum=0, maximum=1
+    )
 
 
 @dataclass(frozen=True)
@@ -392,27 +490,47 @@ def _groups() -> list[dataclasses.Field]:
 def _check_values(config: Config) -> None:
     for dotted, item in iterate_keys():
         group, name = dotted.split(".")
-        _check_value(dotted, getattr(getattr(config, group), name), **item.metadata)
+        _check_value(dotted, item, getattr(getattr(config, group), name))
     _check_data(config.data)
-    train = config.train
+    _check_train(config.train)
+    if list(config.optimizer.decay_epochs) != sorted(set(config.optimizer.decay_epochs)):
+        raise UserError(f"optimizer.decay_epochs must increase, got {_join(config.optimizer.decay_epochs)}")
+    if config.augment.flip and config.augment.alternating_flip:
+        raise UserError("augment.flip and augment.alternating_flip exclude each other; set one of them")
+
+
+def _check_train(train: TrainConfig) -> None:
     if train.finetune == "head_then_all" and train.head_epochs >= train.epochs:
         raise UserError(
             f"train.head_epochs={train.head_epochs} of train.epochs={train.epochs} leaves no epoch for the other "
             "layers of train.finetune=head_then_all; set more epochs, or train.finetune=probe to train the head only"
         )
-    if config.augment.flip and config.augment.alternating_flip:
-        raise UserError("augment.flip and augment.alternating_flip exclude each other; set one of them")
+    if train.start_size > train.end_size > 0:
+        raise UserError(f"train.start_size={train.start_size} must not exceed train.end_size={train.end_size}")
 
 
-def _check_value(
-    dotted: str, value: Any, *, meaning: str, choices: tuple[str, ...], minimum: float | None, maximum: float | None
-) -> None:
+def _check_value(dotted: str, item: dataclasses.Field, value: Any) -> None:
+    """Check type, choice and range of the value of a key; the command line and JSON are converted before."""
+    choices, valid = item.metadata["choices"], item.metadata["valid"]
+    expected = type(item.default)
+    if expected is tuple:
+        if not isinstance(value, tuple):
+            raise UserError(f"{dotted} takes a tuple of numbers, got {ranges.shorten(value)}")
+        for each in value:
+            ranges.check_number(dotted, each, valid)
+    elif expected is float:
+        ranges.check_number(dotted, value, valid)
+    elif expected is int:
+        ranges.check_integer(dotted, value, minimum=valid.minimum, maximum=valid.maximum)
+    elif not isinstance(value, expected):
+        words = {bool: "True or False", str: "text"}[expected]
+        raise UserError(f"{dotted} takes {words}, got {ranges.shorten(value)}")
     if choices and value not in choices:
         raise UserError(f"{dotted} takes one of {', '.join(choices)}; got {value!r}")
-    if minimum is not None and not value >= minimum:
-        raise UserError(f"{dotted} must be at least {minimum}, got {value!r}")
-    if maximum is not None and not value <= maximum:
-        raise UserError(f"{dotted} must be at most {maximum}, got {value!r}")
+
+
+def _join(values: tuple[float, ...]) -> str:
+    return ",".join(map(str, values))
 
 
 def _check_data(data: DataConfig) -> None:
@@ -429,7 +547,7 @@ def _check_data(data: DataConfig) -> None:
                 f"data.{name} has {len(values)} values for data.channels={data.channels}; "
                 "give one value, or one for each channel"
             )
-    if 0 in data.std:
-        raise UserError(f"data.std must not contain 0, got {','.join(map(str, data.std))}")
-    if not 0 < data.crop_fraction <= 1:
-        raise UserError(f"data.crop_fraction must be above 0 and at most 1, got {data.crop_fraction}")
+    if data.length * data.channels > MAX_VALUES:
+        raise UserError(
+            f"data.length={data.length} times data.channels={data.channels} must be at most {MAX_VALUES} values"
+        )

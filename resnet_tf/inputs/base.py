@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import math
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,10 +13,15 @@ import tensorflow as tf
 
 from resnet_tf.config import AugmentConfig, Config, DataConfig, flatten
 from resnet_tf.core.errors import UserError, closest
+from resnet_tf.core.ranges import LARGEST, MAX_VALUES, SMALLEST, Range, check_integer, check_number, shorten
 from resnet_tf.core.validation import find_mismatch
 
 # Maps the (height, width) of an example, int32 [2], to the offset and size of a crop window, both int32 [2].
 ChooseWindow = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+
+
+# Values that the arithmetic of `normalize` can subtract and divide by in float32.
+_MEANS, _STDS = Range(minimum=-LARGEST, maximum=LARGEST), Range(minimum=SMALLEST, maximum=LARGEST)
 
 
 class UnreadableError(ValueError):
@@ -90,12 +96,24 @@ class Preprocess(abc.ABC):
     limits: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
-        check_count("channels", self.channels)
-        for name in ("mean", "std"):
-            values = tuple(float(each) for each in getattr(self, name))
+        check_integer("channels", self.channels, minimum=1, maximum=MAX_VALUES)
+        for name, valid in (("mean", _MEANS), ("std", _STDS)):
+            values = _as_numbers(name, getattr(self, name), valid)
             if len(values) not in (1, self.channels):
                 raise UserError(f"{name}={values} must have one value, or one for each of {self.channels} channels")
             object.__setattr__(self, name, values * (1 if len(values) == self.channels else self.channels))
+
+    def check_number_of_values(self) -> None:
+        """Check that one example is not larger than TensorFlow's kernels can index.
+
+        Raises:
+            UserError: if `input_shape` has more values.
+        """
+        count = math.prod(self.input_shape)
+        if count > MAX_VALUES:
+            raise UserError(
+                f"an example of shape {self.input_shape} has {count} values; at most {MAX_VALUES} are possible"
+            )
 
     # From configurations and files.
 
@@ -423,14 +441,15 @@ def resolve_statistics(data: DataConfig, default: Preprocess) -> tuple[tuple[flo
     return mean, std
 
 
-def check_count(name: str, value: Any) -> None:
-    """Check that the field `name` has a positive integer.
-
-    Raises:
-        UserError: if it has not.
-    """
-    if not isinstance(value, int) or value < 1:
-        raise UserError(f"{name}={value!r} must be a whole number of at least 1")
+def _as_numbers(name: str, values: Any, valid: Range) -> tuple[float, ...]:
+    """Return the numbers of a tuple, list or array as floats, all within a range."""
+    if isinstance(values, np.ndarray):
+        values = values.tolist()
+    if not isinstance(values, tuple | list):
+        raise UserError(f"{name} takes a tuple of numbers, such as (0.5,), got {shorten(values)}")
+    for each in values:
+        check_number(name, each, valid)
+    return tuple(float(each) for each in values)
 
 
 def _with_type(values: dict[str, Any]) -> dict[str, Any]:

@@ -12,13 +12,13 @@ import tensorflow as tf
 
 from resnet_tf.config import AugmentConfig, Config, DataConfig
 from resnet_tf.core.errors import UserError, plain_reason
+from resnet_tf.core.ranges import MAX_PIXELS, MAX_SIZE, SMALLEST, Range, check_integer, check_number, shorten
 from resnet_tf.inputs import pil, pixels
 from resnet_tf.inputs.arrays import as_array, check_shape, describe_array, format_numbers
 from resnet_tf.inputs.base import (
     ChooseWindow,
     Preprocess,
     ServingInput,
-    check_count,
     register_input_type,
     resolve_statistics,
 )
@@ -85,13 +85,31 @@ class ImagePreprocess(Preprocess):
     )
 
     def __post_init__(self) -> None:
+        if not isinstance(self.size, tuple | list) or len(self.size) != 2:
+            raise UserError(f"size takes (height, width), such as (224, 224), got {shorten(self.size)}")
+        for each in self.size:
+            check_integer("size", each, minimum=1, maximum=MAX_SIZE)
+        object.__setattr__(self, "size", tuple(self.size))
         super().__post_init__()
-        height, width = self.size
-        for value in (height, width):
-            check_count("size", value)
-        check_count("max_pixels", self.max_pixels)
+        if self.channels not in (1, 3):
+            raise UserError(f"channels must be 3 (color) or 1 (gray), got {self.channels}")
+        check_integer("max_pixels", self.max_pixels, minimum=1, maximum=MAX_PIXELS)
+        check_number("crop_fraction", self.crop_fraction, Range(above=0, maximum=1))
         _check_choice("interpolation", self.interpolation, pixels.INTERPOLATIONS)
         _check_choice("channel_order", self.channel_order, ("rgb", "bgr"))
+        for name in ("antialias", "exif_orientation"):
+            if not isinstance(getattr(self, name), bool):
+                raise UserError(f"{name} takes True or False, got {shorten(getattr(self, name))}")
+        self._check_statistics()
+
+    def _check_statistics(self) -> None:
+        """Refuse a mean and a standard deviation of pixels in [0, 255], which are the mistake of most users."""
+        for name, low in (("mean", 0.0), ("std", SMALLEST)):
+            values = getattr(self, name)
+            if not all(low <= each <= 1.0 for each in values):
+                shown, divided = (",".join(f"{each / by:.4g}" for each in values) for by in (1, 255))
+                advice = f"; values of pixels in [0, 255] are divided by 255: {divided}" if min(values) >= low else ""
+                raise UserError(f"{name}={shown} is that of no image: pixels are in [0, 1]{advice}")
 
     # From configurations.
 
@@ -365,9 +383,12 @@ class ImagePreprocess(Preprocess):
         return {"image_bytes": encoded, self.plural: images / np.float32(255)}
 
 
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UserError(f"{name}={value!r}; expected {' or '.join(choices)}")
+def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value in choices:
+        return
+    lower = value.lower() if isinstance(value, str) else value
+    advice = f"; did you mean {lower!r}?" if lower in choices else ""
+    raise UserError(f"{name}={shorten(value)}; expected {' or '.join(choices)}{advice}")
 
 
 @functools.cache

@@ -7,8 +7,9 @@ from typing import ClassVar, Self
 import numpy as np
 
 from resnet_tf.config import DataConfig
+from resnet_tf.core.ranges import MAX_VALUES, check_integer
 from resnet_tf.inputs.arrays import ArrayPreprocess, format_numbers
-from resnet_tf.inputs.base import Preprocess, check_count, register_input_type, resolve_statistics
+from resnet_tf.inputs.base import Preprocess, register_input_type, resolve_statistics
 
 _PLOT_WIDTH, _PLOT_HEIGHT = 96, 64  # pixels; the height is divided among the channels
 _LEAST_CHANNEL_HEIGHT = 16  # pixels
@@ -42,7 +43,8 @@ class SignalPreprocess(ArrayPreprocess):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_count("length", self.length)
+        check_integer("length", self.length, minimum=1, maximum=MAX_VALUES)
+        self.check_number_of_values()
 
     @classmethod
     def from_config(cls, data: DataConfig, weights: Preprocess | None = None) -> Self:

@@ -239,7 +239,7 @@ def test_one_statistic_applies_to_all_channels():
         ({"nonsense": 1}, r"invalid preprocessing of type 'image': .*nonsense"),
         ({"type": "image"}, r"invalid preprocessing of type 'image': .*size"),
         ({"type": "image", "size": [8]}, r"invalid preprocessing of type 'image': size "),
-        ({"type": "image", "size": [8, -8]}, r"size=-8 must be a whole number of at least 1"),
+        ({"type": "image", "size": [8, -8]}, r"size must be at least 1, got -8"),
         ({"type": "image", "size": [8, 8], "std": 1}, r"invalid preprocessing of type 'image': std "),
         (
             {"type": "image", "size": [8, 8], "interpolation": "sinc"},

@@ -14,8 +14,6 @@ from resnet_tf.core.machine import cores
 from resnet_tf.core.text import shortened
 from resnet_tf.data.autotune import without_autotune
 
-# Largest number of classes; a corrupt label would make names for each number below it.
-MAX_CLASSES = 2**20
 _MAX_NAME = 40  # characters of a class name in messages
 
 

@@ -13,8 +13,9 @@ import tensorflow as tf
 from resnet_tf.config import DataConfig
 from resnet_tf.core.class_names import imagenet_labels
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.ranges import MAX_CLASSES
 from resnet_tf.data.sources import records
-from resnet_tf.data.sources.base import MAX_CLASSES, Source, Split
+from resnet_tf.data.sources.base import Source, Split
 
 _LABEL = {
     "image/class/label": tf.io.FixedLenFeature([], tf.int64),

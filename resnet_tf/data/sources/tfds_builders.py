@@ -19,8 +19,9 @@ from resnet_tf.core import locks
 from resnet_tf.core.errors import UserError, closest, plain_reason
 from resnet_tf.core.files import is_hidden, make_directory
 from resnet_tf.core.paths import user_path
+from resnet_tf.core.ranges import MAX_CLASSES
 from resnet_tf.data.sources import digits, records
-from resnet_tf.data.sources.base import MAX_CLASSES, Corruption, Source, Split
+from resnet_tf.data.sources.base import Corruption, Source, Split
 from resnet_tf.data.sources.tfds_metadata import check_metadata, check_names
 
 logger = logging.getLogger(__name__)
