@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from resnet_tf.core.errors import UserError
+from resnet_tf.model import options
 
-_STEM_STRIDES = {"conv7": 2, "deep": 2, "small": 1, "none": 1}
 # Fields that act in training only, or that users of the same weights choose independently.
 FREE_FIELDS = ("zero_gamma", "stochastic_depth", "dropout", "norm_momentum", "norm_epsilon", "output_stride")
 
@@ -48,7 +48,8 @@ class Arch:
             (Chen et al. 2017). 0 is the network's own.
 
     Raises:
-        UserError: for a value that a field does not take, or an impossible `output_stride`.
+        UserError: for a value that a field does not take, or that contradicts another field: `groups`, `base_width` and
+            `se_ratio` where no block has them, for example.
     """
 
     depths: tuple[int, ...]
@@ -78,15 +79,7 @@ class Arch:
     output_stride: int = 0
 
     def __post_init__(self) -> None:
-        for field, choices in _CHOICES.items():
-            if getattr(self, field) not in choices:
-                given = getattr(self, field)
-                raise UserError(f"{field}={given!r}; it takes {', '.join(map(repr, choices))}")
-        if self.standardize and self.dimensions != 2:
-            raise UserError("standardize=True takes dimensions=2")
-        if self.output_stride and (self.total_stride % self.output_stride or self.output_stride < self.stem_stride):
-            possible = [size for size in (1, 2, 4, 8, 16, 32) if self.stem_stride <= size <= self.total_stride]
-            raise UserError(f"output_stride={self.output_stride} is impossible here; it can be {possible}")
+        options.check_fields(self)
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "Arch":
@@ -127,26 +120,14 @@ class Arch:
     @property
     def stem_stride(self) -> int:
         """Stride of the stem: input pixels per output pixel."""
-        return _STEM_STRIDES[self.stem] * (2 if self.has_stem_pool else 1)
+        return options.STEM_STRIDES[self.stem] * (2 if self.has_stem_pool else 1)
 
     @property
     def has_stem_pool(self) -> bool:
         """True if the stem pools; stems for small images never do."""
-        return self.stem_pool != "none" and _STEM_STRIDES[self.stem] > 1
+        return self.stem_pool != "none" and options.STEM_STRIDES[self.stem] > 1
 
     @property
     def total_stride(self) -> int:
         """Stride of the last feature map without `output_stride`."""
         return math.prod(self.strides) * self.stem_stride
-
-
-_CHOICES = {
-    "block": ("basic", "bottleneck", "single"),
-    "stem": tuple(_STEM_STRIDES),
-    "stem_pool": ("max", "conv", "none"),
-    "shortcut": ("projection", "pad", "average", "none"),
-    "stride_conv": (1, 2),
-    "stride_block": ("first", "last"),
-    "norm": ("batch", "group"),
-    "dimensions": (1, 2),
-}

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import keras
 from keras import KerasTensor, layers
 
+from resnet_tf.core.errors import UserError
 from resnet_tf.model.arch import Arch
 from resnet_tf.model.initializers import FanOutNormal
 from resnet_tf.model.layers import BatchNormalization, PadShortcut, StandardizedConv2D
@@ -119,6 +120,8 @@ def shortcut(x: KerasTensor, arch: Arch, block: BlockConfig) -> KerasTensor:
     if stride == 1 and x.shape[-1] == width:
         return x
     if arch.shortcut == "pad":
+        if x.shape[-1] > width:
+            raise UserError(f"shortcut='pad' cannot reduce channels; {block.name} has {x.shape[-1]} before {width}")
         return PadShortcut(width, stride=stride, name=f"{name}_pad")(x)
     if arch.shortcut == "average" and stride > 1:
         # Pooling uses every pixel; a strided 1x1 convolution reads one in four (He et al. 2018, sec. 4.2).
@@ -136,7 +139,10 @@ def squeeze_excite(x: KerasTensor, arch: Arch, *, name: str) -> KerasTensor:
     """Scale each channel by a gate computed from the global average (Hu et al. 2017)."""
     channels = x.shape[-1]
     gate = layer_class("GlobalAveragePooling", arch)(keepdims=True, name=f"{name}_squeeze")(x)
-    gate = conv(gate, arch, round(channels * arch.se_ratio / 8) * 8, 1, use_bias=True, name=f"{name}_reduce")
+    inside = round(channels * arch.se_ratio / 8) * 8
+    if not inside:
+        raise UserError(f"se_ratio={arch.se_ratio} leaves no multiple of 8 of the {channels} channels of {name}")
+    gate = conv(gate, arch, inside, 1, use_bias=True, name=f"{name}_reduce")
     gate = layers.ReLU(name=f"{name}_relu")(gate)
     gate = conv(gate, arch, channels, 1, use_bias=True, name=f"{name}_expand")
     gate = layers.Activation("sigmoid", name=f"{name}_gate")(gate)
@@ -205,6 +211,8 @@ def norm(x: KerasTensor, arch: Arch, *, activated: bool = True, zero_gamma: bool
     """Apply BatchNorm or GroupNorm and, if `activated`, the activation."""
     gamma = "zeros" if zero_gamma else "ones"
     if arch.norm == "group":
+        if x.shape[-1] % 32:
+            raise UserError(f"norm='group' takes multiples of 32 channels; {name} has {x.shape[-1]}")
         layer = layers.GroupNormalization(32, epsilon=arch.norm_epsilon, gamma_initializer=gamma, name=f"{name}_gn")
     else:
         layer = BatchNormalization(

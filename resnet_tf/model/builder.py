@@ -1,12 +1,16 @@
 """Builder of all residual networks: from an `Arch` to a Functional Keras model."""
 
+import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
+import numpy as np
 from keras import KerasTensor, layers
 from keras.initializers import VarianceScaling
 
 from resnet_tf.core.errors import UserError, closest
-from resnet_tf.model import blocks
+from resnet_tf.core.ranges import MAX_CLASSES, MAX_SIZE, MAX_VALUES, check_integer, is_integer, shorten
+from resnet_tf.model import blocks, options
 from resnet_tf.model.arch import Arch
 from resnet_tf.model.blocks import BlockConfig
 from resnet_tf.model.metadata import Metadata
@@ -38,8 +42,13 @@ def build(
         [N, channels], for `num_classes=0`, or to a dict from each of `features` to its map [N, h, w, channels].
 
     Raises:
-        UserError: for an input without channels or smaller than the network's stride, or an unknown feature.
+        UserError: for an input that is no shape or smaller than the network's stride, a number of classes out of range,
+            channels that the normalization or the shortcuts cannot divide, or an unknown feature or activation.
     """
+    num_classes = _plain(num_classes)
+    _check_arguments(arch, num_classes, features)
+    if isinstance(input_shape, Sequence):
+        input_shape = tuple(map(_plain, input_shape))
     _check_input_shape(arch, input_shape, name)
     metadata = Metadata(zoo_name=name, arch=arch)
     inputs = layers.Input(input_shape, name="images")
@@ -122,13 +131,30 @@ def _select(maps: dict[str, KerasTensor], feature: str) -> KerasTensor:
     return maps[feature]
 
 
+def _plain(value: Any) -> Any:
+    """Return an integer of NumPy as an `int`, which JSON can hold; other values are returned unchanged."""
+    return int(value) if isinstance(value, np.integer) else value
+
+
+def _check_arguments(arch: Arch, num_classes: int, features: Sequence[str]) -> None:
+    options.check_activation(arch.activation)
+    check_integer("num_classes", num_classes, minimum=0, maximum=MAX_CLASSES)
+    if isinstance(features, str) or not all(isinstance(each, str) for each in features):
+        raise UserError(f"features takes names of stages, such as ('stage2', 'stage4'), got {shorten(features)}")
+
+
 def _check_input_shape(arch: Arch, input_shape: tuple[int | None, ...], name: str) -> None:
     form = "(height, width, channels), such as (224, 224, 3)"
     if arch.dimensions == 1:
         form = "(length, channels), such as (16000, 1)"
-    if len(input_shape) != arch.dimensions + 1 or not input_shape[-1] or input_shape[-1] < 1:
-        raise UserError(f"input_shape={tuple(input_shape)} is not {form}, which {name} takes")
+    is_shape = isinstance(input_shape, Sequence) and all(each is None or is_integer(each) for each in input_shape)
+    if not is_shape or len(input_shape) != arch.dimensions + 1 or (input_shape[-1] or 0) < 1:
+        raise UserError(f"input_shape={shorten(input_shape)} is not {form}, which {name} takes")
     known = [size for size in input_shape[:-1] if size is not None]
+    for each in known:
+        check_integer("each size of input_shape", each, minimum=1, maximum=MAX_SIZE ** (3 - arch.dimensions))
+    if math.prod(each or 1 for each in input_shape) > MAX_VALUES:
+        raise UserError(f"input_shape={tuple(input_shape)} has more than {MAX_VALUES} values")
     if min(known, default=arch.total_stride) < arch.total_stride:
         size, least = ("x".join(map(str, each)) for each in (input_shape[:-1], [arch.total_stride] * arch.dimensions))
         unit = "pixels" if arch.dimensions == 2 else "samples"

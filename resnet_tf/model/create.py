@@ -8,6 +8,8 @@ from typing import Any
 from resnet_tf.core import files
 from resnet_tf.core.errors import UserError, closest
 from resnet_tf.core.paths import user_path
+from resnet_tf.core.ranges import shorten
+from resnet_tf.model import options
 from resnet_tf.model.arch import Arch
 from resnet_tf.model.builder import LOGITS_LAYER, build
 from resnet_tf.model.metadata import Metadata
@@ -58,10 +60,20 @@ def create_model(
         `ResidualNetwork`).
 
     Raises:
-        UserError: if the name or a knob is unknown, if the input is too small for the network, or if the weights cannot
-            be downloaded or do not match the network.
+        UserError: if the name or a knob is unknown, if a knob is out of range or has no effect on the network, if the
+            input is too small for the network, or if the weights cannot be downloaded or do not match the network.
     """
-    arch = dataclasses.replace(get_arch(name), **_checked_knobs(knobs))
+    base = get_arch(name)
+    arch = dataclasses.replace(base, **_checked_knobs(knobs))
+    options.check_effects(arch, base, knobs)
+    if knobs.get("dropout") and (features or num_classes == 0):
+        raise UserError(f"dropout={knobs['dropout']!r} has no effect on a network without a head; it needs num_classes")
+    if not isinstance(new_head, bool):
+        raise UserError(f"new_head takes True or False, got {shorten(new_head)}")
+    if new_head and weights is None:
+        raise UserError("new_head=True has no effect without weights: every head is initialized at random")
+    if not isinstance(weights, str | Path | None):
+        raise UserError(f"weights takes a name or a path, got {shorten(weights)}")
     model = build(arch, input_shape=input_shape, num_classes=num_classes, name=name, features=features)
     if weights is not None:
         _load(model, weights, new_head=new_head)

@@ -4,6 +4,7 @@ import dataclasses
 import fnmatch
 
 from resnet_tf.core.errors import UserError, closest
+from resnet_tf.core.ranges import shorten
 from resnet_tf.model.arch import Arch
 
 # Blocks per stage of the bottleneck networks with 50 to 200 layers.
@@ -170,6 +171,8 @@ def get_arch(name: str) -> Arch:
     Raises:
         UserError: if the name is unknown; the message suggests the closest names.
     """
+    if not isinstance(name, str):
+        raise UserError(f"the name of a model is text, such as 'resnet50', not {shorten(name)}")
     if name not in MODELS:
         raise UserError(f"unknown model {name!r}; did you mean {closest(name, MODELS)}?")
     return MODELS[name]

@@ -184,7 +184,7 @@ def create_network(
         num_classes=num_classes,
         input_shape=shape,
         weights=weights,
-        new_head=model.new_head,
+        new_head=model.new_head and weights is not None,
         **{name: value for name, value in knobs.items() if value},
     )
 
