@@ -67,7 +67,7 @@ def _random_source(config: Config) -> Source:
     data, classes, generator = config.data, config.model.num_classes or 1000, np.random.default_rng(0)
     examples = input_type(data).random_examples(data, data.batch_size, generator)
     labels = np.arange(data.batch_size) % classes
-    splits = (array_split(Path("random"), name, examples, labels) for name in ("train", "test"))
+    splits = (array_split(Path("random"), name, examples, labels, "") for name in ("train", "test"))
     return Source("random examples", tuple(map(str, range(classes))), *splits)
 
 

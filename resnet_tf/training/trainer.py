@@ -14,6 +14,7 @@ from resnet_tf.data import pipeline
 from resnet_tf.data.augmentation import mixing
 from resnet_tf.data.pipeline import TrainingLength
 from resnet_tf.data.sources import Source
+from resnet_tf.data.sources.base import find_difference
 from resnet_tf.data.unreadable import UnreadableExamples
 from resnet_tf.inputs import create_preprocess, input_type
 from resnet_tf.model.builder import LOGITS_LAYER
@@ -131,9 +132,9 @@ class Trainer:
 
     def _restore(self, path: Path) -> None:
         metadata = checkpoint.read_metadata(path)
-        before, now = metadata["data"], self.source.identity
-        if before != now:
-            raise UserError(f"checkpoint {str(path)!r} was trained on {before}, but data.source now gives {now}")
+        if difference := find_difference(metadata["data"], self.source.identity):
+            name = self.source.name
+            raise UserError(f"checkpoint {str(path)!r} was trained on other data than {name!r} holds now: {difference}")
         checkpoint.restore(path, self._parts())
         with checkpoint.naming_metadata(path):
             state = RunState.from_dict(metadata["run"])

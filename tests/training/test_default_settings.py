@@ -175,5 +175,5 @@ def test_a_run_stores_its_default_settings_and_continues(tmp_path, write_images)
     assert train_and_evaluate(config, tmp_path / "run") == first
     assert load_run(tmp_path / "run", checkpoint="latest").step == first["step"] == 40
     write_images(39)
-    with pytest.raises(UserError, match=r"was trained on .* but data.source now gives"):
+    with pytest.raises(UserError, match=r"was trained on other data than .*: "):
         train_and_evaluate(config, tmp_path / "run")

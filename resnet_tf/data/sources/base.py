@@ -1,8 +1,10 @@
 """Sources and splits: random access to examples as graph operations."""
 
 import dataclasses
+import functools
 import hashlib
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -23,7 +25,7 @@ class DataIdentity(TypedDict):
     Attributes:
         name: name of the source.
         class_names: class names in label order.
-        splits: `examples` and a hash of the `labels` of each split.
+        splits: `examples`, a hash of the `labels` in order, and the `content` of each split (`Split.fingerprint`).
     """
 
     name: str
@@ -61,6 +63,8 @@ class Split:
             file holds several examples.
         corruption: corrupt parts of the files; their examples are not in the split.
         stream: like `load`, but returns a dataset of one example, for sources that read datasets; otherwise None.
+        fingerprint: function that returns a hash of the names and sizes of the examples in order, independent of the
+            directory that they lie in. It reads no examples.
     """
 
     name: str
@@ -69,6 +73,7 @@ class Split:
     locate: Callable[[int], dict[str, Any]]
     corruption: tuple[Corruption, ...] = ()
     stream: Callable[[tf.Tensor], tf.data.Dataset] | None = None
+    fingerprint: Callable[[], str] = lambda: ""
 
     @property
     def num_examples(self) -> int:
@@ -165,13 +170,14 @@ class Source:
         splits = (f"{split.name}={split.num_examples:,}" for split in self.splits.values())
         return f"Source({self.name!r}, {len(self.class_names):,} classes, {', '.join(splits)})"
 
-    @property
+    @functools.cached_property
     def identity(self) -> DataIdentity:
         """Identity of the data, which a resumed run compares with that of its checkpoint."""
         splits: dict[str, dict[str, int | str]] = {
             split.name: {
                 "examples": split.num_examples,
                 "labels": hashlib.sha256(split.labels.tobytes()).hexdigest()[:16],
+                "content": split.fingerprint(),
             }
             for split in self.splits.values()
         }
@@ -197,6 +203,40 @@ class Source:
             f"{len(counts):,} classes of {counts[fewest]:,} ({names[fewest]}) to {counts[most]:,} "
             f"({names[most]}) examples, median {np.median(counts):,.0f}"
         )
+
+
+def find_difference(before: DataIdentity, now: DataIdentity) -> str:
+    """Describe the first difference between the identities of two sources; empty if they hold the same data.
+
+    Names of sources are not compared, since data may have been moved; nor is content that a checkpoint does not state.
+
+    >>> before = {"name": "photos", "class_names": ["cat"], "splits": {"train": {"examples": 12}}}
+    >>> now = {"name": "photos", "class_names": ["cat"], "splits": {"train": {"examples": 13}}}
+    >>> find_difference(before, now)
+    'train: 12 examples then, 13 now'
+    """
+    if before["class_names"] != now["class_names"]:
+        return f"the classes were {_shorten(before['class_names'])}; they are {_shorten(now['class_names'])} now"
+    if sorted(before["splits"]) != sorted(now["splits"]):
+        return f"the splits were {', '.join(before['splits'])}; they are {', '.join(now['splits'])} now"
+    for name, found in now["splits"].items():
+        earlier, examples = before["splits"][name], found["examples"]
+        if earlier.get("examples") != examples:
+            return f"{name}: {earlier.get('examples')} examples then, {examples} now"
+        if earlier.get("labels") != found["labels"]:
+            return f"{name}: {examples} examples as before, but their labels or their order differ"
+        if earlier.get("content", found["content"]) != found["content"]:
+            return f"{name}: {examples} examples as before, but their names or sizes differ"
+    return ""
+
+
+def hash_parts(parts: Iterable[str | bytes]) -> str:
+    """Return a hash of texts and bytes in order, for `Split.fingerprint`."""
+    digest = hashlib.sha256()
+    for part in parts:
+        encoded = os.fsencode(part)
+        digest.update(len(encoded).to_bytes(8) + encoded)
+    return digest.hexdigest()[:16]
 
 
 def check_classes(labels: Sequence[str], source: Source) -> None:

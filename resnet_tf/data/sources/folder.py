@@ -6,6 +6,7 @@ A file may lie in subfolders of its class.
 import hashlib
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import tensorflow as tf
 from resnet_tf.config import DataConfig
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.text import from_file_name
-from resnet_tf.data.sources.base import Source, Split
+from resnet_tf.data.sources.base import Source, Split, hash_parts
 from resnet_tf.inputs import ImagePreprocess, files
 
 _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing", "eval"}  # usual names
@@ -77,7 +78,7 @@ def open_folder(root: Path, config: DataConfig) -> Source:
     else:
         listed = _split_by_config(root, config)
     names = tuple(listed[0])
-    splits = (_split(name, classes, names) for name, classes in zip(config.splits, listed, strict=True))
+    splits = (_split(root, name, classes, names) for name, classes in zip(config.splits, listed, strict=True))
     return Source(str(root), names, *splits)
 
 
@@ -172,7 +173,7 @@ def _check_classes(train: Classes, evaluated: Classes, train_path: str, evaluate
         raise UserError(f"class {unknown[0]!r} is in {evaluated_path!r} but not in {train_path!r}")
 
 
-def _split(name: str, classes: Classes, class_names: tuple[str, ...]) -> Split:
+def _split(root: Path, name: str, classes: Classes, class_names: tuple[str, ...]) -> Split:
     files = [file for paths in classes.values() for file in paths]
     labels = {class_name: label for label, class_name in enumerate(class_names)}
     paths = tf.constant([os.fsencode(file) for file in files])  # names need not be UTF-8
@@ -181,4 +182,19 @@ def _split(name: str, classes: Classes, class_names: tuple[str, ...]) -> Split:
         np.repeat([labels[class_name] for class_name in classes], [len(paths) for paths in classes.values()]),
         load=lambda index: tf.io.read_file(paths[index]),
         locate=lambda index: {"file": files[index]},
+        fingerprint=lambda: hash_parts(_names_and_sizes(root, files)),
     )
+
+
+def _names_and_sizes(root: Path, files: list[str]) -> Iterator[str]:
+    """Yield the path below the root, and the size in bytes, of each file.
+
+    Raises:
+        UserError: if a file has disappeared.
+    """
+    for file in files:
+        try:
+            size = os.stat(file).st_size
+        except OSError as error:
+            raise UserError(f"cannot read {file!r}: {error.strerror}") from error
+        yield from (os.path.relpath(file, root), str(size))

@@ -12,7 +12,7 @@ from resnet_tf.core.bounded import check_expansion, open_regular
 from resnet_tf.core.errors import UserError, plain_reason
 from resnet_tf.data.sources import slices
 from resnet_tf.data.sources.arrays import array_split
-from resnet_tf.data.sources.base import Source
+from resnet_tf.data.sources.base import Source, hash_parts
 
 _SPLITS = {"test": "t10k"}  # split -> prefix of its files
 
@@ -33,10 +33,15 @@ def open_idx(directory: Path, config: DataConfig) -> Source:
     arrays = [_read_split(directory, slices.plain_name(name)) for name in config.splits]
     classes = 1 + max(int(labels.max()) for _, _, labels in arrays)
     splits = (
-        array_split(file, name, images, labels)
+        array_split(file, name, images, labels, _hash_images(images))
         for name, (file, images, labels) in zip(config.splits, arrays, strict=True)
     )
     return Source(str(directory), tuple(map(str, range(classes))), *splits)
+
+
+def _hash_images(images: np.ndarray) -> str:
+    """Return a hash of images in memory."""
+    return hash_parts([str(images.shape), str(zlib.crc32(np.ascontiguousarray(images).data))])
 
 
 def _read_split(directory: Path, split: str) -> tuple[Path, np.ndarray, np.ndarray]:

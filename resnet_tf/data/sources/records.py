@@ -23,7 +23,7 @@ from resnet_tf.core.errors import UserError, plain_reason
 from resnet_tf.core.files import write_atomically
 from resnet_tf.core.machine import cores
 from resnet_tf.data.autotune import without_autotune
-from resnet_tf.data.sources.base import Corruption, Split
+from resnet_tf.data.sources.base import Corruption, Split, hash_parts
 
 logger = logging.getLogger(__name__)
 
@@ -133,6 +133,8 @@ def split(
         load=lambda index: stream(index).get_single_element(),
         stream=stream,
         locate=lambda index: {"file": files[owners[index]], "offset": int(offsets[index])},
+        # The offsets are the sums of the sizes of the records before.
+        fingerprint=lambda: hash_parts([*map(os.path.basename, files), owners.tobytes(), offsets.tobytes()]),
         corruption=tuple(
             corrupt for each, part in parts for corrupt in each.corruption if _is_within(corrupt, each, part)
         ),
