@@ -21,15 +21,17 @@ from resnet_tf.inputs import Preprocess, default_preprocess
 from resnet_tf.model.builder import LOGITS_LAYER
 from resnet_tf.model.metadata import Metadata
 from resnet_tf.model.network import ResidualNetwork
+from resnet_tf.model.weights.values import check_model, find_precision
 from resnet_tf.serving import artifact, runners
 from resnet_tf.serving.drift import Drift, check_drift, measure_drift
+from resnet_tf.serving.fold import fold
 from resnet_tf.serving.signatures import DEFAULT_SIGNATURE, default_signatures, signature_names
 from resnet_tf.serving.speed import measure_speed
 from resnet_tf.serving.targets import litert, onnx, saved_model
 
 logger = logging.getLogger(__name__)
 
-# Precisions of each target. `auto` selects the first one, which computes the same logits as the network.
+# Precisions of each target. `auto` selects the first one, or that of the network for targets that keep its layers.
 TARGETS = {
     "serving": ("float32", "bfloat16"),
     "hub": ("float32",),
@@ -38,6 +40,8 @@ TARGETS = {
     "keras": ("float32",),
     "onnx": ("float32",),
 }
+
+_UNCHANGED = ("hub", "hub_features", "keras")
 
 _BATCH_SIZE = 16
 _RANDOM_EXAMPLES = 32
@@ -115,7 +119,8 @@ def export_model(
             `resnet_tf.serving.signatures`); `hub`, a SavedModel that can be called and fine-tuned; `hub_features`, the
             same without the head; `litert`; `keras`; `onnx`.
         precision: for `serving`, `float32` or `bfloat16`, which is fast only on processors with bfloat16 instructions;
-            for `litert`, `float32`, `float16`, `dynamic` or `int8`; `auto` selects `float32`.
+            for `litert`, `float32`, `float16`, `dynamic` or `int8`; `auto` selects `float32`. The other targets keep
+            that of the network, the name of its dtype policy.
         preprocess: preprocessing of a bare model; by default that of its weights (`model.preprocess`), or ImageNet's
             at the model's input size. The default for signals does not normalize.
         labels: class names of a bare model, in the order of its logits; by default those of its weights, or indices.
@@ -138,7 +143,9 @@ def export_model(
         raise UserError(f"a default signature applies to target 'serving' only, not to {target!r}")
     precision = precisions[0] if precision == "auto" else precision
     source = _exportable(run_or_model, preprocess, None if labels is None else to_names(labels), data)
+    source = _exportable(run_or_model, preprocess, labels, data)
     _check_model(source, target)
+    precision = _choose_precision(source.model, target, precision)
     _check_default_signature(source, default_signature)
     metadata = {
         "model": source.model.name,
@@ -154,7 +161,7 @@ def export_model(
         _write(source, staging, target, precision, default_signature)
         if target != "hub_features":
             runner = runners.load_runner(staging, target, source.preprocess)
-            if precision != "float32" or target in ("litert", "onnx"):
+            if precision != "float32" or find_precision(source.model) != "float32" or target in ("litert", "onnx"):
                 drift = _checked_drift(source, runner)
                 logger.info("%s %s: %s", target, precision, drift)
                 metadata["drift"] = dataclasses.asdict(drift)
@@ -181,6 +188,23 @@ def _write(source: _Exportable, staging: Path, target: str, precision: str, defa
         ResidualNetwork(model.input, model.output, model.name, metadata=metadata).save(staging / runners.KERAS_FILE)
     else:
         onnx.write_onnx(model, preprocess, staging / runners.ONNX_FILE)
+
+
+def _choose_precision(model: keras.Model, target: str, precision: str) -> str:
+    """Return the precision that an export computes in; `hub` and `keras` keep that of the network.
+
+    Raises:
+        UserError: if `precision` is another one.
+    """
+    if target not in _UNCHANGED:
+        return TARGETS[target][0] if precision == "auto" else precision
+    found = find_precision(model)
+    if precision not in ("auto", found):
+        raise UserError(
+            f"{model.name} computes in {found}, and target {target!r} keeps the layers of a network: precision="
+            f"{precision!r} takes a network that was created under that dtype policy"
+        )
+    return found
 
 
 def _exportable(
@@ -215,7 +239,8 @@ def _metadata(model: keras.Model) -> Metadata:
 def _checked_drift(source: _Exportable, runner: runners.Runner) -> Drift:
     """Return the drift from the network in float32, and refuse an export beyond the tolerances."""
     batches, data = _drift_batches(source)
-    drift = measure_drift(runners.keras_logits(source.model, source.preprocess), runner.logits, batches, data)
+    exact = source.model if find_precision(source.model) == "float32" else fold(source.model)
+    drift = measure_drift(runners.keras_logits(exact, source.preprocess), runner.logits, batches, data)
     settings = source.settings
     check_drift(drift, max_logit_drift=settings.max_logit_drift, max_accuracy_drop=settings.max_accuracy_drop)
     return drift
@@ -271,6 +296,7 @@ def _check_model(source: _Exportable, target: str) -> None:
         size not in (None, given_size) for size, given_size in zip(expected, given, strict=True)
     ):
         raise UserError(f"preprocess returns inputs of shape {given}, but {model.name} takes {expected}")
+    check_model(model)
     if target == "hub_features":
         return
     if model.layers[-1].name != LOGITS_LAYER:

@@ -7,11 +7,12 @@ from typing import Any, NotRequired, TypedDict
 
 from resnet_tf.config import CONFIG_FILE, Config, load_config
 from resnet_tf.core import files
-from resnet_tf.core.errors import UserError
+from resnet_tf.core.errors import UserError, prefix_errors
 from resnet_tf.core.paths import user_path
 from resnet_tf.inputs import Preprocess, input_type
 from resnet_tf.model.create import create_model
 from resnet_tf.model.network import ResidualNetwork
+from resnet_tf.model.weights.values import check_model
 from resnet_tf.training import checkpoint as checkpoints
 from resnet_tf.training import runtime
 
@@ -134,6 +135,8 @@ def _load_checkpoint(workdir: Path, config: Config, chosen: Path) -> Run:
     checkpoints.restore(chosen, {"average" if config.train.ema else "model": weights}, partly=True)
     with checkpoints.naming_metadata(chosen):
         _check_fits(preprocess, model)
+    with prefix_errors(f"checkpoint {str(chosen)!r}"):
+        check_model(model)
     model.preprocess, model.labels = preprocess, labels
     return Run(workdir, config, metadata["step"], model, preprocess, labels, metadata["metrics"] or {})
 

@@ -213,7 +213,7 @@ def test_weights_of_a_look_alike_are_refused(file, tmp_path):
     with pytest.raises(ValueError, match=r"were written for plain20, a network with shortcut='none'; resnet20 has sh"):
         create_model("resnet20", **CREATE).load_weights(path)
     create_model("plain20", **CREATE).load_weights(path)
-    create_model("plain20", zero_gamma=True, **CREATE).load_weights(path)  # a field that leaves the outputs alone
+    create_model("plain20", norm_momentum=0.5, **CREATE).load_weights(path)  # a field that leaves the outputs alone
 
 
 def test_weights_in_shards_have_it(tmp_path):
@@ -282,7 +282,7 @@ def test_corrupt_metadata_are_refused(fields, reason):
 
 
 def test_metadata_are_values_of_json():
-    metadata = Metadata("resnet50", Arch(depths=(1, 2), dropout=0.25), SIGNALS, LABELS)
+    metadata = Metadata("resnet50", Arch(depths=(1, 2, 1, 1), dropout=0.25), SIGNALS, LABELS)
     fields = metadata.to_dict()
     assert json.loads(json.dumps(fields)) == fields
     assert Metadata.from_dict(fields) == metadata

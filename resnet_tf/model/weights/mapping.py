@@ -22,6 +22,7 @@ from resnet_tf.model.metadata import Metadata
 from resnet_tf.model.network import ResidualNetwork
 from resnet_tf.model.weights import readers
 from resnet_tf.model.weights.readers import Arrays
+from resnet_tf.model.weights.values import check_weight
 from resnet_tf.model.zoo import MODELS
 
 _TORCH_VARIABLES = {
@@ -345,7 +346,7 @@ def _translate(
     """Return the values of the Keras variables by (layer name, variable name).
 
     Raises:
-        UserError: for arrays that are missing, unexpected or of another shape.
+        UserError: for arrays that are missing, unexpected or of another shape, or whose values are no weights.
     """
     keys = {names: dialect.key(*names) for names in variables}
     biases = _find_biases_before_norm(variables, dialect, arrays)
@@ -356,6 +357,13 @@ def _translate(
             f"{str(path)!r} does not hold the weights of {model.name}"
             f"{_enumerate('; missing', missing)}{_enumerate('; unexpected', unexpected)}{_suggest(arrays, model)}"
         )
+    origin = repr(str(path))
+    for (layer, name), key in keys.items():
+        # Files of this package may have variances that are negative by less than epsilon, see `_fold_into_norm`.
+        epsilon = 0.0 if dialect.epsilon is not None else getattr(model.get_layer(layer), "epsilon", 0.0)
+        check_weight(origin, str(key), arrays[str(key)], name, epsilon=epsilon)
+    for key in biases.values():
+        check_weight(origin, key, arrays[key], "bias")
     values, misshapen = {}, {}
     for names, variable in variables.items():
         value = _from_torch(arrays[str(keys[names])], variable) if dialect.torch_layout else arrays[str(keys[names])]

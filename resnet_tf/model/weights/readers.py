@@ -17,6 +17,7 @@ from resnet_tf.core.export_metadata import read_export
 from resnet_tf.core.numpy_files import open_npz
 from resnet_tf.core.paths import literal_path
 from resnet_tf.model.weights.bounds import check_bounds
+from resnet_tf.model.weights.values import check_finite
 
 Arrays = dict[str, np.ndarray]
 
@@ -73,8 +74,7 @@ def read(path: Path) -> WeightsFile:
     except Exception as error:  # each library raises its own type for a corrupt file
         raise UserError(f"{str(path)!r} is corrupt or not a {path.suffix} file: {error}") from error
     for name, array in arrays.items():
-        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-            raise UserError(f"{str(path)!r} holds values that are not finite, in {name!r}")
+        check_finite(repr(str(path)), name, array)
     return WeightsFile(arrays, metadata or _read_metadata(path))
 
 
