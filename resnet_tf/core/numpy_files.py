@@ -69,6 +69,10 @@ class NpzArchive(Mapping[str, np.ndarray]):
     def __len__(self) -> int:
         return len(self._members)
 
+    def checksum(self, name: str) -> str:
+        """Return size and CRC-32 of an array, from the directory of the archive."""
+        return f"{self._members[name].file_size} {self._members[name].CRC}"
+
     def __getitem__(self, name: str) -> np.ndarray:
         member = self._members[name]
         try:

@@ -1,13 +1,12 @@
 """Validation of the fields of an `Arch`: types, ranges, contradictions, and values that would have no effect."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.ranges import Range, check_integer, check_number, shorten
 
-if TYPE_CHECKING:
-    from resnet_tf.model.arch import Arch
+Arch = Any  # `resnet_tf.model.arch` imports this module
 
 STEM_STRIDES = {"conv7": 2, "deep": 2, "small": 1, "none": 1}
 # Channels of a layer: a 3x3 kernel of 16,384 x 16,384 channels has 9.7 GB.
@@ -46,7 +45,7 @@ _STAGES = {"depths": (1, _MAX_BLOCKS), "widths": (1, _MAX_WIDTH), "strides": (1,
 _NOT_ELEMENTWISE = {"softmax", "log_softmax", "sparsemax", "glu", "threshold", "get", "serialize", "deserialize"}
 
 
-def check_fields(arch: "Arch") -> None:
+def check_fields(arch: Arch) -> None:
     """Check type and range of every field, and that the fields fit together.
 
     Raises:
@@ -86,7 +85,7 @@ def check_activation(name: str) -> None:
         raise UserError(f"activation={name!r}; it takes {', '.join(map(repr, sorted(known)))}")
 
 
-def check_effects(arch: "Arch", base: "Arch", given: Iterable[str]) -> None:
+def check_effects(arch: Arch, base: Arch, given: Iterable[str]) -> None:
     """Check that options have an effect on the network.
 
     Args:
@@ -109,7 +108,7 @@ def _check_stages(name: str, values: Any, minimum: int, maximum: int) -> None:
         check_integer(name, each, minimum=minimum, maximum=maximum)
 
 
-def _check_combinations(arch: "Arch") -> None:
+def _check_combinations(arch: Arch) -> None:
     for name, default in _NEUTRAL.items():
         if getattr(arch, name) != default:
             _check_effect(arch, name)
@@ -131,17 +130,17 @@ def _check_combinations(arch: "Arch") -> None:
         raise UserError(f"output_stride={arch.output_stride} is impossible here; it can be {possible}")
 
 
-def _check_effect(arch: "Arch", name: str) -> None:
+def _check_effect(arch: Arch, name: str) -> None:
     for requirement, is_met in _REQUIREMENTS.get(name, ()):
         if not is_met(arch):
             raise UserError(f"{name}={getattr(arch, name)!r} has no effect on this network: it needs {requirement}")
 
 
-def _is_strided(arch: "Arch") -> bool:
+def _is_strided(arch: Arch) -> bool:
     return max(arch.strides) > 1
 
 
-def _is_projected(arch: "Arch") -> bool:
+def _is_projected(arch: Arch) -> bool:
     """Return whether the shape changes in any block, so that a shortcut is more than the input itself."""
     expansion = 4 if arch.block == "bottleneck" else 1
     widths = [width * expansion for width in arch.widths]
@@ -150,7 +149,7 @@ def _is_projected(arch: "Arch") -> bool:
 
 
 # Field -> (what it needs, whether a network has it). Fields that are not listed always have an effect.
-_Requirement = tuple[str, Callable[["Arch"], bool]]
+_Requirement = tuple[str, Callable[[Arch], bool]]
 _POST_ACTIVATION: _Requirement = ("preactivation=False", lambda arch: not arch.preactivation)
 _BOTTLENECK: _Requirement = ("block='bottleneck'", lambda arch: arch.block == "bottleneck")
 _STRIDED: _Requirement = ("a stage with a stride", _is_strided)

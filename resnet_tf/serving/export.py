@@ -141,9 +141,7 @@ def export_model(
     _check_choice("precision", precision, ("auto", *precisions))
     if default_signature != DEFAULT_SIGNATURE and target != "serving":
         raise UserError(f"a default signature applies to target 'serving' only, not to {target!r}")
-    precision = precisions[0] if precision == "auto" else precision
     source = _exportable(run_or_model, preprocess, None if labels is None else to_names(labels), data)
-    source = _exportable(run_or_model, preprocess, labels, data)
     _check_model(source, target)
     precision = _choose_precision(source.model, target, precision)
     _check_default_signature(source, default_signature)

@@ -11,8 +11,8 @@ import tensorflow as tf
 from resnet_tf.config import DataConfig
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.numpy_files import NpzArchive, open_npz
+from resnet_tf.core.ranges import MAX_CLASSES
 from resnet_tf.data.sources import slices
-from resnet_tf.data.sources.base import MAX_CLASSES, Source, Split
 from resnet_tf.data.sources.base import Source, Split, hash_parts
 from resnet_tf.inputs import input_type
 
@@ -30,18 +30,9 @@ def open_arrays(path: Path, config: DataConfig) -> Source:
     with open_npz(path) as archive:
         splits = [(name, *_read(archive, path, name, config)) for name in config.splits]
         names = _read_names(archive, path)
-    largest = int(max(labels.max() for _, _, labels in splits))
+    largest = int(max(labels.max() for _, _, labels, _ in splits))
     if largest >= MAX_CLASSES:
         raise UserError(f"{str(path)!r} has label {largest}, beyond {MAX_CLASSES:,} classes")
-    try:
-        with np.load(path) as archive:  # rejects pickled objects
-            splits = [(name, *_read(archive, path, name, config)) for name in config.splits]
-            names = tuple(map(str, archive["class_names"])) if "class_names" in archive else ()
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"cannot read {str(path)!r}: {error}") from error
-    largest = int(max(labels.max() for _, _, labels, _ in splits))
     names = names or tuple(str(label) for label in range(largest + 1))
     if largest >= len(names):
         raise UserError(f"{str(path)!r} has label {largest}, but class_names has {len(names)} names")
@@ -57,18 +48,8 @@ def _read_names(archive: NpzArchive, path: Path) -> tuple[str, ...]:
     return tuple(name.decode(errors="backslashreplace") if isinstance(name, bytes) else str(name) for name in names)
 
 
-def _read(archive: NpzArchive, path: Path, name: str, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
-def _checksums(archive: np.lib.npyio.NpzFile, keys: tuple[str, ...]) -> str:
-    """Return a hash of the sizes and CRC-32 of arrays, from the directory of the archive."""
-    assert archive.zip is not None, "the archive is open"
-    found = {each.filename.removesuffix(".npy"): each for each in archive.zip.infolist()}
-    return hash_parts(f"{found[key].file_size} {found[key].CRC}" for key in keys)
-
-
-def _read(
-    archive: np.lib.npyio.NpzFile, path: Path, name: str, config: DataConfig
-) -> tuple[np.ndarray, np.ndarray, str]:
-    """Return examples, labels and a fingerprint of a split."""
+def _read(archive: NpzArchive, path: Path, name: str, config: DataConfig) -> tuple[np.ndarray, np.ndarray, str]:
+    """Return examples, labels and the fingerprint of a split."""
     split = slices.plain_name(name)
     for keys in ((f"x_{split}", f"y_{split}"), (f"{split}_images", f"{split}_labels")):
         if set(keys) <= set(archive):
@@ -86,14 +67,13 @@ def _read(
             f"{keys[1]} of {str(path)!r} is {labels.dtype} {list(labels.shape)}; expected non-negative integers, one "
             f"for each of the {len(examples)} examples"
         )
-    return examples, flat.astype(np.int64), _checksums(archive, keys)
+    return examples, flat.astype(np.int64), hash_parts(map(archive.checksum, keys))
 
 
 def _are_labels(values: np.ndarray) -> bool:
     return values.dtype.kind in "iu" and values.size > 0 and values.min() >= 0 and values.max() < 2**63
 
 
-def array_split(path: Path, name: str, examples: np.ndarray, labels: np.ndarray) -> Split:
 def array_split(path: Path, name: str, examples: np.ndarray, labels: np.ndarray, fingerprint: str) -> Split:
     """Return a split of examples in memory.
 
@@ -102,7 +82,7 @@ def array_split(path: Path, name: str, examples: np.ndarray, labels: np.ndarray,
         name: name of the split, or of a part, such as `train[:90%]`.
         examples: images uint8 [N, H, W, 1 or 3], or signals float32 [N, L, C].
         labels: int64 [N].
-        fingerprint: see `Split`.
+        fingerprint: result of `Split.fingerprint`.
 
     Raises:
         UserError: if `name` is not a valid part.
