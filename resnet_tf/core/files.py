@@ -35,6 +35,7 @@ _OCCUPIED = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
 _ATTEMPTS = 100  # to create a staging directory that others remove
 # Largest file of JSON Lines in bytes: metrics of 100,000 epochs, or 300,000 unreadable examples.
 _MAX_LINES_BYTES = 2**26
+_MAX_CORRUPT_LINES = 100
 # Largest file of an export or a checkpoint in bytes; checkpoints of the largest network take up 15 GB.
 _MAX_LISTED_BYTES = 2**36
 
@@ -315,7 +316,7 @@ def split_json_lines(path: Path, declared: Any = dict[str, Any]) -> tuple[list[d
     """Return the JSON objects as `read_json_lines`, and a description of each line that is none.
 
     Raises:
-        UserError: if the file cannot be read.
+        UserError: if the file cannot be read, or has more than 100 corrupt lines.
     """
     try:
         complete, _, _ = read_regular(path, limit=_MAX_LINES_BYTES).rpartition(b"\n")
@@ -323,8 +324,11 @@ def split_json_lines(path: Path, declared: Any = dict[str, Any]) -> tuple[list[d
         return [], []
     except OSError as error:
         raise UserError(f"cannot read {str(path)!r}: {error.strerror}") from error
-    found, corrupt = [], []
+    found: list[dict[str, Any]] = []
+    corrupt: list[str] = []
     for number, line in enumerate(complete.split(b"\n") if complete else (), start=1):
+        if len(corrupt) > _MAX_CORRUPT_LINES:
+            raise UserError(f"{str(path)!r} has more than {_MAX_CORRUPT_LINES} corrupt lines; move the file away")
         name = f"line {number} of {str(path)!r}"
         try:
             content = parse_json(line)
@@ -332,12 +336,10 @@ def split_json_lines(path: Path, declared: Any = dict[str, Any]) -> tuple[list[d
             corrupt.append(f"{name} is not JSON: {error}")
             continue
         mismatch = find_mismatch(content, declared, name)
-        if not isinstance(content, dict):
-            corrupt.append(f"{name} is not a JSON object")
-        elif mismatch:
-            corrupt.append(mismatch)
-        else:
+        if isinstance(content, dict) and not mismatch:
             found.append(content)
+            continue
+        corrupt.append(mismatch if isinstance(content, dict) else f"{name} is not a JSON object")
     return found, corrupt
 
 

@@ -27,7 +27,7 @@ from conftest import write_imagenet_records
 from resnet_tf.config import DataConfig, load_config
 from resnet_tf.core import bounded, files
 from resnet_tf.core.errors import Interrupted, UserError
-from resnet_tf.core.export_metadata import MANIFEST, METADATA, read_export
+from resnet_tf.core.export_metadata import MANIFEST, METADATA, PRECISIONS, read_export
 from resnet_tf.core.numpy_files import read_npy
 from resnet_tf.core.validation import find_mismatch
 from resnet_tf.data import prepare as prepare_module
@@ -35,10 +35,12 @@ from resnet_tf.data.sources import open_source
 from resnet_tf.model.weights import readers
 from resnet_tf.model.weights.bounds import check_bounds
 from resnet_tf.serving.artifact import write_version
+from resnet_tf.serving.export import TARGETS
 from resnet_tf.serving.predictor import Predictor
 from resnet_tf.training import checkpoint, run, workdir
 from resnet_tf.training.progress import RunState
 from resnet_tf.workflows.prepare import prepare
+from resnet_tf.workflows.train import train_and_evaluate
 
 SECONDS = 30  # a test that takes longer waits for a pipe, or reads a device
 
@@ -240,6 +242,7 @@ INCONSISTENT_EXPORTS = {
         r"takes image",
     ),
     "negative step": ({"step": -1}, r"step is negative"),
+    "unknown precision": ({"precision": "float31"}, r"precision is 'float31', not one of float32, bfloat16,"),
     "negative parameters": ({"parameters": -1}, r"parameters is negative"),
     "other target": ({"target": "litert"}, r"model.tflite' cannot be loaded"),
     "not an export of classes": ({"labels": []}, r"has no classes to predict"),
@@ -876,3 +879,29 @@ def test_data_are_regular_files(tmp_path, name, replace):
     source = tmp_path / name if name.endswith(".npz") else tmp_path
     with pytest.raises(UserError):
         open_source(DataConfig(source=str(source), eval_split="train"))
+
+
+def test_the_precisions_of_all_targets_are_known():
+    assert {precision for each in TARGETS.values() for precision in each} == set(PRECISIONS)
+
+
+def test_a_file_of_garbage_is_refused(tmp_path):
+    (tmp_path / run.METRICS).write_bytes(b"\n" * 200)
+    with pytest.raises(UserError, match=r"metrics.jsonl' has more than 100 corrupt lines; move the file away"):
+        run.read_metrics(tmp_path)
+
+
+@pytest.mark.slow
+def test_garbage_in_the_logs_of_a_run_stops_no_command(tiny_run, tiny_config, tmp_path, command, caplog):
+    workdir = shutil.copytree(tiny_run, tmp_path / "run")
+    for name in (run.METRICS, "unreadable.jsonl"):
+        with (workdir / name).open("ab") as file:
+            file.write(b"garbage\n\xff\xfe\n[]\n")
+    outcome = command("evaluate", f"--workdir={workdir}")
+    assert (outcome.code, "Traceback" in outcome.err) == (0, False)
+    assert "line 3 of" in caplog.text
+    newest = max((workdir / run.CHECKPOINTS).iterdir())
+    shutil.rmtree(newest)  # the last epoch is trained again, on top of its own line
+    train_and_evaluate(tiny_config, workdir)
+    assert [line["epoch"] for line in files.read_json_lines(workdir / run.METRICS)] == [1, 2]
+    assert (workdir / f"{run.METRICS}.corrupt").read_bytes().endswith(b"garbage\n\xff\xfe\n[]\n")
