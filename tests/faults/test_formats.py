@@ -905,3 +905,11 @@ def test_garbage_in_the_logs_of_a_run_stops_no_command(tiny_run, tiny_config, tm
     train_and_evaluate(tiny_config, workdir)
     assert [line["epoch"] for line in files.read_json_lines(workdir / run.METRICS)] == [1, 2]
     assert (workdir / f"{run.METRICS}.corrupt").read_bytes().endswith(b"garbage\n\xff\xfe\n[]\n")
+
+
+def test_a_configuration_that_takes_much_memory_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.keras", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", b"[" * 2**27)
+        archive.writestr("model.weights.h5", b"")
+    with pytest.raises(UserError, match=r"config.json has 134,217,728 bytes, more than 67,108,864"):
+        readers.read(tmp_path / "x.keras")

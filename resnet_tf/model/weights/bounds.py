@@ -9,6 +9,7 @@ import h5py
 from resnet_tf.core.bounded import check_expansion, open_regular
 from resnet_tf.core.numpy_files import check_zip
 
+_MAX_CONFIGURATION_BYTES = 2**26  # that of the deepest network has 4 MB
 _MAX_DEPTH = 30  # of groups in a file; those of Keras have less than 10
 
 
@@ -31,8 +32,15 @@ def check_bounds(path: Path) -> None:
             with zipfile.ZipFile(file) as archive:
                 check_zip(archive, path)
                 if path.suffix == ".keras":
+                    _check_configuration(archive)
                     with archive.open("model.weights.h5") as member, h5py.File(member) as content:
                         _check_hdf5(content, path)
+
+
+def _check_configuration(archive: zipfile.ZipFile) -> None:
+    for name in ("config.json", "metadata.json"):
+        if name in archive.namelist() and (size := archive.getinfo(name).file_size) > _MAX_CONFIGURATION_BYTES:
+            raise ValueError(f"{name} has {size:,} bytes, more than {_MAX_CONFIGURATION_BYTES:,}")
 
 
 def _check_hdf5(file: h5py.File, path: Path) -> None:

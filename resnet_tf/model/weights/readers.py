@@ -11,7 +11,7 @@ from typing import Any, cast
 import h5py
 import numpy as np
 
-from resnet_tf.core.bounded import check_expansion
+from resnet_tf.core.bounded import check_expansion, parse_json
 from resnet_tf.core.errors import UserError, prefix_errors
 from resnet_tf.core.export_metadata import read_export
 from resnet_tf.core.numpy_files import open_npz
@@ -103,7 +103,7 @@ def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Ma
 def _read_metadata(path: Path) -> dict[str, Any]:
     try:
         text = _METADATA_READERS.get(path.suffix, lambda _: None)(path)
-        metadata = json.loads(text) if text else {}
+        metadata = parse_json(text) if text else {}
         if not isinstance(metadata, dict):
             raise ValueError(f"expected a JSON object, got {type(metadata).__name__}")
         return metadata
@@ -236,7 +236,7 @@ def _read_keras_archive_metadata(path: Path) -> str | None:
 
 def _configured(model_config: str | bytes) -> str | None:
     """Return the metadata in the configuration of a saved Keras model, or else the name of the model."""
-    content = json.loads(model_config)
+    content = parse_json(model_config)
     config = content.get("config") if isinstance(content, dict) else None
     if not isinstance(config, dict):
         return None
