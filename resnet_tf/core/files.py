@@ -269,7 +269,7 @@ def find_corruption(directory: Path, name: Path, *, needed: Path) -> str:
             if _digest(directory / file, inside=directory) != digest:
                 return f"{file} differs from what was written"
         if unlisted := _find_unlisted(directory, {*digests, name.as_posix()}):
-            return f"{unlisted!r} is not one of the files that were written; remove it"
+            return f"{unlisted!r} is not one of the files that were written"
     except OSError as error:
         return f"{file}: {error.strerror}"
     except (ValueError, RecursionError) as error:
