@@ -256,6 +256,17 @@ def test_labels_beyond_the_classes_are_refused(photos):
         open_source(DataConfig(source=str(photos)))
 
 
+def test_only_the_version_in_use_is_checked(photos):
+    shutil.copytree(photos, photos.parents[1] / "digits" / "1.0.0")
+    old = shutil.copytree(photos, photos.parents[1] / "digits" / "0.1.0")
+    (old / "features.json").unlink()
+    config = DataConfig(source="digits", data_dir=str(photos.parents[1]))
+    assert open_source(config).train.num_examples == 898
+    (photos.parents[1] / "digits" / "1.0.0" / "features.json").write_text(json.dumps(LAYOUTS["nested"]))
+    with pytest.raises(UserError, match=r"would be imported and run"):
+        open_source(config)
+
+
 def test_directories_that_are_no_versions(photos):
     shutil.copytree(photos, photos.parent / "0.9.0")
     shutil.copytree(photos, photos.parent / "latest")

@@ -73,12 +73,15 @@ def open_registered(config: DataConfig) -> Source:
 
 
 def _open_defined(builder_class: type[tfds.core.DatasetBuilder], name: str, config: DataConfig) -> Source:
-    """Open a data set of a known class; its versions in the directory of prepared data sets are checked first."""
+    """Open a data set of a known class; its version in the directory of prepared data sets is checked first."""
+    configs = (each.version for each in getattr(builder_class, "BUILDER_CONFIGS", None) or ())
+    current = {str(each) for each in (getattr(builder_class, "VERSION", None), *configs) if each}
     for version in _list_versions(_data_dir(config) / name):
-        check_metadata(version)
+        if version.name in current:
+            check_metadata(version)
     try:
         builder = builder_class(data_dir=_data_dir(config))
-    except (AssertionError, ValueError) as error:
+    except Exception as error:  # TFDS raises many types for corrupt metadata
         raise UserError(
             f"data set {name!r} cannot be opened in {str(_data_dir(config))!r}: {plain_reason(error)}"
         ) from error
