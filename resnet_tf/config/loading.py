@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from resnet_tf.config.effects import check_effects
 from resnet_tf.config.schema import Config, iterate_keys
-from resnet_tf.core.errors import UserError, closest
+from resnet_tf.core.errors import UserError, closest, prefix_errors
 from resnet_tf.core.files import read_json
 from resnet_tf.core.paths import user_path
 from resnet_tf.core.ranges import shorten
@@ -31,12 +32,15 @@ def load_config(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Conf
     A `.py` file defines `get_config()`, which returns a `Config`; a `.json` file is the `config.json` of a run.
 
     Raises:
-        UserError: for an unknown name or key, or an invalid value.
+        UserError: for an unknown name or key, an invalid value, or an override without effect.
     """
     path = user_path(name_or_path)
     if path.suffix == ".json":
         values = flatten(_read_json(path))
         config = _override_from(path, values)
+        if len(values) < len(dict(iterate_keys())):  # written by hand; that of a run lists every key
+            with prefix_errors(f"config {str(path)!r}"):
+                check_effects(config, values)
     elif path.suffix == ".py":
         config = _run_config(path)
     elif (_config_directory() / f"{name_or_path}.py").is_file():
@@ -45,7 +49,10 @@ def load_config(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Conf
         raise UserError(
             f"unknown config {str(name_or_path)!r}; did you mean {closest(str(name_or_path), list_configs())}?"
         )
-    return override(config, parse_assignments(overrides))
+    assignments = parse_assignments(overrides)
+    config = override(config, assignments)
+    check_effects(config, assignments)
+    return config
 
 
 def parse_assignments(texts: Iterable[str]) -> dict[str, str]:

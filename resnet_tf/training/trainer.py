@@ -158,7 +158,7 @@ class Trainer:
         )
         balance = "" if config.data.balance == "none" else f" (data.balance={config.data.balance})"
         logger.info("training examples%s: %s", balance, source.describe_classes())
-        if warning := _describe_rare_classes(config, source):
+        for warning in filter(None, (_describe_rare_classes(config, source), _describe_late_changes(config))):
             logger.warning("%s", warning)
 
     def _parts(self) -> checkpoint.Parts:
@@ -184,6 +184,17 @@ def size_in_epoch(config: Config, epoch: int) -> int | None:
         size = int((start + (end - start) * epoch / last) // grain * grain)
         size = min(max(size, start), end)
     return None if size == eval_size else size
+
+
+def _describe_late_changes(config: Config) -> str:
+    """Return a warning if the run ends before its warmup, or before a decay of the learning rate; otherwise empty."""
+    settings, epochs = config.optimizer, config.train.epochs
+    if settings.schedule != "one_cycle" and settings.warmup_epochs > epochs:
+        return f"train.epochs={epochs} end before optimizer.warmup_epochs={settings.warmup_epochs:g}"
+    late = [f"{each:g}" for each in settings.decay_epochs if each >= epochs]
+    if settings.schedule == "step" and late:
+        return f"train.epochs={epochs} end before the decays of optimizer.decay_epochs={','.join(late)}"
+    return ""
 
 
 def _describe_rare_classes(config: Config, source: Source) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from resnet_tf import config as config_lib
 from resnet_tf.config import Config, iterate_keys, load_config, override
+from resnet_tf.config.effects import REQUIREMENTS
 from resnet_tf.core.errors import UserError
 
 KEYS = dict(iterate_keys())
@@ -152,3 +153,86 @@ def test_conditions_between_keys(settings, message):
 
 def test_recipes_are_within_the_ranges():
     assert all(load_config(name) for name in config_lib.list_configs())
+
+
+# Key -> (a value, settings with which it has no effect, settings with which it has one).
+EFFECTS = {
+    "model.new_head": ("true", [], ["model.weights=a.safetensors"]),
+    "data.image_size": ("64", ["data.length=100"], []),
+    "data.channel_order": ("bgr", ["data.channels=1"], ["data.channels=3"]),
+    "data.crop_fraction": ("0.5", ["data.length=100"], []),
+    "data.interpolation": ("bicubic", ["data.length=100"], []),
+    "data.exif_orientation": ("true", ["data.length=100"], []),
+    "data.max_pixels": ("1000", ["data.length=100"], []),
+    "data.length": ("100", ["data.input_type=image"], ["data.input_type=signal"]),
+    "augment.min_crop_area": ("0.5", [], ["augment.random_resized_crop=true"]),
+    "augment.antialias": ("true", [], ["augment.random_resized_crop=true"]),
+    "augment.policy_layers": ("1", ["augment.policy=trivialaugment"], ["augment.policy=randaugment"]),
+    "augment.policy_magnitude": ("1", [], ["augment.policy=randaugment"]),
+    "augment.mix_probability": ("0.5", [], ["augment.cutmix=1"]),
+    "train.head_epochs": ("2", [], ["train.finetune=head_then_all"]),
+    "train.full_size_from": ("0.5", [], ["train.start_size=8"]),
+    "optimizer.warmup_epochs": ("3", ["optimizer.schedule=one_cycle"], ["optimizer.schedule=step"]),
+    "optimizer.end_lr_fraction": ("0.1", ["optimizer.schedule=step"], ["optimizer.schedule=linear"]),
+    "optimizer.decay_epochs": ("1,2", ["optimizer.schedule=cosine"], ["optimizer.schedule=step", "train.epochs=3"]),
+    "optimizer.decay_factor": ("0.5", ["optimizer.schedule=cosine"], ["optimizer.schedule=step"]),
+    "optimizer.power": ("3", ["optimizer.schedule=linear"], ["optimizer.schedule=polynomial"]),
+    "optimizer.rise_fraction": ("0.5", ["optimizer.schedule=step"], ["optimizer.schedule=one_cycle"]),
+    "optimizer.momentum": ("0.5", ["optimizer.name=adamw"], ["optimizer.name=lars"]),
+    "optimizer.nesterov": ("true", ["optimizer.momentum=0"], ["optimizer.momentum=0.9"]),
+    "optimizer.decay_all": ("true", ["optimizer.weight_decay=0"], ["optimizer.weight_decay=1"]),
+    "loss.teacher_weight": ("0.4", [], ["loss.teacher=exports"]),
+    "loss.temperature": ("2", [], ["loss.teacher=exports"]),
+    "loss.focal_gamma": ("1", [], ["loss.name=focal"]),
+    "loss.effective_beta": ("0.9", ["loss.class_weights=inverse"], ["loss.class_weights=effective"]),
+    "runtime.tpu": ("v5", ["runtime.strategy=single"], ["runtime.strategy=tpu"]),
+}
+
+
+@pytest.mark.parametrize("key", REQUIREMENTS)
+def test_keys_without_effect_name_the_key_that_they_need(key, tmp_path):
+    value, useless, useful = EFFECTS[key]
+    with pytest.raises(UserError, match=rf"^{key}=.* has no effect: it needs "):
+        load_config("digits", [*useless, f"{key}={value}"])
+    config = load_config("digits", [*useful, f"{key}={value}"])
+    stored = tmp_path / "config.json"
+    # A recipe may have the key, and so may the configuration of a run, which lists every key.
+    stored.write_text(override(config, config_lib.parse_assignments([*useless, f"{key}={value}"])).to_json())
+    load_config(stored)
+    group, name = key.split(".")
+    by_hand = {group: {name: value}}
+    for setting in useless:
+        (other, text), *_ = config_lib.parse_assignments([setting]).items()
+        by_hand.setdefault(other.split(".")[0], {})[other.split(".")[1]] = _from_text(other, text)
+    by_hand[group][name] = _from_text(key, value)
+    stored.write_text(json.dumps(by_hand))
+    with pytest.raises(UserError, match=rf"config\.json': {key}=.* has no effect"):
+        load_config(stored)
+
+
+def _from_text(key, text):
+    """Return the JSON value of a key."""
+    return _set(key, text)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["optimizer.name=adamw", "optimizer.momentum=0"],
+        ["optimizer.schedule=one_cycle", "optimizer.warmup_epochs=0"],
+        ["model.new_head=false"],
+        ["train.defaults=bit", "optimizer.schedule=step", "optimizer.decay_epochs=500"],
+    ],
+)
+def test_switching_off_what_is_not_on_is_accepted(settings):
+    load_config("digits", settings)
+
+
+def test_decays_and_warmup_beyond_the_end():
+    with pytest.raises(UserError, match=r"optimizer.decay_epochs=1.0,3.0 has no effect: it needs train.epochs beyond"):
+        load_config("digits", ["optimizer.schedule=step", "train.epochs=3", "optimizer.decay_epochs=1,3"])
+    with pytest.raises(
+        UserError, match=r"optimizer.warmup_epochs=5.0 has no effect: it needs train.epochs of at least"
+    ):
+        load_config("digits", ["optimizer.warmup_epochs=5", "train.epochs=3"])
+    load_config("cifar10_resnet20", ["train.epochs=3"])  # a shortened recipe

@@ -1,0 +1,104 @@
+"""Keys that have no effect without another key: setting one on the command line is an error.
+
+Recipes and the `config.json` of a run, which lists every key, may have such keys.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+
+from resnet_tf.config.schema import Config
+from resnet_tf.core.errors import UserError
+
+# (what a key needs, in terms of other keys; whether a configuration has it)
+Requirement = tuple[str, Callable[[Config], bool]]
+
+_RANDAUGMENT: Requirement = ("augment.policy=randaugment", lambda config: config.augment.policy == "randaugment")
+_CROPS: Requirement = ("augment.random_resized_crop=true", lambda config: config.augment.random_resized_crop)
+_MIXED: Requirement = (
+    "augment.mixup or augment.cutmix above 0",
+    lambda config: max(config.augment.mixup, config.augment.cutmix) > 0 or config.train.defaults == "bit",
+)
+_GROWING: Requirement = ("train.start_size", lambda config: config.train.start_size > 0)
+_STEPWISE: Requirement = ("optimizer.schedule=step", lambda config: config.optimizer.schedule == "step")
+_MOMENTUM: Requirement = (
+    "optimizer.name=sgd, lars or muon",
+    lambda config: config.optimizer.name.lower() in ("sgd", "lars", "muon"),
+)
+_TEACHER: Requirement = ("loss.teacher", lambda config: config.loss.teacher != "")
+_IMAGES: Requirement = ("images, data.length=0", lambda config: not _is_signal(config))
+_HAS_LENGTH_LEFT: Requirement = (
+    "train.epochs of at least as many",
+    lambda config: config.optimizer.warmup_epochs <= config.train.epochs or config.train.defaults != "none",
+)
+
+REQUIREMENTS: Mapping[str, tuple[Requirement, ...]] = {
+    "model.new_head": (("model.weights", lambda config: config.model.weights != ""),),
+    "data.image_size": (_IMAGES,),
+    "data.channel_order": (_IMAGES, ("data.channels=3", lambda config: config.data.channels == 3)),
+    "data.crop_fraction": (_IMAGES,),
+    "data.interpolation": (_IMAGES,),
+    "data.exif_orientation": (_IMAGES,),
+    "data.max_pixels": (_IMAGES,),
+    "data.length": (("data.input_type=signal or auto", lambda config: config.data.input_type != "image"),),
+    "augment.min_crop_area": (_CROPS,),
+    "augment.antialias": (_CROPS,),
+    "augment.policy_layers": (_RANDAUGMENT,),
+    "augment.policy_magnitude": (_RANDAUGMENT,),
+    "augment.mix_probability": (_MIXED,),
+    "train.head_epochs": (("train.finetune=head_then_all", lambda config: config.train.finetune == "head_then_all"),),
+    "train.full_size_from": (_GROWING,),
+    "optimizer.warmup_epochs": (
+        ("a schedule other than one_cycle", lambda config: config.optimizer.schedule != "one_cycle"),
+        _HAS_LENGTH_LEFT,
+    ),
+    "optimizer.end_lr_fraction": (
+        (
+            "optimizer.schedule=cosine, linear or polynomial",
+            lambda config: config.optimizer.schedule in ("cosine", "linear", "polynomial"),
+        ),
+    ),
+    "optimizer.decay_epochs": (
+        _STEPWISE,
+        (
+            "train.epochs beyond each of them",
+            lambda config: (
+                max(config.optimizer.decay_epochs, default=0) < config.train.epochs or config.train.defaults != "none"
+            ),
+        ),
+    ),
+    "optimizer.decay_factor": (_STEPWISE,),
+    "optimizer.power": (("optimizer.schedule=polynomial", lambda config: config.optimizer.schedule == "polynomial"),),
+    "optimizer.rise_fraction": (
+        ("optimizer.schedule=one_cycle", lambda config: config.optimizer.schedule == "one_cycle"),
+    ),
+    "optimizer.momentum": (_MOMENTUM,),
+    "optimizer.nesterov": (_MOMENTUM, ("optimizer.momentum", lambda config: config.optimizer.momentum > 0)),
+    "optimizer.decay_all": (("optimizer.weight_decay", lambda config: config.optimizer.weight_decay > 0),),
+    "loss.teacher_weight": (_TEACHER,),
+    "loss.temperature": (_TEACHER,),
+    "loss.focal_gamma": (("loss.name=focal", lambda config: config.loss.name == "focal"),),
+    "loss.effective_beta": (("loss.class_weights=effective", lambda config: config.loss.class_weights == "effective"),),
+    "runtime.tpu": (("runtime.strategy=tpu", lambda config: config.runtime.strategy == "tpu"),),
+}
+
+
+def check_effects(config: Config, given: Iterable[str]) -> None:
+    """Check that keys have an effect. Switching something off, by 0, false or nothing, needs no other key.
+
+    Args:
+        config: configuration.
+        given: keys that the user set.
+
+    Raises:
+        UserError: for the first key without effect; it states the key that would make it effective.
+    """
+    for key in given:
+        group, name = key.split(".")
+        value = getattr(getattr(config, group), name)
+        for needed, is_met in REQUIREMENTS.get(key, ()) if value else ():
+            if not is_met(config):
+                shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
+                raise UserError(f"{key}={shown} has no effect: it needs {needed}")
+
+
+def _is_signal(config: Config) -> bool:
+    return config.data.input_type == "signal" or (config.data.input_type == "auto" and config.data.length > 0)

@@ -1,0 +1,77 @@
+"""Random configurations whose values are valid one by one: a plan is made, or one line says why there is none."""
+
+import math
+import random
+import re
+
+import keras
+import pytest
+
+from resnet_tf.config import Config, iterate_keys, override
+from resnet_tf.core.errors import UserError
+from resnet_tf.workflows.plan import plan
+
+# Text, and keys that change the process or wait for a network.
+SKIPPED = {"runtime.strategy", "runtime.logical_devices", "runtime.deterministic", "data.length", "data.channels"}
+NAMES = ["resnet8_w32", "resnet18", "resnet20_w8", "plain20", "resnet_article", "wrn_16_4", "resnet18_1d", "bit_r50x1"]
+BASE = {
+    "model.name": "resnet8_w32",
+    "data.image_size": 16,
+    "data.channels": 1,
+    "data.mean": (0.5,),
+    "data.std": (0.25,),
+    "data.batch_size": 64,
+    "augment.mixup": 0.0,
+}
+
+
+def _random_value(generator, key, item):
+    default, valid = item.default, item.metadata["valid"]
+    if item.metadata["choices"]:
+        return generator.choice(item.metadata["choices"])
+    if isinstance(default, bool):
+        return generator.random() < 0.5
+    low = valid.minimum if valid.minimum is not None else valid.above
+    high = valid.maximum if valid.maximum is not None else valid.below
+    if type(default) is int:
+        return generator.choice([low, high, generator.randint(low, min(high, low + 9)), generator.randint(low, high)])
+    lowest = low if valid.minimum is not None else math.nextafter(low, math.inf)
+    highest = high if valid.maximum is not None else math.nextafter(high, -math.inf)
+    small = min(max(generator.uniform(0, 2), lowest), highest)
+    numbers = [lowest, highest, small, generator.uniform(lowest, highest)]
+    if isinstance(default, tuple):
+        return tuple(sorted(set(generator.choices(numbers, k=generator.choice([0, 1, 1, 2, 3])))))
+    return generator.choice(numbers)
+
+
+def random_settings(generator):
+    """Return 1 to 8 random settings."""
+    keys = {
+        key: item
+        for key, item in iterate_keys()
+        if key not in SKIPPED and (item.metadata["choices"] or not isinstance(item.default, str))
+    }
+    chosen = generator.sample(sorted(keys), generator.randint(1, 8))
+    settings = BASE | {key: _random_value(generator, key, keys[key]) for key in chosen}
+    if generator.random() < 0.3:
+        settings["model.name"] = generator.choice(NAMES)
+    return settings
+
+
+def check(settings, data_dir, path):
+    """Make the plan of settings, with a plot of the first batch, and return the message of a user's mistake."""
+    keras.config.set_dtype_policy("float32")
+    try:
+        plan(override(Config(), {"data.data_dir": str(data_dir), **settings}), path=path)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(8))
+def test_random_configurations_are_planned_or_refused_in_one_line(seed, data_dir, tmp_path):
+    generator = random.Random(seed)
+    for _ in range(6):
+        settings = random_settings(generator)
+        assert re.fullmatch(r".{0,600}", check(settings, data_dir, tmp_path / "batch.png")), settings
