@@ -11,13 +11,11 @@ from typing import Any
 
 from resnet_tf.core import ranges
 from resnet_tf.core.errors import UserError
-from resnet_tf.core.ranges import MAX_CLASSES, MAX_PIXELS, MAX_SEED, MAX_SIZE, MAX_VALUES, Range
+from resnet_tf.core.ranges import MAX_BATCH, MAX_CLASSES, MAX_PIXELS, MAX_SEED, MAX_SIZE, MAX_VALUES, Range
 
 # Largest values of counts without a limit of their own: far beyond any use, and their products fit into int64.
 _MANY = 10**6
 _MANY_EXAMPLES = 10**9
-# A global batch is one tensor; the largest published ones have 2**16 examples.
-_LARGEST_BATCH = 2**20
 # Factors and rates: larger ones overflow float32 within a few steps.
 _LARGE = 1e4
 
@@ -142,7 +140,7 @@ class DataConfig:
         minimum=1,
         maximum=_MANY_EXAMPLES,
     )
-    batch_size: int = _key(256, "examples in a training step, over all replicas", minimum=1, maximum=_LARGEST_BATCH)
+    batch_size: int = _key(256, "examples in a training step, over all replicas", minimum=1, maximum=MAX_BATCH)
     service: str = _key(
         "", "address of a tf.data service that prepares the batches, such as grpc://host:5050; empty: none"
     )
@@ -224,7 +222,7 @@ class AugmentConfig:
         1,
         "copies of an example in a batch, each augmented separately (Hoffer et al. 2020)",
         minimum=1,
-        maximum=_LARGEST_BATCH,
+        maximum=MAX_BATCH,
     )
 
 
@@ -243,7 +241,7 @@ class TrainConfig:
         1,
         "micro-batches that gradients of a step are accumulated over, one after another, to save memory",
         minimum=1,
-        maximum=_LARGEST_BATCH,
+        maximum=MAX_BATCH,
     )
     ema: float = _key(
         0.0,
@@ -505,8 +503,6 @@ def _check_train(train: TrainConfig) -> None:
             f"train.head_epochs={train.head_epochs} of train.epochs={train.epochs} leaves no epoch for the other "
             "layers of train.finetune=head_then_all; set more epochs, or train.finetune=probe to train the head only"
         )
-    if train.start_size > train.end_size > 0:
-        raise UserError(f"train.start_size={train.start_size} must not exceed train.end_size={train.end_size}")
 
 
 def _check_value(dotted: str, item: dataclasses.Field, value: Any) -> None:

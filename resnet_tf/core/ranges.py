@@ -16,6 +16,8 @@ MAX_VALUES = 2**31 - 1
 MAX_PIXELS = 2**28
 # Classes; a corrupt label would make names for each number below it, and the head of ResNet-50 would exceed 8 GB.
 MAX_CLASSES = 2**20
+# Examples in a batch, which is one tensor; the largest published ones have 2**16.
+MAX_BATCH = 2**20
 # Seeds of NumPy and Keras are 32-bit.
 MAX_SEED = 2**32 - 1
 # Numbers that are squared or inverted in float32, whose range is 1.2e-38 to 3.4e38.

@@ -12,7 +12,16 @@ import tensorflow as tf
 
 from resnet_tf.config import AugmentConfig, Config, DataConfig
 from resnet_tf.core.errors import UserError, plain_reason
-from resnet_tf.core.ranges import MAX_PIXELS, MAX_SIZE, SMALLEST, Range, check_integer, check_number, shorten
+from resnet_tf.core.ranges import (
+    MAX_PIXELS,
+    MAX_SIZE,
+    SMALLEST,
+    Range,
+    check_integer,
+    check_number,
+    is_integer,
+    shorten,
+)
 from resnet_tf.inputs import pil, pixels
 from resnet_tf.inputs.arrays import as_array, check_shape, describe_array, format_numbers
 from resnet_tf.inputs.base import (
@@ -90,9 +99,9 @@ class ImagePreprocess(Preprocess):
         for each in self.size:
             check_integer("size", each, minimum=1, maximum=MAX_SIZE)
         object.__setattr__(self, "size", tuple(self.size))
-        super().__post_init__()
-        if self.channels not in (1, 3):
+        if is_integer(self.channels) and self.channels not in (1, 3):
             raise UserError(f"channels must be 3 (color) or 1 (gray), got {self.channels}")
+        super().__post_init__()
         check_integer("max_pixels", self.max_pixels, minimum=1, maximum=MAX_PIXELS)
         check_number("crop_fraction", self.crop_fraction, Range(above=0, maximum=1))
         _check_choice("interpolation", self.interpolation, pixels.INTERPOLATIONS)

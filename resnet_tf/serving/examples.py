@@ -10,6 +10,7 @@ import numpy as np
 
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.paths import user_path
+from resnet_tf.core.ranges import MAX_BATCH, check_integer
 from resnet_tf.inputs import Preprocess, is_pil_image
 
 
@@ -43,6 +44,7 @@ def batches(examples: Iterable[Any], preprocess: Preprocess, batch_size: int) ->
     Raises:
         UserError: for a file that cannot be read, or for an object of another type or shape, with its index.
     """
+    check_integer("batch_size", batch_size, minimum=1, maximum=MAX_BATCH)
     encoded = (_encode(example, index, preprocess) for index, example in enumerate(examples))
     while batch := list(islice(encoded, batch_size)):
         yield batch

@@ -13,6 +13,7 @@ from resnet_tf.config import Config, flatten, override
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.export_metadata import read_export
 from resnet_tf.core.metrics import Evaluation
+from resnet_tf.core.ranges import MAX_BATCH, check_integer
 from resnet_tf.data.sources import Split
 from resnet_tf.data.unreadable import translate_read_errors
 from resnet_tf.inputs import Preprocess, UnreadableError
@@ -192,6 +193,7 @@ class Predictor:
         Raises:
             UserError: for an example that cannot be read, or a corrupt or missing file of the split.
         """
+        check_integer("batch_size", batch_size, minimum=1, maximum=MAX_BATCH)
         split.check_complete()
         logits = []
         with translate_read_errors(split, self.preprocess):

@@ -239,6 +239,14 @@ def _prepare_layers(model: keras.Model, config: Config) -> None:
 
 def _check_replicas(config: Config, strategy: tf.distribute.Strategy) -> None:
     replicas, count = strategy.num_replicas_in_sync, config.train.accumulate
+    if config.augment.repeats > config.data.batch_size:
+        raise UserError(
+            f"augment.repeats={config.augment.repeats} exceeds data.batch_size={config.data.batch_size}: a batch would "
+            "hold copies of one example only"
+        )
+    largest = config.train.end_size or config.data.image_size
+    if config.train.start_size > largest:
+        raise UserError(f"train.start_size={config.train.start_size} exceeds the image size at the end, {largest}")
     group = mixing.group_size(config.augment)
     if config.data.batch_size % (replicas * group):
         pairs = f" in groups of {group}, which are mixed" if group > 1 else ""

@@ -12,6 +12,7 @@ import numpy as np
 from resnet_tf.config import Config
 from resnet_tf.core.errors import UserError, closest
 from resnet_tf.core.export_metadata import Export, read_export
+from resnet_tf.core.ranges import Range, check_number
 from resnet_tf.inputs import create_preprocess
 from resnet_tf.serving.export import export_model
 from resnet_tf.serving.speed import measure_batch_latencies
@@ -20,6 +21,7 @@ from resnet_tf.training.runtime import choose_precision
 from resnet_tf.training.throughput import measure_input, measure_training
 
 _PARTS = ("input", "train", "serving")
+_MAX_SECONDS = 86_400
 _BATCHES = (1, 8, 32)  # of an export
 
 
@@ -72,11 +74,12 @@ def benchmark(config_or_export: Config | str | Path, *, what: str = "input", sec
         what: `input` for each stage of the input beside the training step, `train` for the training step alone on
             random pixels, `serving` for an export: the given one, or new ones in float32 and, where the processor
             computes in it, bfloat16.
-        seconds: duration of each measurement.
+        seconds: duration of each measurement, up to a day.
 
     Raises:
         UserError: for settings that do not fit, or a corrupt export.
     """
+    check_number("seconds", seconds, Range(above=0, maximum=_MAX_SECONDS))
     if what not in _PARTS:
         raise UserError(f"unknown benchmark {what!r}; did you mean {closest(what, _PARTS)}?")
     if not isinstance(config_or_export, Config):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.paths import user_path
+from resnet_tf.core.ranges import MAX_BATCH, check_integer
 from resnet_tf.inputs import Preprocess, files
 from resnet_tf.report.overlay import plot_overlay
 from resnet_tf.serving.predictor import Prediction, Predictor
@@ -36,6 +37,7 @@ def predict(
     Raises:
         UserError: for a missing export, a folder without examples, or, by name, a file that cannot be read.
     """
+    check_integer("batch_size", batch_size, minimum=1, maximum=MAX_BATCH)
     predictor = model if isinstance(model, Predictor) else Predictor(model)
     given = [paths] if isinstance(paths, str | Path) else paths
     listed = [file for path in given for file in _list_files(str(path), type(predictor.preprocess))]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_tf.core.paths import user_path
+from resnet_tf.core.ranges import Range, check_number
 from resnet_tf.core.signals import clean_up_on_sigterm
 from resnet_tf.data.prepare import prepare_folder
 
@@ -48,12 +49,13 @@ def prepare(source: str | Path, target: str | Path, *, eval_fraction: float = 0.
     Args:
         source: folder of images.
         target: directory to write; it must be empty or not exist.
-        eval_fraction: fraction of a folder of class/file that becomes the split `test`, in [0, 1].
+        eval_fraction: fraction of a folder of class/file that becomes the split `test`, in (0, 1).
 
     Raises:
         UserError: if there are no images, one cannot be read, or `target` is in use or cannot be written.
         Interrupted: after SIGTERM.
     """
+    check_number("eval_fraction", eval_fraction, Range(above=0, below=1))
     with clean_up_on_sigterm("stopped, and nothing is written; the same command starts again"):
         written = prepare_folder(user_path(source), user_path(target), eval_fraction=eval_fraction).splits
     splits = {name: PreparedSplit(each.num_examples, each.num_shards) for name, each in written.items()}

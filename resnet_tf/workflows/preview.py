@@ -8,6 +8,7 @@ import numpy as np
 from resnet_tf.config import Config
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.paths import user_path
+from resnet_tf.core.ranges import MAX_BATCH, check_integer
 from resnet_tf.core.text import printable
 from resnet_tf.data import pipeline
 from resnet_tf.data.sources import Source, open_source
@@ -31,6 +32,8 @@ def preview(config: Config, path: str | Path, *, step: int = 0, count: int = 32,
     Raises:
         UserError: if `path` cannot be written, `step` is outside the run, or the data cannot be read.
     """
+    check_integer("step", step, minimum=0, maximum=2**53)
+    check_integer("count", count, minimum=1, maximum=MAX_BATCH)
     path = user_path(path)
     if path.suffix != ".png" or not path.absolute().parent.is_dir():
         raise UserError(f"--out={str(path)!r} must be a .png file in an existing directory")

@@ -5,6 +5,7 @@ from typing import Any
 import tensorflow as tf
 
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.ranges import check_integer
 
 
 class DataService:
@@ -47,6 +48,8 @@ def serve_data(*, port: int = 5050, dispatcher: str = "", host: str = "localhost
     Raises:
         UserError: for an invalid address, or a port that is in use.
     """
+    for name, number in (("port", port), ("worker_port", worker_port)):
+        check_integer(name, number, minimum=0, maximum=2**16 - 1)
     service = tf.data.experimental.service
     try:
         server = None if dispatcher else service.DispatchServer(service.DispatcherConfig(port=port))

@@ -5,12 +5,16 @@ import json
 import math
 import re
 
+import numpy as np
 import pytest
 
 from resnet_tf import config as config_lib
 from resnet_tf.config import Config, iterate_keys, load_config, override
 from resnet_tf.config.effects import REQUIREMENTS
 from resnet_tf.core.errors import UserError
+from resnet_tf.data.sources import open_source
+from resnet_tf.inputs import ImagePreprocess, Preprocess, SignalPreprocess
+from resnet_tf.serving.predictor import Predictor
 
 KEYS = dict(iterate_keys())
 NUMERIC = [key for key, item in KEYS.items() if type(item.default) in (int, float, tuple)]
@@ -143,7 +147,6 @@ def test_numbers_of_json_files(tmp_path):
         ({"optimizer.decay_epochs": "2,2"}, "optimizer.decay_epochs must increase, got 2.0,2.0"),
         ({"data.mean": "1,,2"}, "data.mean takes numbers separated by commas"),
         ({"data.length": 2**20, "data.channels": 4096}, "data.length=1048576 times data.channels=4096 must be at most"),
-        ({"train.start_size": 64, "train.end_size": 32}, "train.start_size=64 must not exceed train.end_size=32"),
     ],
 )
 def test_conditions_between_keys(settings, message):
@@ -236,3 +239,146 @@ def test_decays_and_warmup_beyond_the_end():
     ):
         load_config("digits", ["optimizer.warmup_epochs=5", "train.epochs=3"])
     load_config("cifar10_resnet20", ["train.epochs=3"])  # a shortened recipe
+
+
+IMAGES = {"size": (8, 8)}
+# Fields of a preprocessing -> part of the message -> values that are refused.
+WRONG_IMAGES = {
+    "size": {
+        "size takes (height, width)": [None, 8, (8,), (8, 8, 3), "88"],
+        "size must be at least 1": [(8, 0), (-8, 8), (-(10**400), 8)],
+        "size must be at most 16384": [(8, 2**14 + 1), (10**400, 8)],
+        "size takes a whole number": [(8, 8.0), (8, True), ("8", 8), (math.nan, 8)],
+    },
+    "channels": {
+        "channels must be 3 (color) or 1 (gray), got ": [2, 4, 0, -1, 10**10],
+        "channels takes a whole number": [3.0, None, True, "3"],
+    },
+    "crop_fraction": {
+        "crop_fraction must be above 0": [0, -0.5],
+        "crop_fraction must be at most 1": [1.01, 10**400],
+        "crop_fraction must be a finite number": [math.nan, math.inf],
+        "crop_fraction takes a number": ["1", None, True],
+    },
+    "interpolation": {
+        "did you mean 'bilinear'?": ["BILINEAR"],
+        "expected bilinear or bicubic": ["lanczos", None, 3],
+    },
+    "antialias": {"antialias takes True or False": [1, "true", None]},
+    "mean": {
+        "pixels are in [0, 1]; values of pixels in [0, 255] are divided by 255: 0.4851,0.4561,0.4059": [
+            (123.7, 116.3, 103.5)
+        ],
+        "mean=-0.1,-0.1,-0.1 is that of no image: pixels are in [0, 1]": [(-0.1,)],
+        "mean must be a finite number": [(math.nan,), (math.inf,) * 3],
+        "must have one value, or one for each of 3 channels": [(), (0.5, 0.5), (0.5,) * 4],
+        "mean takes a tuple": [0.5, "0.5", None],
+        "mean takes a number": [("0.5",), (True,), (None,)],
+        "mean must be at most": [(10**400,), (1e300,)],
+    },
+    "std": {
+        "std=58.4,57.1,57.4 is that of no image: pixels are in [0, 1]; values of pixels in [0, 255]": [
+            (58.4, 57.1, 57.4)
+        ],
+        "std must be at least": [(0,), (0.5, 0, 0.5), (-1.0,), (1e-40,)],
+        "std must be a finite number": [(math.nan,), (0.5, math.inf, 0.5)],
+        "must have one value, or one for each of 3 channels": [(), (0.5,) * 4],
+    },
+    "channel_order": {
+        "channel_order='BGR'; expected rgb or bgr; did you mean 'bgr'?": ["BGR"],
+        "expected rgb or bgr": ["grb", None, 1],
+    },
+    "exif_orientation": {"exif_orientation takes True or False": [0, None, "false"]},
+    "max_pixels": {
+        "max_pixels must be at least 1": [0, -1],
+        "max_pixels must be at most": [2**28 + 1],
+        "max_pixels takes a whole number": [1e6, True],
+    },
+}
+SIGNALS = {"length": 100, "channels": 2}
+WRONG_SIGNALS = {
+    "length": {
+        "length must be at least 1": [0, -1],
+        "length takes a whole number": [1.0, True, "100", None],
+        "length must be at most": [2**31],
+        "has 4294967294 values": [2**31 - 1],
+    },
+    "channels": {
+        "channels must be at least 1": [0],
+        "channels takes a whole number": [True],
+        "channels must be at most": [2**31],
+    },
+    "mean": {
+        "mean must be a finite number": [(math.nan,)],
+        "mean must be at most": [(1e300,)],
+        "must have one value": [(1, 2, 3)],
+        "mean takes a tuple": [1],
+    },
+    "std": {
+        "std must be at least": [(0,), (-1,), (1, 0)],
+        "std must be a finite number": [(math.inf,)],
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("input_type", "valid", "cases"),
+    [(ImagePreprocess, IMAGES, WRONG_IMAGES), (SignalPreprocess, SIGNALS, WRONG_SIGNALS)],
+)
+def test_fields_of_a_preprocessing(input_type, valid, cases):
+    assert set(cases) == {field.name for field in dataclasses.fields(input_type)}, "every field has cases"
+    stored = input_type(**valid).to_dict()
+    flat = [(name, message, value) for name in cases for message in cases[name] for value in cases[name][message]]
+    for field, message, value in flat:
+        with pytest.raises(UserError, match=re.escape(message)):
+            input_type(**{**valid, field: value})
+        with pytest.raises(UserError):  # as in the metadata of a file
+            Preprocess.from_dict(stored | {field: list(value) if isinstance(value, tuple) else value})
+
+
+def test_valid_statistics_of_images():
+    bgr = ImagePreprocess(size=[8, 9], mean=np.array([0.4, 0.5, 0.6]), std=(1 / 255,), channel_order="bgr")
+    assert (bgr.size, bgr.mean, bgr.std) == ((8, 9), (0.4, 0.5, 0.6), (1 / 255,) * 3)
+    assert SignalPreprocess(length=10, channels=1, mean=(-(2.0**31),), std=(2.0**31,)).std == (2.0**31,)
+
+
+FLAGS = [
+    ("predict", "--model=x", "--batch_size=0", "x.png"),
+    ("predict", "--model=x", "--batch_size=-1", "x.png"),
+    ("predict", "--model=x", "--batch_size=1.5", "x.png"),
+    ("predict", "--model=x", "--batch_size=99999999999", "x.png"),
+    ("benchmark", "--seconds=nan"),
+    ("benchmark", "--seconds=inf"),
+    ("benchmark", "--seconds=-1"),
+    ("benchmark", "--seconds=1e400"),
+    ("prepare", "--source=x", "--target=y", "--eval_fraction=nan"),
+    ("prepare", "--source=x", "--target=y", "--eval_fraction=1.5"),
+    ("prepare", "--source=x", "--target=y", "--eval_fraction=0"),
+    ("preview", "--out=x.png", "--count=0"),
+    ("preview", "--out=x.png", "--count=1e3"),
+    ("preview", "--out=x.png", "--step=-1"),
+    ("preview", "--out=x.png", f"--step={10**30}"),
+    ("data_service", "--port=65536"),
+    ("data_service", "--port=-1"),
+    ("data_service", "--worker_port=1e400"),
+    ("convert", "--weights=x", "--model=resnet18", "--to=y.keras", "--num_classes=-1"),
+    ("train", "--set=optimizer.base_lr=-1"),
+    ("train", "--set=runtime.seed=4294967296"),
+]
+
+
+@pytest.mark.parametrize("arguments", FLAGS, ids=" ".join)
+def test_numbers_of_flags(arguments, command):
+    module, *flags = arguments
+    outcome = command(module, *flags)
+    assert outcome.code == 2
+    assert re.fullmatch(r"error: .{1,400}\n", outcome.err), outcome.err
+
+
+def test_batch_sizes_of_a_predictor(tiny_export, tiny_images, tiny_config):
+    predictor, split = Predictor(tiny_export), open_source(tiny_config.data).validation
+    for size in (0, -1, 2.0, True, None, 10**400):
+        with pytest.raises(UserError, match=r"^batch_size "):
+            predictor(tiny_images, batch_size=size)
+        with pytest.raises(UserError, match=r"^batch_size "):
+            predictor.evaluate(split, batch_size=size)
