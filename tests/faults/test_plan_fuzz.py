@@ -1,4 +1,4 @@
-"""Random configurations whose values are valid one by one: a plan is made, or one line says why there is none."""
+"""Random configurations whose values are valid one by one: a plan is made, or one line states what is wrong."""
 
 import math
 import random
