@@ -118,7 +118,7 @@ def _read_safetensors(path: Path) -> Arrays:
 
 
 def _read_npz(path: Path) -> Arrays:
-    with open_npz(path) as archive:
+    with prefix_errors(f"{str(path)!r} is corrupt or not a .npz file"), open_npz(path) as archive:
         return dict(archive)
 
 
