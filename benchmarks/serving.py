@@ -181,6 +181,7 @@ def _export(folder: Path) -> list[dict]:
     import keras
 
     from resnet_tf.config import DataConfig
+    from resnet_tf.inputs import ImagePreprocess
     from resnet_tf.model import blocks
     from resnet_tf.serving.export import export_model
 
@@ -196,7 +197,15 @@ def _export(folder: Path) -> list[dict]:
     ):
         data = DataConfig(source=str(folder / "noise.npz"), image_size=SIZE) if precision == "int8" else None
         start = time.perf_counter()
-        path = export_model(model, folder / name, target=target, precision=precision, data=data)
+        path = export_model(
+            model,
+            folder / name,
+            target=target,
+            precision=precision,
+            preprocess=ImagePreprocess(size=(SIZE, SIZE)),
+            labels=[str(index) for index in range(model.output_shape[-1])],
+            data=data,
+        )
         rows.append({"case": f"export {name}", "seconds": round(time.perf_counter() - start, 1)})
         megabytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) / 1e6
         print(f"{name}: {megabytes:.1f} MB", file=sys.stderr)

@@ -29,6 +29,7 @@ class ExportMetadata(TypedDict):
         parameters: number of the network's parameters.
         preprocess: see `Preprocess.from_dict`.
         labels: class names in the order of the logits; empty for features.
+        arch: fields of the architecture, see `Arch`, unless the network was made from parts of others.
         versions: versions of the packages that wrote the export.
         metrics: metrics on the validation split, of a trained run.
         step: training step, of a trained run.
@@ -44,6 +45,7 @@ class ExportMetadata(TypedDict):
     preprocess: dict[str, Any]
     labels: list[str]
     versions: dict[str, str]
+    arch: NotRequired[dict[str, Any]]
     metrics: NotRequired[dict[str, float | None]]
     step: NotRequired[int]
     config: NotRequired[dict[str, dict[str, Any]]]

@@ -98,24 +98,24 @@ class Arch:
         except TypeError as error:
             raise UserError(f"not the fields of an Arch: {error}") from error
 
-    def conflicts(self, implied: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
+    def conflicts(self, implied: Mapping[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
         """Return the fields in which another network of the same names and shapes would compute other outputs.
 
         Args:
             implied: the possible values of fields of that network; keys that are no fields are ignored.
 
         Returns:
-            Each field that has none of its possible values here, with the first of them.
+            Each field that has none of its possible values here, with these values.
         """
         return {
-            name: values[0]
-            for name, values in implied.items()
-            if self._acts(name) and name not in FREE_FIELDS and getattr(self, name) not in values
+            name: values for name, values in implied.items() if self._acts(name) and getattr(self, name) not in values
         }
 
     def _acts(self, name: str) -> bool:
-        """Return True for a field that changes the outputs of this network."""
-        return hasattr(self, name) and (name != "stride_conv" or self.block == "bottleneck")
+        """Return True for a field that changes the outputs of this network with the same weights."""
+        if name == "norm_epsilon":
+            return self.norm == "group"  # that of BatchNorm is folded into the variances, see `load_weights`
+        return hasattr(self, name) and name not in FREE_FIELDS and (name != "stride_conv" or self.block == "bottleneck")
 
     @property
     def stem_stride(self) -> int:

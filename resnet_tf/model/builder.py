@@ -27,6 +27,7 @@ def build(
     num_classes: int,
     name: str,
     features: Sequence[str] = (),
+    model_name: str | None = None,
 ) -> ResidualNetwork:
     """Build a Functional Keras model.
 
@@ -34,8 +35,9 @@ def build(
         arch: architecture.
         input_shape: (height, width, channels), or (length, channels) in one dimension; None is a variable size.
         num_classes: units of the head; 0 returns the pooled features.
-        name: name of the model, and its name in the zoo.
+        name: name in the zoo, and of the model.
         features: names of feature maps to return instead of logits: `stem`, `stage1`, `stage2`, ...
+        model_name: another name of the model, with which the names of all layers begin then.
 
     Returns:
         A model from normalized float [N, H, W, C] to float32 logits [N, num_classes], to pooled features, float32
@@ -51,44 +53,46 @@ def build(
         input_shape = tuple(map(_plain, input_shape))
     _check_input_shape(arch, input_shape, name)
     metadata = Metadata(zoo_name=name, arch=arch)
-    inputs = layers.Input(input_shape, name="images")
-    maps = {"stem": _stem(inputs, arch)}
+    prefix = "" if model_name is None else f"{model_name}_"
+    inputs = layers.Input(input_shape, name=f"{prefix}images")
+    maps = {"stem": _stem(inputs, arch, prefix)}
     x = maps["stem"]
     residual = blocks.preactivated_residual if arch.preactivation else blocks.residual
-    for stage, configs in enumerate(_block_configs(arch)):
+    for stage, configs in enumerate(_block_configs(arch, prefix)):
         for block in configs:
             x = residual(x, arch, block)
         maps[f"stage{stage + 1}"] = x
     if features:
         outputs = {feature: _select(maps, feature) for feature in features}
-        return ResidualNetwork(inputs, outputs, name=name, metadata=metadata)
+        return ResidualNetwork(inputs, outputs, name=model_name or name, metadata=metadata)
     if arch.preactivation:
-        x = blocks.norm(x, arch, name="final")
-    return ResidualNetwork(inputs, _head(x, arch, num_classes), name=name, metadata=metadata)
+        x = blocks.norm(x, arch, name=f"{prefix}final")
+    outputs = _head(x, arch, num_classes, prefix)
+    return ResidualNetwork(inputs, outputs, name=model_name or name, metadata=metadata)
 
 
-def _stem(x: KerasTensor, arch: Arch) -> KerasTensor:
+def _stem(x: KerasTensor, arch: Arch, prefix: str) -> KerasTensor:
     width = arch.stem_width
     if arch.stem == "none":
         return x
     if arch.stem == "deep":
-        x = blocks.conv_norm(x, arch, width // 2, 3, stride=2, name="stem_conv1")
-        x = blocks.conv_norm(x, arch, width // 2, 3, name="stem_conv2")
-        x = blocks.conv_norm(x, arch, width, 3, name="stem_conv3")
+        x = blocks.conv_norm(x, arch, width // 2, 3, stride=2, name=f"{prefix}stem_conv1")
+        x = blocks.conv_norm(x, arch, width // 2, 3, name=f"{prefix}stem_conv2")
+        x = blocks.conv_norm(x, arch, width, 3, name=f"{prefix}stem_conv3")
     else:
         kernel, stride = (7, 2) if arch.stem == "conv7" else (3, 1)
-        x = blocks.conv(x, arch, width, kernel, stride=stride, use_bias=arch.conv_bias, name="stem_conv")
+        x = blocks.conv(x, arch, width, kernel, stride=stride, use_bias=arch.conv_bias, name=f"{prefix}stem_conv")
         if not arch.preactivation:  # otherwise the first block normalizes
-            x = blocks.norm(x, arch, name="stem_conv")
+            x = blocks.norm(x, arch, name=f"{prefix}stem_conv")
     if not arch.has_stem_pool:
         return x
     if arch.stem_pool == "conv":
-        return blocks.conv_norm(x, arch, width, 3, stride=2, name="stem_pool_conv")
-    x = blocks.layer_class("ZeroPadding", arch)(1, name="stem_pool_pad")(x)
-    return blocks.layer_class("MaxPooling", arch)(3, strides=2, name="stem_pool")(x)
+        return blocks.conv_norm(x, arch, width, 3, stride=2, name=f"{prefix}stem_pool_conv")
+    x = blocks.layer_class("ZeroPadding", arch)(1, name=f"{prefix}stem_pool_pad")(x)
+    return blocks.layer_class("MaxPooling", arch)(3, strides=2, name=f"{prefix}stem_pool")(x)
 
 
-def _block_configs(arch: Arch) -> Iterator[list[BlockConfig]]:
+def _block_configs(arch: Arch, prefix: str) -> Iterator[list[BlockConfig]]:
     """Yield the settings of the blocks of each stage."""
     total_stride, dilation, index = arch.stem_stride, 1, 0
     for stage, (depth, filters, stage_stride) in enumerate(zip(arch.depths, arch.widths, arch.strides, strict=True)):
@@ -102,7 +106,7 @@ def _block_configs(arch: Arch) -> Iterator[list[BlockConfig]]:
             index += 1
             configs.append(
                 BlockConfig(
-                    name=f"stage{stage + 1}_block{block + 1}",
+                    name=f"{prefix}stage{stage + 1}_block{block + 1}",
                     filters=filters,
                     stride=stride,
                     dilation=dilation,
@@ -113,16 +117,17 @@ def _block_configs(arch: Arch) -> Iterator[list[BlockConfig]]:
         yield configs
 
 
-def _head(x: KerasTensor, arch: Arch, num_classes: int) -> KerasTensor:
+def _head(x: KerasTensor, arch: Arch, num_classes: int, prefix: str) -> KerasTensor:
     # Pooling and head are float32 under every policy: their cost is negligible, and logits stay exact.
-    x = blocks.layer_class("GlobalAveragePooling", arch)(name=POOL_LAYER, dtype="float32")(x)
+    x = blocks.layer_class("GlobalAveragePooling", arch)(name=f"{prefix}{POOL_LAYER}", dtype="float32")(x)
     if not num_classes:
         return x
     if arch.dropout:
-        x = layers.Dropout(arch.dropout, name="dropout", dtype="float32")(x)
+        x = layers.Dropout(arch.dropout, name=f"{prefix}dropout", dtype="float32")(x)
     # Kernel initialization of torch.nn.Linear: uniform in +-1/sqrt(features).
     initializer = VarianceScaling(1 / 3, mode="fan_in", distribution="uniform")
-    return layers.Dense(num_classes, kernel_initializer=initializer, name=LOGITS_LAYER, dtype="float32")(x)
+    name = f"{prefix}{LOGITS_LAYER}"
+    return layers.Dense(num_classes, kernel_initializer=initializer, name=name, dtype="float32")(x)
 
 
 def _select(maps: dict[str, KerasTensor], feature: str) -> KerasTensor:

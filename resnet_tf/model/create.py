@@ -1,6 +1,7 @@
 """Creation of networks by name as Keras models, with random or loaded weights."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from resnet_tf.model.metadata import Metadata
 from resnet_tf.model.network import ResidualNetwork
 from resnet_tf.model.weights import readers
 from resnet_tf.model.weights.download import fetch
+from resnet_tf.model.weights.keras_files import is_checkpoint
 from resnet_tf.model.weights.mapping import load_weights, to_torchvision
 from resnet_tf.model.weights.published import get_pretrained
 from resnet_tf.model.zoo import get_arch
@@ -29,6 +31,7 @@ def create_model(
     weights: str | Path | None = None,
     new_head: bool = False,
     features: Sequence[str] = (),
+    model_name: str | None = None,
     **knobs: Any,
 ) -> ResidualNetwork:
     """Create a residual network as a Functional `keras.Model`: compile, fit and save it as usual.
@@ -50,6 +53,8 @@ def create_model(
             `resnet_tf.model.weights.mapping.load_weights`).
         new_head: initialize the head randomly instead of loading it from `weights`, for fine-tuning on other classes.
         features: names of stages, such as `("stage2", "stage3")`, to return a dict of feature maps instead of logits.
+        model_name: name of the model, by default `name`. All layer names begin with it, so that several networks can be
+            parts of one model: letters, digits and underscores.
         **knobs: fields of `Arch` to override, such as `stem="small"`, `output_stride=8`, `stochastic_depth=0.1`,
             `dropout=0.2`, `activation="silu"` or `zero_gamma=False`.
 
@@ -74,7 +79,13 @@ def create_model(
         raise UserError("new_head=True has no effect without weights: every head is initialized at random")
     if not isinstance(weights, str | Path | None):
         raise UserError(f"weights takes a name or a path, got {shorten(weights)}")
-    model = build(arch, input_shape=input_shape, num_classes=num_classes, name=name, features=features)
+    if model_name is not None and not (isinstance(model_name, str) and re.fullmatch(r"[A-Za-z0-9]\w*", model_name)):
+        raise UserError(
+            f"model_name={shorten(model_name)} is not a letter or digit, followed by letters, digits, underscores"
+        )
+    model = build(
+        arch, input_shape=input_shape, num_classes=num_classes, name=name, features=features, model_name=model_name
+    )
     if weights is not None:
         _load(model, weights, new_head=new_head)
     return model
@@ -118,14 +129,14 @@ def convert_file(source: str | Path, name: str, target: Path, *, num_classes: in
 def _load(model: ResidualNetwork, weights: str | Path, *, new_head: bool = False) -> str:
     """Load weights with their preprocessing and labels; return the name of the file's dialect."""
     path = user_path(weights)
-    if path.suffix in readers.SUFFIXES or path.exists():
+    if path.suffix in readers.SUFFIXES or path.exists() or is_checkpoint(path):
         origin = load_weights(model, path, new_head=new_head)
         preprocess, labels = origin.preprocess, origin.labels
     else:
         published = get_pretrained(str(model.zoo_name), str(weights))
         origin = load_weights(model, fetch(published), new_head=new_head)
         preprocess, labels = published.preprocess_at(*model.input_shape[1:-1]), published.labels
-    has_loaded_head = model.layers[-1].name == LOGITS_LAYER and not new_head
+    has_loaded_head = model.layers[-1].name == f"{model.layer_prefix}{LOGITS_LAYER}" and not new_head
     model.adopt(Metadata(preprocess=preprocess, labels=labels if has_loaded_head else None))
     return origin.dialect
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import weakref
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -16,6 +17,7 @@ from resnet_tf.inputs import Preprocess
 from resnet_tf.model.arch import Arch
 from resnet_tf.model.metadata import Metadata
 from resnet_tf.model.recursion import deep_graph
+from resnet_tf.model.weights import readers
 
 CONFIG_KEY = "resnet_tf"  # key of the metadata in the configuration of a saved model
 
@@ -90,19 +92,50 @@ class ResidualNetwork(keras.Model):
         Raises:
             UserError: if the weights are of another architecture, which has the same names and shapes.
         """
-        theirs, ours = metadata.arch, self.arch
-        conflicts = (
-            ours.conflicts({field: (value,) for field, value in vars(theirs).items()}) if ours and theirs else {}
+        self.check_architecture(metadata)
+        found = self._fitting(metadata)
+        self._metadata = dataclasses.replace(
+            self._metadata, preprocess=found.preprocess or self.preprocess, labels=found.labels or self.labels
         )
+
+    def load_weights(self, filepath: str | Path, *args: Any, **kwargs: Any) -> None:
+        """Load weights as `keras.Model.load_weights`, and check and adopt the metadata of a whole model in `.h5`.
+
+        Files of other suffixes contain the metadata beside the variables, so that Keras restores both.
+
+        Raises:
+            UserError: for a whole model in `.h5` of another architecture with the same names and shapes.
+        """
+        path = Path(filepath)
+        whole = path.suffix == ".h5" and not path.name.endswith(".weights.h5") and path.is_file()
+        metadata = Metadata.from_dict(readers.read_metadata(path)) if whole else Metadata()
+        self.check_architecture(metadata)
+        super().load_weights(filepath, *args, **kwargs)
+        self.adopt(metadata)
+
+    def check_architecture(self, metadata: Metadata) -> None:
+        """Compare the architecture with that of weights, which may have the same names and shapes.
+
+        Raises:
+            UserError: if a field differs that changes the outputs.
+        """
+        theirs, ours = metadata.arch, self.arch
+        if not (theirs and ours):
+            return
+        conflicts = {field: value for field, (value,) in ours.conflicts(_single(vars(theirs))).items()}
+        if theirs.norm_epsilon != ours.norm_epsilon:  # only `create_model(weights=...)` adapts the variances
+            conflicts["norm_epsilon"] = theirs.norm_epsilon
         if conflicts:
             raise UserError(
                 f"the weights were written for {metadata.zoo_name}, a network with {_listed(conflicts)}; {self.name} "
                 f"has {_listed({field: getattr(ours, field) for field in conflicts})}"
             )
-        found = self._fitting(metadata)
-        self._metadata = dataclasses.replace(
-            self._metadata, preprocess=found.preprocess or self.preprocess, labels=found.labels or self.labels
-        )
+
+    @property
+    def layer_prefix(self) -> str:
+        """Prefix of all layer names: `NAME_` for a network of `create_model(model_name=NAME)`, otherwise empty."""
+        prefix = f"{self.name}_"
+        return prefix if all(layer.name.startswith(prefix) for layer in self.layers) else ""
 
     def get_config(self) -> dict[str, Any]:
         """Return the configuration of the graph and the metadata as JSON values."""
@@ -178,6 +211,10 @@ def _carried_by(outputs: Any) -> Metadata:
         if hasattr(tensor, "_resnet_tf_metadata"):
             return tensor._resnet_tf_metadata
     return Metadata()
+
+
+def _single(fields: Mapping[str, Any]) -> dict[str, tuple[Any]]:
+    return {field: (value,) for field, value in fields.items()}
 
 
 def _listed(fields: Mapping[str, Any]) -> str:

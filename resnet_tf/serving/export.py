@@ -17,14 +17,15 @@ from resnet_tf.core.paths import user_path
 from resnet_tf.data import pipeline
 from resnet_tf.data.sources import Split, open_source
 from resnet_tf.data.unreadable import translate_read_errors
-from resnet_tf.inputs import Preprocess, default_preprocess
-from resnet_tf.model.builder import LOGITS_LAYER
+from resnet_tf.inputs import Preprocess
 from resnet_tf.model.metadata import Metadata
 from resnet_tf.model.network import ResidualNetwork
 from resnet_tf.model.weights.values import check_model, find_precision
 from resnet_tf.serving import artifact, runners
+from resnet_tf.serving.canonical import canonical_model
 from resnet_tf.serving.drift import Drift, check_drift, measure_drift
 from resnet_tf.serving.fold import fold
+from resnet_tf.serving.provenance import complete_metadata, stored_metadata
 from resnet_tf.serving.signatures import DEFAULT_SIGNATURE, default_signatures, signature_names
 from resnet_tf.serving.speed import measure_speed
 from resnet_tf.serving.targets import litert, onnx, saved_model
@@ -80,9 +81,8 @@ class _Exportable:
     """A network with the settings and the metadata of its export.
 
     Attributes:
-        model: the network, with its head.
-        preprocess: preprocessing of an example.
-        labels: class names in the order of the logits.
+        model: the network as `canonical_model` returns it.
+        origin: architecture, preprocessing and labels.
         settings: the `export` group of the configuration.
         data: data source for drift and calibration, or None.
         weight_decay: coefficient of the regularization losses of `hub` exports.
@@ -90,12 +90,22 @@ class _Exportable:
     """
 
     model: keras.Model
-    preprocess: Preprocess
-    labels: tuple[str, ...]
+    origin: Metadata
     settings: ExportConfig
     data: DataConfig | None
     weight_decay: float
     metadata: dict[str, Any]
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """Preprocessing of an example."""
+        assert self.origin.preprocess
+        return self.origin.preprocess
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names in the order of the logits; empty for features without them."""
+        return self.origin.labels or ()
 
 
 def export_model(
@@ -112,8 +122,8 @@ def export_model(
     """Export a network as the next version under `directory`; existing versions are not changed.
 
     Args:
-        run_or_model: the run that `load_run` returned, a model of `create_model`, or a Keras model with the same layer
-            names.
+        run_or_model: the run that `load_run` returned, a model of `create_model`, or a Functional or Sequential model
+            that contains one and ends in a Dense layer, whose outputs are logits or their softmax.
         directory: parent directory of the versions `directory/1`, `directory/2`, ...
         target: `serving`, a SavedModel for inference with folded BatchNorm and frozen weights (see
             `resnet_tf.serving.signatures`); `hub`, a SavedModel that can be called and fine-tuned; `hub_features`, the
@@ -121,9 +131,10 @@ def export_model(
         precision: for `serving`, `float32` or `bfloat16`, which is fast only on processors with bfloat16 instructions;
             for `litert`, `float32`, `float16`, `dynamic` or `int8`; `auto` selects `float32`. The other targets keep
             that of the network, the name of its dtype policy.
-        preprocess: preprocessing of a bare model; by default that of its weights (`model.preprocess`), or ImageNet's
-            at the model's input size. The default for signals does not normalize.
-        labels: class names of a bare model, in the order of its logits; by default those of its weights, or indices.
+        preprocess: preprocessing of a bare model; by default `model.preprocess`, or that of the network that takes the
+            input of the model. Only for an untrained network, the default is that of ImageNet, or none for signals.
+        labels: class names of a bare model, in the order of its logits; by default `model.labels`. Only for an
+            untrained network, the default are indices.
         data: data source whose validation split measures the drift, and whose training split calibrates `int8`; by
             default that of the run. The drift of a bare model without a data source is measured on random inputs.
         default_signature: `images`, to make the decoded images of a `serving` export the input of `serving_default`.
@@ -132,16 +143,18 @@ def export_model(
         The directory of the new version.
 
     Raises:
-        UserError: for an unknown target or precision, a model without a head, labels that do not match the head, a
-            directory that contains other files or cannot be written, a logit drift above `export.max_logit_drift`, or
-            a loss of top-1 accuracy above `export.max_accuracy_drop`.
+        UserError: for an unknown target or precision, unknown preprocessing or class names, a model without a head or
+            with another activation than the softmax at the end, labels that do not match the head, a directory that
+            contains other files or cannot be written, a logit drift above `export.max_logit_drift`, or a loss of top-1
+            accuracy above `export.max_accuracy_drop`.
     """
     _check_choice("target", target, tuple(TARGETS))
     precisions = TARGETS[target]
     _check_choice("precision", precision, ("auto", *precisions))
     if default_signature != DEFAULT_SIGNATURE and target != "serving":
         raise UserError(f"a default signature applies to target 'serving' only, not to {target!r}")
-    source = _exportable(run_or_model, preprocess, None if labels is None else to_names(labels), data)
+    names = None if labels is None else to_names(labels)
+    source = _exportable(run_or_model, preprocess, names, data, needs_head=target != "hub_features")
     _check_model(source, target)
     precision = _choose_precision(source.model, target, precision)
     _check_default_signature(source, default_signature)
@@ -152,6 +165,7 @@ def export_model(
         "parameters": source.model.count_params(),
         "preprocess": source.preprocess.to_dict(),
         "labels": [] if target == "hub_features" else list(source.labels),
+        **({"arch": dataclasses.asdict(source.origin.arch)} if source.origin.arch else {}),
         **source.metadata,
     }
 
@@ -182,8 +196,8 @@ def _write(source: _Exportable, staging: Path, target: str, precision: str, defa
         file, examples = staging / runners.LITERT_FILE, _calibration_examples(source) if precision == "int8" else ()
         litert.write_litert(model, preprocess, file, precision=precision, calibration_examples=examples)
     elif target == "keras":
-        metadata = dataclasses.replace(_metadata(model), preprocess=preprocess, labels=labels)
-        ResidualNetwork(model.input, model.output, model.name, metadata=metadata).save(staging / runners.KERAS_FILE)
+        network = ResidualNetwork(model.input, model.output, model.name, metadata=source.origin)
+        network.save(staging / runners.KERAS_FILE)
     else:
         onnx.write_onnx(model, preprocess, staging / runners.ONNX_FILE)
 
@@ -210,28 +224,25 @@ def _exportable(
     preprocess: Preprocess | None,
     labels: Sequence[str] | None,
     data: DataConfig | None,
+    *,
+    needs_head: bool,
 ) -> _Exportable:
     if isinstance(run_or_model, keras.Model):
-        model = run_or_model
-        stored = _metadata(model)
-        preprocess = preprocess or stored.preprocess or _default_preprocess(model)
-        labels = labels or stored.labels or [str(index) for index in range(model.output_shape[-1])]
-        return _Exportable(model, preprocess, tuple(labels), ExportConfig(), data, 0.0, {})
+        model = canonical_model(run_or_model, needs_head=needs_head)
+        origin = complete_metadata(run_or_model, preprocess, labels, needs_labels=needs_head)
+        return _Exportable(model, origin, ExportConfig(), data, 0.0, {})
     run = run_or_model
+    origin = stored_metadata(run.model)
     return _Exportable(
-        model=run.model,
-        preprocess=preprocess or run.preprocess,
-        labels=tuple(labels or run.labels),
+        model=canonical_model(run.model, needs_head=needs_head),
+        origin=dataclasses.replace(
+            origin, preprocess=preprocess or run.preprocess, labels=tuple(run.labels if labels is None else labels)
+        ),
         settings=run.config.export,
         data=data or run.config.data,
         weight_decay=run.config.optimizer.weight_decay,
         metadata={"metrics": run.metrics, "step": run.step, "config": run.config.to_dict()},
     )
-
-
-def _metadata(model: keras.Model) -> Metadata:
-    """Return the metadata of a model; empty unless the model is a `ResidualNetwork`."""
-    return model.metadata if isinstance(model, ResidualNetwork) else Metadata()
 
 
 def _checked_drift(source: _Exportable, runner: runners.Runner) -> Drift:
@@ -297,10 +308,6 @@ def _check_model(source: _Exportable, target: str) -> None:
     check_model(model)
     if target == "hub_features":
         return
-    if model.layers[-1].name != LOGITS_LAYER:
-        raise UserError(
-            f"{model.name} has no head: create it with num_classes > 0, or export it with target='hub_features'"
-        )
     classes = model.output_shape[-1]
     if len(labels) != classes:
         raise UserError(f"{len(labels)} labels for the {classes} classes of {model.name}")
@@ -314,12 +321,3 @@ def _check_default_signature(source: _Exportable, name: str) -> None:
             f"default signature {name!r} does not apply to {source.model.name}: its input, {plural}, is not decoded"
         )
     _check_choice("default signature", name, choices)
-
-
-def _default_preprocess(model: keras.Model) -> Preprocess:
-    if preprocess := default_preprocess(model.input_shape[1:]):
-        return preprocess
-    raise UserError(
-        f"{model.name} takes {model.input_shape[1:]}, which has no default preprocessing; "
-        "pass preprocess=ImagePreprocess(...) or SignalPreprocess(...)"
-    )

@@ -11,6 +11,8 @@ from resnet_tf.model.layers import StandardizedConv2D
 
 # Computed in float32 in every precision, as in training: their cost is negligible, and logits are more accurate.
 _FLOAT32 = (POOL_LAYER, LOGITS_LAYER)
+# Layers of other heads, and layers that normalize the input.
+_FLOAT32_TYPES = (keras.layers.Dense, keras.layers.Rescaling, keras.layers.Normalization)
 _CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.Conv1D)
 
 
@@ -24,7 +26,8 @@ def fold(model: keras.Model, precision: str = "float32") -> keras.Model:
 
     Args:
         model: a network of `create_model`; it is not changed.
-        precision: dtype of variables and convolutions, `float32` or `bfloat16`; pooling and the head are float32.
+        precision: dtype of variables and convolutions, `float32` or `bfloat16`; pooling, the head and the normalization
+            of the input are float32.
 
     Returns:
         A model with the same layer names, inputs and outputs.
@@ -33,9 +36,12 @@ def fold(model: keras.Model, precision: str = "float32") -> keras.Model:
     removed = {norm.name for norm in norms.values()}
     removed |= {layer.name for layer in model.layers if isinstance(layer, keras.layers.Dropout)}
 
-    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+    def clone(layer: Any) -> Any:
+        if not isinstance(layer, keras.Layer):  # an operation, such as a division
+            return layer
         config = layer.get_config()
-        config["dtype"] = "float32" if layer.name in _FLOAT32 else precision
+        exact = layer.name in _FLOAT32 or isinstance(layer, _FLOAT32_TYPES)
+        config["dtype"] = "float32" if exact else precision
         if not isinstance(layer, _CONVOLUTIONS):
             return type(layer).from_config(config)
         plain = keras.layers.Conv1D if isinstance(layer, keras.layers.Conv1D) else keras.layers.Conv2D
@@ -56,11 +62,15 @@ def _producer(layer: keras.layers.Layer) -> keras.layers.Layer:
 
 
 def _is_foldable(layer: keras.layers.Layer) -> bool:
-    """Return whether a layer is a BatchNorm and the only consumer of a convolution's output."""
-    if not isinstance(layer, keras.layers.BatchNormalization):
+    """Return whether a layer is a BatchNorm over channels and the only consumer of a linear convolution's output."""
+    if not isinstance(layer, keras.layers.BatchNormalization) or len(layer._inbound_nodes) != 1:
         return False
     producer = _producer(layer)
-    return isinstance(producer, _CONVOLUTIONS) and len(producer._outbound_nodes) == 1
+    if not isinstance(producer, _CONVOLUTIONS) or len(producer._inbound_nodes) != 1:
+        return False
+    over_channels = layer.axis in (-1, len(layer.input.shape) - 1) and producer.data_format == "channels_last"
+    linear = producer.activation is keras.activations.linear
+    return len(producer._outbound_nodes) == 1 and over_channels and linear
 
 
 def _folded_weights(layer: keras.layers.Layer, norm: keras.layers.BatchNormalization | None) -> list[np.ndarray]:

@@ -177,7 +177,8 @@ class Predictor:
         """
         if not isinstance(self._runner, runners.SavedModelRunner) or not self._runner.explains:
             raise UserError(
-                f"{str(self.path)!r} has no Grad-CAM heatmaps: export an image network with target serving or hub"
+                f"{str(self.path)!r} has no Grad-CAM heatmaps: export an image network with target serving or hub, "
+                "whose head is one layer after the average pooling"
             )
         for batch in forms.batches(examples, self.preprocess, batch_size):
             encoded = [each.content for each in batch]

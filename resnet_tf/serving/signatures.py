@@ -24,7 +24,13 @@ SignatureFunction = Callable[[tf.Tensor], dict[str, tf.Tensor]]
 
 
 def build_signatures(
-    network: Network, preprocess: Preprocess, labels: Sequence[str], *, top_k: int, default: str = DEFAULT_SIGNATURE
+    network: Network,
+    preprocess: Preprocess,
+    labels: Sequence[str],
+    *,
+    top_k: int,
+    default: str = DEFAULT_SIGNATURE,
+    explains: bool = True,
 ) -> dict[str, tf.types.experimental.ConcreteFunction]:
     """Return the signatures of an exported network by name; dimension 0 of every input and output is the batch.
 
@@ -35,7 +41,7 @@ def build_signatures(
     - `classify`: `inputs`, string [B], serialized tf.Examples with the feature `image/encoded`; returns `classes`,
       string [B, C], all labels, and `scores`, float32 [B, C], their probabilities. For TensorFlow Serving's Classify.
     - `explain`: `image_bytes` as above; returns `heatmaps`, float32 [B, h, w] in [0, 1], the evidence of each position
-      of the last feature map for the best class (Grad-CAM, Selvaraju et al. 2017).
+      of the last feature map for the best class (Grad-CAM, Selvaraju et al. 2017). Only with `explains`.
 
     Input types without decoding, such as signals, have `serving_default` and `features` only; both take `signals`,
     float32 [B, L, C].
@@ -51,6 +57,7 @@ def build_signatures(
         top_k: number K of best classes to return.
         default: `images` makes `serving_default` a copy of `images`, for clients that call no other signature and send
             decoded images; the signature of encoded images is then named `image_bytes`.
+        explains: True if the logits are linear in the averages of the last feature map, as heatmaps require.
     """
     names = tf.constant(list(labels))
     count = min(top_k, len(labels))
@@ -80,10 +87,11 @@ def build_signatures(
     )
     for encoded in (each for each in inputs.values() if each.dtype == tf.string):
         functions[CLASSIFY_SIGNATURE] = _classify(encoded, classify_top_k, names)
-        functions[EXPLAIN_SIGNATURE] = (
-            _from_examples(encoded, lambda batch: _explain(network, batch)),
-            encoded.tensor_type,
-        )
+        if explains:
+            functions[EXPLAIN_SIGNATURE] = (
+                _from_examples(encoded, lambda batch: _explain(network, batch)),
+                encoded.tensor_type,
+            )
     return {
         name: tf.function(function, [tensor_type]).get_concrete_function()
         for name, (function, tensor_type) in functions.items()

@@ -110,7 +110,8 @@ def _serving(config: Config, seconds: float) -> BenchmarkResult:
     measurements: list[Measurement] = []
     with tempfile.TemporaryDirectory() as scratch:
         for precision in ("float32", *(["bfloat16"] if half else [])):
-            export = export_model(model, Path(scratch) / precision, precision=precision)
+            labels = [str(index) for index in range(model.output_shape[-1])]
+            export = export_model(model, Path(scratch) / precision, precision=precision, labels=labels)
             measurements += _measure_export(read_export(export), f"{config.model.name} {precision}", seconds)
     return BenchmarkResult("milliseconds", tuple(measurements))
 

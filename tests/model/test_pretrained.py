@@ -288,7 +288,7 @@ def test_corrupt_metadata_is_named(tmp_path):
 def test_the_metadata_of_a_file_is_read_once(tmp_path, monkeypatch):
     path, calls = tmp_path / "weights.safetensors", []
     readers.write_safetensors(path, to_torchvision(CREATE()), {"labels": list(CIFAR10)})
-    read = readers._read_metadata
-    monkeypatch.setattr(readers, "_read_metadata", lambda each: calls.append(each) or read(each))
+    read = readers.read_metadata
+    monkeypatch.setattr(readers, "read_metadata", lambda each: calls.append(each) or read(each))
     assert CREATE(weights=path).labels == CIFAR10
     assert calls == [path]

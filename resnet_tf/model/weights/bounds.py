@@ -1,5 +1,6 @@
 """Checks of weights files of unknown origin before their arrays are read: sizes, and references to other files."""
 
+import io
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def check_bounds(path: Path) -> None:
                 check_zip(archive, path)
                 if path.suffix == ".keras":
                     _check_configuration(archive)
-                    with archive.open("model.weights.h5") as member, h5py.File(member) as content:
+                    with h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as content:
                         _check_hdf5(content, path)
 
 

@@ -1,27 +1,28 @@
 """Reading and writing of weights files: each format is read as a dict of arrays by name."""
 
+import contextlib
 import importlib.util
 import json
 import zipfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import h5py
 import numpy as np
 
-from resnet_tf.core.bounded import check_expansion, parse_json
+from resnet_tf.core.bounded import parse_json
 from resnet_tf.core.errors import UserError, prefix_errors
 from resnet_tf.core.export_metadata import read_export
 from resnet_tf.core.numpy_files import open_npz
 from resnet_tf.core.paths import literal_path
+from resnet_tf.model.weights import keras_files
 from resnet_tf.model.weights.bounds import check_bounds
+from resnet_tf.model.weights.keras_files import Arrays, Configs
+from resnet_tf.model.weights.torch_files import read_torch
 from resnet_tf.model.weights.values import check_finite
 
-Arrays = dict[str, np.ndarray]
-
-_NORM_VARIABLES = ("gamma", "beta", "moving_mean", "moving_variance")
 # Key of the network's metadata, a JSON object, in `.safetensors` files and in Keras's model configuration.
 _METADATA = "resnet_tf"
 # Dataset of the metadata in Keras weights files, written by `resnet_tf.model.network`.
@@ -39,23 +40,39 @@ class WeightsFile:
         arrays: arrays by name in the file, such as `layer1.0.conv1.weight` (PyTorch) or `conv1_conv/kernel` (Keras).
         metadata: metadata of the network, see `resnet_tf.model.metadata`. For other models that Keras saved, it has
             only `keras_name`, the name of the model, if the file contains it.
+        configs: configurations of the layers of a Keras model by their names, those of nested models as `model/layer`.
+            Files of `save_weights` have the names only, with empty configurations; others have none.
+        nested: metadata of networks inside of the model, by their names.
     """
 
     arrays: Arrays
     metadata: Mapping[str, Any]
+    configs: Configs = field(default_factory=dict)
+    nested: Mapping[str, Any] = field(default_factory=dict)
+
+    def metadata_of(self, prefix: str) -> Mapping[str, Any]:
+        """Return the metadata of the network whose arrays have a prefix: those of a nested network, or of the model."""
+        return self.nested.get(prefix.rstrip("/"), self.metadata)
+
+    def configs_of(self, prefix: str) -> Configs:
+        """Return the configurations of the layers of the network whose arrays have a prefix, without the prefix."""
+        named = {name: config for name, config in self.configs.items() if name.startswith(prefix)}
+        return {name.removeprefix(prefix): config for name, config in named.items()}
 
 
 def read(path: Path) -> WeightsFile:
     """Read a weights file or a hub export.
 
     Args:
-        path: a `.safetensors`, `.npz`, `.h5` or `.keras` file, a `.pth`, `.pt`, `.th` or `.bin` file of PyTorch, or the
-            directory of a hub export.
+        path: a `.safetensors`, `.npz`, `.h5` or `.keras` file, a `.pth`, `.pt`, `.th` or `.bin` file of PyTorch, the
+            prefix of a checkpoint of TF-Keras, or the directory of a hub export.
 
     Raises:
         UserError: if the file does not exist or cannot be read, if it is a pickle of other objects than arrays, if a
             value is not finite, if the metadata is corrupt, or if a file of an export was modified.
     """
+    if keras_files.is_checkpoint(path):
+        return WeightsFile(_read_arrays(path, keras_files.read_checkpoint), {})
     if not path.exists():
         raise UserError(f"no weights file {str(path)!r}")
     if path.is_dir():
@@ -65,17 +82,35 @@ def read(path: Path) -> WeightsFile:
     else:
         check_readable(path.name)
         metadata = {}
+    arrays = _read_arrays(path, _read_hub if path.is_dir() else _READERS[path.suffix])
+    if metadata:
+        return WeightsFile(arrays, metadata)
+    metadata = read_metadata(path)
+    if path.suffix not in (".h5", ".keras"):
+        return WeightsFile(arrays, metadata)
+    with _naming_metadata(path):
+        configs = keras_files.read_configs(path)
+        found = {name: config.get(_METADATA) for name, config in configs.items()}
+        nested = {name: each for name, each in found.items() if isinstance(each, dict)}
+        if path.suffix == ".h5":
+            nested |= keras_files.read_nested(path, _METADATA_DATASET, largest=_METADATA_BYTES)
+    return WeightsFile(arrays, metadata, configs, nested)
+
+
+def _read_arrays(path: Path, read_file: Callable[[Path], Arrays]) -> Arrays:
+    """Return the arrays of a file, whose values must be finite."""
     try:
-        if not path.is_dir():
+        if path.is_file():
             check_bounds(path)
-        arrays = _read_hub(path) if path.is_dir() else _READERS[path.suffix](path)
+        arrays = read_file(path)
     except UserError:
         raise
     except Exception as error:  # each library raises its own type for a corrupt file
-        raise UserError(f"{str(path)!r} is corrupt or not a {path.suffix} file: {error}") from error
+        kind = f"a {path.suffix} file" if path.suffix in SUFFIXES else "a checkpoint"
+        raise UserError(f"{str(path)!r} is corrupt or not {kind}: {error}") from error
     for name, array in arrays.items():
         check_finite(repr(str(path)), name, array)
-    return WeightsFile(arrays, metadata or _read_metadata(path))
+    return arrays
 
 
 def check_readable(file_name: str) -> None:
@@ -87,7 +122,7 @@ def check_readable(file_name: str) -> None:
     suffix = Path(file_name).suffix
     if suffix not in SUFFIXES:
         raise UserError(f"cannot read weights from {file_name!r}; supported suffixes: {', '.join(SUFFIXES)}")
-    if _READERS[suffix] is _read_torch and importlib.util.find_spec("torch") is None:
+    if _READERS[suffix] is read_torch and importlib.util.find_spec("torch") is None:
         raise UserError(
             f"reading {file_name!r} needs PyTorch: pip install 'resnet_tf[torch]', or give a .safetensors file"
         )
@@ -100,14 +135,25 @@ def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Ma
     save_file(dict(arrays), path, {_METADATA: json.dumps(metadata)})
 
 
-def _read_metadata(path: Path) -> dict[str, Any]:
-    try:
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Return the metadata in a weights file, see `WeightsFile`; empty if it has none.
+
+    Raises:
+        UserError: if the metadata is corrupt.
+    """
+    with _naming_metadata(path):
         text = _METADATA_READERS.get(path.suffix, lambda _: None)(path)
         metadata = parse_json(text) if text else {}
         if not isinstance(metadata, dict):
             raise ValueError(f"expected a JSON object, got {type(metadata).__name__}")
         return metadata
-    except (OSError, ValueError, KeyError, RecursionError) as error:
+
+
+@contextlib.contextmanager
+def _naming_metadata(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"the metadata of the weights in {str(path)!r} is corrupt: {error}") from error
 
 
@@ -120,44 +166,6 @@ def _read_safetensors(path: Path) -> Arrays:
 def _read_npz(path: Path) -> Arrays:
     with prefix_errors(f"{str(path)!r} is corrupt or not a .npz file"), open_npz(path) as archive:
         return dict(archive)
-
-
-def _read_torch(path: Path) -> Arrays:
-    """Read a state dict, bare or under `state_dict` or `model`; only arrays are unpickled, for security."""
-    import pickle
-
-    import torch
-
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{str(path)!r} contains objects other than arrays, which are not loaded because they could run code"
-        ) from error
-    while isinstance(content, Mapping) and (inner := {"state_dict", "model"} & set(content)):
-        content = content[inner.pop()]
-    if not isinstance(content, Mapping):
-        raise UserError(f"{str(path)!r} contains {type(content).__name__}, not a state dict")
-    tensors = [tensor for tensor in content.values() if isinstance(tensor, torch.Tensor)]
-    # A tensor may repeat one value along an axis, without any bytes for it.
-    check_expansion(sum(tensor.nbytes for tensor in tensors), path.stat().st_size)
-    return {
-        name: tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy()
-        for name, tensor in content.items()
-        if isinstance(tensor, torch.Tensor)
-    }
-
-
-def _read_keras(path: Path) -> Arrays:
-    """Read an `.h5` file in the layout of Keras 2 (named variables) or of Keras 3 (numbered variables)."""
-    with h5py.File(path) as file:
-        return _keras_3_arrays(file) if "layers" in file else _keras_2_arrays(file.get("model_weights", file))
-
-
-def _read_keras_archive(path: Path) -> Arrays:
-    """Read only the weights of a `.keras` archive."""
-    with zipfile.ZipFile(path) as archive, archive.open("model.weights.h5") as member, h5py.File(member) as file:
-        return _keras_3_arrays(file)
 
 
 def _read_hub(path: Path) -> Arrays:
@@ -179,34 +187,6 @@ def _read_hub(path: Path) -> Arrays:
             )
             for child in nodes[listed[0]].children
         }
-
-
-def _keras_2_arrays(file: Any) -> Arrays:
-    arrays = {}
-    for layer in map(_text, file.attrs["layer_names"]):
-        # The published files name the head `probs`, which Keras loads by its position.
-        name = "predictions" if layer == "probs" else layer
-        for weight in map(_text, file[layer].attrs["weight_names"]):
-            arrays[f"{name}/{weight.split('/')[-1].split(':')[0]}"] = np.asarray(file[layer][weight])
-    return arrays
-
-
-def _keras_3_arrays(file: Any) -> Arrays:
-    arrays = {}
-    for group in file["layers"].values():
-        variables = group.get("vars", {})
-        values = [np.asarray(variables[str(index)]) for index in range(len(variables))]
-        if not values:
-            continue
-        # Variables are stored in the order of their creation; the first one of a BatchNorm layer has rank 1.
-        names = _NORM_VARIABLES if values[0].ndim == 1 else ("kernel", "bias")
-        for name, value in zip(names, values, strict=False):
-            arrays[f"{_text(variables.attrs['name'])}/{name}"] = value
-    return arrays
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _read_safetensors_metadata(path: Path) -> str | None:
@@ -247,9 +227,9 @@ def _configured(model_config: str | bytes) -> str | None:
 _READERS: dict[str, Callable[[Path], Arrays]] = {
     ".safetensors": _read_safetensors,
     ".npz": _read_npz,
-    **dict.fromkeys((".pth", ".pt", ".th", ".bin"), _read_torch),
-    ".h5": _read_keras,
-    ".keras": _read_keras_archive,
+    **dict.fromkeys((".pth", ".pt", ".th", ".bin"), read_torch),
+    ".h5": keras_files.read_h5,
+    ".keras": keras_files.read_archive,
 }
 SUFFIXES = tuple(_READERS)
 _METADATA_READERS: dict[str, Callable[[Path], str | None]] = {

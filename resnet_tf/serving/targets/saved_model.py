@@ -10,6 +10,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from resnet_tf.inputs import Preprocess
 from resnet_tf.model.builder import LOGITS_LAYER, POOL_LAYER
 from resnet_tf.model.network import ResidualNetwork
+from resnet_tf.serving.canonical import has_linear_head
 from resnet_tf.serving.fold import fold
 from resnet_tf.serving.freeze import freeze, is_freezable
 from resnet_tf.serving.signatures import CLASSIFY_SIGNATURE, DEFAULT_SIGNATURE, Network, build_signatures
@@ -43,7 +44,8 @@ def write_serving(
     if not is_freezable(folded):
         holder.variables = [variable.value for variable in folded.variables]
     network = freeze(folded, _network(folded))
-    signatures = build_signatures(network, preprocess, labels, top_k=top_k, default=default)
+    explains = has_linear_head(folded)
+    signatures = build_signatures(network, preprocess, labels, top_k=top_k, default=default, explains=explains)
     tf.saved_model.save(holder, str(export), signatures=signatures)
     _mark_classify(export)
     write_warmup(export, preprocess, default=default)
@@ -54,7 +56,8 @@ def write_hub(
 ) -> None:
     """Write a SavedModel that can be called and trained, with the signatures of `write_serving`."""
     holder, open_model = hub.reusable_model(model, preprocess, weight_decay=weight_decay)
-    signatures = build_signatures(_network(open_model), preprocess, labels, top_k=top_k)
+    explains = has_linear_head(open_model)
+    signatures = build_signatures(_network(open_model), preprocess, labels, top_k=top_k, explains=explains)
     tf.saved_model.save(holder, str(export), signatures=signatures)
     _mark_classify(export)
 
@@ -67,9 +70,10 @@ def write_hub_features(model: keras.Model, preprocess: Preprocess, export: Path,
 
 
 def _network(model: keras.Model) -> Network:
-    """Return the function that `build_signatures` takes, for a Keras model with a head."""
+    """Return the function that `build_signatures` takes, for a canonical model with a head."""
     pool, head = model.get_layer(POOL_LAYER), model.get_layer(LOGITS_LAYER)
-    inner = ResidualNetwork(model.input, [pool.input, pool.output, head.output], model.name)
+    maps = pool.input if has_linear_head(model) else pool.output  # read for heatmaps only
+    inner = ResidualNetwork(model.input, [maps, pool.output, head.output], model.name)
     return lambda inputs: [*inner(inputs, training=False), tf.convert_to_tensor(head.kernel)]
 
 

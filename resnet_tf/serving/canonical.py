@@ -1,0 +1,247 @@
+"""Keras models in the form that exports need: one graph without nested models, from the input to logits.
+
+An export returns logits and their softmax, pooled features, and heatmaps. In the model that `canonical_model` returns,
+the layer `logits` is the last one and linear, and the output of the layer `pool` is the pooled features. The graph
+decides, not the names of layers.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from resnet_tf.core.errors import UserError
+from resnet_tf.model.builder import LOGITS_LAYER, POOL_LAYER
+from resnet_tf.model.metadata import Metadata
+from resnet_tf.model.network import ResidualNetwork
+
+_POOLING = (
+    keras.layers.GlobalAveragePooling1D,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalMaxPooling1D,
+    keras.layers.GlobalMaxPooling2D,
+)
+_AVERAGE = (keras.layers.GlobalAveragePooling1D, keras.layers.GlobalAveragePooling2D)
+# A function from a layer to the one that takes its place in another graph.
+_Copy = Callable[[Any], Any]
+
+
+def canonical_model(model: keras.Model, *, needs_head: bool = True) -> keras.Model:
+    """Return a model with the same logits whose layers `pool` and `logits` are what their names say.
+
+    Nested models are dissolved, and a softmax at the end is removed. A network of `create_model` is returned itself.
+
+    Args:
+        model: a Functional or Sequential model with one input and one output.
+        needs_head: False accepts a model of pooled features, whose output is that of `pool`.
+
+    Raises:
+        UserError: for a model of another kind, or whose outputs are neither logits nor their softmax.
+    """
+    if _is_canonical(model, needs_head=needs_head):
+        return model
+    flat = _flatten(model)
+    has_head = needs_head or isinstance(last_operation(flat), keras.layers.Dense)
+    outputs = _find_logits(flat, model.name) if has_head else flat.output
+    head = _operation(outputs) if has_head else None
+    pool = _find_pool(_inputs(outputs)[0] if has_head else outputs)
+    if not isinstance(pool, keras.Layer):
+        raise UserError(f"the features of {model.name} come from {pool.name!r}, which is no layer; use a pooling layer")
+    names = {id(pool): POOL_LAYER} | ({id(head): LOGITS_LAYER} if has_head else {})
+    taken = {*names.values(), flat.input.name}
+
+    def copy(layer: Any) -> Any:
+        if not isinstance(layer, keras.Layer):
+            return layer
+        config = layer.get_config() | {"name": names.get(id(layer)) or _unused(layer.name, "", taken)}
+        return type(layer).from_config(config | ({"activation": "linear"} if layer is head else {}))
+
+    return _copied(ResidualNetwork(flat.input, outputs, metadata=Metadata()), copy, name=model.name)
+
+
+def has_linear_head(model: keras.Model) -> bool:
+    """Return True if the logits of a canonical model are linear in the averages of the last feature maps."""
+    if not isinstance(_operation(model.output), keras.layers.Dense):
+        return False
+    pool = _operation(_skip_inactive(_inputs(model.output)[0]))
+    return isinstance(pool, _AVERAGE) and pool.name == POOL_LAYER and pool.data_format == "channels_last"
+
+
+def _is_canonical(model: keras.Model, *, needs_head: bool) -> bool:
+    if not _is_graph(model) or any(isinstance(layer, keras.Model) for layer in model.layers):
+        return False
+    if len(model.inputs) != 1 or not isinstance(model.output, keras.KerasTensor):
+        return False
+    last = _operation(model.output)
+    if last.name == POOL_LAYER:
+        return not needs_head and isinstance(last, _POOLING)
+    linear = isinstance(last, keras.layers.Dense) and _activation(last) == "linear"
+    if not linear or last.name != LOGITS_LAYER or model.layers[-1] is not last:
+        return False
+    pool = _operation(_skip_inactive(_inputs(model.output)[0]))
+    return isinstance(pool, _POOLING) and pool.name == POOL_LAYER
+
+
+def _is_graph(model: Any) -> bool:
+    """Return True for a Functional model that computes its graph, and nothing else in a method of its own."""
+    return hasattr(model, "_run_through_graph") and type(model).call.__module__.startswith("keras.")
+
+
+def graph_of(model: keras.Model) -> Any:
+    """Return the Functional model of a Functional or Sequential model.
+
+    Raises:
+        UserError: for a model with a method `call` of its own.
+    """
+    functional = getattr(model, "_functional", None) or model
+    if isinstance(functional, keras.Sequential):  # Keras makes a graph of two layers or more
+        if len(model.layers) == 1 and isinstance(model.layers[0], keras.Model):
+            return graph_of(model.layers[0])
+        raise UserError(f"{model.name} has no input shape; call it on a batch before the export")
+    if not _is_graph(functional) or not type(model).call.__module__.startswith("keras."):
+        raise UserError(
+            f"{model.name} is a {type(model).__name__} with a method `call`; an export needs a Functional model, such "
+            "as keras.Model(inputs, outputs)"
+        )
+    return functional
+
+
+def _flatten(model: keras.Model) -> keras.Model:
+    """Return a Functional model with the same outputs, without nested models, whose layers are copies."""
+    graph = graph_of(model)
+    if len(graph.inputs) != 1 or not isinstance(graph.output, keras.KerasTensor):
+        raise UserError(f"an export needs a model with one input and one output, which {model.name} is not")
+    taken = {graph.input.name}
+    prefix = graph.layer_prefix if isinstance(graph, ResidualNetwork) else ""
+
+    def copy(layer: Any, scope: str = "") -> Any:
+        if not isinstance(layer, keras.Layer):
+            return layer
+        name = _unused(layer.name.removeprefix(prefix), scope, taken)
+        return type(layer).from_config(layer.get_config() | {"name": name})
+
+    return _copied(graph, copy, name=model.name)
+
+
+def _copied(graph: Any, copy: Callable[..., Any], *, name: str) -> keras.Model:
+    """Return a model of copies of the layers of a graph, which have the same weights."""
+    copies: dict[int, tuple[Any, Any]] = {}
+
+    def operation(scope: str, training: Any) -> _Copy:
+        def of(layer: Any) -> Any:
+            if isinstance(layer, keras.Model):
+                below = f"{scope}{layer.name}_"
+                return lambda tensor, training=None, **_: graph_of(layer)._run_through_graph(
+                    tensor, operation(below, training)
+                )
+            if id(layer) not in copies:
+                copies[id(layer)] = layer, _tried(copy, layer, scope)
+            return _in_mode(copies[id(layer)][1], training)
+
+        return of
+
+    source = graph.input
+    inputs = keras.Input(batch_shape=source.shape, dtype="float32", name=source.name)
+    outputs = graph._run_through_graph([inputs], operation("", None))
+    model = ResidualNetwork(inputs, outputs, name, metadata=Metadata())
+    for original, copied in copies.values():
+        if isinstance(original, keras.Layer):
+            copied.set_weights(original.get_weights())
+    return model
+
+
+def _tried(copy: Callable[..., Any], layer: Any, scope: str) -> Any:
+    try:
+        return copy(layer, scope) if scope else copy(layer)
+    except Exception as error:  # the constructor of a layer of the user, or a Lambda layer, may raise anything
+        reason = " ".join(str(error).split())
+        raise UserError(f"layer {layer.name!r}, {type(layer).__name__}, cannot be copied: {reason}") from error
+
+
+def _in_mode(layer: Any, training: Any) -> Any:
+    """Return a layer, or a call of it in the mode with which the model around it was called."""
+    if training is None or not getattr(layer, "_call_has_training_arg", False):
+        return layer
+    return lambda *args, **kwargs: layer(*args, **{"training": training} | kwargs)
+
+
+def _unused(name: str, scope: str, taken: set[str]) -> str:
+    """Return the name of a layer, or another one if it is taken, and take it."""
+    candidates = (name, f"{scope}{name}", *(f"{scope}{name}_{number}" for number in range(2, 10_000)))
+    found = next(each for each in candidates if each not in taken)
+    taken.add(found)
+    return found
+
+
+def _find_logits(flat: keras.Model, name: str) -> keras.KerasTensor:
+    """Return the output of the last Dense layer, whose own activation may be the softmax.
+
+    Raises:
+        UserError: if the outputs are neither logits nor their softmax.
+    """
+    tensor, softmaxes = _skip_inactive(flat.output), 0
+    if _is_softmax(_operation(tensor)):
+        softmaxes, tensor = 1, _skip_inactive(_inputs(tensor)[0])
+    last = _operation(tensor)
+    if isinstance(last, _POOLING):
+        raise UserError(f"{name} has no head: create it with num_classes > 0, or export it with target='hub_features'")
+    if len(flat.output.shape) != 2 or not isinstance(last, keras.layers.Dense):
+        raise UserError(
+            f"{name} has no head: its output {flat.output.shape} comes from {last.name!r}, {type(last).__name__}. An "
+            "export needs a Dense layer of logits at the end, or target='hub_features'"
+        )
+    activation = _activation(last)
+    softmaxes += activation == "softmax"
+    if activation not in ("linear", "softmax") or softmaxes > 1:
+        what = "two softmaxes in succession" if softmaxes > 1 else f"the activation {activation!r}"
+        raise UserError(
+            f"{name} has {what} at the end, in {last.name!r}; an export needs logits or one softmax, because it "
+            "returns logits and their softmax"
+        )
+    return tensor
+
+
+def last_operation(graph: Any) -> Any:
+    """Return the last operation of a Functional model, without a softmax and layers that do nothing at inference."""
+    tensor = _skip_inactive(graph.output)
+    return _operation(_skip_inactive(_inputs(tensor)[0]) if _is_softmax(_operation(tensor)) else tensor)
+
+
+def _find_pool(features: keras.KerasTensor) -> Any:
+    """Return the operation of the pooled features: the last global pooling before the head, or else its input."""
+    tensor = first = _skip_inactive(features)
+    while len(_inputs(tensor)) == 1:
+        if isinstance(_operation(tensor), _POOLING):
+            return _operation(tensor)
+        (tensor,) = _inputs(tensor)
+    return _operation(first)
+
+
+def _skip_inactive(tensor: keras.KerasTensor) -> keras.KerasTensor:
+    """Return the tensor before layers that do nothing at inference."""
+    operation = _operation(tensor)
+    linear = isinstance(operation, keras.layers.Activation) and _activation(operation) == "linear"
+    if linear or isinstance(operation, keras.layers.Dropout | keras.layers.Identity):
+        return _skip_inactive(_inputs(tensor)[0])
+    return tensor
+
+
+def _operation(tensor: keras.KerasTensor) -> Any:
+    """Return the layer or operation with this output."""
+    return tensor._keras_history.operation
+
+
+def _inputs(tensor: keras.KerasTensor) -> list[keras.KerasTensor]:
+    """Return the inputs of the call with this output."""
+    operation, index, _ = tensor._keras_history
+    return list(operation._inbound_nodes[index].input_tensors)
+
+
+def _is_softmax(operation: Any) -> bool:
+    if isinstance(operation, keras.layers.Activation):
+        return _activation(operation) == "softmax"
+    return type(operation).__name__ == "Softmax" and operation.axis in (-1, 1)
+
+
+def _activation(layer: Any) -> str:
+    return getattr(layer.activation, "__name__", type(layer.activation).__name__)
