@@ -383,6 +383,12 @@ class RuntimeConfig:
         choices=("auto", "single", "mirrored", "multiworker", "tpu"),
     )
     tpu: str = _key("local", "for strategy=tpu: name or address of the TPU, or local")
+    wait_seconds: int = _key(
+        600,
+        "longest wait for other processes: workers of TF_CONFIG, a TPU, or batches of a tf.data service",
+        minimum=1,
+        maximum=_MANY,
+    )
     sync_batch_norm: bool = _key(False, "BatchNorm statistics over all replicas instead of each replica's own; slower")
     precision: str = _key(
         "auto",

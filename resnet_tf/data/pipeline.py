@@ -115,7 +115,10 @@ def train_batches(
     steps = tf.data.Dataset.range(start, length.total_steps)
     if config.data.service:
         numbered = _interleave(steps, lambda step: batch(step).map(lambda *parts: (step, *parts)))
-        batches = service.distribute(numbered, config.data.service, start=start, end=length.total_steps)
+        seconds = config.runtime.wait_seconds
+        batches = service.distribute(
+            numbered, config.data.service, start=start, end=length.total_steps, seconds=seconds
+        )
     else:
         batches = _interleave(steps, batch)
     return batches.prefetch(_PREFETCHED)

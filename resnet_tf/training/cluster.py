@@ -97,6 +97,12 @@ class Cluster:
         return total(value)
 
 
+def read_addresses() -> list[str]:
+    """Return `host:port` of the workers in TF_CONFIG, in the order of their indices; see `read_tf_config`."""
+    cluster = json.loads(os.environ["TF_CONFIG"])["cluster"]
+    return [str(address) for task_type in _TASK_TYPES for address in cluster.get(task_type, ())]
+
+
 def read_tf_config() -> Task:
     """Return the task of this process in the cluster that TF_CONFIG describes.
 

@@ -1,48 +1,4 @@
-"""Early exits: stop signals, and call lengths that let a signal be answered soon."""
-
-import signal
-import threading
-from types import FrameType
-from typing import Any
-
-
-class StopRequested(Exception):  # noqa: N818 (nothing went wrong)
-    """A stop signal was received; the message is its name."""
-
-
-class StopSignals:
-    """Context in which SIGTERM and SIGINT set `received`; a second signal ends the process at once.
-
-    Python handles signals in the main thread only; in other threads the context has no effect.
-    """
-
-    _WATCHED = (signal.SIGTERM, signal.SIGINT)
-
-    def __init__(self) -> None:
-        self.received = ""
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> "StopSignals":
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in self._WATCHED}
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._restore()
-
-    def check(self) -> None:
-        """Raise `StopRequested` if a signal was received."""
-        if self.received:
-            raise StopRequested(self.received)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = signal.Signals(number).name
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
+"""Call lengths that let a stop signal be answered soon."""
 
 
 class Pace:

@@ -17,13 +17,14 @@ from resnet_tf.config import Config
 from resnet_tf.core import files
 from resnet_tf.core.errors import Interrupted, UserError, plain_reason
 from resnet_tf.core.metrics import Evaluation
+from resnet_tf.core.waiting import StopRequested, StopSignals
 from resnet_tf.data import pipeline, service, unreadable
 from resnet_tf.data.sources import Source, open_source
 from resnet_tf.data.unreadable import UnreadableExamples
 from resnet_tf.training import run, runtime
 from resnet_tf.training.callbacks import MetricsFile, Profile, ProgressLine, TensorBoard
 from resnet_tf.training.cluster import Cluster
-from resnet_tf.training.early_exit import Pace, StopRequested, StopSignals
+from resnet_tf.training.early_exit import Pace
 from resnet_tf.training.evaluation import Evaluator
 from resnet_tf.training.optimizers.create import learning_rate_factor
 from resnet_tf.training.trainer import Trainer

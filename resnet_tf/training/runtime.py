@@ -11,7 +11,9 @@ import tensorflow as tf
 from resnet_tf.config import RuntimeConfig
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.machine import cpu_flags
-from resnet_tf.training.cluster import Cluster, read_tf_config
+from resnet_tf.core.waiting import killed_after, restore_signal_handlers
+from resnet_tf.training import rendezvous
+from resnet_tf.training.cluster import Cluster, read_addresses, read_tf_config
 
 logger = logging.getLogger(__name__)
 
@@ -66,10 +68,13 @@ def choose_precision(asked: str, *, on_tpu: bool = False) -> tuple[str, str]:
 def _strategy(config: RuntimeConfig) -> tf.distribute.Strategy:
     match config.strategy:
         case "multiworker":
-            read_tf_config()
+            if not _multiworker.cache_info().currsize:  # not joined yet
+                rendezvous.meet(read_tf_config().index, read_addresses(), seconds=config.wait_seconds)
+                with killed_after(config.wait_seconds, _lost(config, "the cluster of TF_CONFIG")):
+                    _multiworker()
             return _multiworker()
         case "tpu":
-            return _tpu(config.tpu)
+            return _tpu(config)
     devices = _devices()
     several_gpus = len(devices) > 1 and devices[0].startswith("GPU")
     if config.strategy == "mirrored" or (config.strategy == "auto" and several_gpus):
@@ -80,20 +85,36 @@ def _strategy(config: RuntimeConfig) -> tf.distribute.Strategy:
 @functools.cache
 def _multiworker() -> tf.distribute.MultiWorkerMirroredStrategy:
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        restore_signal_handlers()  # TensorFlow handles SIGTERM, as a notice for a mechanism that is not used here
+        return strategy
     except (tf.errors.OpError, RuntimeError) as error:
         raise UserError(f"the cluster of TF_CONFIG cannot be joined: {str(error).splitlines()[0]}") from error
 
 
-def _tpu(name: str) -> tf.distribute.TPUStrategy:
+def _tpu(config: RuntimeConfig) -> tf.distribute.TPUStrategy:
     """Connect, initialize and create the strategy, in the order that TensorFlow documents."""
+    name = config.tpu
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
-        tf.config.experimental_connect_to_cluster(resolver)
-        tf.tpu.experimental.initialize_tpu_system(resolver)
-    except (tf.errors.OpError, ValueError) as error:
+        rendezvous.wait_for_server(f"runtime.tpu={name!r}", _master(resolver), seconds=config.wait_seconds)
+        with killed_after(config.wait_seconds, _lost(config, f"runtime.tpu={name!r}")):
+            tf.config.experimental_connect_to_cluster(resolver)
+            tf.tpu.experimental.initialize_tpu_system(resolver)
+    except UserError:
+        raise
+    except (tf.errors.OpError, ValueError, OSError) as error:
         raise UserError(f"runtime.tpu={name!r} cannot be reached: {str(error).splitlines()[0]}") from error
     return tf.distribute.TPUStrategy(resolver)
+
+
+def _master(resolver: tf.distribute.cluster_resolver.TPUClusterResolver) -> str:
+    """Return `host:port` of a TPU's server; empty for a local TPU."""
+    return str(resolver.master()).removeprefix("grpc://")
+
+
+def _lost(config: RuntimeConfig, name: str) -> str:
+    return f"error: {name} was not joined within {config.wait_seconds} seconds (runtime.wait_seconds)"
 
 
 @functools.cache

@@ -164,7 +164,13 @@ def test_a_tpu_is_connected_to_initialized_and_only_then_used(monkeypatch):
         def __init__(self, resolver):
             calls.append(("strategy", resolver))
 
-    monkeypatch.setattr(tf.distribute.cluster_resolver, "TPUClusterResolver", lambda tpu: f"resolver of {tpu}")
+    class Resolver(str):
+        def master(self):
+            return ""
+
+    monkeypatch.setattr(
+        tf.distribute.cluster_resolver, "TPUClusterResolver", lambda tpu: Resolver(f"resolver of {tpu}")
+    )
     monkeypatch.setattr(
         tf.config, "experimental_connect_to_cluster", lambda resolver: calls.append(("connect", resolver))
     )

@@ -213,7 +213,7 @@ def _prepare(builder: tfds.core.DatasetBuilder) -> None:
     if builder.is_prepared():
         return
     with _only_preparation(builder):
-        if builder.is_prepared():  # by another process in the meantime
+        if Path(builder.data_dir, "dataset_info.json").is_file():  # by another process in the meantime
             builder.info.read_from_directory(builder.data_dir)
         else:
             _download_and_prepare(builder)
