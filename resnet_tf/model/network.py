@@ -13,6 +13,7 @@ import numpy as np
 from resnet_tf.core.bounded import parse_json
 from resnet_tf.core.class_names import to_names
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.ranges import shorten
 from resnet_tf.inputs import Preprocess
 from resnet_tf.model.arch import Arch
 from resnet_tf.model.metadata import Metadata
@@ -72,6 +73,8 @@ class ResidualNetwork(keras.Model):
 
     @preprocess.setter
     def preprocess(self, preprocess: Preprocess | None) -> None:
+        if not isinstance(preprocess, Preprocess | None):
+            raise UserError(f"preprocess takes an ImagePreprocess or another Preprocess, got {shorten(preprocess)}")
         self._metadata = dataclasses.replace(self._metadata, preprocess=preprocess)
 
     @property

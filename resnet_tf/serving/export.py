@@ -14,6 +14,7 @@ from resnet_tf.config import Config, DataConfig, ExportConfig
 from resnet_tf.core.class_names import to_names
 from resnet_tf.core.errors import UserError, closest
 from resnet_tf.core.paths import user_path
+from resnet_tf.core.ranges import shorten
 from resnet_tf.data import pipeline
 from resnet_tf.data.sources import Split, open_source
 from resnet_tf.data.unreadable import translate_read_errors
@@ -293,13 +294,16 @@ def _evenly_spaced(total: int, count: int) -> list[int]:
     return np.linspace(0, total - 1, min(count, total)).astype(int).tolist()
 
 
-def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+def _check_choice(option: str, value: Any, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise UserError(f"unknown {option} {value!r}; did you mean {closest(value, choices)}?")
 
 
 def _check_model(source: _Exportable, target: str) -> None:
     model, preprocess, labels = source.model, source.preprocess, source.labels
+    for name, value, expected in (("preprocess", preprocess, Preprocess), ("data", source.data, DataConfig | None)):
+        if not isinstance(value, expected):
+            raise UserError(f"{name}={shorten(value)} is {type(value).__name__}; see the documentation of export_model")
     expected, given = model.input_shape[1:], preprocess.input_shape
     if len(expected) != len(given) or any(
         size not in (None, given_size) for size, given_size in zip(expected, given, strict=True)

@@ -188,3 +188,27 @@ def test_metadata_state_the_precision_that_computes(tmp_path, policy, target):
     if policy != "float32":
         with pytest.raises(UserError, match=f"computes in {policy}, and target '{target}' keeps the layers"):
             export_model(model, tmp_path / "other", target=target, precision="float32")
+
+
+def test_quantized_networks_are_not_exported(tmp_path):
+    model = create_model("resnet8_w32", **NETWORK)
+    model.get_layer("logits").quantize("int8")
+    with pytest.raises(UserError, match="holds int8 values in "):
+        export_model(model, tmp_path / "export")
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        *(("target", None), ("target", 3), ("target", ["serving"]), ("precision", None), ("precision", 16)),
+        *(("precision", "float64"), ("preprocess", "imagenet"), ("data", "digits"), ("default_signature", 3)),
+    ],
+)
+def test_arguments_of_an_export(network, tmp_path, argument, value):
+    with pytest.raises(UserError, match=argument.replace("_", " ")):
+        export_model(network, tmp_path / "export", **{argument: value})
+
+
+def test_the_preprocessing_of_a_network_is_one():
+    with pytest.raises(UserError, match="preprocess takes an ImagePreprocess"):
+        create_model("resnet8_w32", **NETWORK).preprocess = "imagenet"
