@@ -28,6 +28,7 @@ def cifar_test(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not ARCHIVE.is_file(), reason="CIFAR-10 as JPEG files is not beside the checkout")
 def test_a_folder_of_cifar_trains_with_flags_only(command, tmp_path):
     with tarfile.open(ARCHIVE) as archive:

@@ -342,6 +342,7 @@ def test_a_plot_of_a_signal_shows_its_samples():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_recipes_train_on_the_archives_of_the_example(tmp_path, command):
     out = tmp_path / "data"
     arguments = [sys.executable, str(EXAMPLE), f"--out={out}", "--train=400"]

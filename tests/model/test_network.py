@@ -352,6 +352,7 @@ def test_exports_of_deep_networks_need_no_higher_limit(target, shallow_stack, tm
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_deepest_network_is_copied(tmp_path):
     before = sys.getrecursionlimit()
     network = create_model("resnet1202", num_classes=3, input_shape=(8, 8, 1))
