@@ -11,6 +11,7 @@ from resnet_tf.core.bounded import check_expansion, open_regular
 from resnet_tf.core.numpy_files import check_zip
 
 _MAX_CONFIGURATION_BYTES = 2**26  # that of the deepest network has 4 MB
+_METADATA = "/resnet_tf"  # metadata in files of earlier versions, a string
 _MAX_DEPTH = 30  # of groups in a file; those of Keras have less than 10
 
 
@@ -73,5 +74,5 @@ def _check_dataset(name: str, dataset: h5py.Dataset) -> None:
         raise ValueError(f"{name} is a view of other files")
     if dataset.external:
         raise ValueError(f"{name} is stored in another file, {dataset.external[0][0]!r}")
-    if dataset.dtype.hasobject:
+    if dataset.dtype.hasobject and name != _METADATA:
         raise ValueError(f"{name} holds values of variable size")
