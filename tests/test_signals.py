@@ -188,8 +188,8 @@ def test_every_export_predicts_like_the_run(trained, tmp_path, monkeypatch, caps
     evaluation = predictor.evaluate(open_source(run.config.data).validation, batch_size=6)
     np.testing.assert_array_equal(evaluation.targets, labels)
     np.testing.assert_allclose(evaluation.logits, expected, atol=tolerance)
-    np.save(export / "signal.npy", signals[3])
-    (prediction,) = predictor([export / "signal.npy"])
+    np.save(tmp_path / "signal.npy", signals[3])
+    (prediction,) = predictor([tmp_path / "signal.npy"])
     assert prediction.labels[0] == ("low", "high")[expected[3].argmax()]
     monkeypatch.chdir(export)
     if target != "hub":

@@ -192,7 +192,7 @@ def _usage(metadata: Mapping[str, Any], preprocess: Preprocess, signature: str) 
         "argument": first.name,
         "name": preprocess.unnormalized_input.name,
         "noun": preprocess.noun,
-        "file": preprocess.example_file,
+        "file": f"../../{preprocess.example_file}",  # an export with further files is not loaded
         "range": preprocess.value_range,
         "signature": signature,
         "model_input": model_input,
@@ -201,7 +201,8 @@ def _usage(metadata: Mapping[str, Any], preprocess: Preprocess, signature: str) 
     if target == "serving" and first.dtype != tf.string:
         target = "serving of arrays"
     with_package = "" if target == "hub_features" else _PACKAGE
-    return f"In the directory of this file. {_USAGE[target].format(**values)}\n{with_package.format(**values)}"
+    usage = f"{_USAGE[target].format(**values)}\n{with_package.format(**values)}"
+    return f"In the directory of this file, which takes no other files. {usage}"
 
 
 def _limitations(metadata: Mapping[str, Any], preprocess: Preprocess) -> Iterator[str]:

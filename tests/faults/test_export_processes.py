@@ -58,10 +58,9 @@ def test_every_target_is_verified(target, tiny_run, tmp_path):
 def test_the_code_of_the_card_runs_in_a_new_process(target, tiny_run, tiny_images, tmp_path):
     for package in PACKAGES.get(target, ()):
         pytest.importorskip(package)
-    path = export_model(load_run(tiny_run), tmp_path, target=target)
+    path = export_model(load_run(tiny_run), tmp_path / target, target=target)
     blocks = re.findall(r"```python\n(.*?)```", (path / "README.md").read_text(), re.DOTALL)
     assert blocks
     for block in blocks:
-        code = block.replace('"cat.jpg"', repr(str(tmp_path / "cat.jpg")))
         (tmp_path / "cat.jpg").write_bytes(tiny_images[0])
-        assert _python("-c", code, directory=path).strip()
+        assert _python("-c", block, directory=path).strip()

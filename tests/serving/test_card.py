@@ -30,7 +30,7 @@ def _blocks(card: str, language: str) -> list[str]:
 @pytest.mark.parametrize("target", IN_PROCESS)
 def test_code_of_a_card_runs(run, tmp_path, monkeypatch, capsys, target):
     export = export_model(run, tmp_path / target, target=target)
-    Image.new("RGB", (40, 30)).save(export / "cat.jpg")
+    Image.new("RGB", (40, 30)).save(export.parents[1] / "cat.jpg")
     monkeypatch.chdir(export)
     for block in _blocks((export / "README.md").read_text(), "python"):
         assert len([line for line in block.splitlines() if line]) <= 6
@@ -63,9 +63,13 @@ def test_card_contains_the_metadata(run, tiny_export):
 
 def test_request_of_a_card_contains_the_image(tiny_export, tmp_path):
     (tmp_path / "cat.jpg").write_bytes(bytes(range(256)) * 10)
+    directory = tmp_path / "models" / "1"
+    directory.mkdir(parents=True)
     (block,) = _blocks((tiny_export / "README.md").read_text(), "sh")
     stub = "curl() { printf '%s' \"$2\"; }; "
-    sent = subprocess.run(["bash", "-c", stub + block], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    sent = subprocess.run(
+        ["bash", "-c", stub + block], cwd=directory, capture_output=True, text=True, check=True
+    ).stdout
     assert base64.b64decode(json.loads(sent)["instances"][0]["b64"]) == (tmp_path / "cat.jpg").read_bytes()
     assert shlex.split(block)[-1] == "http://127.0.0.1:8501/v1/models/NAME:predict"
 
