@@ -22,12 +22,12 @@ _POOLING = (
     keras.layers.GlobalMaxPooling2D,
 )
 _AVERAGE = (keras.layers.GlobalAveragePooling1D, keras.layers.GlobalAveragePooling2D)
-# A function from a layer to the one that takes its place in another graph.
+# A function from a layer to its replacement in another graph.
 _Copy = Callable[[Any], Any]
 
 
 def canonical_model(model: keras.Model, *, needs_head: bool = True) -> keras.Model:
-    """Return a model with the same logits whose layers `pool` and `logits` are what their names say.
+    """Return a model with the same logits whose layers `pool` and `logits` are what their names promise.
 
     Nested models are dissolved, and a softmax at the end is removed. A network of `create_model` is returned itself.
 
@@ -36,7 +36,7 @@ def canonical_model(model: keras.Model, *, needs_head: bool = True) -> keras.Mod
         needs_head: False accepts a model of pooled features, whose output is that of `pool`.
 
     Raises:
-        UserError: for a model of another kind, or whose outputs are neither logits nor their softmax.
+        UserError: for another type of model, or one whose outputs are neither logits nor their softmax.
     """
     if _is_canonical(model, needs_head=needs_head):
         return model

@@ -322,7 +322,7 @@ def test_what_is_kept_is_exported(tmp_path):
         export_model(keras.Model(inputs, outputs), tmp_path / "other", labels=LABELS)
 
 
-def test_an_untrained_network_has_defaults_and_says_so(tmp_path, caplog):
+def test_an_untrained_network_has_defaults_and_a_warning(tmp_path, caplog):
     fresh = create_model("resnet8_w32", num_classes=3, input_shape=SHAPE)
     path = export_model(fresh, tmp_path / "fresh", target="keras")
     assert "resnet8_w32 is untrained and has no preprocessing" in caplog.text

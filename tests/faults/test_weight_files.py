@@ -147,7 +147,7 @@ def test_the_body_of_another_network_is_refused_without_head_too(settings, tmp_p
         _create(path, **NO_HEADS[settings])
 
 
-def test_feature_maps_of_every_kind_of_network_take_its_file(tmp_path):
+def test_feature_maps_of_several_networks_take_its_file(tmp_path):
     """Networks with a normalization after the last block, a deep stem and numbered stages."""
     for name in ("wrn_16_4", "resnet18_d"):
         whole = create_model(name, num_classes=3, input_shape=(64, 64, 3))
@@ -158,7 +158,7 @@ def test_feature_maps_of_every_kind_of_network_take_its_file(tmp_path):
                 np.testing.assert_array_equal(ours, theirs)
 
 
-def test_the_head_of_a_cifar_checkpoint_tells_its_preprocessing(state, tmp_path):
+def test_the_head_of_a_cifar_checkpoint_determines_its_preprocessing(state, tmp_path):
     renamed = {f"module.{name}".replace("module.fc.", "module.linear."): array for name, array in state.items()}
     path = _write(renamed, tmp_path / "cifar.safetensors")
     with_head, without = _small(path), _small(path, new_head=True)
@@ -370,7 +370,7 @@ def test_strange_configurations_are_refused_in_one_line(config, network, tmp_pat
 )
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 def test_an_ordinary_model_of_the_same_layers_is_compared_by_them(suffix, tmp_path):
-    """`keras.Model(network.input, network.output)` has no metadata, but its layers tell what it computes."""
+    """`keras.Model(network.input, network.output)` has no metadata, but its layers show the architecture."""
     for name, other in (("resnet20", "plain20"), ("plain20", "resnet20"), ("resnet50_v1", "resnet50")):
         network = _create(name=name)
         model, path = keras.Model(network.input, network.output, name="mine"), tmp_path / f"model{suffix}"

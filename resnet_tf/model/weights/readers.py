@@ -106,8 +106,8 @@ def _read_arrays(path: Path, read_file: Callable[[Path], Arrays]) -> Arrays:
     except UserError:
         raise
     except Exception as error:  # each library raises its own type for a corrupt file
-        kind = f"a {path.suffix} file" if path.suffix in SUFFIXES else "a checkpoint"
-        raise UserError(f"{str(path)!r} is corrupt or not {kind}: {error}") from error
+        expected = f"a {path.suffix} file" if path.suffix in SUFFIXES else "a checkpoint"
+        raise UserError(f"{str(path)!r} is corrupt or not {expected}: {error}") from error
     for name, array in arrays.items():
         check_finite(repr(str(path)), name, array)
     return arrays

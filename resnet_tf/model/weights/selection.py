@@ -44,7 +44,7 @@ def select(arrays: Arrays, variables: Collection[VariableName], path: Path) -> S
     Raises:
         UserError: if the arrays of several networks fit.
     """
-    head = (LOGITS_LAYER, "kernel")  # tells dialects apart that differ in the name of the head only
+    head = (LOGITS_LAYER, "kernel")  # distinguishes dialects that differ in the name of the head only
     counts: dict[tuple[int, str], tuple[int, bool]] = {}
     for index, dialect in enumerate(DIALECTS):
         keys = {key for each in variables if (key := dialect.key(*each))}
