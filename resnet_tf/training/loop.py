@@ -244,6 +244,7 @@ class _Fit:
             for directory in (self._workdir, self._checkpoints):
                 files.remove_abandoned(directory)
             run.repair_metrics(self._workdir)
+            _ = self._trainer.source.identity  # read now, as files may vanish before the first checkpoint
         if self._trainer.restore_newest(self._checkpoints):
             logger.info("resuming from step %d of %s", self._trainer.state.step, self._workdir)
 
