@@ -297,6 +297,8 @@ def test_evaluate_writes_the_report(command, tiny_run, tiny_export, tmp_path):
     assert (refused.code, refused.err.count("error: cannot write '")) == (2, 1)
 
 
+@pytest.mark.slow
+@pytest.mark.long  # CI runs the default command itself
 def test_the_default_command_trains_on_the_digits(command, tmp_path, data_dir, monkeypatch):
     """The default command in an empty directory, shortened to one epoch, with prepared data."""
     monkeypatch.chdir(tmp_path)
@@ -368,7 +370,7 @@ def test_preview_titles_show_the_fractions_of_mixed_images(command, photos, tmp_
 
 
 def test_benchmark_measures_the_input_and_the_model(command, photos):
-    arguments = [f"--data.source={photos}", "--data.batch_size=4", "--data.image_size=32", "--model.name=resnet20"]
+    arguments = [f"--data.source={photos}", "--data.batch_size=4", "--data.image_size=32", "--model.name=resnet8_w32"]
     outcome = command("benchmark", "--config=imagefolder", *arguments, "--seconds=0.1")
     assert outcome.code == 0, outcome.err
     title, *rows, verdict = outcome.out.splitlines()
@@ -378,25 +380,25 @@ def test_benchmark_measures_the_input_and_the_model(command, photos):
         "+ decoding",
         "+ augmentation",
         "+ batches",
-        "resnet20 takes",
+        "resnet8_w32 takes",
     ]
     assert verdict.startswith(("The input is the limit: ", "The model is the limit: "))
 
     small = [*arguments, "--seconds=0.1", "--augment.random_resized_crop=false", "--json"]
     lines = [json.loads(line) for line in command("benchmark", "--config=imagefolder", *small).out.splitlines()]
-    assert [line["case"] for line in lines[-2:]] == ["batches, from memory", "resnet20 takes"]
+    assert [line["case"] for line in lines[-2:]] == ["batches, from memory", "resnet8_w32 takes"]
     assert all(line["images_per_second"] > 0 for line in lines)
 
 
 def test_benchmark_measures_a_step_and_exports(command, tiny_export):
     small = ["--seconds=0.1", "--data.image_size=32", "--data.batch_size=4"]
-    outcome = command("benchmark", "--what=train", "--model=resnet20", *small)
+    outcome = command("benchmark", "--what=train", "--model=resnet8_w32", *small)
     assert outcome.code == 0, outcome.err
-    assert re.fullmatch(r"images per second\n +resnet20, 32 pixels, 4 in a step +[\d,]+\n", outcome.out)
-    outcome = command("benchmark", "--what=serving", "--model=resnet20", *small, "--json")
+    assert re.fullmatch(r"images per second\n +resnet8_w32, 32 pixels, 4 in a step +[\d,]+\n", outcome.out)
+    outcome = command("benchmark", "--what=serving", "--model=resnet8_w32", *small, "--json")
     assert outcome.code == 0, outcome.err
     lines = [json.loads(line) for line in outcome.out.splitlines()]
-    assert [line["case"] for line in lines[:3]] == [f"resnet20 float32, batch of {size}" for size in (1, 8, 32)]
+    assert [line["case"] for line in lines[:3]] == [f"resnet8_w32 float32, batch of {size}" for size in (1, 8, 32)]
     assert all(line["milliseconds"] > 0 for line in lines)
     outcome = command("benchmark", "--what=serving", f"--model={tiny_export}", "--seconds=0.1")
     assert outcome.out.splitlines()[0] == f"{tiny_export}: milliseconds"

@@ -136,6 +136,7 @@ def working_directory(photos, monkeypatch) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_commands_on_photos_run(working_directory, command):
     """Commands run in the order of the pages, because they use files of earlier commands."""
     for line in dict.fromkeys(ON_PHOTOS):
@@ -170,8 +171,12 @@ def few(tmp_path_factory) -> Path:
     return folder
 
 
+# CI plans every fourth of them.
 @pytest.mark.slow
-@pytest.mark.parametrize("line", OF_RECIPES)
+@pytest.mark.parametrize(
+    "line",
+    [pytest.param(line, marks=[pytest.mark.long] * (index % 4 > 0)) for index, line in enumerate(OF_RECIPES)],
+)
 def test_the_command_of_a_recipe_plans_its_run(line, few, command, tmp_path, monkeypatch):
     """A dry run builds the network and the first batch; training all recipes would take days."""
     monkeypatch.chdir(tmp_path)

@@ -221,6 +221,7 @@ def test_folders_whose_names_become_the_same_text_are_refused(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("target", [target for target in TARGETS if target != "hub_features"])
 def test_exports_keep_every_class_name(tmp_path, target):
     if target == "onnx":

@@ -231,7 +231,7 @@ def _predictions(path: Path, images: np.ndarray) -> np.ndarray:
         ("hidden layer, logits", "serving"),
         ("two towers", "hub"),
         *(
-            pytest.param(name, target, marks=pytest.mark.slow)
+            pytest.param(name, target, marks=[pytest.mark.slow, pytest.mark.long])
             for name in ("softmax in the head", "hidden layer", "rescaling", "two towers")
             for target in ("serving", "hub", "keras", "litert", "onnx")
         ),

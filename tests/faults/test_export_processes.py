@@ -54,6 +54,7 @@ def test_every_target_is_verified(target, tiny_run, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("target", ["serving", "keras", "litert", "onnx"])
 def test_the_code_of_the_card_runs_in_a_new_process(target, tiny_run, tiny_images, tmp_path):
     for package in PACKAGES.get(target, ()):

@@ -405,6 +405,7 @@ def test_mutated_files_are_read_or_refused_in_one_line(name, tmp_path_factory, r
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # of libraries about the values that they are given
 @pytest.mark.parametrize("name", SUBJECTS)
 def test_many_mutated_files_are_read_or_refused_in_one_line(name, tmp_path_factory, request):

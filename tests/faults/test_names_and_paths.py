@@ -258,7 +258,8 @@ def hub_export(network, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "name", [*DIRECTORIES[:1], *(pytest.param(name, marks=pytest.mark.slow) for name in DIRECTORIES[1:])]
+    "name",
+    [*DIRECTORIES[:1], *(pytest.param(name, marks=[pytest.mark.slow, pytest.mark.long]) for name in DIRECTORIES[1:])],
 )
 def test_exports_under_any_path_are_read(hub_export, tmp_path, image, name):
     export = Path(shutil.copytree(hub_export, tmp_path / name / "hub" / "1"))

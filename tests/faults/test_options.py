@@ -115,6 +115,7 @@ def test_wrong_values_of_an_option_are_refused(field):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_option_changes_the_network_or_is_refused(name):
     arch = _shallow(name)

@@ -69,6 +69,7 @@ def check(settings, data_dir, path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(4))
 def test_random_configurations_are_planned_or_refused_in_one_line(seed, data_dir, tmp_path):
     generator = random.Random(seed)

@@ -331,8 +331,17 @@ def test_a_consumer_that_stops_ends_the_thread_that_receives():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, None])
-@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize(
+    ("index", "number"),
+    [
+        (1, signal.SIGTERM),
+        (0, None),
+        *(
+            pytest.param(index, number, marks=pytest.mark.long)
+            for index, number in [(0, signal.SIGTERM), (0, signal.SIGINT), (1, signal.SIGINT), (1, None)]
+        ),
+    ],
+)
 def test_one_of_two_workers(tmp_path, index, number):
     """The command names the other worker, answers signals, and ends after `runtime.wait_seconds`."""
     addresses = _addresses(2)

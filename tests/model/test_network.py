@@ -74,6 +74,8 @@ CASES = {
     "resnet101": {"num_classes": 3, "features": ("stem", "stage2")},
     "resnet34_1d": {"num_classes": 3, "features": ("stage1",)},
 }
+# Each takes several seconds to copy in every way; CI copies one of each other family.
+LARGE = {"resnet200_v2", "resnet50_d", "seresnext50_32x4d", "resnet_rs50", "resnet101"}
 
 
 def _network(name: str, **settings) -> ResidualNetwork:
@@ -98,7 +100,9 @@ def _assert_alike(copied: keras.Model, network: ResidualNetwork) -> None:
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow, pytest.mark.long] * (name in LARGE)) for name in CASES]
+)
 # Keras advises against its older format, and still reads and writes it.
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 def test_metadata_come_along_with_every_copy_and_its_copies(name, tmp_path):
@@ -344,7 +348,9 @@ def test_deep_networks_need_no_higher_limit(shallow_stack, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["serving", "hub", "hub_features", "keras"])
+@pytest.mark.parametrize(
+    "target", ["serving", *(pytest.param(each, marks=pytest.mark.long) for each in ("hub", "hub_features", "keras"))]
+)
 def test_exports_of_deep_networks_need_no_higher_limit(target, shallow_stack, tmp_path):
     network = _deep_chain(32)
     export_model(network, tmp_path / "export", target=target)

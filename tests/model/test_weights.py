@@ -76,7 +76,7 @@ def _application(name: str) -> keras.Model:
     "name",
     [
         *("resnet50_v1", "resnet50_v2"),
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet101_v1", "resnet101_v2")),
+        *(pytest.param(name, marks=[pytest.mark.slow, pytest.mark.long]) for name in ("resnet101_v1", "resnet101_v2")),
     ],
 )
 def test_logits_equal_keras_applications(name, layout, tmp_path):
@@ -316,12 +316,14 @@ def _dialect_file(dialect: mapping.Dialect, name: str, path: Path, metadata=None
     return path
 
 
+@pytest.mark.slow
 def test_look_alikes_are_the_known_ones():
     found = {tuple(sorted(pair)) for pair in _look_alikes()}
     versions = {(f"resnet{depth}", f"resnet{depth}_v1") for depth in (50, 101, 152)}
     assert found == versions | {(f"plain{depth}", f"resnet{depth}") for depth in (20, 32, 44, 56)}
 
 
+@pytest.mark.slow
 def test_weights_of_a_look_alike_are_refused_and_the_network_that_fits_is_named(tmp_path):
     """Every dialect that implies one of the two, and files of this package, which store the name."""
     refused = set()

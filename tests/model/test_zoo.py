@@ -86,7 +86,7 @@ PUBLISHED_PARAMETER_COUNTS = {
     "resnet_article": 600_586,
 }
 
-# Minutes of building between them: they are built in the slow tier.
+# Minutes of building between them: they are built in the slow tier, by hand.
 LARGE = {"resnet_rs270", "resnet_rs350", "resnet_rs420", "bit_r50x3", "bit_r152x2", "resnet1202", "resnet1001_v2"}
 
 
@@ -98,7 +98,9 @@ def test_every_model_has_a_published_count():
     assert set(MODELS) == set(PUBLISHED_PARAMETER_COUNTS)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in MODELS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow, pytest.mark.long] * (name in LARGE)) for name in MODELS]
+)
 def test_parameter_count(name, monkeypatch):
     monkeypatch.setattr(FanOutNormal, "__call__", lambda self, shape, dtype=None: keras.ops.zeros(shape, dtype))
     classes = 1000 if MODELS[name].stem in ("conv7", "deep") else 10
