@@ -316,11 +316,20 @@ def _dialect_file(dialect: mapping.Dialect, name: str, path: Path, metadata=None
     return path
 
 
+def _single(arch: Arch) -> dict[str, tuple]:
+    return {name: (value,) for name, value in vars(arch).items()}
+
+
 @pytest.mark.slow
 def test_look_alikes_are_the_known_ones():
     found = {tuple(sorted(pair)) for pair in _look_alikes()}
     versions = {(f"resnet{depth}", f"resnet{depth}_v1") for depth in (50, 101, 152)}
     assert found == versions | {(f"plain{depth}", f"resnet{depth}") for depth in (20, 32, 44, 56)}
+    for pair in found:  # a file of another library fits at most one of them, one of this package names its architecture
+        for dialect in mapping.DIALECTS:
+            fitting = [name for name in pair if not MODELS[name].conflicts(dialect.implies)]
+            assert len(fitting) < 2 or dialect.name == "resnet_tf", (dialect.name, pair)
+        assert all(MODELS[ours].conflicts(_single(MODELS[theirs])) for ours, theirs in (pair, pair[::-1]))
 
 
 @pytest.mark.slow
