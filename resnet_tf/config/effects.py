@@ -1,5 +1,7 @@
 """Keys that have no effect without another key: setting one on the command line is an error.
 
+Those that do not apply to a type of input are checked by the input type.
+
 Recipes and the `config.json` of a run, which lists every key, may have such keys.
 """
 
@@ -24,7 +26,6 @@ _MOMENTUM: Requirement = (
     lambda config: config.optimizer.name.lower() in ("sgd", "lars", "muon"),
 )
 _TEACHER: Requirement = ("loss.teacher", lambda config: config.loss.teacher != "")
-_IMAGES: Requirement = ("images, data.length=0", lambda config: not _is_signal(config))
 _HAS_LENGTH_LEFT: Requirement = (
     "train.epochs of at least as many",
     lambda config: config.optimizer.warmup_epochs <= config.train.epochs or config.train.defaults != "none",
@@ -32,13 +33,7 @@ _HAS_LENGTH_LEFT: Requirement = (
 
 REQUIREMENTS: Mapping[str, tuple[Requirement, ...]] = {
     "model.new_head": (("model.weights", lambda config: config.model.weights != ""),),
-    "data.image_size": (_IMAGES,),
-    "data.channel_order": (_IMAGES, ("data.channels=3", lambda config: config.data.channels == 3)),
-    "data.crop_fraction": (_IMAGES,),
-    "data.interpolation": (_IMAGES,),
-    "data.exif_orientation": (_IMAGES,),
-    "data.max_pixels": (_IMAGES,),
-    "data.length": (("data.input_type=signal or auto", lambda config: config.data.input_type != "image"),),
+    "data.channel_order": (("data.channels=3", lambda config: config.data.channels == 3),),
     "augment.min_crop_area": (_CROPS,),
     "augment.antialias": (_CROPS,),
     "augment.policy_layers": (_RANDAUGMENT,),
@@ -98,7 +93,3 @@ def check_effects(config: Config, given: Iterable[str]) -> None:
             if not is_met(config):
                 shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
                 raise UserError(f"{key}={shown} has no effect: it needs {needed}")
-
-
-def _is_signal(config: Config) -> bool:
-    return config.data.input_type == "signal" or (config.data.input_type == "auto" and config.data.length > 0)

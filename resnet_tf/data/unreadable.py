@@ -86,7 +86,8 @@ class UnreadableExamples:
 
     def _reason(self, index: int) -> str:
         try:
-            return self._preprocess.explain_unreadable(self._split.load(tf.constant(index, tf.int64)))
+            example = self._split.load(tf.constant(index, tf.int64))
+            return self._preprocess.explain_unreadable(example, is_unreadable=True)
         except tf.errors.OpError as error:
             return plain_reason(error)
 

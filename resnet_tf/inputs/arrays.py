@@ -48,7 +48,7 @@ class ArrayPreprocess(Preprocess):
         """Return the values unchanged, float32."""
         return values
 
-    def explain_unreadable(self, example: tf.Tensor) -> str:
+    def explain_unreadable(self, example: tf.Tensor, *, is_unreadable: bool = False) -> str:
         """Return the reason why an `.npy` file cannot be read; empty if it can, and for arrays of an opened archive."""
         if example.dtype != tf.string:
             return ""

@@ -88,6 +88,8 @@ class Preprocess(abc.ABC):
         *("train.defaults", "train.start_size", "train.end_size"),
         "loss.teacher",
     )
+    # Keys without effect: recipes may have them, but setting one on the command line is an error.
+    unused_settings: ClassVar[tuple[str, ...]] = ()
     # For model cards: name of a file, axes before the channel axis, value range, origins of examples, and limitations.
     example_file: ClassVar[str]
     axes: ClassVar[str]
@@ -142,7 +144,7 @@ class Preprocess(abc.ABC):
 
     @classmethod
     def check_config(cls, config: Config) -> None:
-        """Check that all changed settings apply to this input type.
+        """Check that all changed settings apply to this input type, and that none set by the user is unused.
 
         Raises:
             UserError: if a setting does not apply; it states the first one.
@@ -154,6 +156,9 @@ class Preprocess(abc.ABC):
             if values[key] != defaults[key]:
                 names = ", ".join(sorted(supported))
                 raise UserError(f"{key} does not apply to {cls.plural}, which support {names}")
+        for key in cls.unused_settings:
+            if key in config.given and values[key] != defaults[key]:
+                raise UserError(f"{key}={values[key]} has no effect on {cls.plural}")
 
     @classmethod
     def from_dict(cls, values: Any) -> "Preprocess":
@@ -289,8 +294,13 @@ class Preprocess(abc.ABC):
         return head.startswith(cls.file_signatures)
 
     @abc.abstractmethod
-    def explain_unreadable(self, example: tf.Tensor) -> str:
-        """Return the reason why an example, or the bytes of a file, cannot be read; empty if it can."""
+    def explain_unreadable(self, example: tf.Tensor, *, is_unreadable: bool = False) -> str:
+        """Return the reason why an example, or the bytes of a file, cannot be read; empty if it can.
+
+        Args:
+            example: as for `decode`.
+            is_unreadable: the example is known to be unreadable, so that it need not be decoded to find out.
+        """
 
     @abc.abstractmethod
     def encode(self, example: Any) -> bytes:

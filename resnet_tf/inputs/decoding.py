@@ -2,23 +2,33 @@
 
 An example is an encoded image (JPEG, PNG, BMP, WebP or the first frame of a GIF), string scalar; or pixels, uint8
 [h, w, 1 or 3]. Alpha channels are dropped, as in PIL's `convert("RGB")`.
+
+Before TensorFlow decodes an image, its bytes are checked: `formats` bounds time and memory of each format.
 """
 
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import tensorflow as tf
 
-from resnet_tf.inputs import headers
+from resnet_tf.inputs import headers, orientation
 from resnet_tf.inputs.base import ChooseWindow
+from resnet_tf.inputs.formats import binary, bmp, frames
+from resnet_tf.inputs.formats.inspection import inspect
 
 # The method of PIL. TensorFlow's default is less exact, which lowers the accuracy of pretrained networks, and is not
 # faster with a vectorized JPEG library.
 _DCT = "INTEGER_ACCURATE"
 _PARALLEL = 16  # largest number of images decoded in parallel; tf.data uses at most one thread per core
 _RATIOS = (1, 2, 4, 8)  # factors by which the JPEG library can downscale while it decodes
-_TO_END = tf.int32.max  # length for tf.strings.substr
+_UNPARSED = "corrupt or cut short"
+_UPRIGHT = 1  # EXIF orientation
+
+# From an encoded image, string scalar, and the largest number of its pixels, int64 scalar, to a crop, float32
+# [height, width, 3].
+Crop = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,7 @@ class Decoder:
 
     Attributes:
         max_pixels: largest number of pixels; an image with more, according to its header, is rejected before decoding.
+            Encodings that take more time or memory per pixel than a JPEG with one scan have a lower limit.
         exif_orientation: rotate a JPEG upright according to its EXIF orientation.
     """
 
@@ -43,26 +54,61 @@ class Decoder:
             tf.errors.InvalidArgumentError: if the format is not supported, the image is corrupt, or its header states
                 more than `max_pixels` pixels.
         """
+        pixels, rotation = self.decode_stored(example)
+        return pixels if rotation is None else orientation.rotate(pixels, rotation)
+
+    def decode_stored(
+        self, example: tf.Tensor, max_pixels: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Decode one image without rotation; see `decode`.
+
+        Args:
+            example: as for `decode`.
+            max_pixels: a lower limit, int64 scalar.
+
+        Returns:
+            RGB as stored, uint8 [h, w, 3], and the EXIF orientation to rotate it by, int32 scalar; None for pixels, and
+            if orientations are not applied.
+        """
         if example.dtype == tf.uint8:
-            return example if example.shape[-1] == 3 else tf.image.grayscale_to_rgb(example)
+            return example if example.shape[-1] == 3 else tf.image.grayscale_to_rgb(example), None
+        pixels = _traced(self, "_decode_encoded")(example, self._limit(max_pixels))
+        return pixels, self._orientation(example)
 
-        def decode_jpeg() -> tf.Tensor:
-            start = self._check_size(headers.jpeg_size(example))
-            image = tf.io.decode_jpeg(tf.strings.substr(example, start, _TO_END), channels=3, dct_method=_DCT)
-            return _upright(image, headers.exif_orientation(example)) if self.exif_orientation else image
+    def fault(self, example: tf.Tensor, max_pixels: tf.Tensor | None = None) -> tf.Tensor:
+        """Return the reason to refuse an encoded image before it is decoded, string scalar; empty if there is none.
 
-        def decode_other() -> tf.Tensor:
-            start = self._check_size(headers.non_jpeg_size(example))
-            checked = tf.strings.substr(example, start, _TO_END)
-            # The first bytes of a BMP are "BM", those of a WebP "RIFF".
-            is_bmp_or_webp = tf.reduce_any(tf.strings.substr(checked, 0, 2) == ["BM", "RI"])
-            return tf.cond(
-                is_bmp_or_webp,
-                lambda: _decode_bmp_or_webp(checked),
-                lambda: tf.io.decode_image(checked, channels=3, expand_animations=False),
-            )
+        Raises:
+            tf.errors.InvalidArgumentError: if the header of a JPEG is corrupt.
+        """
+        return _traced(self, "_inspect")(example, self._limit(max_pixels)).fault
 
-        return tf.ensure_shape(tf.cond(tf.io.is_jpeg(example), decode_jpeg, decode_other), (None, None, 3))
+    def _limit(self, max_pixels: tf.Tensor | None) -> tf.Tensor:
+        return tf.constant(self.max_pixels, tf.int64) if max_pixels is None else max_pixels
+
+    def _inspect(self, encoded: tf.Tensor, max_pixels: tf.Tensor) -> frames.Frame:
+        return inspect(encoded, max_pixels, f"its header claims more than max_pixels={self.max_pixels:,}")
+
+    def _decode_encoded(self, encoded: tf.Tensor, max_pixels: tf.Tensor) -> tf.Tensor:
+        frame = _traced(self, "_inspect")(encoded, max_pixels)
+        checked = binary.between(frame.encoded, binary.zero_unless(frame.fault), tf.int32.max)
+        decoders = {
+            "BMP": lambda: bmp.decode(checked),
+            "other": lambda: tf.io.decode_image(checked, channels=3, expand_animations=False),
+        }
+        others = [decoders.get(name, decoders["other"]) for name in headers.FORMATS]
+        pixels = tf.cond(
+            tf.io.is_jpeg(checked),
+            lambda: tf.io.decode_jpeg(checked, channels=3, dct_method=_DCT),
+            lambda: tf.switch_case(headers.non_jpeg_format(checked), others),
+        )
+        return frames.put_on_canvas(tf.ensure_shape(pixels, (None, None, 3)), frame)
+
+    def _orientation(self, encoded: tf.Tensor) -> tf.Tensor | None:
+        """Return the EXIF orientation of an encoded image, int32 scalar; None if orientations are not applied."""
+        if not self.exif_orientation:
+            return None
+        return tf.cond(tf.io.is_jpeg(encoded), lambda: headers.exif_orientation(encoded), lambda: _UPRIGHT)
 
     def decode_window(self, example: tf.Tensor, choose: ChooseWindow, *, at_least: tuple[int, int]) -> tf.Tensor:
         """Decode a window of an image, uint8 [h, w, 3], for training; a JPEG is decoded in the window only.
@@ -82,21 +128,23 @@ class Decoder:
             return sum(tf.cast(largest_ratio >= ratio, tf.int32) for ratio in _RATIOS[1:])
 
         def decode_jpeg() -> tf.Tensor:
-            stored = tf.cast(headers.jpeg_size(example), tf.int32)
-            orientation = headers.exif_orientation(example) if self.exif_orientation else None
-            offset, size = _choose_stored(choose, stored, orientation)
-            window = tf.concat([offset, size], 0) + self._check_size(stored)
+            frame = _traced(self, "_inspect")(example, self._limit(None))
+            rotation = headers.exif_orientation(example) if self.exif_orientation else None
+            offset, size = _choose_stored(choose, tf.cast(frame.size, tf.int32), rotation)
+            window = tf.concat([offset, size], 0) + binary.zero_unless(frame.fault)
 
             def at_scale(ratio: int) -> tf.Tensor:
                 return tf.raw_ops.DecodeAndCropJpeg(
-                    contents=example, crop_window=window // ratio, channels=3, ratio=ratio, dct_method=_DCT
+                    contents=frame.encoded, crop_window=window // ratio, channels=3, ratio=ratio, dct_method=_DCT
                 )
 
             pixels = tf.switch_case(ratio_index(size), [functools.partial(at_scale, ratio) for ratio in _RATIOS])
-            return pixels if orientation is None else _upright(tf.ensure_shape(pixels, (None, None, 3)), orientation)
+            return (
+                pixels if rotation is None else orientation.rotate(tf.ensure_shape(pixels, (None, None, 3)), rotation)
+            )
 
         def decode_other() -> tf.Tensor:
-            image = self.decode(example)
+            image, _ = self.decode_stored(example)
             offset, size = choose(tf.shape(image)[:2])
             window = tf.slice(image, tf.concat([offset, [0]], 0), tf.concat([size, [3]], 0))
             ratio = tf.gather(tf.constant(_RATIOS), ratio_index(size))
@@ -107,14 +155,15 @@ class Decoder:
         )
         return tf.ensure_shape(window, (None, None, 3))
 
-    def decode_batch(
-        self, encoded: tf.Tensor, crop: Callable[[tf.Tensor], tf.Tensor], size: tuple[int, int]
-    ) -> tf.Tensor:
+    def decode_batch(self, encoded: tf.Tensor, crop: Crop, size: tuple[int, int]) -> tf.Tensor:
         """Decode and crop a batch of images to float32 [B, height, width, 3].
+
+        Images are decoded in parallel, those with many pixels after the others, and only so many at a time that they
+        have `max_pixels` together. This bounds the memory for a batch.
 
         Args:
             encoded: encoded images, string [B].
-            crop: maps a decoded image, uint8 [h, w, 3], to float32 [height, width, 3].
+            crop: see `Crop`.
             size: (height, width) of the crops, in pixels.
 
         Raises:
@@ -122,51 +171,87 @@ class Decoder:
                 batch.
         """
         count = tf.size(encoded, out_type=tf.int64)
+        small, large = (tf.constant(limit, tf.int64) for limit in (self.max_pixels // _PARALLEL, self.max_pixels))
+        indices, images = _readable(lambda index: crop(encoded[index], small), tf.range(count), size)
 
-        def crop_at(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            image = tf.cond(index < 0, lambda: tf.zeros([*size, 3]), lambda: crop(self.decode(encoded[index])))
-            return index, image
+        def decode_large(index: tf.Tensor) -> tf.Tensor:
+            image = encoded[index]
+            # Corrupt images, which have no fault, are not decoded again.
+            fault = tf.where(self.fault(image, small) == "", _UNPARSED, "")
+            return crop(binary.between(image, binary.zero_unless(fault), tf.int32.max), large)
 
-        # `ignore_errors` skips unreadable images, so the indices in the output show which images are missing. Index -1
-        # is a black image, because `get_single_element` needs a batch even if no image is readable.
-        readable = tf.data.Dataset.range(-1, count).map(crop_at, num_parallel_calls=_PARALLEL)
-        readable = readable.ignore_errors(log_warning=False).batch(count + 1).with_options(_plain_options())
-        indices, images = readable.get_single_element()
-        unreadable = tf.sets.difference(tf.range(count)[tf.newaxis], indices[tf.newaxis, 1:]).values
+        def with_large() -> tuple[tf.Tensor, tf.Tensor]:
+            others = tf.sets.difference(tf.range(count)[tf.newaxis], indices[tf.newaxis]).values
+            found, crops = _readable(decode_large, others, size, parallel=self._parallel(encoded, others))
+            order = tf.argsort(tf.concat([indices, found], 0))
+            return tf.gather(tf.concat([indices, found], 0), order), tf.gather(tf.concat([images, crops], 0), order)
+
+        indices, images = tf.cond(tf.size(indices, tf.int64) < count, with_large, lambda: (indices, images))
+        unreadable = tf.sets.difference(tf.range(count)[tf.newaxis], indices[tf.newaxis]).values
         explanation = tf.cond(tf.size(unreadable) > 0, lambda: self._explain(encoded, unreadable[0]), lambda: "")
         with tf.control_dependencies([tf.debugging.Assert(tf.size(unreadable) == 0, [explanation])]):
-            return tf.ensure_shape(images[1:], (None, *size, 3))
+            return tf.ensure_shape(images, (None, *size, 3))
+
+    def _parallel(self, encoded: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
+        """Return how many of the images may be decoded in parallel, so that together they have `max_pixels`, int64."""
+
+        def pixels(index: tf.Tensor) -> tf.Tensor:
+            image = encoded[index]
+            # Only the header of a JPEG states the true size.
+            return tf.cond(
+                tf.io.is_jpeg(image),
+                lambda: tf.reduce_prod(headers.jpeg_size(image)),
+                lambda: tf.constant(self.max_pixels, tf.int64),
+            )
+
+        sizes = tf.data.Dataset.from_tensor_slices(indices).map(pixels).ignore_errors(log_warning=False)
+        largest = sizes.with_options(_plain_options()).reduce(tf.constant(1, tf.int64), tf.maximum)
+        return tf.clip_by_value(self.max_pixels // largest, 1, _PARALLEL)
 
     def _explain(self, encoded: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         """Return an error message for the unreadable image at `index`, string scalar."""
-
-        def fault(image: tf.Tensor) -> tf.Tensor:
-            is_jpeg = tf.io.is_jpeg(image)
-            size = tf.cond(is_jpeg, lambda: headers.jpeg_size(image), lambda: headers.non_jpeg_size(image))
-            return self._header_fault(size)
-
         # The reason is empty if the header is acceptable, or if `fault` fails because the header cannot be parsed.
-        faults = tf.data.Dataset.from_tensors(encoded[index]).map(fault).ignore_errors(log_warning=False)
+        faults = tf.data.Dataset.from_tensors(encoded[index]).map(self.fault).ignore_errors(log_warning=False)
         reason = faults.concatenate(tf.data.Dataset.from_tensors("")).take(1).get_single_element()
-        reason = tf.where(tf.equal(reason, ""), "corrupt or cut short", reason)
+        reason = tf.where(tf.equal(reason, ""), _UNPARSED, reason)
         return tf.strings.join(["image ", tf.strings.as_string(index), " of the batch cannot be read: ", reason])
 
-    def _check_size(self, size: tf.Tensor) -> tf.Tensor:
-        """Return 0, int32, if the (height, width) in a header is acceptable; raise an error otherwise.
 
-        Callers add the 0 to an argument of the decoder, so that TensorFlow checks the size before it decodes.
-        `to_number` fails for an error message and shows it. An assertion would be a stateful operation, with which
-        tf.data runs sequentially under op determinism.
-        """
-        fault = self._header_fault(size)
-        return tf.strings.to_number(tf.where(tf.equal(fault, ""), "0", fault), tf.int32)
+@functools.cache
+def _traced(decoder: Decoder, method: str) -> Callable[[tf.Tensor, tf.Tensor], Any]:
+    """Return a method of a decoder that is traced once, since pipelines and signatures contain it several times."""
+    signature = [tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)]
+    return tf.function(getattr(decoder, method), input_signature=signature, autograph=False)
 
-    def _header_fault(self, size: tf.Tensor) -> tf.Tensor:
-        """Return an error message for the (height, width) in a header, string scalar; empty if acceptable."""
-        pixels = tf.reduce_prod(tf.cast(size, tf.int64))
-        too_large = f"its header claims more than max_pixels={self.max_pixels:,}"
-        unknown = "not a JPEG, PNG, BMP, GIF or WebP image, or one without pixels"
-        return tf.where(pixels > 0, tf.where(pixels <= self.max_pixels, "", too_large), unknown)
+
+def _readable(
+    function: Callable[[tf.Tensor], tf.Tensor],
+    indices: tf.Tensor,
+    size: tuple[int, int],
+    *,
+    parallel: int | tf.Tensor = _PARALLEL,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Decode and crop the images at some indices, skipping unreadable ones.
+
+    Args:
+        function: function from the index of an image to its crop, float32 [height, width, 3].
+        indices: indices of the images, int64 [n].
+        size: (height, width) of the crops, in pixels.
+        parallel: number of images decoded in parallel.
+
+    Returns:
+        The indices of the readable images in their order, int64 [m], and their crops, float32 [m, height, width, 3].
+    """
+
+    def crop_at(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return index, tf.cond(index < 0, lambda: tf.zeros([*size, 3]), lambda: function(index))
+
+    # `ignore_errors` skips unreadable images, so the indices in the output show which images are missing. Index -1 is a
+    # black image, because `get_single_element` needs a batch even if no image is readable.
+    images = tf.data.Dataset.from_tensor_slices(tf.concat([[-1], indices], 0)).map(crop_at, num_parallel_calls=parallel)
+    images = images.ignore_errors(log_warning=False).batch(tf.size(indices, tf.int64) + 1)
+    found, crops = images.with_options(_plain_options()).get_single_element()
+    return found[1:], crops[1:]
 
 
 def _plain_options() -> tf.data.Options:
@@ -177,58 +262,9 @@ def _plain_options() -> tf.data.Options:
     return options
 
 
-def _decode_bmp_or_webp(encoded: tf.Tensor) -> tf.Tensor:
-    """Decode a BMP or WebP to RGB.
-
-    `tf.io.decode_image` does not drop alpha channels, and decodes a BMP with a palette to indices of colors.
-    """
-    encoded = headers.flag_alpha_of_animated_webp(encoded)
-    stored = tf.io.decode_image(encoded, channels=0, expand_animations=False)
-
-    def from_palette() -> tf.Tensor:
-        # A BMP begins with a file header of 14 bytes (offset of the pixels at byte 10) and an info header (its size at
-        # byte 14). The palette lies between info header and pixels, with 4 bytes (BGR and padding) per color. It has at
-        # most 256 colors, so the lower two bytes of both numbers suffice.
-        head = tf.cast(tf.io.decode_raw(encoded, tf.uint8, fixed_length=18), tf.int32)
-        info_size, end = (tf.reduce_sum(head[offset : offset + 2] * [1, 256]) for offset in (14, 10))
-        begin = 14 + info_size
-        entries = tf.io.decode_raw(tf.strings.substr(encoded, begin, end - begin), tf.uint8)
-        colors = tf.reshape(entries[: tf.size(entries) // 4 * 4], [-1, 4])
-        return tf.gather(tf.reverse(colors[:, :3], [1]), tf.cast(stored[..., 0], tf.int32))
-
-    return tf.cond(tf.shape(stored)[-1] == 1, from_palette, lambda: stored[..., :3])
-
-
-# EXIF orientations that need each of the operations, in this order: transpose, flip vertically, flip horizontally.
-_TRANSPOSED, _FLIPPED_VERTICALLY, _FLIPPED_HORIZONTALLY = (5, 6, 7, 8), (3, 4, 7, 8), (2, 3, 6, 7)
-
-
-def _is_in(orientation: tf.Tensor, group: tuple[int, ...]) -> tf.Tensor:
-    return tf.reduce_any(orientation == tf.constant(group))
-
-
-def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """Rotate and mirror an image, uint8 [h, w, 3], from its EXIF orientation to upright."""
-    for group, transform in (
-        (_TRANSPOSED, lambda pixels: tf.transpose(pixels, [1, 0, 2])),
-        (_FLIPPED_VERTICALLY, lambda pixels: tf.reverse(pixels, [0])),
-        (_FLIPPED_HORIZONTALLY, lambda pixels: tf.reverse(pixels, [1])),
-    ):
-        image = tf.cond(
-            _is_in(orientation, group), functools.partial(transform, image), functools.partial(tf.identity, image)
-        )
-    return image
-
-
-def _choose_stored(
-    choose: ChooseWindow, stored: tf.Tensor, orientation: tf.Tensor | None
-) -> tuple[tf.Tensor, tf.Tensor]:
+def _choose_stored(choose: ChooseWindow, stored: tf.Tensor, rotation: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
     """Choose a window of the upright image, and return its offset and size in the image as stored."""
-    if orientation is None:
+    if rotation is None:
         return choose(stored)
-    transposed = _is_in(orientation, _TRANSPOSED)
-    shape = tf.where(transposed, tf.reverse(stored, [0]), stored)
-    offset, size = choose(shape)
-    flipped = tf.stack([_is_in(orientation, _FLIPPED_VERTICALLY), _is_in(orientation, _FLIPPED_HORIZONTALLY)])
-    offset = tf.where(flipped, shape - offset - size, offset)
-    return tuple(tf.where(transposed, tf.reverse(pair, [0]), pair) for pair in (offset, size))
+    shape = orientation.upright_shape(stored, rotation)
+    return orientation.stored_window(shape, *choose(shape), rotation)

@@ -1,4 +1,4 @@
-"""Headers of encoded images: size, alpha flag and orientation, read in graph operations without decoding."""
+"""Headers of encoded images: format, size and orientation, read in graph operations without decoding."""
 
 from dataclasses import dataclass
 
@@ -15,6 +15,7 @@ class _Header:
     Each size is `number % modulus // divisor + added`, where `number` is stored in the bytes at the given offsets.
 
     Attributes:
+        name: one of `FORMATS`.
         signature: offset -> bytes by which the format is recognized.
         height: offsets of the bytes of the height, the least significant byte first.
         width: offsets of the bytes of the width, the least significant byte first.
@@ -24,6 +25,7 @@ class _Header:
         signed: sizes are signed; a BMP stores a negative height if its rows run from top to bottom.
     """
 
+    name: str
     signature: dict[int, bytes]
     height: range
     width: range
@@ -34,14 +36,18 @@ class _Header:
 
 
 _HEADERS = (
-    _Header({0: b"\x89PNG"}, range(23, 19, -1), range(19, 15, -1)),
-    _Header({0: b"GIF8"}, range(8, 10), range(6, 8)),
-    _Header({0: b"BM"}, range(22, 26), range(18, 22), signed=True),
+    _Header("PNG", {0: b"\x89PNG"}, range(23, 19, -1), range(19, 15, -1)),
+    _Header("GIF", {0: b"GIF8"}, range(8, 10), range(6, 8)),
+    _Header("BMP", {0: b"BM"}, range(22, 26), range(18, 22), signed=True),
     # WebP, RFC 9649: lossy, lossless, extended.
-    _Header({0: b"RIFF", 8: b"WEBPVP8 "}, range(28, 30), range(26, 28), moduli=(2**14, 2**14)),
-    _Header({0: b"RIFF", 8: b"WEBPVP8L"}, range(21, 25), range(21, 25), (2**28, 2**14), divisors=(2**14, 1), added=1),
-    _Header({0: b"RIFF", 8: b"WEBPVP8X"}, range(27, 30), range(24, 27), added=1),
+    _Header("WebP", {0: b"RIFF", 8: b"WEBPVP8 "}, range(28, 30), range(26, 28), moduli=(2**14, 2**14)),
+    _Header(
+        "WebP", {0: b"RIFF", 8: b"WEBPVP8L"}, range(21, 25), range(21, 25), (2**28, 2**14), divisors=(2**14, 1), added=1
+    ),
+    _Header("WebP", {0: b"RIFF", 8: b"WEBPVP8X"}, range(27, 30), range(24, 27), added=1),
 )
+FORMATS = ("PNG", "GIF", "BMP", "WebP", "other")  # those that are not JPEG
+_FORMAT_INDICES = [FORMATS.index(each.name) for each in _HEADERS] + [FORMATS.index("other")]
 _WEIGHTS = np.zeros((len(_HEADERS), 2, _HEAD), np.int64)
 _SIGNATURES = np.full((len(_HEADERS), _HEAD), -1, np.int64)
 for _format, _header in enumerate(_HEADERS):
@@ -51,11 +57,6 @@ for _format, _header in enumerate(_HEADERS):
         _SIGNATURES[_format, _start : _start + len(_bytes)] = list(_bytes)
 _MODULI, _DIVISORS = np.array([(each.moduli, each.divisors) for each in _HEADERS], np.int64).swapaxes(0, 1)
 _ADDED, _SIGNED = (np.array([[getattr(each, name)] for each in _HEADERS]) for name in ("added", "signed"))
-
-# RFC 9649, sec. 2.7: offset of the flags of an extended WebP, and the bits of two flags.
-_EXTENDED_WEBP = _SIGNATURES[-1]
-_WEBP_FLAGS_OFFSET, _WEBP_ANIMATION, _WEBP_ALPHA = 20, 0x02, 0x10
-_FLAGS_WITH_ALPHA = [bytes([flags | _WEBP_ALPHA]) for flags in range(256)]
 
 _EXIF_SEARCH_BYTES = 2**17  # cameras write the EXIF segment first; a segment holds at most 64 kB
 _MAX_SEGMENTS = 16
@@ -87,30 +88,19 @@ def non_jpeg_size(encoded: tf.Tensor) -> tf.Tensor:
     # small image.
     sizes = tf.linalg.matvec(_WEIGHTS, head) % _MODULI // _DIVISORS + _ADDED
     sizes = tf.where(_SIGNED, tf.minimum(sizes, 2**32 - sizes), sizes)
-    matches = tf.reduce_all((head == _SIGNATURES) | (_SIGNATURES < 0), axis=1, keepdims=True)
-    return tf.reduce_sum(tf.where(matches, sizes, 0), axis=0)
+    return tf.reduce_sum(tf.where(_matches(head)[:, tf.newaxis], sizes, 0), axis=0)
 
 
-def flag_alpha_of_animated_webp(encoded: tf.Tensor) -> tf.Tensor:
-    """Return an animated WebP with its alpha flag set, and any other image unchanged.
-
-    TensorFlow allocates 3 channels for an animation whose header lacks the flag, but decodes 4 into them, which
-    corrupts the heap and aborts the process. With the flag set, it allocates 4; the decoded colors are the same.
-
-    Args:
-        encoded: image bytes, string scalar.
-    """
+def non_jpeg_format(encoded: tf.Tensor) -> tf.Tensor:
+    """Return the index in `FORMATS`, int32 scalar; that of the last for any other format."""
     head = tf.cast(tf.io.decode_raw(encoded, tf.uint8, fixed_length=_HEAD), tf.int64)
-    is_extended = tf.reduce_all((head == _EXTENDED_WEBP) | (_EXTENDED_WEBP < 0))
-    flags = head[_WEBP_FLAGS_OFFSET]
-    is_animated = is_extended & (tf.bitwise.bitwise_and(flags, _WEBP_ANIMATION) > 0)
+    found = tf.argmax(tf.concat([_matches(head), [True]], 0), output_type=tf.int32)
+    return tf.gather(_FORMAT_INDICES, found)
 
-    def with_alpha() -> tf.Tensor:
-        before = tf.strings.substr(encoded, 0, _WEBP_FLAGS_OFFSET)
-        after = tf.strings.substr(encoded, _WEBP_FLAGS_OFFSET + 1, tf.int32.max)
-        return tf.strings.join([before, tf.gather(_FLAGS_WITH_ALPHA, flags), after])
 
-    return tf.cond(is_animated, with_alpha, lambda: encoded)
+def _matches(head: tf.Tensor) -> tf.Tensor:
+    """Return whether the first bytes, int64 [32], have the signature of each header, bool [N]."""
+    return tf.reduce_all((head == _SIGNATURES) | (_SIGNATURES < 0), axis=1)
 
 
 def exif_orientation(encoded: tf.Tensor) -> tf.Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_tf.config import AugmentConfig, Config, DataConfig
-from resnet_tf.core.errors import UserError, plain_reason
+from resnet_tf.core.errors import UserError
 from resnet_tf.core.ranges import (
     MAX_PIXELS,
     MAX_SIZE,
@@ -22,7 +22,7 @@ from resnet_tf.core.ranges import (
     is_integer,
     shorten,
 )
-from resnet_tf.inputs import pil, pixels
+from resnet_tf.inputs import headers, pil, pixels
 from resnet_tf.inputs.arrays import as_array, check_shape, describe_array, format_numbers
 from resnet_tf.inputs.base import (
     ChooseWindow,
@@ -85,6 +85,7 @@ class ImagePreprocess(Preprocess):
         field.name for field in dataclasses.fields(AugmentConfig)
     )
     unsupported_settings: ClassVar[tuple[str, ...]] = ()
+    unused_settings: ClassVar[tuple[str, ...]] = ("data.length",)
     example_file: ClassVar[str] = "cat.jpg"
     axes: ClassVar[str] = "H, W"
     value_range: ClassVar[str] = "RGB in [0, 1]"
@@ -223,17 +224,22 @@ class ImagePreprocess(Preprocess):
 
     def center_crop(self, image: tf.Tensor) -> tf.Tensor:
         """Resize and crop a decoded image, uint8 [h, w, 3], to float32 [height, width, 3] in [0, 1]."""
+        return self._center_crop(image, None)
+
+    def _center_crop(self, image: tf.Tensor, rotation: tf.Tensor | None) -> tf.Tensor:
+        """Resize and crop an image as it is stored, and rotate it upright; see `center_crop`."""
         return pixels.center_crop(
             image,
             self.size,
             crop_fraction=self.crop_fraction,
             interpolation=self.interpolation,
             antialias=self.antialias,
+            rotation=rotation,
         )
 
     def to_unnormalized(self, example: tf.Tensor) -> tf.Tensor:
         """Decode, resize and crop one image: RGB, float32 [height, width, 3] in [0, 1]."""
-        return self.center_crop(self.decode(example))
+        return self._center_crop(*self._decoder.decode_stored(example))
 
     def to_batch_element(self, example: tf.Tensor) -> tf.Tensor:
         """Decode, resize and crop one image for augmentation, uint8 [height, width, channels]."""
@@ -288,15 +294,27 @@ class ImagePreprocess(Preprocess):
         is_bmp = head[:2] == b"BM" and head[14:18] in _BMP_HEADER_SIZES  # "BM" alone may be text
         return super().is_example(head) or is_webp or is_bmp
 
-    def explain_unreadable(self, example: tf.Tensor) -> str:
-        """Return the reason why `decode` fails for an image; empty if it succeeds."""
-        if example.dtype == tf.string and not example.numpy():
+    def explain_unreadable(self, example: tf.Tensor, *, is_unreadable: bool = False) -> str:
+        """Return the reason why `decode` fails for an image; empty if it succeeds, and for pixels.
+
+        Args:
+            example: as for `decode`.
+            is_unreadable: the image is known to be unreadable; its header is checked, but it is not decoded again.
+        """
+        if example.dtype != tf.string:
+            return ""
+        if not example.numpy():
             return "the file is empty"
         try:
-            self.decode(example)
-        except tf.errors.OpError as error:
-            return plain_reason(error)
-        return ""
+            if fault := self._decoder.fault(example).numpy().decode():
+                return fault
+            if not is_unreadable:
+                self._decoder.decode_stored(example)
+                return ""
+        except tf.errors.InvalidArgumentError:
+            pass  # the cause of the error is not in its text
+        name = "JPEG" if tf.io.is_jpeg(example) else headers.FORMATS[headers.non_jpeg_format(example)]
+        return f"Invalid {name} data: corrupt or cut short"
 
     def encode(self, example: Any) -> bytes:
         """Return pixels, uint8 [h, w, 1 or 3], or an image of PIL as a PNG, and an encoded image as it is.
@@ -329,7 +347,11 @@ class ImagePreprocess(Preprocess):
 
     def decode_batch_in_graph(self, encoded: tf.Tensor) -> tf.Tensor:
         """Decode images, string [B], as `decode_batch`, in graph operations."""
-        return self._decoder.decode_batch(encoded, self.center_crop, self.size)
+
+        def crop(image: tf.Tensor, max_pixels: tf.Tensor) -> tf.Tensor:
+            return self._center_crop(*self._decoder.decode_stored(image, max_pixels))
+
+        return self._decoder.decode_batch(encoded, crop, self.size)
 
     def from_encoded(self, encoded: tf.Tensor) -> tf.Tensor:
         """Return the network's input, float32 [B, height, width, channels], from images, string [B]."""

@@ -2,45 +2,79 @@
 
 import tensorflow as tf
 
+from resnet_tf.inputs import orientation
+
 # ITU-R BT.601 as in PIL and tf.image, scaled to a sum of exactly 1 so that gray pixels keep their value.
 _LUMA = (0.299, 0.587, 0.114)
 # Interpolation -> kernel of ScaleAndTranslate.
 _KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic"}
 INTERPOLATIONS = tuple(_KERNELS)
+_RADII = {"bilinear": 1.0, "bicubic": 2.0}  # of the kernels, in pixels
 
 
 def center_crop(
-    image: tf.Tensor, size: tuple[int, int], *, crop_fraction: float, interpolation: str, antialias: bool
+    image: tf.Tensor,
+    size: tuple[int, int],
+    *,
+    crop_fraction: float,
+    interpolation: str,
+    antialias: bool,
+    rotation: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Resize the shorter edge of an image to `min(size) / crop_fraction` and crop the center.
 
-    Only pixels inside the crop are computed. Their values are those of a resize of the complete image followed by a
-    crop, with sizes rounded as in torchvision's `Resize`.
+    Only pixels inside the crop are computed, from uint8, and only they are rotated. Their values are those of a resize
+    of the complete upright image followed by a crop, with sizes rounded as in torchvision's `Resize`.
 
     Args:
-        image: uint8 [h, w, 3].
+        image: as stored, uint8 [h, w, 3].
         size: (height, width) of the crop, in pixels.
         crop_fraction: size of the crop as a fraction of the shorter edge after resizing, in (0, 1].
         interpolation: one of `INTERPOLATIONS`.
         antialias: widen the kernel when the image is reduced.
+        rotation: EXIF orientation of the image, int32 scalar; None for an upright image.
 
     Returns:
         float32 [height, width, 3] in [0, 1].
     """
-    shape = tf.shape(image)[:2]
-    shorter = tf.round(tf.constant(min(size), tf.float32) / crop_fraction)
-    resized = tf.floor(tf.cast(shape, tf.float32) * shorter / tf.cast(tf.reduce_min(shape), tf.float32) + 1e-4)
-    resized = tf.maximum(resized, tf.constant(size, tf.float32))
-    offset = tf.round((resized - tf.constant(size, tf.float32)) / 2)
+    stored = tf.shape(image)[:2]
+    shape = stored if rotation is None else orientation.upright_shape(stored, rotation)
+    shape = tf.cast(shape, tf.float64)
+    shorter = tf.round(tf.constant(min(size), tf.float64) / crop_fraction)
+    resized = tf.floor(shape * shorter / tf.reduce_min(shape) + 1e-4)
+    crop_size = tf.constant(size, tf.float64)
+    resized = tf.maximum(resized, crop_size)
+    offset = tf.round((resized - crop_size) / 2)
+    scale = resized / shape
+    if rotation is not None:
+        offset, crop_size = orientation.stored_window(resized, offset, crop_size, rotation)
+        scale = orientation.upright_shape(scale, rotation)
+    radius = _RADII[interpolation] * (tf.maximum(1 / scale, 1) if antialias else tf.ones_like(scale))
+    part, start = _columns(image, (offset[1] / scale[1]) - radius[1], (offset[1] + crop_size[1]) / scale[1] + radius[1])
     crop = tf.raw_ops.ScaleAndTranslate(
-        images=tf.cast(image, tf.float32)[tf.newaxis] / 255.0,
-        size=size,
-        scale=resized / tf.cast(shape, tf.float32),
-        translation=-offset,
+        images=part[tf.newaxis],
+        size=tf.cast(crop_size, tf.int32),
+        scale=tf.cast(scale, tf.float32),
+        translation=tf.cast(tf.stack([0.0, start]) * scale - offset, tf.float32),
         kernel_type=_KERNELS[interpolation],
         antialias=antialias,
     )[0]
-    return tf.clip_by_value(crop, 0.0, 1.0)  # a cubic kernel overshoots
+    if rotation is not None:
+        crop = tf.ensure_shape(orientation.rotate(crop, rotation), (*size, 3))
+    return tf.clip_by_value(crop / 255.0, 0.0, 1.0)  # a cubic kernel overshoots
+
+
+def _columns(image: tf.Tensor, first: tf.Tensor, last: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the columns between two positions, uint8 [h, n, 3], and the index of the first one, float64.
+
+    ScaleAndTranslate resizes rows before columns: its intermediate result has all columns, in float32. They are copied
+    only from an image that is more than twice as wide as high, which bounds the memory for both.
+    """
+    height, width = tf.unstack(tf.shape(image)[:2])
+    is_wide = width > 2 * height
+    first = tf.where(is_wide, tf.maximum(tf.cast(tf.floor(first), tf.int32) - 1, 0), 0)
+    last = tf.where(is_wide, tf.minimum(tf.cast(tf.math.ceil(last), tf.int32) + 1, width), width)
+    return tf.slice(image, tf.stack([0, first, 0]), tf.stack([height, last - first, 3])), tf.cast(first, tf.float64)
 
 
 def resize_window(window: tf.Tensor, size: tuple[int, int], *, interpolation: str, antialias: bool) -> tf.Tensor:

@@ -36,6 +36,10 @@ class SignalPreprocess(ArrayPreprocess):
     plural: ClassVar[str] = "signals"
     size_key: ClassVar[str] = "data.length"
     supported_augmentations: ClassVar[frozenset[str]] = ArrayPreprocess.supported_augmentations | {"pad_crop"}
+    unused_settings: ClassVar[tuple[str, ...]] = (
+        *("data.image_size", "data.crop_fraction", "data.interpolation", "data.channel_order"),
+        *("data.exif_orientation", "data.max_pixels"),
+    )
     example_file: ClassVar[str] = "signal.npy"
     axes: ClassVar[str] = "L"
     value_range: ClassVar[str] = "samples"

@@ -1,5 +1,6 @@
 """Predictions of an exported model for files, bytes, images and arrays."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -19,6 +20,9 @@ from resnet_tf.data.unreadable import translate_read_errors
 from resnet_tf.inputs import Preprocess, UnreadableError
 from resnet_tf.serving import examples as forms
 from resnet_tf.serving import runners
+
+# Index and reason in the errors of a graph that decodes images, see `Decoder.decode_batch`.
+_UNREADABLE = re.compile(r"image (\d+) of the batch cannot be read: ([^\]\n]+)")
 
 
 @dataclass(frozen=True, repr=False)
@@ -213,7 +217,11 @@ class Predictor:
     def _raise_unreadable(self, error: Exception, encoded: Sequence[bytes], names: Sequence[str] | None) -> None:
         """Raise a `UserError` with the name of the first unreadable example; return if all can be read."""
         noun = self.preprocess.noun
-        for index, item in enumerate(encoded):
-            if reason := self.preprocess.explain_unreadable(tf.constant(item)):
-                name = names[index] if names else f"{noun} {index} of the batch"
-                raise UserError(f"{name} is not a readable {noun}: {reason}") from error
+        if named := _UNREADABLE.search(str(error)):
+            found = {int(named[1]): named[2].strip(" '\"")}
+        else:
+            reasons = (self.preprocess.explain_unreadable(tf.constant(item)) for item in encoded)
+            found = {index: reason for index, reason in enumerate(reasons) if reason}
+        for index, reason in found.items():
+            name = names[index] if names else f"{noun} {index} of the batch"
+            raise UserError(f"{name} is not a readable {noun}: {reason}") from error

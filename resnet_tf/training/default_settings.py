@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from resnet_tf.config import Config, DataConfig, flatten, override
 from resnet_tf.data.sources import Split, open_source
@@ -63,8 +64,8 @@ class _Settings:
 def _median_size(split: Split) -> int:
     """Return the median of min(height, width) over the readable ones of the first images, in pixels."""
     preprocess = create_preprocess(DataConfig())
-    readable = [image for image, _ in split.examples(_SAMPLE) if not preprocess.explain_unreadable(image)]
-    return int(np.median([min(preprocess.decode(image).shape[:2]) for image in readable] or [0]))
+    sizes = split.examples(_SAMPLE).map(lambda image, _: tf.reduce_min(tf.shape(preprocess.decode(image))[:2]))
+    return int(np.median(list(sizes.ignore_errors(log_warning=False).as_numpy_iterator()) or [0]))
 
 
 def _bit(settings: _Settings, examples: int, size: int) -> None:

@@ -13,7 +13,7 @@ from resnet_tf.config import Config, iterate_keys, load_config, override
 from resnet_tf.config.effects import REQUIREMENTS
 from resnet_tf.core.errors import UserError
 from resnet_tf.data.sources import open_source
-from resnet_tf.inputs import ImagePreprocess, Preprocess, SignalPreprocess
+from resnet_tf.inputs import ImagePreprocess, Preprocess, SignalPreprocess, input_type
 from resnet_tf.serving.predictor import Predictor
 
 KEYS = dict(iterate_keys())
@@ -161,13 +161,7 @@ def test_recipes_are_within_the_ranges():
 # Key -> (a value, settings with which it has no effect, settings with which it has one).
 EFFECTS = {
     "model.new_head": ("true", [], ["model.weights=a.safetensors"]),
-    "data.image_size": ("64", ["data.length=100"], []),
     "data.channel_order": ("bgr", ["data.channels=1"], ["data.channels=3"]),
-    "data.crop_fraction": ("0.5", ["data.length=100"], []),
-    "data.interpolation": ("bicubic", ["data.length=100"], []),
-    "data.exif_orientation": ("true", ["data.length=100"], []),
-    "data.max_pixels": ("1000", ["data.length=100"], []),
-    "data.length": ("100", ["data.input_type=image"], ["data.input_type=signal"]),
     "augment.min_crop_area": ("0.5", [], ["augment.random_resized_crop=true"]),
     "augment.antialias": ("true", [], ["augment.random_resized_crop=true"]),
     "augment.policy_layers": ("1", ["augment.policy=trivialaugment"], ["augment.policy=randaugment"]),
@@ -211,6 +205,26 @@ def test_keys_without_effect_name_the_key_that_they_need(key, tmp_path):
     stored.write_text(json.dumps(by_hand))
     with pytest.raises(UserError, match=rf"config\.json': {key}=.* has no effect"):
         load_config(stored)
+
+
+# Key -> (a value, the rest of a configuration that it has no effect on).
+UNUSED = {
+    "data.image_size": ("64", ["data.length=100"]),
+    "data.channel_order": ("bgr", ["data.length=100"]),
+    "data.crop_fraction": ("0.5", ["data.length=100"]),
+    "data.interpolation": ("bicubic", ["data.length=100"]),
+    "data.exif_orientation": ("true", ["data.length=100"]),
+    "data.max_pixels": ("1000", ["data.length=100"]),
+    "data.length": ("100", ["data.input_type=image"]),
+}
+
+
+@pytest.mark.parametrize("key", UNUSED)
+def test_keys_of_other_inputs_are_refused(key):
+    value, settings = UNUSED[key]
+    config = override(Config(), config_lib.parse_assignments([f"{key}={value}", "data.channels=3", *settings]))
+    with pytest.raises(UserError, match=rf"^{key}=.* has no effect on (images|signals)$"):
+        input_type(config.data).check_config(config)
 
 
 def _from_text(key, text):
