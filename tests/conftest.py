@@ -1,10 +1,12 @@
 """Shared fixtures: two logical CPUs, prepared digits, a folder of images, a small trained run, commands in process."""
 
+import contextlib
 import dataclasses
 import os
 import runpy
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +26,7 @@ tf.config.set_logical_device_configuration(
 )
 
 from resnet_tf.config import Config, load_config  # noqa: E402 (after the devices are set)
+from resnet_tf.core import files  # noqa: E402
 from resnet_tf.core.files import read_json_lines  # noqa: E402
 from resnet_tf.model.builder import build  # noqa: E402
 from resnet_tf.model.zoo import MODELS  # noqa: E402
@@ -123,6 +126,47 @@ def photos(tmp_path) -> Path:
                 pixels[..., channel] += 120
                 Image.fromarray(pixels).save(folder / f"{index}.{'png' if index % 2 else 'jpg'}")
     return tmp_path / "photos"
+
+
+@contextlib.contextmanager
+def processes(*commands: Sequence[str], **options: Any) -> Iterator[list[subprocess.Popen]]:
+    """Start Python with arguments, wait until each process prints `ready`, and let them go on at the same moment."""
+    started = [
+        subprocess.Popen(
+            [sys.executable, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+        for arguments in commands
+    ]
+    try:
+        for each in started:
+            assert each.stdout.readline() == "ready\n", each.communicate()[1]
+        for each in started:
+            each.stdin.write("go\n")
+            each.stdin.flush()
+        yield started
+    finally:
+        for each in started:
+            each.kill()
+            each.communicate()
+
+
+def write_listed(directory: Path, content: str) -> Path:
+    """Write the files `needed` and `below/other` with a manifest of both."""
+    (directory / "below").mkdir(parents=True)
+    for name in ("needed", "below/other"):
+        (directory / name).write_text(content)
+    files.write_manifest(directory, Path("sha256.json"))
+    return directory
+
+
+def find_listed_corruption(directory: Path) -> str:
+    """Return the result of `find_corruption` for a directory of `write_listed`."""
+    return files.find_corruption(directory, Path("sha256.json"), needed=Path("needed"))
 
 
 def shallow(name: str, **settings: Any) -> keras.Model:

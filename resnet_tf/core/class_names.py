@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.text import escape
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -77,8 +78,7 @@ def readable(names: Sequence[str]) -> tuple[str, ...]:
 
 def _escape(character: str) -> str:
     named = {"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"}
-    code = ord(character)
-    return named.get(character) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
+    return named.get(character) or escape(character)
 
 
 @functools.cache

@@ -16,7 +16,8 @@ LABELS = EXTRA / "labels.txt"
 MANIFEST = EXTRA / "sha256.json"
 # Targets that are SavedModels with the signatures of `resnet_tf.serving.signatures`.
 SAVED_MODELS = ("serving", "hub")
-PRECISIONS = ("float32", "bfloat16", "float16", "dynamic", "int8")
+PRECISIONS = ("float32", "bfloat16", "float16", "dynamic", "int8")  # of the targets
+DTYPE_POLICIES = ("mixed_bfloat16", "mixed_float16", "float64")  # others of networks, which `hub` and `keras` keep
 
 
 class ExportMetadata(TypedDict):
@@ -25,7 +26,7 @@ class ExportMetadata(TypedDict):
     Attributes:
         model: name of the network.
         target: a target of `resnet_tf.export_model`.
-        precision: precision of the computation, one of `PRECISIONS`.
+        precision: precision of the computation, one of `PRECISIONS` or `DTYPE_POLICIES`.
         parameters: number of the network's parameters.
         preprocess: see `Preprocess.from_dict`.
         labels: class names in the order of the logits; empty for features.
@@ -101,7 +102,7 @@ def _check_values(metadata: ExportMetadata) -> None:
     for name, value in (("parameters", metadata["parameters"]), ("step", metadata.get("step", 0))):
         if value < 0:
             raise UserError(f"{name} is negative")
-    if metadata["precision"] not in PRECISIONS:
+    if metadata["precision"] not in (*PRECISIONS, *DTYPE_POLICIES):
         raise UserError(f"precision is {metadata['precision']!r}, not one of {', '.join(PRECISIONS)}")
     if "" in metadata["labels"]:
         raise UserError("a label is empty")

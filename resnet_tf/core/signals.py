@@ -1,12 +1,52 @@
-"""Ends of commands by a signal, with the cleanup of any other error."""
+"""Stop signals: noted for an orderly stop, or raised so that a command cleans up."""
 
 import contextlib
 import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 from resnet_tf.core.errors import Interrupted
+
+
+class StopRequested(Exception):  # noqa: N818 (nothing went wrong)
+    """A stop signal was received; the message is its name."""
+
+
+class StopSignals:
+    """Context in which SIGTERM and SIGINT set `received`; a second signal ends the process at once.
+
+    Python handles signals in the main thread only; in other threads the context has no effect.
+    """
+
+    WATCHED = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self) -> None:
+        self.received = ""
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignals":
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in self.WATCHED}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._restore()
+
+    def check(self) -> None:
+        """Raise `StopRequested` if a signal was received."""
+        if self.received:
+            raise StopRequested(self.received)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number).name
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
 
 
 @contextlib.contextmanager
@@ -36,3 +76,12 @@ def clean_up_on_sigterm(message: str) -> Iterator[None]:
         raise Interrupted(f"SIGTERM: {message}") from None
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def restore_signal_handlers() -> None:
+    """Install Python's handlers again, which native code replaced by its own."""
+    if threading.current_thread() is threading.main_thread():
+        for number in StopSignals.WATCHED:
+            handler = signal.getsignal(number)
+            if handler is not None:  # not installed by Python
+                signal.signal(number, handler)

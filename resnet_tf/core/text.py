@@ -23,7 +23,7 @@ def printable(text: str) -> str:
     >>> print(printable("cat\x1b[2J\udcff"))
     cat\x1b[2J\xff
     """
-    return "".join(_escape(each) if _is_unprintable(each) else each for each in text)
+    return "".join(escape(_to_byte(each)) if _is_unprintable(each) else each for each in text)
 
 
 def shortened(text: str, length: int) -> str:
@@ -69,8 +69,12 @@ def _is_unprintable(character: str) -> bool:
     return unicodedata.category(character) in _UNPRINTABLE or character in _REORDERING
 
 
-def _escape(character: str) -> str:
+def escape(character: str) -> str:
+    """Return a character as its code, in the notation of Python strings."""
     code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # an undecodable byte, see PEP 383
-        code -= 0xDC00
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def _to_byte(character: str) -> str:
+    """Return a lone surrogate that stands for an undecodable byte as the character of that byte, see PEP 383."""
+    return chr(ord(character) - 0xDC00) if "\udc80" <= character <= "\udcff" else character

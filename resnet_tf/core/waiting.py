@@ -3,16 +3,13 @@
 import contextlib
 import logging
 import os
-import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from types import FrameType
-from typing import Any
 
 from resnet_tf.core.errors import Interrupted, UserError
+from resnet_tf.core.signals import StopSignals
 
 logger = logging.getLogger(__name__)
 
@@ -36,45 +33,6 @@ for number in (signal.SIGTERM, signal.SIGINT):
 if not select.select([sys.stdin], [], [], seconds)[0]:
     end(message)
 """
-
-
-class StopRequested(Exception):  # noqa: N818 (nothing went wrong)
-    """A stop signal was received; the message is its name."""
-
-
-class StopSignals:
-    """Context in which SIGTERM and SIGINT set `received`; a second signal ends the process at once.
-
-    Python handles signals in the main thread only; in other threads the context has no effect.
-    """
-
-    WATCHED = (signal.SIGTERM, signal.SIGINT)
-
-    def __init__(self) -> None:
-        self.received = ""
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> "StopSignals":
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in self.WATCHED}
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._restore()
-
-    def check(self) -> None:
-        """Raise `StopRequested` if a signal was received."""
-        if self.received:
-            raise StopRequested(self.received)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = signal.Signals(number).name
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
 
 
 def wait(attempt: Callable[[], str], *, seconds: float) -> None:
@@ -113,12 +71,3 @@ def killed_after(seconds: float, message: str) -> Iterator[None]:
     arguments = [str(os.getpid()), str(seconds), message]
     with subprocess.Popen([sys.executable, "-I", "-c", _WATCHDOG, *arguments], stdin=subprocess.PIPE):
         yield  # the end of the context closes its input and waits for its end
-
-
-def restore_signal_handlers() -> None:
-    """Install Python's handlers again, which native code replaced by its own."""
-    if threading.current_thread() is threading.main_thread():
-        for number in StopSignals.WATCHED:
-            handler = signal.getsignal(number)
-            if handler is not None:  # not installed by Python
-                signal.signal(number, handler)

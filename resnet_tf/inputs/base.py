@@ -253,7 +253,7 @@ class Preprocess(abc.ABC):
             choose: maps the (height, width) of the example to offset and size of the crop.
             antialias: widen the kernel when the crop is reduced.
         """
-        raise NotImplementedError(f"{self.plural} do not support augment.random_resized_crop")
+        raise UserError(f"augment.random_resized_crop does not apply to {self.plural}")
 
     @abc.abstractmethod
     def from_batch(self, batch: tf.Tensor) -> tf.Tensor:

@@ -14,7 +14,7 @@ from resnet_tf.model import options
 from resnet_tf.model.arch import Arch
 from resnet_tf.model.builder import LOGITS_LAYER, build
 from resnet_tf.model.metadata import Metadata
-from resnet_tf.model.network import ResidualNetwork
+from resnet_tf.model.network import ResidualNetwork, layer_prefix
 from resnet_tf.model.weights import readers
 from resnet_tf.model.weights.download import fetch
 from resnet_tf.model.weights.keras_files import is_checkpoint
@@ -136,7 +136,7 @@ def _load(model: ResidualNetwork, weights: str | Path, *, new_head: bool = False
         published = get_pretrained(str(model.zoo_name), str(weights))
         origin = load_weights(model, fetch(published), new_head=new_head)
         preprocess, labels = published.preprocess_at(*model.input_shape[1:-1]), published.labels
-    has_loaded_head = model.layers[-1].name == f"{model.layer_prefix}{LOGITS_LAYER}" and not new_head
+    has_loaded_head = model.layers[-1].name == f"{layer_prefix(model)}{LOGITS_LAYER}" and not new_head
     model.adopt(Metadata(preprocess=preprocess, labels=labels if has_loaded_head else None))
     return origin.dialect
 

@@ -134,12 +134,6 @@ class ResidualNetwork(keras.Model):
                 f"has {_listed({field: getattr(ours, field) for field in conflicts})}"
             )
 
-    @property
-    def layer_prefix(self) -> str:
-        """Prefix of all layer names: `NAME_` for a network of `create_model(model_name=NAME)`, otherwise empty."""
-        prefix = f"{self.name}_"
-        return prefix if all(layer.name.startswith(prefix) for layer in self.layers) else ""
-
     def get_config(self) -> dict[str, Any]:
         """Return the configuration of the graph and the metadata as JSON values."""
         return super().get_config() | {CONFIG_KEY: self._metadata.to_dict()}
@@ -179,6 +173,18 @@ class ResidualNetwork(keras.Model):
             if isinstance(tensor, keras.KerasTensor):
                 tensor._resnet_tf_metadata = self._metadata
         return outputs
+
+
+def layer_prefix(model: keras.Model) -> str:
+    """Return the prefix of all layer names: `NAME_` after `create_model(model_name=NAME)`, otherwise empty."""
+    prefix = f"{model.name}_"
+    return prefix if all(layer.name.startswith(prefix) for layer in model.layers) else ""
+
+
+def layers_by_name(model: keras.Model) -> dict[str, keras.layers.Layer]:
+    """Return the layers by their names without the `layer_prefix`."""
+    prefix = layer_prefix(model)
+    return {layer.name.removeprefix(prefix): layer for layer in model.layers}
 
 
 # Keras's older `.h5` format writes the name of a model's class without its package.

@@ -13,7 +13,7 @@ import keras
 from resnet_tf.core.errors import UserError
 from resnet_tf.model.builder import LOGITS_LAYER, POOL_LAYER
 from resnet_tf.model.metadata import Metadata
-from resnet_tf.model.network import ResidualNetwork
+from resnet_tf.model.network import ResidualNetwork, layer_prefix
 
 _POOLING = (
     keras.layers.GlobalAveragePooling1D,
@@ -112,7 +112,7 @@ def _flatten(model: keras.Model) -> keras.Model:
     if len(graph.inputs) != 1 or not isinstance(graph.output, keras.KerasTensor):
         raise UserError(f"an export needs a model with one input and one output, which {model.name} is not")
     taken = {graph.input.name}
-    prefix = graph.layer_prefix if isinstance(graph, ResidualNetwork) else ""
+    prefix = layer_prefix(graph)
 
     def copy(layer: Any, scope: str = "") -> Any:
         if not isinstance(layer, keras.Layer):
@@ -127,22 +127,22 @@ def _copied(graph: Any, copy: Callable[..., Any], *, name: str) -> keras.Model:
     """Return a model of copies of the layers of a graph, which have the same weights."""
     copies: dict[int, tuple[Any, Any]] = {}
 
-    def operation(scope: str, training: Any) -> _Copy:
+    def operation(scope: str) -> _Copy:
         def of(layer: Any) -> Any:
             if isinstance(layer, keras.Model):
-                below = f"{scope}{layer.name}_"
-                return lambda tensor, training=None, **_: graph_of(layer)._run_through_graph(
-                    tensor, operation(below, training)
-                )
+                below = operation(f"{scope}{layer.name}_")
+                # Without the arguments of the call: a `training` there has no effect, since Keras replaces it by the
+                # mode of the outermost call.
+                return lambda tensor, **_: graph_of(layer)._run_through_graph(tensor, below)
             if id(layer) not in copies:
                 copies[id(layer)] = layer, _tried(copy, layer, scope)
-            return _in_mode(copies[id(layer)][1], training)
+            return copies[id(layer)][1]
 
         return of
 
     source = graph.input
     inputs = keras.Input(batch_shape=source.shape, dtype="float32", name=source.name)
-    outputs = graph._run_through_graph([inputs], operation("", None))
+    outputs = graph._run_through_graph([inputs], operation(""))
     model = ResidualNetwork(inputs, outputs, name, metadata=Metadata())
     for original, copied in copies.values():
         if isinstance(original, keras.Layer):
@@ -156,13 +156,6 @@ def _tried(copy: Callable[..., Any], layer: Any, scope: str) -> Any:
     except Exception as error:  # the constructor of a layer of the user, or a Lambda layer, may raise anything
         reason = " ".join(str(error).split())
         raise UserError(f"layer {layer.name!r}, {type(layer).__name__}, cannot be copied: {reason}") from error
-
-
-def _in_mode(layer: Any, training: Any) -> Any:
-    """Return a layer, or a call of it in the mode with which the model around it was called."""
-    if training is None or not getattr(layer, "_call_has_training_arg", False):
-        return layer
-    return lambda *args, **kwargs: layer(*args, **{"training": training} | kwargs)
 
 
 def _unused(name: str, scope: str, taken: set[str]) -> str:

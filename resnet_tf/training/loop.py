@@ -17,7 +17,7 @@ from resnet_tf.config import Config
 from resnet_tf.core import files
 from resnet_tf.core.errors import Interrupted, UserError, plain_reason
 from resnet_tf.core.metrics import Evaluation
-from resnet_tf.core.waiting import StopRequested, StopSignals
+from resnet_tf.core.signals import StopRequested, StopSignals
 from resnet_tf.data import pipeline, service, unreadable
 from resnet_tf.data.sources import Source, open_source
 from resnet_tf.data.unreadable import UnreadableExamples

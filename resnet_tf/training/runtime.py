@@ -11,7 +11,8 @@ import tensorflow as tf
 from resnet_tf.config import RuntimeConfig
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.machine import cpu_flags
-from resnet_tf.core.waiting import killed_after, restore_signal_handlers
+from resnet_tf.core.signals import restore_signal_handlers
+from resnet_tf.core.waiting import killed_after
 from resnet_tf.training import rendezvous
 from resnet_tf.training.cluster import Cluster, read_addresses, read_tf_config
 

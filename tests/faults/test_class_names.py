@@ -4,13 +4,12 @@ import ast
 import contextlib
 import io
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from conftest import processes
 from PIL import Image
 
 from resnet_tf.config import DataConfig
@@ -141,34 +140,12 @@ def test_a_second_prepare_into_a_directory_is_refused_from_the_first_to_the_last
 @pytest.mark.slow
 def test_of_two_that_prepare_into_one_directory_one_is_refused(tmp_path):
     folders = [_folder(tmp_path / name, ["cat", name]) for name in ("one", "two")]
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", PREPARE, str(folder), str(tmp_path / "out")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        for folder in folders
-    ]
-    try:
-        for each in started:
-            assert each.stdout.readline() == "ready\n"
-        outputs = _go(started)
-    finally:
-        for each in started:
-            each.kill()
-            each.communicate()
+    commands = (["-c", PREPARE, str(folder), str(tmp_path / "out")] for folder in folders)
+    with processes(*commands) as started:
+        outputs = [each.communicate(timeout=120)[0] for each in started]
     done = outputs.index("done\n")
     assert re.fullmatch(r"--to='.*out' (is being written by another process|is not empty); .*\n", outputs[1 - done])
     assert open_source(DataConfig(source=str(tmp_path / "out"))).class_names == ("cat", folders[done].name)
-
-
-def _go(started) -> list[str]:
-    for each in started:
-        each.stdin.write("go\n")
-        each.stdin.flush()
-    return [each.communicate(timeout=120)[0] for each in started]
 
 
 @pytest.mark.parametrize("name", [*ALL, "\ufeff", "\udce9t\udce9", "x\x00y", "\\"], ids=ascii)

@@ -22,7 +22,7 @@ import h5py
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import write_imagenet_records
+from conftest import find_listed_corruption, write_imagenet_records, write_listed
 
 from resnet_tf.config import DataConfig, load_config
 from resnet_tf.core import bounded, files
@@ -150,72 +150,60 @@ def test_numbers_beyond_64_bits_and_long_keys_are_described(value, declared, exp
     assert find_mismatch(value, declared, "it") == expected
 
 
-def _listed(directory: Path) -> Path:
-    (directory / "below").mkdir(parents=True)
-    for name in ("needed", "below/other"):
-        (directory / name).write_text(name)
-    files.write_manifest(directory, Path("sha256.json"))
-    return directory
-
-
-def _find(directory: Path) -> str:
-    return files.find_corruption(directory, Path("sha256.json"), needed=Path("needed"))
-
-
 @pytest.mark.parametrize(
     "name",
     ["", ".", "./needed", "below//other", "below/", "below\\other", "/needed", "../needed", "a/../needed", "a\0b"],
 )
 def test_names_in_a_manifest_are_plain_relative_paths(tmp_path, name):
-    _listed(tmp_path)
+    write_listed(tmp_path, "content")
     digests = json.loads((tmp_path / "sha256.json").read_text())
     (tmp_path / "sha256.json").write_text(json.dumps(digests | {name: digests["needed"]}))
-    assert _find(tmp_path)
+    assert find_listed_corruption(tmp_path)
 
 
 @pytest.mark.parametrize("digest", [None, 7, [], {}, "", "0" * 64, 1e400], ids=str)
 def test_a_strange_digest_is_a_difference(tmp_path, digest):
-    _listed(tmp_path)
+    write_listed(tmp_path, "content")
     digests = json.loads((tmp_path / "sha256.json").read_text())
     (tmp_path / "sha256.json").write_text(json.dumps(digests | {"needed": digest}))
-    assert _find(tmp_path) == "needed differs from what was written"
+    assert find_listed_corruption(tmp_path) == "needed differs from what was written"
 
 
 @pytest.mark.parametrize("name", ["needed", "below/other", "sha256.json"])
 @each_irregular
 def test_listed_files_are_regular(tmp_path, name, replace):
-    _listed(tmp_path / "inside")
+    write_listed(tmp_path / "inside", "content")
     (tmp_path / "inside" / name).unlink()
     replace(tmp_path / "inside" / name, tmp_path)
-    assert re.match(rf"^{name}[: ][^\n]+$", _find(tmp_path / "inside"))
+    assert re.match(rf"^{name}[: ][^\n]+$", find_listed_corruption(tmp_path / "inside"))
 
 
 def test_links_are_followed_only_inside_the_directory(tmp_path):
-    directory = _listed(tmp_path / "inside")
+    directory = write_listed(tmp_path / "inside", "content")
     (directory / "needed").rename(tmp_path / "outside")
     (directory / "needed").symlink_to(tmp_path / "outside")
-    assert re.match(r"needed: a symbolic link to a file outside of '.*inside'$", _find(directory))
+    assert re.match(r"needed: a symbolic link to a file outside of '.*inside'$", find_listed_corruption(directory))
     (directory / "needed").unlink()
     (tmp_path / "outside").rename(directory / ".blob")
     (directory / "needed").symlink_to(".blob")
-    assert _find(directory) == ""
+    assert find_listed_corruption(directory) == ""
     (tmp_path / "link").symlink_to(directory)
-    assert _find(tmp_path / "link") == "", "the directory itself may be a link"
+    assert find_listed_corruption(tmp_path / "link") == "", "the directory itself may be a link"
 
 
 @pytest.mark.parametrize("name", ["extra", "below/saved_model.cpb", "new/extra", "other.json"])
 def test_files_that_a_manifest_does_not_list_are_refused(tmp_path, name):
-    _listed(tmp_path)
+    write_listed(tmp_path, "content")
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("")
-    assert _find(tmp_path) == f"{name!r} is not one of the files that were written"
+    assert find_listed_corruption(tmp_path) == f"{name!r} is not one of the files that were written"
 
 
 def test_a_link_to_a_directory_is_refused(tmp_path):
-    directory = _listed(tmp_path / "inside")
+    directory = write_listed(tmp_path / "inside", "content")
     (tmp_path / "outside").mkdir()
     (directory / "assets").symlink_to(tmp_path / "outside")
-    assert _find(directory) == "'assets' is not one of the files that were written"
+    assert find_listed_corruption(directory) == "'assets' is not one of the files that were written"
 
 
 def _rewrite(directory: Path, file: Path, manifest: Path, **changes: Any) -> None:
@@ -395,10 +383,10 @@ FOREIGN = [".DS_Store", "._needed", "Thumbs.db", "desktop.ini", ".nfs00000000000
 
 @pytest.mark.parametrize("name", FOREIGN)
 def test_leftovers_of_file_managers_are_ignored(tmp_path, name):
-    _listed(tmp_path)
+    write_listed(tmp_path, "content")
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("")
-    assert _find(tmp_path) == ""
+    assert find_listed_corruption(tmp_path) == ""
 
 
 def test_numbered_directories(tmp_path):
@@ -744,6 +732,14 @@ def test_weights_are_regular_files(tmp_path, suffix, replace):
     replace(tmp_path / f"x{suffix}", tmp_path)
     with pytest.raises(UserError):
         readers.read(tmp_path / f"x{suffix}")
+
+
+@each_irregular
+def test_checkpoints_of_weights_are_regular_files(tmp_path, replace):
+    (tmp_path / "x.index").write_bytes(b"")
+    replace(tmp_path / "x.data-00000-of-00001", tmp_path)
+    with pytest.raises(UserError):
+        readers.read(tmp_path / "x")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import TINY
+from conftest import TINY, processes
 
 from resnet_tf.config import Config
 from resnet_tf.core import files, locks
@@ -34,35 +34,8 @@ from resnet_tf.workflows.train import train, train_and_evaluate
 TIMEOUT = 240  # seconds
 
 
-@contextlib.contextmanager
-def processes(*programs: str, **options):
-    """Start Python programs, which print `ready`, wait for all of them, and let them go on at the same moment."""
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", program],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            **options,
-        )
-        for program in programs
-    ]
-    try:
-        for each in started:
-            assert each.stdout.readline() == "ready\n", each.communicate()[1]
-        for each in started:
-            each.stdin.write("go\n")
-            each.stdin.flush()
-        yield started
-    finally:
-        for each in started:
-            each.kill()
-            each.communicate()
-
-
 def _outcomes(*programs: str) -> list[tuple[int, str, str]]:
-    with processes(*programs) as started:
+    with processes(*(["-c", program] for program in programs)) as started:
         outputs = [each.communicate(timeout=TIMEOUT) for each in started]
     return [(each.returncode, *output) for each, output in zip(started, outputs, strict=True)]
 
@@ -312,7 +285,7 @@ def test_a_run_directory_in_use_names_its_holder_and_is_free_once_that_is_killed
     workdir = tmp_path / "runs" / "one"
     if exists:
         workdir.mkdir(parents=True)
-    with processes(HOLD.format(workdir=str(workdir))) as (holder,):
+    with processes(["-c", HOLD.format(workdir=str(workdir))]) as (holder,):
         message = f"process {holder.pid} on {re.escape(socket.gethostname())}; wait until it ends, or give another"
         with pytest.raises(UserError, match=rf"is used by another training, {message} directory$"), _exclusive(workdir):
             pass

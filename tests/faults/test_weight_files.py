@@ -16,6 +16,7 @@ import pytest
 import resnet_tf
 from resnet_tf.core.errors import UserError
 from resnet_tf.model.create import convert_file, create_model
+from resnet_tf.model.network import layer_prefix
 from resnet_tf.model.weights import keras_files, mapping, readers
 
 SHAPE = (32, 32, 3)
@@ -417,7 +418,7 @@ def test_the_epsilon_of_a_file_is_adapted(tmp_path):
 def test_two_networks_in_one_model(network, tmp_path):
     network.save_weights(tmp_path / "plain.weights.h5")
     left, right = (_small(tmp_path / "plain.weights.h5", model_name=name) for name in ("left", "right"))
-    assert (left.name, left.zoo_name, left.layer_prefix) == ("left", "resnet20", "left_")
+    assert (left.name, left.zoo_name, layer_prefix(left)) == ("left", "resnet20", "left_")
     outputs = keras.layers.Add()([left.output, right.output])
     both = keras.Model([left.input, right.input], outputs)
     both.save(tmp_path / "both.keras")

@@ -10,7 +10,7 @@ from typing import Any
 
 from resnet_tf.core.errors import UserError
 from resnet_tf.model.arch import FREE_FIELDS, Arch
-from resnet_tf.model.network import ResidualNetwork
+from resnet_tf.model.network import ResidualNetwork, layers_by_name
 from resnet_tf.model.weights.dialects import Dialect
 from resnet_tf.model.weights.keras_files import Configs
 from resnet_tf.model.zoo import MODELS
@@ -73,7 +73,7 @@ def check_layers(model: ResidualNetwork, dialect: Dialect, configs: Configs, pat
     dilated = any(config.get("dilation_rate") not in (None, 1, [1], [1, 1]) for config in configs.values())
     if not configs or model.arch is None or model.arch.output_stride or dilated:
         return
-    layers = {layer.name.removeprefix(model.layer_prefix): layer for layer in model.layers}
+    layers = layers_by_name(model)
     difference = _other_layer(layers, configs) if dialect.name == "resnet_tf" else ""
     for name, layer in layers.items():
         key = (dialect.key(name, "kernel") or name).removesuffix(f"{dialect.separator}kernel")

@@ -20,8 +20,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from resnet_tf.core.bounded import parse_json
+from resnet_tf.core.bounded import open_regular, parse_json
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.paths import literal_path
 
 Arrays = dict[str, np.ndarray]
 Configs = dict[str, Mapping[str, Any]]
@@ -111,17 +112,22 @@ def read_checkpoint(path: Path) -> Arrays:
     import tensorflow as tf
     from tensorflow.core.protobuf import trackable_object_graph_pb2
 
-    stored = tf.train.load_checkpoint(str(path))
-    graph = trackable_object_graph_pb2.TrackableObjectGraph.FromString(
-        stored.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH")
-    )
-    attributes = [each for node in graph.nodes for each in node.attributes if "/" in each.full_name]
-    keys = {each.checkpoint_key: each.full_name for each in attributes if _is_weight(each.checkpoint_key)}
-    repeated = [name for name, count in Counter(keys.values()).items() if count > 1]
-    if repeated or not keys:
-        what = f"contains several variables {repeated[0]!r}" if repeated else "does not contain the names of variables"
-        raise UserError(f"checkpoint {str(path)!r} {what}; save the model as .h5 or .keras instead")
-    return {name: stored.get_tensor(key) for key, name in keys.items()}
+    for file in path.parent.iterdir():
+        if file.name.startswith(f"{path.name}."):
+            open_regular(file).close()
+    with literal_path(path.parent) as directory:
+        stored = tf.train.load_checkpoint(str(directory / path.name))
+        graph = trackable_object_graph_pb2.TrackableObjectGraph.FromString(
+            stored.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH")
+        )
+        attributes = [each for node in graph.nodes for each in node.attributes if "/" in each.full_name]
+        keys = {each.checkpoint_key: each.full_name for each in attributes if _is_weight(each.checkpoint_key)}
+        repeated = [name for name, count in Counter(keys.values()).items() if count > 1]
+        if repeated or not keys:
+            several = f"contains several variables {repeated[0]!r}"
+            what = several if repeated else "does not contain the names of variables"
+            raise UserError(f"checkpoint {str(path)!r} {what}; save the model as .h5 or .keras instead")
+        return {name: stored.get_tensor(key) for key, name in keys.items()}
 
 
 def _is_weight(checkpoint_key: str) -> bool:

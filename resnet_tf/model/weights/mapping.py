@@ -17,7 +17,7 @@ from resnet_tf.core.errors import UserError
 from resnet_tf.inputs import Preprocess
 from resnet_tf.model.builder import LOGITS_LAYER
 from resnet_tf.model.metadata import Metadata
-from resnet_tf.model.network import ResidualNetwork
+from resnet_tf.model.network import ResidualNetwork, layers_by_name
 from resnet_tf.model.weights import readers, selection
 from resnet_tf.model.weights.compatibility import check_architecture, check_layers, stored_epsilon
 from resnet_tf.model.weights.dialects import DIALECTS, KERAS_VARIABLES, Dialect
@@ -116,10 +116,9 @@ def _without_head(found: Selection, model: ResidualNetwork) -> Selection:
 
 def named_variables(model: ResidualNetwork) -> dict[VariableName, keras.Variable]:
     """Return the variables of a model by (layer name, variable name), without seed generators' states."""
-    prefix = model.layer_prefix
     return {
-        (layer.name.removeprefix(prefix), variable.name): variable
-        for layer in model.layers
+        (name, variable.name): variable
+        for name, layer in layers_by_name(model).items()
         for variable in layer.weights
         if variable.name in KERAS_VARIABLES
     }
@@ -155,10 +154,10 @@ def _translate(
             f"{str(path)!r} does not hold the weights of {model.name}"
             f"{_enumerate('; missing', missing)}{_enumerate('; unexpected', unexpected)}{hint}"
         )
-    origin = repr(str(path))
+    origin, layers = repr(str(path)), layers_by_name(model)
     for (layer, name), key in keys.items():
         # Files of this package may have variances that are negative by less than epsilon, see `_fold_into_norm`.
-        own = getattr(model.get_layer(f"{model.layer_prefix}{layer}"), "epsilon", 0.0)
+        own = getattr(layers[layer], "epsilon", 0.0)
         added = 0.0 if dialect.epsilon is not None else (epsilon or own)
         check_weight(origin, str(key), arrays[str(key)], name, epsilon=added)
     for key in biases.values():
@@ -199,9 +198,10 @@ def _fold_into_norm(
     """
     for layer, bias in biases.items():
         values[layer, "moving_mean"] = values[layer, "moving_mean"] - bias
+    layers = layers_by_name(model)
     for (layer, name), value in values.items() if epsilon is not None else ():
         if name == "moving_variance":
-            values[layer, name] = value + np.float32(epsilon - model.get_layer(f"{model.layer_prefix}{layer}").epsilon)
+            values[layer, name] = value + np.float32(epsilon - layers[layer].epsilon)
     return values
 
 

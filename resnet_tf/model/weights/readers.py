@@ -100,7 +100,7 @@ def read(path: Path) -> WeightsFile:
 def _read_arrays(path: Path, read_file: Callable[[Path], Arrays]) -> Arrays:
     """Return the arrays of a file, whose values must be finite."""
     try:
-        if path.is_file():
+        if path.exists() and not path.is_dir():  # no checkpoint, whose path is a prefix, and no export
             check_bounds(path)
         arrays = read_file(path)
     except UserError:
