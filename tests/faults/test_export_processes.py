@@ -27,7 +27,9 @@ def _python(*arguments: str, directory=None) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["serving", "hub", "keras", "litert", "onnx"])
+@pytest.mark.parametrize(
+    "target", ["serving", "keras", *(pytest.param(each, marks=pytest.mark.long) for each in ("hub", "litert", "onnx"))]
+)
 def test_every_target_is_used_in_new_processes(target, tiny_run, tiny_images, tmp_path):
     for package in PACKAGES.get(target, ()):
         pytest.importorskip(package)
@@ -43,7 +45,9 @@ def test_every_target_is_used_in_new_processes(target, tiny_run, tiny_images, tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["serving", "hub", "keras"])
+@pytest.mark.parametrize(
+    "target", ["keras", *(pytest.param(each, marks=pytest.mark.long) for each in ("serving", "hub"))]
+)
 def test_every_target_is_verified(target, tiny_run, tmp_path):
     from resnet_tf.data.sources import open_source
 

@@ -435,6 +435,7 @@ runpy.run_module("resnet_tf.train", run_name="__main__", alter_sys=True)
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_trainings_that_start_at_once_are_separate(tmp_path, monkeypatch):
     """Two in the same second without --workdir, which prepare the data set at once; then two in one directory."""
     monkeypatch.chdir(tmp_path)

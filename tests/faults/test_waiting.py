@@ -18,7 +18,7 @@ import pytest
 import tensorflow as tf
 
 from resnet_tf.config import RuntimeConfig
-from resnet_tf.core import waiting
+from resnet_tf.core import signals, waiting
 from resnet_tf.core.errors import UserError
 from resnet_tf.data import service
 from resnet_tf.training import rendezvous, runtime
@@ -232,7 +232,7 @@ def test_handlers_of_native_code_are_replaced():
         libc.signal(signal.SIGTERM, 1)  # SIG_IGN
         os.kill(os.getpid(), signal.SIGTERM)
         assert received == []
-        waiting.restore_signal_handlers()
+        signals.restore_signal_handlers()
         os.kill(os.getpid(), signal.SIGTERM)
         assert received == [signal.SIGTERM]
     finally:
