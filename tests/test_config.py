@@ -94,6 +94,9 @@ def test_errors_name_the_wrong_config(tmp_path):
         (tmp_path / "odd.json").write_text(text)
         with pytest.raises(UserError, match=r"odd.json'"):
             load_config(tmp_path / "odd.json")
+    (tmp_path / "some.json").write_text('{"augment": {"min_crop_area": 0.2}}')
+    with pytest.raises(UserError, match=r"some.json': augment.min_crop_area=0.2 has no effect"):
+        load_config(tmp_path / "some.json")
     (tmp_path / "old.json").write_text('{"train": {"test_every": 2}}')
     with pytest.raises(UserError, match=r"old.json': unknown key .*; did you mean .*'train.eval_every'"):
         load_config(tmp_path / "old.json")

@@ -277,14 +277,18 @@ def find_corruption(directory: Path, name: Path, *, needed: Path) -> str:
     return ""
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, *, inside: Path | None = None) -> dict[str, Any]:
     """Return the JSON object in a regular file of at most 16 MB; see `parse_json`.
+
+    Args:
+        path: of the file.
+        inside: directory that the file must not lead out of by symbolic links.
 
     Raises:
         UserError: if the file cannot be read or holds anything else.
     """
     try:
-        content = parse_json(read_regular(path))
+        content = parse_json(read_regular(path, inside=inside))
     except OSError as error:
         raise UserError(f"cannot read {str(path)!r}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

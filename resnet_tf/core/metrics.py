@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from resnet_tf.core.errors import UserError
 from resnet_tf.core.text import shortened
 
 _BINS = 15  # confidence bins, as in most papers
@@ -33,6 +34,10 @@ class ClassMetrics:
     confusions: int
 
 
+class NonFiniteError(UserError):
+    """Logits that are not a number or infinite, as those of a diverged network."""
+
+
 @dataclass(frozen=True, repr=False)
 class Evaluation:
     """Metrics of one pass over a split.
@@ -43,11 +48,19 @@ class Evaluation:
 
     Attributes:
         targets: true class indices, int64 [N], in the order of the split.
-        logits: float32 [N, C].
+        logits: float32 [N, C]; the largest of each example is finite.
+
+    Raises:
+        NonFiniteError: if the largest logit of an example is not a number or infinite.
     """
 
     targets: np.ndarray
     logits: np.ndarray
+
+    def __post_init__(self) -> None:
+        diverged = int(np.sum(~np.isfinite(self.logits.max(axis=1))))  # the maximum with NaN is NaN
+        if diverged:
+            raise NonFiniteError(f"{diverged:,} of {len(self.logits):,} examples have logits that are not finite")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the metrics as plain numbers: fractions in [0, 1], loss in nats."""

@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -50,14 +50,18 @@ class StopSignals:
 
 
 @contextlib.contextmanager
-def clean_up_on_sigterm(message: str) -> Iterator[None]:
+def clean_up_on_sigterm(message: str) -> Iterator[Callable[[], None]]:
     """Raise `Interrupted` with a message if the process receives SIGTERM in the block, which then cleans up.
 
     A second signal ends the process at once. Python handles signals in the main thread only; in other threads the
     context has no effect.
+
+    Yields:
+        A function for the block to call between its steps: Python prints and drops an exception that a signal raises
+        while a finalizer runs, and the function raises it again.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield lambda: None
         return
     received = False
 
@@ -65,11 +69,15 @@ def clean_up_on_sigterm(message: str) -> Iterator[None]:
         nonlocal received
         received = True
         signal.signal(signal.SIGTERM, before)
-        raise KeyboardInterrupt  # no `Exception`, which libraries catch
+        check()
+
+    def check() -> None:
+        if received:
+            raise KeyboardInterrupt  # no `Exception`, which libraries catch
 
     before = signal.signal(signal.SIGTERM, stop)
     try:
-        yield
+        yield check
     except KeyboardInterrupt:
         if not received:
             raise

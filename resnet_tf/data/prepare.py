@@ -6,7 +6,7 @@ import io
 import logging
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ from resnet_tf.data.sources import folder
 _VERSION = "1.0.0"
 
 
-def prepare_folder(source: Path, target: Path, *, eval_fraction: float) -> tfds.core.DatasetInfo:
+def prepare_folder(
+    source: Path, target: Path, *, eval_fraction: float, check: Callable[[], None] = lambda: None
+) -> tfds.core.DatasetInfo:
     """Write an image folder as a TFDS data set, `target`/NAME/1.0.0, where NAME is the name of the folder.
 
     Splits are the folders of split/class/file; class/file is divided into `train` and `test` by file name. A failure
@@ -30,6 +32,7 @@ def prepare_folder(source: Path, target: Path, *, eval_fraction: float) -> tfds.
         source: folder of images.
         target: new or empty directory.
         eval_fraction: for class/file, fraction of the split `test`.
+        check: called between the steps, to raise an exception that ends them.
 
     Returns:
         Metadata of the data set.
@@ -47,8 +50,9 @@ def prepare_folder(source: Path, target: Path, *, eval_fraction: float) -> tfds.
     try:
         with _only_writer(target), files.atomic_directory(target / name) as staging:
             _check_empty(target)  # again: another process may have written to it
-            _write(staging, splits, class_names)
+            _write(staging, splits, class_names, check)
             _check_written(staging / _VERSION, splits, class_names)
+            check()
     except OSError as error:
         raise UserError(f"--to={str(target)!r} cannot be written: {error.strerror or error}") from error
     finally:
@@ -77,7 +81,9 @@ def _only_writer(target: Path) -> Iterator[None]:
         locks.release(lock)
 
 
-def _write(staging: Path, splits: dict[str, folder.ClassFolder], class_names: list[str]) -> None:
+def _write(
+    staging: Path, splits: dict[str, folder.ClassFolder], class_names: list[str], check: Callable[[], None]
+) -> None:
     features = {
         "image": tfds.features.Image(),  # stores the bytes of a file unchanged
         "label": tfds.features.ClassLabel(names=class_names),
@@ -88,7 +94,7 @@ def _write(staging: Path, splits: dict[str, folder.ClassFolder], class_names: li
             name=staging.name,
             version=_VERSION,
             features=tfds.features.FeaturesDict(features),
-            split_datasets={name: _examples(split) for name, split in splits.items()},
+            split_datasets={name: _examples(split, check) for name, split in splits.items()},
             data_dir=staging.parent,
             description="A folder of images, prepared with `python -m resnet_tf.prepare`.",
         )
@@ -106,9 +112,10 @@ def _check_written(version: Path, splits: dict[str, folder.ClassFolder], class_n
         )
 
 
-def _examples(split: folder.ClassFolder) -> Iterator[tuple[str, dict[str, Any]]]:
+def _examples(split: folder.ClassFolder, check: Callable[[], None]) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, paths in split.classes.items():
         for file in paths:
+            check()
             file_name = split.relative(file)
             yield file_name, {"image": io.BytesIO(_read(file)), "label": name, "file_name": file_name}
 

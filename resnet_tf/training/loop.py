@@ -16,7 +16,7 @@ import tensorflow as tf
 from resnet_tf.config import Config
 from resnet_tf.core import files
 from resnet_tf.core.errors import Interrupted, UserError, plain_reason
-from resnet_tf.core.metrics import Evaluation
+from resnet_tf.core.metrics import Evaluation, NonFiniteError
 from resnet_tf.core.signals import StopRequested, StopSignals
 from resnet_tf.data import pipeline, service, unreadable
 from resnet_tf.data.sources import Source, open_source
@@ -232,11 +232,15 @@ class _Fit:
         """Evaluate the averaged weights, if there are any, and the raw weights."""
         # An evaluation is collective, so a single worker must not end it.
         check = self._signals.check if self._cluster.count == 1 else lambda: None
-        raw = self._evaluator(check)
-        if not self._trainer.average:
-            return raw, None
-        with self._trainer.average.swap_weights():
-            return self._evaluator(check), raw
+        try:
+            raw = self._evaluator(check)
+            if not self._trainer.average:
+                return raw, None
+            with self._trainer.average.swap_weights():
+                return self._evaluator(check), raw
+        except NonFiniteError as error:
+            where = f"evaluation after step {self._trainer.state.step}"
+            raise UserError(f"{where}: {error}; {self._remedies()}. Checkpoints are kept") from error
 
     def _resume(self) -> None:
         """Restore the newest intact checkpoint, if there is one."""
@@ -255,13 +259,16 @@ class _Fit:
         what = f"steps {first} to {state.step - 1} had non-finite losses or gradients"
         if state.rolled_back or not self._trainer.restore_newest(self._checkpoints):
             raise UserError(
-                f"{what}{', again' if state.rolled_back else ''}; a lower optimizer.base_lr (now "
-                f"{self._config.optimizer.base_lr}), a longer warmup or optimizer.clip_norm often helps. "
+                f"{what}{', again' if state.rolled_back else ''}; {self._remedies()}. "
                 f"`python -m resnet_tf.preview --step={first}` plots the batch of the first. Checkpoints are kept"
             )
         self._trainer.state.rolled_back = True
         self._batches = None
         logger.warning("%s; the run returns to step %d, once", what, self._trainer.state.step)
+
+    def _remedies(self) -> str:
+        rate = self._config.optimizer.base_lr
+        return f"a lower optimizer.base_lr (now {rate}), a longer warmup or optimizer.clip_norm often helps"
 
     def _stop(self, signal: str) -> str:
         """Save a checkpoint, and return a message that names it."""

@@ -56,7 +56,8 @@ def prepare(source: str | Path, target: str | Path, *, eval_fraction: float = 0.
         Interrupted: after SIGTERM.
     """
     check_number("eval_fraction", eval_fraction, Range(above=0, below=1))
-    with clean_up_on_sigterm("stopped, and nothing is written; the same command starts again"):
-        written = prepare_folder(user_path(source), user_path(target), eval_fraction=eval_fraction).splits
+    source, target = user_path(source), user_path(target)
+    with clean_up_on_sigterm("stopped, and nothing is written; the same command starts again") as check:
+        written = prepare_folder(source, target, eval_fraction=eval_fraction, check=check).splits
     splits = {name: PreparedSplit(each.num_examples, each.num_shards) for name, each in written.items()}
-    return PrepareResult(user_path(target), splits)
+    return PrepareResult(target, splits)

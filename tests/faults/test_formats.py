@@ -29,6 +29,7 @@ from resnet_tf.core import bounded, files
 from resnet_tf.core.errors import Interrupted, UserError
 from resnet_tf.core.export_metadata import MANIFEST, METADATA, PRECISIONS, read_export
 from resnet_tf.core.numpy_files import read_npy
+from resnet_tf.core.signals import clean_up_on_sigterm
 from resnet_tf.core.validation import find_mismatch
 from resnet_tf.data import prepare as prepare_module
 from resnet_tf.data.sources import open_source
@@ -837,6 +838,23 @@ def test_a_preparation_that_is_stopped_leaves_nothing_and_can_be_repeated(tmp_pa
     assert target.exists() == existed
     assert prepare(source, target).splits["train"].examples > 20
     assert open_source(DataConfig(source=str(target))).train.num_examples > 20
+
+
+def test_an_exception_that_a_finalizer_drops_is_raised_again(monkeypatch):
+    class Stopped:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def work():
+        with clean_up_on_sigterm("nothing is written") as check:
+            Stopped()
+            assert dropped == [KeyboardInterrupt]
+            check()
+
+    dropped = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda raised: dropped.append(raised.exc_type))
+    with pytest.raises(Interrupted, match="SIGTERM: nothing is written"):
+        work()
 
 
 @pytest.mark.slow

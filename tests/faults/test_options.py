@@ -193,6 +193,7 @@ SHAPES = [
         ("weights", [3, True, ["a"], b"a", "no_such_weights"]),
         ("new_head", [None, 1, "true", True]),
         ("features", ["stage1", ("stage9",), (1,), (None,), ("",)]),
+        ("model_name", [3, "", "a/b", "a b", b"a", "_a", "ä\n"]),
     ],
 )
 def test_arguments_of_create_model(argument, values):

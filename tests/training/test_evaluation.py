@@ -84,6 +84,13 @@ def test_a_model_that_answers_nothing_is_not_right():
     assert Evaluation(np.zeros(4, int), np.zeros((4, 3))).top(1) == 0
 
 
+@pytest.mark.parametrize("row", [[np.nan, 0.0], [0.0, np.nan], [np.inf, 0.0], [-np.inf, -np.inf]])
+def test_logits_without_order_are_refused(row):
+    with pytest.raises(UserError, match="1 of 2 examples have logits that are not finite"):
+        Evaluation(np.array([0, 1]), np.array([row, [0.0, 1.0]]))
+    assert Evaluation(np.array([0]), np.array([[0.0, -np.inf]])).top(1) == 1  # a class that is ruled out
+
+
 def test_the_worst_errors_come_first():
     logits = np.array([[3.0, 0.0], [0.0, 9.0], [1.0, 0.0], [0.0, 1.0]])
     evaluation = Evaluation(np.array([1, 0, 0, 0]), logits)

@@ -487,10 +487,18 @@ def test_mixed_precision_trains(tiny_config, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_config, tmp_path):
-    config = _override(tiny_config, optimizer={"base_lr": 1e20, "warmup_epochs": 0.0})
-    message = r"steps \d+ to \d+ had non-finite losses or gradients; a lower optimizer.base_lr \(now 1e\+20\)"
+    config = _override(tiny_config, optimizer={"base_lr": 1e4, "warmup_epochs": 0.0, "weight_decay": 10.0})
+    message = r"steps \d+ to \d+ had non-finite losses or gradients; a lower optimizer.base_lr \(now 10000.0\)"
     with pytest.raises(UserError, match=message):
         train_and_evaluate(_override(config, train={"max_nonfinite_steps": 3}), tmp_path)
+
+
+def test_an_evaluation_that_is_not_finite_stops_the_run(tiny_config, tmp_path):
+    """NaN is neither below nor above the logit of the target, and must not count as a correct prediction."""
+    config = _override(tiny_config, optimizer={"base_lr": 1e4, "warmup_epochs": 0.0})
+    message = r"evaluation after step \d+: [\d,]+ of 100 examples have logits that are not finite; a lower optimizer"
+    with pytest.raises(UserError, match=message):
+        train_and_evaluate(config, tmp_path)
 
 
 def test_other_data_under_the_same_name_is_refused(tiny_config, tiny_run, tmp_path):

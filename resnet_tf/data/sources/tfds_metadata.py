@@ -43,7 +43,7 @@ def check_metadata(version: Path) -> None:
         UserError: if a file is not a regular file inside the directory, is too large or is corrupt, if it names a class
             that is not TFDS's own, or another record format than TFRecord.
     """
-    info, features = (_read(version / name) for name in (_INFO, _FEATURES))
+    info, features = (read_json(version / name, inside=version) for name in (_INFO, _FEATURES))
     for path, content in ((version / _INFO, info), (version / _FEATURES, features)):
         _check_classes(path, content)
     _check_info(version / _INFO, info)
@@ -66,11 +66,6 @@ def check_names(version: Path, feature_name: str, feature: tfds.features.ClassLa
     names = [name.strip() for name in _read_text(path).split("\n") if name.strip()]
     if names != feature.names or len(set(names)) != len(names) or len(names) != feature.num_classes:
         raise UserError(f"{str(path)!r} has {len(set(names))} different names for {feature.num_classes} classes")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    _read_text(path)
-    return read_json(path)
 
 
 def _read_text(path: Path) -> str:
