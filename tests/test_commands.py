@@ -238,6 +238,8 @@ def test_predict_reads_standard_input_and_writes_heatmaps(command, photos, tiny_
         assert overlay.size == (640, 350)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_train_from_a_folder_with_flags_only(command, photos, tmp_path):
     workdir = tmp_path / "run"
     arguments = ["--data.source", str(photos), "--set", "model.name=resnet8_w32", "--set", "data.image_size=32"]
@@ -272,6 +274,8 @@ def test_train_prints_the_metrics_of_a_test_split_and_shows_them_in_the_report(c
     assert f"{100 * stored['test_top1']:.2f} %</b>test top-1" in page
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_evaluate_writes_the_report(command, tiny_run, tiny_export, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(tiny_run, workdir)
@@ -369,6 +373,8 @@ def test_preview_titles_show_the_fractions_of_mixed_images(command, photos, tmp_
         assert sum(int(percentage) for percentage, _ in percentages) == pytest.approx(100, abs=1)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_benchmark_measures_the_input_and_the_model(command, photos):
     arguments = [f"--data.source={photos}", "--data.batch_size=4", "--data.image_size=32", "--model.name=resnet8_w32"]
     outcome = command("benchmark", "--config=imagefolder", *arguments, "--seconds=0.1")
@@ -423,7 +429,9 @@ def test_train_logs_the_classes_and_the_unreadable_images(command, photos, tmp_p
     assert f"skipped {len(noted)} unreadable examples" in caplog.text
 
 
-@pytest.mark.parametrize("source_type", ["npz", "records", "prepared"])
+@pytest.mark.parametrize(
+    "source_type", ["npz", pytest.param("records", marks=[pytest.mark.slow, pytest.mark.long]), "prepared"]
+)
 def test_train_from_other_sources(command, photos, tmp_path, source_type):
     if source_type == "npz":
         pixels = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), np.uint8)

@@ -34,6 +34,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_every_command_of_the_tutorial_runs(command, folder):
     assert len(COMMANDS) == 6
     outputs = {}

@@ -61,6 +61,7 @@ def test_weights_convert_in_both_directions_with_equal_logits(pair, tmp_path):
     np.testing.assert_allclose(returned, expected + np.arange(10), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.long
 def test_losses_agree_at_each_step(pair):
     theirs, ours = pair
     expected = article_pytorch.train(theirs, steps=50, learning_rate=0.001)

@@ -145,6 +145,8 @@ def test_training_and_evaluation_normalize_equally(archive):
     np.testing.assert_allclose(preprocess.from_batch(tf.constant(examples)), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_a_resumed_run_ends_with_equal_weights(archive, trained, tmp_path):
     from resnet_tf.workflows.train import train_and_evaluate
 
@@ -171,8 +173,16 @@ def test_a_resumed_run_ends_with_equal_weights(archive, trained, tmp_path):
 @pytest.mark.parametrize(
     ("target", "precision"),
     [
-        *(("serving", "float32"), ("serving", "bfloat16"), ("hub", "float32"), ("keras", "float32")),
-        *(("litert", "float32"), ("litert", "int8"), ("onnx", "float32")),
+        ("serving", "float32"),
+        ("litert", "int8"),
+        *(
+            pytest.param("serving", "bfloat16", marks=[pytest.mark.slow, pytest.mark.long]),
+            pytest.param("hub", "float32", marks=[pytest.mark.slow, pytest.mark.long]),
+        ),
+        *(
+            pytest.param(each, "float32", marks=[pytest.mark.slow, pytest.mark.long])
+            for each in ("keras", "litert", "onnx")
+        ),
     ],
 )
 def test_every_export_predicts_like_the_run(trained, tmp_path, monkeypatch, capsys, target, precision):

@@ -106,8 +106,20 @@ def test_every_image_is_mirrored_in_every_other_epoch(tmp_path, limit):
     assert 15 < mirrored[0].sum() < 45
 
 
-@pytest.mark.parametrize("balance", ["none", "uniform"])
-@pytest.mark.parametrize("source_type", ["memory", "stream", "arrays", "folder"])
+@pytest.mark.parametrize(
+    ("source_type", "balance"),
+    [
+        ("stream", "uniform"),
+        ("folder", "none"),
+        *(
+            pytest.param(source_type, balance, marks=[pytest.mark.slow, pytest.mark.long])
+            for source_type, balance in (
+                *(("stream", "none"), ("folder", "uniform"), ("memory", "none"), ("memory", "uniform")),
+                *(("arrays", "none"), ("arrays", "uniform")),
+            )
+        ),
+    ],
+)
 def test_two_workers_have_the_batches_of_one(data_dir, photos, source_type, balance):
     config, source, preprocess, length = _setup(data_dir, photos, source_type)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, balance=balance))

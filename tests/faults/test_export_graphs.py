@@ -365,6 +365,7 @@ def test_the_architecture_of_an_export_is_compared(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_documented_models_are_exported(tmp_path, monkeypatch):
     page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)

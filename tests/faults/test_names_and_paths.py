@@ -209,7 +209,9 @@ def test_characters_come_from_an_installed_font(rare_font):
     assert fonts.literal("\U0010fffd")["fontfamily"] == ["sans-serif"]  # in no font
 
 
-@pytest.mark.parametrize("faulty", ["plot_confusion", "write_run_report"])
+@pytest.mark.parametrize(
+    "faulty", ["plot_confusion", pytest.param("write_run_report", marks=[pytest.mark.slow, pytest.mark.long])]
+)
 def test_an_error_of_plotting_costs_no_export(tiny_config, tmp_path, monkeypatch, caplog, faulty):
     def fail(*arguments, **settings):
         raise RuntimeError("a font is missing")
@@ -429,6 +431,7 @@ def test_closed_streams(arguments, closed):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_largest_file_size_is_named(tmp_path, tiny_config):
     settings = " ".join(f"--set {each}" for each in _tiny(tiny_config))
     command = (

@@ -212,6 +212,7 @@ def _check_exports(paths: dict[str, int], directory: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_processes_that_export_at_once_get_versions_of_their_own(tmp_path):
     directory = tmp_path / "models"
     counts = [2, 3]

@@ -317,6 +317,7 @@ np.save("features.npy", inner(np.load("images.npy"), training=False))
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_files_of_tf_keras_are_read(tmp_path):
     pytest.importorskip("tf_keras")
     images = np.random.default_rng(0).normal(size=(2, *SHAPE)).astype("float32")

@@ -333,6 +333,7 @@ def test_look_alikes_are_the_known_ones():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_weights_of_a_look_alike_are_refused_and_the_network_that_fits_is_named(tmp_path):
     """Every dialect that implies one of the two, and files of this package, which store the name."""
     refused = set()

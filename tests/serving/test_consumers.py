@@ -111,7 +111,7 @@ print(history["accuracy"][-1], sum(changed), len(changed))
 """
 
 
-@pytest.mark.parametrize("target", ["hub", "hub_features"])
+@pytest.mark.parametrize("target", ["hub", pytest.param("hub_features", marks=[pytest.mark.slow, pytest.mark.long])])
 def test_tf_hub_fine_tunes_the_network_in_a_new_process(run, tmp_path, target):
     pytest.importorskip("tensorflow_hub")
     path = export_model(run, tmp_path / "models", target=target)

@@ -94,6 +94,7 @@ def test_image_size_grows_over_the_epochs():
     assert [size_in_epoch(growing, epoch) for epoch in range(8)] == [96, 96, 96, 128, 128, 128, 160, 160]
 
 
+@pytest.mark.slow
 def test_a_run_with_progressive_resizing(data_dir, tmp_path):
     overrides = [f"data.data_dir={data_dir}", "data.image_size=16", "train.start_size=8", "train.epochs=4"]
     overrides += ["data.eval_split=test[:100]", "model.name=resnet8_w32", "train.full_size_from=0.5"]

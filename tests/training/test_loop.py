@@ -272,12 +272,16 @@ def test_model_checkpoint_writes_a_model_with_its_defaults(tiny_config, tmp_path
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_keras_own_tensorboard_runs_in_the_loop(tiny_config, tmp_path):
     board = keras.callbacks.TensorBoard(tmp_path / "board", write_graph=False)
     train_and_evaluate(tiny_config, tmp_path / "run", callbacks=[board])
     assert any((tmp_path / "board").rglob("*.tfevents.*"))
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_tests_may_be_rare(tiny_config, tmp_path):
     rare = _override(tiny_config, train={"epochs": 5, "eval_every": 2})
     train_and_evaluate(rare, tmp_path / "rare")
@@ -297,6 +301,8 @@ def test_tests_may_be_rare(tiny_config, tmp_path):
     assert load_run(tmp_path / "ended").metrics["top1"] == ended["top1"]
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_steps_are_profiled_on_request(tiny_config, tmp_path):
     config = _override(tiny_config, runtime={"profile": "3:5"}, train={"epochs": 1})
     train_and_evaluate(config, tmp_path)
@@ -340,7 +346,11 @@ def test_every_recipe_trains_and_continues(photos, tmp_path, name, strategy):
 @pytest.mark.parametrize(
     ("gone", "message"),
     [
-        ("train/red", r"\d of 12 images of split 'train' are unreadable, more .*red/\d.\w+; No such file"),
+        pytest.param(
+            "train/red",
+            r"\d of 12 images of split 'train' are unreadable, more .*red/\d.\w+; No such file",
+            marks=[pytest.mark.slow, pytest.mark.long],
+        ),
         ("test/red", r"split 'test' cannot be evaluated: .*red/\d.\w+; No such file"),
     ],
 )
@@ -395,7 +405,7 @@ def _without_batch_norm(config, *, num_classes, weights=None):
     return ResidualNetwork(inputs, keras.layers.Dense(num_classes, name="logits")(x))
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("name", ["sgd", pytest.param("adamw", marks=[pytest.mark.slow, pytest.mark.long])])
 def test_two_replicas_equal_one(tiny_config, tmp_path, monkeypatch, name):
     monkeypatch.setattr(run, "create_network", _without_batch_norm)
     base = _override(
@@ -410,6 +420,8 @@ def test_two_replicas_equal_one(tiny_config, tmp_path, monkeypatch, name):
     assert results["single"] == pytest.approx(results["mirrored"], rel=1e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_two_replicas_mix_images_as_one_does(tiny_config, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "create_network", _without_batch_norm)
     mixed = _override(tiny_config, augment={"mixup": 0.4, "cutmix": 1.0}, data={"batch_size": 64}, train={"epochs": 1})
@@ -479,11 +491,13 @@ def test_two_replicas_average_their_statistics(tiny_config, tmp_path):
         train_and_evaluate(_override(config, data={"batch_size": 127}), tmp_path / "odd")
 
 
-def test_mixed_precision_trains(tiny_config, tmp_path):
-    for precision in ("mixed_bfloat16", "mixed_float16"):
-        config = _override(tiny_config, runtime={"precision": precision}, train={"epochs": 1})
-        assert np.isfinite(train_and_evaluate(config, tmp_path / precision)["loss"])
-        assert load_run(tmp_path / precision).model.dtype_policy.name == "float32"
+@pytest.mark.parametrize(
+    "precision", ["mixed_bfloat16", pytest.param("mixed_float16", marks=[pytest.mark.slow, pytest.mark.long])]
+)
+def test_mixed_precision_trains(tiny_config, tmp_path, precision):
+    config = _override(tiny_config, runtime={"precision": precision}, train={"epochs": 1})
+    assert np.isfinite(train_and_evaluate(config, tmp_path)["loss"])
+    assert load_run(tmp_path).model.dtype_policy.name == "float32"
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_config, tmp_path):

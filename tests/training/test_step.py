@@ -35,7 +35,13 @@ def _values(trained: Trainer) -> list[np.ndarray]:
 MIRRORED = ("runtime.strategy=mirrored", "runtime.logical_devices=2", "runtime.sync_batch_norm=true")
 
 
-@pytest.mark.parametrize("further", [(), ("train.accumulate=2",)], ids=["whole", "in parts"])
+@pytest.mark.parametrize(
+    "further",
+    [
+        pytest.param((), id="whole", marks=[pytest.mark.slow, pytest.mark.long]),
+        pytest.param(("train.accumulate=2",), id="in parts"),
+    ],
+)
 def test_two_replicas_with_common_statistics_are_one_device(data_dir, further):
     # At a high rate a difference in rounding doubles every few steps.
     settings = ["model.name=resnet8_w32", "optimizer.base_lr=0.002", *further]

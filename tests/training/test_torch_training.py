@@ -32,7 +32,8 @@ def cifar(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("recipe", ["cifar10_resnet20", pytest.param("cifar10_wrn_28_10", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("recipe", ["cifar10_resnet20", "cifar10_wrn_28_10"])
 def test_the_first_hundred_steps_are_those_of_pytorch(cifar, recipe):
     """ResNet-20 under the recipe of He et al., and under that of the wide networks with Nesterov's momentum.
 

@@ -31,6 +31,7 @@ def opened(monkeypatch) -> Mock:
     return spy
 
 
+@pytest.mark.slow
 def test_train_does_all_of_it(tiny_config, tmp_path, opened):
     config = dataclasses.replace(tiny_config, train=dataclasses.replace(tiny_config.train, epochs=1))
     result = resnet_tf.train(config, tmp_path / "run")
