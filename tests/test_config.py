@@ -97,6 +97,8 @@ def test_errors_name_the_wrong_config(tmp_path):
     (tmp_path / "some.json").write_text('{"augment": {"min_crop_area": 0.2}}')
     with pytest.raises(UserError, match=r"some.json': augment.min_crop_area=0.2 has no effect"):
         load_config(tmp_path / "some.json")
+    (tmp_path / "flag.json").write_text('{"runtime": {"xla": true}}')  # a flag before it had the value auto
+    assert load_config(tmp_path / "flag.json").runtime.xla == "true"
     (tmp_path / "old.json").write_text('{"train": {"test_every": 2}}')
     with pytest.raises(UserError, match=r"old.json': unknown key .*; did you mean .*'train.eval_every'"):
         load_config(tmp_path / "old.json")

@@ -145,6 +145,8 @@ def _parse(dotted: str, key_type: Any, value: Any) -> Any:
             return tuple(_number(item) for item in _items(value))
         if key_type is bool:
             return value if isinstance(value, bool) else {"true": True, "false": False}[value.lower()]
+        if key_type is str and isinstance(value, bool) and str(value).lower() in _choices(dotted):
+            return str(value).lower()  # JSON's true for a key that takes true, false or auto
         if key_type is str and not isinstance(value, str):
             raise ValueError
         if isinstance(value, bool) or (key_type is int and isinstance(value, float)):
@@ -154,6 +156,10 @@ def _parse(dotted: str, key_type: Any, value: Any) -> Any:
         expected = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
         name = expected.get(key_type, "numbers separated by commas")
         raise UserError(f"{dotted} takes {name}, got {shorten(value)}") from None
+
+
+def _choices(dotted: str) -> tuple[str, ...]:
+    return dict(iterate_keys())[dotted].metadata["choices"]
 
 
 def _items(value: Any) -> list[Any]:

@@ -392,10 +392,14 @@ class RuntimeConfig:
     sync_batch_norm: bool = _key(False, "BatchNorm statistics over all replicas instead of each replica's own; slower")
     precision: str = _key(
         "auto",
-        "dtype policy; auto: mixed_bfloat16 where the hardware computes in it",
+        "dtype policy; auto: mixed_bfloat16 where the hardware computes in it, mixed_float16 on GPUs that lack it",
         choices=("auto", "float32", "mixed_bfloat16", "mixed_float16"),
     )
-    xla: bool = _key(False, "compile gradients with XLA; slower on CPUs")
+    xla: str = _key(
+        "auto",
+        "compile training steps with XLA; auto: on GPUs and TPUs, not on CPUs",
+        choices=("auto", "true", "false"),
+    )
     seed: int = _key(0, "random seed of initialization, shuffling and augmentation", minimum=0, maximum=MAX_SEED)
     deterministic: bool = _key(
         False, "use deterministic kernels only, for bitwise reproducible runs; slower on some GPUs"

@@ -18,6 +18,8 @@ from resnet_tf.training.cluster import Cluster, read_addresses, read_tf_config
 
 logger = logging.getLogger(__name__)
 
+_GPU_PRECISIONS = (((8, 0), "mixed_bfloat16"), ((7, 0), "mixed_float16"))  # from a compute capability on
+
 
 def start(config: RuntimeConfig) -> tf.distribute.Strategy:
     """Set determinism and the process-wide precision policy, and return the distribution strategy."""
@@ -47,23 +49,38 @@ def precision_policy(policy: str) -> Iterator[None]:
 
 
 def choose_precision(asked: str, *, on_tpu: bool = False) -> tuple[str, str]:
-    """Return the precision policy and its reason; `auto` selects bfloat16 where the hardware supports it."""
+    """Return the precision policy and its reason; `auto` selects that of the hardware's matrix units."""
     if asked != "auto":
         return asked, "as configured"
     if on_tpu:
         return "mixed_bfloat16", "auto: TPU"
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
-        capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
-        fast = capability >= (8, 0)
-        return (
-            "mixed_bfloat16" if fast else "float32",
-            f"auto: GPU of compute capability {capability[0]}.{capability[1]}",
-        )
+        # The GPUs of a strategy compute in one precision, that of the oldest.
+        details = (tf.config.experimental.get_device_details(each) for each in gpus)
+        capability = min(each.get("compute_capability", (0, 0)) for each in details)
+        # NVIDIA, CUDA C++ Programming Guide, Tensor Cores: float16 from 7.0, bfloat16 from 8.0.
+        policy = next((name for least, name in _GPU_PRECISIONS if capability >= least), "float32")
+        return policy, f"auto: GPU of compute capability {capability[0]}.{capability[1]}"
     flags = cpu_flags() & {"avx512_bf16", "amx_bf16"}
     if flags:
         return "mixed_bfloat16", f"auto: the CPU has {', '.join(sorted(flags))}"
     return "float32", "auto: the CPU has no bfloat16 instructions"
+
+
+def is_on_accelerator(strategy: tf.distribute.Strategy) -> bool:
+    """Return True if the replicas compute on GPUs or TPUs."""
+    return isinstance(strategy, tf.distribute.TPUStrategy) or bool(tf.config.list_logical_devices("GPU"))
+
+
+def uses_xla(asked: str, strategy: tf.distribute.Strategy) -> bool:
+    """Return True if training steps are to be compiled with XLA; `auto` compiles them on GPUs.
+
+    `TPUStrategy` compiles whatever a replica computes.
+    """
+    if isinstance(strategy, tf.distribute.TPUStrategy):
+        return False
+    return is_on_accelerator(strategy) if asked == "auto" else asked == "true"
 
 
 def _strategy(config: RuntimeConfig) -> tf.distribute.Strategy:

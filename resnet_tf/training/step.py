@@ -10,6 +10,8 @@ from resnet_tf.data.augmentation import mixing
 from resnet_tf.inputs import Preprocess
 from resnet_tf.model.builder import LOGITS_LAYER
 from resnet_tf.training.losses import Objective
+from resnet_tf.training.optimizers.conditional import apply_if
+from resnet_tf.training.resize import resize
 from resnet_tf.training.teacher import Teacher
 from resnet_tf.training.weight_average import WeightAverage
 
@@ -22,7 +24,7 @@ class TrainStep:
     """Compiled training steps. A non-finite step changes nothing but the step counter.
 
     Args:
-        config: configuration; uses `train.accumulate`, `optimizer.clip_norm`, `augment` and `runtime.xla`.
+        config: configuration; uses `train.accumulate`, `optimizer.clip_norm` and `augment`.
         model: network, built inside the scope of `strategy` like the following objects.
         optimizer: see `create_optimizer`.
         objective: loss of each example.
@@ -30,6 +32,9 @@ class TrainStep:
         strategy: distribution strategy.
         preprocess: preprocessing that turns a batch into the model input.
         teacher: teacher for distillation, or None.
+        on_accelerator: whether the replicas compute on GPUs or TPUs. A step is then one program for the device, which
+            selects between the new and the old values of the variables; on a CPU, `tf.cond` saves that pass.
+        xla: whether XLA compiles the step, or its gradients where replicas exchange them.
     """
 
     def __init__(
@@ -42,12 +47,19 @@ class TrainStep:
         strategy: tf.distribute.Strategy,
         preprocess: Preprocess,
         teacher: Teacher | None = None,
+        *,
+        on_accelerator: bool = False,
+        xla: bool = False,
     ):
         self._config, self._preprocess, self._strategy = config, preprocess, strategy
         self._model, self._optimizer, self._objective, self._average = model, optimizer, objective, average
         self._teacher = teacher
         self._replicas = strategy.num_replicas_in_sync
-        self._gradients = tf.function(self.gradients, jit_compile=True) if config.runtime.xla else self.gradients
+        self._on_accelerator, self._xla = on_accelerator, xla
+        # Several replicas exchange gradients outside of XLA, which compiles the part of the step before.
+        as_one = xla and on_accelerator and self._replicas == 1
+        self._gradients = tf.function(self.gradients, jit_compile=True) if xla and not as_one else self.gradients
+        self._complete_step = tf.function(self._complete, jit_compile=True) if as_one else self._complete
         self._variables, self._state = list(model.trainable_variables), list(model.non_trainable_variables)
         self.run = tf.function(self._run)
 
@@ -71,12 +83,16 @@ class TrainStep:
         statistics, unreadable = tf.TensorArray(tf.float32, count), tf.TensorArray(tf.int64, count)
         for step in tf.range(count):
             images, labels, missing, *mix = next(iterator)
-            gradients, state, own = strategy.run(self._differentiate, args=(images, labels, *mix), kwargs=options)
-            values = strategy.experimental_local_results(own)[0]  # equal on all replicas
-            if tf.reduce_all(tf.math.is_finite(values)):
-                strategy.run(self._update, args=(gradients, state, own), kwargs={"head_only": head_only})
+            if self._on_accelerator:
+                own = strategy.run(self._complete_step, args=(images, labels, *mix), kwargs=options)
+                values = strategy.experimental_local_results(own)[0]  # equal on all replicas
             else:
-                strategy.run(self._skip)
+                gradients, state, own = strategy.run(self._differentiate, args=(images, labels, *mix), kwargs=options)
+                values = strategy.experimental_local_results(own)[0]
+                if tf.reduce_all(tf.math.is_finite(values)):
+                    strategy.run(self._update, args=(gradients, state, own), kwargs={"head_only": head_only})
+                else:
+                    strategy.run(self._skip)
             statistics = statistics.write(step, values)
             unreadable = unreadable.write(step, tf.concat(strategy.experimental_local_results(missing), 0))
         return statistics.stack(), unreadable.stack()
@@ -107,7 +123,9 @@ class TrainStep:
         inputs, targets = self._inputs(images, labels, mix)
         soft = self._teacher(inputs) if self._teacher else None
         if size:
-            inputs = tf.image.resize(inputs, [size, size], antialias=True)
+            # XLA and accelerators have no kernel of `tf.image.resize`, which on CPUs takes half the time.
+            compiled = self._xla or self._on_accelerator
+            inputs = resize(inputs, size) if compiled else tf.image.resize(inputs, [size, size], antialias=True)
         state = [variable.value for variable in self._state]
         gradients: list[tf.Tensor] = []
         totals = tf.zeros([2])
@@ -165,17 +183,34 @@ class TrainStep:
         nonfinite = ~tf.math.is_finite(totals[0]) | (~tf.math.is_finite(norm) & (scale <= 1.0))
         return gradients, state, tf.stack([totals[0], totals[1], norm, tf.cast(nonfinite, tf.float32)])
 
+    def _complete(self, *batch: tf.Tensor, head_only: bool, size: int | None) -> tf.Tensor:
+        """Take a step on one replica without a decision of the host, and return its `STATISTICS`."""
+        gradients, state, statistics = self._differentiate(*batch, head_only=head_only, size=size)
+        finite = tf.reduce_all(tf.math.is_finite(statistics))
+        state = [tf.where(finite, new, old.value) for new, old in zip(state, self._state, strict=True)]
+        self._update(gradients, state, statistics, head_only=head_only, condition=finite)
+        return statistics
+
     def _update(
-        self, gradients: list[tf.Tensor], state: list[tf.Tensor], statistics: tf.Tensor, *, head_only: bool
+        self,
+        gradients: list[tf.Tensor],
+        state: list[tf.Tensor],
+        statistics: tf.Tensor,
+        *,
+        head_only: bool,
+        condition: tf.Tensor | None = None,
     ) -> None:
         if clip := self._config.optimizer.clip_norm:
             factor = clip / tf.maximum(statistics[2], clip)
             gradients = [gradient * factor for gradient in gradients]
-        self._optimizer.apply(gradients, self._trained(head_only))
+        if condition is None:
+            self._optimizer.apply(gradients, self._trained(head_only))
+        else:
+            apply_if(self._optimizer, condition, gradients, self._trained(head_only))
         for variable, value in zip(self._state, state, strict=True):
             variable.value.assign(value)
         if self._average:
-            self._average.update(self._optimizer.iterations - 1)
+            self._average.update(self._optimizer.iterations - 1, condition)
 
     def _skip(self) -> None:
         """Count a skipped step, since the learning rate is a function of the step."""

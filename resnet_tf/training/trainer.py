@@ -18,7 +18,7 @@ from resnet_tf.data.sources.base import find_difference
 from resnet_tf.data.unreadable import UnreadableExamples
 from resnet_tf.inputs import create_preprocess, input_type
 from resnet_tf.model.builder import LOGITS_LAYER
-from resnet_tf.training import checkpoint, run
+from resnet_tf.training import checkpoint, run, runtime
 from resnet_tf.training.cluster import Cluster
 from resnet_tf.training.losses import Objective
 from resnet_tf.training.optimizers import create
@@ -74,7 +74,16 @@ class Trainer:
             teacher = Teacher(path, self.preprocess, source.class_names) if path else None
         objective = Objective(config.loss, source.class_counts)
         self.step = TrainStep(
-            config, self.model, self.optimizer, objective, self.average, strategy, self.preprocess, teacher
+            config,
+            self.model,
+            self.optimizer,
+            objective,
+            self.average,
+            strategy,
+            self.preprocess,
+            teacher,
+            on_accelerator=runtime.is_on_accelerator(strategy),
+            xla=runtime.uses_xla(config.runtime.xla, strategy),
         )
 
     def batches(self, unreadable: UnreadableExamples | None = None) -> Any:

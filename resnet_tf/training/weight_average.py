@@ -26,12 +26,13 @@ class WeightAverage:
         ]
         self.values = {each.path: average.value for each, average in zip(self._variables, self._averages, strict=True)}
 
-    def update(self, step: tf.Tensor) -> None:
-        """Update the averages after a step, counted from 0; call it in replica context."""
+    def update(self, step: tf.Tensor, condition: tf.Tensor | None = None) -> None:
+        """Update the averages after a step, counted from 0, unless `condition` is false; call it in replica context."""
         step = tf.cast(step, tf.float32)
         weight = 1.0 - tf.minimum(self._decay, (1.0 + step) / (10.0 + step))
         for average, variable in zip(self._averages, self._variables, strict=True):
-            average.value.assign_add((variable.value - average.value) * weight)
+            change = (variable.value - average.value) * weight
+            average.value.assign_add(change if condition is None else tf.where(condition, change, 0.0))
 
     @contextlib.contextmanager
     def swap_weights(self) -> Iterator[None]:

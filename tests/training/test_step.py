@@ -11,6 +11,8 @@ from resnet_tf.config import load_config
 from resnet_tf.data.sources import open_source
 from resnet_tf.model.network import ResidualNetwork
 from resnet_tf.training import runtime, trainer
+from resnet_tf.training.optimizers.create import list_optimizers
+from resnet_tf.training.resize import resize
 from resnet_tf.training.trainer import Trainer
 
 
@@ -103,6 +105,90 @@ def test_a_nonfinite_step_changes_only_the_step_number(data_dir, devices):
     assert np.isfinite(_take(trained, 1)).all()
 
 
+def _on_accelerator(monkeypatch, setting: bool) -> None:
+    """Build the step for an accelerator, on the CPU."""
+    monkeypatch.setattr(trainer.runtime, "is_on_accelerator", lambda strategy: setting)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("adamw", ()),
+        *(
+            pytest.param(name, (), marks=[pytest.mark.slow, pytest.mark.long])
+            for name in list_optimizers()
+            if name != "adamw"
+        ),
+        ("sgd", ("runtime.precision=mixed_float16", *MIRRORED[:2])),
+        pytest.param("lamb", ("optimizer.clip_norm=0.1",), marks=[pytest.mark.slow, pytest.mark.long]),
+    ],
+)
+def test_selected_updates_are_those_of_a_condition(data_dir, monkeypatch, name, settings):
+    """On an accelerator, a step selects between values where a CPU takes one of two branches."""
+    values = []
+    for accelerated in (True, False):
+        _on_accelerator(monkeypatch, accelerated)
+        settings = ["model.name=resnet8_w32", f"optimizer.name={name}", "train.ema=0.9", "runtime.xla=false", *settings]
+        trained = _trainer(_config(data_dir, *settings))
+        batches, kernel = trained.batches(), trained.model.layers[-1].kernel
+        _take(trained, 2, batches)
+        good = kernel.numpy()
+        kernel.assign(np.full_like(good, np.nan))
+        assert not np.isfinite(_take(trained, 1, batches)).all()
+        kernel.assign(good)
+        _take(trained, 2, batches)
+        values.append([*_values(trained), *(each.numpy() for each in trained.average.values.values())])
+    for ours, theirs in zip(*values, strict=True):
+        # Muon's products of matrices are summed in another order.
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6 if name == "muon" else 0)
+
+
+def test_a_step_of_an_accelerator_is_compiled_in_one_piece(data_dir, monkeypatch):
+    losses = []
+    for accelerated in (True, False):
+        _on_accelerator(monkeypatch, accelerated)
+        trained = _trainer(_config(data_dir, "model.name=resnet8_w32", "train.start_size=4"))
+        losses.append(trained.step.run(trained.batches(), tf.constant(5), size=4)[0].numpy()[:, 0])
+        assert (trained.step._complete_step == trained.step._complete) == (not accelerated)
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(224, 224), (33, 57), (5, 5), (1, 1), (300, 200)])
+@pytest.mark.parametrize("size", [1, 7, 17, 128, 192, 224, 299])
+def test_resizing_by_matrices_is_that_of_tensorflow(shape, size):
+    images = tf.constant(np.random.default_rng(0).uniform(-2, 2, (2, *shape, 3)).astype(np.float32))
+    expected = tf.image.resize(images, [size, size], antialias=True)
+    np.testing.assert_allclose(resize(images, size), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ([(6, 1)], "float32"),
+        ([(7, 0)], "mixed_float16"),
+        ([(7, 5)], "mixed_float16"),
+        ([(8, 0)], "mixed_bfloat16"),
+        ([(12, 0)], "mixed_bfloat16"),
+        ([(9, 0), (7, 5)], "mixed_float16"),
+    ],
+)
+def test_the_precision_is_that_of_the_oldest_gpu(monkeypatch, capabilities, expected):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: list(capabilities))
+    monkeypatch.setattr(
+        tf.config.experimental, "get_device_details", lambda capability: {"compute_capability": capability}
+    )
+    assert runtime.choose_precision("auto")[0] == expected
+    assert runtime.choose_precision("float32")[0] == "float32"
+
+
+def test_xla_is_on_where_it_is_faster(monkeypatch):
+    strategy = tf.distribute.get_strategy()
+    for accelerated in (False, True):
+        _on_accelerator(monkeypatch, accelerated)
+        assert runtime.uses_xla("auto", strategy) == accelerated
+        assert (runtime.uses_xla("true", strategy), runtime.uses_xla("false", strategy)) == (True, False)
+
+
 def test_float16_shrinks_its_scale_until_gradients_are_finite(data_dir):
     trained = _trainer(_config(data_dir, "runtime.precision=mixed_float16"))
     trained.optimizer.dynamic_scale.assign(2.0**40)
@@ -158,7 +244,7 @@ def test_a_step_compiles_for_tpus(data_dir):
         _take(each, 3)[:, 0]
         for each in (
             trained,
-            _trainer(dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, xla=False))),
+            _trainer(dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, xla="false"))),
         )
     )
     np.testing.assert_allclose(compiled_losses, losses, rtol=0.05)

@@ -10,6 +10,7 @@ from resnet_tf.config import Config, OptimizerConfig
 from resnet_tf.core.errors import UserError, closest
 from resnet_tf.data.pipeline import TrainingLength
 from resnet_tf.training import learning_rate
+from resnet_tf.training.optimizers.conditional import ConditionalUpdates
 from resnet_tf.training.optimizers.update_rules import UPDATE_RULES
 
 # A fixed name: Keras numbers the optimizers of a process, and checkpoints are keyed by variable names.
@@ -106,7 +107,7 @@ def _with_layer_rates(base: Any) -> Any:
     Keras's `ReduceLROnPlateau` and `LearningRateScheduler` do, changes the factor: the schedule goes on from there.
     """
 
-    class Rated(base):
+    class Rated(ConditionalUpdates, base):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             # Keras tracks the attribute as one of the optimizer's variables, so that checkpoints hold it.
@@ -141,7 +142,7 @@ def _with_layer_rates(base: Any) -> Any:
                 if base is keras.optimizers.SGD:
                     gradient = gradient + decay * variable  # L2 regularization, as in the ResNet papers
                 else:
-                    variable.assign_sub(decay * learning_rate * variable)  # Loshchilov and Hutter 2019
+                    self.assign_sub(variable, decay * learning_rate * variable)  # Loshchilov and Hutter 2019
             super().update_step(gradient, variable, learning_rate)
 
         def _all_reduce_sum_gradients(self, grads_and_vars: list[Any]) -> list[Any]:
