@@ -79,7 +79,8 @@ class DataConfig:
     )
     eval_fraction: float = _key(
         0.1,
-        "fraction of a folder of class/file that forms the validation split, selected by a hash of the file name",
+        "fraction of each class of a folder of class/file that forms the validation split, selected by a hash of the "
+        "file name",
         above=0,
         below=1,
     )

@@ -2,6 +2,7 @@
 
 import functools
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ _ESCAPED = re.compile(
 
 
 def to_names(labels: Iterable[Any]) -> tuple[str, ...]:
-    """Return labels, such as a NumPy array of strings or integers, as text.
+    """Return labels, such as a NumPy array of strings, bytes or integers, as text.
 
     Raises:
         UserError: for one string in place of several, or a label that is neither text nor an integer, is empty, or
@@ -36,7 +37,7 @@ def to_names(labels: Iterable[Any]) -> tuple[str, ...]:
     """
     if isinstance(labels, str | bytes):
         raise UserError(f"labels are {labels!r}; expected a list of class names")
-    names = list(labels)
+    names = [decode_name(label) if isinstance(label, bytes) else label for label in labels]
     for name in names:
         if not isinstance(name, str | int | np.integer) or isinstance(name, bool):
             raise UserError(f"label {name!r} is of type {type(name).__name__}; class names are text")
@@ -44,6 +45,35 @@ def to_names(labels: Iterable[Any]) -> tuple[str, ...]:
             reason = "cannot be encoded in UTF-8" if name else "is empty"
             raise UserError(f"class name {name!r}, number {names.index(name)} of {len(names)}, {reason}")
     return tuple(map(str, names))
+
+
+def decode_name(name: bytes) -> str:
+    r"""Return an encoded class name as text: UTF-8, with escapes for other bytes.
+
+    >>> decode_name(b"\xc3\xa9"), decode_name(b"\xe9")
+    ('é', '\\xe9')
+    """
+    return name.decode("utf-8", errors="backslashreplace")
+
+
+def canonical(name: str) -> str:
+    """Return a class name in Unicode's composed form (NFC), in which two names of the same look are compared."""
+    return unicodedata.normalize("NFC", name)
+
+
+def find_duplicate(names: Sequence[str]) -> str:
+    """Describe the first two classes of the same name; empty if there are none.
+
+    Names that differ only in their Unicode form (`é` as one character or as two) are the same.
+    """
+    first: dict[str, int] = {}
+    for index, name in enumerate(names):
+        other = first.setdefault(canonical(name), index)
+        if other != index and names[other] == name:
+            return f"classes {other} and {index} have the same name, {name!r}"
+        if other != index:
+            return f"classes {other} and {index} have names of the same look, {names[other]!a} and {name!a}"
+    return ""
 
 
 def label_line(name: str) -> str:

@@ -16,6 +16,7 @@ from resnet_tf.core import files, locks
 from resnet_tf.core.class_names import check_tfds_names
 from resnet_tf.core.errors import UserError
 from resnet_tf.data.sources import folder
+from resnet_tf.data.sources.labels import check_classes
 
 _VERSION = "1.0.0"
 
@@ -25,8 +26,8 @@ def prepare_folder(
 ) -> tfds.core.DatasetInfo:
     """Write an image folder as a TFDS data set, `target`/NAME/1.0.0, where NAME is the name of the folder.
 
-    Splits are the folders of split/class/file; class/file is divided into `train` and `test` by file name. A failure
-    leaves no files.
+    Splits are the folders of split/class/file; each class of class/file is divided into `train` and `test` by file
+    name. A failure leaves no files.
 
     Args:
         source: folder of images.
@@ -38,13 +39,16 @@ def prepare_folder(
         Metadata of the data set.
 
     Raises:
-        UserError: if there are no images or one is unreadable, or `target` is not empty or not writable.
+        UserError: if there are no images or one is unreadable, if the split `train` has one class or lacks a class, or
+            `target` is not empty or not writable.
     """
     if not source.is_dir():
         raise UserError(f"--from={str(source)!r}: no such folder")
     _check_empty(target)
     splits = _splits(source, eval_fraction)
     class_names = sorted({name for split in splits.values() for name in split.classes})
+    if train := splits.get("train"):
+        check_classes(str(source), "train", train.classes, {name: split.classes for name, split in splits.items()})
     check_tfds_names(class_names)
     name, existed = _builder_name(source), target.exists()
     try:
@@ -136,12 +140,13 @@ def _builder_name(source: Path) -> str:
 
 def _splits(root: Path, eval_fraction: float) -> dict[str, folder.ClassFolder]:
     direct = folder.list_classes(root)
+    direct.check_layout()
     if (direct.has_classes and direct.has_splits) or not direct.classes:
         folder.log_skipped(root, direct)
         found = "both split/class/file and" if direct.has_splits else "neither split/class/file nor"
         raise UserError(f"{str(root)!r} contains {found} class/file images; expected one of the two")
     if direct.has_splits:
-        by_split = {name: folder.list_classes(root / name) for name in direct.classes}
+        by_split = {name: folder.list_classes(direct.folder(name)) for name in direct.classes}
         folder.log_skipped(root, *by_split.values())
         return by_split
     folder.log_skipped(root, direct)

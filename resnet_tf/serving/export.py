@@ -263,7 +263,7 @@ def _drift_batches(source: _Exportable) -> tuple[Iterator[tuple[np.ndarray, np.n
         noise = np.random.default_rng(0).uniform(size=shape).astype(np.float32)
         starts = range(0, _RANDOM_EXAMPLES, _BATCH_SIZE)
         return ((noise[start : start + _BATCH_SIZE], None) for start in starts), "random"
-    split = open_source(source.data).validation
+    split = open_source(source.data, for_training=False).validation
     indices = _evenly_spaced(split.num_examples, source.settings.drift_examples)
 
     def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -278,7 +278,7 @@ def _calibration_examples(source: _Exportable) -> Iterator[np.ndarray]:
     """Yield batches of one training example: images float32 [1, H, W, 3] in [0, 1], or signals float32 [1, L, C]."""
     if source.data is None:
         raise UserError("precision int8 needs examples for calibration: pass data=DataConfig(source=...)")
-    split = open_source(source.data).train
+    split = open_source(source.data, for_training=False).train
     for index in _evenly_spaced(split.num_examples, source.settings.calibration_examples):
         yield _load(split, source.preprocess, [index])
 

@@ -70,7 +70,7 @@ def _compare(export: Path, reference: Path, batch_size: int) -> Verification:
 
     expected = np.load(reference)
     predictor = Predictor(export)
-    split = open_source(predictor.config.data).validation
+    split = open_source(predictor.config.data, for_training=False).validation
     found = predictor.evaluate(split, batch_size=batch_size, count=len(expected)).logits
     return Verification(
         examples=len(found),

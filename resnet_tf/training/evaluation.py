@@ -12,7 +12,7 @@ from resnet_tf.core.errors import UserError
 from resnet_tf.core.metrics import Evaluation
 from resnet_tf.core.validation import find_mismatch
 from resnet_tf.data import pipeline
-from resnet_tf.data.sources import Source, Split, check_classes
+from resnet_tf.data.sources import Source, Split, match_classes
 from resnet_tf.data.unreadable import translate_read_errors
 from resnet_tf.inputs import Preprocess
 from resnet_tf.training.cluster import Cluster
@@ -90,15 +90,14 @@ def evaluate_run(run: Run, source: Source, *, batch_size: int, flip: bool = Fals
 
     Args:
         run: see `load_run`.
-        source: see `open_source`.
+        source: see `open_source`; it may lack classes of the run.
         batch_size: global batch size.
         flip: see `Evaluator`.
 
     Raises:
-        UserError: if the classes of `source` differ from those of the run, the data cannot be read, or `flip` is set
-            for signals.
+        UserError: if `source` has other classes than the run, the data cannot be read, or `flip` is set for signals.
     """
-    return _evaluate(run, source, source.validation, batch_size=batch_size, flip=flip)
+    return _evaluate(run, match_classes(run.labels, source).validation, batch_size=batch_size, flip=flip)
 
 
 def evaluate_test_split(run: Run, source: Source, *, batch_size: int) -> dict[str, float]:
@@ -113,11 +112,12 @@ def evaluate_test_split(run: Run, source: Source, *, batch_size: int) -> dict[st
     Raises:
         UserError: if the data or the file cannot be read.
     """
-    if source.test is None:
+    test = match_classes(run.labels, source).test
+    if test is None:
         return {}
     if stored := read_test_metrics(run):
         return stored
-    evaluation = _evaluate(run, source, source.test, batch_size=batch_size)
+    evaluation = _evaluate(run, test, batch_size=batch_size)
     metrics = {f"test_{name}": value for name, value in evaluation.to_dict().items()}
     with files.translate_write_errors(run.workdir / TEST_METRICS):
         files.write_atomically(run.workdir / TEST_METRICS, json.dumps({"step": run.step, **metrics}, indent=2) + "\n")
@@ -142,8 +142,7 @@ def read_test_metrics(run: Run) -> dict[str, float]:
     return {name: value for name, value in stored.items() if name != "step"} if stored["step"] == run.step else {}
 
 
-def _evaluate(run: Run, source: Source, split: Split, *, batch_size: int, flip: bool = False) -> Evaluation:
-    check_classes(run.labels, source)
+def _evaluate(run: Run, split: Split, *, batch_size: int, flip: bool = False) -> Evaluation:
     if flip and "flip" not in run.preprocess.supported_augmentations:
         raise UserError(f"flip averages over mirror images, which {run.preprocess.plural} do not have")
     strategy = tf.distribute.get_strategy()

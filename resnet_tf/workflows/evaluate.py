@@ -9,7 +9,7 @@ from resnet_tf.config import CONFIG_FILE, override, parse_assignments
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.metrics import Evaluation
 from resnet_tf.core.paths import user_path
-from resnet_tf.data.sources import Source, check_classes, open_source
+from resnet_tf.data.sources import Source, match_classes, open_source
 from resnet_tf.serving.predictor import Predictor
 from resnet_tf.training.evaluation import evaluate_run, read_test_metrics
 from resnet_tf.training.run import REPORT, Run, load_run
@@ -80,15 +80,13 @@ def evaluate(
     subject = _load(run_or_export, checkpoint)
     changes = parse_assignments([*overrides, *([f"data.source={data}"] if data else [])])
     settings = override(subject.config, changes).data
+    if flip and not isinstance(subject, Run):
+        raise UserError("flip averages the logits of a run; an exported model answers as it was exported")
+    source = match_classes(subject.labels, open_source(settings, for_training=False))
     if isinstance(subject, Run):
-        source = open_source(settings)
         evaluation = evaluate_run(subject, source, batch_size=settings.batch_size, flip=flip)
         own = not (changes or flip)
         return EvaluateResult(subject, evaluation, source, subject.labels, subject.workdir / REPORT if own else None)
-    if flip:
-        raise UserError("flip averages the logits of a run; an exported model answers as it was exported")
-    source = open_source(settings)
-    check_classes(subject.labels, source)
     return EvaluateResult(subject, subject.evaluate(source.validation), source, subject.labels, None)
 
 

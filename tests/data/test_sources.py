@@ -216,7 +216,10 @@ def test_a_numpy_archive_with_class_names(tmp_path):
         ({"y_train": np.zeros(11, int)}, r"y_train of .* is int64 \[11\]; expected non-negative .* the 12 examples"),
         ({"y_train": np.zeros(12)}, r"y_train of .* is float64 \[12\]; expected non-negative integers"),
         ({"y_train": np.full(12, -1)}, r"expected non-negative integers"),
-        ({"class_names": np.array(["cat"])}, r"has label 1, but class_names has 1 names"),
+        (
+            {"class_names": np.array(["cat"])},
+            r"data.npz., index 1, has label 1, but the number of classes is 1",
+        ),
         ({"x_train": np.array([object()] * 12)}, r"cannot read .*it holds Python objects, which could run code"),
     ],
 )
@@ -246,7 +249,8 @@ def test_a_file_that_is_not_an_archive_is_refused(tmp_path):
 def test_a_part_of_an_archive(tmp_path, split, part):
     labels = np.arange(12) % 5
     np.savez(tmp_path / "data.npz", x_train=IMAGES, y_train=labels, x_test=IMAGES, y_test=labels)
-    source = open_source(DataConfig(source=str(tmp_path / "data.npz"), train_split=split, eval_split="train"))
+    config = DataConfig(source=str(tmp_path / "data.npz"), train_split=split, eval_split="train")
+    source = open_source(config, for_training=False)
     images, numbers = zip(*source.train.examples().as_numpy_iterator(), strict=True)
     np.testing.assert_array_equal(images, IMAGES[part])
     assert numbers == tuple(labels[part])

@@ -9,19 +9,21 @@ from resnet_tf.core.class_names import readable, to_names
 from resnet_tf.core.errors import UserError, prefix_errors
 from resnet_tf.core.paths import user_path
 from resnet_tf.data.sources import arrays, folder, idx, imagenet_records, tfds_builders
-from resnet_tf.data.sources.base import Corruption, Source, Split, check_classes
+from resnet_tf.data.sources.base import Corruption, Source, Split
+from resnet_tf.data.sources.labels import check_training, match_classes
 from resnet_tf.inputs import input_type
 
-__all__ = ["Corruption", "Source", "Split", "check_classes", "open_source"]
+__all__ = ["Corruption", "Source", "Split", "match_classes", "open_source"]
 
 
-def open_source(config: DataConfig) -> Source:
+def open_source(config: DataConfig, *, for_training: bool = True) -> Source:
     """Open the data source of a configuration; a TFDS data set is downloaded and prepared if needed.
 
     Classes named by WordNet identifiers of ImageNet (`n01440764`) get their labels (`tench`).
 
     Args:
         config: its `source`, the names of its splits, `eval_fraction`, `data_dir` and `long_tail` apply.
+        for_training: check that the training split has two classes or more, and all of the other splits.
 
     Returns:
         The splits and class names.
@@ -30,6 +32,8 @@ def open_source(config: DataConfig) -> Source:
         UserError: if the source or a split does not exist, or has no labeled examples of the input type.
     """
     source = _open(config)
+    if for_training:
+        check_training(source)
     if config.long_tail > 1:
         kept = _long_tail(source.train.labels, len(source.class_names), config.long_tail)
         source = dataclasses.replace(source, train=source.train.select(kept))

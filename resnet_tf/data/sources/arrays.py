@@ -9,11 +9,13 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_tf.config import DataConfig
+from resnet_tf.core.class_names import decode_name
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.numpy_files import NpzArchive, open_npz
 from resnet_tf.core.ranges import MAX_CLASSES
 from resnet_tf.data.sources import slices
 from resnet_tf.data.sources.base import Source, Split, hash_parts
+from resnet_tf.data.sources.labels import source_of_labels, source_of_names
 from resnet_tf.inputs import input_type
 
 
@@ -22,21 +24,18 @@ def open_arrays(path: Path, config: DataConfig) -> Source:
 
     Images are uint8 [N, H, W] or [N, H, W, 1 or 3]; signals are floating-point [N, L] or [N, L, C]; see
     `Preprocess.check_archive`. Labels are integers [N] or [N, 1]. An optional array `class_names`, text [classes],
-    names the labels; otherwise names are the numbers.
+    names the labels; otherwise the classes are the labels that occur.
 
     Raises:
         UserError: if the archive is unreadable, lacks a split, or has arrays of another shape, dtype or range.
     """
     with open_npz(path) as archive:
-        splits = [(name, *_read(archive, path, name, config)) for name in config.splits]
+        arrays = [(name, *_read(archive, path, name, config)) for name in config.splits]
         names = _read_names(archive, path)
-    largest = int(max(labels.max() for _, _, labels, _ in splits))
-    if largest >= MAX_CLASSES:
-        raise UserError(f"{str(path)!r} has label {largest}, beyond {MAX_CLASSES:,} classes")
-    names = names or tuple(str(label) for label in range(largest + 1))
-    if largest >= len(names):
-        raise UserError(f"{str(path)!r} has label {largest}, but class_names has {len(names)} names")
-    return Source(str(path), names, *(array_split(path, *split) for split in splits))
+    splits = [array_split(path, *each) for each in arrays]
+    if names:
+        return source_of_names(str(path), splits, names)
+    return source_of_labels(str(path), splits, np.concatenate([labels for _, _, labels, _ in arrays]))
 
 
 def _read_names(archive: NpzArchive, path: Path) -> tuple[str, ...]:
@@ -45,7 +44,7 @@ def _read_names(archive: NpzArchive, path: Path) -> tuple[str, ...]:
     names = archive["class_names"]
     if names.ndim != 1 or names.dtype.kind not in "USiu" or not 0 < len(names) <= MAX_CLASSES:
         raise UserError(f"class_names of {str(path)!r} is {names.dtype} {list(names.shape)}; expected text [classes]")
-    return tuple(name.decode(errors="backslashreplace") if isinstance(name, bytes) else str(name) for name in names)
+    return tuple(decode_name(name) if isinstance(name, bytes) else str(name) for name in names)
 
 
 def _read(archive: NpzArchive, path: Path, name: str, config: DataConfig) -> tuple[np.ndarray, np.ndarray, str]:
@@ -62,7 +61,7 @@ def _read(archive: NpzArchive, path: Path, name: str, config: DataConfig) -> tup
         )
     examples = input_type(config).check_archive(examples, f"{keys[0]} of {str(path)!r}", config)
     flat = labels.reshape(-1) if labels.ndim and labels.size == len(labels) else labels
-    if not examples.size or flat.shape != examples.shape[:1] or not _are_labels(flat):
+    if not examples.size or flat.shape != examples.shape[:1] or not _are_integers(flat):
         raise UserError(
             f"{keys[1]} of {str(path)!r} is {labels.dtype} {list(labels.shape)}; expected non-negative integers, one "
             f"for each of the {len(examples)} examples"
@@ -70,8 +69,8 @@ def _read(archive: NpzArchive, path: Path, name: str, config: DataConfig) -> tup
     return examples, flat.astype(np.int64), hash_parts(map(archive.checksum, keys))
 
 
-def _are_labels(values: np.ndarray) -> bool:
-    return values.dtype.kind in "iu" and values.size > 0 and values.min() >= 0 and values.max() < 2**63
+def _are_integers(values: np.ndarray) -> bool:
+    return values.dtype.kind in "iu" and values.size > 0 and values.max() < 2**63
 
 
 def array_split(path: Path, name: str, examples: np.ndarray, labels: np.ndarray, fingerprint: str) -> Split:

@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 import numpy as np
 import tensorflow as tf
 
+from resnet_tf.core.class_names import canonical
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.machine import cores
 from resnet_tf.core.text import shortened
@@ -215,8 +216,9 @@ def find_difference(before: DataIdentity, now: DataIdentity) -> str:
     >>> find_difference(before, now)
     'train: 12 examples then, 13 now'
     """
-    if before["class_names"] != now["class_names"]:
-        return f"the classes were {_shorten(before['class_names'])}; they are {_shorten(now['class_names'])} now"
+    if list(map(canonical, before["class_names"])) != list(map(canonical, now["class_names"])):
+        names = [shorten_names(each["class_names"]) for each in (before, now)]
+        return f"the classes were {names[0]}; they are {names[1]} now"
     if sorted(before["splits"]) != sorted(now["splits"]):
         return f"the splits were {', '.join(before['splits'])}; they are {', '.join(now['splits'])} now"
     for name, found in now["splits"].items():
@@ -239,21 +241,7 @@ def hash_parts(parts: Iterable[str | bytes]) -> str:
     return digest.hexdigest()[:16]
 
 
-def check_classes(labels: Sequence[str], source: Source) -> None:
-    """Check that a data set has the classes of a model.
-
-    Args:
-        labels: class names of the model.
-        source: data set.
-
-    Raises:
-        UserError: if the class names differ.
-    """
-    if tuple(labels) != source.class_names:
-        found = _shorten(source.class_names)
-        raise UserError(f"the model has the classes {_shorten(labels)}, but {source.name!r} has {found}")
-
-
-def _shorten(names: Sequence[str]) -> str:
+def shorten_names(names: Sequence[str]) -> str:
+    """Return the first five class names, and their number if there are more."""
     shown = ", ".join(shortened(name, _MAX_NAME) for name in names[:5])
     return f"{shown}, ... ({len(names)})" if len(names) > 5 else shown

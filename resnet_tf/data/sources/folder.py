@@ -1,12 +1,14 @@
-"""Image folders: split/class/file, or class/file, which is split by a hash of each file name.
+"""Image folders: split/class/file, or class/file, each class of which is split by a hash of each file name.
 
 A file may lie in subfolders of its class.
 """
 
 import hashlib
+import logging
+import math
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,14 +16,18 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_tf.config import DataConfig
+from resnet_tf.core.class_names import canonical
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.text import from_file_name
 from resnet_tf.data.sources.base import Source, Split, hash_parts
+from resnet_tf.data.sources.labels import source_of_names
 from resnet_tf.inputs import ImagePreprocess, files
+
+logger = logging.getLogger(__name__)
 
 _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing", "eval"}  # usual names
 
-# Class name -> paths of its files, both sorted.
+# Class name in Unicode's composed form -> paths of its files, both sorted.
 Classes = dict[str, list[str]]
 
 
@@ -49,13 +55,28 @@ class ClassFolder:
         """True if folders without own images are splits, by their names, or since they have a subfolder in common."""
         subfolders = {name: {self._subfolder(file) for file in paths} for name, paths in self.classes.items()}
         nested = {name: found for name, found in subfolders.items() if "" not in found}
-        shared = Counter(each for found in nested.values() for each in found)
+        shared = Counter(each for found in nested.values() for each in found - _SPLITS)
         is_shared = any(count > 1 for count in shared.values())
         return is_shared or bool(nested.keys() & _SPLITS) or len(subfolders) == len(nested) == 1
+
+    def check_layout(self) -> None:
+        """Refuse class/split/file, whose splits would be mixed.
+
+        Raises:
+            UserError: if all images of several classes are in folders that are named like splits.
+        """
+        below = {self._subfolder(file) for paths in self.classes.values() for file in paths}
+        if len(self.classes) > 1 and below <= _SPLITS:
+            example = self.relative(next(iter(self.classes.values()))[0])
+            raise UserError(f"{self.path!r} has class/split/file, such as {example}; expected split/class/file")
 
     def relative(self, file: str) -> str:
         """Return class/file of the path of an image."""
         return file.removeprefix(os.path.join(self.path, "")).replace(os.sep, "/")
+
+    def folder(self, name: str) -> Path:
+        """Return the path of the folder of a class."""
+        return Path(self.path, self.relative(self.classes[name][0]).split("/")[0])
 
     def _subfolder(self, file: str) -> str:
         """Return the first folder between a class and a file; empty if there is none."""
@@ -67,25 +88,33 @@ def open_folder(root: Path, config: DataConfig) -> Source:
     """Open the splits that `config` names, from their folders or by hash.
 
     Raises:
-        UserError: for a folder without images, or classes that differ between splits.
+        UserError: for a folder without images.
     """
-    if any((root / name).is_dir() for name in config.splits):
+    if _has_split_folders(root, config.splits):
         folders = [_list_split(root, name) for name in config.splits]
         listed = [each.classes for each in folders]
-        for name, classes in zip(config.splits[1:], listed[1:], strict=True):
-            _check_classes(listed[0], classes, str(root / config.train_split), str(root / name))
         log_skipped(root, *folders)
     else:
         listed = _split_by_config(root, config)
-    names = tuple(listed[0])
-    splits = (_split(root, name, classes, names) for name, classes in zip(config.splits, listed, strict=True))
-    return Source(str(root), names, *splits)
+    found = {name for classes in listed for name in classes}
+    names = list(listed[0]) if found <= set(listed[0]) else sorted(found)
+    splits = [_split(root, name, classes, names) for name, classes in zip(config.splits, listed, strict=True)]
+    return source_of_names(str(root), splits, names)
+
+
+def _has_split_folders(root: Path, splits: Sequence[str]) -> bool:
+    """Return True if folders are splits; a class may have the name of a split, such as trains in `train`."""
+    present = [name for name in splits if (root / name).is_dir()]
+    if not present or any(files.list_folders(str(root / name)) for name in present):
+        return bool(present)
+    return not set(files.list_folders(str(root))) - _SPLITS - set(splits)
 
 
 def _split_by_config(root: Path, config: DataConfig) -> list[Classes]:
     """Return the training and the validation split of a folder of class/file."""
     folder = list_classes(root)
     everything = folder.classes
+    folder.check_layout()
     if folder.has_splits or not everything:
         raise UserError(_no_splits(root, config.train_split))
     if config.test_split:
@@ -94,10 +123,12 @@ def _split_by_config(root: Path, config: DataConfig) -> list[Classes]:
             "divided into a training and a validation split only"
         )
     train, validation = split_by_hash(folder, config.eval_fraction)
-    path = f"{root} (data.eval_fraction={config.eval_fraction:g})"
-    _check_classes(train, validation, path, path)
     if not validation:
-        raise UserError(f"data.eval_fraction={config.eval_fraction:g} leaves no image of {str(root)!r} for evaluation")
+        raise UserError(
+            f"data.eval_fraction={config.eval_fraction:g} leaves no image of {str(root)!r} for evaluation: a class "
+            "with one image has it in training. Add images, or use split/class/file with folders that "
+            "data.train_split and data.eval_split name"
+        )
     log_skipped(root, folder)
     return [train, validation]
 
@@ -110,10 +141,27 @@ def list_classes(folder: Path) -> ClassFolder:
     skipped = outside.skipped | dict.fromkeys(outside.files, "outside of a class folder")
     for each in listed.values():
         skipped |= each.skipped
-    classes = {from_file_name(name): each.files for name, each in listed.items() if each.files}
-    if len(classes) < sum(bool(each.files) for each in listed.values()):
-        raise UserError(f"two class folders of {str(folder)!r} have the same name as text; rename one of them")
-    return ClassFolder(str(folder), classes, skipped)
+    return ClassFolder(str(folder), _merge(folder, {name: each.files for name, each in listed.items()}), skipped)
+
+
+def _merge(folder: Path, listed: Classes) -> Classes:
+    """Return the images of each class; folders whose names differ in their Unicode form only are one class.
+
+    File systems and archives of macOS decompose characters: `é` has two forms.
+
+    Args:
+        folder: path that the class folders lie in.
+        listed: name of each class folder, as in the file system -> paths of its images.
+    """
+    folders: dict[str, list[str]] = {}
+    for name in sorted((name for name, paths in listed.items() if paths), key=canonical):
+        folders.setdefault(canonical(from_file_name(name)), []).append(name)
+    for names in folders.values():
+        if len(set(map(canonical, names))) > 1:
+            raise UserError(f"two class folders of {str(folder)!r} have the same name as text; rename one of them")
+        if len(names) > 1:
+            logger.warning("class folders %s of %r are one class", " and ".join(map(ascii, names)), str(folder))
+    return {each: [file for name in names for file in listed[name]] for each, names in folders.items()}
 
 
 def log_skipped(root: Path, *folders: ClassFolder) -> None:
@@ -143,9 +191,11 @@ def _no_splits(root: Path, split: str) -> str:
 
 
 def split_by_hash(folder: ClassFolder, fraction: float) -> tuple[Classes, Classes]:
-    """Split a folder of class/file at random into a training and a validation split.
+    """Split each class of a folder of class/file at random into a training and a validation split.
 
-    The split of a file depends on its path below the folder only, and not on other files.
+    A file with a hash of its path below the folder less than `fraction` is in the validation split, independently of
+    other files. Only where this gives a class less than half or more than twice the fraction, the files with the next
+    hashes move. A class of two files or more has at least one in each split, and a single file is in training.
 
     Args:
         folder: all files.
@@ -156,24 +206,27 @@ def split_by_hash(folder: ClassFolder, fraction: float) -> tuple[Classes, Classe
     """
     splits: tuple[Classes, Classes] = ({}, {})
     for name, paths in folder.classes.items():
+        hashes = {file: _hash(folder.relative(file)) for file in paths}
+        count = _count_validation(sum(each < fraction for each in hashes.values()), len(paths), fraction)
+        chosen = set(sorted(paths, key=lambda file: (hashes[file], file))[:count])
         for file in paths:
-            splits[_hash(folder.relative(file)) < fraction].setdefault(name, []).append(file)
+            splits[file in chosen].setdefault(name, []).append(file)
     return splits
 
 
+def _count_validation(count: int, total: int, fraction: float) -> int:
+    """Return the size of the validation split of a class, `count` within half and twice the fraction of `total`."""
+    fewest = math.ceil(total * fraction / 2)
+    most = min(math.ceil(2 * total * fraction), total - math.ceil(total * (1 - fraction) / 2))
+    return min(max(count, fewest), most)
+
+
 def _hash(path: str) -> float:
-    """Hash class/file to a number in [0, 1)."""
-    return int.from_bytes(hashlib.blake2b(os.fsencode(path), digest_size=8).digest()) / 2**64
+    """Hash class/file to a number in [0, 1), the same for both Unicode forms of a name."""
+    return int.from_bytes(hashlib.blake2b(os.fsencode(canonical(path)), digest_size=8).digest()) / 2**64
 
 
-def _check_classes(train: Classes, evaluated: Classes, train_path: str, evaluated_path: str) -> None:
-    if len(train) < 2:
-        raise UserError(f"{train_path!r} has one class, {next(iter(train), '')!r}; training needs two or more")
-    if unknown := sorted(set(evaluated) - set(train)):
-        raise UserError(f"class {unknown[0]!r} is in {evaluated_path!r} but not in {train_path!r}")
-
-
-def _split(root: Path, name: str, classes: Classes, class_names: tuple[str, ...]) -> Split:
+def _split(root: Path, name: str, classes: Classes, class_names: Sequence[str]) -> Split:
     files = [file for paths in classes.values() for file in paths]
     labels = {class_name: label for label, class_name in enumerate(class_names)}
     paths = tf.constant([os.fsencode(file) for file in files])  # names need not be UTF-8

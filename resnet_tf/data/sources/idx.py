@@ -13,6 +13,7 @@ from resnet_tf.core.errors import UserError, plain_reason
 from resnet_tf.data.sources import slices
 from resnet_tf.data.sources.arrays import array_split
 from resnet_tf.data.sources.base import Source, hash_parts
+from resnet_tf.data.sources.labels import source_of_labels
 
 _SPLITS = {"test": "t10k"}  # split -> prefix of its files
 
@@ -23,7 +24,7 @@ def list_files(directory: Path) -> list[Path]:
 
 
 def open_idx(directory: Path, config: DataConfig) -> Source:
-    """Open splits of images uint8 [N, H, W] and labels uint8 [N]; class names are the numbers.
+    """Open splits of images uint8 [N, H, W] and labels uint8 [N]; the classes are the labels that occur.
 
     Reference: LeCun et al., the MNIST database, file formats.
 
@@ -31,12 +32,11 @@ def open_idx(directory: Path, config: DataConfig) -> Source:
         UserError: if files of a split are missing, corrupt, or do not match.
     """
     arrays = [_read_split(directory, slices.plain_name(name)) for name in config.splits]
-    classes = 1 + max(int(labels.max()) for _, _, labels in arrays)
-    splits = (
+    splits = [
         array_split(file, name, images, labels, _hash_images(images))
         for name, (file, images, labels) in zip(config.splits, arrays, strict=True)
-    )
-    return Source(str(directory), tuple(map(str, range(classes))), *splits)
+    ]
+    return source_of_labels(str(directory), splits, np.concatenate([labels for _, _, labels in arrays]))
 
 
 def _hash_images(images: np.ndarray) -> str:

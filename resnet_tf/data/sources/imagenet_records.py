@@ -4,6 +4,7 @@ The layout is that of TensorFlow's `build_imagenet_data.py`: files `train-00000-
 reserved for a background class), and the WordNet identifier in `image/class/synset`.
 """
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -13,9 +14,9 @@ import tensorflow as tf
 from resnet_tf.config import DataConfig
 from resnet_tf.core.class_names import imagenet_labels
 from resnet_tf.core.errors import UserError
-from resnet_tf.core.ranges import MAX_CLASSES
 from resnet_tf.data.sources import records
 from resnet_tf.data.sources.base import Source, Split
+from resnet_tf.data.sources.labels import source_of_labels, source_of_names
 
 _LABEL = {
     "image/class/label": tf.io.FixedLenFeature([], tf.int64),
@@ -34,29 +35,42 @@ def list_files(root: Path, split: str) -> list[str]:
 
 
 def open_records(root: Path, config: DataConfig) -> Source:
-    """Open the splits that `config` names; labels that begin at 1 are shifted to 0.
+    """Open the splits that `config` names.
+
+    Classes are the labels that occur, named by their WordNet identifier, text or number; 1,000 classes without names,
+    numbered from 0 or 1, are those of ImageNet.
 
     Raises:
         UserError: if a split has no record files, or no record has an image and a label.
     """
     found = {name: _index(root, name) for name in config.splits}
-    labels = np.concatenate([each.labels[each.labels >= 0] for split in found.values() for each in split])
+    labels = np.concatenate([each.labels[each.readable] for split in found.values() for each in split])
     if not len(labels):
         first = found[config.train_split][0]
         reason = first.corruption[0].reason if first.corruption else "it is empty"
         raise UserError(f"no record of {first.file!r} has image/encoded and image/class/label: {reason}")
+    splits = [_split(name, each) for name, each in found.items()]
+    names = _names([each for split in found.values() for each in split])
     first_label = int(labels.min() > 0)
-    names: dict[int, str] = {}
-    for each in (each for split in found.values() for each in split):
-        names |= {label: name for label, name in each.names.items() if name and label >= 0}
-    count = int(labels.max()) + 1 - first_label
-    if count > MAX_CLASSES:
-        raise UserError(f"the records of {str(root)!r} have the label {labels.max()}, beyond {MAX_CLASSES:,} classes")
-    if not names and count == len(imagenet_labels()):
-        class_names = imagenet_labels()
-    else:
-        class_names = tuple(names.get(label + first_label, str(label)) for label in range(count))
-    return Source(str(root), class_names, *(_split(name, each, first_label, count) for name, each in found.items()))
+    if names or labels.max() + 1 - first_label != len(imagenet_labels()):
+        return source_of_labels(str(root), splits, labels, names)
+    shifted = [dataclasses.replace(split, labels=split.labels - first_label) for split in splits]
+    return source_of_names(str(root), shifted, imagenet_labels())
+
+
+def _names(found: list[records.Records]) -> dict[int, str]:
+    """Return the name of each label that has one.
+
+    Raises:
+        UserError: if files have different names for a label.
+    """
+    names: dict[int, tuple[str, str]] = {}
+    for each in found:
+        for label, name in each.names.items():
+            other, file = names.setdefault(label, (name, each.file)) if name else ("", "")
+            if other != name:
+                raise UserError(f"label {label} is {other!r} in {file!r}, but {name!r} in {each.file!r}")
+    return {label: name for label, (name, _) in names.items()}
 
 
 def _index(root: Path, split: str) -> list[records.Records]:
@@ -76,11 +90,9 @@ def _parse_label(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return example["image/class/label"], tf.where(synset == "", example["image/class/text"], synset)
 
 
-def _split(name: str, found: list[records.Records], first_label: int, num_classes: int) -> Split:
+def _split(name: str, found: list[records.Records]) -> Split:
     return records.split(
         name,
         [(each, slice(None)) for each in found],
         lambda record: tf.io.parse_single_example(record, _ENCODED)["image/encoded"],
-        num_classes=num_classes,
-        first_label=first_label,
     )

@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_tf.core.bounded import open_regular
+from resnet_tf.core.class_names import decode_name
 from resnet_tf.core.errors import UserError, plain_reason
 from resnet_tf.core.files import write_atomically
 from resnet_tf.core.machine import cores
@@ -29,8 +30,7 @@ logger = logging.getLogger(__name__)
 
 _HEADER, _FRAME = 12, 16  # bytes before the data of a record, and in addition to the data
 _CACHED_FROM = 2**28  # bytes; smaller data sets are indexed in one or two seconds
-_INDEX_VERSION = 2  # of the JSON format of cached indices
-UNREADABLE = -1  # label of an unreadable record
+_INDEX_VERSION = 3  # of the JSON format of cached indices
 
 # Record -> (label, int64 scalar; name of its class or "", a string scalar), in graph operations.
 Parse = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
@@ -43,7 +43,8 @@ class Records:
     Attributes:
         file: path of the file.
         offsets: offset of each record, in bytes, int64 [N].
-        labels: label of each record, int64 [N]; `UNREADABLE` for records that are unreadable.
+        labels: label of each record as stored, int64 [N]; 0 for records that are unreadable.
+        readable: records that hold an example, bool [N].
         names: class name, as returned by `Parse`, of each label.
         corruption: corrupt parts of the file.
     """
@@ -51,6 +52,7 @@ class Records:
     file: str
     offsets: np.ndarray
     labels: np.ndarray
+    readable: np.ndarray
     names: dict[int, str]
     corruption: tuple[Corruption, ...]
 
@@ -91,37 +93,21 @@ def index(files: Sequence[str], parse: Parse, *, layout: str) -> list[Records]:
     return records
 
 
-def split(
-    name: str,
-    parts: Sequence[tuple[Records, slice]],
-    example: Callable[[tf.Tensor], tf.Tensor],
-    *,
-    num_classes: int,
-    first_label: int = 0,
-) -> Split:
-    """Return a split of the readable records of files, or of slices of them.
+def split(name: str, parts: Sequence[tuple[Records, slice]], example: Callable[[tf.Tensor], tf.Tensor]) -> Split:
+    """Return a split of the readable records of files, or of slices of them, with their labels as stored.
 
     Args:
         name: name of the split.
         parts: index of each file in order, and the slice of its records that belongs to the split.
         example: function, in graph operations, from a record to its encoded image.
-        num_classes: number of classes.
-        first_label: label of the first class, which is subtracted from all labels.
-
-    Raises:
-        UserError: if a label is not of a class.
     """
     files = [each.file for each, _ in parts]
     owners = np.concatenate([np.full(len(each.labels[part]), index) for index, (each, part) in enumerate(parts)])
-    offsets, labels = (
-        np.concatenate([getattr(each, field)[part] for each, part in parts]) for field in ("offsets", "labels")
+    offsets, labels, readable = (
+        np.concatenate([getattr(each, field)[part] for each, part in parts])
+        for field in ("offsets", "labels", "readable")
     )
-    readable = labels != UNREADABLE
-    owners, offsets, labels = owners[readable].astype(np.int64), offsets[readable], labels[readable] - first_label
-    if len(beyond := np.flatnonzero(labels >= num_classes)):
-        file, offset = files[owners[beyond[0]]], offsets[beyond[0]]
-        label = labels[beyond[0]] + first_label
-        raise UserError(f"the record at byte {offset} of {file!r} has label {label}, beyond the {num_classes} classes")
+    owners, offsets, labels = owners[readable].astype(np.int64), offsets[readable], labels[readable].astype(np.int64)
     paths, path_indices, starts = tf.constant(files), tf.constant(owners), tf.constant(offsets)
 
     def stream(index: tf.Tensor) -> tf.data.Dataset:
@@ -156,7 +142,7 @@ def _index_files(files: Sequence[str], parse: Parse) -> list[Records]:
 
 
 def _index_valid(files: Sequence[str], parse: Parse) -> list[Records]:
-    """Index files in parallel; those with unreadable records or negative labels are missing in the result."""
+    """Index files in parallel; those with unreadable records are missing in the result."""
     paths = tf.constant(list(files))
 
     def lengths_and_labels(index: tf.Tensor) -> tf.data.Dataset:
@@ -174,9 +160,10 @@ def _index_valid(files: Sequence[str], parse: Parse) -> list[Records]:
     for index, file in enumerate(files):
         own = owners == index
         ends = np.cumsum(lengths[own].astype(np.int64) + _FRAME)
-        if (ends[-1] if len(ends) else 0) == tf.io.gfile.stat(file).length and (labels[own] >= 0).all():
+        if (ends[-1] if len(ends) else 0) == tf.io.gfile.stat(file).length:
             offsets = np.concatenate([np.zeros(1, np.int64), ends[:-1]])
-            found.append(Records(file, offsets, labels[own], _names(labels[own], names[own]), ()))
+            readable = np.ones(len(offsets), bool)
+            found.append(Records(file, offsets, labels[own], readable, _names(labels[own], names[own]), ()))
     return found
 
 
@@ -209,13 +196,13 @@ def _has_valid_lengths(file: str) -> bool:
 
 def _names(labels: np.ndarray, names: np.ndarray) -> dict[int, str]:
     unique, first = np.unique(labels, return_index=True)
-    return {int(label): names[index].decode(errors="replace") for label, index in zip(unique, first, strict=True)}
+    return {int(label): decode_name(names[index]) for label, index in zip(unique, first, strict=True)}
 
 
 def _index_corrupt(file: str, parse: Parse) -> Records:
     """Index a file with corrupt parts: skip records with corrupt data, and stop where no record begins."""
     size, position = tf.io.gfile.stat(file).length, 0
-    offsets, labels, corruption = [], [], []
+    offsets, labels, readable, corruption = [], [], [], []
     names: dict[int, str] = {}
     parse = tf.function(parse, input_signature=[tf.TensorSpec([], tf.string)])
     while position < size:
@@ -229,18 +216,17 @@ def _index_corrupt(file: str, parse: Parse) -> Records:
             following = position + len(record) + _FRAME
             try:
                 label, name = (value.numpy() for value in parse(record))
-                names.setdefault(int(label), name.decode(errors="replace"))
+                names.setdefault(int(label), decode_name(name))
             except tf.errors.InvalidArgumentError as error:
                 record, reason = None, f"not the expected tf.train.Example ({error.message.splitlines()[0]})"
-            else:
-                if label < 0:
-                    record, reason = None, f"label {label} is negative"
         if record is None:
             corruption.append(Corruption(file, position, reason))
         offsets.append(position)
-        labels.append(UNREADABLE if record is None else int(label))
+        labels.append(0 if record is None else int(label))
+        readable.append(record is not None)
         position = following
-    return Records(file, np.array(offsets, np.int64), np.array(labels, np.int64), names, tuple(corruption))
+    arrays = np.array(offsets, np.int64), np.array(labels, np.int64), np.array(readable, bool)
+    return Records(file, *arrays, names, tuple(corruption))
 
 
 def _try_read(file: str, position: int) -> tuple[bytes | None, str]:
@@ -278,6 +264,7 @@ def _to_json(records: Sequence[Records]) -> str:
             "file": each.file,
             "offsets": each.offsets.tolist(),
             "labels": each.labels.tolist(),
+            "unreadable": np.flatnonzero(~each.readable).tolist(),
             "names": each.names,
             "corruption": [vars(corrupt) for corrupt in each.corruption],
         }
@@ -292,6 +279,7 @@ def _from_json(text: str) -> list[Records]:
             fields["file"],
             np.array(fields["offsets"], np.int64),
             np.array(fields["labels"], np.int64),
+            ~np.isin(np.arange(len(fields["labels"])), np.array(fields["unreadable"], np.int64)),
             {int(label): name for label, name in fields["names"].items()},
             tuple(Corruption(**corrupt) for corrupt in fields["corruption"]),
         )

@@ -22,7 +22,8 @@ from resnet_tf.core.paths import user_path
 from resnet_tf.core.ranges import MAX_CLASSES
 from resnet_tf.data.sources import digits, records
 from resnet_tf.data.sources.base import Corruption, Source, Split
-from resnet_tf.data.sources.tfds_metadata import check_metadata, check_names
+from resnet_tf.data.sources.labels import source_of_names
+from resnet_tf.data.sources.tfds_metadata import check_label_file, check_metadata
 
 logger = logging.getLogger(__name__)
 
@@ -132,14 +133,14 @@ def _open(builder: tfds.core.DatasetBuilder, config: DataConfig) -> Source:
     features = builder.info.features
     if not 0 < (features[label].num_classes or 0) <= MAX_CLASSES:
         raise UserError(f"data set {name!r} has {features[label].num_classes} classes, not 1 to {MAX_CLASSES:,}")
-    check_names(Path(builder.data_dir), label, features[label])
+    check_label_file(Path(builder.data_dir), label, features[label])
     if builder.info.file_format is not tfds.core.FileFormat.TFRECORD:
         raise UserError(
             f"data set {name!r} is stored as {builder.info.file_format.value}; only tfrecord is supported, to which "
             "`tfds convert_format` converts"
         )
-    splits = (_open_split(builder, each, image, label) for each in config.splits)
-    return Source(name, tuple(features[label].names), *splits)
+    splits = [_open_split(builder, each, image, label) for each in config.splits]
+    return source_of_names(name, splits, features[label].names)
 
 
 def _find_keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
@@ -186,7 +187,7 @@ def _open_split(builder: tfds.core.DatasetBuilder, name: str, image: str, label:
     for each, shard in zip(indexed, shards, strict=True):
         end = None if shard.take == -1 else shard.skip + shard.take
         parts.append((_add_lost(each, shard.examples_in_shard), slice(shard.skip, end)))
-    return records.split(name, parts, lambda record: example(record)[image], num_classes=features[label].num_classes)
+    return records.split(name, parts, lambda record: example(record)[image])
 
 
 def _check_files(data_dir: Path, split: str, files: Sequence[str]) -> None:

@@ -52,7 +52,7 @@ def check_metadata(version: Path) -> None:
         _read_text(path)
 
 
-def check_names(version: Path, feature_name: str, feature: tfds.features.ClassLabel) -> None:
+def check_label_file(version: Path, feature_name: str, feature: tfds.features.ClassLabel) -> None:
     """Check that the file of class names, if there is one, names each class once.
 
     TFDS reports no error then, and loads other names or none.

@@ -1,0 +1,169 @@
+"""Labels, class names and the classes of splits, checked in the same way for every data source."""
+
+import dataclasses
+import logging
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+
+from resnet_tf.core.class_names import canonical, find_duplicate
+from resnet_tf.core.errors import UserError
+from resnet_tf.core.ranges import MAX_CLASSES
+from resnet_tf.core.text import printable, shortened
+from resnet_tf.data.sources.base import Source, Split, shorten_names
+
+logger = logging.getLogger(__name__)
+
+_MAX_NAME = 40  # characters of a class name in messages
+
+
+def source_of_names(name: str, splits: Sequence[Split], class_names: Sequence[str]) -> Source:
+    """Return a source whose labels are indices of its class names.
+
+    Args:
+        name: name or path of the data set.
+        splits: training, validation and optional test split.
+        class_names: names of the classes in label order.
+
+    Raises:
+        UserError: for a label without a class, which is named with its file and position, or for two classes of one
+            name.
+    """
+    check_distinct(class_names, name)
+    for split in splits:
+        _check_range(split, len(class_names))
+    return Source(name, tuple(class_names), *splits)
+
+
+def source_of_labels(
+    name: str, splits: Sequence[Split], labels: np.ndarray, class_names: Mapping[int, str] | None = None
+) -> Source:
+    """Return a source whose classes are the labels that occur, in ascending order.
+
+    A class is named by its label, unless a name is given: labels 1 to 3 make the classes `1`, `2` and `3`, not `0` to
+    `3`, so that data with another numbering has other class names.
+
+    Args:
+        name: name or path of the data set.
+        splits: training, validation and optional test split, with labels as stored.
+        labels: all labels of the complete splits, of which `splits` may be slices.
+        class_names: names of labels.
+
+    Raises:
+        UserError: for a negative label or one beyond the largest possible number of classes, which is named with its
+            file and position, or for two classes of one name.
+    """
+    for split in splits:
+        _check_range(split, MAX_CLASSES)
+    found = np.unique(labels)
+    found = found[(found >= 0) & (found < MAX_CLASSES)]
+    named = class_names or {}
+    names = [named.get(int(label)) or str(label) for label in found]
+    check_distinct(names, name)
+    if not named and len(gaps := np.flatnonzero(np.diff(found) > 1)):
+        logger.warning(
+            "%s",
+            printable(
+                f"{name!r} has no label between {found[gaps[0]]} and {found[gaps[0] + 1]}; its {len(found):,} labels "
+                f"make as many classes: {shorten_names(names)}"
+            ),
+        )
+    encoded = (dataclasses.replace(split, labels=np.searchsorted(found, split.labels)) for split in splits)
+    return Source(name, tuple(names), *encoded)
+
+
+def check_distinct(class_names: Sequence[str], name: str) -> None:
+    """Check that no two classes have the same name.
+
+    Raises:
+        UserError: naming the first two classes of one name.
+    """
+    if pair := find_duplicate(class_names):
+        raise UserError(f"{name!r}: {pair}")
+
+
+def check_training(source: Source) -> None:
+    """Check that a network can be trained: on two classes or more, and on each class that it is evaluated on.
+
+    A slice of the training split that lacks a class, such as `train[:100]`, gives a warning only.
+
+    Raises:
+        UserError: naming the class and the split.
+    """
+    present = {
+        split.name: [source.class_names[label] for label in np.unique(split.labels)] for split in source.splits.values()
+    }
+    check_classes(source.name, source.train.name, present[source.train.name], present)
+
+
+def check_classes(name: str, train: str, trained: Collection[str], evaluated: Mapping[str, Collection[str]]) -> None:
+    """Check the classes of the splits of a data set; see `check_training`.
+
+    Args:
+        name: name or path of the data set.
+        train: name of the training split.
+        trained: classes of the training split.
+        evaluated: classes of each split, by its name.
+
+    Raises:
+        UserError: naming the class and the split.
+    """
+    if len(trained) < 2:
+        only = shortened(next(iter(trained), ""), _MAX_NAME)
+        raise UserError(
+            f"{name!r}: split {train!r} has one class, {only!r}; training needs two or more. data.train_split names "
+            "the training split"
+        )
+    known = set(trained)
+    for split, classes in evaluated.items():
+        if missing := [each for each in classes if each not in known]:
+            more = f" (and {len(missing) - 1:,} more)" if len(missing) > 1 else ""
+            message = f"{name!r}: class {shortened(missing[0], _MAX_NAME)!r}{more} is in {split!r} but not in {train!r}"
+            if "[" not in train:
+                raise UserError(f"{message}, where training needs all classes. data.train_split names the split")
+            logger.warning("%s", printable(message))
+
+
+def match_classes(class_names: Sequence[str], source: Source) -> Source:
+    """Return a data set with the classes of a model, of which it may lack some.
+
+    Args:
+        class_names: class names of the model.
+        source: data set, for evaluation.
+
+    Raises:
+        UserError: if the data set has a class that the model lacks, or the classes in another order.
+    """
+    expected, found = (list(map(canonical, names)) for names in (class_names, source.class_names))
+    if expected == found:
+        return source
+    positions = {name: index for index, name in enumerate(expected)}
+    labels = np.array([positions.get(name, -1) for name in found])
+    if len(positions) < len(expected) or (labels < 0).any() or (np.diff(labels) <= 0).any():
+        raise UserError(
+            f"the model has the classes {shorten_names(class_names)}, but {source.name!r} has "
+            f"{shorten_names(source.class_names)}"
+        )
+    lacking = [name for name in class_names if canonical(name) not in set(found)]
+    logger.warning(
+        "%s", printable(f"{source.name!r} lacks {len(lacking):,} classes of the model: {shorten_names(lacking)}")
+    )
+    splits = (dataclasses.replace(split, labels=labels[split.labels]) for split in source.splits.values())
+    return Source(source.name, tuple(class_names), *splits)
+
+
+def _check_range(split: Split, count: int) -> None:
+    """Check that the labels of a split are in [0, count)."""
+    wrong = np.flatnonzero((split.labels < 0) | (split.labels >= count))
+    if not len(wrong):
+        return
+    label, location = split.labels[wrong[0]], split.locate(int(wrong[0]))
+    units = {"offset": "byte", "index": "index"}
+    position = next((f", {unit} {location[key]}" for key, unit in units.items() if key in location), "")
+    reason = f"but the number of classes is {count:,}" if label >= 0 else "expected non-negative integers"
+    if label == -1:
+        reason += "; -1 is usual for examples without a label"
+    elif label == count and split.labels.min() == 1:
+        reason += "; labels count from 0, but the lowest is 1"
+    further = f" ({len(wrong):,} such labels)" if len(wrong) > 1 else ""
+    raise UserError(f"split {split.name!r}: {location['file']!r}{position}, has label {label}, {reason}{further}")
