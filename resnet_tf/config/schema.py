@@ -57,9 +57,9 @@ class ModelConfig:
         "probability of dropping the last block in training, increasing linearly with depth (Huang et al. 2016); "
         "0: the network's own",
         minimum=0,
-        below=1,
+        maximum=0.999,
     )
-    dropout: float = _key(0.0, "dropout rate of the pooled features; 0: the network's own", minimum=0, below=1)
+    dropout: float = _key(0.0, "dropout rate of the pooled features; 0: the network's own", minimum=0, maximum=0.999)
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,9 @@ _NUMBERS = {
     "se_ratio": Range(minimum=0, maximum=1),
     "norm_momentum": Range(minimum=0, below=1),
     "norm_epsilon": Range(above=0, maximum=1),
-    "stochastic_depth": Range(minimum=0, below=1),
-    "dropout": Range(minimum=0, below=1),
+    # A higher rate would scale what is kept beyond the range of float16, and its gradients to infinity times 0.
+    "stochastic_depth": Range(minimum=0, maximum=0.999),
+    "dropout": Range(minimum=0, maximum=0.999),
 }
 _BOOLEANS = ("preactivation", "conv_bias", "standardize", "zero_gamma")
 # One number for each stage.

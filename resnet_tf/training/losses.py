@@ -1,10 +1,17 @@
 """Training losses: cross-entropy, sigmoid, focal, and distillation."""
 
+import math
+
 import numpy as np
 import tensorflow as tf
 
 from resnet_tf.config import LossConfig
 from resnet_tf.core.errors import UserError
+
+# Largest difference of logits for which divergences are computed from the differences.
+_NEAR = 0.5
+# Coefficients of (exp(d) - 1 - d) / d^2, the highest power first.
+_SERIES = [1 / math.factorial(power) for power in range(9, 1, -1)]
 
 
 class Objective:
@@ -73,17 +80,32 @@ def class_weights(config: LossConfig, class_counts: np.ndarray) -> np.ndarray:
     elif config.class_weights == "inverse":
         weights = np.divide(counts.sum() / present.sum(), counts, out=np.zeros_like(counts), where=present)
     else:
-        # The constant factor 1 - beta cancels in the normalization; beta = 1 is the limit, `counts`.
-        effective = 1.0 - config.effective_beta**counts if config.effective_beta < 1 else counts
+        # The constant factor 1 - beta cancels in the normalization. The logarithm keeps digits that 1 - beta^count has
+        # not: for beta near 1 it is proportional to the counts. A beta of 0 gives equal weights.
+        effective = -np.expm1(counts * np.log(max(config.effective_beta, np.finfo(float).tiny)))
         weights = np.divide(1.0, effective, out=np.zeros_like(counts), where=present)
         weights *= present.sum() / weights.sum()
     return weights.astype(np.float32)
 
 
 def _divergence(teacher_logits: tf.Tensor, student_logits: tf.Tensor) -> tf.Tensor:
-    """Return the Kullback-Leibler divergence KL(teacher || student), float32 [B]."""
+    """Return the Kullback-Leibler divergence KL(teacher || student), float32 [B].
+
+    At a high temperature, the difference of two logarithms would have no digits left, and the squared temperature would
+    multiply its rounding error. There, the divergence is computed from the small differences d of the logits, centered
+    so that their mean under the teacher is 0: as log1p of the mean of exp(d) - 1 - d.
+    """
     teacher, student = tf.nn.log_softmax(teacher_logits), tf.nn.log_softmax(student_logits)
-    return tf.reduce_sum(tf.exp(teacher) * (teacher - student), axis=-1)
+    chances = tf.exp(teacher)
+    far = tf.reduce_sum(chances * (teacher - student), axis=-1)
+    differences = student_logits - teacher_logits
+    differences -= tf.reduce_sum(chances * differences, axis=-1, keepdims=True)
+    is_near = tf.reduce_max(tf.abs(differences), axis=-1) < _NEAR
+    # The unused branch must be finite, as its gradient is multiplied by 0.
+    differences = tf.where(is_near[:, tf.newaxis], differences, 0.0)
+    remainder = tf.square(differences) * tf.math.polyval(_SERIES, differences)  # exp(d) - 1 - d
+    near = tf.math.log1p(tf.reduce_sum(chances * remainder, axis=-1))
+    return tf.where(is_near, near, far)
 
 
 def _cross_entropy(targets: tf.Tensor, logits: tf.Tensor, config: LossConfig) -> tf.Tensor:
@@ -96,10 +118,24 @@ def _binary(targets: tf.Tensor, logits: tf.Tensor, config: LossConfig) -> tf.Ten
 
 
 def _focal(targets: tf.Tensor, logits: tf.Tensor, config: LossConfig) -> tf.Tensor:
-    """Return the softmax focal loss (Lin et al. 2017)."""
+    """Return the softmax focal loss (Lin et al. 2017).
+
+    The power of 1 - p is computed from its logarithm: the derivative of a power below 1 is infinite at p = 1, and
+    multiplied there by log p = 0.
+    """
     log_probabilities = tf.nn.log_softmax(logits)
-    modulation = (1.0 - tf.exp(log_probabilities)) ** config.focal_gamma
-    return -tf.reduce_sum(targets * modulation * log_probabilities, axis=-1)
+    modulation = tf.exp(config.focal_gamma * _log_complement(logits, log_probabilities))
+    return tf.reduce_sum(targets * modulation * -log_probabilities, axis=-1)
+
+
+def _log_complement(logits: tf.Tensor, log_probabilities: tf.Tensor) -> tf.Tensor:
+    """Return log(1 - p) of each class, float32 [B, C], finite with bounded gradients for all finite logits."""
+    is_largest = tf.one_hot(tf.argmax(logits, axis=-1), logits.shape[-1], on_value=True, off_value=False)
+    # 1 - p has no digits left for the most probable class: it is the sum over the other ones.
+    others = tf.reduce_logsumexp(tf.where(is_largest, logits.dtype.min / 4, logits), axis=-1, keepdims=True)
+    largest = others - tf.reduce_logsumexp(logits, axis=-1, keepdims=True)
+    smaller = tf.math.log1p(-tf.exp(tf.where(is_largest, -1.0, log_probabilities)))  # at most 1/2
+    return tf.where(is_largest, largest, smaller)
 
 
 _LOSSES = {"cross_entropy": _cross_entropy, "binary": _binary, "focal": _focal}

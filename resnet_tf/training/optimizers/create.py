@@ -40,18 +40,19 @@ def create_optimizer(config: Config, length: TrainingLength, model: keras.Model)
     if model.compute_dtype == "float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name=f"{_NAME}_scale")
     optimizer.build(model.trainable_variables)
-    decayed = {id(variable) for variable in decayed_variables(model, settings)}
+    variables = model.trainable_variables
     inner = getattr(optimizer, "inner_optimizer", optimizer)
-    decays = [settings.weight_decay if id(each) in decayed else None for each in model.trainable_variables]
-    inner.set_rates(decays, _rate_factors(model.trainable_variables, settings.layer_decay))
+    decays = [settings.weight_decay if _is_decayed(each, settings) else None for each in variables]
+    inner.set_rates(decays, _rate_factors(variables, settings.layer_decay))
     return optimizer
 
 
-def decayed_variables(model: keras.Model, settings: OptimizerConfig) -> list[keras.Variable]:
-    """Return the variables with weight decay: kernels, unless `decay_all` (He et al. 2018, Bag of Tricks, sec. 3.1)."""
-    if not settings.weight_decay:
-        return []
-    return [each for each in model.trainable_variables if settings.decay_all or each.name == "kernel"]
+def _is_decayed(variable: keras.Variable, settings: OptimizerConfig) -> bool:
+    """Return True for the variables that weight decay applies to, also if it is 0.
+
+    These are the kernels, unless `decay_all` (He et al. 2018, Bag of Tricks, sec. 3.1).
+    """
+    return settings.decay_all or variable.name == "kernel"
 
 
 def _rate_factors(variables: list[keras.Variable], layer_decay: float) -> list[float]:
@@ -128,17 +129,17 @@ def _with_layer_rates(base: Any) -> Any:
             self.learning_rate_factor.assign(float(value) / scheduled)
 
         def set_rates(self, decays: list[float | None], factors: list[float]) -> None:
-            """Set the weight decay (None for none) and the learning-rate factor of each variable."""
+            """Set the weight decay, None for excluded variables, and the learning-rate factor of each variable."""
             self._decays, self._factors = decays, factors
 
         def decay_of(self, variable: keras.Variable) -> float | None:
-            """Return the weight decay of a variable."""
+            """Return the weight decay of a variable; None if the variable is excluded from weight decay."""
             return self._decays[self._get_variable_index(variable)]
 
         def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
             learning_rate = learning_rate * self._factors[self._get_variable_index(variable)]
             decay = self.decay_of(variable)
-            if decay is not None and not getattr(base, "DECAYS_ITSELF", False):
+            if decay and not getattr(base, "DECAYS_ITSELF", False):
                 if base is keras.optimizers.SGD:
                     gradient = gradient + decay * variable  # L2 regularization, as in the ResNet papers
                 else:

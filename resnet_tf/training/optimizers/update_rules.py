@@ -5,11 +5,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+_LEAST_RANK = 3  # of a kernel of a convolution: [L, inputs, outputs]
+
 
 class Lars(keras.optimizers.SGD):
     """SGD with momentum and a layer-wise trust ratio |weight| / (|gradient| + decay * |weight|).
 
-    Variables without weight decay (biases and BatchNorm parameters) are not scaled, as in the MLPerf reference.
+    Variables that are excluded from weight decay (biases and parameters of normalizations) are not scaled, as in the
+    MLPerf reference. A weight decay of 0 excludes none.
 
     Reference: You et al., Large Batch Training of Convolutional Networks, 2017.
     """
@@ -31,7 +34,8 @@ class Lars(keras.optimizers.SGD):
 class Lamb(keras.optimizers.Lamb):
     """Adam with decoupled weight decay, scaled per variable by the trust ratio |weight| / |update|.
 
-    Keras's `Lamb` applies weight decay outside of the trust ratio. Variables without weight decay are not scaled.
+    Keras's `Lamb` applies weight decay outside of the trust ratio. Variables that are excluded from weight decay
+    (biases and parameters of normalizations) are not scaled. A weight decay of 0 excludes none.
 
     Reference: You et al., Large Batch Optimization for Deep Learning: Training BERT in 76 minutes, 2019, algorithm 2.
     """
@@ -49,22 +53,22 @@ class Lamb(keras.optimizers.Lamb):
         mean = momentum / (1 - tf.pow(self.beta_1, step))
         root = tf.sqrt(velocity / (1 - tf.pow(self.beta_2, step)))
         update = mean / (root + self.epsilon)
-        if decay is not None:
+        if decay is not None:  # also for 0
             update += decay * variable
             update *= _ratio(tf.norm(variable), tf.norm(update))
         self.assign_sub(variable, learning_rate * update)
 
 
 class Muon(keras.optimizers.Muon):
-    """Muon for convolutions, as matrices [H * W * inputs, outputs]; Keras's `Muon` updates them by Adam.
+    """Muon for convolutions, as matrices [H * W * inputs, outputs], or [L * inputs, outputs] in one dimension.
 
-    The head, biases and BatchNorm parameters are updated by Adam.
+    Keras's `Muon` updates convolutions by Adam. Here, Adam updates the head, biases and parameters of normalizations.
 
     Reference: Jordan et al., Muon: An optimizer for hidden layers in neural networks, 2024.
     """
 
     def _should_use_adamw(self, variable: keras.Variable) -> bool:
-        return len(variable.shape) != 4
+        return len(variable.shape) < _LEAST_RANK
 
     def _muon_update_step(
         self, gradient: tf.Tensor, variable: keras.Variable, lr: tf.Tensor, m: keras.Variable

@@ -1,0 +1,188 @@
+"""Tables of training behavior beside independent calculations: limits of losses, selections by rank and name."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy.special import log_softmax, softmax
+
+from resnet_tf.config import Config, DataConfig, LossConfig, OptimizerConfig
+from resnet_tf.data.pipeline import TrainingLength
+from resnet_tf.model.builder import build
+from resnet_tf.model.zoo import MODELS
+from resnet_tf.training.losses import Objective, class_weights
+from resnet_tf.training.optimizers.create import create_optimizer
+
+# Logits at which a probability, or its complement, has no digits left in float32.
+EXTREME = np.array(
+    [
+        [200, 0, 0, 0],
+        [0, 200, 0, 0],
+        [20, 0, -5, 0],
+        [0, 0, 0, 0],
+        [1e30, 0, 0, -1e30],
+        [17, 17, -100, 3],
+        [6e4, -6e4, 0, 0],
+    ]
+)
+
+
+def _loss_and_gradient(config: LossConfig, targets, logits, teacher=None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the losses and their gradients by the logits, float32 [B] and [B, C]."""
+    objective = Objective(config, np.array([1000, 10, 3, 1]))
+    values = tf.constant(logits, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(values)
+        soft = None if teacher is None else tf.constant(teacher, tf.float32)
+        losses = objective(tf.constant(targets, tf.float32), values, soft)
+    return losses.numpy(), tape.gradient(losses, values).numpy()
+
+
+def _focal(logits: np.ndarray, gamma: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the focal loss of class 0 (Lin et al. 2017) and its gradient, float64, with 1 - p as a sum."""
+    chances = softmax(logits, axis=-1)
+    chance, rest = chances[:, 0], chances[:, 1:].sum(-1)
+    log_chance = np.where(rest < 0.5, np.log1p(-np.minimum(rest, 0.5)), log_softmax(logits, axis=-1)[:, 0])
+    own = rest**gamma * (gamma * chance * log_chance - rest)
+    others = -own[:, None] * np.divide(
+        chances[:, 1:], rest[:, None], out=np.zeros((len(rest), 3)), where=rest[:, None] > 0
+    )
+    return -(rest**gamma) * log_chance, np.concatenate([own[:, None], others], 1)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1e-3, 0.1, 0.5, 0.9, 1.0, 1.5, 2.0, 5.0, 100.0])
+def test_focal_loss_has_its_limits(gamma):
+    config, target = LossConfig(name="focal", focal_gamma=gamma), np.eye(4)[[0] * len(EXTREME)]
+    losses, gradients = _loss_and_gradient(config, target, EXTREME)
+    expected, slopes = _focal(EXTREME, gamma)
+    np.testing.assert_allclose(losses, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(gradients, slopes, rtol=1e-4, atol=1e-6 if gamma < 50 else 1e-4)
+    if not gamma:
+        plain, plain_gradients = _loss_and_gradient(LossConfig(), target, EXTREME)
+        np.testing.assert_allclose(losses, plain, rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(gradients, plain_gradients, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"label_smoothing": 0.999},
+        {"name": "binary"},
+        {"name": "binary", "label_smoothing": 0.1},
+        {"name": "focal", "focal_gamma": 0.01, "label_smoothing": 0.1},
+        {"name": "focal", "focal_gamma": 0.5, "logit_adjustment": 100.0},
+        {"logit_adjustment": 100.0},
+        {"class_weights": "inverse"},
+        {"class_weights": "effective", "effective_beta": 0.0},
+        {"class_weights": "effective", "effective_beta": np.nextafter(1, 0)},
+        {"teacher": "x", "teacher_weight": 1.0, "temperature": 0.01},
+        {"teacher": "x", "teacher_weight": 0.5, "temperature": 1000.0},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("label", [0, 3])
+def test_losses_and_gradients_are_finite(settings, label):
+    teacher = EXTREME[::-1].clip(-1e5, 1e5) if "teacher" in settings else None
+    logits = EXTREME.clip(-1e5, 1e5) if "teacher" in settings else EXTREME
+    losses, gradients = _loss_and_gradient(LossConfig(**settings), np.eye(4)[[label] * len(logits)], logits, teacher)
+    assert np.isfinite(losses).all()
+    assert np.isfinite(gradients).all()
+
+
+@pytest.mark.parametrize("temperature", [0.1, 1.0, 5.0, 30.0, 1000.0])
+@pytest.mark.parametrize("scale", [0.01, 3.0])
+def test_distillation_is_exact_at_every_temperature(temperature, scale):
+    """The squared temperature multiplies what remains of a difference of two logarithms."""
+    generator = np.random.default_rng(0)
+    student, teacher = (scale * generator.normal(size=(5, 4)) for _ in range(2))
+    config = LossConfig(teacher="x", teacher_weight=1.0, temperature=temperature)
+    losses, gradients = _loss_and_gradient(config, np.eye(4)[[0] * 5], student, teacher)
+    theirs, own = (
+        log_softmax(each.astype(np.float32).astype(float) / temperature, axis=-1) for each in (teacher, student)
+    )
+    np.testing.assert_allclose(losses, temperature**2 * (np.exp(theirs) * (theirs - own)).sum(-1), rtol=2e-4, atol=1e-8)
+    slopes = temperature * (np.exp(own) - np.exp(theirs))
+    np.testing.assert_allclose(gradients, slopes, rtol=1e-3, atol=1e-4 * np.abs(slopes).max())
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 0.999, 1 - 1e-12, float(np.nextafter(1, 0))])
+def test_effective_numbers_have_their_limits(beta):
+    """The effective number is a geometric sum: 1 for beta 0, the count for beta 1 (Cui et al. 2019)."""
+    counts = np.array([1, 3, 10, 0, 1000])
+    numbers = np.array([sum(beta**power for power in range(count)) for count in counts])
+    expected = np.divide(1, numbers, out=np.zeros(5), where=numbers > 0)
+    found = class_weights(LossConfig(class_weights="effective", effective_beta=beta), counts)
+    np.testing.assert_allclose(found, expected * 4 / expected.sum(), rtol=1e-6)
+
+
+NETWORKS = {
+    "one dimension": ("resnet18_1d", (64, 2), {}),
+    "one dimension, group norm": ("resnet18_1d", (64, 2), {"norm": "group"}),
+    "two dimensions": ("resnet18", (32, 32, 3), {}),
+    "group norm": ("bit_r50x1", (32, 32, 3), {}),
+    "squeeze and excitation": ("seresnet50", (32, 32, 3), {}),
+}
+
+
+@pytest.fixture(scope="module")
+def networks() -> dict[str, keras.Model]:
+    """Return networks of every rank and normalization by name."""
+    return {
+        key: build(
+            dataclasses.replace(MODELS[name], depths=(1,) * 4, **knobs), name=name, input_shape=shape, num_classes=3
+        )
+        for key, (name, shape, knobs) in NETWORKS.items()
+    }
+
+
+def _optimizer(model: keras.Model, name: str, **settings) -> keras.optimizers.Optimizer:
+    group = OptimizerConfig(name=name, base_lr=0.1, schedule="constant", warmup_epochs=0.0, **settings)
+    config = Config(data=DataConfig(batch_size=256), optimizer=group)
+    return create_optimizer(config, TrainingLength(10, 100), model)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_selections_by_rank_and_name_hold_for_every_network(networks, network):
+    model = networks[network]
+    convolutions = [each for each in model.layers if isinstance(each, keras.layers.Conv1D | keras.layers.Conv2D)]
+    kernels = {id(each.kernel) for each in [*convolutions, model.get_layer("logits")]}
+    muon = _optimizer(model, "muon", weight_decay=0.1, layer_decay=0.5)
+    for index, variable in enumerate(model.trainable_variables):
+        by_muon = muon.adam_velocities[index] is None
+        assert by_muon == (id(variable) in kernels and not variable.path.startswith("logits")), variable.path
+        assert (muon.decay_of(variable) is not None) == (id(variable) in kernels), variable.path
+    levels = {}
+    for variable, factor in zip(model.trainable_variables, muon._factors, strict=True):
+        levels.setdefault(variable.path.split("/")[0].split("_")[0], set()).add(factor)
+    assert levels["logits"] == {1.0}
+    stages = [max(levels[f"stage{number}"]) for number in range(1, 5)]
+    assert stages == sorted(set(stages)), "each block has a lower learning rate than the next"
+    assert max(levels["stem"]) < stages[0]
+
+
+@pytest.mark.parametrize("rank", [3, 4])
+@pytest.mark.parametrize("name", ["lars", "lamb"])
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_trust_ratios_follow_the_role_of_a_variable(name, rank, decay):
+    """A weight decay of 0 leaves the trust ratio as it is; biases have neither (You et al. 2017, 2019)."""
+    shape, layer = ((5, 4), keras.layers.Conv1D) if rank == 3 else ((5, 5, 4), keras.layers.Conv2D)
+    inputs = keras.Input(shape)
+    model = keras.Model(inputs, layer(8, 3, name="conv")(inputs))
+    optimizer = _optimizer(model, name, weight_decay=decay, momentum=0.0)
+    generator = np.random.default_rng(0)
+    kernel, bias = (generator.normal(size=each.shape) for each in model.trainable_variables)
+    slopes = [generator.normal(size=each.shape) for each in (kernel, bias)]
+    for variable, value in zip(model.trainable_variables, (kernel, bias), strict=True):
+        variable.assign(value)
+    optimizer.apply([tf.constant(each, tf.float32) for each in slopes], model.trainable_variables)
+    norm = np.linalg.norm
+    if name == "lars":
+        ratio = 0.001 * norm(kernel) / (norm(slopes[0]) + decay * norm(kernel))
+        expected = kernel - 0.1 * ratio * (slopes[0] + decay * kernel), bias - 0.1 * slopes[1]
+    else:  # after the first step, the mean over the root of the mean square is the sign
+        update = np.sign(slopes[0]) + decay * kernel
+        expected = kernel - 0.1 * norm(kernel) / norm(update) * update, bias - 0.1 * np.sign(slopes[1])
+    for variable, value in zip(model.trainable_variables, expected, strict=True):
+        np.testing.assert_allclose(variable.numpy(), value, rtol=1e-4, atol=1e-5)
