@@ -307,7 +307,11 @@ class OptimizerConfig:
         choices=("cosine", "linear", "polynomial", "step", "one_cycle", "constant"),
     )
     warmup_epochs: float = _key(
-        5.0, "epochs of linear warmup before the schedule; not for one_cycle", minimum=0, maximum=_MANY
+        5.0,
+        "epochs of linear warmup before the schedule; not for one_cycle; unless it is set, at most a quarter of "
+        "train.epochs",
+        minimum=0,
+        maximum=_MANY,
     )
     end_lr_fraction: float = _key(0.0, "final learning rate, as a fraction of the peak", minimum=0, maximum=1)
     decay_epochs: tuple[float, ...] = _key(

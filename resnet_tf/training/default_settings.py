@@ -15,10 +15,13 @@ from resnet_tf.inputs import create_preprocess, input_type
 logger = logging.getLogger(__name__)
 
 _SAMPLE = 32  # images whose median size is computed
+_WARMUP_FRACTION = 0.25  # largest part of a run that is warmup by default
 
 
 def resolve(config: Config) -> Config:
     """Return the configuration with the settings that `train.defaults` derives from the data.
+
+    Without an explicit setting, warmup takes at most a quarter of the epochs.
 
     Explicit settings are kept: keys in `config.given` (set by `--set` or a JSON file) and keys that a recipe set to a
     value other than the default. Settings that depend on another key use its explicit value. Resolving a configuration
@@ -29,8 +32,12 @@ def resolve(config: Config) -> Config:
             contradicts an explicit one.
     """
     input_type(config.data).check_config(config)
-    if config.train.defaults == "none":
-        return config
+    if config.train.defaults != "none":
+        config = _derive(config)
+    return _with_shorter_warmup(config)
+
+
+def _derive(config: Config) -> Config:
     source = open_source(config.data)
     size = _median_size(source.train)
     settings = _Settings(config)
@@ -39,6 +46,16 @@ def resolve(config: Config) -> Config:
     count = f"{source.train.num_examples:,}"
     logger.info("train.defaults=%s for %s images of %d pixels: %s", config.train.defaults, count, size, derived)
     return override(config, settings.derived)
+
+
+def _with_shorter_warmup(config: Config) -> Config:
+    """Return the configuration with a warmup that fits into the epochs, unless its length was set."""
+    key, settings, longest = "optimizer.warmup_epochs", config.optimizer, config.train.epochs * _WARMUP_FRACTION
+    is_default = key not in config.given and settings.warmup_epochs == type(settings)().warmup_epochs
+    if not is_default or settings.schedule == "one_cycle" or settings.warmup_epochs <= longest:
+        return config
+    logger.info("%s=%g, a quarter of train.epochs=%d", key, longest, config.train.epochs)
+    return override(config, {key: longest})
 
 
 class _Settings:

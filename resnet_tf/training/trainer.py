@@ -20,6 +20,7 @@ from resnet_tf.inputs import create_preprocess, input_type
 from resnet_tf.model.builder import LOGITS_LAYER
 from resnet_tf.training import checkpoint, run, runtime
 from resnet_tf.training.cluster import Cluster
+from resnet_tf.training.conflicts import describe_conflicts
 from resnet_tf.training.losses import Objective
 from resnet_tf.training.optimizers import create
 from resnet_tf.training.progress import RunState
@@ -28,8 +29,6 @@ from resnet_tf.training.teacher import Teacher
 from resnet_tf.training.weight_average import WeightAverage
 
 logger = logging.getLogger(__name__)
-
-_RARE = 10  # ratio of class counts above which a class is reported as rare
 
 
 class Trainer:
@@ -153,7 +152,7 @@ class Trainer:
             self.state = state
 
     def log_summary(self) -> None:
-        """Log the network and the data, the classes, and a warning if some of them are rare."""
+        """Log the network and the data, the classes, and warnings about conflicting settings."""
         source, config = self.source, self.config
         logger.info(
             "%s: %s parameters; %s: %s, %d classes; %d steps an epoch, %d epochs",
@@ -167,8 +166,13 @@ class Trainer:
         )
         balance = "" if config.data.balance == "none" else f" (data.balance={config.data.balance})"
         logger.info("training examples%s: %s", balance, source.describe_classes())
-        for warning in filter(None, (_describe_rare_classes(config, source), _describe_late_changes(config))):
-            logger.warning("%s", warning)
+        for conflict in self.conflicts:
+            logger.warning("%s", conflict)
+
+    @property
+    def conflicts(self) -> list[str]:
+        """Return the warnings of `describe_conflicts` for this run."""
+        return describe_conflicts(self.config, self.source, self.model, self.length)
 
     def _parts(self) -> checkpoint.Parts:
         parts = {"model": checkpoint.variables_of(self.model), "optimizer": checkpoint.variables_of(self.optimizer)}
@@ -193,34 +197,6 @@ def size_in_epoch(config: Config, epoch: int) -> int | None:
         size = int((start + (end - start) * epoch / last) // grain * grain)
         size = min(max(size, start), end)
     return None if size == eval_size else size
-
-
-def _describe_late_changes(config: Config) -> str:
-    """Return a warning if the run ends before its warmup, or before a decay of the learning rate; otherwise empty."""
-    settings, epochs = config.optimizer, config.train.epochs
-    if settings.schedule != "one_cycle" and settings.warmup_epochs > epochs:
-        return f"train.epochs={epochs} end before optimizer.warmup_epochs={settings.warmup_epochs:g}"
-    late = [f"{each:g}" for each in settings.decay_epochs if each >= epochs]
-    if settings.schedule == "step" and late:
-        return f"train.epochs={epochs} end before the decays of optimizer.decay_epochs={','.join(late)}"
-    return ""
-
-
-def _describe_rare_classes(config: Config, source: Source) -> str:
-    """Return a warning if the class counts are imbalanced and no setting compensates for that; otherwise empty."""
-    loss = config.loss
-    balanced = (
-        config.data.balance != "none" or loss.class_weights != "none" or loss.logit_adjustment or loss.name == "focal"
-    )
-    counts = source.class_counts
-    fewest, most = int(counts.argmin()), int(counts.argmax())
-    if balanced or counts[most] < _RARE * max(counts[fewest], 1):
-        return ""
-    return (
-        f"class {source.class_names[fewest]!r} has {counts[fewest]:,} training examples where "
-        f"{source.class_names[most]!r} has {counts[most]:,}: rare classes are recalled less often; "
-        "loss.logit_adjustment=1 or data.balance=uniform compensates for that (docs/training.md)"
-    )
 
 
 def _count_classes(config: Config, source: Source) -> int:

@@ -85,7 +85,7 @@ def _facts(trainer: Trainer) -> dict[str, str]:
         f"{data.batch_size // replicas} images each",
         "precision": f"{policy} ({reason})",
         "memory": _memory(trainer, sized),
-    }
+    } | ({"warnings": "; ".join(trainer.conflicts)} if trainer.conflicts else {})
 
 
 def _memory(trainer: Trainer, sized: keras.Model) -> str:

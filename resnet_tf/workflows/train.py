@@ -125,9 +125,10 @@ def train_and_evaluate(
             assigned.
 
     Returns:
-        `examples`, `top1`, `top5`, `loss` and further metrics of the validation split, and `step`. With
-        `data.test_split`, also `test_loss`, `test_top1` and further metrics of the test split, evaluated once, on the
-        checkpoint that `export.checkpoint` chooses; the workers of a cluster other than the chief do not have them.
+        `examples`, `top1`, `top5`, `loss` and further metrics of the validation split, and `step`, of the checkpoint
+        that `export.checkpoint` chooses. With `data.test_split`, also `test_loss`, `test_top1` and further metrics of
+        the test split, evaluated once, on the same checkpoint. The workers of a cluster other than the chief have the
+        validation metrics of the last evaluation only.
 
     Raises:
         UserError: for a configuration, data set or directory that does not fit, a directory that another training uses,
@@ -138,9 +139,12 @@ def train_and_evaluate(
     with _exclusive(workdir, config) as directory:
         fitted = _fit(config, directory, callbacks)
         metrics = fitted.evaluation.to_dict() | {"step": fitted.step}
-        if fitted.source.test is None or not is_chief(config.runtime):
+        is_newest = config.export.checkpoint == "latest"
+        if not is_chief(config.runtime) or (is_newest and fitted.source.test is None):
             return metrics
         run = load_run(directory)
+        if not is_newest:
+            metrics = run.metrics | {"step": run.step}
         return metrics | evaluate_test_split(run, fitted.source, batch_size=run.config.data.batch_size)
 
 

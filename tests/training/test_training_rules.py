@@ -1,6 +1,10 @@
 """Tables of training behavior beside independent calculations: limits of losses, selections by rank and name."""
 
 import dataclasses
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -8,10 +12,24 @@ import pytest
 import tensorflow as tf
 from scipy.special import log_softmax, softmax
 
-from resnet_tf.config import Config, DataConfig, LossConfig, OptimizerConfig
+import resnet_tf
+from resnet_tf.config import (
+    Config,
+    DataConfig,
+    LossConfig,
+    OptimizerConfig,
+    list_configs,
+    load_config,
+    override,
+    parse_assignments,
+)
+from resnet_tf.core import files
 from resnet_tf.data.pipeline import TrainingLength
 from resnet_tf.model.builder import build
 from resnet_tf.model.zoo import MODELS
+from resnet_tf.training import default_settings
+from resnet_tf.training.conflicts import describe_conflicts
+from resnet_tf.training.learning_rate import learning_rate
 from resnet_tf.training.losses import Objective, class_weights
 from resnet_tf.training.optimizers.create import create_optimizer
 
@@ -186,3 +204,126 @@ def test_trust_ratios_follow_the_role_of_a_variable(name, rank, decay):
         expected = kernel - 0.1 * norm(kernel) / norm(update) * update, bias - 0.1 * np.sign(slopes[1])
     for variable, value in zip(model.trainable_variables, expected, strict=True):
         np.testing.assert_allclose(variable.numpy(), value, rtol=1e-4, atol=1e-5)
+
+
+def _config(*settings: str, given: bool = False) -> Config:
+    """Return a configuration with settings that a recipe made, or with `given`, the command line."""
+    config = override(Config(), parse_assignments(settings))
+    return config if given else dataclasses.replace(config, given=frozenset())
+
+
+@pytest.mark.parametrize(
+    ("settings", "given", "warmup"),
+    [
+        (["train.epochs=90"], False, 5.0),
+        (["train.epochs=20"], False, 5.0),
+        (["train.epochs=3"], False, 0.75),
+        (["train.epochs=1"], False, 0.25),
+        (["train.epochs=3", "optimizer.schedule=one_cycle"], False, 5.0),
+        (["train.epochs=5", "optimizer.warmup_epochs=4"], False, 4.0),
+        (["train.epochs=5", "optimizer.warmup_epochs=5"], True, 5.0),
+    ],
+)
+def test_the_default_warmup_is_a_part_of_the_run(settings, given, warmup):
+    config = default_settings.resolve(_config(*settings, given=given))
+    assert config.optimizer.warmup_epochs == warmup
+    assert default_settings.resolve(config) == config
+    if config.optimizer.schedule == "one_cycle" or warmup != config.train.epochs / 4:
+        return
+    rate = learning_rate(config, TrainingLength(8, 8 * config.train.epochs))
+    rates = [float(rate(step)) for step in range(8 * config.train.epochs)]
+    assert np.argmax(rates) == len(rates) / 4
+    assert rates[-1] < 0.1 * max(rates)
+
+
+CONFLICTS = {
+    "takes all of train.epochs=5: the learning rate ends at its peak": [
+        ["train.epochs=5", "optimizer.warmup_epochs=5"],
+        ["train.epochs=5", "optimizer.warmup_epochs=7", "optimizer.schedule=constant"],
+        ["train.epochs=5", "optimizer.warmup_epochs=5", "optimizer.schedule=polynomial"],
+    ],
+    "takes most of train.epochs=5": [["train.epochs=5", "optimizer.warmup_epochs=4.9"]],
+    "train.epochs=50 end before the decays of optimizer.decay_epochs=60,80": [
+        ["train.epochs=50", "optimizer.schedule=step"]
+    ],
+    "optimizer.decay_epochs=2,3 lie within optimizer.warmup_epochs=5": [
+        ["optimizer.schedule=step", "optimizer.decay_epochs=2,3,30"]
+    ],
+    "data.balance=uniform and loss.logit_adjustment=1 compensate for the same imbalance": [
+        ["data.balance=uniform", "loss.logit_adjustment=1"]
+    ],
+    "loss.class_weights=inverse and loss.logit_adjustment=0.5 compensate": [
+        ["loss.class_weights=inverse", "loss.logit_adjustment=0.5"]
+    ],
+    "data.balance=sqrt and loss.class_weights=effective and loss.logit_adjustment=1 compensate": [
+        ["data.balance=sqrt", "loss.class_weights=effective", "loss.logit_adjustment=1", "loss.name=focal"]
+    ],
+    "class 'b' has 4 training examples where 'a' has 400": [[], ["loss.label_smoothing=0.1"]],
+    "runtime.profile=900:910 begins after the last step, 899": [["runtime.profile=900:910"]],
+    "has no BatchNorm, so that train.freeze_batch_norm=true changes nothing": [
+        ["train.freeze_batch_norm=true", "model.name=bit"]
+    ],
+    "has no BatchNorm, so that runtime.sync_batch_norm=true changes nothing": [
+        ["runtime.sync_batch_norm=true", "model.name=bit"]
+    ],
+    "": [
+        ["loss.logit_adjustment=1"],
+        ["data.balance=uniform"],
+        ["loss.class_weights=inverse"],
+        ["loss.name=focal"],
+        ["optimizer.schedule=one_cycle", "train.epochs=3", "loss.name=focal"],
+        ["optimizer.schedule=step", "optimizer.decay_epochs=30,60", "loss.name=focal"],
+        ["runtime.profile=890:899", "loss.name=focal", "train.freeze_batch_norm=true"],
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("expected", "settings"), [(text, each) for text, rows in CONFLICTS.items() for each in rows], ids=str
+)
+def test_settings_that_conflict_are_warned_of(networks, expected, settings):
+    config = _config(*settings)
+    source = SimpleNamespace(class_counts=np.array([400, 4]), class_names=("a", "b"))
+    model = networks["group norm" if config.model.name == "bit" else "two dimensions"]
+    found = describe_conflicts(config, source, model, TrainingLength(10, 10 * config.train.epochs))
+    if not expected:
+        assert found == []
+        return
+    assert [expected in each for each in found].count(True) == 1, found
+    source.class_counts = np.array([40, 40])
+    found = describe_conflicts(config, source, model, TrainingLength(10, 10 * config.train.epochs))
+    assert len(found) == (0 if "compensate" in expected or "has 4 training" in expected else 1)
+
+
+def test_no_recipe_has_conflicts_of_its_own(networks):
+    source = SimpleNamespace(class_counts=np.array([400, 4]), class_names=("a", "b"))
+    for name in list_configs():
+        config = load_config(name)
+        if config.train.defaults == "none":
+            length = TrainingLength(10, 10 * config.train.epochs)
+            found = describe_conflicts(config, source, networks["two dimensions"], length)
+            assert [each for each in found if "rare classes are recalled" not in each] == [], name
+
+
+def test_the_plan_shows_conflicts(data_dir):
+    settings = [f"data.data_dir={data_dir}", "train.epochs=2", "optimizer.warmup_epochs=2", "model.name=resnet8_w32"]
+    plan = resnet_tf.plan(load_config("digits", settings))
+    assert plan.facts["warnings"].startswith("optimizer.warmup_epochs=2 takes all of train.epochs=2")
+    assert "warnings" not in resnet_tf.plan(load_config("digits", settings[:2])).facts
+
+
+def test_the_best_checkpoint_gives_the_metrics(tiny_config, tiny_run, tmp_path):
+    """The first of two checkpoints is the better one; a finished run is not trained again."""
+    shutil.copytree(tiny_run, tmp_path, dirs_exist_ok=True)
+    first = tmp_path / "checkpoints" / "00000007"
+    metadata = json.loads((first / "metadata.json").read_text())
+    metadata["metrics"]["top1"] = 1.0
+    (first / "metadata.json").write_text(json.dumps(metadata))
+    (first / "sha256.json").unlink()
+    files.write_manifest(first, Path("sha256.json"))
+    config = override(tiny_config, {"export.checkpoint": "best"})
+    (tmp_path / "config.json").write_text(config.to_json())
+    assert resnet_tf.train_and_evaluate(config, tmp_path) == metadata["metrics"] | {"step": 7}
+    (tmp_path / "config.json").write_text(tiny_config.to_json())
+    newest = json.loads((tmp_path / "checkpoints" / "00000014" / "metadata.json").read_text())
+    assert resnet_tf.train_and_evaluate(tiny_config, tmp_path) == newest["metrics"] | {"step": 14}
