@@ -4,11 +4,13 @@ import gzip
 import hashlib
 import io
 import logging
+import shutil
 import struct
 import unicodedata
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tensorflow_datasets as tfds
 from conftest import write_imagenet_records
 from PIL import Image
@@ -20,6 +22,7 @@ from resnet_tf.core.errors import UserError
 from resnet_tf.data.prepare import prepare_folder
 from resnet_tf.data.sources import Source, Split, match_classes, open_source
 from resnet_tf.data.sources.base import find_difference
+from resnet_tf.inputs import ImagePreprocess
 
 
 def _png(number: int = 0) -> bytes:
@@ -35,6 +38,12 @@ def _write_npz(folder, splits, names):
     return folder / "data.npz"
 
 
+def write_idx(file, array):
+    """Write a compressed file in the format of http://yann.lecun.com/exdb/mnist."""
+    header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+    file.write_bytes(gzip.compress(header + array.tobytes()))
+
+
 def _write_idx(folder, splits, names):
     del names  # the format has none
     for split, labels in splits.items():
@@ -43,8 +52,7 @@ def _write_idx(folder, splits, names):
             ("images-idx3", np.full((len(labels), 4, 4), 7, np.uint8)),
             ("labels-idx1", np.array(labels, np.uint8)),
         ):
-            header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
-            (folder / f"{prefix}-{content}-ubyte.gz").write_bytes(gzip.compress(header + array.tobytes()))
+            write_idx(folder / f"{prefix}-{content}-ubyte.gz", array)
     return folder
 
 
@@ -92,13 +100,13 @@ WRITERS = {
 UNNAMED = ["npz", "idx", "records"]  # sources whose labels may have no names
 
 
-def _open(kind, folder, splits, names=None, **settings) -> Source:
-    path = WRITERS[kind](folder, splits, names)
+def _open(source_type, folder, splits, names=None, **settings) -> Source:
+    path = WRITERS[source_type](folder, splits, names)
     settings = {"channels": 1, "mean": (0.0,), "std": (1.0,)} | settings
     return open_source(DataConfig(source=str(path), **settings))
 
 
-@pytest.mark.parametrize("kind", UNNAMED)
+@pytest.mark.parametrize("source_type", UNNAMED)
 @pytest.mark.parametrize(
     ("train", "test", "gap"),
     [
@@ -109,9 +117,9 @@ def _open(kind, folder, splits, names=None, **settings) -> Source:
         ([255, 1], [1], "no label between 1 and 255"),
     ],
 )
-def test_classes_without_names_are_the_labels_that_occur(tmp_path, caplog, kind, train, test, gap):
+def test_classes_without_names_are_the_labels_that_occur(tmp_path, caplog, source_type, train, test, gap):
     """scikit-learn's encoder is the reference."""
-    source = _open(kind, tmp_path, {"train": train, "test": test})
+    source = _open(source_type, tmp_path, {"train": train, "test": test})
     encoder = LabelEncoder().fit(train)
     assert source.class_names == tuple(map(str, encoder.classes_))
     assert source.train.labels.tolist() == encoder.transform(train).tolist()
@@ -122,26 +130,26 @@ def test_classes_without_names_are_the_labels_that_occur(tmp_path, caplog, kind,
 
 @pytest.mark.parametrize("named", [True, False])
 @pytest.mark.parametrize(
-    ("kind", "label"),
-    [(kind, label) for kind in ("npz", "records") for label in (-1, -7, -(2**40))] + [("tfds", -1)],
+    ("source_type", "label"),
+    [(source_type, label) for source_type in ("npz", "records") for label in (-1, -7, -(2**40))] + [("tfds", -1)],
 )
-def test_negative_labels_are_refused_with_file_and_position(tmp_path, kind, named, label):
-    names = dict(enumerate("abc")) | {label: "d"} if kind == "records" else list("abc")
+def test_negative_labels_are_refused_with_file_and_position(tmp_path, source_type, named, label):
+    names = dict(enumerate("abc")) | {label: "d"} if source_type == "records" else list("abc")
     splits = {"train": [0, 1, 2, 1], "test": [0, 2, label, label]}
     with pytest.raises(UserError) as caught:
-        _open(kind, tmp_path, splits, names if named else None)
+        _open(source_type, tmp_path, splits, names if named else None)
     message = str(caught.value)
     assert f"has label {label}, expected non-negative integers" in message
     assert ("; -1 is usual for examples without a label" in message) == (label == -1)
     assert message.endswith("(2 such labels)")
     assert "split 'test': '" in message
-    assert ", index 2" in message if kind == "npz" else ", byte " in message
+    assert ", index 2" in message if source_type == "npz" else ", byte " in message
     assert str(tmp_path) in message
 
 
-@pytest.mark.parametrize("kind", ["npz", "tfds"])
-def test_labels_without_a_name_are_refused(tmp_path, kind):
-    if kind == "tfds":
+@pytest.mark.parametrize("source_type", ["npz", "tfds"])
+def test_labels_without_a_name_are_refused(tmp_path, source_type):
+    if source_type == "tfds":
         path = _write_tfds(tmp_path, {"train": [0, 1, 2], "test": [1, 2]}, list("abc"))
         version = path / "1.0.0"
         text = (version / "features.json").read_text()
@@ -169,15 +177,15 @@ CLASSES = {
 }
 
 
-@pytest.mark.parametrize("kind", [*WRITERS, "prepare"])
+@pytest.mark.parametrize("source_type", [*WRITERS, "prepare"])
 @pytest.mark.parametrize("name", CLASSES)
-def test_every_evaluated_class_is_trained(tmp_path, kind, name):
+def test_every_evaluated_class_is_trained(tmp_path, source_type, name):
     train, test, message = CLASSES[name]
-    names = None if kind in UNNAMED else list("abcd")
+    names = None if source_type in UNNAMED else list("abcd")
 
     def open_it():
-        if kind != "prepare":
-            return _open(kind, tmp_path, {"train": train, "test": test}, names)
+        if source_type != "prepare":
+            return _open(source_type, tmp_path, {"train": train, "test": test}, names)
         _write_folder(tmp_path / "photos", {"train": train, "test": test}, names)
         prepare_folder(tmp_path / "photos", tmp_path / "out", eval_fraction=0.1)
         return open_source(DataConfig(source=str(tmp_path / "out")))
@@ -190,15 +198,15 @@ def test_every_evaluated_class_is_trained(tmp_path, kind, name):
         assert (source.train.num_examples, source.validation.num_examples) == (len(train), len(test))
 
 
-@pytest.mark.parametrize("kind", ["npz", "idx", "tfds"])
-def test_a_slice_that_lacks_a_class_is_warned_of(tmp_path, caplog, kind):
-    names = None if kind == "idx" else list("abc")
-    source = _open(kind, tmp_path, {"train": [0, 1, 0, 2], "test": [2, 1]}, names, train_split="train[:3]")
+@pytest.mark.parametrize("source_type", ["npz", "idx", "tfds"])
+def test_a_slice_that_lacks_a_class_is_warned_of(tmp_path, caplog, source_type):
+    names = None if source_type == "idx" else list("abc")
+    source = _open(source_type, tmp_path, {"train": [0, 1, 0, 2], "test": [2, 1]}, names, train_split="train[:3]")
     assert source.train.num_examples == 3
     assert "is in 'test' but not in 'train[:3]'" in caplog.text
     (tmp_path / "other").mkdir()
     with pytest.raises(UserError, match=r"split 'train\[:2\]' has one class"):
-        _open(kind, tmp_path / "other", {"train": [1, 1, 0, 2], "test": [1]}, names, train_split="train[:2]")
+        _open(source_type, tmp_path / "other", {"train": [1, 1, 0, 2], "test": [1]}, names, train_split="train[:2]")
 
 
 def test_data_for_evaluation_need_not_be_fit_for_training(tmp_path):
@@ -208,7 +216,7 @@ def test_data_for_evaluation_need_not_be_fit_for_training(tmp_path):
     assert open_source(DataConfig(source=str(path)), for_training=False).validation.labels.tolist() == [0, 2]
 
 
-@pytest.mark.parametrize("kind", ["npz", "records"])
+@pytest.mark.parametrize("source_type", ["npz", "records"])
 @pytest.mark.parametrize(
     ("names", "message"),
     [
@@ -216,9 +224,9 @@ def test_data_for_evaluation_need_not_be_fit_for_training(tmp_path):
         (["e\u0301", "x", "\u00e9"], r"classes 0 and 2 have names of the same look, 'e\\u0301' and '\\xe9'"),
     ],
 )
-def test_two_classes_of_one_name_are_refused(tmp_path, kind, names, message):
+def test_two_classes_of_one_name_are_refused(tmp_path, source_type, names, message):
     with pytest.raises(UserError, match=message):
-        _open(kind, tmp_path, {"train": [0, 1, 2], "test": [0]}, names)
+        _open(source_type, tmp_path, {"train": [0, 1, 2], "test": [0]}, names)
 
 
 def test_files_with_different_names_for_a_label_are_refused(tmp_path):
@@ -378,6 +386,135 @@ def test_the_division_is_the_same_for_both_unicode_forms(tmp_path):
         source = open_source(DataConfig(source=str(tmp_path / ascii(form)), eval_fraction=0.5))
         divisions.append({unicodedata.normalize("NFC", each) for each in _files(source.validation)})
     assert divisions[0] == divisions[1]
+
+
+@pytest.mark.parametrize(("brightest", "warns"), [(0, False), (1, True), (2, False), (255, False)])
+@pytest.mark.parametrize("source_type", ["npz", "idx"])
+def test_arrays_of_0_and_1_are_warned_of(tmp_path, caplog, source_type, brightest, warns):
+    images = np.zeros((4, 3, 3), np.uint8)
+    images[1] = brightest
+    labels = np.array([0, 1, 0, 1], np.uint8)
+    if source_type == "npz":
+        np.savez(tmp_path / "data.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    else:
+        for prefix in ("train", "t10k"):
+            write_idx(tmp_path / f"{prefix}-images-idx3-ubyte.gz", images)
+            write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte.gz", labels)
+    path = tmp_path / "data.npz" if source_type == "npz" else tmp_path
+    open_source(DataConfig(source=str(path)))
+    warnings = [each.getMessage() for each in caplog.records if "are 0 or 1" in each.getMessage()]
+    assert [each.startswith(f"all pixels of '{path}' are 0 or 1, which is almost black") for each in warnings] == (
+        [True] * warns
+    )
+
+
+def _encode(image: Image.Image, file_format: str, **settings) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **settings)
+    return buffer.getvalue()
+
+
+def _palette(*colors) -> Image.Image:
+    """Return an image whose pixel n has color n."""
+    image = Image.fromarray(np.arange(len(colors), dtype=np.uint8)[None], "P")
+    image.putpalette(np.array(colors).ravel().tolist())
+    return image
+
+
+def test_pixels_are_those_that_the_documentation_states():
+    """16-bit PNG, transparent GIF and PNG, and images of 1 bit (docs/data.md, Unreadable images)."""
+    deep = np.array([[0, 200, 256, 40_000, 65_535]], np.uint16)
+    colors = [(255, 0, 0), (10, 200, 30)]
+    one_bit = Image.fromarray(np.array([[0, 255, 255, 0, 0, 255, 0, 0]], np.uint8)).convert("1")
+    expected = {
+        _encode(Image.fromarray(deep), "PNG"): np.repeat(deep[..., None] >> 8, 3, axis=-1),
+        tf.io.encode_png(np.repeat(deep[..., None], 3, axis=-1)).numpy(): np.repeat(deep[..., None] >> 8, 3, axis=-1),
+        _encode(_palette(*colors), "GIF", transparency=1): [colors],
+        _encode(_palette(*colors), "PNG", transparency=1): [colors],
+        _encode(one_bit, "BMP"): np.asarray(one_bit.convert("RGB")),
+        _encode(one_bit, "PNG"): np.asarray(one_bit.convert("RGB")),
+        _encode(one_bit, "GIF"): np.asarray(one_bit.convert("RGB")),
+    }
+    for encoded, pixels in expected.items():
+        decoded = ImagePreprocess(size=np.shape(pixels)[:2]).decode(tf.constant(encoded))
+        np.testing.assert_array_equal(decoded, pixels)
+
+
+class Shades(tfds.core.GeneratorBasedBuilder):
+    """Data set with configurations and versions; the label of an image is its brightness."""
+
+    VERSION = tfds.core.Version("3.0.2")
+    SUPPORTED_VERSIONS = [tfds.core.Version("3.0.0")]  # noqa: RUF012 (TFDS's own attribute)
+    BUILDER_CONFIGS = [  # noqa: RUF012
+        tfds.core.BuilderConfig(name=name, description="") for name in ("320px-v2", "full-size")
+    ]
+
+    def _info(self):
+        features = {"image": tfds.features.Image(shape=(4, 4, 1)), "label": tfds.features.ClassLabel(num_classes=2)}
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        del dl_manager
+        return {name: self._generate_examples() for name in ("train", "test")}
+
+    def _generate_examples(self):
+        for index in range(4):
+            yield index, {"image": np.full((4, 4, 1), index, np.uint8), "label": index % 2}
+
+
+TFDS_NAMES = {
+    "shades": "shades/320px-v2/3.0.2",
+    "shades:3.0.2": "shades/320px-v2/3.0.2",
+    "shades:3.*.*": "shades/320px-v2/3.0.2",
+    "shades/full-size": "shades/full-size/3.0.2",
+    "shades/full-size:3.0.2": "shades/full-size/3.0.2",
+    "shades/full-size:*.*.*": "shades/full-size/3.0.2",
+}
+
+
+@pytest.mark.parametrize("name", TFDS_NAMES)
+def test_names_of_tfds_with_configurations_and_versions(data_dir, name):
+    source = open_source(DataConfig(source=name, data_dir=str(data_dir)))
+    assert source.name == TFDS_NAMES[name] == tfds.builder(name, data_dir=data_dir).info.full_name
+    assert source.train.num_examples == 4
+
+
+def test_a_prepared_version_that_tfds_does_not_define_is_read(data_dir, tmp_path):
+    """Versions of earlier releases of TFDS, and data sets without a builder class, by the same names."""
+    open_source(DataConfig(source="shades/full-size:3.0.2", data_dir=str(data_dir)))
+    for target in ("shades/full-size/2.0.0", "shades/full-size/3.0.0", "unregistered/1.0.0", "unregistered/2.0.0"):
+        shutil.copytree(data_dir / "shades" / "full-size" / "3.0.2", tmp_path / target)
+        text = (tmp_path / target / "dataset_info.json").read_text()
+        (tmp_path / target / "dataset_info.json").write_text(text.replace("3.0.2", target.split("/")[-1]))
+    for name in ("shades/full-size:2.0.0", "shades/full-size:3.0.0", "unregistered:1.0.0", "unregistered"):
+        assert open_source(DataConfig(source=name, data_dir=str(tmp_path))).validation.num_examples == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "shades:3.0.0",
+            r"'shades/320px-v2/3.0.0' could not be prepared in .* too old .*Copy a prepared directory there",
+        ),
+        ("shades:1.0.0", r"data set 'shades' has no version '1.0.0'; TFDS defines 3.0.2, 3.0.0, and "),
+        ("shades:4.*.*", r"data set 'shades' has no version '4.\*.\*'"),
+        ("shades:3", r"data.source='shades:3' has no complete version; .* such as shades:1.0.0"),
+        ("shades:", r"data.source='shades:' has no complete version"),
+        ("shades/320px", r"has no configuration '320px'; did you mean '320px-v2'"),
+        ("digits/small", r"data set 'digits' has no configuration 'small'; it has none"),
+        ("huggingface:mnist", r"names a community data set, whose code would be downloaded and run"),
+        ("kaggle:a/b:1.0.0", r"names a community data set"),
+        ("shaeds:3.0.2", r"unknown data set 'shaeds:3.0.2'; did you mean 'shades'"),
+        ("photos/train", r"unknown data set 'photos/train'.*For a folder of images, use its path"),
+        ("./photos", r"no such folder or file"),
+        ("a/b/c", r"no such folder or file"),
+        ("data.npy", r"no such folder or file"),
+    ],
+)
+def test_unknown_names_of_tfds_are_refused(data_dir, name, message):
+    with pytest.raises(UserError, match=message):
+        open_source(DataConfig(source=name, data_dir=str(data_dir)))
 
 
 def _source(names, labels) -> Source:

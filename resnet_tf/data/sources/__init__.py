@@ -74,6 +74,6 @@ def _open(config: DataConfig) -> Source:
             f"data.source={config.source!r} is not an .npz file; expected an .npz file, a folder, or the directory or "
             "name of a TFDS data set"
         )
-    if {"/", "\\", "."} & set(config.source):
+    if not tfds_builders.parse_name(config.source):
         raise UserError(f"data.source={config.source!r}: no such folder or file")
     return tfds_builders.open_registered(config)

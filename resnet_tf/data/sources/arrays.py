@@ -3,6 +3,8 @@
 Names are `x_train`, `y_train`, `x_test`, `y_test`, or `train_images`, `train_labels`, `test_images`, `test_labels`.
 """
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,13 @@ from resnet_tf.core.class_names import decode_name
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.numpy_files import NpzArchive, open_npz
 from resnet_tf.core.ranges import MAX_CLASSES
+from resnet_tf.core.text import printable
 from resnet_tf.data.sources import slices
 from resnet_tf.data.sources.base import Source, Split, hash_parts
 from resnet_tf.data.sources.labels import source_of_labels, source_of_names
 from resnet_tf.inputs import input_type
+
+logger = logging.getLogger(__name__)
 
 
 def open_arrays(path: Path, config: DataConfig) -> Source:
@@ -32,6 +37,7 @@ def open_arrays(path: Path, config: DataConfig) -> Source:
     with open_npz(path) as archive:
         arrays = [(name, *_read(archive, path, name, config)) for name in config.splits]
         names = _read_names(archive, path)
+    warn_of_binary_pixels(path, [examples for _, examples, _, _ in arrays])
     splits = [array_split(path, *each) for each in arrays]
     if names:
         return source_of_names(str(path), splits, names)
@@ -71,6 +77,23 @@ def _read(archive: NpzArchive, path: Path, name: str, config: DataConfig) -> tup
 
 def _are_integers(values: np.ndarray) -> bool:
     return values.dtype.kind in "iu" and values.size > 0 and values.max() < 2**63
+
+
+def warn_of_binary_pixels(path: Path, arrays: Sequence[np.ndarray]) -> None:
+    """Log a warning if all images of a data set are almost black, because 0 and 1 are taken for 0 and 255.
+
+    Args:
+        path: file or folder, for the message.
+        arrays: examples of each split.
+    """
+    if all(array.dtype == np.uint8 for array in arrays) and max(array.max() for array in arrays) == 1:
+        logger.warning(
+            "%s",
+            printable(
+                f"all pixels of {str(path)!r} are 0 or 1, which is almost black in 8 bits; store black and white as 0 "
+                "and 255, or set data.mean and data.std to those of pixels / 255"
+            ),
+        )
 
 
 def array_split(path: Path, name: str, examples: np.ndarray, labels: np.ndarray, fingerprint: str) -> Split:

@@ -11,7 +11,7 @@ from resnet_tf.config import DataConfig
 from resnet_tf.core.bounded import check_expansion, open_regular
 from resnet_tf.core.errors import UserError, plain_reason
 from resnet_tf.data.sources import slices
-from resnet_tf.data.sources.arrays import array_split
+from resnet_tf.data.sources.arrays import array_split, warn_of_binary_pixels
 from resnet_tf.data.sources.base import Source, hash_parts
 from resnet_tf.data.sources.labels import source_of_labels
 
@@ -32,6 +32,7 @@ def open_idx(directory: Path, config: DataConfig) -> Source:
         UserError: if files of a split are missing, corrupt, or do not match.
     """
     arrays = [_read_split(directory, slices.plain_name(name)) for name in config.splits]
+    warn_of_binary_pixels(directory, [images for _, images, _ in arrays])
     splits = [
         array_split(file, name, images, labels, _hash_images(images))
         for name, (file, images, labels) in zip(config.splits, arrays, strict=True)

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +28,53 @@ from resnet_tf.data.sources.tfds_metadata import check_label_file, check_metadat
 
 logger = logging.getLogger(__name__)
 
+# Reference: TFDS, `tfds.load`: `dataset_name[/config_name][:version]`, where `*` stands for any number of a version.
+_NAME = re.compile(r"([a-z]\w*)(?:/([\w.-]+))?(?::((?:\d+|\*)\.(?:\d+|\*)\.(?:\d+|\*)))?", re.ASCII | re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Name:
+    """Name of a TFDS data set.
+
+    Attributes:
+        data_set: name without configuration and version.
+        config: name of a configuration, or empty.
+        version: version such as `3.0.2` or `3.*.*`, or empty.
+    """
+
+    data_set: str
+    config: str
+    version: str
+
+    @property
+    def path(self) -> Path:
+        """Path in the directory of prepared data sets."""
+        return Path(self.data_set, self.config, self.version)
+
+
+def parse_name(text: str) -> Name | None:
+    """Return a name of the form `name[/config][:version]`, None for other text without a colon.
+
+    Raises:
+        UserError: for a namespace (`huggingface:x`, `kaggle:x`), because TFDS would download and run foreign code, or
+            an incomplete version.
+    """
+    if found := _NAME.fullmatch(text):
+        return Name(*(part or "" for part in found.groups()))
+    before, colon, after = text.partition(":")
+    if not colon or not _NAME.fullmatch(before):
+        return None
+    if re.match("[a-z]", after, re.IGNORECASE):
+        raise UserError(
+            f"data.source={text!r} names a community data set, whose code would be downloaded and run; prepare it with "
+            "TFDS, and use the path of the prepared directory"
+        )
+    raise UserError(f"data.source={text!r} has no complete version; expected three numbers, such as {before}:1.0.0")
+
 
 def open_digits(config: DataConfig) -> Source:
     """Open the embedded data set."""
-    return _open_defined(digits.Digits, "digits", config)
+    return _open_defined(digits.Digits, Name("digits", "", ""), config)
 
 
 def open_directory(version: Path, config: DataConfig) -> Source:
@@ -48,51 +92,70 @@ def open_directory(version: Path, config: DataConfig) -> Source:
 
 
 def open_registered(config: DataConfig) -> Source:
-    """Open a data set by name: one that TFDS defines, or else one that is prepared in `data.data_dir`.
-
-    Names with a namespace (`huggingface:x`, `kaggle:x`) are refused, because TFDS would download and run foreign code.
+    """Open a data set by a name that `parse_name` accepts: one that TFDS defines, or is prepared in `data.data_dir`.
 
     Raises:
-        UserError: if the data set is unknown or cannot be prepared.
+        UserError: if the data set, its configuration or its version is unknown, or it cannot be prepared.
     """
-    if ":" in config.source:
-        raise UserError(
-            f"data.source={config.source!r} names a community data set, whose code would be downloaded and run; "
-            "prepare it with TFDS, and use the path of the prepared directory"
-        )
+    name = parse_name(config.source)
+    assert name is not None
     try:
-        builder_class = tfds.builder_cls(config.source)
+        builder_class = tfds.builder_cls(name.data_set)
     except (tfds.core.registered.DatasetNotFoundError, ValueError):
-        if prepared := _find_prepared(config):
+        if prepared := find_version(_data_dir(config) / name.path):
             return open_directory(prepared, config)
         names = ["digits", *tfds.list_builders(with_community_datasets=False)]
         raise UserError(
-            f"unknown data set {config.source!r}; did you mean {closest(config.source, names)}? "
+            f"unknown data set {config.source!r}; did you mean {closest(name.data_set, names)}? "
             "For a folder of images, use its path"
         ) from None
-    return _open_defined(builder_class, config.source, config)
+    return _open_defined(builder_class, name, config)
 
 
-def _open_defined(builder_class: type[tfds.core.DatasetBuilder], name: str, config: DataConfig) -> Source:
-    """Open a data set of a known class; its version in the directory of prepared data sets is checked first."""
-    configs = (each.version for each in getattr(builder_class, "BUILDER_CONFIGS", None) or ())
-    current = {str(each) for each in (getattr(builder_class, "VERSION", None), *configs) if each}
-    for version in _list_versions(_data_dir(config) / name):
-        if version.name in current:
+def _open_defined(builder_class: type[tfds.core.DatasetBuilder], name: Name, config: DataConfig) -> Source:
+    """Open a data set of a known class; its versions in the directory of prepared data sets are checked first."""
+    _check_config(builder_class, name)
+    versions = _versions(builder_class)
+    if name.version and not any(_matches(name.version, each) for each in versions):
+        if prepared := find_version(_data_dir(config) / name.path):  # by an earlier release of TFDS
+            return open_directory(prepared, config)
+        raise UserError(
+            f"data set {name.data_set!r} has no version {name.version!r}; TFDS defines {', '.join(versions)}, and "
+            f"{str(_data_dir(config))!r} holds no other"
+        )
+    for version in _list_versions(_data_dir(config) / name.data_set):
+        if version.name in versions:
             check_metadata(version)
     try:
-        builder = builder_class(data_dir=_data_dir(config))
+        builder = builder_class(data_dir=_data_dir(config), config=name.config or None, version=name.version or None)
     except Exception as error:  # TFDS raises many types for corrupt metadata
         raise UserError(
-            f"data set {name!r} cannot be opened in {str(_data_dir(config))!r}: {plain_reason(error)}"
+            f"data set {config.source!r} cannot be opened in {str(_data_dir(config))!r}: {plain_reason(error)}"
         ) from error
     _prepare(builder)
     return _open(builder, config)
 
 
-def _find_prepared(config: DataConfig) -> Path | None:
-    """Return the version directory of `data.source` in the directory of prepared data sets, or None."""
-    return find_version(_data_dir(config) / config.source)
+def _check_config(builder_class: type[tfds.core.DatasetBuilder], name: Name) -> None:
+    known = [each.name for each in getattr(builder_class, "BUILDER_CONFIGS", None) or ()]
+    if name.config and name.config not in known:
+        reason = f"did you mean {closest(name.config, known)}?" if known else "it has none"
+        raise UserError(f"data set {name.data_set!r} has no configuration {name.config!r}; {reason}")
+
+
+def _versions(builder_class: type[tfds.core.DatasetBuilder]) -> list[str]:
+    """Return the versions of a data set and of its configurations that TFDS can prepare, the current one first."""
+    owners = (builder_class, *(getattr(builder_class, "BUILDER_CONFIGS", None) or ()))
+    fields = ("VERSION", "version", "SUPPORTED_VERSIONS", "supported_versions")
+    values = [getattr(owner, field, None) for field in fields for owner in owners]
+    found = [each for value in values for each in (value if isinstance(value, list | tuple) else [value])]
+    return list(dict.fromkeys(str(each) for each in found if isinstance(each, str | tfds.core.Version)))
+
+
+def _matches(pattern: str, version: str) -> bool:
+    """Return True if a version such as `3.*.*` stands for another."""
+    pairs = zip(pattern.split("."), version.split("."), strict=True)
+    return all(expected in ("*", found) for expected, found in pairs)
 
 
 def _data_dir(config: DataConfig) -> Path:
@@ -252,10 +315,14 @@ def _download_and_prepare(builder: tfds.core.DatasetBuilder) -> None:
 def _naming_failures(builder: tfds.core.DatasetBuilder) -> Iterator[None]:
     try:
         yield
-    except (OSError, tfds.download.DownloadError) as error:
+    except (OSError, tfds.download.DownloadError, ValueError, AssertionError) as error:
         advice = "Without a network, copy a prepared directory there, or use its path as data.source"
+        reason = str(error)
         if isinstance(error, OSError) and error.errno:  # of the file system, not of the network
             advice = "Set data.data_dir to a directory that can be written"
+        if isinstance(error, ValueError | AssertionError):  # an old version, or files to be downloaded by hand
+            advice, reason = "Copy a prepared directory there, or use its path as data.source", plain_reason(error)
         raise UserError(
-            f"data set {builder.info.full_name!r} could not be prepared in {str(builder.data_dir)!r}: {error}. {advice}"
+            f"data set {builder.info.full_name!r} could not be prepared in {str(builder.data_dir)!r}: "
+            f"{reason.rstrip('.')}. {advice}"
         ) from error
