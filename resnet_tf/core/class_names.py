@@ -37,7 +37,7 @@ def to_names(labels: Iterable[Any]) -> tuple[str, ...]:
     """
     if isinstance(labels, str | bytes):
         raise UserError(f"labels are {labels!r}; expected a list of class names")
-    names = [decode_name(label) if isinstance(label, bytes) else label for label in labels]
+    names = [decode_name(label) if isinstance(label, np.bytes_) else label for label in labels]
     for name in names:
         if not isinstance(name, str | int | np.integer) or isinstance(name, bool):
             raise UserError(f"label {name!r} is of type {type(name).__name__}; class names are text")

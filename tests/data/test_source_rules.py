@@ -238,7 +238,7 @@ def test_files_with_different_names_for_a_label_are_refused(tmp_path):
 
 def test_names_of_bytes_are_text(tmp_path):
     names = np.array([b"red", "\u00e9".encode(), b"\xe9"])
-    assert to_names(names) == to_names(list(names)) == ("red", "\u00e9", r"\xe9")
+    assert to_names(names) == ("red", "\u00e9", r"\xe9")
     path = _write_npz(tmp_path, {"train": [0, 1, 2], "test": [0]}, list(names))
     assert open_source(DataConfig(source=str(path))).class_names == ("red", "\u00e9", r"\xe9")
     for name, folder in ((b"\xe9", "a"), (b"\xe8", "b")):
@@ -254,6 +254,31 @@ def test_duplicates_are_found_as_numpy_finds_them(seed):
     for _ in range(50):
         names = generator.integers(0, 30, generator.integers(1, 12)).astype(str).tolist()
         assert bool(find_duplicate(names)) == (len(np.unique(names)) < len(names))
+
+
+# Splits of the data, changed settings, and the advice.
+MISSING_SPLITS = [
+    (["train", "val"], {}, r"; did you mean 'val'\? data.eval_split names the split"),
+    (["train", "validation"], {}, r"; did you mean 'validation'\? data.eval_split names the split"),
+    (["training", "test"], {}, r"; did you mean 'training'\? data.train_split names the split"),
+    (["train", "test"], {"eval_split": "val"}, r"; did you mean 'test'\? data.eval_split names the split"),
+    (["train", "val"], {"eval_split": "val", "test_split": "test"}, r"'val'\? data.test_split names the split"),
+    (["test"], {}, r"[^?]; data.train_split names the split"),
+    (["train", "held_out"], {"eval_split": "held_ot"}, r"; did you mean 'held_out'\? data.eval_split names the split"),
+]
+
+
+@pytest.mark.parametrize("source_type", WRITERS)
+@pytest.mark.parametrize(("present", "settings", "advice"), MISSING_SPLITS)
+def test_a_missing_split_names_the_key_that_helps(tmp_path, source_type, present, settings, advice):
+    with pytest.raises(UserError, match=advice):
+        _open(source_type, tmp_path, {split: [0, 1] for split in present}, ["a", "b"], **settings)
+
+
+def test_a_folder_one_level_above_its_splits_names_the_source(tmp_path):
+    _write_folder(tmp_path / "photos", {"train": [0, 1], "test": [0]}, ["a", "b"])
+    with pytest.raises(UserError, match=r"has no folder 'train'; did you mean data.source='.*photos'\?"):
+        open_source(DataConfig(source=str(tmp_path)))
 
 
 # Numbers of images of each class of a folder of class/file.

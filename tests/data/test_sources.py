@@ -329,7 +329,7 @@ def test_a_part_of_idx_files_has_all_classes(mnist):
     [
         (
             lambda file: file.unlink(),
-            r"has no train-images-idx3-ubyte; it has t10k-images-idx3-ubyte.gz. data.train_spl",
+            r"has no train-images-idx3-ubyte; it has t10k-images-idx3-ubyte.gz; data.train_spl",
         ),
         (lambda file: file.write_bytes(file.read_bytes()[:-1]), r"train-images-idx3-ubyte' is not a complete IDX file"),
         (lambda file: file.write_bytes(file.read_bytes()[:9]), r"train-images-idx3-ubyte' is not a complete IDX file"),

@@ -62,7 +62,7 @@ def _open(config: DataConfig) -> Source:
     if path.is_dir():
         if version := tfds_builders.find_version(path):
             return tfds_builders.open_directory(version, config)
-        if imagenet_records.list_files(path, config.train_split):
+        if imagenet_records.list_files(path, config.train_split) or imagenet_records.has_only_records(path):
             return imagenet_records.open_records(path, config)
         if idx.list_files(path):
             return idx.open_idx(path, config)

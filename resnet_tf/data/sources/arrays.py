@@ -63,7 +63,7 @@ def _read(archive: NpzArchive, path: Path, name: str, config: DataConfig) -> tup
     else:
         raise UserError(
             f"{str(path)!r} has no x_{split} and y_{split}, nor {split}_images and {split}_labels; it has "
-            f"{', '.join(archive)}. data.train_split, data.eval_split and data.test_split name the splits"
+            f"{', '.join(archive)}; {slices.advise(config, split, _list_splits(archive))}"
         )
     examples = input_type(config).check_archive(examples, f"{keys[0]} of {str(path)!r}", config)
     flat = labels.reshape(-1) if labels.ndim and labels.size == len(labels) else labels
@@ -73,6 +73,13 @@ def _read(archive: NpzArchive, path: Path, name: str, config: DataConfig) -> tup
             f"for each of the {len(examples)} examples"
         )
     return examples, flat.astype(np.int64), hash_parts(map(archive.checksum, keys))
+
+
+def _list_splits(archive: NpzArchive) -> list[str]:
+    """Return the splits of which an archive has examples and labels."""
+    pairs = (("x_{}", "y_{}"), ("{}_images", "{}_labels"))
+    words = {word for key in archive for word in (key.removeprefix("x_"), key.removesuffix("_images"))}
+    return sorted(word for word in words if any({each.format(word) for each in pair} <= set(archive) for pair in pairs))
 
 
 def _are_integers(values: np.ndarray) -> bool:

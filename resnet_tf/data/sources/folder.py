@@ -19,6 +19,7 @@ from resnet_tf.config import DataConfig
 from resnet_tf.core.class_names import canonical
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.text import from_file_name
+from resnet_tf.data.sources import slices
 from resnet_tf.data.sources.base import Source, Split, hash_parts
 from resnet_tf.data.sources.labels import source_of_names
 from resnet_tf.inputs import ImagePreprocess, files
@@ -91,7 +92,7 @@ def open_folder(root: Path, config: DataConfig) -> Source:
         UserError: for a folder without images.
     """
     if _has_split_folders(root, config.splits):
-        folders = [_list_split(root, name) for name in config.splits]
+        folders = [_list_split(root, name, config) for name in config.splits]
         listed = [each.classes for each in folders]
         log_skipped(root, *folders)
     else:
@@ -116,7 +117,7 @@ def _split_by_config(root: Path, config: DataConfig) -> list[Classes]:
     everything = folder.classes
     folder.check_layout()
     if folder.has_splits or not everything:
-        raise UserError(_no_splits(root, config.train_split))
+        raise UserError(_no_splits(root, config.train_split, config))
     if config.test_split:
         raise UserError(
             f"data.test_split={config.test_split!r} is a folder of {str(root)!r} with split/class/file; class/file is "
@@ -170,23 +171,27 @@ def log_skipped(root: Path, *folders: ClassFolder) -> None:
     files.log_skipped(str(root), skipped, ImagePreprocess)
 
 
-def _list_split(root: Path, split: str) -> ClassFolder:
+def _list_split(root: Path, split: str, config: DataConfig) -> ClassFolder:
     if not (root / split).is_dir():
-        raise UserError(_no_splits(root, split))
+        raise UserError(_no_splits(root, split, config))
     folder = list_classes(root / split)
     if not folder.classes:
         log_skipped(root, folder)
         suffixes = ", ".join(ImagePreprocess.file_suffixes)
-        raise UserError(f"no images under {str(root / split)!r}: expected class/file with {suffixes}")
+        raise UserError(
+            f"no images under {str(root / split)!r}: expected class/file with {suffixes}. If {split!r} is a class, "
+            "rename its folder, or move all class folders into a folder that data.train_split names"
+        )
     return folder
 
 
-def _no_splits(root: Path, split: str) -> str:
+def _no_splits(root: Path, split: str, config: DataConfig) -> str:
     present = files.list_folders(str(root))
+    if len(present) == 1 and (root / present[0] / split).is_dir():
+        return f"{str(root)!r} has no folder {split!r}; did you mean data.source={str(root / present[0])!r}?"
     return (
-        f"{str(root)!r} has no folder {split!r}; it has {', '.join(present) or 'no folders'}. Images belong in "
-        "split/class/file, where data.train_split, data.eval_split and data.test_split name the splits, or in "
-        "class/file"
+        f"{str(root)!r} has no folder {split!r}; it has {', '.join(present) or 'no folders'}; "
+        f"{slices.advise(config, split, present)}. Images belong in split/class/file or in class/file"
     )
 
 

@@ -31,7 +31,7 @@ def open_idx(directory: Path, config: DataConfig) -> Source:
     Raises:
         UserError: if files of a split are missing, corrupt, or do not match.
     """
-    arrays = [_read_split(directory, slices.plain_name(name)) for name in config.splits]
+    arrays = [_read_split(directory, slices.plain_name(name), config) for name in config.splits]
     warn_of_binary_pixels(directory, [images for _, images, _ in arrays])
     splits = [
         array_split(file, name, images, labels, _hash_images(images))
@@ -45,25 +45,29 @@ def _hash_images(images: np.ndarray) -> str:
     return hash_parts([str(images.shape), str(zlib.crc32(np.ascontiguousarray(images).data))])
 
 
-def _read_split(directory: Path, split: str) -> tuple[Path, np.ndarray, np.ndarray]:
+def _read_split(directory: Path, split: str, config: DataConfig) -> tuple[Path, np.ndarray, np.ndarray]:
     """Return the path of the images, the images uint8 [N, H, W, 1] and the labels int64 [N]."""
     prefix = _SPLITS.get(split, split)
-    files = [_find(directory, f"{prefix}-{content}-ubyte") for content in ("images-idx3", "labels-idx1")]
+    advice = slices.advise(config, split, _list_splits(directory))
+    files = [_find(directory, f"{prefix}-{content}-ubyte", advice) for content in ("images-idx3", "labels-idx1")]
     images, labels = (_read(file, rank) for file, rank in zip(files, (3, 1), strict=True))
     if len(images) != len(labels) or not len(labels):
         raise UserError(f"{str(files[0])!r} has {len(images)} images, {str(files[1])!r} {len(labels)} labels")
     return files[0], images[..., np.newaxis], labels.astype(np.int64)
 
 
-def _find(directory: Path, name: str) -> Path:
+def _list_splits(directory: Path) -> list[str]:
+    prefixes = {prefix: split for split, prefix in _SPLITS.items()}
+    found = (file.name.partition("-images-idx3-ubyte")[0] for file in list_files(directory))
+    return sorted({prefixes.get(prefix, prefix) for prefix in found})
+
+
+def _find(directory: Path, name: str, advice: str) -> Path:
     for file in (directory / name, directory / f"{name}.gz"):
         if file.is_file():
             return file
     present = ", ".join(each.name for each in list_files(directory))
-    raise UserError(
-        f"{str(directory)!r} has no {name}; it has {present}. data.train_split, data.eval_split and data.test_split "
-        "name the splits"
-    )
+    raise UserError(f"{str(directory)!r} has no {name}; it has {present}; {advice}")
 
 
 def _read(file: Path, rank: int) -> np.ndarray:

@@ -14,7 +14,8 @@ import tensorflow as tf
 from resnet_tf.config import DataConfig
 from resnet_tf.core.class_names import imagenet_labels
 from resnet_tf.core.errors import UserError
-from resnet_tf.data.sources import records
+from resnet_tf.core.files import is_hidden
+from resnet_tf.data.sources import records, slices
 from resnet_tf.data.sources.base import Source, Split
 from resnet_tf.data.sources.labels import source_of_labels, source_of_names
 
@@ -34,6 +35,12 @@ def list_files(root: Path, split: str) -> list[str]:
     return sorted(str(path) for path in [*beside, *inside] if path.is_file() and _SHARD.search(path.name))
 
 
+def has_only_records(root: Path) -> bool:
+    """Return True for a folder of record files of any split, without further folders."""
+    visible = [path for path in root.iterdir() if not is_hidden(path.name)]
+    return any(map(_SHARD.search, map(str, visible))) and not any(path.is_dir() for path in visible)
+
+
 def open_records(root: Path, config: DataConfig) -> Source:
     """Open the splits that `config` names.
 
@@ -43,7 +50,7 @@ def open_records(root: Path, config: DataConfig) -> Source:
     Raises:
         UserError: if a split has no record files, or no record has an image and a label.
     """
-    found = {name: _index(root, name) for name in config.splits}
+    found = {name: _index(root, name, config) for name in config.splits}
     labels = np.concatenate([each.labels[each.readable] for split in found.values() for each in split])
     if not len(labels):
         first = found[config.train_split][0]
@@ -73,15 +80,22 @@ def _names(found: list[records.Records]) -> dict[int, str]:
     return {label: name for label, (name, _) in names.items()}
 
 
-def _index(root: Path, split: str) -> list[records.Records]:
+def _index(root: Path, split: str, config: DataConfig) -> list[records.Records]:
     files = list_files(root, split)
     if not files:
         present = ", ".join(sorted(path.name for path in root.iterdir())[:8])
         raise UserError(
-            f"{str(root)!r} has no record files of split {split!r}, such as {split}-00000-of-00001; it has {present}. "
-            "data.train_split, data.eval_split and data.test_split name the splits"
+            f"{str(root)!r} has no record files of split {split!r}, such as {split}-00000-of-00001; it has {present}; "
+            f"{slices.advise(config, split, _list_splits(root))}"
         )
     return records.index(files, _parse_label, layout="imagenet")
+
+
+def _list_splits(root: Path) -> list[str]:
+    """Return the names before the shard numbers of record files, and of folders that hold record files."""
+    found = {_SHARD.sub("", path.name) for path in root.iterdir() if path.is_file() and _SHARD.search(path.name)}
+    folders = (path for path in root.iterdir() if path.is_dir() and any(map(_SHARD.search, map(str, path.iterdir()))))
+    return sorted(found | {folder.name for folder in folders})
 
 
 def _parse_label(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -1,8 +1,35 @@
-"""Parts of a split, such as `train[:90%]`, in the syntax of TFDS, for sources in memory."""
+"""Names of splits, and their parts such as `train[:90%]`, in the syntax of TFDS."""
+
+import difflib
+from collections.abc import Iterable
 
 import tensorflow_datasets as tfds
 
+from resnet_tf.config import DataConfig
 from resnet_tf.core.errors import UserError
+
+# Configuration key -> usual names of its split, the likeliest first.
+_USUAL_NAMES = {
+    "train_split": ("train", "training"),
+    "eval_split": ("val", "valid", "validation", "eval", "dev", "test", "testing"),
+    "test_split": ("test", "testing", "val", "valid", "validation", "eval", "dev"),
+}
+
+
+def advise(config: DataConfig, split: str, present: Iterable[str]) -> str:
+    """Return advice on a split that does not exist: another one, and the configuration key that names it.
+
+    Args:
+        config: names of the splits.
+        split: name of the missing split, without a part.
+        present: names of the existing splits.
+    """
+    present = list(present)
+    key = next((key for key in _USUAL_NAMES if plain_name(getattr(config, key)) == split), "train_split")
+    usual = [name for name in _USUAL_NAMES[key] if name in present]
+    near = difflib.get_close_matches(split, present, n=1, cutoff=0.5)
+    likely = usual[:1] if usual and split in _USUAL_NAMES[key] else near
+    return f"did you mean {likely[0]!r}? data.{key} names the split" if likely else f"data.{key} names the split"
 
 
 def plain_name(split: str) -> str:

@@ -21,7 +21,7 @@ from resnet_tf.core.errors import UserError, closest, plain_reason
 from resnet_tf.core.files import is_hidden, make_directory
 from resnet_tf.core.paths import user_path
 from resnet_tf.core.ranges import MAX_CLASSES
-from resnet_tf.data.sources import digits, records
+from resnet_tf.data.sources import digits, records, slices
 from resnet_tf.data.sources.base import Corruption, Source, Split
 from resnet_tf.data.sources.labels import source_of_names
 from resnet_tf.data.sources.tfds_metadata import check_label_file, check_metadata
@@ -202,7 +202,7 @@ def _open(builder: tfds.core.DatasetBuilder, config: DataConfig) -> Source:
             f"data set {name!r} is stored as {builder.info.file_format.value}; only tfrecord is supported, to which "
             "`tfds convert_format` converts"
         )
-    splits = [_open_split(builder, each, image, label) for each in config.splits]
+    splits = [_open_split(builder, each, image, label, config) for each in config.splits]
     return source_of_names(name, splits, features[label].names)
 
 
@@ -224,13 +224,13 @@ def _find_keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
     raise UserError(f"data set {name!r} has no image with a class label; its features are {list(present)}")
 
 
-def _open_split(builder: tfds.core.DatasetBuilder, name: str, image: str, label: str) -> Split:
+def _open_split(builder: tfds.core.DatasetBuilder, name: str, image: str, label: str, config: DataConfig) -> Split:
     try:
         shards = builder.info.splits[name].file_instructions
     except (KeyError, ValueError, AssertionError):
         raise UserError(
-            f"data set {builder.info.full_name!r} has no split {name!r}; did you mean "
-            f"{closest(name, builder.info.splits)}?"
+            f"data set {builder.info.full_name!r} has no split {name!r}; "
+            f"{slices.advise(config, slices.plain_name(name), builder.info.splits)}"
         ) from None
 
     _check_files(Path(builder.data_dir), name, [shard.filename for shard in shards])
