@@ -7,13 +7,13 @@ python -m resnet_tf.benchmark --what=serving --model=runs/photos/export/litert -
 """
 
 import itertools
-import json
 from pathlib import Path
 
 from absl import flags
 
 import resnet_tf
 from resnet_tf.config import Config, command_line, load_config, override, parse_assignments
+from resnet_tf.core import files
 from resnet_tf.core.paths import user_path
 
 command_line.refuse_import(__name__)
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> None:
     result = resnet_tf.benchmark(_subject(), what=WHAT.value, seconds=SECONDS.value)
     if JSON.value:
         for line in result.lines():
-            print(json.dumps(line))
+            print(files.to_json(line))
         return
     title, decimals = _UNITS[result.unit]
     for subject, measurements in itertools.groupby(result.measurements, lambda each: each.subject):

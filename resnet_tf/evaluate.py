@@ -11,13 +11,13 @@ A SavedModel is a program: load exports of people you trust. The manifest of an 
 show who wrote the files.
 """
 
-import json
 import sys
 
 from absl import flags
 
 import resnet_tf
 from resnet_tf.config import command_line
+from resnet_tf.core import files
 from resnet_tf.core.errors import UserError
 
 command_line.refuse_import(__name__)
@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> None:
     )
     result = resnet_tf.evaluate(subject, data=DATA.value, overrides=SET.value, flip=FLIP.value)
     if JSON.value:
-        print(json.dumps(result.to_dict(classes=CLASSES.value)))
+        print(files.to_json(result.to_dict(classes=CLASSES.value)))
     else:
         print(result.evaluation)
         if CLASSES.value:

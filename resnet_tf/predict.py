@@ -11,7 +11,6 @@ show who wrote the files.
 """
 
 import csv
-import json
 import sys
 from collections.abc import Callable
 
@@ -19,6 +18,7 @@ from absl import flags
 
 import resnet_tf
 from resnet_tf.config import command_line
+from resnet_tf.core import files
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.text import printable
 
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _as_json(prediction: "resnet_tf.Prediction") -> None:
-    print(json.dumps(prediction.to_dict()))
+    print(files.to_json(prediction.to_dict()))
 
 
 def _as_csv(predictor: "resnet_tf.Predictor") -> Callable[["resnet_tf.Prediction"], None]:

@@ -9,6 +9,7 @@ import errno
 import hashlib
 import itertools
 import json
+import math
 import os
 import re
 import shutil
@@ -298,9 +299,15 @@ def read_json(path: Path, *, inside: Path | None = None) -> dict[str, Any]:
     return content
 
 
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    """Return a value as JSON; numbers that are not finite, which JSON lacks, become null."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
 def read_json_lines(path: Path, declared: Any = dict[str, Any]) -> list[dict[str, Any]]:
     """Return the JSON objects of a file with one a line; none if there is no file.
 
+    A null is a number that was not finite when it was written, and is returned as NaN.
     A last line without its end, which a killed process leaves, is ignored.
 
     Args:
@@ -339,6 +346,8 @@ def split_json_lines(path: Path, declared: Any = dict[str, Any]) -> tuple[list[d
         except (ValueError, RecursionError) as error:
             corrupt.append(f"{name} is not JSON: {error}")
             continue
+        if isinstance(content, dict):
+            content = {key: math.nan if value is None else value for key, value in content.items()}
         mismatch = find_mismatch(content, declared, name)
         if isinstance(content, dict) and not mismatch:
             found.append(content)
@@ -436,7 +445,15 @@ def _sync_tree(directory: Path) -> None:
 
 
 def _json_lines(lines: Iterable[Mapping[str, Any]]) -> str:
-    return "".join(json.dumps(line) + "\n" for line in lines)
+    return "".join(to_json(line) + "\n" for line in lines)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _find_wrong_name(file: str) -> str:

@@ -1,6 +1,6 @@
 """Classification metrics, computed from targets and logits."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from resnet_tf.core.text import shortened
 
 _BINS = 15  # confidence bins, as in most papers
 _MAX_NAME = 60  # characters of a class name in a line
+_MAX_NAMED = 3  # examples in a message
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,23 @@ class ClassMetrics:
 
 
 class NonFiniteError(UserError):
-    """Logits that are not a number or infinite, as those of a diverged network."""
+    """Logits that are not a number or infinite, as those of a diverged network.
+
+    Args:
+        indices: of the examples, in the order of the split.
+        count: number of examples of the split.
+        locate: returns the name of the example with an index.
+
+    Attributes:
+        indices: of the examples.
+        count: number of examples of the split.
+    """
+
+    def __init__(self, indices: Sequence[int], count: int, locate: Callable[[int], str] = "example {}".format):
+        self.indices, self.count = tuple(indices), count
+        names = ", ".join(locate(index) for index in self.indices[:_MAX_NAMED])
+        more = f" and {len(self.indices) - _MAX_NAMED:,} more" if len(self.indices) > _MAX_NAMED else ""
+        super().__init__(f"{len(self.indices):,} of {count:,} examples have logits that are not finite: {names}{more}")
 
 
 @dataclass(frozen=True, repr=False)
@@ -48,19 +65,20 @@ class Evaluation:
 
     Attributes:
         targets: true class indices, int64 [N], in the order of the split.
-        logits: float32 [N, C]; the largest of each example is finite.
+        logits: float32 [N, C]; the largest of each example and that of its target are finite.
 
     Raises:
-        NonFiniteError: if the largest logit of an example is not a number or infinite.
+        NonFiniteError: if the largest logit of an example, or that of its target, is not a number or infinite.
     """
 
     targets: np.ndarray
     logits: np.ndarray
 
     def __post_init__(self) -> None:
-        diverged = int(np.sum(~np.isfinite(self.logits.max(axis=1))))  # the maximum with NaN is NaN
-        if diverged:
-            raise NonFiniteError(f"{diverged:,} of {len(self.logits):,} examples have logits that are not finite")
+        decisive = np.stack([self.logits.max(axis=1), self._target_logits[:, 0]])  # the maximum with NaN is NaN
+        indices = np.flatnonzero(~np.isfinite(decisive).all(axis=0))
+        if len(indices):
+            raise NonFiniteError(indices.tolist(), len(self.logits))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the metrics as plain numbers: fractions in [0, 1], loss in nats."""

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -12,6 +12,7 @@ import tensorflow as tf
 from resnet_tf.config import DataConfig
 from resnet_tf.core import files
 from resnet_tf.core.errors import UserError, plain_reason
+from resnet_tf.core.metrics import NonFiniteError
 from resnet_tf.data.errors import translate_errors
 from resnet_tf.data.sources import Split
 from resnet_tf.inputs import Preprocess
@@ -129,6 +130,19 @@ def translate_read_errors(split: Split, preprocess: Preprocess) -> contextlib.Ab
     return translate_errors(explain)
 
 
+@contextlib.contextmanager
+def naming_nonfinite(split: Split) -> Iterator[None]:
+    """Name the files of the examples in a `NonFiniteError` of the block, which evaluates a split."""
+    try:
+        yield
+    except NonFiniteError as error:
+
+        def locate(index: int) -> str:
+            return f"example {index} ({_describe_location(split.locate(index))})"
+
+        raise NonFiniteError(error.indices, error.count, locate) from None
+
+
 def find_unreadable(split: Split, preprocess: Preprocess, *, start: int = 0) -> str:
     """Describe the first unreadable example of a split at or after index `start`; empty if there is none."""
     for index in range(start, split.num_examples):
@@ -142,5 +156,10 @@ def find_unreadable(split: Split, preprocess: Preprocess, *, start: int = 0) -> 
 
 
 def _describe(line: dict[str, Any]) -> str:
+    return f"{_describe_location(line)}: {line['reason']}"
+
+
+def _describe_location(line: dict[str, Any]) -> str:
+    """Describe the location of an example, see `Split.locate`."""
     position = next((f", {key} {line[key]}" for key in ("offset", "index") if key in line), "")
-    return f"{line['file']}{position}: {line['reason']}"
+    return f"{line['file']}{position}"

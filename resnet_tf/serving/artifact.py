@@ -1,7 +1,6 @@
 """Version directories of an export and their metadata, written atomically."""
 
 import contextlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,7 +57,7 @@ def write_metadata(export: Path, metadata: dict[str, Any], *, signature: str) ->
         signature: see `model_card`.
     """
     complete = {**metadata, "versions": versions()}
-    (export / METADATA).write_text(json.dumps(complete, indent=2) + "\n", encoding="utf-8")
+    (export / METADATA).write_text(files.to_json(complete, indent=2) + "\n", encoding="utf-8")
     (export / LABELS).write_text("".join(f"{label_line(label)}\n" for label in metadata["labels"]), encoding="utf-8")
     (export / CARD).write_text(model_card(complete, signature=signature), encoding="utf-8")
 

@@ -16,7 +16,7 @@ from resnet_tf.core.export_metadata import read_export
 from resnet_tf.core.metrics import Evaluation
 from resnet_tf.core.ranges import MAX_BATCH, check_integer
 from resnet_tf.data.sources import Split
-from resnet_tf.data.unreadable import translate_read_errors
+from resnet_tf.data.unreadable import naming_nonfinite, translate_read_errors
 from resnet_tf.inputs import Preprocess, UnreadableError
 from resnet_tf.serving import examples as forms
 from resnet_tf.serving import runners
@@ -137,6 +137,8 @@ class Predictor:
         for batch in forms.batches(examples, self.preprocess, batch_size):
             outputs = self.predict_batch([each.content for each in batch], names=[each.name for each in batch])
             for example, probabilities in zip(batch, outputs["probabilities"], strict=True):
+                if not np.isfinite(probabilities).all():
+                    raise UserError(f"the prediction for {example.name} is not finite: {str(self.path)!r} overflows")
                 yield self._best(probabilities, example.file)
 
     def logits(self, inputs: np.ndarray) -> np.ndarray:
@@ -206,7 +208,8 @@ class Predictor:
             while batch := list(islice(encoded, batch_size)):
                 logits.append(self.predict_batch(batch)["logits"])
         found = np.concatenate(logits)
-        return Evaluation(targets=split.labels[: len(found)], logits=found)
+        with naming_nonfinite(split):
+            return Evaluation(targets=split.labels[: len(found)], logits=found)
 
     def _best(self, probabilities: np.ndarray, file: str) -> Prediction:
         indices = np.argsort(-probabilities, kind="stable")[: self.top_k].tolist()

@@ -1,7 +1,6 @@
 """Checkpoints: one directory for each step, written atomically, with a manifest that is verified on reading."""
 
 import contextlib
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -177,7 +176,7 @@ def _path(directory: Path, step: int) -> Path:
 
 def _write(staging: Path, parts: Parts, metadata: CheckpointMetadata) -> None:
     tf.train.Checkpoint(**parts).write(str(staging / _STATE))
-    (staging / _METADATA).write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
+    (staging / _METADATA).write_text(files.to_json(metadata, indent=2) + "\n", encoding="utf-8")
     # The manifest describes the files as they read back: this checkpoint is readable before an older one is removed.
     files.write_manifest(staging, _MANIFEST)
 

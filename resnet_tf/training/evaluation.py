@@ -1,6 +1,5 @@
 """Evaluation that counts every example exactly once, for any batch size and number of replicas."""
 
-import json
 from collections.abc import Callable, Iterator
 
 import keras
@@ -13,7 +12,7 @@ from resnet_tf.core.metrics import Evaluation
 from resnet_tf.core.validation import find_mismatch
 from resnet_tf.data import pipeline
 from resnet_tf.data.sources import Source, Split, match_classes
-from resnet_tf.data.unreadable import translate_read_errors
+from resnet_tf.data.unreadable import naming_nonfinite, translate_read_errors
 from resnet_tf.inputs import Preprocess
 from resnet_tf.training.cluster import Cluster
 from resnet_tf.training.run import TEST_METRICS, Run
@@ -77,7 +76,8 @@ class Evaluator:
         logits, labels, indices = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
         # Order of the split. Padding of the last batches has negative indices, so it sorts first and is dropped.
         order = np.argsort(indices)[np.sum(indices < 0) :]
-        return Evaluation(targets=labels[order], logits=logits[order])
+        with naming_nonfinite(self._split):
+            return Evaluation(targets=labels[order], logits=logits[order])
 
     def _predict_batches(self, check: Callable[[], None]) -> Iterator[tuple[np.ndarray, ...]]:
         for batch in self._batches:
@@ -119,8 +119,9 @@ def evaluate_test_split(run: Run, source: Source, *, batch_size: int) -> dict[st
         return stored
     evaluation = _evaluate(run, test, batch_size=batch_size)
     metrics = {f"test_{name}": value for name, value in evaluation.to_dict().items()}
+    text = files.to_json({"step": run.step, **metrics}, indent=2) + "\n"
     with files.translate_write_errors(run.workdir / TEST_METRICS):
-        files.write_atomically(run.workdir / TEST_METRICS, json.dumps({"step": run.step, **metrics}, indent=2) + "\n")
+        files.write_atomically(run.workdir / TEST_METRICS, text)
     return metrics
 
 

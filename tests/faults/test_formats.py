@@ -423,7 +423,8 @@ CORRUPT_LINES = {
     "type": json.dumps(METRICS | {"train_seconds": "long"}),
     "huge": json.dumps(METRICS | {"train_seconds": 1, "step": 10**30}),
     "blank": "",
-    "null": json.dumps(METRICS | {"train_seconds": 1.0, "val_loss": None}),
+    "null": json.dumps(METRICS | {"train_seconds": 1.0, "step": None}),  # a null is NaN, which no integer is
+    "nested": json.dumps(METRICS | {"train_seconds": 1.0, "val_loss": [None]}),
 }
 
 

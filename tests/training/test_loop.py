@@ -510,7 +510,10 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_config, tmp_path):
 def test_an_evaluation_that_is_not_finite_stops_the_run(tiny_config, tmp_path):
     """NaN is neither below nor above the logit of the target, and must not count as a correct prediction."""
     config = _override(tiny_config, optimizer={"base_lr": 1e4, "warmup_epochs": 0.0})
-    message = r"evaluation after step \d+: [\d,]+ of 100 examples have logits that are not finite; a lower optimizer"
+    message = (
+        r"evaluation after step \d+: [\d,]+ of 100 examples have logits that are not finite: "
+        r"example \d+ \([^)]*, offset \d+\).*; a lower optimizer"
+    )
     with pytest.raises(UserError, match=message):
         train_and_evaluate(config, tmp_path)
 

@@ -5,6 +5,7 @@ import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import keras
 import numpy as np
@@ -24,14 +25,21 @@ from resnet_tf.config import (
     parse_assignments,
 )
 from resnet_tf.core import files
+from resnet_tf.core.errors import UserError
+from resnet_tf.core.metrics import Evaluation
 from resnet_tf.data.pipeline import TrainingLength
+from resnet_tf.data.sources import open_source
+from resnet_tf.data.unreadable import naming_nonfinite
 from resnet_tf.model.builder import build
 from resnet_tf.model.zoo import MODELS
 from resnet_tf.training import default_settings
+from resnet_tf.training.callbacks import MetricsFile
 from resnet_tf.training.conflicts import describe_conflicts
 from resnet_tf.training.learning_rate import learning_rate
 from resnet_tf.training.losses import Objective, class_weights
 from resnet_tf.training.optimizers.create import create_optimizer
+from resnet_tf.training.progress import RunState
+from resnet_tf.training.run import load_run, read_metrics
 
 # Logits at which a probability, or its complement, has no digits left in float32.
 EXTREME = np.array(
@@ -327,3 +335,70 @@ def test_the_best_checkpoint_gives_the_metrics(tiny_config, tiny_run, tmp_path):
     (tmp_path / "config.json").write_text(tiny_config.to_json())
     newest = json.loads((tmp_path / "checkpoints" / "00000014" / "metadata.json").read_text())
     assert resnet_tf.train_and_evaluate(tiny_config, tmp_path) == newest["metrics"] | {"step": 14}
+
+
+def _parse_strictly(text: str) -> Any:
+    """Parse JSON as its standard defines it, which has neither NaN nor Infinity."""
+
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_numbers_that_are_not_finite_become_null(tmp_path):
+    lines = [
+        {"a": np.nan, "b": [np.inf, {"c": (-np.inf, 1.5)}], "d": np.float64("nan"), "e": True, "f": None, "g": "NaN"}
+    ]
+    expected = {"a": None, "b": [None, {"c": [None, 1.5]}], "d": None, "e": True, "f": None, "g": "NaN"}
+    files.write_json_lines(tmp_path / "replaced.jsonl", lines)
+    files.append_json_lines(tmp_path / "appended.jsonl", lines)
+    texts = [(tmp_path / f"{name}.jsonl").read_text() for name in ("replaced", "appended")]
+    for text in [*texts, files.to_json(lines[0]), files.to_json(lines[0], indent=2)]:
+        assert _parse_strictly(text) == expected
+
+
+def test_metrics_of_an_epoch_without_steps_are_json(tmp_path):
+    """All steps of an epoch may be skipped as non-finite; further lines are appended to the file."""
+    file = MetricsFile(tmp_path / "metrics.jsonl")
+    rates = {"learning_rate": 0.1, "images_per_second": np.nan, "train_seconds": 0.0}
+    for epoch in range(2):
+        file.on_epoch_end(epoch, RunState(step=7 * epoch + 7).to_logs() | rates | {"val_loss": np.inf})
+    lines = [_parse_strictly(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(each["epoch"], each["loss"], each["val_loss"]) for each in lines] == [(1, None, None), (2, None, None)]
+    assert np.isnan([each["loss"] for each in read_metrics(tmp_path)]).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_examples_without_a_finite_loss_are_named(value):
+    """NaN must not count as right, nor end in an error of NumPy; the first three are named."""
+    targets, logits = np.zeros(9, int), np.zeros((9, 3))
+    logits[[0, 2, 3, 5, 6, 8], 0] = value
+    split = SimpleNamespace(locate=lambda index: {"file": f"{index}.jpg"} | ({"index": 7} if index == 2 else {}))
+    with pytest.raises(UserError) as error, naming_nonfinite(split):
+        Evaluation(targets, logits)
+    names = "example 0 (0.jpg), example 2 (2.jpg, index 7), example 3 (3.jpg)"
+    assert str(error.value) == f"6 of 9 examples have logits that are not finite: {names} and 3 more"
+
+
+def test_evaluations_of_runs_and_exports_name_examples(tiny_run, tiny_export, monkeypatch):
+    run = load_run(tiny_run)
+    kernel = run.model.get_layer("logits").kernel
+    kernel.assign(tf.fill(kernel.shape, 3e38))
+    with pytest.raises(UserError, match=r"of 100 examples have logits .*: example 0 \(.*, offset \d+\), "):
+        resnet_tf.evaluate(run)
+    predictor = resnet_tf.Predictor(tiny_export)
+    predict = predictor.predict_batch
+
+    def overflow(encoded, **options):
+        outputs = {name: value.copy() for name, value in predict(encoded, **options).items()}
+        outputs["logits"][1] = outputs["probabilities"][1] = np.nan
+        return outputs
+
+    monkeypatch.setattr(predictor, "predict_batch", overflow)
+    split = open_source(run.config.data).validation
+    with pytest.raises(UserError, match=r"^2 of 40 examples .*: example 1 \(.*\), example 33 \(.*\)$"):
+        predictor.evaluate(split, count=40)
+    images = [image for image, _ in split.examples(3).as_numpy_iterator()]
+    with pytest.raises(UserError, match=r"the prediction for .* 1.* is not finite"):
+        predictor([*images])
