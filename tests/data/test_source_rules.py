@@ -531,7 +531,7 @@ def test_a_prepared_version_that_tfds_does_not_define_is_read(data_dir, tmp_path
         ("huggingface:mnist", r"names a community data set, whose code would be downloaded and run"),
         ("kaggle:a/b:1.0.0", r"names a community data set"),
         ("shaeds:3.0.2", r"unknown data set 'shaeds:3.0.2'; did you mean 'shades'"),
-        ("photos/train", r"unknown data set 'photos/train'.*For a folder of images, use its path"),
+        ("photos/train", r"data.source='photos/train': no such folder or file, and no data set 'photos'"),
         ("./photos", r"no such folder or file"),
         ("a/b/c", r"no such folder or file"),
         ("data.npy", r"no such folder or file"),

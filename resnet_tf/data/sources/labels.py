@@ -145,9 +145,8 @@ def match_classes(class_names: Sequence[str], source: Source) -> Source:
             f"{shorten_names(source.class_names)}"
         )
     lacking = [name for name in class_names if canonical(name) not in set(found)]
-    logger.warning(
-        "%s", printable(f"{source.name!r} lacks {len(lacking):,} classes of the model: {shorten_names(lacking)}")
-    )
+    count = f"{len(lacking):,} of {len(class_names):,} classes of the model"
+    logger.warning("%s", printable(f"{count} are not in {source.name!r}: {shorten_names(lacking)}"))
     splits = (dataclasses.replace(split, labels=labels[split.labels]) for split in source.splits.values())
     return Source(source.name, tuple(class_names), *splits)
 

@@ -104,6 +104,10 @@ def open_registered(config: DataConfig) -> Source:
     except (tfds.core.registered.DatasetNotFoundError, ValueError):
         if prepared := find_version(_data_dir(config) / name.path):
             return open_directory(prepared, config)
+        if name.config:
+            raise UserError(
+                f"data.source={config.source!r}: no such folder or file, and no data set {name.data_set!r}"
+            ) from None
         names = ["digits", *tfds.list_builders(with_community_datasets=False)]
         raise UserError(
             f"unknown data set {config.source!r}; did you mean {closest(name.data_set, names)}? "
