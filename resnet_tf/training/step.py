@@ -173,8 +173,7 @@ class TrainStep:
             # BatchNorm statistics differ between replicas; every replica takes their mean.
             floats = [index for index, value in enumerate(state) if value.dtype.is_floating]
             tensors = [*gradients, *(state[index] / self._replicas for index in floats), totals]
-            context = tf.distribute.get_replica_context()
-            *summed, totals = context.all_reduce(tf.distribute.ReduceOp.SUM, tensors)
+            *summed, totals = self._sum(tensors)
             gradients = summed[: len(gradients)]
             for index, value in zip(floats, summed[len(gradients) :], strict=True):
                 state[index] = value
@@ -182,6 +181,10 @@ class TrainStep:
         norm = tf.linalg.global_norm(gradients) / scale
         nonfinite = ~tf.math.is_finite(totals[0]) | (~tf.math.is_finite(norm) & (scale <= 1.0))
         return gradients, state, tf.stack([totals[0], totals[1], norm, tf.cast(nonfinite, tf.float32)])
+
+    def _sum(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
+        """Sum tensors over the replicas."""
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tensors)
 
     def _complete(self, *batch: tf.Tensor, head_only: bool, size: int | None) -> tf.Tensor:
         """Take a step on one replica without a decision of the host, and return its `STATISTICS`."""
@@ -208,7 +211,7 @@ class TrainStep:
         else:
             apply_if(self._optimizer, condition, gradients, self._trained(head_only))
         for variable, value in zip(self._state, state, strict=True):
-            variable.value.assign(value)
+            variable.assign(value)
         if self._average:
             self._average.update(self._optimizer.iterations - 1, condition)
 

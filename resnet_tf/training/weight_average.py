@@ -32,7 +32,7 @@ class WeightAverage:
         weight = 1.0 - tf.minimum(self._decay, (1.0 + step) / (10.0 + step))
         for average, variable in zip(self._averages, self._variables, strict=True):
             change = (variable.value - average.value) * weight
-            average.value.assign_add(change if condition is None else tf.where(condition, change, 0.0))
+            average.assign_add(change if condition is None else tf.where(condition, change, 0.0))
 
     @contextlib.contextmanager
     def swap_weights(self) -> Iterator[None]:

@@ -173,7 +173,7 @@ def test_resizing_by_matrices_is_that_of_tensorflow(shape, size):
     ],
 )
 def test_the_precision_is_that_of_the_oldest_gpu(monkeypatch, capabilities, expected):
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: list(capabilities))
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda device_type: list(capabilities))
     monkeypatch.setattr(
         tf.config.experimental, "get_device_details", lambda capability: {"compute_capability": capability}
     )

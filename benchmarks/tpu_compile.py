@@ -1,0 +1,93 @@
+"""Compile a file of benchmarks/tpu_write.py with the compiler of TPUs, without a TPU, and print what the program takes.
+
+    python benchmarks/tpu_compile.py step.hlo v5e:2x2 [chips]
+
+Needs JAX and a libtpu of the same time, such as jax 0.10.2 with libtpu 0.0.42.1. Prints one JSON object: bytes of
+memory, floating-point operations, bytes accessed, and the error of a program that the compiler refuses.
+"""
+
+import json
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+# The compiler must not look for a TPU, or for a server that describes one.
+os.environ.update(JAX_PLATFORMS="cpu", TPU_SKIP_MDS_QUERY="1", TPU_ACCELERATOR_TYPE="v5litepod-4")
+os.environ.update(TPU_WORKER_HOSTNAMES="localhost", TPU_WORKER_ID="0", ALLOW_MULTIPLE_LIBTPU_LOAD="1")
+
+import jax
+import numpy as np
+from jax._src.interpreters import mlir
+from jax._src.lib import xla_client
+from jax.experimental import topologies
+from jaxlib.mlir import ir
+
+# Parts of HLO that a training step for TPUs must not have, with what they stand for.
+REFUSED = {
+    r"\bf64\[": "float64, which TPUs emulate",
+    r"\[[^\]]*<=": "a dynamic dimension",
+    r"custom-call": "a call of the host or of a library",
+    r"\b(infeed|outfeed|send|recv)\(": "a transfer from or to the host",
+}
+
+
+def faults(path: Path) -> list[str]:
+    """Return what a program has that a step for TPUs must not have."""
+    text = xla_client.XlaComputation(path.read_bytes()).as_hlo_text()
+    return [meaning for pattern, meaning in REFUSED.items() if re.search(pattern, text)]
+
+
+def compile_for(path: Path, topology: str, chips: int = 1) -> dict[str, Any]:
+    """Compile a program and return what it takes, or the `error` of the compiler."""
+    facts = json.loads(path.with_suffix(".json").read_text())
+    devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices[:chips]
+    module = _module(xla_client.XlaComputation(path.read_bytes()), donated=facts["variables"])
+    options = xla_client.CompileOptions()
+    options.num_replicas = chips
+    build = options.executable_build_options
+    build.num_replicas = chips
+    build.device_assignment = xla_client.DeviceAssignment.create(np.array([[each.id] for each in devices]))
+    result = {"file": path.name, "topology": topology, "chip": devices[0].device_kind, "chips": chips, **facts}
+    start = time.perf_counter()
+    try:
+        executable = devices[0].client.compile(module, xla_client.DeviceList(tuple(devices)), options)
+    except jax.errors.JaxRuntimeError as error:
+        return result | {"error": str(error)}
+    memory, cost = executable.get_compiled_memory_stats(), executable.cost_analysis()
+    cost = cost if isinstance(cost, dict) else cost[0]
+    text = "\n".join(each.to_string() for each in executable.hlo_modules())
+    return result | {
+        "seconds": time.perf_counter() - start,
+        "temporaries": memory.temp_size_in_bytes,
+        "arguments": memory.argument_size_in_bytes,
+        "results": memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        "flops": cost.get("flops", 0.0),
+        "bytes_accessed": cost.get("bytes accessed", 0.0),
+        "all_reduces": len(re.findall(r"\ball-reduce(?:-start)?\(", text)),
+        "versions": {"jax": jax.__version__},
+    }
+
+
+def _module(computation: xla_client.XlaComputation, *, donated: int) -> ir.Module:
+    """Convert a computation to MLIR; its first results take the memory of the arguments that they replace."""
+    text = xla_client._xla.mlir.xla_computation_to_mlir_module(computation)
+    with mlir.make_ir_context() as context:
+        module = ir.Module.parse(text)
+        (main,) = (each for each in module.body.operations if each.name.value == "main")
+        number = ir.IntegerType.get_signless(32, context)
+        aliases = [{"tf.aliasing_output": ir.IntegerAttr.get(number, index)} for index in range(donated)]
+        rest = [{} for _ in main.arguments[donated:]]
+        main.attributes["arg_attrs"] = ir.ArrayAttr.get([ir.DictAttr.get(each) for each in aliases + rest])
+    return module
+
+
+def main(path: str, topology: str = "v5e:2x2", chips: str = "1") -> None:
+    """Print the faults of a program and what it takes on a chip."""
+    print(json.dumps({"faults": faults(Path(path))} | compile_for(Path(path), topology, int(chips))))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
