@@ -3,24 +3,28 @@
 The `tensorflow` wheel has no TPU kernels. An operation that TPUs do not compute is refused here, by name.
 """
 
+import contextlib
 import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import keras
 import numpy as np
 import tensorflow as tf
+from tpu_cases import Case
 
-from resnet_tf.config import Config, load_config
+from resnet_tf.config import load_config
 from resnet_tf.data.augmentation import mixing
 from resnet_tf.data.pipeline import TrainingLength
 from resnet_tf.inputs import create_preprocess
-from resnet_tf.training import run
+from resnet_tf.training import run, trainer
 from resnet_tf.training.losses import Objective
+from resnet_tf.training.optimizers import conditional
 from resnet_tf.training.optimizers.create import create_optimizer
 from resnet_tf.training.step import TrainStep
 from resnet_tf.training.weight_average import WeightAverage
@@ -54,28 +58,21 @@ class Program:
 
 
 class Steps:
-    """Training and evaluation step of a configuration on one of several chips, as pure functions of their variables.
+    """Training and evaluation step on one of several chips, as pure functions of their variables."""
 
-    Args:
-        config: configuration; `data.batch_size` is that of all chips together.
-        classes: number of classes of the data.
-        chips: number of chips that exchange gradients.
-        size: image size of the training step in pixels, if it differs from that of the data, or None.
-    """
-
-    def __init__(self, config: Config, *, classes: int, chips: int = 1, size: int | None = None):
-        if config.runtime.precision == "auto":
-            config = dataclasses.replace(
-                config, runtime=dataclasses.replace(config.runtime, precision="mixed_bfloat16")
-            )
-        keras.config.set_dtype_policy(config.runtime.precision)
-        self._config, self._size, self._batch = config, size, config.data.batch_size // chips
-        self._length = TrainingLength(max(EXAMPLES // config.data.batch_size, 1), 100_000)
+    def __init__(self, case: Case):
+        config = load_config(case.recipe, case.settings)
+        precision = config.runtime.precision
+        keras.config.set_dtype_policy("mixed_bfloat16" if precision == "auto" else precision)
+        self._config, self._chips, self._batch = config, case.chips, config.data.batch_size // case.chips
+        steps = max(EXAMPLES // config.data.batch_size, 1)
+        classes = case.classes
         self.model = run.create_network(config, num_classes=classes, weights=None)
-        self.model.trainable = True
-        optimizer = create_optimizer(config, self._length, self.model)
+        trainer.prepare_layers(self.model, config)
+        optimizer = create_optimizer(config, TrainingLength(steps, steps * config.train.epochs), self.model)
         average = WeightAverage(self.model, config.train.ema) if config.train.ema else None
-        self._preprocess = create_preprocess(config.data, None)
+        self._preprocess = create_preprocess(config.data, self.model.preprocess)
+        teacher = run.create_network(config, num_classes=classes, weights=None) if case.distilled else None
         self.train = TrainStep(
             config,
             self.model,
@@ -87,13 +84,13 @@ class Steps:
             None,
             on_accelerator=True,
         )
-        self.train._replicas = chips
-        self.train._sum = self._cross_replica_sum
-        averages = average._averages if average else []
-        known = {id(each): each for each in [*self.model.variables, *optimizer.variables, *averages]}
+        self.train._replicas = case.chips
+        others = [*(average._averages if average else []), *(teacher.variables if teacher else [])]
+        known = {id(each): each for each in [*self.model.variables, *optimizer.variables, *others]}
         self._variables = list(known.values())
+        if teacher:
+            self.train._teacher = lambda inputs: teacher(inputs, training=False)
         _use_keras_variables(self.train, optimizer)
-        self._chips = chips
 
     def training(self) -> Program:
         """Return the training step: forward and backward pass, reduction, and the update of all variables."""
@@ -102,7 +99,7 @@ class Steps:
             specs.append(tf.TensorSpec([self._batch, 5], tf.float32))
 
         def step(*batch: tf.Tensor) -> tf.Tensor:
-            return self.train._complete(*batch, head_only=False, size=self._size)
+            return self.train._complete(*batch, head_only=False, size=trainer.size_in_epoch(self._config, 0))
 
         return self._program(step, specs)
 
@@ -123,7 +120,7 @@ class Steps:
 
         def pure(*arguments: tf.Tensor) -> list[tf.Tensor]:
             mapping = list(zip(self._variables, arguments[:count], strict=True))
-            with keras.StatelessScope(state_mapping=mapping) as scope:
+            with keras.StatelessScope(state_mapping=mapping) as scope, _replica_of(self._chips):
                 result = step(*arguments[count:])
             return [*(scope.get_current_value(each) for each in self._variables), result]
 
@@ -133,9 +130,24 @@ class Steps:
         hlo = write(stage="hlo_serialized", platform_name="TPU")
         return Program(hlo, count, self._batch, tuple(specs[0].shape[1:]), self.model.count_params())
 
-    def _cross_replica_sum(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
-        group = tf.constant([list(range(self._chips))])
-        return [tf.raw_ops.CrossReplicaSum(input=each, group_assignment=group) for each in tensors]
+
+@contextlib.contextmanager
+def _replica_of(chips: int) -> Iterator[None]:
+    """Let code run as one of several replicas, with the reduction of `TPUStrategy`."""
+
+    def all_reduce(operation: tf.distribute.ReduceOp, values: Any) -> Any:
+        group = tf.constant([list(range(chips))])
+        assert operation is tf.distribute.ReduceOp.SUM
+        return tf.nest.map_structure(
+            lambda value: tf.raw_ops.CrossReplicaSum(input=value, group_assignment=group), values
+        )
+
+    context = mock.Mock(num_replicas_in_sync=chips, all_reduce=all_reduce)
+    if chips == 1:
+        yield
+        return
+    with mock.patch.object(tf.distribute, "get_replica_context", return_value=context):
+        yield
 
 
 def _use_keras_variables(step: TrainStep, optimizer: keras.optimizers.Optimizer) -> None:
@@ -146,15 +158,18 @@ def _use_keras_variables(step: TrainStep, optimizer: keras.optimizers.Optimizer)
         for gradient, variable in zip(gradients, variables, strict=True):
             inner.update_step(gradient, variable, learning_rate)
 
+    conditional._assign = lambda variable, value: variable.assign(value)
     indices = {id(variable): index for index, variable in enumerate(inner._trainable_variables)}
     inner._backend_update_step = update
     inner._check_variables_are_known = lambda variables: None
+    inner._apply_weight_decay = lambda variables: None  # `update_step` decays
     inner._get_variable_index = lambda variable: indices[id(variable)]
     inner.assign = lambda variable, value: variable.assign(inner._select(variable, value))
 
     def forward(inputs: tf.Tensor, state: list[tf.Tensor], *, training: bool) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """As `TrainStep._forward`, with the values of all variables, as StatelessScopes do not nest."""
-        mapping = [(each, each.value) for each in step._variables] + list(zip(step._state, state, strict=True))
+        others = [each for each in (*step._variables, *step._model.variables) if not _is_in(each, step._state)]
+        mapping = [(each, each.value) for each in others] + list(zip(step._state, state, strict=True))
         with keras.StatelessScope(state_mapping=mapping) as scope:
             logits = step._model(inputs, training=training)
         return logits, [scope.get_current_value(variable) for variable in step._state]
@@ -162,16 +177,27 @@ def _use_keras_variables(step: TrainStep, optimizer: keras.optimizers.Optimizer)
     step._forward = forward
 
 
-def main(name: str, path: str, *overrides: str) -> None:
-    """Write a step: python benchmarks/tpu_write.py RECIPE FILE [part=evaluation] [chips=4] [classes=10] key=value..."""
-    settings = dict(each.split("=") for each in overrides if "." not in each.split("=")[0])
-    config = load_config(name, [each for each in overrides if "." in each.split("=")[0]])
-    size = int(settings["size"]) if "size" in settings else None
+def _is_in(variable: keras.Variable, variables: list[keras.Variable]) -> bool:
+    return any(variable is each for each in variables)
+
+
+def write(case: Case, directory: Path) -> str:
+    """Write the files of a case; return the error of a step that TPUs do not compute, or an empty text."""
     start = time.perf_counter()
-    steps = Steps(config, classes=int(settings.get("classes", 1000)), chips=int(settings.get("chips", 1)), size=size)
-    program = steps.evaluation() if settings.get("part") == "evaluation" else steps.training()
-    program.save(Path(path))
-    print(f"{len(program.hlo):,} bytes of HLO in {time.perf_counter() - start:.0f} s", file=sys.stderr)
+    keras.backend.clear_session()
+    try:
+        steps = Steps(case)
+        program = steps.evaluation() if case.part == "evaluation" else steps.training()
+    except (tf.errors.OpError, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
+    program.save(directory / f"{case.name}.hlo")
+    print(f"{case.name}: {len(program.hlo):,} bytes in {time.perf_counter() - start:.0f} s", file=sys.stderr)
+    return ""
+
+
+def main(cases: str, directory: str) -> None:
+    """Write the steps of a file of cases; print a JSON object of their errors."""
+    print(json.dumps({case.name: write(case, Path(directory)) for case in Case.load(Path(cases))}))
 
 
 if __name__ == "__main__":

@@ -173,7 +173,8 @@ class TrainStep:
             # BatchNorm statistics differ between replicas; every replica takes their mean.
             floats = [index for index, value in enumerate(state) if value.dtype.is_floating]
             tensors = [*gradients, *(state[index] / self._replicas for index in floats), totals]
-            *summed, totals = self._sum(tensors)
+            context = tf.distribute.get_replica_context()
+            *summed, totals = context.all_reduce(tf.distribute.ReduceOp.SUM, tensors)
             gradients = summed[: len(gradients)]
             for index, value in zip(floats, summed[len(gradients) :], strict=True):
                 state[index] = value
@@ -181,10 +182,6 @@ class TrainStep:
         norm = tf.linalg.global_norm(gradients) / scale
         nonfinite = ~tf.math.is_finite(totals[0]) | (~tf.math.is_finite(norm) & (scale <= 1.0))
         return gradients, state, tf.stack([totals[0], totals[1], norm, tf.cast(nonfinite, tf.float32)])
-
-    def _sum(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
-        """Sum tensors over the replicas."""
-        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tensors)
 
     def _complete(self, *batch: tf.Tensor, head_only: bool, size: int | None) -> tf.Tensor:
         """Take a step on one replica without a decision of the host, and return its `STATISTICS`."""

@@ -63,7 +63,7 @@ class Trainer:
             self.model = run.create_network(
                 config, num_classes=_count_classes(config, source), weights=config.model.weights or None
             )
-            _prepare_layers(self.model, config)
+            prepare_layers(self.model, config)
             self.optimizer = create.create_optimizer(config, self.length, self.model)
             self.average = WeightAverage(self.model, config.train.ema) if config.train.ema else None
             # Randomly initialized networks have no preprocessing of their own.
@@ -209,7 +209,7 @@ def _count_classes(config: Config, source: Source) -> int:
     return present
 
 
-def _prepare_layers(model: keras.Model, config: Config) -> None:
+def prepare_layers(model: keras.Model, config: Config) -> None:
     """Set which layers are trainable and synchronized, before the optimizer is built."""
     train = config.train
     if train.finetune != "full" and not config.model.weights:

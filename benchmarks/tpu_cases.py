@@ -1,0 +1,115 @@
+"""Steps that benchmarks/tpu.py compiles for TPUs. Needs neither TensorFlow nor JAX."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A training or evaluation step.
+
+    Attributes:
+        recipe: name of a configuration.
+        settings: overrides, `key=value`.
+        classes: number of classes of the data.
+        chips: chips that share the batch.
+        part: `training` or `evaluation`.
+        distilled: learn from a teacher, a network of the same architecture.
+    """
+
+    recipe: str
+    settings: tuple[str, ...] = ()
+    classes: int = 1000
+    chips: int = 1
+    part: str = "training"
+    distilled: bool = False
+
+    @property
+    def name(self) -> str:
+        """Name of the files of the case."""
+        changes = (each.split(".", 1)[-1].replace("=", "_").replace(",", "_") for each in self.settings)
+        facts = [f"{self.chips}_chips"] * (self.chips > 1) + ["distilled"] * self.distilled
+        facts += [self.part] * (self.part != "training")
+        return "-".join((self.recipe, *changes, *facts)).replace("/", "_")
+
+    @classmethod
+    def load(cls, path: Path) -> "list[Case]":
+        """Read the cases that `dump` wrote."""
+        return [cls(**each | {"settings": tuple(each["settings"])}) for each in json.loads(path.read_text())]
+
+
+def dump(cases: list[Case], path: Path) -> None:
+    """Write cases to a file."""
+    path.write_text(json.dumps([dataclasses.asdict(each) for each in cases]))
+
+
+_DERIVED = ("train.defaults=none",)  # settings that follow from data, of which there are none here
+CIFAR = {
+    **{f"cifar10_{name}": () for name in ("fast", "longtail", "resnet18", "resnet20", "resnet32", "resnet56")},
+    "cifar10_resnet110": (),
+    "cifar10_wrn_28_10": (),
+    "digits": (),
+    "fashion_mnist": (),
+    "signals": (),
+    "spectrograms": (),
+}
+PHOTOS = {
+    "imagenet_resnet50": (),
+    "imagenet_resnet50_v15": (),
+    "imagenet_resnet_rs50": (),
+    "imagenet_rsb_a1": (),
+    "imagenet_rsb_a2": (),
+    "imagenet_rsb_a3": (),
+    "imagenet_torchvision_v2": (),
+    "imagefolder": (),
+    "finetune": (*_DERIVED, "train.finetune=full"),
+    "bit_finetune": _DERIVED,
+}
+# A batch that every step fits: what a step is made of does not depend on it. Its length in examples does not either.
+_SMALL = ("data.batch_size=32",)
+RECIPES = [
+    *(Case(recipe, settings + _SMALL, 10) for recipe, settings in CIFAR.items()),
+    *(Case(recipe, settings + _SMALL) for recipe, settings in PHOTOS.items()),
+]
+# One network of each family that is no recipe's own.
+_FAMILIES = (
+    *("resnet34", "resnext50_32x4d", "wide_resnet50_2", "resnet50_v1", "resnet50_v2", "resnet50_d", "seresnet50"),
+    *("plain18", "resnet_article", "resnet164_v2"),
+)
+FAMILIES = [Case("imagefolder", (f"model.name={name}", *_SMALL)) for name in _FAMILIES]
+FAMILIES += [dataclasses.replace(each, part="evaluation") for each in FAMILIES]
+FAMILIES += [
+    dataclasses.replace(each, part="evaluation")
+    for each in RECIPES
+    if each.recipe in ("digits", "signals", "imagenet_resnet50", "bit_finetune", "imagenet_resnet_rs50")
+]
+# Settings that change the step, each once, on a small network.
+_OPTIONS = (
+    ("runtime.precision=mixed_float16",),
+    ("runtime.precision=float32",),
+    ("train.start_size=16",),
+    ("train.end_size=24",),
+    ("train.accumulate=4",),
+    ("train.ema=0.999",),
+    ("train.freeze_batch_norm=true",),
+    ("optimizer.clip_norm=1",),
+    ("optimizer.name=lamb",),
+    ("optimizer.name=lars",),
+    ("optimizer.name=muon",),
+    ("optimizer.name=adamw",),
+    ("augment.mixup=0.2", "augment.cutmix=1"),
+    ("loss.name=focal", "loss.focal_gamma=2"),
+    ("loss.name=binary",),
+    ("loss.logit_adjustment=1",),
+    ("loss.class_weights=inverse",),
+    ("model.dropout=0.1", "model.stochastic_depth=0.1"),
+)
+OPTIONS = [
+    *(Case("cifar10_resnet20", (*settings, *_SMALL), 10) for settings in _OPTIONS),
+    Case("cifar10_resnet20", _SMALL, 10, distilled=True),
+    Case("cifar10_resnet20", _SMALL, 10, chips=4),
+    Case("cifar10_resnet20", ("runtime.sync_batch_norm=true", *_SMALL), 10, chips=4),
+    Case("cifar10_resnet20", ("augment.mixup=0.2", "train.ema=0.999", "train.accumulate=2", *_SMALL), 10, chips=4),
+]
+TRANSLATED = RECIPES + FAMILIES + OPTIONS
