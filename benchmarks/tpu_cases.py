@@ -33,6 +33,10 @@ class Case:
         facts += [self.part] * (self.part != "training")
         return "-".join((self.recipe, *changes, *facts)).replace("/", "_")
 
+    def of_batch(self, size: int) -> "Case":
+        """Return the case with another number of images in a batch."""
+        return dataclasses.replace(self, settings=(*self.settings, f"data.batch_size={size}"))
+
     @classmethod
     def load(cls, path: Path) -> "list[Case]":
         """Read the cases that `dump` wrote."""
@@ -113,3 +117,16 @@ OPTIONS = [
     Case("cifar10_resnet20", ("augment.mixup=0.2", "train.ema=0.999", "train.accumulate=2", *_SMALL), 10, chips=4),
 ]
 TRANSLATED = RECIPES + FAMILIES + OPTIONS
+_RESNET20 = Case("cifar10_resnet20", _SMALL, 10)
+_FOUR = OPTIONS[-1]
+QUICK = [_RESNET20, _FOUR, dataclasses.replace(_RESNET20, part="evaluation"), *RECIPES[-2:], OPTIONS[2]]
+COMPILED = [_RESNET20, _FOUR]  # in seconds; larger networks take minutes
+# Bytes of a chip's memory that programs can use: published gigabytes.
+# https://cloud.google.com/tpu/docs/v5e and https://cloud.google.com/tpu/docs/v6e
+CHIPS = {"v5e:2x2": 16e9, "v6e:2x2": 32e9}
+# Every ImageNet recipe, and the networks that people train instead of its ResNet-50.
+MEASURED = [
+    *(Case(recipe) for recipe in PHOTOS if recipe.startswith("imagenet")),
+    *(Case("imagenet_resnet50_v15", (f"model.name={name}",)) for name in ("resnet18", "resnet101", "resnet50_d")),
+    *(Case("imagenet_resnet50_v15", (f"model.name={name}",)) for name in ("resnext50_32x4d", "seresnet50")),
+]

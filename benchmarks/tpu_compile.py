@@ -1,9 +1,11 @@
 """Compile a file of benchmarks/tpu_write.py with the compiler of TPUs, without a TPU, and print what the program takes.
 
-    python benchmarks/tpu_compile.py step.hlo v5e:2x2 [chips]
+    python benchmarks/tpu_compile.py v5e:2x2 1 step.hlo
+    python benchmarks/tpu_compile.py faults step.hlo another.hlo
 
 Needs JAX and a libtpu of the same time, such as jax 0.10.2 with libtpu 0.0.42.1. Prints one JSON object: bytes of
-memory, floating-point operations, bytes accessed, and the error of a program that the compiler refuses.
+memory, floating-point operations, bytes accessed, and the error of a program that the compiler refuses; or the parts of
+each program that a step for TPUs must not have.
 """
 
 import json
@@ -84,10 +86,14 @@ def _module(computation: xla_client.XlaComputation, *, donated: int) -> ir.Modul
     return module
 
 
-def main(path: str, topology: str = "v5e:2x2", chips: str = "1") -> None:
-    """Print the faults of a program and what it takes on a chip."""
-    print(json.dumps({"faults": faults(Path(path))} | compile_for(Path(path), topology, int(chips))))
+def main(arguments: list[str]) -> None:
+    """Print the faults of programs, or what a program takes on a chip."""
+    if arguments[0] == "faults":
+        print(json.dumps({path: faults(Path(path)) for path in arguments[1:]}))
+    else:
+        topology, chips, path = arguments
+        print(json.dumps(compile_for(Path(path), topology, int(chips))))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1:])

@@ -1,0 +1,136 @@
+"""Compile training and evaluation steps for TPUs, without a TPU, and list what they take.
+
+    python benchmarks/tpu.py --quick                  # check some steps of every part, in minutes
+    python benchmarks/tpu.py check                    # check every recipe, family and setting
+    python benchmarks/tpu.py measure > results/tpu/memory.jsonl
+    python benchmarks/tpu.py table                    # write the results into docs/accelerators.md
+
+A step is translated to HLO by tensorflow-tpu, which has the kernels of TPUs, and compiled by libtpu for a named chip.
+The two are installed in environments of their own, in `--environments`. `check` fails with exit code 1 if an operation
+has no kernel, or if a program holds float64, a dynamic dimension or a call of the host.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import tpu_cases
+from tpu_cases import Case
+from tpu_environments import Environments
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "resnet_tf" / "tpu"
+
+
+def main() -> None:
+    """Run a command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", nargs="?", default="check", choices=("check", "measure", "table"))
+    parser.add_argument("--quick", action="store_true", help="few steps: with `check`, one of each part")
+    parser.add_argument("--environments", type=Path, default=CACHE, help="directory of the two environments")
+    arguments = parser.parse_args()
+    environments = Environments(arguments.environments)
+    match arguments.command:
+        case "check":
+            environments.install()
+            check(environments, tpu_cases.QUICK if arguments.quick else tpu_cases.TRANSLATED)
+        case "measure":
+            environments.install()
+            for row in measure(environments, tpu_cases.MEASURED[:1] if arguments.quick else tpu_cases.MEASURED):
+                print(json.dumps(row), flush=True)
+        case "table":
+            from tpu_table import update
+
+            update(Path(__file__).parents[1], check_only=arguments.quick)
+
+
+def check(environments: Environments, cases: list[Case]) -> None:
+    """Translate steps, and compile those of `tpu_cases.COMPILED` among them.
+
+    Raises:
+        SystemExit: with the errors of the steps that TPUs refuse.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        problems = translate(environments, cases, Path(directory))
+        for case in cases:
+            if case in tpu_cases.COMPILED and not problems[case.name]:
+                row = compile_step(environments, case, Path(directory), "v5e:2x2")
+                print(f"{case.name}: {describe(row)}")
+                problems[case.name] = row.get("error", "")
+                if case.chips > 1 and not row.get("all_reduces"):
+                    problems[case.name] = "no all-reduce"
+    refused = [f"{name}: {problem}" for name, problem in problems.items() if problem]
+    print(f"{len(cases) - len(refused)} of {len(cases)} steps are computed by TPUs")
+    if refused:
+        raise SystemExit("\n".join(refused))
+
+
+def translate(environments: Environments, cases: list[Case], directory: Path) -> dict[str, str]:
+    """Write the HLO of steps; return the problem of each, or an empty text."""
+    tpu_cases.dump(cases, directory / "cases.json")
+    errors = environments.run("tensorflow", "tpu_write.py", directory / "cases.json", directory)
+    problems = json.loads(errors.splitlines()[-1])
+    written = [directory / f"{name}.hlo" for name, problem in problems.items() if not problem]
+    found = json.loads(environments.run("compiler", "tpu_compile.py", "faults", *written).splitlines()[-1])
+    return problems | {Path(path).stem: "; ".join(faults) for path, faults in found.items()}
+
+
+def compile_step(environments: Environments, case: Case, directory: Path, topology: str) -> dict[str, Any]:
+    """Compile a translated step; return what it takes, see `tpu_compile.compile_for`."""
+    path = directory / f"{case.name}.hlo"
+    return json.loads(environments.run("compiler", "tpu_compile.py", topology, case.chips, path).splitlines()[-1])
+
+
+def describe(row: dict[str, Any]) -> str:
+    """Return a line on what a step takes."""
+    if "error" in row:
+        return row["error"].splitlines()[0]
+    memory = (row["temporaries"] + row["arguments"] + row["results"]) / 2**30
+    return (
+        f"{row['chip']}, {row['chips']} of it: {memory:.2f} GiB, {row['flops'] / 1e9:.1f} GFLOP, "
+        f"{row['all_reduces']} all-reduce(s), compiled in {row['seconds']:.0f} s"
+    )
+
+
+def measure(environments: Environments, cases: list[Case]) -> Any:
+    """Yield what the largest batch of each step takes on each chip."""
+    for case in cases:
+        for topology, memory in tpu_cases.CHIPS.items():
+            yield largest(environments, case, topology, memory)
+
+
+def largest(environments: Environments, case: Case, topology: str, memory: float) -> dict[str, Any]:
+    """Return the row of the largest batch, in multiples of 8, that fits a chip.
+
+    Memory is a linear function of the batch, nearly: two compilations predict the largest batch, and further ones
+    correct the prediction until it fits and 8 images more do not, or do not by the prediction.
+    """
+    rows: dict[int, dict[str, Any]] = {}
+
+    def take(batch: int) -> dict[str, Any]:
+        if batch not in rows:
+            sized = case.of_batch(batch)
+            with tempfile.TemporaryDirectory() as directory:
+                if problem := translate(environments, [sized], Path(directory))[sized.name]:
+                    raise SystemExit(f"{sized.name}: {problem}")
+                rows[batch] = compile_step(environments, sized, Path(directory), topology)
+            print(f"{sized.name} on {topology}: {describe(rows[batch])}", file=sys.stderr, flush=True)
+        return rows[batch]
+
+    def used(batch: int) -> float:
+        row = take(batch)
+        return row["temporaries"] + row["arguments"] + row["results"]
+
+    low, high = 32, 64
+    slope = (used(high) - used(low)) / (high - low)
+    batch = int((memory - used(low)) / slope + low) // 8 * 8
+    while "error" in take(batch):
+        batch -= 8
+    return take(batch) | {"case": case.name, "memory": memory, "bytes_per_image": slope}
+
+
+if __name__ == "__main__":
+    main()
