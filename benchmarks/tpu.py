@@ -105,8 +105,8 @@ def measure(environments: Environments, cases: list[Case]) -> Any:
 def largest(environments: Environments, case: Case, topology: str, memory: float) -> dict[str, Any]:
     """Return the row of the largest batch, in multiples of 8, that fits a chip.
 
-    Memory is a linear function of the batch, nearly: two compilations predict the largest batch, and further ones
-    correct the prediction until it fits and 8 images more do not, or do not by the prediction.
+    Memory is nearly a linear function of the batch: the two largest batches that fit predict a larger one, until 8
+    images more do not fit, or do not by the prediction.
     """
     rows: dict[int, dict[str, Any]] = {}
 
@@ -124,12 +124,16 @@ def largest(environments: Environments, case: Case, topology: str, memory: float
         row = take(batch)
         return row["temporaries"] + row["arguments"] + row["results"]
 
-    low, high = 32, 64
-    slope = (used(high) - used(low)) / (high - low)
-    batch = int((memory - used(low)) / slope + low) // 8 * 8
-    while "error" in take(batch):
-        batch -= 8
-    return take(batch) | {"case": case.name, "memory": memory, "bytes_per_image": slope}
+    low, high, refused = 32, 64, sys.maxsize
+    while True:
+        slope = (used(high) - used(low)) / (high - low)
+        batch = min(int((memory - used(high)) / slope + high) // 8 * 8, refused - 8)
+        if batch <= high:
+            return take(high) | {"case": case.name, "memory": memory, "bytes_per_image": slope}
+        if "error" in take(batch):
+            refused = batch
+        else:
+            low, high = high, batch
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ TPU_REQUIREMENTS = ROOT / "requirements-tpu.txt"
 
 # Tests of the core of the package, without optional libraries and subprocesses. The TPU wheel has no XLA for the host
 # CPU ("could not find registered transfer manager for platform Host"), which Keras needs for grouped convolutions, and
-# one test for compiling the training step.
-WITHOUT_HOST_XLA = ("-k", "not resnext and not compiles_for_tpus")
+# some tests for compiling the training step.
+WITHOUT_HOST_XLA = ("-k", "not resnext and not compile")
 CORE = (
     *("tests/model/test_layers.py", "tests/model/test_zoo.py", "tests/inputs/test_headers.py"),
     *("tests/inputs/test_images.py", "tests/training/test_step.py", "tests/training/test_checkpoint.py"),

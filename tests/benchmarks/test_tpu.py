@@ -1,0 +1,98 @@
+"""benchmarks/tpu.py: steps are translated and compiled for TPUs, without a TPU."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from resnet_tf.config import list_configs
+
+ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT / "benchmarks"))
+import tpu  # noqa: E402
+import tpu_cases  # noqa: E402
+from tpu_environments import Environments  # noqa: E402
+
+
+def test_every_recipe_is_translated():
+    assert {case.recipe for case in tpu_cases.RECIPES} == set(list_configs())
+
+
+def test_names_of_cases_differ():
+    cases = [*tpu_cases.TRANSLATED, *tpu_cases.QUICK]
+    assert len({case.name for case in cases}) == len(set(cases))
+
+
+def test_cases_are_read_as_they_were_written(tmp_path):
+    tpu_cases.dump(tpu_cases.TRANSLATED, tmp_path / "cases.json")
+    assert tpu_cases.Case.load(tmp_path / "cases.json") == tpu_cases.TRANSLATED
+
+
+@pytest.mark.parametrize("memory", [10e9, 16e9, 32e9])
+def test_the_largest_batch_fits_and_the_next_one_does_not(monkeypatch, memory):
+    """A chip on which an image takes 101 MB and the weights 1 GB, and small batches need fewer buffers."""
+
+    def used(batch):
+        return 1e9 + 101e6 * batch * (1 if batch >= 64 else 0.97)
+
+    def compile_step(environments, case, directory, topology):
+        batch = int(case.settings[-1].removeprefix("data.batch_size="))
+        facts = {"batch": batch, "temporaries": used(batch), "arguments": 0, "results": 0, "chip": "TPU", "chips": 1}
+        facts |= {"flops": 0, "all_reduces": 0, "seconds": 0}
+        return facts | ({"error": "out of memory"} if used(batch) > memory else {})
+
+    monkeypatch.setattr(tpu, "translate", lambda environments, cases, directory: {case.name: "" for case in cases})
+    monkeypatch.setattr(tpu, "compile_step", compile_step)
+    row = tpu.largest(None, tpu_cases.Case("imagenet_resnet50"), "v5e:2x2", memory)
+    assert used(row["batch"]) <= memory < used(row["batch"] + 8)
+    assert row["batch"] % 8 == 0
+
+
+@pytest.fixture(scope="module")
+def environments() -> Environments:
+    """Environments of benchmarks/tpu.py; the tests are skipped where the packages cannot be installed."""
+    found = Environments(tpu.CACHE)
+    try:
+        found.install()
+    except SystemExit as error:
+        pytest.skip(str(error))
+    return found
+
+
+@pytest.mark.slow
+def test_some_steps_of_each_part_are_computed_by_tpus(environments):
+    tpu.check(environments, tpu_cases.QUICK)
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_every_step_is_computed_by_tpus(environments):
+    tpu.check(environments, tpu_cases.TRANSLATED)
+
+
+# Programs of JAX for its CPU, as HLO, each with a part that TPUs do not compute or emulate.
+FAULTY = """
+import sys, jax, jax.numpy as jnp, numpy as np
+jax.config.update("jax_enable_x64", True)
+def callback(x):
+    return jax.pure_callback(np.sin, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+functions = {"float64": lambda x: x.astype(jnp.float64) + 1, "callback": callback, "sound": lambda x: x + 1}
+for name, function in functions.items():
+    hlo = jax.jit(function).lower(np.ones(4, np.float32)).compiler_ir("hlo")
+    open(f"{sys.argv[1]}/{name}.hlo", "wb").write(hlo.as_serialized_hlo_module_proto())
+"""
+
+
+@pytest.mark.slow
+def test_parts_that_tpus_do_not_compute_are_found(environments, tmp_path):
+    python = environments._python("compiler")
+    subprocess.run([python, "-c", FAULTY, tmp_path], check=True, capture_output=True, timeout=120)
+    paths = [tmp_path / f"{name}.hlo" for name in ("float64", "callback", "sound")]
+    found = json.loads(environments.run("compiler", "tpu_compile.py", "faults", *paths, timeout=120).splitlines()[-1])
+    assert {Path(path).stem: len(faults) for path, faults in found.items()} == {
+        "float64": 1,
+        "callback": 1,
+        "sound": 0,
+    }
