@@ -13,7 +13,7 @@ class Case:
         recipe: name of a configuration.
         settings: overrides, `key=value`.
         classes: number of classes of the data.
-        chips: chips that share the batch.
+        chips: number of chips among which the batch is divided.
         part: `training` or `evaluation`.
         distilled: learn from a teacher, a network of the same architecture.
     """

@@ -1,6 +1,6 @@
 """The two Python environments in which benchmarks/tpu.py works: TensorFlow for TPUs, and the compiler of TPUs.
 
-Neither can be the environment of the caller: tensorflow-tpu takes the place of tensorflow, and the libtpu that its
+Neither can be the environment of the caller: tensorflow-tpu replaces the files of tensorflow, and the libtpu that its
 TensorFlow needs is older than that of a JAX whose compiler needs no TPU.
 """
 

@@ -94,14 +94,14 @@ class Steps:
 
     def training(self) -> Program:
         """Return the training step: forward and backward pass, reduction, and the update of all variables."""
-        specs = [self._images(), tf.TensorSpec([self._batch], tf.int64)]
+        arguments = [self._images(), tf.TensorSpec([self._batch], tf.int64)]
         if mixing.is_enabled(self._config.augment):
-            specs.append(tf.TensorSpec([self._batch, 5], tf.float32))
+            arguments.append(tf.TensorSpec([self._batch, 5], tf.float32))
 
         def step(*batch: tf.Tensor) -> tf.Tensor:
             return self.train._complete(*batch, head_only=False, size=trainer.size_in_epoch(self._config, 0))
 
-        return self._program(step, specs)
+        return self._program(step, arguments)
 
     def evaluation(self) -> Program:
         """Return the step of an evaluation: logits of normalized images."""
@@ -115,7 +115,7 @@ class Steps:
         shape = (*self._preprocess.spatial_shape, self._config.data.channels)
         return tf.TensorSpec([self._batch, *shape], self._preprocess.batch_dtype)
 
-    def _program(self, step: Callable[..., tf.Tensor], specs: list[tf.TensorSpec]) -> Program:
+    def _program(self, step: Callable[..., tf.Tensor], batch: list[tf.TensorSpec]) -> Program:
         count = len(self._variables)
 
         def pure(*arguments: tf.Tensor) -> list[tf.Tensor]:
@@ -124,11 +124,11 @@ class Steps:
                 result = step(*arguments[count:])
             return [*(scope.get_current_value(each) for each in self._variables), result]
 
-        arguments = [tf.TensorSpec(each.shape, each.dtype) for each in self._variables] + specs
+        signature = [*(tf.TensorSpec(each.shape, each.dtype) for each in self._variables), *batch]
         function = tf.function(pure, jit_compile=True, autograph=False)
-        write = function.experimental_get_compiler_ir(*arguments)
+        write = function.experimental_get_compiler_ir(*signature)
         hlo = write(stage="hlo_serialized", platform_name="TPU")
-        return Program(hlo, count, self._batch, tuple(specs[0].shape[1:]), self.model.count_params())
+        return Program(hlo, count, self._batch, tuple(batch[0].shape[1:]), self.model.count_params())
 
 
 @contextlib.contextmanager

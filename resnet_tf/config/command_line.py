@@ -199,6 +199,8 @@ def _columns(rows: Iterable[tuple[str, str]], *, width: int) -> list[str]:
 
 def _start_tensorflow() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Memory of GPUs as needed, in every command and its new processes.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     import tensorflow as tf
 
     tf.get_logger().setLevel(logging.ERROR)

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_tf.config import Config, flatten, override
+from resnet_tf.core.devices import translate_memory_errors
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.export_metadata import read_export
 from resnet_tf.core.metrics import Evaluation
@@ -162,8 +163,10 @@ class Predictor:
         Raises:
             UserError: for an example that cannot be read, with its name.
         """
+        memory = f"a batch of {len(encoded)} images", lambda: "a smaller batch size takes less"
         try:
-            return self._runner.predict(encoded)
+            with translate_memory_errors(*memory):
+                return self._runner.predict(encoded)
         except (tf.errors.InvalidArgumentError, UnreadableError) as error:
             self._raise_unreadable(error, encoded, names)
             raise

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_tf.core import files
+from resnet_tf.core.devices import translate_memory_errors
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.metrics import Evaluation
 from resnet_tf.core.validation import find_mismatch
@@ -64,6 +65,7 @@ class Evaluator:
             return tuple(strategy.gather(value, axis=0) for value in (logits, labels, indices))
 
         self._predict = predict
+        self._memory = f"an evaluation of {batch_size} images at a time", lambda: "a smaller batch size takes less"
 
     def __call__(self, check: Callable[[], None] = lambda: None) -> Evaluation:
         """Evaluate the current weights.
@@ -71,7 +73,7 @@ class Evaluator:
         Args:
             check: called before every batch; an exception that it raises ends the evaluation.
         """
-        with translate_read_errors(self._split, self._preprocess):
+        with translate_read_errors(self._split, self._preprocess), translate_memory_errors(*self._memory):
             batches = list(self._predict_batches(check))
         logits, labels, indices = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
         # Order of the split. Padding of the last batches has negative indices, so it sorts first and is dropped.

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from resnet_tf.config import RuntimeConfig
+from resnet_tf.core import devices
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.machine import cpu_flags
 from resnet_tf.core.signals import restore_signal_handlers
@@ -23,6 +24,7 @@ _GPU_PRECISIONS = (((8, 0), "mixed_bfloat16"), ((7, 0), "mixed_float16"))  # fro
 
 def start(config: RuntimeConfig) -> tf.distribute.Strategy:
     """Set determinism and the process-wide precision policy, and return the distribution strategy."""
+    devices.grow_memory()
     if config.logical_devices > 1:
         _split_cpu(config.logical_devices)
     if config.deterministic:
@@ -32,8 +34,8 @@ def start(config: RuntimeConfig) -> tf.distribute.Strategy:
     keras.config.set_dtype_policy(policy)
     cluster = Cluster(strategy)
     among = f" on each of {cluster.count} workers" if cluster.count > 1 else ""
-    devices = ", ".join(_devices()[: cluster.replicas])
-    logger.info("precision %s (%s); %d replica(s)%s: %s", policy, reason, cluster.replicas, among, devices)
+    names = ", ".join(_devices()[: cluster.replicas])
+    logger.info("precision %s (%s); %d replica(s)%s: %s", policy, reason, cluster.replicas, among, names)
     return strategy
 
 
@@ -70,7 +72,7 @@ def choose_precision(asked: str, *, on_tpu: bool = False) -> tuple[str, str]:
 
 def is_on_accelerator(strategy: tf.distribute.Strategy) -> bool:
     """Return True if the replicas compute on GPUs or TPUs."""
-    return isinstance(strategy, tf.distribute.TPUStrategy) or bool(tf.config.list_logical_devices("GPU"))
+    return isinstance(strategy, tf.distribute.TPUStrategy) or devices.default_type() == "GPU"
 
 
 def uses_xla(asked: str, strategy: tf.distribute.Strategy) -> bool:
@@ -93,11 +95,12 @@ def _strategy(config: RuntimeConfig) -> tf.distribute.Strategy:
             return _multiworker()
         case "tpu":
             return _tpu(config)
-    devices = _devices()
-    several_gpus = len(devices) > 1 and devices[0].startswith("GPU")
-    if config.strategy == "mirrored" or (config.strategy == "auto" and several_gpus):
-        return mirrored(tuple(devices))
-    return tf.distribute.get_strategy()  # the default one: a single device
+    names = _devices()
+    on_gpu = names[0].startswith("GPU")
+    if config.strategy == "mirrored" or (config.strategy == "auto" and on_gpu and len(names) > 1):
+        return mirrored(tuple(names))
+    # The default strategy copies a batch to the GPU when a step asks for it, this one while the step before computes.
+    return one_device(names[0]) if on_gpu else tf.distribute.get_strategy()
 
 
 @functools.cache
@@ -133,6 +136,12 @@ def _master(resolver: tf.distribute.cluster_resolver.TPUClusterResolver) -> str:
 
 def _lost(config: RuntimeConfig, name: str) -> str:
     return f"error: {name} was not joined within {config.wait_seconds} seconds (runtime.wait_seconds)"
+
+
+@functools.cache
+def one_device(device: str) -> tf.distribute.OneDeviceStrategy:
+    """Return the strategy for a single device, one per process."""
+    return tf.distribute.OneDeviceStrategy(device)
 
 
 @functools.cache

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_tf.config import Config
+from resnet_tf.core.devices import translate_memory_errors
 from resnet_tf.core.errors import UserError
 from resnet_tf.data import pipeline
 from resnet_tf.data.augmentation import mixing
@@ -22,6 +23,7 @@ from resnet_tf.training import checkpoint, run, runtime
 from resnet_tf.training.cluster import Cluster
 from resnet_tf.training.conflicts import describe_conflicts
 from resnet_tf.training.losses import Objective
+from resnet_tf.training.memory import StepMemory, estimate_memory
 from resnet_tf.training.optimizers import create
 from resnet_tf.training.progress import RunState
 from resnet_tf.training.step import TrainStep
@@ -105,8 +107,29 @@ class Trainer:
         train, epoch = self.config.train, self.state.step // self.length.steps_per_epoch
         head_only = train.finetune == "probe" or (train.finetune == "head_then_all" and epoch < train.head_epochs)
         size = size_in_epoch(self.config, epoch)
-        statistics, missing = self.step.run(batches, tf.constant(count), head_only=head_only, size=size)
+        batch = self.config.data.batch_size
+        with translate_memory_errors(f"a training step of data.batch_size={batch}", self._remedies):
+            statistics, missing = self.step.run(batches, tf.constant(count), head_only=head_only, size=size)
         return statistics.numpy(), missing.numpy()
+
+    def _remedies(self) -> str:
+        """Return the estimate of a step's memory, and the settings that reduce it."""
+        larger = 2 * self.config.train.accumulate
+        half = "" if self.model.compute_dtype != "float32" else " or runtime.precision=mixed_bfloat16"
+        return (
+            f"it takes {self.estimate_memory()}; a smaller data.batch_size, train.accumulate={larger}{half} takes less"
+        )
+
+    def estimate_memory(self, sized: keras.Model | None = None) -> StepMemory:
+        """Estimate the memory of a step on one replica; `sized` is the network with a fixed input size."""
+        if sized is None:
+            sized = run.create_network(self.config, num_classes=len(self.source.class_names), fixed_size=True)
+        trainable, slots = (
+            sum(each.value.shape.num_elements() for each in variables)
+            for variables in (self.model.trainable_variables, self.optimizer.variables)
+        )
+        replicas = self.strategy.num_replicas_in_sync
+        return estimate_memory(self.config, sized, trainable=trainable, slots=slots, replicas=replicas)
 
     def save(self, directory: Path, metrics: dict[str, Any] | None) -> None:
         """Write a checkpoint, on the chief; `metrics` are those of an evaluation at this step, or None."""

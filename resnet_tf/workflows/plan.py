@@ -6,18 +6,16 @@ from pathlib import Path
 import keras
 
 from resnet_tf.config import Config
+from resnet_tf.core import devices
 from resnet_tf.core.paths import user_path
 from resnet_tf.data.sources import open_source
-from resnet_tf.model.cost import count_multiply_adds, count_saved_activations
+from resnet_tf.model.cost import count_multiply_adds
 from resnet_tf.training import default_settings, runtime
+from resnet_tf.training.memory import megabytes
 from resnet_tf.training.run import create_network
 from resnet_tf.training.trainer import Trainer
 from resnet_tf.workflows.preview import plot_batch
 
-# At the end of a block: gradients of a feature map and of its input, and their sum.
-_GRADIENTS = 3
-# Graph, kernels and scratch memory, measured by `benchmarks/memory.py` on a CPU.
-_BYTES_PER_LAYER = 1_300_000
 _PLOTTED = 32  # examples of the first batch
 
 
@@ -89,21 +87,9 @@ def _facts(trainer: Trainer) -> dict[str, str]:
 
 
 def _memory(trainer: Trainer, sized: keras.Model) -> str:
-    """Return an estimate of the memory of a step; `benchmarks/memory.py` compares it with measurements."""
-    config = trainer.config
-    half = keras.config.dtype_policy().compute_dtype != "float32"
-    trainable = sum(variable.value.shape.num_elements() for variable in trainer.model.trainable_variables)
-    slots = sum(variable.value.shape.num_elements() for variable in trainer.optimizer.variables)
-    count = config.train.accumulate
-    gradients = trainable * (2 if count > 1 else 1)  # of a micro-batch, and their sum
-    weights = 4 * (sized.count_params() + gradients + slots)  # float32 under every policy
-    images = config.data.batch_size // trainer.strategy.num_replicas_in_sync // count
-    every_map, largest = count_saved_activations(sized)
-    maps = (2 if half else 4) * (every_map + _GRADIENTS * largest) * images
-    tensors = f"{_megabytes(maps)} of feature maps, {_megabytes(weights)} of weights, gradients and optimizer"
-    work = _BYTES_PER_LAYER * len(sized.layers)
-    return f"about {_megabytes(weights + maps + work)} on each replica: {tensors}, {_megabytes(work)} of workspace"
-
-
-def _megabytes(count: float) -> str:
-    return f"{count / 2**20:,.0f} MB"
+    """Return an estimate of the memory of a step, and the memory of the GPU."""
+    estimate = str(trainer.estimate_memory(sized))
+    if found := devices.memory_of_accelerator():
+        name, available = found
+        estimate += f"; {name} has {megabytes(available)}"
+    return estimate

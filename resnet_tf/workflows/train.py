@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from resnet_tf.config import Config
+from resnet_tf.core.devices import default_type, full_float32
 from resnet_tf.core.metrics import Evaluation
 from resnet_tf.core.paths import user_path
 from resnet_tf.data.sources import Source
@@ -95,12 +96,13 @@ def _finish(workdir: Path, source: Source) -> TrainResult:
     """Evaluate, export, verify and report a trained run."""
     run = load_run(workdir)
     settings = run.config  # with the settings that follow from the data
-    evaluation = evaluate_run(run, source, batch_size=settings.data.batch_size)
+    with full_float32():  # its logits are compared with those of the export
+        evaluation = evaluate_run(run, source, batch_size=settings.data.batch_size)
     test_metrics = evaluate_test_split(run, source, batch_size=settings.data.batch_size)
     versions = run.workdir / EXPORTS / "serving"
     export = find_export_of_step(versions, run.step) or export_model(run, versions)
     logits = evaluation.logits[: settings.export.verify_examples]
-    verification = verify(export, logits, batch_size=settings.data.batch_size)
+    verification = verify(export, logits, batch_size=settings.data.batch_size, device=default_type())
     # Last, because an error of plotting must not cost the export.
     report = write_run_report(run.workdir / REPORT, run, evaluation, source, test_metrics)
     return TrainResult(run, evaluation, test_metrics, report, export, verification)
