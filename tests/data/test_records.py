@@ -179,7 +179,8 @@ def test_the_index_of_large_files_is_cached(shards, tmp_path, monkeypatch, caplo
     os.utime(tmp_path / "train-00000-of-00002", (1, 1))  # file systems may store times in seconds
     assert open_source(shards).train.num_examples == 19, "a changed file is indexed again"
     monkeypatch.setattr(records, "_index_files", None)
-    assert len(open_source(shards).train.corruption) == 1, "corruption is in the index"
+    cached = open_source(shards).train
+    assert (len(cached.corruption), cached.num_examples) == (1, 19), "corruption is in the index"
 
 
 def test_an_index_of_another_version_is_not_read(shards, tmp_path, monkeypatch, caplog):

@@ -289,7 +289,7 @@ def test_other_features_are_not_decoded(tmp_path):
     split = {"name": "train", "numBytes": "0", "shardLengths": ["1"]}
     info = {"name": "two", "version": "1.0.0", "fileFormat": "tfrecord", "splits": [split]}
     (version / "dataset_info.json").write_text(json.dumps(info))
-    source = open_source(DataConfig(source=str(version), eval_split="train"))
+    source = open_source(DataConfig(source=str(version), eval_split="train"), for_training=False)
     ((example, label),) = source.train.examples()
     assert (example.dtype, int(label)) == (tf.string, 1)
 
