@@ -5,15 +5,16 @@ import logging
 import os
 import re
 import sys
-import tempfile
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
 
 from absl import flags
 
 from resnet_tf import config as config_lib
+from resnet_tf.core import native_log
 from resnet_tf.core.errors import Interrupted, UserError, closest, is_full_disk, write_failure
 from resnet_tf.core.installation import check_installation
+from resnet_tf.core.logs import stderr_handler
 from resnet_tf.core.streams import standard_streams
 from resnet_tf.core.text import printable
 
@@ -119,17 +120,8 @@ def require(*required: flags.FlagHolder) -> None:
             raise UserError(f"--{flag.name.replace('_', '-')} is missing; see --help")
 
 
-class _Formatter(logging.Formatter):
-    """Formats a record as its message, with escapes for control characters, which names in data may contain."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (the name is Python's)
-        return "\n".join(map(printable, record.message.split("\n")))
-
-
 def _log_to_stderr() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter())
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.basicConfig(level=logging.WARNING, handlers=[stderr_handler()])
     logging.getLogger("resnet_tf").setLevel(logging.INFO)
 
 
@@ -217,17 +209,5 @@ def _native_log_muted() -> Iterator[None]:
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         yield
         return
-    sys.stderr.flush()
-    saved = os.dup(2)
-    with tempfile.TemporaryFile() as log:
-        os.dup2(log.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            log.seek(0)
-            os.write(saved, log.read())
-            raise
-        finally:
-            sys.stderr.flush()
-            os.dup2(saved, 2)
-            os.close(saved)
+    with native_log.filtered(lambda line: False):
+        yield

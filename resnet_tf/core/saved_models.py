@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from resnet_tf.core.errors import UserError, plain_reason
+from resnet_tf.core.native_log import silence_unsupported_types
 from resnet_tf.core.paths import literal_path
 
 
@@ -18,6 +19,7 @@ def load_saved_model(directory: Path) -> Any:
     """
     try:
         with literal_path(directory) as path:
+            silence_unsupported_types()
             return tf.saved_model.load(str(path))
     except Exception as error:  # TensorFlow raises many types for a graph that does not fit together
         raise UserError(f"{str(directory)!r} cannot be loaded: {plain_reason(error)}") from error

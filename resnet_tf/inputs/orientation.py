@@ -4,6 +4,8 @@ import functools
 
 import tensorflow as tf
 
+from resnet_tf.core.native_log import silence_unsupported_types
+
 # EXIF orientations that need each of the operations, in this order: transpose, flip vertically, flip horizontally.
 _TRANSPOSED, _FLIPPED_VERTICALLY, _FLIPPED_HORIZONTALLY = (5, 6, 7, 8), (3, 4, 7, 8), (2, 3, 6, 7)
 
@@ -14,6 +16,7 @@ def _is_in(orientation: tf.Tensor, group: tuple[int, ...]) -> tf.Tensor:
 
 def rotate(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     """Rotate and mirror an image, [h, w, C], from its EXIF orientation to upright."""
+    silence_unsupported_types()
     for group, transform in (
         (_TRANSPOSED, lambda pixels: tf.transpose(pixels, [1, 0, 2])),
         (_FLIPPED_VERTICALLY, lambda pixels: tf.reverse(pixels, [0])),

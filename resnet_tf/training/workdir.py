@@ -5,6 +5,7 @@ import datetime
 import itertools
 import logging
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from resnet_tf.training.run import CHECKPOINTS
 logger = logging.getLogger(__name__)
 
 _LOCK = ".lock"
+# Output of commands, such as log.txt, nohup.out or slurm-17.err; other files keep a run out of their directory.
+_LOG = re.compile(r"(.*[._-])?(logs?|std(out|err)|output|out|err)([._-]?\d+)?(\.txt)?", re.IGNORECASE)
 _DEFAULT_PARENT = Path("runs")
 
 
@@ -76,8 +79,13 @@ def check_workdir(workdir: Path, config: Config) -> None:
     if (workdir / CONFIG_FILE).is_file():
         if not _is_unusable_before_start(workdir):
             _check_same_config(workdir, config)
-    elif not all(files.is_hidden(entry.name) for entry in workdir.iterdir()):
+    elif not all(files.is_hidden(entry.name) or _is_log(entry) for entry in workdir.iterdir()):
         raise UserError(f"--workdir={str(workdir)!r} is not empty and holds no run; give an empty or a new directory")
+
+
+def _is_log(path: Path) -> bool:
+    """Return True for a file that a shell or a scheduler writes the output of a command to."""
+    return bool(_LOG.fullmatch(path.name)) and path.is_file()
 
 
 def write_config(workdir: Path, config: Config) -> None:

@@ -10,6 +10,7 @@ import keras
 
 from resnet_tf.config import Config
 from resnet_tf.core.devices import default_type, full_float32
+from resnet_tf.core.logs import shown_log
 from resnet_tf.core.metrics import Evaluation
 from resnet_tf.core.paths import user_path
 from resnet_tf.data.sources import Source
@@ -60,6 +61,7 @@ class TrainResult:
         return f"TrainResult({self.run!r}, {self.evaluation!r}, export={str(self.export)!r})"
 
 
+@shown_log()
 def train(
     config: Config,
     workdir: str | Path | None = None,
@@ -108,6 +110,7 @@ def _finish(workdir: Path, source: Source) -> TrainResult:
     return TrainResult(run, evaluation, test_metrics, report, export, verification)
 
 
+@shown_log()
 def train_and_evaluate(
     config: Config, workdir: str | Path, *, callbacks: Sequence[keras.callbacks.Callback] = ()
 ) -> dict[str, Any]:

@@ -1,8 +1,12 @@
 """Tables of training behavior beside independent calculations: limits of losses, selections by rank and name."""
 
+import contextlib
 import dataclasses
 import json
+import logging
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +30,7 @@ from resnet_tf.config import (
 )
 from resnet_tf.core import files
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.logs import shown_log
 from resnet_tf.core.metrics import Evaluation
 from resnet_tf.data.pipeline import TrainingLength
 from resnet_tf.data.sources import open_source
@@ -40,6 +45,7 @@ from resnet_tf.training.losses import Objective, class_weights
 from resnet_tf.training.optimizers.create import create_optimizer
 from resnet_tf.training.progress import RunState
 from resnet_tf.training.run import load_run, read_metrics
+from resnet_tf.training.workdir import check_workdir
 
 # Logits at which a probability, or its complement, has no digits left in float32.
 EXTREME = np.array(
@@ -402,3 +408,98 @@ def test_evaluations_of_runs_and_exports_name_examples(tiny_run, tiny_export, mo
     images = [image for image, _ in split.examples(3).as_numpy_iterator()]
     with pytest.raises(UserError, match=r"the prediction for .* 1.* is not finite"):
         predictor([*images])
+
+
+@pytest.mark.parametrize(
+    ("name", "accepted"),
+    [
+        ("train.log", True),
+        ("nohup.out", True),
+        ("slurm-17.err", True),
+        ("log.TXT", True),
+        ("train_log_2.txt", True),
+        ("stderr", True),
+        ("catalog.txt", False),
+        ("out.jpg", False),
+        ("thesis.txt", False),
+        ("cat.jpg", False),
+        ("notes.md", False),
+        ("weights.h5", False),
+        ("folder.log/", False),
+    ],
+)
+def test_logs_may_lie_in_a_run_directory(tmp_path, tiny_config, name, accepted):
+    path = tmp_path / name
+    if name.endswith("/"):
+        path.mkdir()
+    else:
+        path.write_text("output of the command")
+    with contextlib.nullcontext() if accepted else pytest.raises(UserError, match="is not empty and holds no run"):
+        check_workdir(tmp_path, tiny_config)
+
+
+def _bare_logger(monkeypatch) -> logging.Logger:
+    """Return the logger of the package as a script has it that configured none, not even pytest's."""
+    logger = logging.getLogger("resnet_tf")
+    monkeypatch.setattr(logger, "propagate", False)
+    monkeypatch.setattr(logger, "handlers", [])
+    monkeypatch.setattr(logger, "level", logging.NOTSET)
+    return logger
+
+
+def test_python_shows_the_log_of_the_command(monkeypatch, capsys):
+    bare_logger = _bare_logger(monkeypatch)
+    with shown_log():
+        bare_logger.info("precision \x1b[2J")
+    bare_logger.info("after the block")
+    assert capsys.readouterr().err == "precision \\x1b[2J\n"
+    assert (bare_logger.level, bare_logger.handlers) == (logging.NOTSET, [])
+
+
+def test_the_log_of_an_application_stays(monkeypatch, capsys):
+    bare_logger = _bare_logger(monkeypatch)
+    records: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: records.append(record.getMessage())
+    bare_logger.addHandler(handler)
+    with shown_log():
+        bare_logger.info("shown")
+    bare_logger.setLevel(logging.WARNING)
+    with shown_log():
+        bare_logger.info("hidden")
+        bare_logger.warning("kept")
+    assert records == ["shown", "kept"]
+    assert capsys.readouterr().err == ""
+
+
+def test_trainings_from_python_show_their_log(monkeypatch, tiny_config, tiny_run, tmp_path, capsys):
+    _bare_logger(monkeypatch)
+    shutil.copytree(tiny_run, tmp_path, dirs_exist_ok=True)
+    resnet_tf.train_and_evaluate(tiny_config, tmp_path)
+    lines = capsys.readouterr().err.splitlines()
+    for start in ("precision float32", "resnet8_w32: ", "training examples: ", "resuming from step 14"):
+        assert [line.startswith(start) for line in lines].count(True) == 1, start
+
+
+SCRIPT = """
+import os
+import tensorflow as tf
+from resnet_tf.core.native_log import filtered
+from resnet_tf.data.augmentation import operations, transforms
+from resnet_tf.inputs import orientation
+
+images, numbers = tf.zeros([2, 8, 8, 3], tf.uint8), tf.fill([2], 0.5)
+tf.function(lambda: orientation.rotate(images[0], tf.constant(6)))()
+tf.function(lambda: transforms.pad_and_crop(images, {"pad_row": numbers, "pad_column": numbers}, 2))()
+tf.function(lambda: operations._equalize(images, None, None))()
+with filtered(lambda line: b"hidden" not in line):
+    os.write(2, b"shown\\nhidden\\n")
+"""
+
+
+def test_transposition_of_pixels_is_quiet():
+    """TensorFlow prints an error for integers on CPUs whose oneDNN lacks them, once in a process."""
+    child = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=120, check=True)
+    assert "oneDNN supports" not in child.stderr
+    assert "shown\n" in child.stderr
+    assert "hidden" not in child.stderr

@@ -12,6 +12,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from resnet_tf.core.native_log import silence_unsupported_types
+
 Operation = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 _LEVELS = 256
 
@@ -123,6 +125,7 @@ def _autocontrast(images: tf.Tensor, m: tf.Tensor, levels: tf.Tensor) -> tf.Tens
 def _equalize(images: tf.Tensor, m: tf.Tensor, levels: tf.Tensor) -> tf.Tensor:
     """Equalize the histogram of each channel."""
     del m, levels
+    silence_unsupported_types()
     height, width, channels = images.shape[1:]
     values = tf.reshape(tf.transpose(tf.cast(images, tf.int32), [0, 3, 1, 2]), [-1, height * width])
     index = tf.range(tf.shape(values)[0])[:, None]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 import tensorflow as tf
 
 from resnet_tf.config import AugmentConfig
+from resnet_tf.core.native_log import silence_unsupported_types
 from resnet_tf.data.augmentation import operations, policies
 from resnet_tf.data.augmentation.policies import Uniform
 from resnet_tf.inputs import Preprocess
@@ -284,6 +285,7 @@ def pad_and_crop(images: tf.Tensor, uniform: Uniform, padding: int) -> tf.Tensor
     Returns:
         A batch of the dtype and shape of `images`.
     """
+    silence_unsupported_types()
     *sizes, _ = images.shape[1:]
     cropped = tf.pad(images, [[0, 0], *[[padding, padding]] * len(sizes), [0, 0]])
     for axis, (size, use) in enumerate(zip(sizes, ("pad_row", "pad_column"), strict=False), start=1):
