@@ -18,21 +18,41 @@ _MAX_IMAGES, _COLUMNS = 64, 8  # of the plot of the first batch
 
 
 class ProgressLine(keras.callbacks.Callback):
-    """One line per epoch on stderr; on a terminal, the line is updated during the epoch."""
+    """One line per epoch on stderr; on a terminal, the line is updated during the epoch.
 
-    def __init__(self, *, epochs: int, steps_per_epoch: int, first_step: int, stream: TextIO | None = None):
+    Args:
+        epochs: epochs of the run.
+        steps_per_epoch: steps of an epoch.
+        first_step: steps taken before.
+        compile_seconds: returns the time that compilation took so far, which the rest of the run does not take again;
+            None if it is unknown.
+        stream: stderr by default.
+    """
+
+    def __init__(
+        self,
+        *,
+        epochs: int,
+        steps_per_epoch: int,
+        first_step: int,
+        compile_seconds: Callable[[], float | None] = lambda: 0.0,
+        stream: TextIO | None = None,
+    ):
         super().__init__()
         self._epochs = epochs
         self._steps_per_epoch = steps_per_epoch
         self._stream = stream or sys.stderr
         self._live = self._stream.isatty()
         self._epoch = 0
-        self._start = time.monotonic()
+        self._start: float | None = None
         self._started_at = first_step / steps_per_epoch
+        self._compile_seconds = compile_seconds
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Note the epoch."""
+        """Note the epoch, and the time of the first one."""
         self._epoch = epoch
+        if self._start is None:
+            self._start = time.monotonic()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Rewrite the line on a terminal."""
@@ -55,14 +75,16 @@ class ProgressLine(keras.callbacks.Callback):
     def _pace(self, logs: dict[str, Any], done: float) -> str:
         """Return learning rate, speed and the time left for all epochs, at the fraction `done` of the current epoch.
 
-        A run that was resumed in the evaluation at the end of an epoch has no steps to estimate the time from.
+        A run that was resumed in the evaluation at the end of an epoch has no steps to estimate the time from, nor has
+        one after its first call, which compiles.
         """
         epochs = self._epoch + done
         taken = epochs - self._started_at
         pace = f"lr {logs['learning_rate']:.4g}  {logs['images_per_second']:,.0f} images/s"
-        if taken <= 0:
+        compilation = self._compile_seconds()
+        if taken <= 0 or compilation is None or self._start is None:
             return pace
-        left = (time.monotonic() - self._start) / taken * (self._epochs - epochs)
+        left = max(time.monotonic() - self._start - compilation, 0.0) / taken * (self._epochs - epochs)
         return f"{pace}  {_clock(left)} left"
 
     def _prefix(self) -> str:

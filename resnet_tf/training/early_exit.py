@@ -11,7 +11,7 @@ class Pace:
 
     def __init__(self, most: int, seconds: float = 2.0):
         self._most, self._seconds = most, seconds
-        self._calls = 0
+        self._calls, self._first = 0, (0, 0.0)
         self._step_seconds = seconds
 
     @property
@@ -24,3 +24,13 @@ class Pace:
         self._calls += 1
         if self._calls > 1:
             self._step_seconds = max(seconds / count, 1e-6)
+        else:
+            self._first = count, seconds
+
+    @property
+    def compile_seconds(self) -> float | None:
+        """Duration of the first call beyond that of its steps; None until a second call shows it."""
+        if self._calls < 2:
+            return None
+        count, seconds = self._first
+        return max(seconds - count * self._step_seconds, 0.0)

@@ -1,5 +1,6 @@
 """Evaluation that counts every example exactly once, for any batch size and number of replicas."""
 
+import time
 from collections.abc import Callable, Iterator
 
 import keras
@@ -23,6 +24,10 @@ _TEST_METRICS = ("test_examples", "test_top1", "test_top5", "test_loss")
 
 class Evaluator:
     """Evaluation of a model on a split; repeated calls reuse the compiled function.
+
+    Attributes:
+        compile_seconds: duration of the first batch of the first call, with the start of the input, beyond that of
+            another batch; None before.
 
     Args:
         model: network from preprocessed examples to logits.
@@ -65,6 +70,7 @@ class Evaluator:
             return tuple(strategy.gather(value, axis=0) for value in (logits, labels, indices))
 
         self._predict = predict
+        self.compile_seconds: float | None = None
         self._memory = f"an evaluation of {batch_size} images at a time", lambda: "a smaller batch size takes less"
 
     def __call__(self, check: Callable[[], None] = lambda: None) -> Evaluation:
@@ -82,9 +88,14 @@ class Evaluator:
             return Evaluation(targets=labels[order], logits=logits[order])
 
     def _predict_batches(self, check: Callable[[], None]) -> Iterator[tuple[np.ndarray, ...]]:
+        times = [time.monotonic()]
         for batch in self._batches:
             check()
             yield tuple(value.numpy() for value in self._predict(*batch))
+            times.append(time.monotonic())
+        if self.compile_seconds is None:
+            first, *others = np.diff(times).tolist()
+            self.compile_seconds = max(first - min(others, default=0.0), 0.0)
 
 
 def evaluate_run(run: Run, source: Source, *, batch_size: int, flip: bool = False) -> Evaluation:

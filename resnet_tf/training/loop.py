@@ -287,6 +287,11 @@ class _Fit:
         directory, first = self._workdir / run.TENSORBOARD, trainer.state.step == 0
         return TensorBoard(directory, config=self._config.to_json(), inputs=inputs if first else None)
 
+    def _compile_seconds(self) -> float | None:
+        """Return the time that compilation took in training and evaluation; None until it is known."""
+        training = self._pace.compile_seconds
+        return None if training is None else training + (self._evaluator.compile_seconds or 0.0)
+
     def _observers(self) -> keras.callbacks.CallbackList:
         epochs, steps_per_epoch = self._config.train.epochs, self._trainer.length.steps_per_epoch
         self._trainer.model.optimizer = self._trainer.optimizer  # callbacks read and set its learning rate
@@ -296,7 +301,12 @@ class _Fit:
             chosen = [
                 MetricsFile(self._workdir / run.METRICS),
                 self._board,
-                ProgressLine(epochs=epochs, steps_per_epoch=steps_per_epoch, first_step=self._trainer.state.step),
+                ProgressLine(
+                    epochs=epochs,
+                    steps_per_epoch=steps_per_epoch,
+                    first_step=self._trainer.state.step,
+                    compile_seconds=self._compile_seconds,
+                ),
                 *self._callbacks,
             ]
         return keras.callbacks.CallbackList(

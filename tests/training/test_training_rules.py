@@ -2,11 +2,13 @@
 
 import contextlib
 import dataclasses
+import io
 import json
 import logging
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,8 +40,10 @@ from resnet_tf.data.unreadable import naming_nonfinite
 from resnet_tf.model.builder import build
 from resnet_tf.model.zoo import MODELS
 from resnet_tf.training import default_settings
-from resnet_tf.training.callbacks import MetricsFile
+from resnet_tf.training.callbacks import MetricsFile, ProgressLine
 from resnet_tf.training.conflicts import describe_conflicts
+from resnet_tf.training.early_exit import Pace
+from resnet_tf.training.evaluation import Evaluator
 from resnet_tf.training.learning_rate import learning_rate
 from resnet_tf.training.losses import Objective, class_weights
 from resnet_tf.training.optimizers.create import create_optimizer
@@ -503,3 +507,41 @@ def test_transposition_of_pixels_is_quiet():
     assert "oneDNN supports" not in child.stderr
     assert "shown\n" in child.stderr
     assert "hidden" not in child.stderr
+
+
+@pytest.mark.parametrize(
+    ("compilation", "expected"),
+    [(0.0, "3:00 left"), (40.0, "1:00 left"), (70.0, "0:00 left"), (None, "")],
+)
+def test_the_time_left_leaves_out_compilation(monkeypatch, compilation, expected):
+    """One of four epochs in 60 seconds, of which compilation took a part."""
+    monkeypatch.setattr(time, "monotonic", iter([100.0, 160.0]).__next__)
+    stream = io.StringIO()
+    line = ProgressLine(epochs=4, steps_per_epoch=10, first_step=0, compile_seconds=lambda: compilation, stream=stream)
+    line.on_epoch_begin(0)
+    line.on_epoch_end(0, {"loss": 0.5, "top1": 0.75, "learning_rate": 0.1, "images_per_second": 1234.0})
+    assert stream.getvalue().endswith(f"images/s  {expected}\n" if expected else "images/s\n")
+
+
+def test_compilation_is_what_the_first_call_takes_longer():
+    pace = Pace(50)
+    assert pace.compile_seconds is None
+    pace.note(1, 30.0)
+    assert pace.compile_seconds is None
+    pace.note(4, 8.0)
+    assert pace.compile_seconds == 28.0
+    pace.note(1, 40.0)  # a slow call is no compilation
+    assert pace.compile_seconds == 0.0
+
+
+def test_an_evaluation_reports_its_compilation(tiny_run):
+    run = load_run(tiny_run)
+    split, strategy = open_source(run.config.data).validation, tf.distribute.get_strategy()
+    evaluator = Evaluator(run.model, split, run.preprocess, batch_size=20, strategy=strategy)
+    assert evaluator.compile_seconds is None
+    evaluator()
+    first = evaluator.compile_seconds
+    assert first is not None
+    assert first > 0
+    evaluator()
+    assert evaluator.compile_seconds == first
