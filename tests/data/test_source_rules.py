@@ -236,6 +236,13 @@ def test_files_with_different_names_for_a_label_are_refused(tmp_path):
         open_source(DataConfig(source=str(tmp_path)))
 
 
+@pytest.mark.parametrize("order", [("train", "test"), ("test", "train")])
+def test_identifiers_of_wordnet_are_preferred_to_other_names(tmp_path, order):
+    for split, names in zip(order, (["n01440764", "b"], ["tench, Tinca tinca", "b"]), strict=True):
+        _write_records(tmp_path, {split: [0, 1]}, names)
+    assert open_source(DataConfig(source=str(tmp_path))).class_names == ("tench", "b")
+
+
 def test_names_of_bytes_are_text(tmp_path):
     names = np.array([b"red", "\u00e9".encode(), b"\xe9"])
     assert to_names(names) == ("red", "\u00e9", r"\xe9")

@@ -25,6 +25,7 @@ _LABEL = {
     "image/class/text": tf.io.FixedLenFeature([], tf.string, ""),
 }
 _ENCODED = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
+_SYNSET = re.compile(r"n\d{8}", re.ASCII)  # identifier of WordNet
 _SHARD = re.compile(r"-\d+-of-\d+$|\.tfrecords?(-\d+-of-\d+)?$")
 
 
@@ -66,7 +67,7 @@ def open_records(root: Path, config: DataConfig) -> Source:
 
 
 def _names(found: list[records.Records]) -> dict[int, str]:
-    """Return the name of each label that has one.
+    """Return the name of each label that has one; a WordNet identifier is preferred to another name.
 
     Raises:
         UserError: if files have different names for a label.
@@ -74,8 +75,12 @@ def _names(found: list[records.Records]) -> dict[int, str]:
     names: dict[int, tuple[str, str]] = {}
     for each in found:
         for label, name in each.names.items():
-            other, file = names.setdefault(label, (name, each.file)) if name else ("", "")
-            if other != name:
+            if not name:
+                continue
+            other, file = names.setdefault(label, (name, each.file))
+            if _SYNSET.fullmatch(name) and not _SYNSET.fullmatch(other):
+                names[label] = name, each.file
+            elif other != name and bool(_SYNSET.fullmatch(other)) == bool(_SYNSET.fullmatch(name)):
                 raise UserError(f"label {label} is {other!r} in {file!r}, but {name!r} in {each.file!r}")
     return {label: name for label, (name, _) in names.items()}
 
