@@ -66,6 +66,7 @@ setup(
             "pytest>=8.4",
             "pytest-xdist>=3.6",
             "ruff>=0.14",
+            "kubernetes-validate>=1.31",  # schemas of the manifests in examples/
             "codespell>=2.4",  # the first with `# codespell:ignore` comments
             "mypy>=1.18",
             "build>=1.2",

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from resnet_tf.training.run import load_run
 from resnet_tf.workflows.train import train_and_evaluate
 
 TIMEOUT = 240  # seconds
+EXAMPLE = Path(__file__).parents[2] / "examples" / "workers.py"
 
 
 @contextlib.contextmanager
@@ -87,16 +89,32 @@ def test_two_workers_are_one(data_dir, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_a_lost_worker_ends_the_other_and_both_continue(data_dir, tmp_path):
+def test_four_workers_of_the_example_are_one(data_dir, tmp_path):
+    settings = _settings(data_dir)
+    train_and_evaluate(load_config("digits", settings), tmp_path / "alone")
+    command = [sys.executable, EXAMPLE, "4", f"--workdir={tmp_path / 'run'}", *(f"--set={each}" for each in settings)]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=2 * TIMEOUT, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "have the same top-1 class" in done.stdout
+    weights = [load_run(tmp_path / name).model.get_weights() for name in ("run", "alone")]
+    for ours, theirs in zip(*weights, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.parametrize("lost", [1, 0], ids=["worker", "chief"])
+def test_a_lost_worker_ends_the_other_and_both_continue(data_dir, tmp_path, lost):
     settings = _settings(data_dir, "train.checkpoint_steps=1", "runtime.steps_per_loop=1", "train.epochs=40")
     directory = tmp_path / "run" / "checkpoints"
     with _workers(tmp_path / "run", settings) as processes:
         while processes[0].poll() is None and len(checkpoint.steps(directory)) < 2:
             pass
-        processes[1].kill()
-        _, errors = processes[0].communicate(timeout=120)
-        assert processes[0].returncode == 75
-        assert "worker 0 lost another one after step" in errors.splitlines()[-1]
+        processes[lost].kill()
+        _, errors = processes[1 - lost].communicate(timeout=120)
+        assert processes[1 - lost].returncode == 75
+        assert f"worker {1 - lost} lost another one after step" in errors.splitlines()[-1]
         assert "Traceback" not in errors
     reached = checkpoint.steps(directory)[-1]
     assert 2 <= reached < 40 * 14
