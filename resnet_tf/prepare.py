@@ -11,6 +11,7 @@ from absl import flags
 
 import resnet_tf
 from resnet_tf.config import command_line
+from resnet_tf.core.text import counted
 
 command_line.refuse_import(__name__)
 
@@ -34,7 +35,7 @@ def main(arguments: list[str]) -> None:
 
     result = resnet_tf.prepare(FROM.value, TO.value, eval_fraction=EVAL_FRACTION.value)
     for name, split in result.splits.items():
-        print(f"{name}: {split.examples:,} images in {split.files} file(s)")
+        print(f"{name}: {counted(split.examples, 'image')} in {counted(split.files, 'file')}")
     print(f"data.source={TO.value}")
 
 

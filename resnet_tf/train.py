@@ -12,6 +12,7 @@ from absl import flags
 
 import resnet_tf
 from resnet_tf.config import command_line, load_config
+from resnet_tf.core.text import counted
 
 command_line.refuse_import(__name__)
 
@@ -38,7 +39,8 @@ def main(arguments: list[str]) -> None:
         print(f"val     {result.evaluation}")
         if test := result.test_metrics:
             top1, top5, loss = (test[f"test_{name}"] for name in ("top1", "top5", "loss"))
-            print(f"test    top-1 {top1:.4f}  top-5 {top5:.4f}  loss {loss:.4f}  on {test['test_examples']:,} examples")
+            examples = counted(int(test["test_examples"]), "example")
+            print(f"test    top-1 {top1:.4f}  top-5 {top5:.4f}  loss {loss:.4f}  on {examples}")
         print(f"report  {result.report}")
         print(f"export  {result.export}")
         print(f"        {result.verification}")

@@ -333,7 +333,7 @@ def test_a_dry_run_prints_the_plan_and_plots_the_first_batch(command, photos, tm
     assert facts["steps"] == "6 of 5: 3 epochs of 2; 2 examples of each epoch are unused"
     assert "0.0406 billion multiply-adds at 32 pixels" in facts["network"]
     assert re.fullmatch(r"(float32|mixed_bfloat16) \(auto: .*\)", facts["precision"])
-    assert facts["runs on"].startswith("1 replica(s) by ")
+    assert facts["runs on"].startswith("1 replica by ")
     assert re.match(r"about \d+ MB on each replica", facts["memory"])
     assert facts["first batch"] == "imagefolder-dry-run.png"
     assert set(tmp_path.iterdir()) - before == {tmp_path / "imagefolder-dry-run.png"}

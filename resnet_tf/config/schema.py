@@ -12,6 +12,7 @@ from typing import Any
 from resnet_tf.core import ranges
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.ranges import MAX_BATCH, MAX_CLASSES, MAX_PIXELS, MAX_SEED, MAX_SIZE, MAX_VALUES, Range
+from resnet_tf.core.text import counted
 
 # Largest values of counts without a limit of their own: far beyond any use, and their products fit into int64.
 _MANY = 10**6
@@ -555,7 +556,7 @@ def _check_data(data: DataConfig) -> None:
         values = getattr(data, name)
         if len(values) not in (0, 1, data.channels):
             raise UserError(
-                f"data.{name} has {len(values)} values for data.channels={data.channels}; "
+                f"data.{name} has {counted(len(values), 'value')} for data.channels={data.channels}; "
                 "give one value, or one for each channel"
             )
     if data.length * data.channels > MAX_VALUES:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from resnet_tf.core.errors import UserError
-from resnet_tf.core.text import shortened
+from resnet_tf.core.text import counted, shortened
 
 _BINS = 15  # confidence bins, as in most papers
 _MAX_NAME = 60  # characters of a class name in a line
@@ -52,7 +52,9 @@ class NonFiniteError(UserError):
         self.indices, self.count = tuple(indices), count
         names = ", ".join(locate(index) for index in self.indices[:_MAX_NAMED])
         more = f" and {len(self.indices) - _MAX_NAMED:,} more" if len(self.indices) > _MAX_NAMED else ""
-        super().__init__(f"{len(self.indices):,} of {count:,} examples have logits that are not finite: {names}{more}")
+        super().__init__(
+            f"{len(self.indices):,} of {counted(count, 'example')} have logits that are not finite: {names}{more}"
+        )
 
 
 @dataclass(frozen=True, repr=False)
@@ -97,7 +99,7 @@ class Evaluation:
 
     def __str__(self) -> str:
         metrics = f"top-1 {self.top(1):.4f}  top-5 {self.top(5):.4f}  loss {self.loss:.4f}"
-        return f"{metrics}  balanced {self.balanced_accuracy:.4f}  on {len(self.targets):,} examples"
+        return f"{metrics}  balanced {self.balanced_accuracy:.4f}  on {counted(len(self.targets), 'example')}"
 
     def top(self, k: int) -> float:
         """Return the fraction of examples whose target is among the `k` largest logits; ties count as errors."""

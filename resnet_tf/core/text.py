@@ -26,6 +26,17 @@ def printable(text: str) -> str:
     return "".join(escape(_to_byte(each)) if _is_unprintable(each) else each for each in text)
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless the number is 1.
+
+    >>> counted(1, "epoch"), counted(1200, "unreadable class"), counted(2, "directory")
+    ('1 epoch', '1,200 unreadable classes', '2 directories')
+    """
+    if number != 1:
+        noun = re.sub(r"(?<=[^aeiou])y$", "ie", noun) + ("es" if noun.endswith(("s", "x", "tch", "sh")) else "s")
+    return f"{number:,} {noun}"
+
+
 def shortened(text: str, length: int) -> str:
     """Return `printable(text)` in at most `length` characters, the last one an ellipsis if it is cut.
 

@@ -5,7 +5,7 @@ import typing
 from typing import Any
 
 from resnet_tf.core.errors import UserError
-from resnet_tf.core.text import printable
+from resnet_tf.core.text import counted, printable
 
 _WORDS: dict[Any, str] = {
     str: "a string",
@@ -64,7 +64,7 @@ def find_mismatch(value: Any, declared: Any, name: str) -> str:
     elif expected in (list, tuple):
         item_types = arguments[:1] * len(value) if expected is list or arguments[1:] == (Ellipsis,) else arguments
         if len(item_types) != len(value):
-            return f"{name} has {len(value)} element(s), not {len(item_types)}"
+            return f"{name} has {counted(len(value), 'element')}, not {len(item_types)}"
         parts = [(f"{name}[{index}]", *pair) for index, pair in enumerate(zip(value, item_types, strict=True))]
     else:
         parts = []

@@ -14,6 +14,7 @@ import tensorflow as tf
 from resnet_tf.config import AugmentConfig, Config
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.machine import cores
+from resnet_tf.core.text import counted
 from resnet_tf.data import order, service
 from resnet_tf.data.augmentation import mixing, transforms
 from resnet_tf.data.autotune import without_autotune
@@ -53,8 +54,8 @@ class TrainingLength:
         steps = source.train.num_examples // config.data.batch_size
         if steps == 0:
             raise UserError(
-                f"data.batch_size={config.data.batch_size} exceeds the {source.train.num_examples} examples of split "
-                f"{source.train.name!r}"
+                f"data.batch_size={config.data.batch_size} exceeds the "
+                f"{counted(source.train.num_examples, 'example')} of split {source.train.name!r}"
             )
         return cls(steps, steps * config.train.epochs)
 
@@ -106,7 +107,8 @@ def train_batches(
     group = mixing.group_size(config.augment) * shard.count
     if config.data.batch_size % group:
         raise UserError(
-            f"data.batch_size={config.data.batch_size} must be a multiple of {group}, for {shard.count} workers"
+            f"data.batch_size={config.data.batch_size} must be a multiple of {group}, for "
+            f"{counted(shard.count, 'worker')}"
             + (" with images mixed in pairs" if mixing.is_enabled(config.augment) else "")
         )
     create = _load_from_memory if _fits_in_memory(config, source.train, preprocess) else _load_from_source

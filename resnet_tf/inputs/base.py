@@ -14,6 +14,7 @@ import tensorflow as tf
 from resnet_tf.config import AugmentConfig, Config, DataConfig, flatten
 from resnet_tf.core.errors import UserError, closest
 from resnet_tf.core.ranges import LARGEST, MAX_VALUES, SMALLEST, Range, check_integer, check_number, shorten
+from resnet_tf.core.text import counted
 from resnet_tf.core.validation import find_mismatch
 
 # Maps the (height, width) of an example, int32 [2], to the offset and size of a crop window, both int32 [2].
@@ -114,7 +115,8 @@ class Preprocess(abc.ABC):
         count = math.prod(self.input_shape)
         if count > MAX_VALUES:
             raise UserError(
-                f"an example of shape {self.input_shape} has {count} values; at most {MAX_VALUES} are possible"
+                f"an example of shape {self.input_shape} has {counted(count, 'value')}; "
+                f"at most {MAX_VALUES} are possible"
             )
 
     # From configurations and files.

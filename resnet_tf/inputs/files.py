@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.files import is_hidden
-from resnet_tf.core.text import printable
+from resnet_tf.core.text import counted, printable
 from resnet_tf.inputs.base import Preprocess
 
 logger = logging.getLogger(__name__)
@@ -84,10 +84,9 @@ def log_skipped(folder: str, skipped: dict[str, str], input_type: type[Preproces
     counts = ", ".join(f"{count:,} {name}" for name, count in Counter(skipped.values()).most_common())
     paths = sorted(skipped)
     names = ", ".join(os.path.relpath(path, folder) for path in paths[:_NAMED]) + (", ..." if paths[_NAMED:] else "")
-    logger.warning(
-        "%s",
-        printable(f"skipped {len(paths):,} file(s) of {folder!r} that are no {input_type.plural}: {counts} ({names})"),
-    )
+    are_no = f"is no {input_type.noun}" if len(paths) == 1 else f"are no {input_type.plural}"
+    text = f"skipped {counted(len(paths), 'file')} of {folder!r} that {are_no}: {counts} ({names})"
+    logger.warning("%s", printable(text))
 
 
 def _walk(folder: str, visited: set[str], recursive: bool) -> Iterator[os.DirEntry[str]]:

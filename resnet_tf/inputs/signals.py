@@ -8,6 +8,7 @@ import numpy as np
 
 from resnet_tf.config import DataConfig
 from resnet_tf.core.ranges import MAX_VALUES, check_integer
+from resnet_tf.core.text import counted
 from resnet_tf.inputs.arrays import ArrayPreprocess, format_numbers
 from resnet_tf.inputs.base import Preprocess, register_input_type, resolve_statistics
 
@@ -82,13 +83,13 @@ class SignalPreprocess(ArrayPreprocess):
     @property
     def size_text(self) -> str:
         """Length in words, such as `16,000 samples`."""
-        return f"{self.length:,} samples"
+        return f"{counted(self.length, 'sample')}"
 
     @property
     def description(self) -> str:
         """Description of the preprocessing for model cards, one sentence."""
         normalized = f"minus {format_numbers(self.mean)}, divided by {format_numbers(self.std)}"
-        return f"A signal of {self.length:,} samples in {self.channels} channel(s), {normalized}."
+        return f"A signal of {counted(self.length, 'sample')} in {counted(self.channels, 'channel')}, {normalized}."
 
     def plot(self, example: np.ndarray) -> np.ndarray:
         """Plot the curve of each channel, black on white, uint8 [H, W, 1].

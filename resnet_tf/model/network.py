@@ -14,6 +14,7 @@ from resnet_tf.core.bounded import parse_json
 from resnet_tf.core.class_names import to_names
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.ranges import shorten
+from resnet_tf.core.text import counted
 from resnet_tf.inputs import Preprocess
 from resnet_tf.model.arch import Arch
 from resnet_tf.model.metadata import Metadata
@@ -86,7 +87,7 @@ class ResidualNetwork(keras.Model):
     def labels(self, labels: Iterable[str | int] | None) -> None:
         labels = None if labels is None else to_names(labels)
         if labels is not None and len(labels) != self._num_outputs():
-            raise UserError(f"{len(labels)} labels for {self.name}, whose outputs are {self.output_shape}")
+            raise UserError(f"{counted(len(labels), 'label')} for {self.name}, whose outputs are {self.output_shape}")
         self._metadata = dataclasses.replace(self._metadata, labels=labels)
 
     def adopt(self, metadata: Metadata) -> None:

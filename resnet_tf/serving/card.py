@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from resnet_tf.core.text import markdown, markdown_code, shortened
+from resnet_tf.core.text import counted, markdown, markdown_code, shortened
 from resnet_tf.inputs import Preprocess
 
 _MAX_LABELS, _MAX_LABEL = 20, 60  # labels, characters of a label
@@ -133,7 +133,7 @@ def _summary(metadata: Mapping[str, Any], preprocess: Preprocess) -> str:
     target, precision = metadata["target"].replace("_", " "), metadata["precision"]
     plural, release = preprocess.plural, metadata["versions"]["resnet_tf"]
     lines = [
-        f"A residual network of {metadata['parameters']:,} parameters for {plural}, exported for {target} in "
+        f"A residual network of {counted(metadata['parameters'], 'parameter')} for {plural}, exported for {target} in "
         f"{precision} by resnet_tf {release}."
     ]
     if config := metadata.get("config"):
@@ -142,7 +142,8 @@ def _summary(metadata: Mapping[str, Any], preprocess: Preprocess) -> str:
         start = f"initialized from {markdown_code(model['weights'])}" if model["weights"] else "randomly initialized"
         lines.append(
             f"Trained on split {split} of {source}, {start}. The weights are those after "
-            f"{metadata['step']:,} steps with batch size {data['batch_size']}, in a run of {train['epochs']} epochs. "
+            f"{counted(metadata['step'], 'step')} with batch size {data['batch_size']}, in a run of "
+            f"{counted(train['epochs'], 'epoch')}. "
             "`assets.extra/resnet_tf.json` contains the complete configuration."
         )
     return "\n".join(lines)
@@ -154,13 +155,13 @@ def _labels(labels: list[str]) -> str:
     omitted = len(labels) - _MAX_LABELS
     more = f" and {omitted:,} more, in `assets.extra/labels.txt`" if omitted > 0 else ""
     names = ", ".join(markdown(shortened(label, _MAX_LABEL)) for label in labels[:_MAX_LABELS])
-    return f"{len(labels):,} classes: {names}{more}."
+    return f"{counted(len(labels), 'class')}: {names}{more}."
 
 
 def _metrics(metadata: Mapping[str, Any]) -> Iterator[str]:
     if metrics := metadata.get("metrics"):
         split = markdown_code(metadata["config"]["data"]["eval_split"])
-        yield f"Metrics of the network in float32 on the {metrics['examples']:,} examples of split {split}:\n"
+        yield f"Metrics of the network in float32 on the {counted(metrics['examples'], 'example')} of split {split}:\n"
         yield "| top-1 | top-5 | balanced accuracy | loss (nats) | calibration error |\n|---|---|---|---|---|"
         names = ("top1", "top5", "balanced_accuracy", "loss", "calibration_error")
         yield f"| {' | '.join(f'{metrics[name]:.4f}' for name in names)} |\n"
@@ -178,7 +179,7 @@ def _metrics(metadata: Mapping[str, Any]) -> Iterator[str]:
         yield (
             f"Latency from decoded values to logits: {speed['milliseconds']:.3g} ms for one example. Throughput with "
             f"batch size {speed['batch']}: {speed['images_per_second']:,.0f} examples per second. Both are medians on "
-            f"{speed['cores']} core(s), {markdown(str(speed['processor']))}."
+            f"{counted(speed['cores'], 'core')}, {markdown(str(speed['processor']))}."
         )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.text import counted
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Drift:
 
     def __str__(self) -> str:
         accuracy = "" if self.top1_before is None else f", top-1 {self.top1_before:.4f} to {self.top1_after:.4f}"
-        same = f"{self.same_top1} of {self.examples} examples ({self.data}) have the same top-1 class"
+        same = f"{self.same_top1} of {counted(self.examples, 'example')} ({self.data}) have the same top-1 class"
         return f"{same}, logit drift {self.logits:.2%}{accuracy}"
 
 

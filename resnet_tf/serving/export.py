@@ -15,6 +15,7 @@ from resnet_tf.core.class_names import to_names
 from resnet_tf.core.errors import UserError, closest
 from resnet_tf.core.paths import user_path
 from resnet_tf.core.ranges import shorten
+from resnet_tf.core.text import counted
 from resnet_tf.data import pipeline
 from resnet_tf.data.sources import Split, open_source
 from resnet_tf.data.unreadable import translate_read_errors
@@ -314,7 +315,7 @@ def _check_model(source: _Exportable, target: str) -> None:
         return
     classes = model.output_shape[-1]
     if len(labels) != classes:
-        raise UserError(f"{len(labels)} labels for the {classes} classes of {model.name}")
+        raise UserError(f"{counted(len(labels), 'label')} for the {counted(classes, 'class')} of {model.name}")
 
 
 def _check_default_signature(source: _Exportable, name: str) -> None:

@@ -16,6 +16,7 @@ from resnet_tf.core.errors import UserError
 from resnet_tf.core.export_metadata import read_export
 from resnet_tf.core.metrics import Evaluation
 from resnet_tf.core.ranges import MAX_BATCH, check_integer
+from resnet_tf.core.text import counted
 from resnet_tf.data.sources import Split
 from resnet_tf.data.unreadable import naming_nonfinite, translate_read_errors
 from resnet_tf.inputs import Preprocess, UnreadableError
@@ -65,7 +66,7 @@ class Prediction:
 
     def __repr__(self) -> str:
         file = f"{self.file!r}: " if self.file else ""
-        return f"Prediction({file}{self.label!r} {self.score:.4f}, best of {len(self.probabilities):,} classes)"
+        return f"Prediction({file}{self.label!r} {self.score:.4f}, best of {counted(len(self.probabilities), 'class')})"
 
 
 class Predictor:
@@ -107,7 +108,7 @@ class Predictor:
 
     def __repr__(self) -> str:
         model, target, precision = (self.metadata[name] for name in ("model", "target", "precision"))
-        return f"Predictor({str(self.path)!r}: {model}, {target} {precision}, {len(self.labels):,} classes)"
+        return f"Predictor({str(self.path)!r}: {model}, {target} {precision}, {counted(len(self.labels), 'class')})"
 
     @overload
     def __call__(self, examples: str | Path | bytes, *, batch_size: int = 32) -> Prediction: ...
@@ -163,7 +164,7 @@ class Predictor:
         Raises:
             UserError: for an example that cannot be read, with its name.
         """
-        memory = f"a batch of {len(encoded)} images", lambda: "a smaller batch size takes less"
+        memory = f"a batch of {counted(len(encoded), 'image')}", lambda: "a smaller batch size takes less"
         try:
             with translate_memory_errors(*memory):
                 return self._runner.predict(encoded)

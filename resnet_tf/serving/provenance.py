@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.text import counted
 from resnet_tf.inputs import Preprocess, default_preprocess
 from resnet_tf.model.metadata import Metadata
 from resnet_tf.model.network import ResidualNetwork
@@ -48,7 +49,8 @@ def complete_metadata(
     if needs_labels and found.labels is None:
         count = graph_of(model).output_shape[-1]
         raise UserError(
-            f"the class names of {model.name} are unknown; pass labels=[...], {count} names in the order of its outputs"
+            f"the class names of {model.name} are unknown; pass labels=[...], {counted(count, 'name')} in the order of "
+            "its outputs"
         )
     return found
 

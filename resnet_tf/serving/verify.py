@@ -14,6 +14,7 @@ import numpy as np
 
 from resnet_tf.core.devices import cpu_environment
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.text import counted
 
 # Largest difference of a logit, relative to the largest logit, by the device of the model; the export computes on the
 # CPU. Both compute in float32, but the export has folded BatchNorm, another graph optimization and another batch size,
@@ -37,8 +38,8 @@ class Verification:
 
     def __str__(self) -> str:
         return (
-            f"verified in a new process: {self.same_top1} of {self.examples} validation examples have the same top-1 "
-            f"class, logits within {self.largest_difference:.1e}"
+            f"verified in a new process: {self.same_top1} of {counted(self.examples, 'validation example')} have the "
+            f"same top-1 class, logits within {self.largest_difference:.1e}"
         )
 
 

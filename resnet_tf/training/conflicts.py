@@ -5,6 +5,7 @@ from collections.abc import Callable
 import keras
 
 from resnet_tf.config import Config
+from resnet_tf.core.text import counted
 from resnet_tf.data.pipeline import TrainingLength
 from resnet_tf.data.sources import Source
 
@@ -32,7 +33,7 @@ def _describe_rare_classes(config: Config, source: Source) -> str:
     if balanced or counts[most] < _RARE * max(counts[fewest], 1):
         return ""
     return (
-        f"class {source.class_names[fewest]!r} has {counts[fewest]:,} training examples where "
+        f"class {source.class_names[fewest]!r} has {counted(counts[fewest], 'training example')} where "
         f"{source.class_names[most]!r} has {counts[most]:,}: rare classes are recalled less often; "
         "loss.logit_adjustment=1 or data.balance=uniform compensates for that (docs/training.md)"
     )

@@ -11,6 +11,7 @@ from resnet_tf.core import files
 from resnet_tf.core.devices import translate_memory_errors
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.metrics import Evaluation
+from resnet_tf.core.text import counted
 from resnet_tf.core.validation import find_mismatch
 from resnet_tf.data import pipeline
 from resnet_tf.data.sources import Source, Split, match_classes
@@ -71,7 +72,10 @@ class Evaluator:
 
         self._predict = predict
         self.compile_seconds: float | None = None
-        self._memory = f"an evaluation of {batch_size} images at a time", lambda: "a smaller batch size takes less"
+        self._memory = (
+            f"an evaluation of {counted(batch_size, 'image')} at a time",
+            lambda: "a smaller batch size takes less",
+        )
 
     def __call__(self, check: Callable[[], None] = lambda: None) -> Evaluation:
         """Evaluate the current weights.

@@ -18,6 +18,7 @@ from resnet_tf.core import files
 from resnet_tf.core.errors import Interrupted, UserError, plain_reason
 from resnet_tf.core.metrics import Evaluation, NonFiniteError
 from resnet_tf.core.signals import StopRequested, StopSignals
+from resnet_tf.core.text import counted
 from resnet_tf.data import pipeline, service, unreadable
 from resnet_tf.data.sources import Source, open_source
 from resnet_tf.data.unreadable import UnreadableExamples
@@ -132,7 +133,7 @@ class _Fit:
             self._show_confusion(self._board, evaluation)
         if self._unreadable.count:
             file = self._workdir / unreadable.FILE_NAME
-            logger.warning("skipped %d unreadable examples; see %s", self._unreadable.count, file)
+            logger.warning("skipped %s; see %s", counted(self._unreadable.count, "unreadable example"), file)
         return self._fitted(evaluation)
 
     def _show_confusion(self, board: TensorBoard, evaluation: Evaluation) -> None:

@@ -13,6 +13,7 @@ from resnet_tf.core import devices
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.machine import cpu_flags
 from resnet_tf.core.signals import restore_signal_handlers
+from resnet_tf.core.text import counted
 from resnet_tf.core.waiting import killed_after
 from resnet_tf.training import rendezvous
 from resnet_tf.training.cluster import Cluster, read_addresses, read_tf_config
@@ -33,9 +34,9 @@ def start(config: RuntimeConfig) -> tf.distribute.Strategy:
     policy, reason = choose_precision(config.precision, on_tpu=isinstance(strategy, tf.distribute.TPUStrategy))
     keras.config.set_dtype_policy(policy)
     cluster = Cluster(strategy)
-    among = f" on each of {cluster.count} workers" if cluster.count > 1 else ""
+    among = f" on each of {counted(cluster.count, 'worker')}" if cluster.count > 1 else ""
     names = ", ".join(_devices()[: cluster.replicas])
-    logger.info("precision %s (%s); %d replica(s)%s: %s", policy, reason, cluster.replicas, among, names)
+    logger.info("precision %s (%s); %s%s: %s", policy, reason, counted(cluster.replicas, "replica"), among, names)
     return strategy
 
 
@@ -135,7 +136,7 @@ def _master(resolver: tf.distribute.cluster_resolver.TPUClusterResolver) -> str:
 
 
 def _lost(config: RuntimeConfig, name: str) -> str:
-    return f"error: {name} was not joined within {config.wait_seconds} seconds (runtime.wait_seconds)"
+    return f"error: {name} was not joined within {counted(config.wait_seconds, 'second')} (runtime.wait_seconds)"
 
 
 @functools.cache

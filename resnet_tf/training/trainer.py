@@ -11,6 +11,7 @@ import tensorflow as tf
 from resnet_tf.config import Config
 from resnet_tf.core.devices import translate_memory_errors
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.text import counted
 from resnet_tf.data import pipeline
 from resnet_tf.data.augmentation import mixing
 from resnet_tf.data.pipeline import TrainingLength
@@ -178,14 +179,14 @@ class Trainer:
         """Log the network and the data, the classes, and warnings about conflicting settings."""
         source, config = self.source, self.config
         logger.info(
-            "%s: %s parameters; %s: %s, %d classes; %d steps an epoch, %d epochs",
+            "%s: %s; %s: %s, %s; %s an epoch, %s",
             config.model.name,
-            f"{self.model.count_params():,}",
+            counted(self.model.count_params(), "parameter"),
             source.name,
             source.describe_splits(),
-            len(source.class_names),
-            self.length.steps_per_epoch,
-            config.train.epochs,
+            counted(len(source.class_names), "class"),
+            counted(self.length.steps_per_epoch, "step"),
+            counted(config.train.epochs, "epoch"),
         )
         balance = "" if config.data.balance == "none" else f" (data.balance={config.data.balance})"
         logger.info("training examples%s: %s", balance, source.describe_classes())
@@ -258,9 +259,11 @@ def _check_replicas(config: Config, strategy: tf.distribute.Strategy) -> None:
     group = mixing.group_size(config.augment)
     if config.data.batch_size % (replicas * group):
         pairs = f" in groups of {group}, which are mixed" if group > 1 else ""
-        raise UserError(f"data.batch_size={config.data.batch_size} does not divide among {replicas} replicas{pairs}")
+        raise UserError(
+            f"data.batch_size={config.data.batch_size} does not divide among {counted(replicas, 'replica')}{pairs}"
+        )
     if config.data.batch_size % (replicas * count):
         raise UserError(
             f"data.batch_size={config.data.batch_size} does not divide into train.accumulate={count} micro-batches on "
-            f"each of {replicas} replica(s)"
+            f"each of {counted(replicas, 'replica')}"
         )

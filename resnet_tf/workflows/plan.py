@@ -8,6 +8,7 @@ import keras
 from resnet_tf.config import Config
 from resnet_tf.core import devices
 from resnet_tf.core.paths import user_path
+from resnet_tf.core.text import counted
 from resnet_tf.data.sources import open_source
 from resnet_tf.model.cost import count_multiply_adds
 from resnet_tf.training import default_settings, runtime
@@ -72,15 +73,15 @@ def _facts(trainer: Trainer) -> dict[str, str]:
     # The cost of a network of variable input size is undefined.
     sized = create_network(config, num_classes=len(source.class_names), fixed_size=True)
     return {
-        "network": f"{config.model.name}, {trainer.model.count_params():,} parameters, "
+        "network": f"{config.model.name}, {counted(trainer.model.count_params(), 'parameter')}, "
         f"{count_multiply_adds(sized) / 1e9:.3g} billion multiply-adds at {trainer.preprocess.size_text}",
-        "data": f"{source.name}: {source.describe_splits()}, {len(source.class_names):,} classes",
+        "data": f"{source.name}: {source.describe_splits()}, {counted(len(source.class_names), 'class')}",
         "classes": source.describe_classes(),
-        "steps": f"{length.total_steps:,} of {data.batch_size}: {config.train.epochs} epochs of "
-        f"{length.steps_per_epoch:,}; {over:,} examples of each epoch are unused",
+        "steps": f"{length.total_steps:,} of {data.batch_size}: {counted(config.train.epochs, 'epoch')} of "
+        f"{length.steps_per_epoch:,}; {counted(over, 'example')} of each epoch {'is' if over == 1 else 'are'} unused",
         "learning rate": f"{optimizer.name}, {config.peak_learning_rate:.4g} at its peak, {optimizer.schedule}",
-        "runs on": f"{replicas} replica(s) by {type(strategy).__name__} (runtime.strategy={config.runtime.strategy}), "
-        f"{data.batch_size // replicas} images each",
+        "runs on": f"{counted(replicas, 'replica')} by {type(strategy).__name__} "
+        f"(runtime.strategy={config.runtime.strategy}), {counted(data.batch_size // replicas, 'image')} each",
         "precision": f"{policy} ({reason})",
         "memory": _memory(trainer, sized),
     } | ({"warnings": "; ".join(trainer.conflicts)} if trainer.conflicts else {})

@@ -54,7 +54,7 @@ def test_the_newest_version_is_read(copied):
         ({"preprocess": None}, "preprocess is null, not an object"),
         ({"preprocess": {"type": "smell"}}, "unknown input type 'smell'"),
         ({"preprocess": {"type": "image", "size": [8, 8], "crop_fraction": "x"}}, "crop_fraction is a string"),
-        ({"preprocess": {"type": "image", "size": [8]}}, r"size has 1 element\(s\), not 2"),
+        ({"preprocess": {"type": "image", "size": [8]}}, r"size has 1 element, not 2"),
         ({"preprocess": {"type": "image", "size": [8, 8], "nonsense": 1}}, "nonsense"),
         ({"target": ["serving"]}, "target is a list, not a string"),
         ({"parameters": "many"}, "parameters is a string, not an integer"),

@@ -50,7 +50,7 @@ def test_values_of_their_type_pass(value, declared):
         (None, str, "it is null, not a string"),
         ("x", int | None, "it is a string, not an integer or null"),
         ({"a": [1, "b"]}, dict[str, list[int]], "it.a[1] is a string, not an integer"),
-        ([1, 2, 3], tuple[int, int], "it has 3 element(s), not 2"),
+        ([1, 2, 3], tuple[int, int], "it has 3 elements, not 2"),
         ([1, 2.5], tuple[int, int], "it[1] is a number, not an integer"),
         ([], _Outer, "it is a list, not an object"),
         ({"count": 1}, _Outer, "it has no 'inner'"),

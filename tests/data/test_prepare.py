@@ -20,9 +20,7 @@ def _content(source, split) -> dict[bytes, str]:
 def test_a_prepared_folder_has_the_images_of_the_folder(command, photos, tmp_path):
     outcome = command("prepare", f"--from={photos}", f"--to={tmp_path / 'out'}")
     assert outcome.code == 0, outcome.err
-    assert outcome.out == (
-        f"test: 6 images in 1 file(s)\ntrain: 12 images in 1 file(s)\ndata.source={tmp_path / 'out'}\n"
-    )
+    assert outcome.out == (f"test: 6 images in 1 file\ntrain: 12 images in 1 file\ndata.source={tmp_path / 'out'}\n")
     assert outcome.err == ""
     before = open_source(DataConfig(source=str(photos)))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["photos"]

@@ -82,7 +82,7 @@ def _expected(root) -> list[str]:
 
 def _check_log(caplog) -> None:
     (message,) = (each.getMessage() for each in caplog.records if "skipped" in each.getMessage())
-    assert message.startswith(f"skipped {2 * len(SKIPPED)} file(s) of ")
+    assert message.startswith(f"skipped {2 * len(SKIPPED)} files of ")
     for _, description in SKIPPED.values():
         assert f"2 {description}" in message
     assert "cat/README, cat/a.tif" in message

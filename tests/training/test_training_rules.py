@@ -35,11 +35,11 @@ from resnet_tf.core.errors import UserError
 from resnet_tf.core.logs import shown_log
 from resnet_tf.core.metrics import Evaluation
 from resnet_tf.data.pipeline import TrainingLength
-from resnet_tf.data.sources import open_source
+from resnet_tf.data.sources import Source, Split, open_source
 from resnet_tf.data.unreadable import naming_nonfinite
 from resnet_tf.model.builder import build
 from resnet_tf.model.zoo import MODELS
-from resnet_tf.training import default_settings
+from resnet_tf.training import default_settings, runtime
 from resnet_tf.training.callbacks import MetricsFile, ProgressLine
 from resnet_tf.training.conflicts import describe_conflicts
 from resnet_tf.training.early_exit import Pace
@@ -49,6 +49,7 @@ from resnet_tf.training.losses import Objective, class_weights
 from resnet_tf.training.optimizers.create import create_optimizer
 from resnet_tf.training.progress import RunState
 from resnet_tf.training.run import load_run, read_metrics
+from resnet_tf.training.trainer import Trainer
 from resnet_tf.training.workdir import check_workdir
 
 # Logits at which a probability, or its complement, has no digits left in float32.
@@ -545,3 +546,25 @@ def test_an_evaluation_reports_its_compilation(tiny_run):
     assert first > 0
     evaluator()
     assert evaluator.compile_seconds == first
+
+
+def test_a_run_of_one_is_described_in_the_singular(caplog):
+    """One example in each split, one class, one step, one epoch, one replica."""
+    split = Split("train", np.array([0]), lambda index: index, lambda index: {})
+    source = Source("photos", ("cat",), split, dataclasses.replace(split, name="test"))
+    assert source.describe_splits() == "1 training and 1 validation example"
+    assert repr(source) == "Source('photos', 1 class, train=1, test=1)"
+    config = _config("train.epochs=1", "optimizer.warmup_epochs=0", "loss.name=focal")
+    trainer = SimpleNamespace(
+        config=config,
+        source=source,
+        model=SimpleNamespace(count_params=lambda: 1, layers=[], name="x"),
+        length=TrainingLength(1, 1),
+        conflicts=[],
+    )
+    with caplog.at_level(logging.INFO, "resnet_tf"):
+        Trainer.log_summary(trainer)
+        runtime.start(dataclasses.replace(config.runtime, precision="float32"))
+    data = "photos: 1 training and 1 validation example, 1 class"
+    assert f"resnet50: 1 parameter; {data}; 1 step an epoch, 1 epoch" in caplog.text
+    assert "precision float32 (as configured); 1 replica: " in caplog.text

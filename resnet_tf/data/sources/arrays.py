@@ -15,7 +15,7 @@ from resnet_tf.core.class_names import decode_name
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.numpy_files import NpzArchive, open_npz
 from resnet_tf.core.ranges import MAX_CLASSES
-from resnet_tf.core.text import printable
+from resnet_tf.core.text import counted, printable
 from resnet_tf.data.sources import slices
 from resnet_tf.data.sources.base import Source, Split, hash_parts
 from resnet_tf.data.sources.labels import source_of_labels, source_of_names
@@ -70,7 +70,7 @@ def _read(archive: NpzArchive, path: Path, name: str, config: DataConfig) -> tup
     if not examples.size or flat.shape != examples.shape[:1] or not _are_integers(flat):
         raise UserError(
             f"{keys[1]} of {str(path)!r} is {labels.dtype} {list(labels.shape)}; expected non-negative integers, one "
-            f"for each of the {len(examples)} examples"
+            f"for each of the {counted(len(examples), 'example')}"
         )
     return examples, flat.astype(np.int64), hash_parts(map(archive.checksum, keys))
 

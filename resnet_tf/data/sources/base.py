@@ -14,7 +14,7 @@ import tensorflow as tf
 from resnet_tf.core.class_names import canonical
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.machine import cores
-from resnet_tf.core.text import shortened
+from resnet_tf.core.text import counted, shortened
 from resnet_tf.data.autotune import without_autotune
 
 _MAX_NAME = 40  # characters of a class name in messages
@@ -169,7 +169,7 @@ class Source:
 
     def __repr__(self) -> str:
         splits = (f"{split.name}={split.num_examples:,}" for split in self.splits.values())
-        return f"Source({self.name!r}, {len(self.class_names):,} classes, {', '.join(splits)})"
+        return f"Source({self.name!r}, {counted(len(self.class_names), 'class')}, {', '.join(splits)})"
 
     @functools.cached_property
     def identity(self) -> DataIdentity:
@@ -191,8 +191,9 @@ class Source:
 
     def describe_splits(self) -> str:
         """Describe the number of examples of each split."""
-        parts = [f"{split.num_examples:,} {use}" for use, split in self.splits.items()]
-        return f"{', '.join(parts[:-1])} and {parts[-1]} examples"
+        *parts, last = ((split.num_examples, use) for use, split in self.splits.items())
+        first = ", ".join(f"{count:,} {use}" for count, use in parts)
+        return f"{first} and {counted(last[0], f'{last[1]} example')}"
 
     def describe_classes(self) -> str:
         """Describe the class counts in one line: all of at most 10 classes, otherwise smallest, largest and median."""
@@ -224,11 +225,11 @@ def find_difference(before: DataIdentity, now: DataIdentity) -> str:
     for name, found in now["splits"].items():
         earlier, examples = before["splits"][name], found["examples"]
         if earlier.get("examples") != examples:
-            return f"{name}: {earlier.get('examples')} examples then, {examples} now"
+            return f"{name}: {counted(int(earlier.get('examples', 0)), 'example')} then, {int(examples):,} now"
         if earlier.get("labels") != found["labels"]:
-            return f"{name}: {examples} examples as before, but their labels or their order differ"
+            return f"{name}: {counted(int(examples), 'example')} as before, but their labels or their order differ"
         if earlier.get("content", found["content"]) != found["content"]:
-            return f"{name}: {examples} examples as before, but their names or sizes differ"
+            return f"{name}: {counted(int(examples), 'example')} as before, but their names or sizes differ"
     return ""
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from resnet_tf.config import DataConfig
 from resnet_tf.core.bounded import check_expansion, open_regular
 from resnet_tf.core.errors import UserError, plain_reason
+from resnet_tf.core.text import counted
 from resnet_tf.data.sources import slices
 from resnet_tf.data.sources.arrays import array_split, warn_of_binary_pixels
 from resnet_tf.data.sources.base import Source, hash_parts
@@ -52,7 +53,9 @@ def _read_split(directory: Path, split: str, config: DataConfig) -> tuple[Path, 
     files = [_find(directory, f"{prefix}-{content}-ubyte", advice) for content in ("images-idx3", "labels-idx1")]
     images, labels = (_read(file, rank) for file, rank in zip(files, (3, 1), strict=True))
     if len(images) != len(labels) or not len(labels):
-        raise UserError(f"{str(files[0])!r} has {len(images)} images, {str(files[1])!r} {len(labels)} labels")
+        raise UserError(
+            f"{str(files[0])!r} has {counted(len(images), 'image')}, {str(files[1])!r} {counted(len(labels), 'label')}"
+        )
     return files[0], images[..., np.newaxis], labels.astype(np.int64)
 
 

@@ -23,6 +23,7 @@ from resnet_tf.core.class_names import decode_name
 from resnet_tf.core.errors import UserError, plain_reason
 from resnet_tf.core.files import write_atomically
 from resnet_tf.core.machine import cores
+from resnet_tf.core.text import counted
 from resnet_tf.data.autotune import without_autotune
 from resnet_tf.data.sources.base import Corruption, Split, hash_parts
 
@@ -87,7 +88,7 @@ def index(files: Sequence[str], parse: Parse, *, layout: str) -> list[Records]:
             return _from_json(cached.read_text(encoding="utf-8"))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             logger.warning("replacing the corrupt index %r (%s)", str(cached), error)
-    logger.info("indexing %d record files (%.1f GB)", len(files), total / 1e9)
+    logger.info("indexing %s (%.1f GB)", counted(len(files), "record file"), total / 1e9)
     records = _index_files(files, parse)
     _write_cache(cached, _to_json(records))
     return records

@@ -7,6 +7,7 @@ import tensorflow_datasets as tfds
 
 from resnet_tf.config import DataConfig
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.text import counted
 
 # Configuration key -> usual names of its split, the likeliest first.
 _USUAL_NAMES = {
@@ -57,10 +58,10 @@ def part(split: str, count: int) -> slice:
         (found,) = tfds.core.ReadInstruction.from_spec(split).to_absolute({name: info})
     except (ValueError, AssertionError, NotImplementedError) as error:
         raise UserError(
-            f"no split {split!r} of {count:,} examples; expected a part such as {name}[:200], {name}[200:] or "
+            f"no split {split!r} of {counted(count, 'example')}; expected a part such as {name}[:200], {name}[200:] or "
             f"{name}[10%:20%]"
         ) from error
     start, end, _ = slice(found.from_, found.to).indices(count)  # an open end is None
     if start >= end:
-        raise UserError(f"split {split!r} of {count:,} examples is empty")
+        raise UserError(f"split {split!r} of {counted(count, 'example')} is empty")
     return slice(start, end)

@@ -21,6 +21,7 @@ from resnet_tf.core.errors import UserError, closest, plain_reason
 from resnet_tf.core.files import is_hidden, make_directory
 from resnet_tf.core.paths import user_path
 from resnet_tf.core.ranges import MAX_CLASSES
+from resnet_tf.core.text import counted
 from resnet_tf.data.sources import digits, records, slices
 from resnet_tf.data.sources.base import Corruption, Source, Split
 from resnet_tf.data.sources.labels import source_of_names
@@ -271,7 +272,9 @@ def _add_lost(found: records.Records, expected: int) -> records.Records:
     if not lost:
         return found
     if lost < 0:
-        raise UserError(f"{found.file!r} has {len(found.labels)} records, but the metadata of its data set {expected}")
+        raise UserError(
+            f"{found.file!r} has {counted(len(found.labels), 'record')}, but the metadata of its data set {expected}"
+        )
     *others, last = found.corruption or (Corruption(found.file, 0, f"{lost} of {expected} examples are missing"),)
     return dataclasses.replace(found, corruption=(*others, dataclasses.replace(last, examples=lost)))
 

@@ -18,6 +18,7 @@ import tensorflow_datasets as tfds
 from resnet_tf.core.bounded import parse_json, read_regular
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.files import read_json
+from resnet_tf.core.text import counted
 from resnet_tf.core.validation import find_mismatch
 
 _FEATURES, _INFO = "features.json", "dataset_info.json"
@@ -65,7 +66,10 @@ def check_label_file(version: Path, feature_name: str, feature: tfds.features.Cl
         return
     names = [name.strip() for name in _read_text(path).split("\n") if name.strip()]
     if names != feature.names or len(set(names)) != len(names) or len(names) != feature.num_classes:
-        raise UserError(f"{str(path)!r} has {len(set(names))} different names for {feature.num_classes} classes")
+        raise UserError(
+            f"{str(path)!r} has {counted(len(set(names)), 'different name')} for "
+            f"{counted(feature.num_classes, 'class')}"
+        )
 
 
 def _read_text(path: Path) -> str:
