@@ -1,11 +1,12 @@
 """Evaluation of runs and exported models."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resnet_tf.config import CONFIG_FILE, override, parse_assignments
+from resnet_tf.config import CONFIG_FILE, DataConfig, override, parse_assignments
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.metrics import Evaluation
 from resnet_tf.core.paths import user_path
@@ -69,8 +70,10 @@ def evaluate(
 
     Args:
         run_or_export: a run, its directory, a predictor, or the directory of an export.
-        data: another data set, as in `data.source`; empty is that of the run.
-        overrides: further changes of the `data` group, such as `data.eval_split=val`.
+        data: another data set, as in `data.source`; empty is that of the run. All images of another folder of
+            class/file are evaluated.
+        overrides: further changes of the `data` group, such as `data.eval_split=val`; for a folder of class/file,
+            `data.eval_split=test` is the part that a training would not use.
         checkpoint: for a run directory, see `load_run`.
         flip: average the logits of each image and of its mirror image; for runs only.
 
@@ -82,12 +85,19 @@ def evaluate(
     settings = override(subject.config, changes).data
     if flip and not isinstance(subject, Run):
         raise UserError("flip averages the logits of a run; an exported model answers as it was exported")
-    source = match_classes(subject.labels, open_source(settings, for_training=False))
+    whole = _is_other(subject.config.data, settings) and "data.eval_split" not in changes
+    source = match_classes(subject.labels, open_source(settings, for_training=False, whole=whole))
     if isinstance(subject, Run):
         evaluation = evaluate_run(subject, source, batch_size=settings.batch_size, flip=flip)
         own = not (changes or flip)
         return EvaluateResult(subject, evaluation, source, subject.labels, subject.workdir / REPORT if own else None)
     return EvaluateResult(subject, subject.evaluate(source.validation), source, subject.labels, None)
+
+
+def _is_other(trained: DataConfig, evaluated: DataConfig) -> bool:
+    """Return True if two configurations have different data sources."""
+    sources = (trained.source, evaluated.source)
+    return len(set(sources)) > 1 and len({os.path.realpath(user_path(each)) for each in sources}) > 1
 
 
 def _load(run_or_export: Run | Predictor | str | Path, checkpoint: str) -> Run | Predictor:

@@ -16,7 +16,7 @@ from resnet_tf.inputs import input_type
 __all__ = ["Corruption", "Source", "Split", "match_classes", "open_source"]
 
 
-def open_source(config: DataConfig, *, for_training: bool = True) -> Source:
+def open_source(config: DataConfig, *, for_training: bool = True, whole: bool = False) -> Source:
     """Open the data source of a configuration; a TFDS data set is downloaded and prepared if needed.
 
     Classes named by WordNet identifiers of ImageNet (`n01440764`) get their labels (`tench`).
@@ -24,6 +24,8 @@ def open_source(config: DataConfig, *, for_training: bool = True) -> Source:
     Args:
         config: its `source`, the names of its splits, `eval_fraction`, `data_dir` and `long_tail` apply.
         for_training: check that the training split has two classes or more, and all of the other splits.
+        whole: the validation split of a folder of class/file is all of it, for the evaluation of data that a model was
+            not trained on.
 
     Returns:
         The splits and class names.
@@ -31,7 +33,7 @@ def open_source(config: DataConfig, *, for_training: bool = True) -> Source:
     Raises:
         UserError: if the source or a split does not exist, or has no labeled examples of the input type.
     """
-    source = _open(config)
+    source = _open(config, whole)
     if for_training:
         check_training(source)
     if config.long_tail > 1:
@@ -54,7 +56,7 @@ def _long_tail(labels: np.ndarray, classes: int, ratio: float) -> np.ndarray:
     return np.sort(np.concatenate(list(members)))
 
 
-def _open(config: DataConfig) -> Source:
+def _open(config: DataConfig, whole: bool) -> Source:
     path = user_path(config.source)
     input_type(config).check_source(config.source)
     if config.source == "digits":
@@ -66,7 +68,7 @@ def _open(config: DataConfig) -> Source:
             return imagenet_records.open_records(path, config)
         if idx.list_files(path):
             return idx.open_idx(path, config)
-        return folder.open_folder(path, config)
+        return folder.open_folder(path, config, whole=whole)
     if path.suffix == ".npz" and path.is_file():
         return arrays.open_arrays(path, config)
     if path.exists():

@@ -3,6 +3,7 @@
 A file may lie in subfolders of its class.
 """
 
+import dataclasses
 import hashlib
 import logging
 import math
@@ -17,7 +18,7 @@ import tensorflow as tf
 
 from resnet_tf.config import DataConfig
 from resnet_tf.core.class_names import canonical
-from resnet_tf.core.errors import UserError
+from resnet_tf.core.errors import UserError, closest
 from resnet_tf.core.text import from_file_name
 from resnet_tf.data.sources import slices
 from resnet_tf.data.sources.base import Source, Split, hash_parts
@@ -27,6 +28,9 @@ from resnet_tf.inputs import ImagePreprocess, files
 logger = logging.getLogger(__name__)
 
 _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing", "eval"}  # usual names
+# Name of a split -> part of a folder of class/file; either part has several usual names.
+_PARTS = dict.fromkeys(["train", "training"], "train") | {"all": "all"}
+_PARTS |= dict.fromkeys(["test", "testing", "val", "valid", "validation", "eval", "dev"], "test")
 
 # Class name in Unicode's composed form -> paths of its files, both sorted.
 Classes = dict[str, list[str]]
@@ -85,21 +89,29 @@ class ClassFolder:
         return first if below else ""
 
 
-def open_folder(root: Path, config: DataConfig) -> Source:
-    """Open the splits that `config` names, from their folders or by hash.
+def open_folder(root: Path, config: DataConfig, *, whole: bool = False) -> Source:
+    """Open the splits that `config` names, or slices of them, from their folders or by hash.
+
+    Args:
+        root: path of the folder.
+        config: names of the splits.
+        whole: if the folder is class/file, the validation split is all of it, whatever its name.
 
     Raises:
-        UserError: for a folder without images.
+        UserError: for a folder without images, or a split that does not exist.
     """
-    if _has_split_folders(root, config.splits):
-        folders = [_list_split(root, name, config) for name in config.splits]
-        listed = [each.classes for each in folders]
+    if _has_split_folders(root, [slices.plain_name(name) for name in config.splits]):
+        folders = [_list_split(root, slices.plain_name(name), config) for name in config.splits]
         log_skipped(root, *folders)
     else:
-        listed = _split_by_config(root, config)
-    found = {name for classes in listed for name in classes}
-    names = list(listed[0]) if found <= set(listed[0]) else sorted(found)
-    splits = [_split(root, name, classes, names) for name, classes in zip(config.splits, listed, strict=True)]
+        if whole:
+            config = dataclasses.replace(config, train_split="train", eval_split="all", test_split="")
+        folders = _split_by_config(root, config)
+    found = {name for each in folders for name in each.classes}
+    names = list(folders[0].classes) if found <= set(folders[0].classes) else sorted(found)
+    splits = [
+        _split(root, name, _select_part(each, name), names) for name, each in zip(config.splits, folders, strict=True)
+    ]
     return source_of_names(str(root), splits, names)
 
 
@@ -111,27 +123,67 @@ def _has_split_folders(root: Path, splits: Sequence[str]) -> bool:
     return not set(files.list_folders(str(root))) - _SPLITS - set(splits)
 
 
-def _split_by_config(root: Path, config: DataConfig) -> list[Classes]:
-    """Return the training and the validation split of a folder of class/file."""
+def _select_part(folder: ClassFolder, split: str) -> Classes:
+    """Return the images that a slice such as `test[:100]` selects, with all classes in proportion.
+
+    The order of slices is that of the hashes within each class, and the classes alternate, so that each part has
+    about the same fraction of each class. Without a slice, all images are returned.
+
+    Args:
+        folder: images of the complete split.
+        split: name of the split, with or without a slice.
+    """
+    if slices.plain_name(split) == split:
+        return folder.classes
+    ranked: list[tuple[float, str, str]] = []
+    for name, paths in folder.classes.items():
+        ordered = sorted(paths, key=lambda file: (_hash(folder.relative(file)), file))
+        ranked += [((rank + 0.5) / len(paths), name, file) for rank, file in enumerate(ordered)]
+    ranked.sort()
+    chosen = {file for *_, file in ranked[slices.part(split, len(ranked))]}
+    selected = {name: [file for file in paths if file in chosen] for name, paths in folder.classes.items()}
+    return {name: paths for name, paths in selected.items() if paths}
+
+
+def _split_by_config(root: Path, config: DataConfig) -> list[ClassFolder]:
+    """Return the complete splits of a folder of class/file that `config` names: parts by hash, or all images."""
     folder = list_classes(root)
     everything = folder.classes
     folder.check_layout()
     if folder.has_splits or not everything:
         raise UserError(_no_splits(root, config.train_split, config))
-    if config.test_split:
+    if config.test_split and "[" not in config.test_split:
         raise UserError(
             f"data.test_split={config.test_split!r} is a folder of {str(root)!r} with split/class/file; class/file is "
-            "divided into a training and a validation split only"
+            "divided into a training and a validation split only. Slices divide it further: "
+            "data.eval_split=test[:50%] and data.test_split=test[50%:]"
         )
+    wanted = [_find_part(root, name) for name in config.splits]
     train, validation = split_by_hash(folder, config.eval_fraction)
-    if not validation:
+    if "test" in wanted and not validation:
         raise UserError(
             f"data.eval_fraction={config.eval_fraction:g} leaves no image of {str(root)!r} for evaluation: a class "
             "with one image has it in training. Add images, or use split/class/file with folders that "
             "data.train_split and data.eval_split name"
         )
     log_skipped(root, folder)
-    return [train, validation]
+    parts = {"train": train, "test": validation, "all": everything}
+    return [dataclasses.replace(folder, classes=parts[part]) for part in wanted]
+
+
+def _find_part(root: Path, split: str) -> str:
+    """Return the part of a folder of class/file that the name of a split stands for: `train`, `test` or `all`.
+
+    Raises:
+        UserError: for another name.
+    """
+    name = slices.plain_name(split)
+    if name not in _PARTS:
+        raise UserError(
+            f"no split {name!r} in {str(root)!r}, a folder of class/file; did you mean {closest(name, _PARTS)}? It has "
+            "train, test (or val) and all"
+        )
+    return _PARTS[name]
 
 
 def list_classes(folder: Path) -> ClassFolder:

@@ -30,10 +30,44 @@ _SHARD = re.compile(r"-\d+-of-\d+$|\.tfrecords?(-\d+-of-\d+)?$")
 
 
 def list_files(root: Path, split: str) -> list[str]:
-    """Return the record files of a split: `split-00000-of-01024`, `split.tfrecord`, or any such name in `split/`."""
+    """Return the record files of a split: `split-00000-of-01024`, `split.tfrecord`, or any such name in `split/`.
+
+    A longer name is another split: `train_val-00000-of-00002` is no part of `train` if there are files
+    `train-00000-of-00008`. Without these, files of one longer name, such as `train_images.tfrecord`, are the split.
+
+    Args:
+        root: path of the folder.
+        split: name of the split, with or without a slice.
+
+    Raises:
+        UserError: if files of several longer names could be the split.
+    """
+    split = slices.plain_name(split)
     beside = [path for path in root.iterdir() if re.match(rf"{re.escape(split)}(?![a-zA-Z0-9])", path.name)]
     inside = [path for folder in beside if folder.is_dir() and folder.name == split for path in folder.iterdir()]
+    if any(path.is_file() and _SHARD.search(path.name) for path in inside):
+        beside = [path for path in beside if _is_named(path, split)]
+    else:
+        beside = _select_named(root, split, [path for path in beside if path.is_file() and _SHARD.search(path.name)])
     return sorted(str(path) for path in [*beside, *inside] if path.is_file() and _SHARD.search(path.name))
+
+
+def _select_named(root: Path, split: str, beside: list[Path]) -> list[Path]:
+    """Return the files of a split among those whose names begin with its name; see `list_files`."""
+    if own := [path for path in beside if _is_named(path, split)]:
+        return own
+    names = sorted({re.sub(r"[-_.]?\d+$", "", _SHARD.sub("", path.name)) for path in beside})
+    if len(names) > 1:
+        raise UserError(
+            f"{str(root)!r} has no split {split!r}, but {', '.join(names)}; data.train_split, data.eval_split and "
+            "data.test_split name splits"
+        )
+    return beside
+
+
+def _is_named(path: Path, split: str) -> bool:
+    """Return True for a file named by a split and a number, such as `train-00000-of-01024` and `train_01.tfrecord`."""
+    return re.fullmatch(rf"{re.escape(split)}([-_.]\d+)?", _SHARD.sub("", path.name)) is not None
 
 
 def has_only_records(root: Path) -> bool:
@@ -43,7 +77,7 @@ def has_only_records(root: Path) -> bool:
 
 
 def open_records(root: Path, config: DataConfig) -> Source:
-    """Open the splits that `config` names.
+    """Open the splits that `config` names, or slices of them.
 
     Classes are the labels that occur, named by their WordNet identifier, text or number; 1,000 classes without names,
     numbered from 0 or 1, are those of ImageNet.
@@ -51,13 +85,13 @@ def open_records(root: Path, config: DataConfig) -> Source:
     Raises:
         UserError: if a split has no record files, or no record has an image and a label.
     """
-    found = {name: _index(root, name, config) for name in config.splits}
+    found = {name: _index(root, name, config) for name in dict.fromkeys(map(slices.plain_name, config.splits))}
     labels = np.concatenate([each.labels[each.readable] for split in found.values() for each in split])
     if not len(labels):
-        first = found[config.train_split][0]
+        first = found[slices.plain_name(config.train_split)][0]
         reason = first.corruption[0].reason if first.corruption else "it is empty"
         raise UserError(f"no record of {first.file!r} has image/encoded and image/class/label: {reason}")
-    splits = [_split(name, each) for name, each in found.items()]
+    splits = [_split(name, found[slices.plain_name(name)]) for name in config.splits]
     names = _names([each for split in found.values() for each in split])
     first_label = int(labels.min() > 0)
     if names or labels.max() + 1 - first_label != len(imagenet_labels()):
@@ -109,9 +143,21 @@ def _parse_label(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return example["image/class/label"], tf.where(synset == "", example["image/class/text"], synset)
 
 
+def _cut(name: str, found: list[records.Records]) -> list[tuple[records.Records, slice]]:
+    """Return the records of each file that a slice such as `train[:90%]` selects."""
+    if slices.plain_name(name) == name:
+        return [(each, slice(None)) for each in found]
+    part, start, parts = slices.part(name, sum(len(each.labels) for each in found)), 0, []
+    for each in found:
+        own = slice(max(part.start - start, 0), min(part.stop - start, len(each.labels)))
+        parts += [(each, own)] if own.start < own.stop else []
+        start += len(each.labels)
+    return parts
+
+
 def _split(name: str, found: list[records.Records]) -> Split:
     return records.split(
         name,
-        [(each, slice(None)) for each in found],
+        _cut(name, found),
         lambda record: tf.io.parse_single_example(record, _ENCODED)["image/encoded"],
     )
