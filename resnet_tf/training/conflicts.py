@@ -7,7 +7,7 @@ import keras
 from resnet_tf.config import Config
 from resnet_tf.core.text import counted
 from resnet_tf.data.pipeline import TrainingLength
-from resnet_tf.data.sources import Source
+from resnet_tf.data.sources import Source, overlaps
 
 _RARE = 10  # ratio of class counts above which a class is reported as rare
 
@@ -23,6 +23,16 @@ def describe_conflicts(config: Config, source: Source, model: keras.Model, lengt
         lambda: _describe_missing_batch_norm(config, model),
     )
     return [text for check in checks if (text := check())]
+
+
+def describe_splits(config: Config, source: Source) -> list[str]:
+    """Return a sentence for each defect of the splits: few examples, missing classes, examples in common."""
+    chooses = config.export.checkpoint == "best"
+    return [
+        *overlaps.describe_evaluation(source.validation, source.class_names, chooses=chooses),
+        *(overlaps.describe_evaluation(source.test, source.class_names) if source.test else []),
+        *overlaps.describe_overlaps(source),
+    ]
 
 
 def _describe_rare_classes(config: Config, source: Source) -> str:

@@ -22,7 +22,7 @@ from resnet_tf.inputs import create_preprocess, input_type
 from resnet_tf.model.builder import LOGITS_LAYER
 from resnet_tf.training import checkpoint, run, runtime
 from resnet_tf.training.cluster import Cluster
-from resnet_tf.training.conflicts import describe_conflicts
+from resnet_tf.training.conflicts import describe_conflicts, describe_splits
 from resnet_tf.training.losses import Objective
 from resnet_tf.training.memory import StepMemory, estimate_memory
 from resnet_tf.training.optimizers import create
@@ -190,7 +190,7 @@ class Trainer:
         )
         balance = "" if config.data.balance == "none" else f" (data.balance={config.data.balance})"
         logger.info("training examples%s: %s", balance, source.describe_classes())
-        for conflict in self.conflicts:
+        for conflict in [*self.conflicts, *describe_splits(config, source)]:
             logger.warning("%s", conflict)
 
     @property

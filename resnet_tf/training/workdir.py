@@ -22,6 +22,8 @@ _LOCK = ".lock"
 # Output of commands, such as log.txt, nohup.out or slurm-17.err; other files keep a run out of their directory.
 _LOG = re.compile(r"(.*[._-])?(logs?|std(out|err)|output|out|err)([._-]?\d+)?(\.txt)?", re.IGNORECASE)
 _DEFAULT_PARENT = Path("runs")
+# Limits, which no number of a run depends on: a run that exceeded one is continued with another.
+_LIMITS = frozenset(["data.max_unreadable_fraction"])
 
 
 @contextlib.contextmanager
@@ -89,7 +91,7 @@ def _is_log(path: Path) -> bool:
 
 
 def write_config(workdir: Path, config: Config) -> None:
-    """Create the configuration file of a run directory, unless the run has one.
+    """Create the configuration file of a run directory; if the run has one, only changed limits are written.
 
     A corrupt configuration file, such as an empty one after a loss of power, is replaced if there are no checkpoints.
 
@@ -100,7 +102,8 @@ def write_config(workdir: Path, config: Config) -> None:
     exists = path.is_file()
     if exists and not _is_unusable_before_start(workdir):
         _check_same_config(workdir, config)
-        return
+        if load_config(path) == config:
+            return
     try:
         files.write_atomically(path, config.to_json(), new=not exists)
     except FileExistsError:
@@ -181,7 +184,11 @@ def _naming(workdir: Path) -> Iterator[None]:
 
 def _check_same_config(workdir: Path, config: Config) -> None:
     before, now = (flatten(each.to_dict()) for each in (load_config(workdir / CONFIG_FILE), config))
-    changes = [f"{key}={before[key]!r} there and {now[key]!r} now" for key in now if before[key] != now[key]]
+    changes = [
+        f"{key}={before[key]!r} there and {now[key]!r} now"
+        for key in now
+        if before[key] != now[key] and key not in _LIMITS
+    ]
     if changes:
         raise UserError(
             f"--workdir={str(workdir)!r} holds a run of another configuration ({'; '.join(changes)}); "

@@ -1,5 +1,6 @@
 """Evaluation of runs and exported models."""
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +12,13 @@ from resnet_tf.core.errors import UserError
 from resnet_tf.core.metrics import Evaluation
 from resnet_tf.core.paths import user_path
 from resnet_tf.data.sources import Source, match_classes, open_source
+from resnet_tf.data.sources.overlaps import describe_evaluation
 from resnet_tf.serving.predictor import Predictor
 from resnet_tf.training.evaluation import evaluate_run, read_test_metrics
 from resnet_tf.training.run import REPORT, Run, load_run
 from resnet_tf.workflows.reporting import write_export_report, write_run_report
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, repr=False)
@@ -87,6 +91,8 @@ def evaluate(
         raise UserError("flip averages the logits of a run; an exported model answers as it was exported")
     whole = _is_other(subject.config.data, settings) and "data.eval_split" not in changes
     source = match_classes(subject.labels, open_source(settings, for_training=False, whole=whole))
+    for text in describe_evaluation(source.validation, source.class_names):
+        logger.warning("%s", text)
     if isinstance(subject, Run):
         evaluation = evaluate_run(subject, source, batch_size=settings.batch_size, flip=flip)
         own = not (changes or flip)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import logging
 from collections import Counter
 
 import numpy as np
@@ -12,9 +13,11 @@ from conftest import write_imagenet_records
 from PIL import Image
 
 from resnet_tf import evaluate
-from resnet_tf.config import DataConfig
+from resnet_tf.config import CONFIG_FILE, DataConfig, load_config, override
 from resnet_tf.core.errors import UserError
 from resnet_tf.data.sources import Split, open_source
+from resnet_tf.data.sources.overlaps import describe_evaluation, describe_overlaps
+from resnet_tf.training.workdir import check_workdir, write_config
 
 
 def _png(number: int) -> bytes:
@@ -168,3 +171,84 @@ def test_evaluate_takes_all_images_of_another_folder_of_classes(tiny_run, tmp_pa
         for overrides in ((), ("data.eval_split=test",), ("data.eval_split=all[:15]",), ("data.eval_split=train",))
     }
     assert list(found.values()) == [40, 10, 15, 30]
+
+
+def _split_names(train, validation, test=""):
+    return {"train_split": train, "eval_split": validation, "test_split": test}
+
+
+OVERLAPS = {
+    "equal": (_split_names("train", "train"), "50 of 50 examples of split 'train' are also in 'train'"),
+    "slices": (
+        _split_names("train[:60%]", "train[50%:]"),
+        r"5 of 25 examples of split 'train[50%:]' are also in 'train",
+    ),
+    "part": (
+        _split_names("train", "train[:10]", "test"),
+        r"10 of 10 examples of split 'train[:10]' are also in 'train'",
+    ),
+}
+
+
+@pytest.mark.parametrize("source", ["split/class/file", "records", "npz"])
+@pytest.mark.parametrize("name", OVERLAPS)
+def test_overlapping_splits_are_reported(tmp_path, source, name):
+    keys, expected = OVERLAPS[name]
+    config = DataConfig(source=str(SOURCES[source](tmp_path)))
+    assert describe_overlaps(open_source(config)) == []
+    (text,) = describe_overlaps(open_source(dataclasses.replace(config, **keys)))
+    assert text.startswith(expected)
+
+
+def test_copies_in_another_split_are_reported(tmp_path):
+    folder = _write_split_folders(tmp_path / "files")
+    for number in (3, 5):
+        (folder / "test" / "class1" / f"copy{number}.png").write_bytes(_png(number))
+    (text,) = describe_overlaps(open_source(DataConfig(source=str(folder))))
+    assert text.startswith("2 of 52 examples of split 'test' are copies of some in 'train'")
+    images = np.arange(100, dtype=np.uint8)[:, None, None] * np.ones((1, 4, 4), np.uint8)
+    labels = np.arange(50) % 2
+    np.savez(tmp_path / "data.npz", x_train=images[:50], y_train=labels, x_test=images[47:97], y_test=labels)
+    (text,) = describe_overlaps(open_source(DataConfig(source=str(tmp_path / "data.npz"))))
+    assert text.startswith("3 of 50 examples of split 'test' are copies of some in 'train'")
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ([0, 1, 2] * 7, []),
+        ([0, 1, 2] * 4, ["split 'test' has 12 examples: each is 8 % of its metrics"]),
+        ([0] * 20, ["split 'test' has no example of 2 of 3 classes: b, c"]),
+        ([1], ["split 'test' has 1 example: each is 100 % of its metrics", "split 'test' has no example of 2 of 3"]),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("chooses", [False, True])
+def test_small_splits_and_missing_classes_are_reported(labels, expected, chooses):
+    split = Split("test", np.array(labels), load=lambda index: index, locate=lambda index: {"file": str(index)})
+    found = describe_evaluation(split, ("a", "b", "c"), chooses=chooses)
+    assert len(found) == len(expected)
+    assert all(text.startswith(each) for text, each in zip(found, expected, strict=True))
+    assert any("they choose the best checkpoint" in text for text in found) == (chooses and len(labels) < 20)
+
+
+def test_a_folder_named_as_the_embedded_data_is_reported(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        open_source(DataConfig())
+        assert "./digits" not in caplog.text
+        _write_classes(tmp_path / "digits")
+        assert len(open_source(DataConfig()).class_names) == 10
+    assert "data.source=./digits is the file or folder" in caplog.text
+    assert len(open_source(DataConfig(source="./digits")).class_names) == 2
+
+
+def test_a_run_that_exceeded_the_limit_of_unreadable_images_takes_another_limit(tmp_path):
+    config = load_config("imagefolder", ["data.max_unreadable_fraction=0.01"])
+    write_config(tmp_path, config)
+    corrected = override(config, {"data.max_unreadable_fraction": "0.5"})
+    check_workdir(tmp_path, corrected)
+    write_config(tmp_path, corrected)
+    assert load_config(tmp_path / CONFIG_FILE).data.max_unreadable_fraction == 0.5
+    with pytest.raises(UserError, match=r"holds a run of another configuration \(data.batch_size="):
+        check_workdir(tmp_path, override(corrected, {"data.batch_size": "7"}))

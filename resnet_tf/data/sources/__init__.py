@@ -1,6 +1,7 @@
 """Data sources: `data.source` selects a TFDS data set, a folder, TFRecord or IDX files, or a NumPy archive."""
 
 import dataclasses
+import logging
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from resnet_tf.data.sources.labels import check_training, match_classes
 from resnet_tf.inputs import input_type
 
 __all__ = ["Corruption", "Source", "Split", "match_classes", "open_source"]
+
+logger = logging.getLogger(__name__)
 
 
 def open_source(config: DataConfig, *, for_training: bool = True, whole: bool = False) -> Source:
@@ -60,6 +63,10 @@ def _open(config: DataConfig, whole: bool) -> Source:
     path = user_path(config.source)
     input_type(config).check_source(config.source)
     if config.source == "digits":
+        if path.exists():
+            logger.warning(
+                "data.source='digits' is the data set in the package; data.source=./digits is the file or folder"
+            )
         return tfds_builders.open_digits(config)
     if path.is_dir():
         if version := tfds_builders.find_version(path):

@@ -1,0 +1,113 @@
+"""Warnings about splits: small ones, missing classes, and examples that two splits have in common."""
+
+import hashlib
+import itertools
+import os
+from collections.abc import Hashable
+
+import numpy as np
+
+from resnet_tf.core.text import counted, printable
+from resnet_tf.data.sources import slices
+from resnet_tf.data.sources.base import Source, Split, shorten_names
+
+_FEW = 20  # examples of a split below which its metrics are called coarse
+_MAX_EXAMPLES = 100_000  # in two splits of different names whose files are compared
+_MAX_ARRAYS = 20_000  # the same for examples in memory
+_MAX_BYTES = 2**28  # content of files that is read for a comparison
+
+Locations = dict[Hashable, int]  # location of an example -> its index
+
+
+def describe_evaluation(split: Split, class_names: tuple[str, ...], *, chooses: bool = False) -> list[str]:
+    """Describe defects of a split that is evaluated: few examples, or classes without any.
+
+    Args:
+        split: split that is evaluated.
+        class_names: names of all classes in label order.
+        chooses: the metrics choose the best checkpoint of a run.
+    """
+    found, use = [], ", and they choose the best checkpoint" if chooses else ""
+    if split.num_examples < _FEW:
+        step = 100 / max(split.num_examples, 1)
+        examples = counted(split.num_examples, "example")
+        found.append(f"split {split.name!r} has {examples}: each is {step:.0f} % of its metrics{use}")
+    missing = np.setdiff1d(np.arange(len(class_names)), split.labels)
+    if len(missing):
+        names = shorten_names([class_names[label] for label in missing])
+        count = counted(len(class_names), "class")
+        found.append(f"split {split.name!r} has no example of {len(missing):,} of {count}: {names}")
+    return [printable(each) for each in found]
+
+
+def describe_overlaps(source: Source) -> list[str]:
+    """Describe the examples that two splits have in common: the same ones, or files and arrays of equal content.
+
+    Contents are compared if examples are files of their own or in memory, and up to a limited size.
+    """
+    texts = []
+    for one, other in itertools.combinations(source.splits.values(), 2):
+        count = f"of {other.num_examples:,} examples of split {other.name!r} are"
+        if shared := _count_shared(one, other):
+            texts.append(f"{shared:,} {count} also in {one.name!r}")
+        elif copies := _count_copies(one, other):
+            texts.append(f"{copies:,} {count} copies of some in {one.name!r}")
+    return [printable(f"{text}: metrics on them are too good for new data") for text in texts]
+
+
+def _count_shared(one: Split, other: Split) -> int:
+    """Return the number of examples of the second split at a location of the first."""
+    if one.name == other.name:
+        return other.num_examples
+    is_related = slices.plain_name(one.name) == slices.plain_name(other.name) or "+" in one.name + other.name
+    if not is_related and one.num_examples + other.num_examples > _MAX_EXAMPLES:
+        return 0
+    return len(_locations(one).keys() & _locations(other).keys())
+
+
+def _locations(split: Split) -> Locations:
+    found: Locations = {}
+    for index in range(split.num_examples):
+        location = split.locate(index)
+        scope = slices.plain_name(split.name) if "index" in location else ""  # of an array in an archive of several
+        found[location["file"], location.get("offset"), location.get("index"), scope] = index
+    return found
+
+
+def _count_copies(one: Split, other: Split) -> int:
+    """Return the number of examples of the second split whose content is in the first, too."""
+    total = one.num_examples + other.num_examples
+    layouts = {tuple(sorted(split.locate(0))) for split in (one, other) if split.num_examples}
+    if layouts == {("file",)} and total <= _MAX_EXAMPLES:
+        return _count_equal_files(
+            *([split.locate(index)["file"] for index in range(split.num_examples)] for split in (one, other))
+        )
+    if layouts == {("file", "index")} and total <= _MAX_ARRAYS:
+        known = {_digest(example.tobytes()) for example, _ in one.examples().as_numpy_iterator()}
+        return sum(_digest(example.tobytes()) in known for example, _ in other.examples().as_numpy_iterator())
+    return 0
+
+
+def _count_equal_files(one: list[str], other: list[str]) -> int:
+    """Return the number of files of the second list with the content of one in the first; sizes are compared first."""
+    sizes = [{file: _size(file) for file in files} for files in (one, other)]
+    common = set(sizes[0].values()) & set(sizes[1].values()) - {0}
+    candidates = [[file for file, size in each.items() if size in common] for each in sizes]
+    if sum(each[file] for each, files in zip(sizes, candidates, strict=True) for file in files) > _MAX_BYTES:
+        return 0
+    known = {_digest_file(file) for file in candidates[0]}
+    return sum(_digest_file(file) in known for file in candidates[1])
+
+
+def _size(file: str) -> int:
+    """Return the size of a file, 0 if it cannot be read: the training names it."""
+    return os.path.getsize(file) if os.path.isfile(file) and os.access(file, os.R_OK) else 0
+
+
+def _digest_file(file: str) -> bytes:
+    with open(file, "rb") as stream:
+        return _digest(stream.read())
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=16).digest()
