@@ -86,6 +86,30 @@ def tiny_config(data_dir) -> Config:
     return load_config("digits", [f"data.data_dir={data_dir}", *TINY])
 
 
+class KilledError(Exception):
+    """Stands for the end of a process."""
+
+
+class _Killer(keras.callbacks.Callback):
+    def __init__(self, epochs: int):
+        super().__init__()
+        self._epochs = epochs
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self._epochs:
+            raise KilledError
+
+
+def train_and_kill(config: Config, workdir: Path, *, epochs: int, callbacks=()) -> int:
+    """Train, and end when the first of the further epochs begins; return the step of the newest checkpoint."""
+    from resnet_tf.training import checkpoint
+    from resnet_tf.workflows.train import train_and_evaluate
+
+    with pytest.raises(KilledError):
+        train_and_evaluate(config, workdir, callbacks=[*callbacks, _Killer(epochs)])
+    return checkpoint.steps(workdir / "checkpoints")[-1]
+
+
 @pytest.fixture(scope="session")
 def tiny_run(tiny_config, tmp_path_factory) -> Path:
     """Return the directory of a finished run of `tiny_config`. Tests must not write to it."""

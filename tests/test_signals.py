@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import shallow
+from conftest import shallow, train_and_kill
 
 from resnet_tf.config import AugmentConfig, Config, load_config
 from resnet_tf.core.errors import UserError
@@ -159,12 +159,8 @@ def test_a_resumed_run_ends_with_equal_weights(archive, trained, tmp_path):
     with pytest.raises(UserError, match="mirror images, which signals do not have"):
         evaluate_run(run, open_source(run.config.data), batch_size=7, flip=True)
 
-    class StopAfterOne(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            self.model.stop_training = True
-
     config = _config(archive)
-    train_and_evaluate(config, tmp_path / "run", callbacks=[StopAfterOne()])
+    train_and_kill(config, tmp_path / "run", epochs=1)
     train_and_evaluate(config, tmp_path / "run")
     for resumed, expected in zip(load_run(tmp_path / "run").model.weights, run.model.weights, strict=True):
         np.testing.assert_array_equal(resumed, expected)

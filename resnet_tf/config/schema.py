@@ -239,6 +239,9 @@ class TrainConfig:
         choices=("none", "bit", "photos"),
     )
     epochs: int = _key(90, "passes over the training split", minimum=1, maximum=_MANY)
+    extend: bool = _key(
+        False, "continue a run with more train.epochs than it was started with, by the schedule of the longer run"
+    )
     accumulate: int = _key(
         1,
         "micro-batches that gradients of a step are accumulated over, one after another, to save memory",

@@ -27,7 +27,7 @@ from resnet_tf.training.callbacks import MetricsFile, Profile, ProgressLine, Ten
 from resnet_tf.training.cluster import Cluster
 from resnet_tf.training.early_exit import Pace
 from resnet_tf.training.evaluation import Evaluator
-from resnet_tf.training.optimizers.create import learning_rate_factor
+from resnet_tf.training.optimizers.create import last_learning_rate, learning_rate_factor
 from resnet_tf.training.trainer import Trainer
 from resnet_tf.training.workdir import write_config
 
@@ -68,13 +68,13 @@ def fit(
         callbacks: additional Keras callbacks.
         plot_confusion: see `PlotConfusion`.
     """
+    _check_callbacks(config, callbacks)
     strategy = runtime.start(config.runtime)
     _check_workers_agree(config, strategy)
     trainer = Trainer(config, open_source(config.data), strategy)
-    if trainer.cluster.is_chief:
-        write_config(workdir, config)
+    changed = write_config(workdir, config) if trainer.cluster.is_chief else []
     with translate_lost_workers(trainer):
-        return _Fit(trainer, workdir, callbacks, plot_confusion).run()
+        return _Fit(trainer, workdir, callbacks, plot_confusion, extended="train.epochs" in changed).run()
 
 
 class _Fit:
@@ -86,13 +86,15 @@ class _Fit:
         workdir: Path,
         callbacks: Sequence[keras.callbacks.Callback],
         plot_confusion: PlotConfusion,
+        *,
+        extended: bool,
     ):
         config, source = trainer.config, trainer.source
         trainer.log_summary()
         self._trainer, self._config = trainer, config
         self._workdir, self._checkpoints = workdir, workdir / run.CHECKPOINTS
         self._cluster = trainer.cluster
-        self._resume()
+        self._resume(extended=extended)
         self._evaluator = Evaluator(
             trainer.model,
             source.validation,
@@ -109,26 +111,30 @@ class _Fit:
         self._callbacks, self._plot_confusion = callbacks, plot_confusion
         self._batches: Any = None
         self._board: TensorBoard | None = None
+        self._metrics_file: MetricsFile | None = None
+        self._logs_of_epoch: tuple[int, dict[str, Any]] = 0, {}
 
     def run(self) -> Fitted:
         """Train to the last epoch."""
         state, model = self._trainer.state, self._trainer.model
-        if state.epochs == self._config.train.epochs:
+        if state.epochs == self._config.train.epochs or state.ended:
+            if state.ended:
+                logger.info("a callback ended the run at step %d", state.step)
             return self._fitted(self._evaluate()[0])
         observers = self._observers()
         model.stop_training = False
-        observers.on_train_begin()
         evaluation: Evaluation | None = None
         with self._signals:
             try:
+                self._call_back(observers.on_train_begin)
                 while self._trainer.state.epochs < self._config.train.epochs and not model.stop_training:
                     evaluation = self._epoch(observers)
-                if evaluation is None:  # a callback ended the run between two evaluations
-                    evaluation, _ = self._evaluate()
+                changed = self._call_back(observers.on_train_end)
+                if evaluation is None or changed:  # a callback ended the run between two evaluations
+                    evaluation = self._evaluate_again() if changed else self._evaluate()[0]
                     self._trainer.save(self._checkpoints, evaluation.to_dict())
             except StopRequested as request:
                 raise Interrupted(self._stop(str(request))) from None
-        observers.on_train_end()
         if self._board:
             self._show_confusion(self._board, evaluation)
         if self._unreadable.count:
@@ -150,9 +156,10 @@ class _Fit:
     def _epoch(self, observers: keras.callbacks.CallbackList) -> Evaluation | None:
         """Train, evaluate, report and save; return the evaluation, if this epoch has one."""
         epoch = self._trainer.state.epochs
-        observers.on_epoch_begin(epoch)
+        self._call_back(observers.on_epoch_begin, epoch)
         with service.translate_service_errors():
             logs = self._train(observers)
+        state = self._trainer.state  # another one after a return to a checkpoint
         evaluation, train = None, self._config.train
         if (epoch + 1) % train.eval_every == 0 or epoch + 1 == train.epochs:
             start = time.monotonic()
@@ -160,11 +167,48 @@ class _Fit:
             seconds = time.monotonic() - start
             logs |= _prefixed("val_", evaluation) | _prefixed("val_raw_", raw) | {"val_seconds": seconds}
         # Before the checkpoint: a run that is killed in between repeats the epoch and overwrites its lines.
-        observers.on_epoch_end(self._trainer.state.epochs, logs)
-        self._trainer.state.end_epoch()
+        self._logs_of_epoch = epoch, logs
+        changed = self._call_back(observers.on_epoch_end, epoch, logs)
         self._follow_callbacks()
+        if changed:
+            evaluation = self._evaluate_again()
+        state.ended = bool(self._trainer.model.stop_training)
+        if not self._steps_left():
+            state.end_epoch()
         if evaluation is not None:
             self._trainer.save(self._checkpoints, evaluation.to_dict())
+        return evaluation
+
+    def _call_back(self, call: Callable[..., None], *arguments: Any) -> bool:
+        """Call the callbacks, and return True if they changed the weights.
+
+        With a moving average, the model has the averaged weights meanwhile, which are those that are evaluated.
+        """
+        average, model = self._trainer.average, self._trainer.model
+        with average.swap_weights() if average else contextlib.nullcontext():
+            # The package's own callbacks change nothing.
+            before = model.get_weights() if self._callbacks and self._cluster.is_chief else []
+            call(*arguments)
+            after = model.get_weights() if before else []
+            changed = not all(map(_are_equal, before, after))
+            if changed and average:
+                average.set_from_model()
+        (changed_by_chief,) = self._cluster.from_chief([float(changed)])
+        if changed_by_chief:
+            averages = average.values.values() if average else ()
+            self._cluster.broadcast_variables([*(each.value for each in model.variables), *averages])
+        return bool(changed_by_chief)
+
+    def _evaluate_again(self) -> Evaluation:
+        """Evaluate weights that a callback set, and report them instead of those before."""
+        epoch, logs = self._logs_of_epoch
+        start = time.monotonic()
+        evaluation, raw = self._evaluate()
+        seconds = time.monotonic() - start
+        logger.info("a callback changed the weights after epoch %d; evaluated again: %s", epoch + 1, evaluation)
+        if self._metrics_file:
+            logs = logs | _prefixed("val_", evaluation) | _prefixed("val_raw_", raw) | {"val_seconds": seconds}
+            self._metrics_file.on_epoch_end(epoch, logs)
         return evaluation
 
     def _follow_callbacks(self) -> None:
@@ -178,11 +222,15 @@ class _Fit:
         """Train to the end of the epoch, and return its metrics."""
         steps_per_epoch = self._trainer.length.steps_per_epoch
         while self._steps_left() > 0:
-            self._call(self._agree_on_steps())
+            count = self._agree_on_steps()
+            if not count:
+                break
+            self._call(count)
             state = self._trainer.state
             if state.nonfinite_streak >= self._config.train.max_nonfinite_steps:
                 self._roll_back()
                 continue
+            # The averaged weights are not swapped in for each call: that would cost as much as a small network's step.
             observers.on_train_batch_end(state.step - state.epochs * steps_per_epoch - 1, self._logs())
             every = self._config.train.checkpoint_steps
             if every and state.step % every == 0 and self._steps_left():
@@ -190,12 +238,15 @@ class _Fit:
         return self._logs()
 
     def _agree_on_steps(self) -> int:
-        """Return the number of steps of the next call, equal on all workers; a signal to one stops all."""
+        """Return the number of steps of the next call, equal on all workers, or 0 if a callback ended the run.
+
+        A signal to one worker stops all.
+        """
         state, every = self._trainer.state, self._config.train.checkpoint_steps
         steps = min(self._steps_left(), self._pace.count)
         if every:
             steps = min(steps, every - state.step % every)
-        steps = self._profile.shorten(state.step, steps)
+        steps = 0 if self._trainer.model.stop_training else self._profile.shorten(state.step, steps)
         (agreed,) = self._cluster.from_chief([float(steps)])
         (signals,) = self._cluster.sum([float(bool(self._signals.received))])
         if signals:
@@ -224,7 +275,7 @@ class _Fit:
     def _logs(self) -> dict[str, Any]:
         state = self._trainer.state
         return state.to_logs() | {
-            "learning_rate": float(self._trainer.optimizer.learning_rate),
+            "learning_rate": last_learning_rate(self._trainer.optimizer),
             "images_per_second": state.images / (state.seconds or np.nan),
             "train_seconds": state.seconds,
         }
@@ -243,15 +294,22 @@ class _Fit:
             where = f"evaluation after step {self._trainer.state.step}"
             raise UserError(f"{where}: {error}; {self._remedies()}. Checkpoints are kept") from error
 
-    def _resume(self) -> None:
-        """Restore the newest intact checkpoint, if there is one."""
+    def _resume(self, *, extended: bool) -> None:
+        """Restore the newest intact checkpoint, if there is one, of a run that now has more epochs if `extended`."""
         if self._cluster.is_chief:
             for directory in (self._workdir, self._checkpoints):
                 files.remove_abandoned(directory)
             run.repair_metrics(self._workdir)
             _ = self._trainer.source.identity  # read now, as files may vanish before the first checkpoint
         if self._trainer.restore_newest(self._checkpoints):
-            logger.info("resuming from step %d of %s", self._trainer.state.step, self._workdir)
+            state = self._trainer.state
+            logger.info("resuming from step %d of %s", state.step, self._workdir)
+            (longer,) = self._cluster.from_chief([float(extended)])
+            if longer:
+                state.ended = False
+                rate, total = float(self._trainer.optimizer.learning_rate), self._trainer.length.total_steps
+                text = "train.extend: the learning rate goes on at %.4g, that of step %d of %d by optimizer.schedule=%s"
+                logger.info(text, rate, state.step, total, self._config.optimizer.schedule)
 
     def _roll_back(self) -> None:
         """Restore the newest checkpoint after non-finite steps, once in a run; fail the second time."""
@@ -298,9 +356,9 @@ class _Fit:
         self._trainer.model.optimizer = self._trainer.optimizer  # callbacks read and set its learning rate
         chosen: list[keras.callbacks.Callback] = []
         if self._cluster.is_chief:  # only the chief writes and decides
-            self._board = self._open_board()
+            self._board, self._metrics_file = self._open_board(), MetricsFile(self._workdir / run.METRICS)
             chosen = [
-                MetricsFile(self._workdir / run.METRICS),
+                self._metrics_file,
                 self._board,
                 ProgressLine(
                     epochs=epochs,
@@ -313,6 +371,36 @@ class _Fit:
         return keras.callbacks.CallbackList(
             chosen, model=self._trainer.model, epochs=epochs, steps=steps_per_epoch, verbose=0
         )
+
+
+def _check_callbacks(config: Config, callbacks: Sequence[keras.callbacks.Callback]) -> None:
+    """Refuse callbacks of Keras that do not work in this loop."""
+    settings = config.optimizer
+    constant = settings.schedule == "constant" and settings.warmup_epochs == 0
+    for callback in callbacks:
+        name = type(callback).__name__
+        if not isinstance(callback, keras.callbacks.Callback):
+            raise UserError(f"callbacks takes keras.callbacks.Callback, got {name}")
+        if isinstance(callback, keras.callbacks.LearningRateScheduler) and not constant:
+            raise UserError(
+                f"{name} sets the learning rate of an epoch, and optimizer.schedule={settings.schedule} with "
+                f"optimizer.warmup_epochs={settings.warmup_epochs:g} that of a step; optimizer.schedule=constant and "
+                "optimizer.warmup_epochs=0 leave it to the callback"
+            )
+        for refused, instead in _REFUSED.items():
+            if isinstance(callback, refused):
+                raise UserError(f"{name} needs `Model.fit`; {instead}")
+
+
+# Callbacks that work with `Model.fit` only, and what to use instead.
+_REFUSED = {
+    keras.callbacks.BackupAndRestore: "an interrupted run resumes by itself",
+    keras.callbacks.SwapEMAWeights: "train.ema averages the weights, and callbacks see the average",
+}
+
+
+def _are_equal(before: np.ndarray, after: np.ndarray) -> bool:
+    return before.shape == after.shape and before.tobytes() == after.tobytes()
 
 
 def _prefixed(prefix: str, evaluation: Evaluation | None) -> dict[str, Any]:

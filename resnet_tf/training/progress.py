@@ -27,6 +27,7 @@ class RunState:
         skipped: steps of the run that were skipped as non-finite.
         nonfinite_streak: number of consecutive non-finite steps up to the latest.
         rolled_back: True if the run has returned to a checkpoint because of such steps.
+        ended: True if a callback ended the run.
     """
 
     step: int = 0
@@ -40,6 +41,7 @@ class RunState:
     skipped: int = 0
     nonfinite_streak: int = 0
     rolled_back: bool = False
+    ended: bool = False
 
     def add(self, statistics: np.ndarray, *, batch_size: int) -> None:
         """Add steps, float32 [count, 4], see `step.STATISTICS`.
@@ -92,6 +94,7 @@ class RunState:
             UserError: if a field is missing, unknown or not of its type.
         """
         hints = get_type_hints(cls)
+        fields = {"ended": False, **fields}  # checkpoints of earlier versions do not state it
         if different := sorted(set(hints) ^ set(fields)):
             raise UserError(f"run.{different[0]} is {'missing' if different[0] in hints else 'unknown'}")
         for name, value in fields.items():

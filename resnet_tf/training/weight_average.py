@@ -34,6 +34,11 @@ class WeightAverage:
             change = (variable.value - average.value) * weight
             average.assign_add(change if condition is None else tf.where(condition, change, 0.0))
 
+    def set_from_model(self) -> None:
+        """Set the averages to the present weights of the model."""
+        for average, variable in zip(self._averages, self._variables, strict=True):
+            average.value.assign(tf.identity(variable.value))
+
     @contextlib.contextmanager
     def swap_weights(self) -> Iterator[None]:
         """Replace the weights of the model by their averages within the context."""

@@ -22,8 +22,17 @@ _LOCK = ".lock"
 # Output of commands, such as log.txt, nohup.out or slurm-17.err; other files keep a run out of their directory.
 _LOG = re.compile(r"(.*[._-])?(logs?|std(out|err)|output|out|err)([._-]?\d+)?(\.txt)?", re.IGNORECASE)
 _DEFAULT_PARENT = Path("runs")
-# Limits, which no number of a run depends on: a run that exceeded one is continued with another.
-_LIMITS = frozenset(["data.max_unreadable_fraction"])
+# Settings of a run that may change when it continues: how and where it computes, what it reports, keeps and exports.
+# That moved data are the same is checked by their identity. Other devices round in another order.
+_CHANGEABLE = frozenset(
+    (
+        *("data.source", "data.data_dir", "data.service", "data.memory_limit_mb", "data.max_unreadable_fraction"),
+        *("train.eval_every", "train.keep_checkpoints", "train.checkpoint_steps", "train.max_nonfinite_steps"),
+        *("runtime.strategy", "runtime.tpu", "runtime.wait_seconds", "runtime.logical_devices", "runtime.xla"),
+        *("runtime.deterministic", "runtime.steps_per_loop", "runtime.profile"),
+    )
+)
+_CHANGEABLE_GROUP = "export."
 
 
 @contextlib.contextmanager
@@ -90,26 +99,31 @@ def _is_log(path: Path) -> bool:
     return bool(_LOG.fullmatch(path.name)) and path.is_file()
 
 
-def write_config(workdir: Path, config: Config) -> None:
-    """Create the configuration file of a run directory; if the run has one, only changed limits are written.
+def write_config(workdir: Path, config: Config) -> list[str]:
+    """Create the configuration file of a run directory, or replace it if settings changed that may change.
 
     A corrupt configuration file, such as an empty one after a loss of power, is replaced if there are no checkpoints.
+
+    Returns:
+        Keys of an existing run that changed.
 
     Raises:
         UserError: if it cannot be written, or another training created it since `check_workdir`.
     """
     path = workdir / CONFIG_FILE
-    exists = path.is_file()
+    exists, changes = path.is_file(), dict[str, str]()
     if exists and not _is_unusable_before_start(workdir):
-        _check_same_config(workdir, config)
-        if load_config(path) == config:
-            return
+        changes = _check_same_config(workdir, config)
+        if not changes:
+            return []
+        logger.info("the run continues with %s", "; ".join(changes.values()))
     try:
         files.write_atomically(path, config.to_json(), new=not exists)
     except FileExistsError:
         raise UserError(f"--workdir={str(workdir)!r} is used by another training; give another directory") from None
     except OSError as error:
         raise UserError(f"--workdir={str(workdir)!r} cannot be written: {error.strerror}") from error
+    return list(changes)
 
 
 def _is_unusable_before_start(workdir: Path) -> bool:
@@ -182,15 +196,23 @@ def _naming(workdir: Path) -> Iterator[None]:
         raise UserError(f"--workdir={str(workdir)!r} cannot be written: {error.strerror}") from error
 
 
-def _check_same_config(workdir: Path, config: Config) -> None:
+def _check_same_config(workdir: Path, config: Config) -> dict[str, str]:
+    """Return a description of each changed setting, by key, all of which may change.
+
+    Raises:
+        UserError: if a setting changed that must not.
+    """
     before, now = (flatten(each.to_dict()) for each in (load_config(workdir / CONFIG_FILE), config))
-    changes = [
-        f"{key}={before[key]!r} there and {now[key]!r} now"
-        for key in now
-        if before[key] != now[key] and key not in _LIMITS
-    ]
-    if changes:
+    longer = now["train.epochs"] > before["train.epochs"]
+    allowed = _CHANGEABLE | ({"train.epochs", "train.extend"} if now["train.extend"] and longer else set())
+    changed = [key for key in now if before[key] != now[key]]
+    refused = [key for key in changed if key not in allowed and not key.startswith(_CHANGEABLE_GROUP)]
+    described = {key: f"{key}={before[key]!r} there and {now[key]!r} now" for key in changed}
+    if refused:
+        extend = "; train.extend=true continues with more epochs" if refused == ["train.epochs"] and longer else ""
         raise UserError(
-            f"--workdir={str(workdir)!r} holds a run of another configuration ({'; '.join(changes)}); "
-            "give another directory, or the same configuration to continue"
+            f"--workdir={str(workdir)!r} holds a run of another configuration "
+            f"({'; '.join(described[key] for key in refused)}); "
+            f"give another directory, or the same configuration to continue{extend}"
         )
+    return described

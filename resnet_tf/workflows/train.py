@@ -125,9 +125,10 @@ def train_and_evaluate(
         callbacks: further Keras callbacks, such as `keras.callbacks.EarlyStopping()`. Their logs hold `step`, `loss`,
             `top1`, `gradient_norm`, `learning_rate`, `images_per_second` and `train_seconds` of the epoch; `val_loss`,
             `val_top1`, `val_top5` and further metrics of the validation split; and `val_seconds`, the duration of the
-            evaluation. With `train.ema`, `val_*` belong to the averaged weights and `val_raw_*` to the raw weights,
-            which `model` holds. `model.stop_training` ends the run, and `model.optimizer.learning_rate` can be
-            assigned.
+            evaluation. With `train.ema`, `val_*` belong to the averaged weights, which `model` has in all calls but
+            those of batches, and `val_raw_*` to the raw weights. Weights that a callback sets are evaluated and saved.
+            `model.stop_training` ends the run for good, and `model.optimizer.learning_rate` can be assigned. See
+            docs/training.md for the calls.
 
     Returns:
         `examples`, `top1`, `top5`, `loss` and further metrics of the validation split, and `step`, of the checkpoint

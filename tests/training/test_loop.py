@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-from conftest import untimed_metrics
+from conftest import train_and_kill, untimed_metrics
 
 from resnet_tf.config import list_configs, load_config
 from resnet_tf.core import files
@@ -40,17 +40,6 @@ def _override(config, **groups):
     )
 
 
-class Stop(keras.callbacks.Callback):
-    """Ends training after some epochs, as a user's callback may."""
-
-    def __init__(self, epochs: int):
-        super().__init__()
-        self.epochs = epochs
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.model.stop_training = epoch + 1 == self.epochs
-
-
 def test_a_golden_run_reaches_its_accuracy_and_writes_its_files(data_dir, tmp_path):
     config = load_config("digits", [f"data.data_dir={data_dir}", "train.epochs=12"])
     result = train_and_evaluate(config, tmp_path / "run")
@@ -67,8 +56,7 @@ def test_a_golden_run_reaches_its_accuracy_and_writes_its_files(data_dir, tmp_pa
 
 
 def test_a_continued_run_ends_bitwise_as_an_uninterrupted_one(tiny_config, tiny_run, tmp_path):
-    interrupted = train_and_evaluate(tiny_config, tmp_path, callbacks=[Stop(1)])
-    assert interrupted["step"] == 7
+    assert train_and_kill(tiny_config, tmp_path, epochs=1) == 7
     with (tmp_path / "metrics.jsonl").open("a") as file:  # as if killed between the metrics and the checkpoint
         file.write(json.dumps({"epoch": 2, "step": 14, "loss": 0.0}) + "\n" + '{"epo')
     finished = train_and_evaluate(tiny_config, tmp_path)
@@ -124,7 +112,7 @@ def test_a_run_stopped_by_a_signal_resumes_bitwise(tiny_config, tiny_run, tmp_pa
 
 def test_checkpoints_within_an_epoch_and_after_corruption(tiny_config, tiny_run, tmp_path, caplog):
     config = _override(tiny_config, train={"checkpoint_steps": 3, "keep_checkpoints": 9})
-    assert train_and_evaluate(config, tmp_path, callbacks=[Stop(1)])["step"] == 7
+    assert train_and_kill(config, tmp_path, epochs=1) == 7
     assert checkpoint.steps(tmp_path / "checkpoints") == [3, 6, 7]
     (tmp_path / "checkpoints" / "00000007" / "state.index").unlink()
     caplog.set_level("INFO", "resnet_tf")
@@ -200,7 +188,7 @@ def test_a_test_split_is_evaluated_once_on_the_chosen_checkpoint(tiny_config, tm
     config = _override(tiny_config, data={"test_split": "test[100:300]"}, export={"checkpoint": "best"})
     result = train_and_evaluate(config, tmp_path, callbacks=[_Forget()])
     chosen = load_run(tmp_path)
-    assert (result["step"], chosen.step) == (14, 7)
+    assert (result["step"], chosen.step) == (7, 7)
     other = open_source(dataclasses.replace(config.data, eval_split="test[100:300]", test_split=""))
     expected = evaluate_run(chosen, other, batch_size=128).to_dict()
     found = {name.removeprefix("test_"): value for name, value in result.items() if name.startswith("test_")}
@@ -242,7 +230,7 @@ def test_reduce_lr_on_plateau_acts_with_its_defaults_and_is_resumed(tiny_config,
     reduction = keras.callbacks.ReduceLROnPlateau()
     config = _at_a_standstill(tiny_config, epochs=reduction.patience + 3)
     # The first epoch sets the best value, `patience` further ones do not improve on it; the last has the lower rate.
-    train_and_evaluate(config, tmp_path, callbacks=[reduction, Stop(reduction.patience + 2)])
+    train_and_kill(config, tmp_path, epochs=reduction.patience + 2, callbacks=[reduction])
     train_and_evaluate(config, tmp_path)
     rates = [line["learning_rate"] for line in files.read_json_lines(tmp_path / "metrics.jsonl")]
     peak = config.peak_learning_rate
@@ -339,7 +327,7 @@ def test_every_recipe_trains_and_continues(photos, tmp_path, name, strategy):
     if load_config(name).train.end_size:
         settings += ["train.end_size=24"]
     config = load_config(name, settings)
-    assert train_and_evaluate(config, tmp_path / "run", callbacks=[Stop(1)])["step"] == 3
+    assert train_and_kill(config, tmp_path / "run", epochs=1) == 3
     assert train_and_evaluate(config, tmp_path / "run")["step"] == 6
 
 

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import train_and_kill
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.graph.keras_util import keras_model_to_graph_def
@@ -67,17 +68,8 @@ def test_the_configuration_is_text(events, tiny_config):
 
 
 def test_a_resumed_run_does_not_store_the_first_batch_again(tiny_config, tmp_path):
-    import dataclasses
-
-    import keras
-
-    class Stop(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            self.model.stop_training = True
-
-    config = dataclasses.replace(tiny_config, train=dataclasses.replace(tiny_config.train, epochs=2))
-    train_and_evaluate(config, tmp_path, callbacks=[Stop()])
-    train_and_evaluate(config, tmp_path)
+    train_and_kill(tiny_config, tmp_path, epochs=1)
+    train_and_evaluate(tiny_config, tmp_path)
     accumulator = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"tensors": 0})
     accumulator.Reload()
     assert [event.step for event in accumulator.Tensors("inputs")] == [0]

@@ -100,6 +100,12 @@ def learning_rate_factor(optimizer: keras.optimizers.Optimizer) -> keras.Variabl
     return getattr(optimizer, "inner_optimizer", optimizer).learning_rate_factor
 
 
+def last_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
+    """Return the learning rate of the last step; `learning_rate` is that of the next one."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    return float(inner.scheduled_rate(tf.maximum(inner.iterations.value - 1, 0)) * inner.learning_rate_factor.value)
+
+
 @functools.cache
 def _with_layer_rates(base: Any) -> Any:
     """Return a subclass of a Keras optimizer with weight decay and learning-rate factor per variable.
@@ -127,6 +133,10 @@ def _with_layer_rates(base: Any) -> Any:
                     "optimizer.schedule=constant and optimizer.warmup_epochs=0 leave the learning rate to callbacks"
                 )
             self.learning_rate_factor.assign(float(value) / scheduled)
+
+        def scheduled_rate(self, step: tf.Tensor) -> tf.Tensor:
+            """Return the learning rate of a step by the schedule alone."""
+            return self._learning_rate(step)
 
         def set_rates(self, decays: list[float | None], factors: list[float]) -> None:
             """Set the weight decay, None for excluded variables, and the learning-rate factor of each variable."""

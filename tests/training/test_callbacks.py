@@ -1,0 +1,182 @@
+"""Callbacks of Keras in the loop: the weights they see, set and save are those that are evaluated."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+from conftest import train_and_kill
+
+from resnet_tf.core.errors import UserError
+from resnet_tf.core.files import read_json_lines
+from resnet_tf.data.sources import open_source
+from resnet_tf.training import checkpoint
+from resnet_tf.training.evaluation import evaluate_run
+from resnet_tf.training.run import load_run
+from resnet_tf.workflows.train import train_and_evaluate
+
+
+def _override(config, **groups):
+    return dataclasses.replace(
+        config, **{group: dataclasses.replace(getattr(config, group), **keys) for group, keys in groups.items()}
+    )
+
+
+class SetWeights(keras.callbacks.Callback):
+    """Sets the weights of an epoch that it saw before, at the end of another epoch or of the training."""
+
+    def __init__(self, *, of: int = 0, at: int | None = None):
+        super().__init__()
+        self.of, self.at, self.kept, self.seen = of, at, None, {}
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seen[epoch] = logs["val_loss"]
+        if epoch == self.of:
+            self.kept = self.model.get_weights()
+        if epoch == self.at:
+            self.model.set_weights(self.kept)
+
+    def on_train_end(self, logs=None):
+        if self.at is None:
+            self.model.set_weights(self.kept)
+
+
+def _check_saved(workdir, config, result, expected_loss):
+    """Compare the returned, stored and logged metrics with an evaluation of the saved weights."""
+    run = load_run(workdir)
+    measured = evaluate_run(run, open_source(config.data), batch_size=50).to_dict()
+    assert measured["loss"] == pytest.approx(expected_loss, rel=1e-5)
+    (*_, line) = read_json_lines(workdir / "metrics.jsonl")
+    for name in ("loss", "top1"):
+        assert result[name] == pytest.approx(measured[name], rel=1e-5), name
+        assert run.metrics[name] == pytest.approx(measured[name], rel=1e-5), name
+        assert line[f"val_{name}"] == pytest.approx(measured[name], rel=1e-5), name
+
+
+@pytest.mark.parametrize(
+    ("average", "at"),
+    [
+        pytest.param(0.0, 1, id="raw, at an epoch's end"),
+        pytest.param(0.9, None, id="averaged, at the end"),
+        pytest.param(0.0, None, id="raw, at the end", marks=[pytest.mark.slow, pytest.mark.long]),
+        pytest.param(0.9, 1, id="averaged, at an epoch's end", marks=[pytest.mark.slow, pytest.mark.long]),
+    ],
+)
+def test_weights_that_a_callback_sets_are_evaluated_saved_and_returned(tiny_config, tmp_path, average, at):
+    config = _override(tiny_config, train={"ema": average})
+    callback = SetWeights(at=at)
+    result = train_and_evaluate(config, tmp_path, callbacks=[callback])
+    assert callback.seen[0] != callback.seen[1]
+    _check_saved(tmp_path, config, result, callback.seen[0])
+
+
+@pytest.mark.slow
+def test_the_best_weights_of_early_stopping_are_kept(tiny_config, tmp_path):
+    config = _override(tiny_config, train={"epochs": 4}, optimizer={"base_lr": 2.0})
+    stopping = keras.callbacks.EarlyStopping(monitor="val_loss", patience=1, restore_best_weights=True)
+    result = train_and_evaluate(config, tmp_path, callbacks=[stopping])
+    _check_saved(tmp_path, config, result, stopping.best)
+
+
+def test_model_checkpoint_stores_the_average_that_it_chose_by(tiny_config, tmp_path):
+    config = _override(tiny_config, train={"ema": 0.9})
+    saver = keras.callbacks.ModelCheckpoint(
+        tmp_path / "best.weights.h5", monitor="val_loss", save_best_only=True, save_weights_only=True
+    )
+    train_and_evaluate(config, tmp_path / "run", callbacks=[saver])
+    run = load_run(tmp_path / "run")
+    run.model.load_weights(tmp_path / "best.weights.h5")
+    measured = evaluate_run(run, open_source(config.data), batch_size=50)
+    assert measured.loss == pytest.approx(saver.best, rel=1e-5)
+
+
+def test_a_run_that_a_callback_ended_stays_ended(tiny_config, tmp_path, caplog):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = True
+
+    ended = train_and_evaluate(tiny_config, tmp_path, callbacks=[Stop()])
+    with caplog.at_level("INFO", logger="resnet_tf"):
+        again = train_and_evaluate(tiny_config, tmp_path)
+    assert again == ended
+    assert any("a callback ended the run at step" in each for each in caplog.messages)
+    assert len(read_json_lines(tmp_path / "metrics.jsonl")) == 1
+
+
+def test_a_callback_ends_a_run_within_an_epoch(tiny_config, tmp_path):
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.stop_training = batch == 3
+
+    config = _override(tiny_config, runtime={"steps_per_loop": 1})
+    ended = train_and_evaluate(config, tmp_path, callbacks=[Stop()])
+    assert ended["step"] == 4
+    assert checkpoint.steps(tmp_path / "checkpoints") == [4]
+    assert train_and_evaluate(config, tmp_path)["step"] == 4
+
+
+def test_the_logged_learning_rate_is_that_of_the_last_step(tiny_config, tmp_path):
+    rates = {"schedule": "step", "decay_epochs": (1.0,), "decay_factor": 0.1, "base_lr": 0.02}
+    train_and_evaluate(_override(tiny_config, optimizer=rates), tmp_path)
+    peak = 0.02 * tiny_config.data.batch_size / 256
+    logged = [line["learning_rate"] for line in read_json_lines(tmp_path / "metrics.jsonl")]
+    assert logged == pytest.approx([peak, 0.1 * peak], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("callback", "message"),
+    [
+        (lambda: keras.callbacks.LearningRateScheduler(lambda epoch: 0.1), "optimizer.schedule=constant and"),
+        (lambda: keras.callbacks.BackupAndRestore("backup"), "an interrupted run resumes by itself"),
+        (lambda: keras.callbacks.SwapEMAWeights(), "train.ema averages the weights"),
+        (lambda: print, "callbacks takes keras.callbacks.Callback, got builtin_function_or_method"),
+    ],
+)
+def test_callbacks_that_do_not_work_are_refused_by_name(tiny_config, tmp_path, callback, message):
+    with pytest.raises(UserError, match=message):
+        train_and_evaluate(tiny_config, tmp_path / "run", callbacks=[callback()])
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+@pytest.mark.slow
+def test_a_learning_rate_scheduler_has_a_constant_schedule_to_itself(tiny_config, tmp_path):
+    config = _override(tiny_config, optimizer={"schedule": "constant", "warmup_epochs": 0.0})
+    scheduler = keras.callbacks.LearningRateScheduler(lambda epoch, rate: 0.01 / (epoch + 1))
+    train_and_evaluate(config, tmp_path, callbacks=[scheduler])
+    logged = [line["learning_rate"] for line in read_json_lines(tmp_path / "metrics.jsonl")]
+    assert logged == pytest.approx([0.01, 0.005], rel=1e-5)
+
+
+def test_settings_that_touch_no_number_may_change(tiny_config, tmp_path):
+    train_and_kill(tiny_config, tmp_path / "run", epochs=1)
+    changed = _override(
+        tiny_config,
+        train={"keep_checkpoints": 5, "eval_every": 2},
+        export={"checkpoint": "best", "top_k": 3},
+        runtime={"profile": "1:2", "steps_per_loop": 3, "xla": "false"},
+    )
+    train_and_evaluate(changed, tmp_path / "run")
+    assert load_run(tmp_path / "run").config.export.top_k == 3
+    train_and_evaluate(tiny_config, tmp_path / "alone")
+    for ours, theirs in zip(
+        load_run(tmp_path / "run").model.get_weights(), load_run(tmp_path / "alone").model.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(UserError, match=r"another configuration \(optimizer.base_lr=0.02 there and 0.5 now\)"):
+        train_and_evaluate(_override(tiny_config, optimizer={"base_lr": 0.5}), tmp_path / "run")
+
+
+def test_a_finished_run_is_extended_by_a_key(tiny_config, tmp_path, caplog):
+    first = train_and_evaluate(tiny_config, tmp_path)
+    longer = _override(tiny_config, train={"epochs": 3})
+    with pytest.raises(UserError, match=r"train.epochs=2 there and 3 now\); .*; train.extend=true continues with more"):
+        train_and_evaluate(longer, tmp_path)
+    extended = _override(longer, train={"extend": True})
+    with caplog.at_level("INFO", logger="resnet_tf"):
+        result = train_and_evaluate(extended, tmp_path)
+    assert result["step"] == 1.5 * first["step"]
+    assert any("train.extend: the learning rate goes on at" in each for each in caplog.messages)
+    assert [line["epoch"] for line in read_json_lines(tmp_path / "metrics.jsonl")] == [1, 2, 3]
+    assert train_and_evaluate(extended, tmp_path)["step"] == result["step"]
+    with pytest.raises(UserError, match=r"train.epochs=3 there and 2 now"):
+        train_and_evaluate(tiny_config, tmp_path)
