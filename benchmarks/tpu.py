@@ -6,7 +6,7 @@
     python benchmarks/tpu.py table                    # write the results into docs/accelerators.md
 
 A step is translated to HLO by tensorflow-tpu, which has the kernels of TPUs, and compiled by libtpu for a named chip.
-The two are installed in environments of their own, in `--environments`. `check` fails with exit code 1 if an operation
+The two are installed in environments of their own, in `--environments` or $RESNET_TF_TPU_ENVIRONMENTS. `check` fails with exit code 1 if an operation
 has no kernel, or if a program holds float64, a dynamic dimension or a call of the host.
 """
 
@@ -22,7 +22,7 @@ import tpu_cases
 from tpu_cases import Case
 from tpu_environments import Environments
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "resnet_tf" / "tpu"
+CACHE = Path(os.environ.get("RESNET_TF_TPU_ENVIRONMENTS", Path.home() / ".cache" / "resnet_tf" / "tpu"))
 
 
 def main() -> None:
