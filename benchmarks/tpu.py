@@ -6,8 +6,9 @@
     python benchmarks/tpu.py table                    # write the results into docs/accelerators.md
 
 A step is translated to HLO by tensorflow-tpu, which has the kernels of TPUs, and compiled by libtpu for a named chip.
-The two are installed in environments of their own, in `--environments` or $RESNET_TF_TPU_ENVIRONMENTS. `check` fails with exit code 1 if an operation
-has no kernel, or if a program holds float64, a dynamic dimension or a call of the host.
+The two are installed in environments of their own, in `--environments` or $RESNET_TF_TPU_ENVIRONMENTS. `check` fails
+with exit code 1 if an operation has no kernel, or if a program holds float64, a dynamic dimension or a call of the
+host.
 """
 
 import argparse
