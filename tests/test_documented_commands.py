@@ -37,6 +37,14 @@ ELSEWHERE = {
     "python benchmarks/gpu.py write steps/": "tests/benchmarks/test_gpu.py",
     "python benchmarks/gpu.py run steps/ --json": "tests/benchmarks/test_gpu.py",
     "python benchmarks/gpu.py table": "tests/benchmarks/test_gpu.py",
+    "python benchmarks/tpu.py check": "tests/benchmarks/test_tpu.py",
+    "python -m resnet_tf.train --config=imagenet_resnet50_v15 --set runtime.strategy=tpu --workdir=/mnt/run": (
+        "tests/training/test_cluster.py"
+    ),
+    "python -m resnet_tf.train --config=imagenet_resnet50_v15 --set runtime.strategy=tpu --set runtime.tpu=photos": (
+        "tests/training/test_cluster.py"
+    ),
+    "python examples/workers.py 4 --config=digits --workdir=runs/four": "tests/training/test_cluster.py",
     "python examples/signals.py --out=signals/": "tests/test_signals.py",
     "python -m resnet_tf.train --config=signals --set data.source=signals/signals.npz": "tests/test_signals.py",
     "python -m resnet_tf.train --config=spectrograms --set data.source=signals/spectrograms.npz": (
@@ -98,7 +106,14 @@ OF_RECIPES = list(
 )
 ON_PHOTOS = [
     line
-    for page in ("README.md", "docs/benchmarks.md", "docs/data.md", "docs/serving.md", "docs/training.md")
+    for page in (
+        "README.md",
+        "docs/accelerators.md",
+        "docs/benchmarks.md",
+        "docs/data.md",
+        "docs/serving.md",
+        "docs/training.md",
+    )
     for line in documented(page)
     if " -m resnet_tf." in line and line not in OF_RECIPES and line not in ELSEWHERE
 ]
