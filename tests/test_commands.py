@@ -412,6 +412,8 @@ def test_benchmark_measures_a_step_and_exports(command, tiny_export):
     assert (unknown.code, "unknown model 'resnet51'; did you mean" in unknown.err) == (2, True)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_train_logs_the_classes_and_the_unreadable_images(command, photos, tmp_path, caplog):
     for index in range(3):
         (photos / "train" / "red" / f"9{index}.jpg").write_bytes(b"")

@@ -80,6 +80,7 @@ def test_published_cifar_weights_have_the_accuracy_of_pytorch(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not PHOTOS.is_dir(), reason="the ImageNet photos are not beside the checkout")
 def test_predict_takes_photos_of_any_size(command, tmp_path):
     model = create_model("resnet18", num_classes=10, input_shape=(64, 64, 3))

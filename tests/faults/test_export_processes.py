@@ -28,7 +28,7 @@ def _python(*arguments: str, directory=None) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "target", ["serving", "keras", *(pytest.param(each, marks=pytest.mark.long) for each in ("hub", "litert", "onnx"))]
+    "target", ["serving", *(pytest.param(each, marks=pytest.mark.long) for each in ("keras", "hub", "litert", "onnx"))]
 )
 def test_every_target_is_used_in_new_processes(target, tiny_run, tiny_images, tmp_path):
     for package in PACKAGES.get(target, ()):

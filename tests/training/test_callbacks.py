@@ -71,6 +71,7 @@ def test_weights_that_a_callback_sets_are_evaluated_saved_and_returned(tiny_conf
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_best_weights_of_early_stopping_are_kept(tiny_config, tmp_path):
     config = _override(tiny_config, train={"epochs": 4}, optimizer={"base_lr": 2.0})
     stopping = keras.callbacks.EarlyStopping(monitor="val_loss", patience=1, restore_best_weights=True)
@@ -103,6 +104,8 @@ def test_a_run_that_a_callback_ended_stays_ended(tiny_config, tmp_path, caplog):
     assert len(read_json_lines(tmp_path / "metrics.jsonl")) == 1
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_a_callback_ends_a_run_within_an_epoch(tiny_config, tmp_path):
     class Stop(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
@@ -139,6 +142,7 @@ def test_callbacks_that_do_not_work_are_refused_by_name(tiny_config, tmp_path, c
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_learning_rate_scheduler_has_a_constant_schedule_to_itself(tiny_config, tmp_path):
     config = _override(tiny_config, optimizer={"schedule": "constant", "warmup_epochs": 0.0})
     scheduler = keras.callbacks.LearningRateScheduler(lambda epoch, rate: 0.01 / (epoch + 1))

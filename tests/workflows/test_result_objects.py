@@ -32,6 +32,7 @@ def opened(monkeypatch) -> Mock:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_train_does_all_of_it(tiny_config, tmp_path, opened):
     config = dataclasses.replace(tiny_config, train=dataclasses.replace(tiny_config.train, epochs=1))
     result = resnet_tf.train(config, tmp_path / "run")
