@@ -45,7 +45,15 @@ def _setup(data_dir, photos, source_type):
     return config, source, create_preprocess(config.data), TrainingLength.of(config, source)
 
 
-@pytest.mark.parametrize("source_type", ["memory", "stream", "arrays", "folder"])
+@pytest.mark.parametrize(
+    "source_type",
+    [
+        "stream",
+        "folder",
+        pytest.param("memory", marks=[pytest.mark.slow, pytest.mark.long]),
+        pytest.param("arrays", marks=[pytest.mark.slow, pytest.mark.long]),
+    ],
+)
 def test_batches_do_not_depend_on_the_first_step(data_dir, photos, source_type):
     config, source, preprocess, length = _setup(data_dir, photos, source_type)
     complete = list(pipeline.train_batches(config, source, preprocess, length, start=0).as_numpy_iterator())
@@ -186,7 +194,15 @@ def test_an_epoch_has_no_example_twice(data_dir, photos, source_type):
         assert len(set(images)) >= len(images) - 1
 
 
-@pytest.mark.parametrize("source_type", ["memory", "stream", "arrays", "folder"])
+@pytest.mark.parametrize(
+    "source_type",
+    [
+        "folder",
+        pytest.param("memory", marks=[pytest.mark.slow, pytest.mark.long]),
+        pytest.param("stream", marks=[pytest.mark.slow, pytest.mark.long]),
+        pytest.param("arrays", marks=[pytest.mark.slow, pytest.mark.long]),
+    ],
+)
 def test_batches_do_not_depend_on_the_global_seed_of_tensorflow(data_dir, photos, source_type):
     """Training sets it to `runtime.seed`, by default 0."""
     config, source, preprocess, length = _setup(data_dir, photos, source_type)

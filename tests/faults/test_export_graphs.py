@@ -229,7 +229,6 @@ def _predictions(path: Path, images: np.ndarray) -> np.ndarray:
     [
         *(("softmax layer", target) for target in ("serving", "hub", "keras")),
         ("hidden layer, logits", "serving"),
-        ("two towers", "hub"),
         *(
             pytest.param(name, target, marks=[pytest.mark.slow, pytest.mark.long])
             for name in ("softmax in the head", "hidden layer", "rescaling", "two towers")

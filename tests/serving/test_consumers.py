@@ -28,6 +28,8 @@ def images():
     return np.random.default_rng(0).uniform(size=(5, 8, 8, 3)).astype("float32")
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_a_c_program_computes_the_same_logits(tiny_export, tmp_path):
     """The program is linked with the C library of the TensorFlow wheel, and reads a JPEG file."""
     library = Path(tf.sysconfig.get_lib())
@@ -133,6 +135,8 @@ def test_tf_hub_fine_tunes_the_network_in_a_new_process(run, tmp_path, target):
     )
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_a_hub_module_is_called_on_pixels_of_any_size(run, images, tmp_path):
     path = export_model(run, tmp_path, target="hub")
     module = tf.saved_model.load(str(path))

@@ -219,6 +219,8 @@ def _at_a_standstill(config, **train):
     return _override(config, optimizer=optimizer, train={"freeze_batch_norm": True, **train})
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_early_stopping_ends_a_run_with_its_defaults(tiny_config, tmp_path):
     stopping = keras.callbacks.EarlyStopping()
     config = _at_a_standstill(tiny_config, epochs=5)
@@ -248,6 +250,8 @@ def test_every_worker_follows_the_callbacks_of_the_chief(tiny_config):
     assert float(trainer.optimizer.learning_rate) == 0.5 * before
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_model_checkpoint_writes_a_model_with_its_defaults(tiny_config, tmp_path):
     file = tmp_path / "{epoch}_{val_top1:.2f}.keras"
     train_and_evaluate(tiny_config, tmp_path / "run", callbacks=[keras.callbacks.ModelCheckpoint(file)])
@@ -479,9 +483,9 @@ def test_two_replicas_average_their_statistics(tiny_config, tmp_path):
         train_and_evaluate(_override(config, data={"batch_size": 127}), tmp_path / "odd")
 
 
-@pytest.mark.parametrize(
-    "precision", ["mixed_bfloat16", pytest.param("mixed_float16", marks=[pytest.mark.slow, pytest.mark.long])]
-)
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_trains(tiny_config, tmp_path, precision):
     config = _override(tiny_config, runtime={"precision": precision}, train={"epochs": 1})
     assert np.isfinite(train_and_evaluate(config, tmp_path)["loss"])

@@ -119,7 +119,9 @@ def _on_accelerator(monkeypatch, setting: bool) -> None:
             for name in list_optimizers()
             if name != "adamw"
         ),
-        ("sgd", ("runtime.precision=mixed_float16", *MIRRORED[:2])),
+        pytest.param(
+            "sgd", ("runtime.precision=mixed_float16", *MIRRORED[:2]), marks=[pytest.mark.slow, pytest.mark.long]
+        ),
         pytest.param("lamb", ("optimizer.clip_norm=0.1",), marks=[pytest.mark.slow, pytest.mark.long]),
     ],
 )
