@@ -112,10 +112,14 @@ def read(run: Run) -> Metrics:
 
 
 def _other_settings(run: Run) -> list[str]:
-    """Return keys in which a stored run differs from its command; `train.defaults` may change keys at their default."""
+    """Return keys in which a stored run differs from its command; `train.defaults` may change keys at their default.
+
+    Runs on the CPU that were stored before `runtime.xla` had the value `auto` were run as `auto` runs there.
+    """
     stored, documented = load_config(RESULTS / run.name / "config.json"), load_config(run.config, run.overrides)
     found, expected, defaults = (flatten(each.to_dict()) for each in (stored, documented, Config()))
     derived = documented.train.defaults != "none"
+    found["runtime.xla"] = "auto" if found["runtime.xla"] == "false" else found["runtime.xla"]
     differing = [key for key in expected if found[key] != expected[key]]
     return [key for key in differing if not (derived and expected[key] == defaults[key])]
 

@@ -101,7 +101,7 @@ def test_random_configurations_are_planned_or_refused_in_one_line(seed, data_dir
         ),
         (
             {"augment.mixup": 1.0, "data.batch_size": 63},
-            "data.batch_size=63 does not divide among 1 replicas in",
+            "data.batch_size=63 does not divide among 1 replica in",
         ),
         ({"train.start_size": 8, "model.name": "resnet18", "data.image_size": 64}, ""),
     ],

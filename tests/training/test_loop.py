@@ -22,7 +22,7 @@ from resnet_tf.core import files
 from resnet_tf.core.errors import Interrupted, UserError
 from resnet_tf.data.sources import open_source
 from resnet_tf.model.network import ResidualNetwork
-from resnet_tf.training import checkpoint, evaluation, loop, run, runtime
+from resnet_tf.training import checkpoint, default_settings, evaluation, loop, run, runtime
 from resnet_tf.training.callbacks import ProgressLine
 from resnet_tf.training.evaluation import Evaluator, evaluate_run
 from resnet_tf.training.run import load_run
@@ -50,8 +50,9 @@ def test_a_golden_run_reaches_its_accuracy_and_writes_its_files(data_dir, tmp_pa
     assert [line["epoch"] for line in lines] == list(range(1, 13))
     assert lines[-1]["val_top1"] == result["top1"]
     assert lines[-1]["loss"] < 0.3 * lines[0]["loss"]
-    assert load_config(tmp_path / "run" / "config.json") == config
-    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [11 * 14, 12 * 14]
+    assert load_config(tmp_path / "run" / "config.json") == default_settings.resolve(config)
+    best = max(files.read_json_lines(tmp_path / "run" / "metrics.jsonl"), key=lambda line: line["val_top1"])["step"]
+    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == sorted({best, 11 * 14, 12 * 14})
     assert any((tmp_path / "run" / "tensorboard").iterdir())
 
 

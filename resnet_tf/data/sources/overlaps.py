@@ -69,6 +69,8 @@ def _locations(split: Split) -> Locations:
     found: Locations = {}
     for index in range(split.num_examples):
         location = split.locate(index)
+        if "file" not in location:  # a source that does not know where its examples are
+            return {}
         scope = slices.plain_name(split.name) if "index" in location else ""  # of an array in an archive of several
         found[location["file"], location.get("offset"), location.get("index"), scope] = index
     return found
