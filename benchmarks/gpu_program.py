@@ -30,7 +30,7 @@ class Program:
         backend = xla_bridge.get_backend()
         self._device = backend.devices()[0]
         self.device = self._device.device_kind
-        module = _module(xla_client.XlaComputation(path.read_bytes()), donated=variables)
+        module = to_mlir(xla_client.XlaComputation(path.read_bytes()), donated=variables)
         start = time.perf_counter()
         devices = xla_client.DeviceList((self._device,))
         self._executable = backend.compile_and_load(module, devices, xla_client.CompileOptions())
@@ -52,7 +52,7 @@ class Program:
         return "\n".join(module.to_string() for module in self._executable.hlo_modules())
 
 
-def _module(computation: xla_client.XlaComputation, *, donated: int) -> ir.Module:
+def to_mlir(computation: xla_client.XlaComputation, *, donated: int) -> ir.Module:
     """Convert the computation to MLIR, the input of JAX's compiler, and donate its first arguments to its results."""
     text = xla_client._xla.mlir.xla_computation_to_mlir_module(computation)
     with mlir.make_ir_context() as context:

@@ -18,19 +18,26 @@ PEERS = {
 
 
 def update(root: Path, *, check_only: bool) -> None:
-    """Rewrite the tables of the page.
+    """Rewrite the tables of the page; see `rewrite`."""
+    rows = read(root / "results" / "gpu")
+    tables = {"gpu-speed": speed(rows), "gpu-check": check(rows)}
+    rewrite(root, tables, command="python benchmarks/gpu.py table", check_only=check_only)
+
+
+def rewrite(root: Path, tables: dict[str, str], *, command: str, check_only: bool) -> None:
+    """Insert tables into the page, by the names of their blocks.
 
     Raises:
-        SystemExit: with `check_only`, if the page is out of date.
+        SystemExit: with `check_only`, if the page is out of date; the message names the command that writes it.
     """
     sys.path.insert(0, str(root / "benchmarks" / "results"))
     from table import insert
 
-    rows = read(root / "results" / "gpu")
-    old = (root / PAGE).read_text()
-    new = insert(insert(old, "gpu-speed", speed(rows)), "gpu-check", check(rows))
+    old = new = (root / PAGE).read_text()
+    for name, table in tables.items():
+        new = insert(new, name, table)
     if check_only and new != old:
-        raise SystemExit(f"{PAGE} is out of date; run python benchmarks/gpu.py table")
+        raise SystemExit(f"{PAGE} is out of date; run {command}")
     if new != old:
         write_atomically(root / PAGE, new)
 

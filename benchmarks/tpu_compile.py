@@ -22,10 +22,9 @@ os.environ.update(TPU_WORKER_HOSTNAMES="localhost", TPU_WORKER_ID="0", ALLOW_MUL
 
 import jax
 import numpy as np
-from jax._src.interpreters import mlir
+from gpu_program import to_mlir
 from jax._src.lib import xla_client
 from jax.experimental import topologies
-from jaxlib.mlir import ir
 
 # Parts of HLO that a training step for TPUs must not have, with what they stand for.
 REFUSED = {
@@ -46,7 +45,7 @@ def compile_for(path: Path, topology: str, chips: int = 1) -> dict[str, Any]:
     """Compile a program and return what it takes, or the `error` of the compiler."""
     facts = json.loads(path.with_suffix(".json").read_text())
     devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices[:chips]
-    module = _module(xla_client.XlaComputation(path.read_bytes()), donated=facts["variables"])
+    module = to_mlir(xla_client.XlaComputation(path.read_bytes()), donated=facts["variables"])
     options = xla_client.CompileOptions()
     options.num_replicas = chips
     build = options.executable_build_options
@@ -71,19 +70,6 @@ def compile_for(path: Path, topology: str, chips: int = 1) -> dict[str, Any]:
         "all_reduces": len(re.findall(r"\ball-reduce(?:-start)?\(", text)),
         "versions": {"jax": jax.__version__},
     }
-
-
-def _module(computation: xla_client.XlaComputation, *, donated: int) -> ir.Module:
-    """Convert a computation to MLIR; its first results take the memory of the arguments that they replace."""
-    text = xla_client._xla.mlir.xla_computation_to_mlir_module(computation)
-    with mlir.make_ir_context() as context:
-        module = ir.Module.parse(text)
-        (main,) = (each for each in module.body.operations if each.name.value == "main")
-        number = ir.IntegerType.get_signless(32, context)
-        aliases = [{"tf.aliasing_output": ir.IntegerAttr.get(number, index)} for index in range(donated)]
-        rest = [{} for _ in main.arguments[donated:]]
-        main.attributes["arg_attrs"] = ir.ArrayAttr.get([ir.DictAttr.get(each) for each in aliases + rest])
-    return module
 
 
 def main(arguments: list[str]) -> None:

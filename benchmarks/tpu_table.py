@@ -1,12 +1,9 @@
 """Write the table of docs/accelerators.md from results/tpu/*.jsonl, the output of `benchmarks/tpu.py measure`."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
-from gpu_table import PAGE, read
-
-from resnet_tf.core.files import write_atomically
+from gpu_table import read, rewrite
 
 Rows = list[dict[str, Any]]
 # Peak FLOP/s in bfloat16 and bytes/s of memory of a chip, as published on the pages that `tpu_cases.CHIPS` cites.
@@ -14,20 +11,9 @@ PEAKS = {"TPU v5 lite": ("v5e", 197e12, 819e9), "TPU v6 lite": ("v6e", 918e12, 1
 
 
 def update(root: Path, *, check_only: bool) -> None:
-    """Rewrite the table of the page.
-
-    Raises:
-        SystemExit: with `check_only`, if the page is out of date.
-    """
-    sys.path.insert(0, str(root / "benchmarks" / "results"))
-    from table import insert
-
-    old = (root / PAGE).read_text()
-    new = insert(old, "tpu-memory", render(read(root / "results" / "tpu")))
-    if check_only and new != old:
-        raise SystemExit(f"{PAGE} is out of date; run python benchmarks/tpu.py table")
-    if new != old:
-        write_atomically(root / PAGE, new)
+    """Rewrite the table of the page; see `gpu_table.rewrite`."""
+    tables = {"tpu-memory": render(read(root / "results" / "tpu"))}
+    rewrite(root, tables, command="python benchmarks/tpu.py table", check_only=check_only)
 
 
 def render(rows: Rows) -> str:

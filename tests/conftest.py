@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import os
 import runpy
 import subprocess
@@ -84,6 +85,24 @@ def data_dir(tmp_path_factory) -> Path:
 def tiny_config(data_dir) -> Config:
     """Return the configuration of a run on the digits that takes seconds."""
     return load_config("digits", [f"data.data_dir={data_dir}", *TINY])
+
+
+def override_groups(config: Config, **groups: dict[str, Any]) -> Config:
+    """Return a configuration with other settings in some groups, as in `train={"epochs": 2}`."""
+    return dataclasses.replace(
+        config, **{group: dataclasses.replace(getattr(config, group), **keys) for group, keys in groups.items()}
+    )
+
+
+def make_first_checkpoint_best(workdir: Path) -> dict[str, float]:
+    """Make the first checkpoint of a copy of `tiny_run` the best one, and return its metrics."""
+    first = workdir / "checkpoints" / "00000007"
+    metadata = json.loads((first / "metadata.json").read_text())
+    metadata["metrics"]["top1"] = 1.0
+    (first / "metadata.json").write_text(json.dumps(metadata))
+    (first / "sha256.json").unlink()
+    files.write_manifest(first, Path("sha256.json"))
+    return metadata["metrics"]
 
 
 class KilledError(Exception):

@@ -83,7 +83,7 @@ class SignalPreprocess(ArrayPreprocess):
     @property
     def size_text(self) -> str:
         """Length in words, such as `16,000 samples`."""
-        return f"{counted(self.length, 'sample')}"
+        return counted(self.length, "sample")
 
     @property
     def description(self) -> str:

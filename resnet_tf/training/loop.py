@@ -184,15 +184,16 @@ class _Fit:
 
         With a moving average, the model has the averaged weights meanwhile, which are those that are evaluated.
         """
-        average, model = self._trainer.average, self._trainer.model
-        with average.swap_weights() if average else contextlib.nullcontext():
-            # The package's own callbacks change nothing.
-            before = model.get_weights() if self._callbacks and self._cluster.is_chief else []
-            call(*arguments)
-            after = model.get_weights() if before else []
-            changed = not all(map(_are_equal, before, after))
-            if changed and average:
-                average.set_from_model()
+        average, model, changed = self._trainer.average, self._trainer.model, False
+        if self._callbacks and self._cluster.is_chief:
+            with average.swap_weights() if average else contextlib.nullcontext():
+                before = model.get_weights()
+                call(*arguments)
+                changed = not all(map(_are_equal, before, model.get_weights()))
+                if changed and average:
+                    average.set_from_model()
+        else:
+            call(*arguments)  # the package's own callbacks use no weights
         (changed_by_chief,) = self._cluster.from_chief([float(changed)])
         if changed_by_chief:
             averages = average.values.values() if average else ()

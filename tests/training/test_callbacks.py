@@ -1,11 +1,9 @@
 """Callbacks of Keras in the loop: the weights they see, set and save are those that are evaluated."""
 
-import dataclasses
-
 import keras
 import numpy as np
 import pytest
-from conftest import train_and_kill
+from conftest import override_groups, train_and_kill
 
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.files import read_json_lines
@@ -14,12 +12,6 @@ from resnet_tf.training import checkpoint
 from resnet_tf.training.evaluation import evaluate_run
 from resnet_tf.training.run import load_run
 from resnet_tf.workflows.train import train_and_evaluate
-
-
-def _override(config, **groups):
-    return dataclasses.replace(
-        config, **{group: dataclasses.replace(getattr(config, group), **keys) for group, keys in groups.items()}
-    )
 
 
 class SetWeights(keras.callbacks.Callback):
@@ -63,7 +55,7 @@ def _check_saved(workdir, config, result, expected_loss):
     ],
 )
 def test_weights_that_a_callback_sets_are_evaluated_saved_and_returned(tiny_config, tmp_path, average, at):
-    config = _override(tiny_config, train={"ema": average})
+    config = override_groups(tiny_config, train={"ema": average})
     callback = SetWeights(at=at)
     result = train_and_evaluate(config, tmp_path, callbacks=[callback])
     assert callback.seen[0] != callback.seen[1]
@@ -73,14 +65,14 @@ def test_weights_that_a_callback_sets_are_evaluated_saved_and_returned(tiny_conf
 @pytest.mark.slow
 @pytest.mark.long
 def test_the_best_weights_of_early_stopping_are_kept(tiny_config, tmp_path):
-    config = _override(tiny_config, train={"epochs": 4}, optimizer={"base_lr": 2.0})
+    config = override_groups(tiny_config, train={"epochs": 4}, optimizer={"base_lr": 2.0})
     stopping = keras.callbacks.EarlyStopping(monitor="val_loss", patience=1, restore_best_weights=True)
     result = train_and_evaluate(config, tmp_path, callbacks=[stopping])
     _check_saved(tmp_path, config, result, stopping.best)
 
 
 def test_model_checkpoint_stores_the_average_that_it_chose_by(tiny_config, tmp_path):
-    config = _override(tiny_config, train={"ema": 0.9})
+    config = override_groups(tiny_config, train={"ema": 0.9})
     saver = keras.callbacks.ModelCheckpoint(
         tmp_path / "best.weights.h5", monitor="val_loss", save_best_only=True, save_weights_only=True
     )
@@ -111,7 +103,7 @@ def test_a_callback_ends_a_run_within_an_epoch(tiny_config, tmp_path):
         def on_train_batch_end(self, batch, logs=None):
             self.model.stop_training = batch == 3
 
-    config = _override(tiny_config, runtime={"steps_per_loop": 1})
+    config = override_groups(tiny_config, runtime={"steps_per_loop": 1})
     ended = train_and_evaluate(config, tmp_path, callbacks=[Stop()])
     assert ended["step"] == 4
     assert checkpoint.steps(tmp_path / "checkpoints") == [4]
@@ -120,7 +112,7 @@ def test_a_callback_ends_a_run_within_an_epoch(tiny_config, tmp_path):
 
 def test_the_logged_learning_rate_is_that_of_the_last_step(tiny_config, tmp_path):
     rates = {"schedule": "step", "decay_epochs": (1.0,), "decay_factor": 0.1, "base_lr": 0.02}
-    train_and_evaluate(_override(tiny_config, optimizer=rates), tmp_path)
+    train_and_evaluate(override_groups(tiny_config, optimizer=rates), tmp_path)
     peak = 0.02 * tiny_config.data.batch_size / 256
     logged = [line["learning_rate"] for line in read_json_lines(tmp_path / "metrics.jsonl")]
     assert logged == pytest.approx([peak, 0.1 * peak], rel=1e-5)
@@ -144,7 +136,7 @@ def test_callbacks_that_do_not_work_are_refused_by_name(tiny_config, tmp_path, c
 @pytest.mark.slow
 @pytest.mark.long
 def test_a_learning_rate_scheduler_has_a_constant_schedule_to_itself(tiny_config, tmp_path):
-    config = _override(tiny_config, optimizer={"schedule": "constant", "warmup_epochs": 0.0})
+    config = override_groups(tiny_config, optimizer={"schedule": "constant", "warmup_epochs": 0.0})
     scheduler = keras.callbacks.LearningRateScheduler(lambda epoch, rate: 0.01 / (epoch + 1))
     train_and_evaluate(config, tmp_path, callbacks=[scheduler])
     logged = [line["learning_rate"] for line in read_json_lines(tmp_path / "metrics.jsonl")]
@@ -153,7 +145,7 @@ def test_a_learning_rate_scheduler_has_a_constant_schedule_to_itself(tiny_config
 
 def test_settings_that_touch_no_number_may_change(tiny_config, tmp_path):
     train_and_kill(tiny_config, tmp_path / "run", epochs=1)
-    changed = _override(
+    changed = override_groups(
         tiny_config,
         train={"keep_checkpoints": 5, "eval_every": 2},
         export={"checkpoint": "best", "top_k": 3},
@@ -167,15 +159,15 @@ def test_settings_that_touch_no_number_may_change(tiny_config, tmp_path):
     ):
         np.testing.assert_array_equal(ours, theirs)
     with pytest.raises(UserError, match=r"another configuration \(optimizer.base_lr=0.02 there and 0.5 now\)"):
-        train_and_evaluate(_override(tiny_config, optimizer={"base_lr": 0.5}), tmp_path / "run")
+        train_and_evaluate(override_groups(tiny_config, optimizer={"base_lr": 0.5}), tmp_path / "run")
 
 
 def test_a_finished_run_is_extended_by_a_key(tiny_config, tmp_path, caplog):
     first = train_and_evaluate(tiny_config, tmp_path)
-    longer = _override(tiny_config, train={"epochs": 3})
+    longer = override_groups(tiny_config, train={"epochs": 3})
     with pytest.raises(UserError, match=r"train.epochs=2 there and 3 now\); .*; train.extend=true continues with more"):
         train_and_evaluate(longer, tmp_path)
-    extended = _override(longer, train={"extend": True})
+    extended = override_groups(longer, train={"extend": True})
     with caplog.at_level("INFO", logger="resnet_tf"):
         result = train_and_evaluate(extended, tmp_path)
     assert result["step"] == 1.5 * first["step"]

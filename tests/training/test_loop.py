@@ -9,13 +9,12 @@ import random
 import shutil
 import signal
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
-from conftest import train_and_kill, untimed_metrics
+from conftest import make_first_checkpoint_best, override_groups, train_and_kill, untimed_metrics
 
 from resnet_tf.config import list_configs, load_config
 from resnet_tf.core import files
@@ -32,12 +31,6 @@ from resnet_tf.workflows.train import train_and_evaluate
 
 def _weights(workdir) -> list[np.ndarray]:
     return [np.asarray(weight) for weight in load_run(workdir).model.get_weights()]
-
-
-def _override(config, **groups):
-    return dataclasses.replace(
-        config, **{group: dataclasses.replace(getattr(config, group), **keys) for group, keys in groups.items()}
-    )
 
 
 def test_a_golden_run_reaches_its_accuracy_and_writes_its_files(data_dir, tmp_path):
@@ -98,7 +91,7 @@ def test_a_run_stopped_by_a_signal_resumes_bitwise(tiny_config, tiny_run, tmp_pa
         return call
 
     owner, name = (loop._Fit, "_call") if moment == "in an epoch" else (Evaluator, "__call__")
-    config = _override(tiny_config, runtime={"steps_per_loop": 1})
+    config = override_groups(tiny_config, runtime={"steps_per_loop": 1})
     before = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, after(getattr(owner, name)))
@@ -112,7 +105,7 @@ def test_a_run_stopped_by_a_signal_resumes_bitwise(tiny_config, tiny_run, tmp_pa
 
 
 def test_checkpoints_within_an_epoch_and_after_corruption(tiny_config, tiny_run, tmp_path, caplog):
-    config = _override(tiny_config, train={"checkpoint_steps": 3, "keep_checkpoints": 9})
+    config = override_groups(tiny_config, train={"checkpoint_steps": 3, "keep_checkpoints": 9})
     assert train_and_kill(config, tmp_path, epochs=1) == 7
     assert checkpoint.steps(tmp_path / "checkpoints") == [3, 6, 7]
     (tmp_path / "checkpoints" / "00000007" / "state.index").unlink()
@@ -126,7 +119,7 @@ def test_checkpoints_within_an_epoch_and_after_corruption(tiny_config, tiny_run,
 
 
 def test_an_average_is_evaluated_saved_and_loaded(tiny_config, tmp_path):
-    config = _override(tiny_config, train={"ema": 0.9})
+    config = override_groups(tiny_config, train={"ema": 0.9})
     result = train_and_evaluate(config, tmp_path)
     line = files.read_json_lines(tmp_path / "metrics.jsonl")[-1]
     assert line["val_loss"] == result["loss"] != line["val_raw_loss"]
@@ -138,7 +131,7 @@ def test_an_average_is_evaluated_saved_and_loaded(tiny_config, tmp_path):
 
 def test_nonfinite_steps_restore_a_checkpoint_once(tiny_config, tmp_path, monkeypatch, caplog):
     """From step 9 on, steps are non-finite: first for five steps, then without end."""
-    config = _override(tiny_config, train={"max_nonfinite_steps": 5}, runtime={"steps_per_loop": 1})
+    config = override_groups(tiny_config, train={"max_nonfinite_steps": 5}, runtime={"steps_per_loop": 1})
     original_call, taken = loop._Fit._call, []
 
     def spoil(self, steps):
@@ -168,7 +161,7 @@ def test_nonfinite_steps_restore_a_checkpoint_once(tiny_config, tmp_path, monkey
 
 
 def test_the_number_of_steps_in_a_call_changes_nothing(tiny_config, tiny_run, tmp_path):
-    train_and_evaluate(_override(tiny_config, runtime={"steps_per_loop": 3}), tmp_path)
+    train_and_evaluate(override_groups(tiny_config, runtime={"steps_per_loop": 3}), tmp_path)
     for ours, theirs in zip(_weights(tmp_path), _weights(tiny_run), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -186,7 +179,7 @@ class _Forget(keras.callbacks.Callback):
 
 
 def test_a_test_split_is_evaluated_once_on_the_chosen_checkpoint(tiny_config, tmp_path, monkeypatch):
-    config = _override(tiny_config, data={"test_split": "test[100:300]"}, export={"checkpoint": "best"})
+    config = override_groups(tiny_config, data={"test_split": "test[100:300]"}, export={"checkpoint": "best"})
     result = train_and_evaluate(config, tmp_path, callbacks=[_Forget()])
     chosen = load_run(tmp_path)
     assert (result["step"], chosen.step) == (7, 7)
@@ -217,7 +210,7 @@ def test_test_metrics_that_are_no_numbers_are_refused(tiny_run, tmp_path):
 def _at_a_standstill(config, **train):
     """A run whose updates vanish in float32, so that its validation loss never improves."""
     optimizer = {"base_lr": 1e-20, "schedule": "constant"}
-    return _override(config, optimizer=optimizer, train={"freeze_batch_norm": True, **train})
+    return override_groups(config, optimizer=optimizer, train={"freeze_batch_norm": True, **train})
 
 
 @pytest.mark.slow
@@ -276,12 +269,12 @@ def test_keras_own_tensorboard_runs_in_the_loop(tiny_config, tmp_path):
 @pytest.mark.slow
 @pytest.mark.long
 def test_tests_may_be_rare(tiny_config, tmp_path):
-    rare = _override(tiny_config, train={"epochs": 5, "eval_every": 2})
+    rare = override_groups(tiny_config, train={"epochs": 5, "eval_every": 2})
     train_and_evaluate(rare, tmp_path / "rare")
     lines = files.read_json_lines(tmp_path / "rare" / "metrics.jsonl")
     assert [line["epoch"] for line in lines if "val_top1" in line] == [2, 4, 5]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5]
-    often = _override(tiny_config, train={"epochs": 5})
+    often = override_groups(tiny_config, train={"epochs": 5})
     train_and_evaluate(often, tmp_path / "often")
     assert load_run(tmp_path / "rare").metrics == load_run(tmp_path / "often").metrics
 
@@ -297,11 +290,11 @@ def test_tests_may_be_rare(tiny_config, tmp_path):
 @pytest.mark.slow
 @pytest.mark.long
 def test_steps_are_profiled_on_request(tiny_config, tmp_path):
-    config = _override(tiny_config, runtime={"profile": "3:5"}, train={"epochs": 1})
+    config = override_groups(tiny_config, runtime={"profile": "3:5"}, train={"epochs": 1})
     train_and_evaluate(config, tmp_path)
     assert any((tmp_path / "tensorboard" / "plugins" / "profile").rglob("*.xplane.pb"))
     with pytest.raises(UserError, match=r"runtime.profile='5' is not a range of steps, such as 100:110"):
-        train_and_evaluate(_override(tiny_config, runtime={"profile": "5"}), tmp_path / "other")
+        train_and_evaluate(override_groups(tiny_config, runtime={"profile": "5"}), tmp_path / "other")
 
 
 # Between them these have every part that a recipe can have; CI leaves the others out.
@@ -401,12 +394,12 @@ def _without_batch_norm(config, *, num_classes, weights=None):
 @pytest.mark.parametrize("name", ["sgd", pytest.param("adamw", marks=[pytest.mark.slow, pytest.mark.long])])
 def test_two_replicas_equal_one(tiny_config, tmp_path, monkeypatch, name):
     monkeypatch.setattr(run, "create_network", _without_batch_norm)
-    base = _override(
+    base = override_groups(
         tiny_config, optimizer={"name": name, "weight_decay": 0.05, "base_lr": 0.02}, data={"batch_size": 64}
     )
     results = {}
     for strategy in ("single", "mirrored"):
-        config = _override(base, runtime={"strategy": strategy, "logical_devices": 2})
+        config = override_groups(base, runtime={"strategy": strategy, "logical_devices": 2})
         results[strategy] = train_and_evaluate(config, tmp_path / strategy)
     for ours, theirs in zip(_weights(tmp_path / "single"), _weights(tmp_path / "mirrored"), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
@@ -417,18 +410,20 @@ def test_two_replicas_equal_one(tiny_config, tmp_path, monkeypatch, name):
 @pytest.mark.long
 def test_two_replicas_mix_images_as_one_does(tiny_config, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "create_network", _without_batch_norm)
-    mixed = _override(tiny_config, augment={"mixup": 0.4, "cutmix": 1.0}, data={"batch_size": 64}, train={"epochs": 1})
+    mixed = override_groups(
+        tiny_config, augment={"mixup": 0.4, "cutmix": 1.0}, data={"batch_size": 64}, train={"epochs": 1}
+    )
     for strategy in ("single", "mirrored"):
-        config = _override(mixed, runtime={"strategy": strategy, "logical_devices": 2})
+        config = override_groups(mixed, runtime={"strategy": strategy, "logical_devices": 2})
         train_and_evaluate(config, tmp_path / strategy)
-    plain = train_and_evaluate(_override(mixed, augment={"mixup": 0.0, "cutmix": 0.0}), tmp_path / "plain")
+    plain = train_and_evaluate(override_groups(mixed, augment={"mixup": 0.0, "cutmix": 0.0}), tmp_path / "plain")
     lines = [files.read_json_lines(tmp_path / each / "metrics.jsonl")[-1] for each in ("single", "mirrored", "plain")]
     assert lines[0]["loss"] == pytest.approx(lines[1]["loss"], rel=1e-4)
     assert abs(lines[0]["loss"] - lines[2]["loss"]) > 1e-3, "mixing changes the loss"
     for ours, theirs in zip(_weights(tmp_path / "single"), _weights(tmp_path / "mirrored"), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
     assert plain["examples"] == 100
-    odd = _override(mixed, data={"batch_size": 66}, runtime={"strategy": "mirrored", "logical_devices": 2})
+    odd = override_groups(mixed, data={"batch_size": 66}, runtime={"strategy": "mirrored", "logical_devices": 2})
     message = r"data.batch_size=66 does not divide among 2 replicas in groups of 2, which are mixed"
     with pytest.raises(UserError, match=message):
         train_and_evaluate(odd, tmp_path / "odd")
@@ -437,15 +432,10 @@ def test_two_replicas_mix_images_as_one_does(tiny_config, tmp_path, monkeypatch)
 def test_the_best_checkpoint_is_loaded_on_request(tiny_config, tiny_run, tmp_path):
     shutil.copytree(tiny_run, tmp_path, dirs_exist_ok=True)
     assert load_run(tmp_path).step == 14
-    first = tmp_path / "checkpoints" / "00000007"
-    metadata = json.loads((first / "metadata.json").read_text())
-    metadata["metrics"]["top1"] = 1.0
-    (first / "metadata.json").write_text(json.dumps(metadata))
-    (first / "sha256.json").unlink()
-    files.write_manifest(first, Path("sha256.json"))
+    make_first_checkpoint_best(tmp_path)
     best = load_run(tmp_path, checkpoint="best")
     assert (best.step, best.metrics["top1"]) == (7, 1.0)
-    (tmp_path / "config.json").write_text(_override(tiny_config, export={"checkpoint": "best"}).to_json())
+    (tmp_path / "config.json").write_text(override_groups(tiny_config, export={"checkpoint": "best"}).to_json())
     assert load_run(tmp_path).step == 7
     assert load_run(tmp_path, checkpoint="latest").step == 14
     with pytest.raises(UserError, match=r"checkpoint must be one of latest, best, got .newest."):
@@ -453,7 +443,7 @@ def test_the_best_checkpoint_is_loaded_on_request(tiny_config, tiny_run, tmp_pat
 
 
 def test_rare_classes_are_logged_unless_they_are_weighted(data_dir, tiny_config, tmp_path, caplog):
-    uneven = _override(tiny_config, data={"long_tail": 20.0, "batch_size": 64}, train={"epochs": 1})
+    uneven = override_groups(tiny_config, data={"long_tail": 20.0, "batch_size": 64}, train={"epochs": 1})
     source, strategy = open_source(uneven.data), runtime.start(uneven.runtime)
     Trainer(uneven, source, strategy).log_summary()
     counts = source.class_counts
@@ -469,40 +459,40 @@ def test_rare_classes_are_logged_unless_they_are_weighted(data_dir, tiny_config,
         {"data": {"long_tail": 5.0}},
     ):
         caplog.clear()
-        met = _override(uneven, **change)
+        met = override_groups(uneven, **change)
         Trainer(met, open_source(met.data), strategy).log_summary()
         assert "are recalled less often" not in caplog.text
 
 
 def test_two_replicas_average_their_statistics(tiny_config, tmp_path):
-    config = _override(tiny_config, runtime={"strategy": "mirrored", "logical_devices": 2}, train={"epochs": 1})
+    config = override_groups(tiny_config, runtime={"strategy": "mirrored", "logical_devices": 2}, train={"epochs": 1})
     result = train_and_evaluate(config, tmp_path)
     loaded = load_run(tmp_path)
     assert result["examples"] == 100
     assert loaded.metrics["top1"] == result["top1"]
     with pytest.raises(UserError, match=r"data.batch_size=127 does not divide among 2 replicas"):
-        train_and_evaluate(_override(config, data={"batch_size": 127}), tmp_path / "odd")
+        train_and_evaluate(override_groups(config, data={"batch_size": 127}), tmp_path / "odd")
 
 
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_trains(tiny_config, tmp_path, precision):
-    config = _override(tiny_config, runtime={"precision": precision}, train={"epochs": 1})
+    config = override_groups(tiny_config, runtime={"precision": precision}, train={"epochs": 1})
     assert np.isfinite(train_and_evaluate(config, tmp_path)["loss"])
     assert load_run(tmp_path).model.dtype_policy.name == "float32"
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_config, tmp_path):
-    config = _override(tiny_config, optimizer={"base_lr": 1e4, "warmup_epochs": 0.0, "weight_decay": 10.0})
+    config = override_groups(tiny_config, optimizer={"base_lr": 1e4, "warmup_epochs": 0.0, "weight_decay": 10.0})
     message = r"steps \d+ to \d+ had non-finite losses or gradients; a lower optimizer.base_lr \(now 10000.0\)"
     with pytest.raises(UserError, match=message):
-        train_and_evaluate(_override(config, train={"max_nonfinite_steps": 3}), tmp_path)
+        train_and_evaluate(override_groups(config, train={"max_nonfinite_steps": 3}), tmp_path)
 
 
 def test_an_evaluation_that_is_not_finite_stops_the_run(tiny_config, tmp_path):
     """NaN is neither below nor above the logit of the target, and must not count as a correct prediction."""
-    config = _override(tiny_config, optimizer={"base_lr": 1e4, "warmup_epochs": 0.0})
+    config = override_groups(tiny_config, optimizer={"base_lr": 1e4, "warmup_epochs": 0.0})
     message = (
         r"evaluation after step \d+: [\d,]+ of 100 examples have logits that are not finite: "
         r"example \d+ \([^)]*, offset \d+\).*; a lower optimizer"

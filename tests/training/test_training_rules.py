@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +16,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import make_first_checkpoint_best
 from scipy.special import log_softmax, softmax
 
 import resnet_tf
@@ -334,15 +334,10 @@ def test_the_plan_shows_conflicts(data_dir):
 def test_the_best_checkpoint_gives_the_metrics(tiny_config, tiny_run, tmp_path):
     """The first of two checkpoints is the better one; a finished run is not trained again."""
     shutil.copytree(tiny_run, tmp_path, dirs_exist_ok=True)
-    first = tmp_path / "checkpoints" / "00000007"
-    metadata = json.loads((first / "metadata.json").read_text())
-    metadata["metrics"]["top1"] = 1.0
-    (first / "metadata.json").write_text(json.dumps(metadata))
-    (first / "sha256.json").unlink()
-    files.write_manifest(first, Path("sha256.json"))
+    metrics = make_first_checkpoint_best(tmp_path)
     config = override(tiny_config, {"export.checkpoint": "best"})
     (tmp_path / "config.json").write_text(config.to_json())
-    assert resnet_tf.train_and_evaluate(config, tmp_path) == metadata["metrics"] | {"step": 7}
+    assert resnet_tf.train_and_evaluate(config, tmp_path) == metrics | {"step": 7}
     (tmp_path / "config.json").write_text(tiny_config.to_json())
     newest = json.loads((tmp_path / "checkpoints" / "00000014" / "metadata.json").read_text())
     assert resnet_tf.train_and_evaluate(tiny_config, tmp_path) == newest["metrics"] | {"step": 14}
