@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
+import gzip
 import json
 import os
 import runpy
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -231,6 +233,13 @@ def _feature(value) -> tf.train.Feature:
     if isinstance(value, int):
         return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
     return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+
+
+def write_idx(file: Path, array: np.ndarray) -> None:
+    """Write a file in the format of http://yann.lecun.com/exdb/mnist, compressed if its name ends with `.gz`."""
+    header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+    content = header + array.tobytes()
+    file.write_bytes(gzip.compress(content) if file.suffix == ".gz" else content)
 
 
 def write_imagenet_records(path, examples) -> list[int]:

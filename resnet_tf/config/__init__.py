@@ -2,6 +2,7 @@
 
 from resnet_tf.config.loading import (
     CONFIG_FILE,
+    absolute_paths,
     describe_keys,
     flatten,
     list_configs,
@@ -33,6 +34,7 @@ __all__ = [
     "OptimizerConfig",
     "RuntimeConfig",
     "TrainConfig",
+    "absolute_paths",
     "describe_keys",
     "flatten",
     "iterate_keys",

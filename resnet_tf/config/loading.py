@@ -15,6 +15,7 @@ from resnet_tf.core.paths import user_path
 from resnet_tf.core.ranges import shorten
 
 CONFIG_FILE = "config.json"
+_PATHS = ("data.source", "data.data_dir", "model.weights", "loss.teacher")
 
 
 def list_configs() -> list[str]:
@@ -76,6 +77,22 @@ def override(config: Config, values: dict[str, Any]) -> Config:
         groups.setdefault(group, {})[name] = _parse(dotted, _key_type(group, name), value)
     changes = {group: dataclasses.replace(getattr(config, group), **new) for group, new in groups.items()}
     return dataclasses.replace(config, **changes, given=config.given | set(values))
+
+
+def absolute_paths(config: Config) -> Config:
+    """Return a configuration that names existing files and folders by absolute paths, for use in any working directory.
+
+    Names of data sets and weights, and paths of remote file systems, are unchanged, as is `digits`, the data set in the
+    package.
+    """
+    for dotted in _PATHS:
+        group, name = dotted.split(".")
+        value = getattr(getattr(config, group), name)
+        path = user_path(value)
+        if value not in ("", "digits") and path.exists():
+            changed = dataclasses.replace(getattr(config, group), **{name: str(path.absolute())})
+            config = dataclasses.replace(config, **{group: changed})
+    return config
 
 
 def flatten(groups: dict[str, dict[str, Any]]) -> dict[str, Any]:

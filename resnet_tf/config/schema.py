@@ -73,7 +73,7 @@ class DataConfig:
         "an .npz archive",
     )
     data_dir: str = _key("", "directory of prepared TFDS data sets; empty: TFDS's default")
-    train_split: str = _key("train", "training split; TFDS slices such as train[:90%] are accepted")
+    train_split: str = _key("train", "training split, a part such as train[:90%], a sum such as train+val, or all")
     eval_split: str = _key("test", "validation split: evaluated during training, and selects the best checkpoint")
     test_split: str = _key(
         "", "test split: evaluated once, after training, on the exported checkpoint; it selects nothing; empty: none"

@@ -29,11 +29,13 @@ class UnreadableLine(TypedDict):
     Attributes:
         file: path of the file.
         offset: offset of the example in the file, in bytes, if there is one.
-        index: index of the example in the file, if there is one.
+        split: split of the file that holds the example, if it holds several.
+        index: index of the example in the file, or in the split of the file, if there is one.
     """
 
     file: str
     offset: NotRequired[int]
+    split: NotRequired[str]
     index: NotRequired[int]
 
 
@@ -114,7 +116,7 @@ class UnreadableExamples:
 
     @staticmethod
     def _key(line: dict[str, Any]) -> tuple[Any, ...]:
-        return line["file"], line.get("offset"), line.get("index")
+        return line["file"], line.get("offset"), line.get("split"), line.get("index")
 
 
 def translate_read_errors(split: Split, preprocess: Preprocess) -> contextlib.AbstractContextManager[None]:

@@ -3,6 +3,7 @@
 After Mitchell et al., Model Cards for Model Reporting, 2019.
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -129,6 +130,11 @@ def model_card(metadata: Mapping[str, Any], *, signature: str) -> str:
     return "\n\n".join(f"{title}\n\n{text.strip()}" for title, text in sections.items() if text) + "\n"
 
 
+def _last_part(name: str) -> str:
+    """Return the last part of an absolute path, which only the machine of the training has; other names unchanged."""
+    return os.path.basename(os.path.normpath(name)) if os.path.isabs(name) else name
+
+
 def _summary(metadata: Mapping[str, Any], preprocess: Preprocess) -> str:
     target, precision = metadata["target"].replace("_", " "), metadata["precision"]
     plural, release = preprocess.plural, metadata["versions"]["resnet_tf"]
@@ -138,8 +144,9 @@ def _summary(metadata: Mapping[str, Any], preprocess: Preprocess) -> str:
     ]
     if config := metadata.get("config"):
         data, train, model = config["data"], config["train"], config["model"]
-        source, split = markdown_code(data["source"]), markdown_code(data["train_split"])
-        start = f"initialized from {markdown_code(model['weights'])}" if model["weights"] else "randomly initialized"
+        source, split = markdown_code(_last_part(data["source"])), markdown_code(data["train_split"])
+        weights = markdown_code(_last_part(model["weights"]))
+        start = f"initialized from {weights}" if model["weights"] else "randomly initialized"
         lines.append(
             f"Trained on split {split} of {source}, {start}. The weights are those after "
             f"{counted(metadata['step'], 'step')} with batch size {data['batch_size']}, in a run of "

@@ -1,5 +1,6 @@
 """Trainer: model, optimizer and data under a strategy, with steps, checkpoints and resume."""
 
+import functools
 import logging
 from pathlib import Path
 from typing import Any
@@ -190,13 +191,14 @@ class Trainer:
         )
         balance = "" if config.data.balance == "none" else f" (data.balance={config.data.balance})"
         logger.info("training examples%s: %s", balance, source.describe_classes())
-        for conflict in [*self.conflicts, *describe_splits(config, source)]:
-            logger.warning("%s", conflict)
+        for warning in self.warnings:
+            logger.warning("%s", warning)
 
-    @property
-    def conflicts(self) -> list[str]:
-        """Return the warnings of `describe_conflicts` for this run."""
-        return describe_conflicts(self.config, self.source, self.model, self.length)
+    @functools.cached_property
+    def warnings(self) -> list[str]:
+        """Conflicts between the settings, and defects of the splits; see `training.conflicts`."""
+        conflicts = describe_conflicts(self.config, self.source, self.model, self.length)
+        return [*conflicts, *describe_splits(self.config, self.source)]
 
     def _parts(self) -> checkpoint.Parts:
         parts = {"model": checkpoint.variables_of(self.model), "optimizer": checkpoint.variables_of(self.optimizer)}

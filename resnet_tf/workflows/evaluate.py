@@ -1,5 +1,6 @@
 """Evaluation of runs and exported models."""
 
+import dataclasses
 import logging
 import os
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from resnet_tf.config import CONFIG_FILE, DataConfig, override, parse_assignment
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.metrics import Evaluation
 from resnet_tf.core.paths import user_path
-from resnet_tf.data.sources import Source, match_classes, open_source
+from resnet_tf.data.sources import Source, match_classes, open_source, slices
 from resnet_tf.data.sources.overlaps import describe_evaluation
 from resnet_tf.serving.predictor import Predictor
 from resnet_tf.training.evaluation import evaluate_run, read_test_metrics
@@ -28,7 +29,7 @@ class EvaluateResult:
     Attributes:
         subject: the run or the export that was evaluated.
         evaluation: its metrics.
-        source: the data set.
+        source: the data set; the training split of data that is not the run's is the evaluated one.
         class_names: names of the classes, in the order of the logits.
         report_directory: the `report` directory of a run that was evaluated as it was trained; None for other data, for
             `flip`, and for exports.
@@ -74,8 +75,8 @@ def evaluate(
 
     Args:
         run_or_export: a run, its directory, a predictor, or the directory of an export.
-        data: another data set, as in `data.source`; empty is that of the run. All images of another folder of
-            class/file are evaluated.
+        data: another data set, as in `data.source`; empty is that of the run. Of other data, the
+            complete evaluation split is evaluated, and all images of a folder of class/file.
         overrides: further changes of the `data` group, such as `data.eval_split=val`; for a folder of class/file,
             `data.eval_split=test` is the part that a training would not use.
         checkpoint: for a run directory, see `load_run`.
@@ -89,7 +90,12 @@ def evaluate(
     settings = override(subject.config, changes).data
     if flip and not isinstance(subject, Run):
         raise UserError("flip averages the logits of a run; an exported model answers as it was exported")
-    whole = _is_other(subject.config.data, settings) and "data.eval_split" not in changes
+    is_other = _is_other(subject.config.data, settings)
+    whole = is_other and "data.eval_split" not in changes
+    if is_other:  # which need not have the other splits of the run
+        eval_split = slices.without_parts(settings.eval_split) if whole else settings.eval_split
+        train_split = settings.train_split if "data.train_split" in changes else eval_split
+        settings = dataclasses.replace(settings, train_split=train_split, eval_split=eval_split, test_split="")
     source = match_classes(subject.labels, open_source(settings, for_training=False, whole=whole))
     for text in describe_evaluation(source.validation, source.class_names):
         logger.warning("%s", text)

@@ -84,7 +84,7 @@ def _facts(trainer: Trainer) -> dict[str, str]:
         f"(runtime.strategy={config.runtime.strategy}), {counted(data.batch_size // replicas, 'image')} each",
         "precision": f"{policy} ({reason})",
         "memory": _memory(trainer, sized),
-    } | ({"warnings": "; ".join(trainer.conflicts)} if trainer.conflicts else {})
+    } | ({"warnings": "; ".join(trainer.warnings)} if trainer.warnings else {})
 
 
 def _memory(trainer: Trainer, sized: keras.Model) -> str:

@@ -8,12 +8,12 @@ from typing import Any
 
 import keras
 
-from resnet_tf.config import Config
+from resnet_tf.config import Config, absolute_paths
 from resnet_tf.core.devices import default_type, full_float32
 from resnet_tf.core.logs import shown_log
 from resnet_tf.core.metrics import Evaluation
 from resnet_tf.core.paths import user_path
-from resnet_tf.data.sources import Source
+from resnet_tf.data.sources import Source, warn_of_clash
 from resnet_tf.report.plots import plot_confusion
 from resnet_tf.serving.artifact import find_export_of_step
 from resnet_tf.serving.export import export_model
@@ -88,7 +88,7 @@ def train(
         UserError: as `train_and_evaluate`, or for an export that answers differently from the model.
         Interrupted: after a signal.
     """
-    config = default_settings.resolve(config)
+    config = _resolve(config)
     with _exclusive(workdir, config, name) as directory:
         source = _fit(config, directory, callbacks).source
         return _finish(directory, source) if is_chief(config.runtime) else None
@@ -141,7 +141,7 @@ def train_and_evaluate(
             or non-finite losses.
         Interrupted: after a signal.
     """
-    config = default_settings.resolve(config)
+    config = _resolve(config)
     with _exclusive(workdir, config) as directory:
         fitted = _fit(config, directory, callbacks)
         metrics = fitted.evaluation.to_dict() | {"step": fitted.step}
@@ -152,6 +152,14 @@ def train_and_evaluate(
         if not is_newest:
             metrics = run.metrics | {"step": run.step}
         return metrics | evaluate_test_split(run, fitted.source, batch_size=run.config.data.batch_size)
+
+
+def _resolve(config: Config) -> Config:
+    """Return the configuration with absolute paths, and the settings that follow from the data."""
+    absolute = absolute_paths(config)
+    if absolute.data != config.data:
+        warn_of_clash(config.data)  # an absolute path is none
+    return default_settings.resolve(absolute)
 
 
 @contextlib.contextmanager

@@ -1,18 +1,16 @@
 """Labels, classes and splits of every data source, compared with scikit-learn and NumPy."""
 
-import gzip
 import hashlib
 import io
 import logging
 import shutil
-import struct
 import unicodedata
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from conftest import write_imagenet_records
+from conftest import write_idx, write_imagenet_records
 from PIL import Image
 from sklearn.preprocessing import LabelEncoder
 
@@ -36,12 +34,6 @@ def _write_npz(folder, splits, names):
     arrays |= {f"y_{split}": np.array(labels) for split, labels in splits.items()}
     np.savez(folder / "data.npz", **arrays, **({"class_names": names} if names else {}))
     return folder / "data.npz"
-
-
-def write_idx(file, array):
-    """Write a compressed file in the format of http://yann.lecun.com/exdb/mnist."""
-    header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
-    file.write_bytes(gzip.compress(header + array.tobytes()))
 
 
 def _write_idx(folder, splits, names):

@@ -1,15 +1,13 @@
 """Data sources: examples, labels and class names of each format, and messages for invalid ones."""
 
 import dataclasses
-import gzip
-import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from conftest import write_imagenet_records
+from conftest import write_idx, write_imagenet_records
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -193,7 +191,7 @@ def test_a_numpy_archive(tmp_path, images, keys):
         assert label == labels[index]
     decoded = ImagePreprocess(size=(6, 7)).decode(source.train.load(tf.constant(3, tf.int64)))
     assert decoded.shape == (6, 7, 3)
-    assert source.train.locate(3) == {"file": str(tmp_path / "data.npz"), "index": 3}
+    assert source.train.locate(3) == {"file": str(tmp_path / "data.npz"), "split": "train", "index": 3}
 
 
 def test_a_numpy_archive_with_class_names(tmp_path):
@@ -284,14 +282,6 @@ def test_description_of_class_counts():
     assert described == "cat\\x1b[2J 1, dog\\xff 2"
 
 
-def _write_idx(file, array):
-    """Write a file in the format of http://yann.lecun.com/exdb/mnist."""
-    header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
-    opened = gzip.open if file.suffix == ".gz" else open
-    with opened(file, "wb") as stream:
-        stream.write(header + array.tobytes())
-
-
 @pytest.fixture
 def mnist(tmp_path):
     """Write four files like those of MNIST, two of them compressed; return the folder and the test split."""
@@ -299,8 +289,8 @@ def mnist(tmp_path):
     for name, ending, count in (("train", "", 30), ("t10k", ".gz", 10)):
         images = generator.integers(0, 256, (count, 28, 28), np.uint8)
         labels = np.arange(count, dtype=np.uint8) % 10
-        _write_idx(tmp_path / f"{name}-images-idx3-ubyte{ending}", images)
-        _write_idx(tmp_path / f"{name}-labels-idx1-ubyte{ending}", labels)
+        write_idx(tmp_path / f"{name}-images-idx3-ubyte{ending}", images)
+        write_idx(tmp_path / f"{name}-labels-idx1-ubyte{ending}", labels)
     return tmp_path, images, labels
 
 
@@ -311,7 +301,11 @@ def test_idx_files(mnist):
     read = list(source.validation.examples().as_numpy_iterator())
     np.testing.assert_array_equal([image[..., 0] for image, _ in read], images)
     assert [label for _, label in read] == labels.tolist()
-    assert source.validation.locate(3) == {"file": str(folder / "t10k-images-idx3-ubyte.gz"), "index": 3}
+    assert source.validation.locate(3) == {
+        "file": str(folder / "t10k-images-idx3-ubyte.gz"),
+        "split": "test",
+        "index": 3,
+    }
 
 
 def test_a_part_of_idx_files_has_all_classes(mnist):
@@ -333,7 +327,7 @@ def test_a_part_of_idx_files_has_all_classes(mnist):
         ),
         (lambda file: file.write_bytes(file.read_bytes()[:-1]), r"train-images-idx3-ubyte' is not a complete IDX file"),
         (lambda file: file.write_bytes(file.read_bytes()[:9]), r"train-images-idx3-ubyte' is not a complete IDX file"),
-        (lambda file: _write_idx(file, np.zeros((29, 28, 28), np.uint8)), r"has 29 images, .* 30 labels"),
+        (lambda file: write_idx(file, np.zeros((29, 28, 28), np.uint8)), r"has 29 images, .* 30 labels"),
         (lambda file: file.rename(f"{file}.gz"), r"cannot read .*train-images-idx3-ubyte.gz': Not a gzipped file"),
     ],
 )

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from conftest import write_imagenet_records
+from conftest import write_idx, write_imagenet_records
 from PIL import Image
 
-from resnet_tf import evaluate
-from resnet_tf.config import CONFIG_FILE, DataConfig, load_config, override
+from resnet_tf import evaluate, train_and_evaluate
+from resnet_tf.config import CONFIG_FILE, DataConfig, absolute_paths, flatten, load_config, override
 from resnet_tf.core.errors import UserError
 from resnet_tf.data.sources import Split, open_source
 from resnet_tf.data.sources.overlaps import describe_evaluation, describe_overlaps
@@ -58,11 +58,20 @@ def _write_npz(folder):
     return folder / "data.npz"
 
 
+def _write_idx(folder):
+    images = np.arange(100, dtype=np.uint8)[:, None, None] * np.ones((1, 4, 4), np.uint8)
+    for prefix, part in (("train", images[:50]), ("t10k", images[50:])):
+        write_idx(folder / f"{prefix}-images-idx3-ubyte.gz", part)
+        write_idx(folder / f"{prefix}-labels-idx1-ubyte.gz", np.arange(50, dtype=np.uint8) % 2)
+    return folder
+
+
 SOURCES = {
     "split/class/file": _write_split_folders,
     "class/file": _write_classes,
     "records": _write_records,
     "npz": _write_npz,
+    "idx": _write_idx,
     "digits": lambda folder: "digits",
 }
 
@@ -85,6 +94,90 @@ def test_slices_of_every_source_have_the_sizes_of_tfds_and_are_disjoint(tmp_path
         assert split.num_examples == end - start
     assert Counter(_examples(found.train)) + Counter(_examples(found.validation)) == Counter(_examples(whole))
     assert len(found.class_names) == (10 if source == "digits" else 2)
+
+
+# Sum -> part of the training split, and of the test split, that it selects.
+SUMS = {
+    "all": (slice(None), slice(None)),
+    "train+test": (slice(None), slice(None)),
+    "train[:10] + test[-5:]": (slice(10), slice(-5, None)),
+    "train[:2]+train[2:4]": (slice(4), slice(0)),
+}
+
+
+@pytest.mark.parametrize("source", [each for each in SOURCES if each != "digits"])
+@pytest.mark.parametrize("name", SUMS)
+def test_sums_of_splits_of_every_source(tmp_path, source, name):
+    config = DataConfig(source=str(SOURCES[source](tmp_path)))
+    parts = (dataclasses.replace(config, train_split=each) for each in ("train[:100%]", "test[:100%]"))
+    train, test = (_examples(open_source(part, for_training=False).train) for part in parts)
+    if source.endswith("file"):  # slices of folders have an order of their own
+        found = [
+            dataclasses.replace(config, train_split=f"{each}[{part}]")
+            for each, part in (("train", ":10"), ("test", "-5:"), ("train", ":2"), ("train", "2:4"))
+        ]
+        head, tail, first, second = (_examples(open_source(each, for_training=False).train) for each in found)
+        expected = {"all": train + test, "train+test": train + test, "train[:10] + test[-5:]": head + tail}
+        expected["train[:2]+train[2:4]"] = first + second
+        expected = expected[name]
+    else:
+        expected = train[SUMS[name][0]] + test[SUMS[name][1]]
+    found = open_source(dataclasses.replace(config, train_split=name), for_training=False).train
+    assert Counter(_examples(found)) == Counter(expected)
+    labels = [int(label) for _, label in found.examples().as_numpy_iterator()]
+    assert labels == found.labels.tolist()
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_slices_of_all_are_disjoint_and_complete(tmp_path, source):
+    config = DataConfig(source=str(SOURCES[source](tmp_path)))
+    whole = open_source(dataclasses.replace(config, train_split="train+test"), for_training=False).train
+    halves = dataclasses.replace(config, train_split="all[:50%]", eval_split="all[50%:]")
+    found = open_source(halves, for_training=False)
+    assert Counter(_examples(found.train)) + Counter(_examples(found.validation)) == Counter(_examples(whole))
+    assert abs(found.train.num_examples - found.validation.num_examples) <= 1
+    assert describe_overlaps(found) == []
+
+
+def test_examples_of_a_sum_are_located(tmp_path):
+    config = DataConfig(source=str(_write_npz(tmp_path)), train_split="train[40:]+test[:3]")
+    train = open_source(config, for_training=False).train
+    path = config.source
+    assert [train.locate(index) for index in (0, 9, 10, 12)] == [
+        {"file": path, "split": "train", "index": 40},
+        {"file": path, "split": "train", "index": 49},
+        {"file": path, "split": "test", "index": 0},
+        {"file": path, "split": "test", "index": 2},
+    ]
+
+
+@pytest.mark.parametrize("name", ["train+tset", "train+", "+", "all+tset", "tset[:5]+train", "train[:0]+test"])
+@pytest.mark.parametrize("source", SOURCES)
+def test_sums_of_unknown_splits_are_refused(tmp_path, source, name):
+    config = DataConfig(source=str(SOURCES[source](tmp_path)), train_split=name)
+    with pytest.raises(UserError, match=r"split|no folder"):
+        open_source(config)
+
+
+def test_numbered_record_files_are_splits_of_their_own(tmp_path):
+    for number in (1, 2, 3):
+        examples = [(_png(10 * number + index), index % 2, {}) for index in range(4)]
+        write_imagenet_records(tmp_path / f"fold_{number}.tfrecord", examples)
+    config = DataConfig(source=str(tmp_path), train_split="fold_1+fold_2", eval_split="fold_3")
+    source = open_source(config)
+    files = [{split.locate(index)["file"] for index in range(split.num_examples)} for split in source.splits.values()]
+    assert files == [{str(tmp_path / f"fold_{n}.tfrecord") for n in numbers} for numbers in ((1, 2), (3,))]
+    for train, count in (("fold", 12), ("all", 12), ("fold_2", 4)):
+        assert open_source(dataclasses.replace(config, train_split=train)).train.num_examples == count
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_splits_of_every_source_may_be_in_the_wrong_order(tmp_path, source):
+    config = DataConfig(source=str(SOURCES[source](tmp_path)))
+    swapped = open_source(dataclasses.replace(config, train_split="test", eval_split="train"))
+    usual = open_source(config)
+    assert _examples(swapped.train) == _examples(usual.validation)
+    assert _examples(swapped.validation) == _examples(usual.train)
 
 
 @pytest.mark.parametrize("source", ["split/class/file", "class/file"])
@@ -173,6 +266,28 @@ def test_evaluate_takes_all_images_of_another_folder_of_classes(tiny_run, tmp_pa
     assert list(found.values()) == [40, 10, 15, 30]
 
 
+@pytest.mark.parametrize("source", ["split/class/file", "records", "npz", "idx"])
+def test_foreign_data_need_no_split_but_the_evaluated_one(tiny_run, tmp_path, source):
+    images = np.arange(20, dtype=np.uint8)[:, None, None] * np.ones((1, 8, 8), np.uint8)
+    labels, data = np.arange(20) % 10, tmp_path / "data"
+    if source == "npz":
+        data = tmp_path / "data.npz"
+        np.savez(data, x_test=images, y_test=labels)
+    elif source == "idx":
+        data.mkdir()
+        write_idx(data / "t10k-images-idx3-ubyte.gz", images)
+        write_idx(data / "t10k-labels-idx1-ubyte.gz", labels.astype(np.uint8))
+    elif source == "records":
+        write_imagenet_records(data / "test.tfrecord", [(_png(int(n)), int(n), {}) for n in labels])
+    else:
+        for number, label in enumerate(labels):
+            (data / "test" / str(label)).mkdir(parents=True, exist_ok=True)
+            (data / "test" / str(label) / f"{number}.png").write_bytes(_png(number))
+    result = evaluate(tiny_run, data=str(data))
+    assert result.to_dict()["examples"] == 20
+    assert np.bincount(result.source.validation.labels).tolist() == [2] * 10
+
+
 def _split_names(train, validation, test=""):
     return {"train_split": train, "eval_split": validation, "test_split": test}
 
@@ -190,7 +305,7 @@ OVERLAPS = {
 }
 
 
-@pytest.mark.parametrize("source", ["split/class/file", "records", "npz"])
+@pytest.mark.parametrize("source", ["split/class/file", "records", "npz", "idx"])
 @pytest.mark.parametrize("name", OVERLAPS)
 def test_overlapping_splits_are_reported(tmp_path, source, name):
     keys, expected = OVERLAPS[name]
@@ -211,6 +326,13 @@ def test_copies_in_another_split_are_reported(tmp_path):
     np.savez(tmp_path / "data.npz", x_train=images[:50], y_train=labels, x_test=images[47:97], y_test=labels)
     (text,) = describe_overlaps(open_source(DataConfig(source=str(tmp_path / "data.npz"))))
     assert text.startswith("3 of 50 examples of split 'test' are copies of some in 'train'")
+
+
+def test_copies_among_records_are_reported(tmp_path):
+    for split, numbers in (("train", range(20)), ("test", range(17, 30))):
+        write_imagenet_records(tmp_path / f"{split}.tfrecord", [(_png(each), each % 2, {}) for each in numbers])
+    (text,) = describe_overlaps(open_source(DataConfig(source=str(tmp_path))))
+    assert text.startswith("3 of 13 examples of split 'test' are copies of some in 'train'")
 
 
 @pytest.mark.parametrize(
@@ -241,6 +363,56 @@ def test_a_folder_named_as_the_embedded_data_is_reported(tmp_path, monkeypatch, 
         assert len(open_source(DataConfig()).class_names) == 10
     assert "data.source=./digits is the file or folder" in caplog.text
     assert len(open_source(DataConfig(source="./digits")).class_names) == 2
+
+
+def test_a_folder_named_as_a_data_set_of_tfds_is_reported(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    for name in ("mnist", "photos"):
+        _write_classes(tmp_path / name)
+        assert len(open_source(DataConfig(source=name)).class_names) == 2
+        open_source(DataConfig(source=f"./{name}"))
+    warnings = [each.getMessage() for each in caplog.records if "of TFDS" in each.getMessage()]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("data.source='mnist' is the file or folder, not the data set of TFDS; write ")
+
+
+def test_paths_of_a_run_are_absolute(tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "weights.h5").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    expected = {
+        ("data.source", "photos"): str(tmp_path / "photos"),
+        ("data.source", "~/photos"): str(tmp_path / "photos"),
+        ("data.source", "mnist"): "mnist",
+        ("data.source", "digits"): "digits",
+        ("data.source", "missing/"): "missing/",
+        ("model.weights", "weights.h5"): str(tmp_path / "weights.h5"),
+        ("model.weights", "imagenet"): "imagenet",
+        ("loss.teacher", "photos"): str(tmp_path / "photos"),
+        ("data.data_dir", "~"): str(tmp_path),
+        ("data.data_dir", ""): "",
+        ("data.data_dir", "gs://bucket/data"): "gs://bucket/data",
+    }
+    for (key, value), path in expected.items():
+        config = absolute_paths(override(load_config("imagefolder"), {key: value}))
+        assert flatten(config.to_dict())[key] == path
+    (tmp_path / "digits").mkdir()
+    assert absolute_paths(load_config("digits")).data.source == "digits"
+
+
+def test_a_run_works_from_another_working_directory(tiny_config, tmp_path, monkeypatch):
+    _write_classes(tmp_path / "photos", (30, 30))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    values = {"data.source": "photos", "data.train_split": "train", "data.eval_split": "test", "data.batch_size": 16}
+    config = override(tiny_config, values)
+    first = train_and_evaluate(config, "run")
+    train_and_evaluate(config, "run")  # from the same directory, it is the same run
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert evaluate("../run").evaluation.top(1) == first["top1"]
+    again = train_and_evaluate(load_config("../run/config.json"), "../run")
+    assert again["loss"] == first["loss"]
 
 
 def test_a_run_that_exceeded_the_limit_of_unreadable_images_takes_another_limit(tmp_path):

@@ -555,7 +555,7 @@ def test_a_run_of_one_is_described_in_the_singular(caplog):
         source=source,
         model=SimpleNamespace(count_params=lambda: 1, layers=[], name="x"),
         length=TrainingLength(1, 1),
-        conflicts=[],
+        warnings=[],
     )
     with caplog.at_level(logging.INFO, "resnet_tf"):
         Trainer.log_summary(trainer)

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 
 import numpy as np
+import tensorflow_datasets as tfds
 
 from resnet_tf.config import DataConfig
 from resnet_tf.core.class_names import readable, to_names
@@ -14,7 +15,7 @@ from resnet_tf.data.sources.base import Corruption, Source, Split
 from resnet_tf.data.sources.labels import check_training, match_classes
 from resnet_tf.inputs import input_type
 
-__all__ = ["Corruption", "Source", "Split", "match_classes", "open_source"]
+__all__ = ["Corruption", "Source", "Split", "match_classes", "open_source", "warn_of_clash"]
 
 logger = logging.getLogger(__name__)
 
@@ -59,19 +60,32 @@ def _long_tail(labels: np.ndarray, classes: int, ratio: float) -> np.ndarray:
     return np.sort(np.concatenate(list(members)))
 
 
+def warn_of_clash(config: DataConfig) -> None:
+    """Log a warning if `data.source` is both the name of a data set and a file or folder."""
+    if not user_path(config.source).exists():
+        return
+    if config.source == "digits":
+        logger.warning(
+            "data.source='digits' is the data set in the package; data.source=./digits is the file or folder"
+        )
+    elif config.source in tfds.list_builders(with_community_datasets=False):
+        logger.warning(
+            "data.source=%r is the file or folder, not the data set of TFDS; write data.source=./%s, because the name "
+            "means the data set in other directories",
+            *[config.source] * 2,
+        )
+
+
 def _open(config: DataConfig, whole: bool) -> Source:
     path = user_path(config.source)
     input_type(config).check_source(config.source)
+    warn_of_clash(config)
     if config.source == "digits":
-        if path.exists():
-            logger.warning(
-                "data.source='digits' is the data set in the package; data.source=./digits is the file or folder"
-            )
         return tfds_builders.open_digits(config)
     if path.is_dir():
         if version := tfds_builders.find_version(path):
             return tfds_builders.open_directory(version, config)
-        if imagenet_records.list_files(path, config.train_split) or imagenet_records.has_only_records(path):
+        if imagenet_records.has_split(path, config.train_split) or imagenet_records.has_only_records(path):
             return imagenet_records.open_records(path, config)
         if idx.list_files(path):
             return idx.open_idx(path, config)

@@ -35,13 +35,18 @@ def open_arrays(path: Path, config: DataConfig) -> Source:
         UserError: if the archive is unreadable, lacks a split, or has arrays of another shape, dtype or range.
     """
     with open_npz(path) as archive:
-        arrays = [(name, *_read(archive, path, name, config)) for name in config.splits]
+        present = _list_splits(archive)
+        arrays = {name: _read(archive, path, name, config) for name in slices.plain_names(config.splits, present)}
         names = _read_names(archive, path)
-    warn_of_binary_pixels(path, [examples for _, examples, _, _ in arrays])
-    splits = [array_split(path, *each) for each in arrays]
+    warn_of_binary_pixels(path, [examples for examples, _, _ in arrays.values()])
+
+    def open_split(name: str) -> Split:
+        return array_split(path, name, *arrays[slices.plain_name(name)])
+
+    splits = [slices.compose(name, present, open_split) for name in config.splits]
     if names:
         return source_of_names(str(path), splits, names)
-    return source_of_labels(str(path), splits, np.concatenate([labels for _, _, labels, _ in arrays]))
+    return source_of_labels(str(path), splits, np.concatenate([labels for _, labels, _ in arrays.values()]))
 
 
 def _read_names(archive: NpzArchive, path: Path) -> tuple[str, ...]:
@@ -53,9 +58,8 @@ def _read_names(archive: NpzArchive, path: Path) -> tuple[str, ...]:
     return tuple(decode_name(name) if isinstance(name, bytes) else str(name) for name in names)
 
 
-def _read(archive: NpzArchive, path: Path, name: str, config: DataConfig) -> tuple[np.ndarray, np.ndarray, str]:
+def _read(archive: NpzArchive, path: Path, split: str, config: DataConfig) -> tuple[np.ndarray, np.ndarray, str]:
     """Return examples, labels and the fingerprint of a split."""
-    split = slices.plain_name(name)
     for keys in ((f"x_{split}", f"y_{split}"), (f"{split}_images", f"{split}_labels")):
         if set(keys) <= set(archive):
             examples, labels = (archive[key] for key in keys)
@@ -116,13 +120,13 @@ def array_split(path: Path, name: str, examples: np.ndarray, labels: np.ndarray,
     Raises:
         UserError: if `name` is not a valid part.
     """
-    part = slices.part(name, len(labels))
+    part, plain = slices.part(name, len(labels)), slices.plain_name(name)
     with tf.device("CPU"):
         tensor = tf.constant(examples[part])
     return Split(
         name,
         labels[part],
         load=lambda index: tensor[index],
-        locate=lambda index: {"file": str(path), "index": part.start + index},
+        locate=lambda index: {"file": str(path), "split": plain, "index": part.start + index},
         fingerprint=lambda: fingerprint,
     )

@@ -60,8 +60,9 @@ class Split:
         labels: labels of the examples in order, int64 [N].
         load: function, in graph operations, from the index of an example, an int64 scalar, to the example: an encoded
             image, a string scalar; pixels, uint8 [H, W, 1 or 3]; or a signal, float32 [L, C].
-        locate: function from the index of an example to its location: `file`, and `offset` (bytes) or `index` if the
-            file holds several examples.
+        locate: function from the index of an example to its location: `file`, and, if the file holds several examples,
+            `offset` (bytes), or `split` and `index`.
+        hashes: hash of the content of each example, int64 [N], where it is known without reading the examples.
         corruption: corrupt parts of the files; their examples are not in the split.
         stream: like `load`, but returns a dataset of one example, for sources that read datasets; otherwise None.
         fingerprint: function that returns a hash of the names and sizes of the examples in order, independent of the
@@ -72,6 +73,7 @@ class Split:
     labels: np.ndarray
     load: Callable[[tf.Tensor], tf.Tensor]
     locate: Callable[[int], dict[str, Any]]
+    hashes: np.ndarray | None = None
     corruption: tuple[Corruption, ...] = ()
     stream: Callable[[tf.Tensor], tf.data.Dataset] | None = None
     fingerprint: Callable[[], str] = lambda: ""
@@ -120,9 +122,51 @@ class Split:
         return dataclasses.replace(
             self,
             labels=self.labels[indices],
+            hashes=None if self.hashes is None else self.hashes[indices],
             load=lambda index: load(selected[index]),
             locate=lambda index: locate(int(indices[index])),
             stream=stream and (lambda index: stream(selected[index])),
+        )
+
+    @staticmethod
+    def join(name: str, splits: Sequence["Split"]) -> "Split":
+        """Return the examples of several splits, one split after the other, under a name."""
+        if len(splits) == 1:
+            return dataclasses.replace(splits[0], name=name)
+        splits = [split for split in splits if split.num_examples] or splits[:1]
+        ends = np.cumsum([split.num_examples for split in splits])
+        starts = ends - [split.num_examples for split in splits]
+        hashes = [split.hashes for split in splits if split.hashes is not None]
+        streams = [split.stream for split in splits if split.stream]
+
+        def load(index: tf.Tensor) -> tf.Tensor:
+            position = tf.searchsorted(ends, index[tf.newaxis], side="right")[0]
+            functions = [
+                functools.partial(split.load, index - start) for split, start in zip(splits, starts, strict=True)
+            ]
+            return tf.switch_case(position, functions)
+
+        def stream(index: tf.Tensor) -> tf.data.Dataset:
+            # One of these datasets has an example, and only its file is opened.
+            parts = [
+                read(tf.clip_by_value(index, start, end - 1) - start).take(tf.cast(start <= index < end, tf.int64))
+                for read, start, end in zip(streams, starts, ends, strict=True)
+            ]
+            return functools.reduce(tf.data.Dataset.concatenate, parts)
+
+        def locate(index: int) -> dict[str, Any]:
+            position = int(np.searchsorted(ends, index, side="right"))
+            return splits[position].locate(index - int(starts[position]))
+
+        return Split(
+            name,
+            np.concatenate([split.labels for split in splits]),
+            load,
+            locate,
+            hashes=np.concatenate(hashes) if len(hashes) == len(splits) else None,
+            corruption=tuple(corrupt for split in splits for corrupt in split.corruption),
+            stream=stream if len(streams) == len(splits) else None,
+            fingerprint=lambda: hash_parts(split.fingerprint() for split in splits),
         )
 
     def check_complete(self) -> None:

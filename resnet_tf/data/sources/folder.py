@@ -9,7 +9,7 @@ import logging
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,27 +100,55 @@ def open_folder(root: Path, config: DataConfig, *, whole: bool = False) -> Sourc
     Raises:
         UserError: for a folder without images, or a split that does not exist.
     """
-    if _has_split_folders(root, [slices.plain_name(name) for name in config.splits]):
-        folders = [_list_split(root, slices.plain_name(name), config) for name in config.splits]
-        log_skipped(root, *folders)
+    if _has_split_folders(root, _plain_names(config)):
+        folders = _list_splits(root, config)
     else:
         if whole:
-            config = dataclasses.replace(config, train_split="train", eval_split="all", test_split="")
+            config = dataclasses.replace(config, train_split=slices.ALL, eval_split=slices.ALL, test_split="")
         folders = _split_by_config(root, config)
-    found = {name for each in folders for name in each.classes}
-    names = list(folders[0].classes) if found <= set(folders[0].classes) else sorted(found)
-    splits = [
-        _split(root, name, _select_part(each, name), names) for name, each in zip(config.splits, folders, strict=True)
-    ]
+    names = sorted({name for each in folders.values() for name in each.classes})
+    splits = [_split(root, name, _select(folders, name), names) for name in config.splits]
     return source_of_names(str(root), splits, names)
+
+
+def _plain_names(config: DataConfig) -> list[str]:
+    """Return the names of splits in the configuration, without parts, each once."""
+    return slices.plain_names(config.splits, [slices.ALL])
 
 
 def _has_split_folders(root: Path, splits: Sequence[str]) -> bool:
     """Return True if folders are splits; a class may have the name of a split, such as trains in `train`."""
     present = [name for name in splits if (root / name).is_dir()]
+    if not present and slices.ALL in splits:
+        folder = list_classes(root)
+        return folder.has_splits and not folder.has_classes
     if not present or any(files.list_folders(str(root / name)) for name in present):
         return bool(present)
     return not set(files.list_folders(str(root))) - _SPLITS - set(splits)
+
+
+def _list_splits(root: Path, config: DataConfig) -> dict[str, ClassFolder]:
+    """Return the complete splits of a folder of split/class/file that `config` names; `all` is all of them."""
+    named = _plain_names(config)
+    present = files.list_folders(str(root)) if slices.ALL in named and not (root / slices.ALL).is_dir() else []
+    found = {name: _list_split(root, name, config) for name in slices.plain_names(named, present or [slices.ALL])}
+    log_skipped(root, *found.values())
+    if present:
+        found[slices.ALL] = ClassFolder(str(root), _union(found[name].classes for name in present), {})
+    return found
+
+
+def _union(parts: Iterable[Classes]) -> Classes:
+    """Return the images of all parts of a data set."""
+    union: Classes = {}
+    for name, paths in sorted((item for part in parts for item in part.items()), key=lambda item: item[0]):
+        union[name] = union.get(name, []) + paths
+    return union
+
+
+def _select(folders: dict[str, ClassFolder], split: str) -> Classes:
+    """Return the images of a split, of a part, or of a sum of them."""
+    return _union(_select_part(folders[slices.plain_name(term)], term) for term in slices.terms(split))
 
 
 def _select_part(folder: ClassFolder, split: str) -> Classes:
@@ -145,22 +173,22 @@ def _select_part(folder: ClassFolder, split: str) -> Classes:
     return {name: paths for name, paths in selected.items() if paths}
 
 
-def _split_by_config(root: Path, config: DataConfig) -> list[ClassFolder]:
+def _split_by_config(root: Path, config: DataConfig) -> dict[str, ClassFolder]:
     """Return the complete splits of a folder of class/file that `config` names: parts by hash, or all images."""
     folder = list_classes(root)
     everything = folder.classes
     folder.check_layout()
     if folder.has_splits or not everything:
-        raise UserError(_no_splits(root, config.train_split, config))
+        raise UserError(_no_splits(root, slices.plain_name(config.train_split), config))
     if config.test_split and "[" not in config.test_split:
         raise UserError(
             f"data.test_split={config.test_split!r} is a folder of {str(root)!r} with split/class/file; class/file is "
             "divided into a training and a validation split only. Slices divide it further: "
             "data.eval_split=test[:50%] and data.test_split=test[50%:]"
         )
-    wanted = [_find_part(root, name) for name in config.splits]
+    wanted = {name: _find_part(root, name) for name in _plain_names(config)}
     train, validation = split_by_hash(folder, config.eval_fraction)
-    if "test" in wanted and not validation:
+    if "test" in wanted.values() and not validation:
         raise UserError(
             f"data.eval_fraction={config.eval_fraction:g} leaves no image of {str(root)!r} for evaluation: a class "
             "with one image has it in training. Add images, or use split/class/file with folders that "
@@ -168,16 +196,15 @@ def _split_by_config(root: Path, config: DataConfig) -> list[ClassFolder]:
         )
     log_skipped(root, folder)
     parts = {"train": train, "test": validation, "all": everything}
-    return [dataclasses.replace(folder, classes=parts[part]) for part in wanted]
+    return {name: dataclasses.replace(folder, classes=parts[part]) for name, part in wanted.items()}
 
 
-def _find_part(root: Path, split: str) -> str:
+def _find_part(root: Path, name: str) -> str:
     """Return the part of a folder of class/file that the name of a split stands for: `train`, `test` or `all`.
 
     Raises:
         UserError: for another name.
     """
-    name = slices.plain_name(split)
     if name not in _PARTS:
         raise UserError(
             f"no split {name!r} in {str(root)!r}, a folder of class/file; did you mean {closest(name, _PARTS)}? It has "

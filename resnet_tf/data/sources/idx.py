@@ -13,7 +13,7 @@ from resnet_tf.core.errors import UserError, plain_reason
 from resnet_tf.core.text import counted
 from resnet_tf.data.sources import slices
 from resnet_tf.data.sources.arrays import array_split, warn_of_binary_pixels
-from resnet_tf.data.sources.base import Source, hash_parts
+from resnet_tf.data.sources.base import Source, Split, hash_parts
 from resnet_tf.data.sources.labels import source_of_labels
 
 _SPLITS = {"test": "t10k"}  # split -> prefix of its files
@@ -32,13 +32,16 @@ def open_idx(directory: Path, config: DataConfig) -> Source:
     Raises:
         UserError: if files of a split are missing, corrupt, or do not match.
     """
-    arrays = [_read_split(directory, slices.plain_name(name), config) for name in config.splits]
-    warn_of_binary_pixels(directory, [images for _, images, _ in arrays])
-    splits = [
-        array_split(file, name, images, labels, _hash_images(images))
-        for name, (file, images, labels) in zip(config.splits, arrays, strict=True)
-    ]
-    return source_of_labels(str(directory), splits, np.concatenate([labels for _, _, labels in arrays]))
+    present = _list_splits(directory)
+    arrays = {name: _read_split(directory, name, config) for name in slices.plain_names(config.splits, present)}
+    warn_of_binary_pixels(directory, [images for _, images, _ in arrays.values()])
+
+    def open_split(name: str) -> Split:
+        file, images, labels = arrays[slices.plain_name(name)]
+        return array_split(file, name, images, labels, _hash_images(images))
+
+    splits = [slices.compose(name, present, open_split) for name in config.splits]
+    return source_of_labels(str(directory), splits, np.concatenate([labels for _, _, labels in arrays.values()]))
 
 
 def _hash_images(images: np.ndarray) -> str:

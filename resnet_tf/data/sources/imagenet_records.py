@@ -37,12 +37,11 @@ def list_files(root: Path, split: str) -> list[str]:
 
     Args:
         root: path of the folder.
-        split: name of the split, with or without a slice.
+        split: name of the split.
 
     Raises:
         UserError: if files of several longer names could be the split.
     """
-    split = slices.plain_name(split)
     beside = [path for path in root.iterdir() if re.match(rf"{re.escape(split)}(?![a-zA-Z0-9])", path.name)]
     inside = [path for folder in beside if folder.is_dir() and folder.name == split for path in folder.iterdir()]
     if any(path.is_file() and _SHARD.search(path.name) for path in inside):
@@ -70,6 +69,11 @@ def _is_named(path: Path, split: str) -> bool:
     return re.fullmatch(rf"{re.escape(split)}([-_.]\d+)?", _SHARD.sub("", path.name)) is not None
 
 
+def has_split(root: Path, split: str) -> bool:
+    """Return True if a split, a part of one, or a sum of them, has record files."""
+    return any(list_files(root, slices.plain_name(term)) for term in slices.terms(split))
+
+
 def has_only_records(root: Path) -> bool:
     """Return True for a folder of record files of any split, without further folders."""
     visible = [path for path in root.iterdir() if not is_hidden(path.name)]
@@ -85,13 +89,17 @@ def open_records(root: Path, config: DataConfig) -> Source:
     Raises:
         UserError: if a split has no record files, or no record has an image and a label.
     """
-    found = {name: _index(root, name, config) for name in dict.fromkeys(map(slices.plain_name, config.splits))}
+    present = _list_splits(root)
+    found = {name: _index(root, name, config) for name in slices.plain_names(config.splits, present)}
     labels = np.concatenate([each.labels[each.readable] for split in found.values() for each in split])
     if not len(labels):
-        first = found[slices.plain_name(config.train_split)][0]
+        first = next(iter(found.values()))[0]
         reason = first.corruption[0].reason if first.corruption else "it is empty"
         raise UserError(f"no record of {first.file!r} has image/encoded and image/class/label: {reason}")
-    splits = [_split(name, found[slices.plain_name(name)]) for name in config.splits]
+    splits = [
+        slices.compose(name, present, lambda each: _split(each, found[slices.plain_name(each)]))
+        for name in config.splits
+    ]
     names = _names([each for split in found.values() for each in split])
     first_label = int(labels.min() > 0)
     if names or labels.max() + 1 - first_label != len(imagenet_labels()):
@@ -127,20 +135,29 @@ def _index(root: Path, split: str, config: DataConfig) -> list[records.Records]:
             f"{str(root)!r} has no record files of split {split!r}, such as {split}-00000-of-00001; it has {present}; "
             f"{slices.advise(config, split, _list_splits(root))}"
         )
-    return records.index(files, _parse_label, layout="imagenet")
+    return records.index(files, _parse, layout="imagenet")
 
 
 def _list_splits(root: Path) -> list[str]:
-    """Return the names before the shard numbers of record files, and of folders that hold record files."""
+    """Return the names before the shard numbers of record files, and of folders that hold record files.
+
+    A name whose files belong to another one, such as `train_1` where there is a `train`, is left out.
+    """
     found = {_SHARD.sub("", path.name) for path in root.iterdir() if path.is_file() and _SHARD.search(path.name)}
     folders = (path for path in root.iterdir() if path.is_dir() and any(map(_SHARD.search, map(str, path.iterdir()))))
-    return sorted(found | {folder.name for folder in folders})
+    names = sorted(found | {folder.name for folder in folders})
+    files = {name: set(list_files(root, name)) for name in names}
+    return [name for name in names if not any(files[name] < other for other in files.values())]
 
 
-def _parse_label(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    example = tf.io.parse_single_example(record, _LABEL)
+def _parse(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    example = tf.io.parse_single_example(record, _LABEL | {"image/encoded": tf.io.FixedLenFeature([], tf.string, "")})
     synset = example["image/class/synset"]
-    return example["image/class/label"], tf.where(synset == "", example["image/class/text"], synset)
+    return (
+        example["image/class/label"],
+        tf.where(synset == "", example["image/class/text"], synset),
+        example["image/encoded"],
+    )
 
 
 def _cut(name: str, found: list[records.Records]) -> list[tuple[records.Records, slice]]:

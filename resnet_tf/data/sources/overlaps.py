@@ -43,7 +43,7 @@ def describe_evaluation(split: Split, class_names: tuple[str, ...], *, chooses: 
 def describe_overlaps(source: Source) -> list[str]:
     """Describe the examples that two splits have in common: the same ones, or files and arrays of equal content.
 
-    Contents are compared if examples are files of their own or in memory, and up to a limited size.
+    Contents of records are always compared, those of other examples up to a limited number and size.
     """
     texts = []
     for one, other in itertools.combinations(source.splits.values(), 2):
@@ -59,7 +59,8 @@ def _count_shared(one: Split, other: Split) -> int:
     """Return the number of examples of the second split at a location of the first."""
     if one.name == other.name:
         return other.num_examples
-    is_related = slices.plain_name(one.name) == slices.plain_name(other.name) or "+" in one.name + other.name
+    plain = [{slices.plain_name(term) for term in slices.terms(split.name)} for split in (one, other)]
+    is_related = plain[0] & plain[1] or slices.ALL in plain[0] | plain[1]
     if not is_related and one.num_examples + other.num_examples > _MAX_EXAMPLES:
         return 0
     return len(_locations(one).keys() & _locations(other).keys())
@@ -71,8 +72,7 @@ def _locations(split: Split) -> Locations:
         location = split.locate(index)
         if "file" not in location:  # a source that does not know where its examples are
             return {}
-        scope = slices.plain_name(split.name) if "index" in location else ""  # of an array in an archive of several
-        found[location["file"], location.get("offset"), location.get("index"), scope] = index
+        found[tuple(location.values())] = index
     return found
 
 
@@ -84,7 +84,9 @@ def _count_copies(one: Split, other: Split) -> int:
         return _count_equal_files(
             *([split.locate(index)["file"] for index in range(split.num_examples)] for split in (one, other))
         )
-    if layouts == {("file", "index")} and total <= _MAX_ARRAYS:
+    if one.hashes is not None and other.hashes is not None:
+        return int(np.isin(other.hashes, one.hashes).sum())
+    if layouts == {("file", "index", "split")} and total <= _MAX_ARRAYS:
         known = {_digest(example.tobytes()) for example, _ in one.examples().as_numpy_iterator()}
         return sum(_digest(example.tobytes()) in known for example, _ in other.examples().as_numpy_iterator())
     return 0

@@ -31,10 +31,11 @@ logger = logging.getLogger(__name__)
 
 _HEADER, _FRAME = 12, 16  # bytes before the data of a record, and in addition to the data
 _CACHED_FROM = 2**28  # bytes; smaller data sets are indexed in one or two seconds
-_INDEX_VERSION = 3  # of the JSON format of cached indices
+_INDEX_VERSION = 4  # of the JSON format of cached indices
 
-# Record -> (label, int64 scalar; name of its class or "", a string scalar), in graph operations.
-Parse = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+# Record -> (label, int64 scalar; name of its class or "", a string scalar; encoded image, a string scalar), in graph
+# operations.
+Parse = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Records:
         file: path of the file.
         offsets: offset of each record, in bytes, int64 [N].
         labels: label of each record as stored, int64 [N]; 0 for records that are unreadable.
+        hashes: hash of the encoded image of each record, int64 [N]; 0 for records that are unreadable.
         readable: records that hold an example, bool [N].
         names: class name, as returned by `Parse`, of each label.
         corruption: corrupt parts of the file.
@@ -53,6 +55,7 @@ class Records:
     file: str
     offsets: np.ndarray
     labels: np.ndarray
+    hashes: np.ndarray
     readable: np.ndarray
     names: dict[int, str]
     corruption: tuple[Corruption, ...]
@@ -71,7 +74,7 @@ def index(files: Sequence[str], parse: Parse, *, layout: str) -> list[Records]:
 
     Args:
         files: paths of the files.
-        parse: function from a record to its label and the name of its class.
+        parse: function from a record to its label, the name of its class, and its encoded image.
         layout: name of the format that `parse` reads, part of the key of the cache.
 
     Raises:
@@ -104,11 +107,12 @@ def split(name: str, parts: Sequence[tuple[Records, slice]], example: Callable[[
     """
     files = [each.file for each, _ in parts]
     owners = np.concatenate([np.full(len(each.labels[part]), index) for index, (each, part) in enumerate(parts)])
-    offsets, labels, readable = (
-        np.concatenate([getattr(each, field)[part] for each, part in parts])
-        for field in ("offsets", "labels", "readable")
+    readable = np.concatenate([each.readable[part] for each, part in parts])
+    offsets, labels, hashes = (
+        np.concatenate([getattr(each, field)[part] for each, part in parts])[readable].astype(np.int64)
+        for field in ("offsets", "labels", "hashes")
     )
-    owners, offsets, labels = owners[readable].astype(np.int64), offsets[readable], labels[readable].astype(np.int64)
+    owners = owners[readable].astype(np.int64)
     paths, path_indices, starts = tf.constant(files), tf.constant(owners), tf.constant(offsets)
 
     def stream(index: tf.Tensor) -> tf.data.Dataset:
@@ -122,6 +126,7 @@ def split(name: str, parts: Sequence[tuple[Records, slice]], example: Callable[[
         locate=lambda index: {"file": files[owners[index]], "offset": int(offsets[index])},
         # The offsets are the sums of the sizes of the records before.
         fingerprint=lambda: hash_parts([*map(os.path.basename, files), owners.tobytes(), offsets.tobytes()]),
+        hashes=hashes,
         corruption=tuple(
             corrupt for each, part in parts for corrupt in each.corruption if _is_within(corrupt, each, part)
         ),
@@ -144,18 +149,18 @@ def _index_files(files: Sequence[str], parse: Parse) -> list[Records]:
 
 def _index_valid(files: Sequence[str], parse: Parse) -> list[Records]:
     """Index files in parallel; those with unreadable records are missing in the result."""
-    paths = tf.constant(list(files))
+    paths, hashed = tf.constant(list(files)), _with_hash(parse)
 
     def lengths_and_labels(index: tf.Tensor) -> tf.data.Dataset:
         records = tf.data.TFRecordDataset(paths[index])
-        return records.map(lambda record: (index, tf.strings.length(record), *parse(record))).ignore_errors()
+        return records.map(lambda record: (index, tf.strings.length(record), *hashed(record))).ignore_errors()
 
     dataset = tf.data.Dataset.range(len(files)).interleave(
         lengths_and_labels, cycle_length=16, block_length=64, num_parallel_calls=min(cores(), 16)
     )
     parts = list(without_autotune(dataset.batch(4096)).as_numpy_iterator())
-    owners, lengths, labels, names = (
-        np.concatenate(arrays) for arrays in (zip(*parts, strict=True) if parts else ([[]],) * 4)
+    owners, lengths, labels, names, hashes = (
+        np.concatenate(arrays) for arrays in (zip(*parts, strict=True) if parts else ([[]],) * 5)
     )
     found = []
     for index, file in enumerate(files):
@@ -164,8 +169,19 @@ def _index_valid(files: Sequence[str], parse: Parse) -> list[Records]:
         if (ends[-1] if len(ends) else 0) == tf.io.gfile.stat(file).length:
             offsets = np.concatenate([np.zeros(1, np.int64), ends[:-1]])
             readable = np.ones(len(offsets), bool)
-            found.append(Records(file, offsets, labels[own], readable, _names(labels[own], names[own]), ()))
+            class_names = _names(labels[own], names[own])
+            found.append(Records(file, offsets, labels[own], hashes[own], readable, class_names, ()))
     return found
+
+
+def _with_hash(parse: Parse) -> Parse:
+    """Return a function like `parse` that returns a hash of the image, an int64 scalar, in place of the image."""
+
+    def hashed(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        label, name, image = parse(record)
+        return label, name, tf.strings.to_hash_bucket_fast(image, 2**63 - 1)
+
+    return hashed
 
 
 def _stat(file: str) -> Any:
@@ -203,9 +219,9 @@ def _names(labels: np.ndarray, names: np.ndarray) -> dict[int, str]:
 def _index_corrupt(file: str, parse: Parse) -> Records:
     """Index a file with corrupt parts: skip records with corrupt data, and stop where no record begins."""
     size, position = tf.io.gfile.stat(file).length, 0
-    offsets, labels, readable, corruption = [], [], [], []
+    offsets, labels, hashes, readable, corruption = [], [], [], [], []
     names: dict[int, str] = {}
-    parse = tf.function(parse, input_signature=[tf.TensorSpec([], tf.string)])
+    hashed = tf.function(_with_hash(parse), input_signature=[tf.TensorSpec([], tf.string)])
     while position < size:
         record, reason = _try_read(file, position)
         if record is None:
@@ -216,7 +232,7 @@ def _index_corrupt(file: str, parse: Parse) -> Records:
         else:
             following = position + len(record) + _FRAME
             try:
-                label, name = (value.numpy() for value in parse(record))
+                label, name, digest = (value.numpy() for value in hashed(record))
                 names.setdefault(int(label), decode_name(name))
             except tf.errors.InvalidArgumentError as error:
                 record, reason = None, f"not the expected tf.train.Example ({error.message.splitlines()[0]})"
@@ -224,10 +240,11 @@ def _index_corrupt(file: str, parse: Parse) -> Records:
             corruption.append(Corruption(file, position, reason))
         offsets.append(position)
         labels.append(0 if record is None else int(label))
+        hashes.append(0 if record is None else int(digest))
         readable.append(record is not None)
         position = following
-    arrays = np.array(offsets, np.int64), np.array(labels, np.int64), np.array(readable, bool)
-    return Records(file, *arrays, names, tuple(corruption))
+    arrays = np.array(offsets, np.int64), np.array(labels, np.int64), np.array(hashes, np.int64)
+    return Records(file, *arrays, np.array(readable, bool), names, tuple(corruption))
 
 
 def _try_read(file: str, position: int) -> tuple[bytes | None, str]:
@@ -259,12 +276,17 @@ def _write_cache(path: Path, text: str) -> None:
         logger.warning("cannot write the index %r (%s); the next run reads the files again", str(path), error)
 
 
+def _columns(each: Records) -> tuple[np.ndarray, ...]:
+    return each.offsets, each.labels, each.hashes
+
+
 def _to_json(records: Sequence[Records]) -> str:
     fields = [
         {
             "file": each.file,
             "offsets": each.offsets.tolist(),
             "labels": each.labels.tolist(),
+            "hashes": each.hashes.tolist(),
             "unreadable": np.flatnonzero(~each.readable).tolist(),
             "names": each.names,
             "corruption": [vars(corrupt) for corrupt in each.corruption],
@@ -280,12 +302,13 @@ def _from_json(text: str) -> list[Records]:
             fields["file"],
             np.array(fields["offsets"], np.int64),
             np.array(fields["labels"], np.int64),
+            np.array(fields["hashes"], np.int64),
             ~np.isin(np.arange(len(fields["labels"])), np.array(fields["unreadable"], np.int64)),
             {int(label): name for label, name in fields["names"].items()},
             tuple(Corruption(**corrupt) for corrupt in fields["corruption"]),
         )
         for fields in json.loads(text)
     ]
-    if any(each.offsets.ndim != 1 or each.offsets.shape != each.labels.shape for each in found):
-        raise ValueError("offsets and labels differ in number")
+    if any(each.offsets.ndim != 1 or len({*map(np.shape, _columns(each))}) > 1 for each in found):
+        raise ValueError("offsets, labels and hashes differ in number")
     return found

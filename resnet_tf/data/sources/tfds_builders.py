@@ -207,7 +207,11 @@ def _open(builder: tfds.core.DatasetBuilder, config: DataConfig) -> Source:
             f"data set {name!r} is stored as {builder.info.file_format.value}; only tfrecord is supported, to which "
             "`tfds convert_format` converts"
         )
-    splits = [_open_split(builder, each, image, label, config) for each in config.splits]
+
+    def open_split(name: str) -> Split:
+        return _open_split(builder, name, image, label, config)
+
+    splits = [slices.compose(name, list(builder.info.splits), open_split) for name in config.splits]
     return source_of_names(name, splits, features[label].names)
 
 
@@ -246,10 +250,14 @@ def _open_split(builder: tfds.core.DatasetBuilder, name: str, image: str, label:
         # Images are decoded and cropped in one operation, later in the pipeline.
         return features.deserialize_example(record, decoders={image: tfds.decode.SkipDecoding()})
 
+    def parse(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        found = example(record)
+        return found[label], tf.constant(""), found[image]
+
     indexed = records.index(
         [shard.filename for shard in shards],
-        lambda record: (example(record)[label], tf.constant("")),
-        layout=f"tfds {label}",
+        parse,
+        layout=f"tfds {label} {image}",
     )
     parts = []
     for each, shard in zip(indexed, shards, strict=True):
