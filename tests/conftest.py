@@ -46,6 +46,9 @@ TINY = (
     "optimizer.warmup_epochs=0",
 )
 
+# Marks of the cases of a test that CI leaves out; see CONTRIBUTING.md.
+LONG = (pytest.mark.slow, pytest.mark.long)
+
 
 def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])

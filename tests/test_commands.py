@@ -15,7 +15,7 @@ import matplotlib.figure
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import write_imagenet_records
+from conftest import LONG, write_imagenet_records
 from PIL import Image
 
 from resnet_tf.config import iterate_keys, load_config
@@ -254,6 +254,8 @@ def test_train_from_a_folder_with_flags_only(command, photos, tmp_path):
     assert {line.split()[1] for line in prediction.out.splitlines()[1:]} == {"blue", "red"}
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_train_prints_the_metrics_of_a_test_split_and_shows_them_in_the_report(command, photos, tmp_path):
     (photos / "val").mkdir()
     for label in ("blue", "red"):
@@ -396,6 +398,8 @@ def test_benchmark_measures_the_input_and_the_model(command, photos):
     assert all(line["images_per_second"] > 0 for line in lines)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_benchmark_measures_a_step_and_exports(command, tiny_export):
     small = ["--seconds=0.1", "--data.image_size=32", "--data.batch_size=4"]
     outcome = command("benchmark", "--what=train", "--model=resnet8_w32", *small)
@@ -431,9 +435,7 @@ def test_train_logs_the_classes_and_the_unreadable_images(command, photos, tmp_p
     assert f"skipped {len(noted)} unreadable examples" in caplog.text
 
 
-@pytest.mark.parametrize(
-    "source_type", ["npz", pytest.param("records", marks=[pytest.mark.slow, pytest.mark.long]), "prepared"]
-)
+@pytest.mark.parametrize("source_type", ["npz", pytest.param("records", marks=LONG), "prepared"])
 def test_train_from_other_sources(command, photos, tmp_path, source_type):
     if source_type == "npz":
         pixels = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), np.uint8)

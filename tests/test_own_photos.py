@@ -35,6 +35,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_every_command_of_the_tutorial_runs(command, folder):
     assert len(COMMANDS) == 6
     outputs = {}

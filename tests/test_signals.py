@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import shallow, train_and_kill
+from conftest import LONG, shallow, train_and_kill
 
 from resnet_tf.config import AugmentConfig, Config, load_config
 from resnet_tf.core.errors import UserError
@@ -172,13 +172,10 @@ def test_a_resumed_run_ends_with_equal_weights(archive, trained, tmp_path):
         ("serving", "float32"),
         ("litert", "int8"),
         *(
-            pytest.param("serving", "bfloat16", marks=[pytest.mark.slow, pytest.mark.long]),
-            pytest.param("hub", "float32", marks=[pytest.mark.slow, pytest.mark.long]),
+            pytest.param("serving", "bfloat16", marks=LONG),
+            pytest.param("hub", "float32", marks=LONG),
         ),
-        *(
-            pytest.param(each, "float32", marks=[pytest.mark.slow, pytest.mark.long])
-            for each in ("keras", "litert", "onnx")
-        ),
+        *(pytest.param(each, "float32", marks=LONG) for each in ("keras", "litert", "onnx")),
     ],
 )
 def test_every_export_predicts_like_the_run(trained, tmp_path, monkeypatch, capsys, target, precision):
@@ -221,6 +218,8 @@ def test_the_serving_export_returns_features_and_labels(trained, served):
         list(Predictor(served).explain([]))
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_the_hub_export_takes_other_lengths(trained, tmp_path):
     run = load_run(trained)
     module = tf.saved_model.load(str(export_model(run, tmp_path / "export", target="hub")))
@@ -332,6 +331,8 @@ def test_signals_need_an_archive_and_a_length(archive):
         open_source(load_config("spectrograms", [f"data.source={archive}"]).data)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_throughput_is_measured_on_random_signals(archive):
     assert measure_training(_config(archive, "data.source=nowhere.npz", "data.batch_size=4"), seconds=0.1) > 0
 

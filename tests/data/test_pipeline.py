@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import LONG
 from sklearn.datasets import load_digits
 from tensorflow.python.framework import op_def_registry
 
@@ -50,8 +51,8 @@ def _setup(data_dir, photos, source_type):
     [
         "stream",
         "folder",
-        pytest.param("memory", marks=[pytest.mark.slow, pytest.mark.long]),
-        pytest.param("arrays", marks=[pytest.mark.slow, pytest.mark.long]),
+        pytest.param("memory", marks=LONG),
+        pytest.param("arrays", marks=LONG),
     ],
 )
 def test_batches_do_not_depend_on_the_first_step(data_dir, photos, source_type):
@@ -120,7 +121,7 @@ def test_every_image_is_mirrored_in_every_other_epoch(tmp_path, limit):
         ("stream", "uniform"),
         ("folder", "none"),
         *(
-            pytest.param(source_type, balance, marks=[pytest.mark.slow, pytest.mark.long])
+            pytest.param(source_type, balance, marks=LONG)
             for source_type, balance in (
                 *(("stream", "none"), ("folder", "uniform"), ("memory", "none"), ("memory", "uniform")),
                 *(("arrays", "none"), ("arrays", "uniform")),
@@ -198,9 +199,9 @@ def test_an_epoch_has_no_example_twice(data_dir, photos, source_type):
     "source_type",
     [
         "folder",
-        pytest.param("memory", marks=[pytest.mark.slow, pytest.mark.long]),
-        pytest.param("stream", marks=[pytest.mark.slow, pytest.mark.long]),
-        pytest.param("arrays", marks=[pytest.mark.slow, pytest.mark.long]),
+        pytest.param("memory", marks=LONG),
+        pytest.param("stream", marks=LONG),
+        pytest.param("arrays", marks=LONG),
     ],
 )
 def test_batches_do_not_depend_on_the_global_seed_of_tensorflow(data_dir, photos, source_type):

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import LONG
 
 import resnet_tf
 from resnet_tf.core.errors import UserError
@@ -230,7 +231,7 @@ def _predictions(path: Path, images: np.ndarray) -> np.ndarray:
         *(("softmax layer", target) for target in ("serving", "hub", "keras")),
         ("hidden layer, logits", "serving"),
         *(
-            pytest.param(name, target, marks=[pytest.mark.slow, pytest.mark.long])
+            pytest.param(name, target, marks=LONG)
             for name in ("softmax in the head", "hidden layer", "rescaling", "two towers")
             for target in ("serving", "hub", "keras", "litert", "onnx")
         ),
@@ -265,6 +266,8 @@ def _grad_cam(model: keras.Model, maps: keras.KerasTensor, inputs: tf.Tensor) ->
     return evidence / evidence.max(axis=(1, 2), keepdims=True)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_heatmaps_of_a_softmax_head_are_those_of_the_gradients_of_its_logits(tmp_path):
     network = _network()
     model = keras.Model(network.input, layers.Dense(2, "softmax", name="logits")(_pooled(network)))
@@ -304,6 +307,8 @@ def test_preprocessing_is_that_of_the_network_or_must_be_given(name, preprocess,
     assert not (tmp_path / "export").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_what_is_kept_is_exported(tmp_path):
     network = _network()
     network.labels = LABELS

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import LONG
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
@@ -209,9 +210,9 @@ def test_characters_come_from_an_installed_font(rare_font):
     assert fonts.literal("\U0010fffd")["fontfamily"] == ["sans-serif"]  # in no font
 
 
-@pytest.mark.parametrize(
-    "faulty", ["plot_confusion", pytest.param("write_run_report", marks=[pytest.mark.slow, pytest.mark.long])]
-)
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.parametrize("faulty", ["plot_confusion", pytest.param("write_run_report", marks=LONG)])
 def test_an_error_of_plotting_costs_no_export(tiny_config, tmp_path, monkeypatch, caplog, faulty):
     def fail(*arguments, **settings):
         raise RuntimeError("a font is missing")
@@ -261,7 +262,7 @@ def hub_export(network, tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize(
     "name",
-    [*DIRECTORIES[:1], *(pytest.param(name, marks=[pytest.mark.slow, pytest.mark.long]) for name in DIRECTORIES[1:])],
+    [*DIRECTORIES[:1], *(pytest.param(name, marks=LONG) for name in DIRECTORIES[1:])],
 )
 def test_exports_under_any_path_are_read(hub_export, tmp_path, image, name):
     export = Path(shutil.copytree(hub_export, tmp_path / name / "hub" / "1"))
@@ -493,6 +494,7 @@ def test_a_home_that_cannot_be_written(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_run_with_hostile_names_ends_with_report_and_export(tmp_path):
     """Names as above, and a path that looks like a pattern, through the whole command, and again."""
     labels = np.arange(4 * len(NAMES)) % len(NAMES)

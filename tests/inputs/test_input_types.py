@@ -271,6 +271,8 @@ def _earlier_version(monkeypatch):
     monkeypatch.setattr(Preprocess, "to_dict", _earlier_description)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("_earlier_version")
 def test_files_of_earlier_versions_are_read(tmp_path, tiny_config):
     config = dataclasses.replace(tiny_config, train=dataclasses.replace(tiny_config.train, epochs=1))

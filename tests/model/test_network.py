@@ -15,7 +15,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from conftest import shallow
+from conftest import LONG, shallow
 from golden import formula
 
 from resnet_tf.core.errors import UserError
@@ -100,9 +100,7 @@ def _assert_alike(copied: keras.Model, network: ResidualNetwork) -> None:
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow, pytest.mark.long] * (name in LARGE)) for name in CASES]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=LONG * (name in LARGE)) for name in CASES])
 # Keras advises against its older format, and still reads and writes it.
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 def test_metadata_come_along_with_every_copy_and_its_copies(name, tmp_path):

@@ -11,7 +11,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from conftest import shallow
+from conftest import LONG, shallow
 from safetensors.numpy import load_file, save_file
 
 from resnet_tf.core.errors import UserError
@@ -76,7 +76,7 @@ def _application(name: str) -> keras.Model:
     "name",
     [
         *("resnet50_v1", "resnet50_v2"),
-        *(pytest.param(name, marks=[pytest.mark.slow, pytest.mark.long]) for name in ("resnet101_v1", "resnet101_v2")),
+        *(pytest.param(name, marks=LONG) for name in ("resnet101_v1", "resnet101_v2")),
     ],
 )
 def test_logits_equal_keras_applications(name, layout, tmp_path):
@@ -372,6 +372,8 @@ def test_weights_of_a_look_alike_are_refused_and_the_network_that_fits_is_named(
         assert case in refused
 
 
+@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("layout", ["keras 3", "keras 2", "whole model"])
 def test_keras_applications_resnet50_is_not_torchvisions(layout, tmp_path):
     theirs = _application("resnet50_v1")
@@ -440,6 +442,8 @@ def test_strange_metadata_is_refused_or_ignored_in_one_line(text, tmp_path):
             mapping.load_weights(model, path)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_convert_keeps_the_architecture(command, tmp_path):
     """A file of resnet50_v1 under torchvision's names comes back as resnet50_v1 alone."""
     theirs = _application("resnet50_v1")

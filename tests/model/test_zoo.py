@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import shallow
+from conftest import LONG, shallow
 
 from resnet_tf.core.errors import UserError
 from resnet_tf.model.create import create_model
@@ -98,9 +98,7 @@ def test_every_model_has_a_published_count():
     assert set(MODELS) == set(PUBLISHED_PARAMETER_COUNTS)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow, pytest.mark.long] * (name in LARGE)) for name in MODELS]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=LONG * (name in LARGE)) for name in MODELS])
 def test_parameter_count(name, monkeypatch):
     monkeypatch.setattr(FanOutNormal, "__call__", lambda self, shape, dtype=None: keras.ops.zeros(shape, dtype))
     classes = 1000 if MODELS[name].stem in ("conv7", "deep") else 10

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import CORRUPTIONS
+from conftest import CORRUPTIONS, LONG
 from PIL import Image
 
 from resnet_tf.core.errors import UserError
@@ -266,7 +266,13 @@ def test_heatmaps_equal_grad_cam(run, tiny_export, tiny_images):
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("target", ["serving", "hub", "litert", "keras", "onnx"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "serving",
+        *(pytest.param(each, marks=LONG) for each in ("hub", "litert", "keras", "onnx")),
+    ],
+)
 def test_targets_compute_the_same_logits(run, tiny_export, tiny_images, tmp_path, target):
     for package in {"litert": ["ai_edge_litert"], "onnx": ["tf2onnx", "onnxruntime"]}.get(target, []):
         pytest.importorskip(package)
@@ -348,6 +354,7 @@ def test_features_are_exported_without_a_head(run, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_predictor_is_thread_safe(tiny_export, tiny_images):
     """10,000 predictions in 8 threads with one predictor; resident memory grows by less than 5 %."""
     predictor = Predictor(tiny_export)

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import LONG
 from tensorflow.core.protobuf import saved_model_pb2
 
 from resnet_tf.serving.export import export_model
@@ -54,7 +55,7 @@ def test_a_c_program_computes_the_same_logits(tiny_export, tmp_path):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=LONG)])
 def test_openvino_reads_the_default_signature(run, images, tmp_path, precision):
     openvino = pytest.importorskip("openvino")
     path = export_model(run, tmp_path, precision=precision, default_signature="images")
@@ -67,7 +68,13 @@ def test_openvino_reads_the_default_signature(run, images, tmp_path, precision):
     np.testing.assert_allclose(found, expected, atol=1e-4 if precision == "float32" else 0.05)
 
 
-@pytest.mark.parametrize("signature", ["serving_default", "images", "features", "classify", "explain"])
+@pytest.mark.parametrize(
+    "signature",
+    [
+        "serving_default",
+        *(pytest.param(each, marks=LONG) for each in ("images", "features", "classify", "explain")),
+    ],
+)
 def test_saved_model_cli_shows_and_runs_each_signature(tiny_export, tmp_path, signature):
     tool = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli"]
     shown = subprocess.run(
@@ -81,6 +88,8 @@ def test_saved_model_cli_shows_and_runs_each_signature(tiny_export, tmp_path, si
     assert f"Method name is: tensorflow/serving/{method}" in shown.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_saved_model_cli_runs_pixels(tiny_export, images, tmp_path):
     np.save(tmp_path / "images.npy", images)
     tool = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", "run", "--dir", str(tiny_export)]
@@ -113,7 +122,7 @@ print(history["accuracy"][-1], sum(changed), len(changed))
 """
 
 
-@pytest.mark.parametrize("target", ["hub", pytest.param("hub_features", marks=[pytest.mark.slow, pytest.mark.long])])
+@pytest.mark.parametrize("target", ["hub", pytest.param("hub_features", marks=LONG)])
 def test_tf_hub_fine_tunes_the_network_in_a_new_process(run, tmp_path, target):
     pytest.importorskip("tensorflow_hub")
     path = export_model(run, tmp_path / "models", target=target)
@@ -156,7 +165,13 @@ def test_onnxruntime_computes_the_same_logits(run, images, tmp_path):
     np.testing.assert_allclose(Predictor(path).logits(images), _expected(run, images), atol=1e-4)
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16", "dynamic", "int8"])
+@pytest.mark.parametrize(
+    "precision",
+    [
+        "float32",
+        *(pytest.param(each, marks=LONG) for each in ("float16", "dynamic", "int8")),
+    ],
+)
 def test_the_litert_interpreter_computes_the_same_logits(run, tiny_images, images, tmp_path, precision):
     interpreter = pytest.importorskip("ai_edge_litert.interpreter")
     path = export_model(run, tmp_path, target="litert", precision=precision)

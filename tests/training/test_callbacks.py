@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import override_groups, train_and_kill
+from conftest import LONG, override_groups, train_and_kill
 
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.files import read_json_lines
@@ -48,10 +48,10 @@ def _check_saved(workdir, config, result, expected_loss):
 @pytest.mark.parametrize(
     ("average", "at"),
     [
-        pytest.param(0.0, 1, id="raw, at an epoch's end"),
+        pytest.param(0.0, 1, id="raw, at an epoch's end", marks=LONG),
         pytest.param(0.9, None, id="averaged, at the end"),
-        pytest.param(0.0, None, id="raw, at the end", marks=[pytest.mark.slow, pytest.mark.long]),
-        pytest.param(0.9, 1, id="averaged, at an epoch's end", marks=[pytest.mark.slow, pytest.mark.long]),
+        pytest.param(0.0, None, id="raw, at the end", marks=LONG),
+        pytest.param(0.9, 1, id="averaged, at an epoch's end", marks=LONG),
     ],
 )
 def test_weights_that_a_callback_sets_are_evaluated_saved_and_returned(tiny_config, tmp_path, average, at):
@@ -71,6 +71,7 @@ def test_the_best_weights_of_early_stopping_are_kept(tiny_config, tmp_path):
     _check_saved(tmp_path, config, result, stopping.best)
 
 
+@pytest.mark.slow
 def test_model_checkpoint_stores_the_average_that_it_chose_by(tiny_config, tmp_path):
     config = override_groups(tiny_config, train={"ema": 0.9})
     saver = keras.callbacks.ModelCheckpoint(
@@ -143,6 +144,7 @@ def test_a_learning_rate_scheduler_has_a_constant_schedule_to_itself(tiny_config
     assert logged == pytest.approx([0.01, 0.005], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_settings_that_touch_no_number_may_change(tiny_config, tmp_path):
     train_and_kill(tiny_config, tmp_path / "run", epochs=1)
     changed = override_groups(
@@ -162,6 +164,7 @@ def test_settings_that_touch_no_number_may_change(tiny_config, tmp_path):
         train_and_evaluate(override_groups(tiny_config, optimizer={"base_lr": 0.5}), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_extended_by_a_key(tiny_config, tmp_path, caplog):
     first = train_and_evaluate(tiny_config, tmp_path)
     longer = override_groups(tiny_config, train={"epochs": 3})

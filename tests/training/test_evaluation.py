@@ -99,6 +99,7 @@ def test_the_worst_errors_come_first():
     assert evaluation.worst_errors(12, pair=(0, 1)) == [1, 3]
 
 
+@pytest.mark.slow
 def test_every_batch_size_and_replica_count_gives_the_same(tiny_run):
     run = load_run(tiny_run)
     split = open_source(run.config.data).validation

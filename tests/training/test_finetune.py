@@ -65,6 +65,7 @@ def test_frozen_batch_norm_does_not_change(data_dir, weights):
         assert (distance == 0) == ("_bn" in path or "norm" in path), path
 
 
+@pytest.mark.slow
 def test_earlier_blocks_have_lower_learning_rates(data_dir):
     settings = ["optimizer.momentum=0", "optimizer.weight_decay=0"]
     undecayed = _moved(_trainer(data_dir, *settings), 1)
@@ -95,6 +96,7 @@ def test_image_size_grows_over_the_epochs():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_run_with_progressive_resizing(data_dir, tmp_path):
     overrides = [f"data.data_dir={data_dir}", "data.image_size=16", "train.start_size=8", "train.epochs=4"]
     overrides += ["data.eval_split=test[:100]", "model.name=resnet8_w32", "train.full_size_from=0.5"]
@@ -106,6 +108,7 @@ def test_a_run_with_progressive_resizing(data_dir, tmp_path):
     assert resnet_tf.Predictor(resnet_tf.export_model(run, tmp_path / "models")).labels == run.labels
 
 
+@pytest.mark.slow
 def test_distillation_loss_depends_only_on_the_teacher(data_dir, tiny_run, tmp_path):
     """With a teacher weight of 1, the labels do not matter."""
     path = resnet_tf.export_model(resnet_tf.load_run(tiny_run), tmp_path / "models")

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-from conftest import make_first_checkpoint_best, override_groups, train_and_kill, untimed_metrics
+from conftest import LONG, make_first_checkpoint_best, override_groups, train_and_kill, untimed_metrics
 
 from resnet_tf.config import list_configs, load_config
 from resnet_tf.core import files
@@ -76,7 +76,7 @@ def _assert_same_run(ours, theirs):
     assert untimed_metrics(ours) == untimed_metrics(theirs)
 
 
-@pytest.mark.parametrize("moment", ["in an epoch", "in an evaluation"])
+@pytest.mark.parametrize("moment", ["in an epoch", pytest.param("in an evaluation", marks=LONG)])
 def test_a_run_stopped_by_a_signal_resumes_bitwise(tiny_config, tiny_run, tmp_path, monkeypatch, moment):
     """With one call per step: a signal in the third step, or in the first evaluation."""
     calls = []
@@ -129,6 +129,7 @@ def test_an_average_is_evaluated_saved_and_loaded(tiny_config, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_nonfinite_steps_restore_a_checkpoint_once(tiny_config, tmp_path, monkeypatch, caplog):
     """From step 9 on, steps are non-finite: first for five steps, then without end."""
     config = override_groups(tiny_config, train={"max_nonfinite_steps": 5}, runtime={"steps_per_loop": 1})
@@ -160,6 +161,8 @@ def test_nonfinite_steps_restore_a_checkpoint_once(tiny_config, tmp_path, monkey
     assert checkpoint.steps(tmp_path / "forever" / "checkpoints") == [7]
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_the_number_of_steps_in_a_call_changes_nothing(tiny_config, tiny_run, tmp_path):
     train_and_evaluate(override_groups(tiny_config, runtime={"steps_per_loop": 3}), tmp_path)
     for ours, theirs in zip(_weights(tmp_path), _weights(tiny_run), strict=True):
@@ -222,6 +225,7 @@ def test_early_stopping_ends_a_run_with_its_defaults(tiny_config, tmp_path):
     assert stopping.stopped_epoch == 1
 
 
+@pytest.mark.slow
 def test_reduce_lr_on_plateau_acts_with_its_defaults_and_is_resumed(tiny_config, tmp_path):
     reduction = keras.callbacks.ReduceLROnPlateau()
     config = _at_a_standstill(tiny_config, epochs=reduction.patience + 3)
@@ -298,15 +302,13 @@ def test_steps_are_profiled_on_request(tiny_config, tmp_path):
 
 
 # Between them these have every part that a recipe can have; CI leaves the others out.
-_FAST_RECIPES = {"single": ("digits",), "mirrored": ("imagenet_torchvision_v2",)}
+_FAST_RECIPES = {"single": ("digits",), "mirrored": ()}
 
 
 @pytest.mark.parametrize(
     ("strategy", "name"),
     [
-        pytest.param(
-            strategy, name, marks=() if name in _FAST_RECIPES[strategy] else (pytest.mark.slow, pytest.mark.long)
-        )
+        pytest.param(strategy, name, marks=() if name in _FAST_RECIPES[strategy] else LONG)
         for strategy in _FAST_RECIPES
         for name in list_configs()
     ],
@@ -335,9 +337,13 @@ def test_every_recipe_trains_and_continues(photos, tmp_path, name, strategy):
         pytest.param(
             "train/red",
             r"\d of 12 images of split 'train' are unreadable, more .*red/\d.\w+; No such file",
-            marks=[pytest.mark.slow, pytest.mark.long],
+            marks=LONG,
         ),
-        ("test/red", r"split 'test' cannot be evaluated: .*red/\d.\w+; No such file"),
+        pytest.param(
+            "test/red",
+            r"split 'test' cannot be evaluated: .*red/\d.\w+; No such file",
+            marks=LONG,
+        ),
     ],
 )
 def test_a_run_resumes_after_missing_images_ended_it(photos, tmp_path, gone, message):
@@ -391,7 +397,9 @@ def _without_batch_norm(config, *, num_classes, weights=None):
     return ResidualNetwork(inputs, keras.layers.Dense(num_classes, name="logits")(x))
 
 
-@pytest.mark.parametrize("name", ["sgd", pytest.param("adamw", marks=[pytest.mark.slow, pytest.mark.long])])
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["sgd", pytest.param("adamw", marks=LONG)])
 def test_two_replicas_equal_one(tiny_config, tmp_path, monkeypatch, name):
     monkeypatch.setattr(run, "create_network", _without_batch_norm)
     base = override_groups(
@@ -464,6 +472,8 @@ def test_rare_classes_are_logged_unless_they_are_weighted(data_dir, tiny_config,
         assert "are recalled less often" not in caplog.text
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_two_replicas_average_their_statistics(tiny_config, tmp_path):
     config = override_groups(tiny_config, runtime={"strategy": "mirrored", "logical_devices": 2}, train={"epochs": 1})
     result = train_and_evaluate(config, tmp_path)

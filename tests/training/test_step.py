@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import LONG
 
 from resnet_tf.config import load_config
 from resnet_tf.data.sources import open_source
@@ -37,10 +38,11 @@ def _values(trained: Trainer) -> list[np.ndarray]:
 MIRRORED = ("runtime.strategy=mirrored", "runtime.logical_devices=2", "runtime.sync_batch_norm=true")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "further",
     [
-        pytest.param((), id="whole", marks=[pytest.mark.slow, pytest.mark.long]),
+        pytest.param((), id="whole", marks=LONG),
         pytest.param(("train.accumulate=2",), id="in parts"),
     ],
 )
@@ -68,6 +70,8 @@ def test_parts_add_up_to_the_batch(data_dir, monkeypatch):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_gradients_are_clipped_by_the_norm_over_all_weights(data_dir, monkeypatch):
     monkeypatch.setattr(trainer.run, "create_network", _without_batch_norm)
     settings = ["optimizer.momentum=0", "optimizer.weight_decay=0", "optimizer.warmup_epochs=0"]
@@ -84,7 +88,13 @@ def test_gradients_are_clipped_by_the_norm_over_all_weights(data_dir, monkeypatc
         assert moved == pytest.approx(rate * norm / 5, rel=1e-3)
 
 
-@pytest.mark.parametrize("devices", [(), MIRRORED[:2]], ids=["single", "mirrored"])
+@pytest.mark.parametrize(
+    "devices",
+    [
+        pytest.param((), id="single", marks=LONG),
+        pytest.param(MIRRORED[:2], id="mirrored"),
+    ],
+)
 def test_a_nonfinite_step_changes_only_the_step_number(data_dir, devices):
     trained = _trainer(_config(data_dir, "train.ema=0.9", *devices))
     _take(trained, 2)
@@ -114,15 +124,9 @@ def _on_accelerator(monkeypatch, setting: bool) -> None:
     ("name", "settings"),
     [
         ("adamw", ()),
-        *(
-            pytest.param(name, (), marks=[pytest.mark.slow, pytest.mark.long])
-            for name in list_optimizers()
-            if name != "adamw"
-        ),
-        pytest.param(
-            "sgd", ("runtime.precision=mixed_float16", *MIRRORED[:2]), marks=[pytest.mark.slow, pytest.mark.long]
-        ),
-        pytest.param("lamb", ("optimizer.clip_norm=0.1",), marks=[pytest.mark.slow, pytest.mark.long]),
+        *(pytest.param(name, (), marks=LONG) for name in list_optimizers() if name != "adamw"),
+        pytest.param("sgd", ("runtime.precision=mixed_float16", *MIRRORED[:2]), marks=LONG),
+        pytest.param("lamb", ("optimizer.clip_norm=0.1",), marks=LONG),
     ],
 )
 def test_selected_updates_are_those_of_a_condition(data_dir, monkeypatch, name, settings):
@@ -145,6 +149,8 @@ def test_selected_updates_are_those_of_a_condition(data_dir, monkeypatch, name, 
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6 if name == "muon" else 0)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_a_step_of_an_accelerator_is_compiled_in_one_piece(data_dir, monkeypatch):
     losses = []
     for accelerated in (True, False):
@@ -230,6 +236,7 @@ def test_replicas_have_the_same_state_after_every_step(data_dir):
         np.testing.assert_array_equal(first.numpy(), second.numpy(), err_msg=variable.path)
 
 
+@pytest.mark.slow
 def test_a_step_compiles_for_tpus(data_dir):
     """Without a TPU: XLA compiles the step with bfloat16 convolutions, fixed shapes and no custom calls."""
     config = _config(data_dir, "runtime.precision=mixed_bfloat16", "runtime.xla=true")

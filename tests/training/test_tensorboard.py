@@ -67,6 +67,8 @@ def test_the_configuration_is_text(events, tiny_config):
     assert tiny_config.to_json() in event.tensor_proto.string_val[0].decode()
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_a_resumed_run_does_not_store_the_first_batch_again(tiny_config, tmp_path):
     train_and_kill(tiny_config, tmp_path, epochs=1)
     train_and_evaluate(tiny_config, tmp_path)

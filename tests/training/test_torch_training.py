@@ -51,6 +51,8 @@ def test_the_first_hundred_steps_are_those_of_pytorch(cifar, recipe):
     assert ours[-10:].mean() < 0.98 * ours[0]
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_at_the_full_rate_we_stay_exact_as_long_as_pytorch(cifar):
     """At 0.1 rounding grows a thousandfold within five steps: PyTorch's own float32 and float64 part by then."""
     torch = pytest.importorskip("torch")

@@ -57,6 +57,8 @@ def test_the_chief_alone_has_a_result(tiny_config, tiny_run, monkeypatch):
     assert resnet_tf.train(tiny_config, tiny_run) is None
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_evaluate_takes_runs_exports_and_their_directories(tiny_run, tiny_export, tmp_path):
     run, predictor = resnet_tf.load_run(tiny_run), resnet_tf.Predictor(tiny_export)
     for subject in (run, tiny_run, predictor, str(tiny_export), tiny_export.parent):
