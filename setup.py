@@ -59,7 +59,6 @@ setup(
     ],
     extras_require={
         "gpu": [f"tensorflow[and-cuda]>={TENSORFLOW}"],
-        "torch": ["torch>=2.6"],  # the first whose torch.load(weights_only=True) is safe
         "litert": LITERT,
         "onnx": ONNX,
         "test": [

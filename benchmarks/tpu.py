@@ -2,7 +2,7 @@
 
     python benchmarks/tpu.py --quick                  # check some steps of every part, in minutes
     python benchmarks/tpu.py check                    # check every recipe, family and setting
-    python benchmarks/tpu.py measure > results/tpu/memory.jsonl
+    python benchmarks/tpu.py measure                  # add what results/tpu/memory.jsonl lacks, in hours
     python benchmarks/tpu.py table                    # write the results into docs/accelerators.md
 
 A step is translated to HLO by tensorflow-tpu, which has the kernels of TPUs, and compiled by libtpu for a named chip.
@@ -23,6 +23,9 @@ import tpu_cases
 from tpu_cases import Case
 from tpu_environments import Environments
 
+from resnet_tf.core.files import append_json_lines, read_json_lines
+
+RESULTS = Path(__file__).parents[1] / "results" / "tpu" / "memory.jsonl"
 CACHE = Path(os.environ.get("RESNET_TF_TPU_ENVIRONMENTS", Path.home() / ".cache" / "resnet_tf" / "tpu"))
 
 
@@ -40,8 +43,7 @@ def main() -> None:
             check(environments, tpu_cases.QUICK if arguments.quick else tpu_cases.TRANSLATED)
         case "measure":
             environments.install()
-            for row in measure(environments, tpu_cases.MEASURED[:1] if arguments.quick else tpu_cases.MEASURED):
-                print(json.dumps(row), flush=True)
+            measure(environments, tpu_cases.MEASURED[:1] if arguments.quick else tpu_cases.MEASURED)
         case "table":
             from tpu_table import update
 
@@ -96,11 +98,15 @@ def describe(row: dict[str, Any]) -> str:
     )
 
 
-def measure(environments: Environments, cases: list[Case]) -> Any:
-    """Yield what the largest batch of each step takes on each chip."""
+def measure(environments: Environments, cases: list[Case]) -> None:
+    """Add what the largest batch of each step takes on each chip to the results, unless they hold it."""
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    rows = read_json_lines(RESULTS) if RESULTS.is_file() else []
+    known = {(row["case"], row["topology"]) for row in rows}
     for case in cases:
         for topology, memory in tpu_cases.CHIPS.items():
-            yield largest(environments, case, topology, memory)
+            if (case.name, topology) not in known:
+                append_json_lines(RESULTS, [largest(environments, case, topology, memory)])
 
 
 def largest(environments: Environments, case: Case, topology: str, memory: float) -> dict[str, Any]:

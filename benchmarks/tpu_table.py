@@ -8,11 +8,17 @@ from gpu_table import read, rewrite
 Rows = list[dict[str, Any]]
 # Peak FLOP/s in bfloat16 and bytes/s of memory of a chip, as published on the pages that `tpu_cases.CHIPS` cites.
 PEAKS = {"TPU v5 lite": ("v5e", 197e12, 819e9), "TPU v6 lite": ("v6e", 918e12, 1640e9)}
+# Published bytes/s between the chips of a slice, for each chip: 1,600 and 3,584 Gbit/s (the same pages).
+LINKS = {"v5e": 200e9, "v6e": 448e9}
+SLICES = (1, 4, 8, 64, 256)  # chips
+CHIPS_OF_A_HOST = 8
+SCALED = "imagenet_resnet50_v15"
 
 
 def update(root: Path, *, check_only: bool) -> None:
     """Rewrite the table of the page; see `gpu_table.rewrite`."""
-    tables = {"tpu-memory": render(read(root / "results" / "tpu"))}
+    rows = read(root / "results" / "tpu")
+    tables = {"tpu-memory": render(rows), "tpu-scaling": render_scaling(rows)}
     rewrite(root, tables, command="python benchmarks/tpu.py table", check_only=check_only)
 
 
@@ -33,10 +39,47 @@ def render(rows: Rows) -> str:
     return "\n".join(lines) + f"\n\nVersions: {'; '.join(versions)}.\n"
 
 
+def render_scaling(rows: Rows) -> str:
+    """Return the table of a model of a data-parallel step on N chips: computing, then a ring all-reduce of gradients.
+
+    In a ring, each chip sends 2 (N - 1) / N times the gradient (Patarasuk and Yuan, Bandwidth optimal all-reduce
+    algorithms for clusters of workstations, 2009), in float32.
+    """
+    head = ("chip", "chips", "batch", "computing, ms", "all-reduce, MB a chip", "all-reduce, ms", "of a chip's speed")
+    head = (*head, "images/s", "images/s that each host of 8 chips decodes")
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row in rows:
+        if row["case"] == SCALED:
+            lines += ["| " + " | ".join(_scaling_cells(row, chips)) + " |" for chips in SLICES]
+    return "\n".join(lines) + "\n"
+
+
+def _scaling_cells(row: dict[str, Any], chips: int) -> tuple[str, ...]:
+    name, *_ = PEAKS[row["chip"]]
+    seconds, sent = bound(row), 2 * (chips - 1) / chips * 4 * row["weights"]
+    exchange = sent / LINKS[name]
+    rate = chips * row["batch"] / (seconds + exchange)
+    return (
+        name,
+        f"{chips}",
+        f"{chips * row['batch']:,}",
+        f"{1000 * seconds:.1f}",
+        f"{sent / 1e6:.0f}",
+        f"{1000 * exchange:.2f}",
+        f"{100 * seconds / (seconds + exchange):.1f} %",
+        f"{rate:,.0f}",
+        f"{rate * min(CHIPS_OF_A_HOST, chips) / chips:,.0f}",
+    )
+
+
+def bound(row: dict[str, Any]) -> float:
+    """Return the least time of a step, in seconds (Williams et al., Roofline, 2009)."""
+    _, flops, bandwidth = PEAKS[row["chip"]]
+    return max(row["flops"] / flops, row["bytes_accessed"] / bandwidth)
+
+
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    name, flops, bandwidth = PEAKS[row["chip"]]
-    batch = row["batch"]
-    seconds = max(row["flops"] / flops, row["bytes_accessed"] / bandwidth)  # Williams et al. 2009, Roofline
+    name, batch, seconds = PEAKS[row["chip"]][0], row["batch"], bound(row)
     size = "x".join(map(str, row["image_shape"][:2]))
     return (
         f"{row['case'].replace('name_', '')}, {size}",

@@ -1,6 +1,6 @@
 """Classify images or signals with an exported model.
 
-python -m resnet_tf.predict --model=DIR/export/serving cat.jpg dog.png
+python -m resnet_tf.predict DIR/export/serving cat.jpg dog.png                    or --model=DIR/export/serving
 python -m resnet_tf.predict --model=DIR/export/litert --csv photos/ > all.csv     folders, recursively
 python -m resnet_tf.predict --model=DIR/export/serving --json - < cat.jpg         one image from standard input
 python -m resnet_tf.predict --model=DIR/export/serving --explain=maps/ photos/    also Grad-CAM overlays
@@ -36,14 +36,15 @@ _MAX_WIDTH = 40  # of the column of labels; longer labels move the score of thei
 
 def main(arguments: list[str]) -> None:
     """Run the command."""
-    if not MODEL.value:
+    model, *arguments = [MODEL.value, *arguments] if MODEL.value else arguments or [""]
+    if not model:
         raise UserError("--model=EXPORTED is missing, such as DIR/export/serving/1")
     if not arguments:
         raise UserError("no images given: name files or folders, or - for one image from standard input")
     if JSON.value and CSV.value:
         raise UserError("give --json or --csv, not both")
 
-    predictor, count = resnet_tf.Predictor(MODEL.value), 0
+    predictor, count = resnet_tf.Predictor(model), 0
     show = _as_json if JSON.value else _as_csv(predictor) if CSV.value else _as_text(predictor)
     for prediction in resnet_tf.predict(
         predictor, arguments, batch_size=BATCH_SIZE.value, explain=EXPLAIN.value or None

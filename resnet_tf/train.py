@@ -1,6 +1,8 @@
 """Train a network, evaluate it, export it, and verify the export in a new process.
 
 python -m resnet_tf.train                                          the embedded handwritten digits
+python -m resnet_tf.train photos/                                  a data source, with the recipe imagefolder
+python -m resnet_tf.train cifar10_resnet20                         a recipe
 python -m resnet_tf.train --config=NAME --workdir=DIR              a recipe; the same command continues a run
 python -m resnet_tf.train --config=imagefolder --set data.source=photos/ --set model.name=resnet18
 python -m resnet_tf.train --config=NAME --dry-run                  print the plan, plot the first batch
@@ -11,7 +13,8 @@ from pathlib import Path
 from absl import flags
 
 import resnet_tf
-from resnet_tf.config import command_line, load_config
+from resnet_tf.config import command_line, list_configs, load_config
+from resnet_tf.core.paths import user_path
 from resnet_tf.core.text import counted
 
 command_line.refuse_import(__name__)
@@ -26,11 +29,13 @@ DRY_RUN = flags.DEFINE_bool(
     flag_values=FLAGS,
 )
 
+_RECIPE = "imagefolder"  # for a data source without a recipe
+
 
 def main(arguments: list[str]) -> None:
     """Run the command."""
-    command_line.no_arguments(arguments)
-    config, name = load_config(CONFIG.value, overrides=SET.value), Path(CONFIG.value).stem
+    recipe, overrides = _recipe(command_line.optional_argument(arguments))
+    config, name = load_config(recipe, overrides=overrides), Path(recipe).stem
     if DRY_RUN.value:
         print(resnet_tf.plan(config, path=f"{name}-dry-run.png", name=name))
         return
@@ -44,6 +49,15 @@ def main(arguments: list[str]) -> None:
         print(f"report  {result.report}")
         print(f"export  {result.export}")
         print(f"        {result.verification}")
+
+
+def _recipe(argument: str) -> tuple[str, list[str]]:
+    """Return the recipe and the overrides for a positional argument: the name of a recipe, or a data source."""
+    if not argument:
+        return CONFIG.value, SET.value
+    if not CONFIG.present and argument in list_configs() and not user_path(argument).exists():
+        return argument, SET.value
+    return CONFIG.value if CONFIG.present else _RECIPE, [f"data.source={argument}", *SET.value]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Commands run as a user runs them: output, files, error messages and exit codes."""
 
+import contextlib
 import errno
 import io
 import json
@@ -19,6 +20,7 @@ from conftest import LONG, write_imagenet_records
 from PIL import Image
 
 from resnet_tf.config import iterate_keys, load_config
+from resnet_tf.core.files import read_json_lines
 from resnet_tf.workflows.train import train_and_evaluate
 
 COMMANDS = ("benchmark", "convert", "data_service", "evaluate", "export", "predict", "prepare", "preview", "train")
@@ -44,7 +46,7 @@ def test_help_does_not_import_tensorflow(name):
         (["train", "--set", "data.sorce=x"], "unknown key 'data.sorce'; did you mean 'data.source'"),
         (["train", "--data.sorce=x"], "unknown key 'data.sorce'; did you mean 'data.source'"),
         (["train", "--wokdir=x"], "unknown flag 'wokdir'; did you mean 'workdir'?"),
-        (["train", "digits"], "unexpected argument 'digits'; flags start with --"),
+        (["evaluate", "digits"], "unexpected argument 'digits'; flags start with --"),
         (["evaluate"], "give either --workdir=DIR or --model=EXPORTED"),
         (["evaluate", "--workdir=/nowhere"], "'/nowhere' is not a run directory: it has no config.json"),
         (["evaluate", "--model=/nowhere"], "no exported model at '/nowhere'"),
@@ -53,7 +55,8 @@ def test_help_does_not_import_tensorflow(name):
             "--flip needs --workdir=DIR; predictions of an exported model are fixed",
         ),
         (["export"], "--workdir=DIR is missing"),
-        (["predict", "x.jpg"], "--model=EXPORTED is missing"),
+        (["predict"], "--model=EXPORTED is missing"),
+        (["predict", "x.jpg"], "no images given"),
         (["predict", "--model=/nowhere"], "no images given"),
         (["predict", "--model=/nowhere", "x.jpg"], "no exported model at '/nowhere'"),
     ],
@@ -252,6 +255,51 @@ def test_train_from_a_folder_with_flags_only(command, photos, tmp_path):
     assert found == {"config.json", "checkpoints", "metrics.jsonl", "tensorboard", "report", "export"}
     prediction = command("predict", f"--model={workdir / 'export' / 'serving' / '1'}", str(photos / "test/red/0.jpg"))
     assert {line.split()[1] for line in prediction.out.splitlines()[1:]} == {"blue", "red"}
+
+
+def test_train_takes_the_data_as_an_argument(command, photos, tmp_path):
+    settings = ("--model.name=resnet8_w32", "--data.batch_size=4", "--dry-run")
+    with contextlib.chdir(tmp_path):
+        outcome = command("train", str(photos), *settings)
+        assert outcome.code == 0, outcome.err
+        assert f"{photos}: 12 training and 6 validation examples, 2 classes" in outcome.out
+        assert (tmp_path / "imagefolder-dry-run.png").is_file()
+        assert command("train", str(photos), "--config=digits", *settings).code == 0
+        (tmp_path / "digits-dry-run.png").unlink()
+        assert command("train", "digits", *settings).code == 0
+        assert (tmp_path / "digits-dry-run.png").is_file()
+    for arguments in (("data.batch_size=4",), (str(photos), str(photos)), (str(photos), "train.epochs=1")):
+        outcome = command("train", *arguments, "--dry-run")
+        assert outcome.code == 2
+        assert f"unexpected argument {arguments[-1]!r}; flags start with --" in outcome.err
+
+
+def test_predict_takes_the_model_as_an_argument(command, tiny_export, photos):
+    image = str(photos / "test" / "red" / "0.jpg")
+    short, long = (command("predict", *model, image) for model in ((str(tiny_export),), (f"--model={tiny_export}",)))
+    assert short.code == 0, short.err
+    assert short.out == long.out
+    assert "no images given" in command("predict", str(tiny_export)).err
+
+
+@pytest.mark.slow
+def test_a_command_that_tolerates_too_few_unreadable_images_is_corrected(command, photos, tmp_path):
+    """From another working directory as well: the run stores absolute paths."""
+    (photos / "train" / "red" / "0.jpg").write_bytes(b"not an image")
+    arguments = ["--config=imagefolder", "--data.source=photos", "--model.name=resnet8_w32", "--train.epochs=1"]
+    arguments += ["--data.image_size=32", "--data.batch_size=4", f"--workdir={tmp_path / 'run'}"]
+    with contextlib.chdir(tmp_path):
+        outcome = command("train", *arguments, "--data.max_unreadable_fraction=0.01")
+    assert outcome.code == 2
+    assert "1 of 12 images of split 'train' are unreadable" in outcome.err.splitlines()[-1]
+    assert "data.max_unreadable_fraction=0.01" in outcome.err.splitlines()[-1]
+    with contextlib.chdir(tmp_path):
+        outcome = command("train", *arguments, "--data.max_unreadable_fraction=0.2")
+    assert outcome.code == 0, outcome.err
+    assert [line["file"] for line in read_json_lines(tmp_path / "run" / "unreadable.jsonl")] == [
+        str(photos / "train" / "red" / "0.jpg")
+    ]
+    assert command("evaluate", f"--workdir={tmp_path / 'run'}").code == 0
 
 
 @pytest.mark.slow

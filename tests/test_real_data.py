@@ -64,7 +64,6 @@ def test_published_cifar_weights_have_the_accuracy_of_pytorch(
     cifar_test, tmp_path, command, monkeypatch, name, file, correct
 ):
     """The number of correct predictions equals that of the original PyTorch code on the same 10,000 JPEG files."""
-    pytest.importorskip("torch", reason="reading a PyTorch pickle needs PyTorch: pip install '.[torch]'")
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     (tmp_path / "models").mkdir()
     shutil.copy(SHARED_DATA / "cifar_resnet" / file, tmp_path / "models")

@@ -15,7 +15,7 @@ from resnet_tf.model.network import ResidualNetwork
 from resnet_tf.model.weights import mapping
 from resnet_tf.model.zoo import get_arch
 
-torch = pytest.importorskip("torch", reason="needs PyTorch: pip install '.[torch]'")
+torch = pytest.importorskip("torch", reason="needs PyTorch: pip install torch")
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 import article_digits  # noqa: E402
 import article_keras  # noqa: E402

@@ -113,6 +113,19 @@ def no_arguments(arguments: list[str]) -> None:
         raise UserError(f"unexpected argument {arguments[0]!r}; flags start with --, see --help")
 
 
+def optional_argument(arguments: list[str]) -> str:
+    """Return the only positional argument, or an empty text without one.
+
+    Raises:
+        UserError: for further arguments, and for an assignment without dashes.
+    """
+    if not arguments or "=" in arguments[0]:
+        no_arguments(arguments)
+        return ""
+    no_arguments(arguments[1:])
+    return arguments[0]
+
+
 def require(*required: flags.FlagHolder) -> None:
     """Refuse a command line without one of the flags that have no default."""
     for flag in required:

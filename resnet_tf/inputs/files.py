@@ -48,19 +48,20 @@ class Listing:
 
 
 def list_folders(folder: str) -> list[str]:
-    """Return the names of the folders in a folder, sorted, without hidden ones.
+    """Return the names of the folders in a folder, sorted, without hidden ones and links to folders above.
 
     Raises:
         UserError: if the folder cannot be read.
     """
-    return [entry.name for entry in _scan(folder) if _is_directory(entry)]
+    above = (os.path.realpath(folder),)
+    return [entry.name for entry in _scan(folder) if _is_directory(entry) and not _is_loop(entry, above)]
 
 
 def list_files(folder: str, input_type: type[Preprocess], *, recursive: bool = True) -> Listing:
-    """List the examples of an input type below a folder; links are followed, hidden files and folders are ignored.
+    """List the examples of an input type below a folder; hidden files and folders are ignored.
 
     A file with a suffix of the input type is an example. Other files are examples if their content is that of the input
-    type.
+    type. Links are followed, except to a folder above them, and each folder is listed once.
 
     Args:
         folder: path of the folder.
@@ -68,8 +69,8 @@ def list_files(folder: str, input_type: type[Preprocess], *, recursive: bool = T
         recursive: include subfolders.
     """
     listing = Listing()
-    for entry in _walk(folder, set(), recursive):
-        if description := _skip_reason(entry, input_type):
+    for entry, reason in _walk(folder, set(), (), recursive):
+        if description := reason or _skip_reason(entry, input_type):
             listing.skipped[entry.path] = description
         else:
             listing.files.append(entry.path)
@@ -89,17 +90,36 @@ def log_skipped(folder: str, skipped: dict[str, str], input_type: type[Preproces
     logger.warning("%s", printable(text))
 
 
-def _walk(folder: str, visited: set[str], recursive: bool) -> Iterator[os.DirEntry[str]]:
-    """Yield the entries below a folder that are no folders; each folder once, although links may form loops."""
-    real = os.path.realpath(folder)
-    if real in visited:
-        return
-    visited.add(real)
+def _walk(
+    folder: str, visited: set[str], above: tuple[str, ...], recursive: bool
+) -> Iterator[tuple[os.DirEntry[str], str]]:
+    """Yield the entries below a folder that are no folders; with a description, also folders that are not listed.
+
+    Args:
+        folder: path of the folder.
+        visited: canonical paths of the folders that were listed, to which this one is added.
+        above: canonical paths of the folders that led to this one.
+        recursive: include subfolders.
+    """
+    above = (*above, os.path.realpath(folder))
+    visited.add(above[-1])
     for entry in _scan(folder):
         if not _is_directory(entry):
-            yield entry
+            yield entry, ""
+        elif _is_loop(entry, above):
+            yield entry, "link to a folder above it"
+        elif recursive and os.path.realpath(entry.path) in visited:
+            yield entry, "folder listed before, through a link"
         elif recursive:
-            yield from _walk(entry.path, visited, recursive)
+            yield from _walk(entry.path, visited, above, recursive)
+
+
+def _is_loop(entry: os.DirEntry[str], above: tuple[str, ...]) -> bool:
+    """Return True for a link to one of some folders, or to a folder that contains one of them."""
+    if not entry.is_symlink():
+        return False
+    target = os.path.realpath(entry.path)
+    return any(each == target or each.startswith(os.path.join(target, "")) for each in above)
 
 
 def _scan(folder: str) -> list[os.DirEntry[str]]:

@@ -168,6 +168,7 @@ def _run(directory: Path) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_steps_are_timed_against_pytorch(gpu_write, tmp_path):
     pytest.importorskip("jax", reason="needs JAX to run the HLO")
     import gpu_run

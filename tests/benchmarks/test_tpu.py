@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "benchmarks"))
 import tpu  # noqa: E402
 import tpu_cases  # noqa: E402
+import tpu_table  # noqa: E402
 from tpu_environments import Environments  # noqa: E402
 
 
@@ -70,6 +71,17 @@ def test_some_steps_of_each_part_are_computed_by_tpus(environments):
 @pytest.mark.long
 def test_every_step_is_computed_by_tpus(environments):
     tpu.check(environments, tpu_cases.TRANSLATED)
+
+
+def test_the_model_of_a_slice():
+    """ResNet-50 with 25 million weights on a chip that takes 100 ms to compute 128 images."""
+    row = {"case": tpu_table.SCALED, "chip": "TPU v5 lite", "batch": 128, "weights": 25_000_000}
+    row |= {"flops": 19.7e12, "bytes_accessed": 1e9}
+    *_, one, four, eight, _, most = tpu_table.render_scaling([row]).splitlines()
+    assert one == "| v5e | 1 | 128 | 100.0 | 0 | 0.00 | 100.0 % | 1,280 | 1,280 |"
+    assert four.startswith("| v5e | 4 | 512 | 100.0 | 150 | 0.75 | 99.3 % |")
+    assert [float(cell) for cell in eight.split("|")[5:7]] == [175, 0.88]
+    assert float(most.split("|")[6]) == pytest.approx(1000 * 2 * 255 / 256 * 1e8 / 200e9, abs=0.01)
 
 
 # Programs of JAX for its CPU, as HLO, each with a part that TPUs do not compute or emulate.

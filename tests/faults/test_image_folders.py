@@ -9,10 +9,9 @@ import pytest
 from PIL import Image
 
 from resnet_tf.config import DataConfig
-from resnet_tf.core.errors import UserError
 from resnet_tf.data.prepare import prepare_folder
 from resnet_tf.data.sources import open_source
-from resnet_tf.inputs import ImagePreprocess, SignalPreprocess, files
+from resnet_tf.inputs import ImagePreprocess, files
 from resnet_tf.workflows.predict import predict
 
 
@@ -152,41 +151,91 @@ def test_links_are_followed_and_loops_end(tmp_path, caplog):
     assert [os.path.relpath(each, tmp_path / "photos") for each in listing.files] == [
         *("3.jpg", "4.jpg", "gone.jpg", "linked/1.jpg", "linked/2.jpg")
     ]
-    assert list(listing.skipped.values()) == ["device, pipe or socket"]
+    assert {os.path.relpath(each, tmp_path / "photos"): reason for each, reason in listing.skipped.items()} == {
+        "linked/back": "link to a folder above it",
+        "loop": "link to a folder above it",
+        "pipe.jpg": "device, pipe or socket",
+    }
 
 
-def test_signals_are_recognized_by_content(tmp_path):
-    _write(tmp_path, {"1.npy": _array(), "2.dat": _array(), "3.jpg": JPEG})
-    listing = files.list_files(str(tmp_path), SignalPreprocess)
-    assert listing.files == [str(tmp_path / "1.npy"), str(tmp_path / "2.dat")]
-    assert listing.skipped == {str(tmp_path / "3.jpg"): ".jpg"}
-
-
-# Files -> whether the layout is class/file, split/class/file, or ambiguous.
-LAYOUTS = {
-    "subfolders of some classes": (["cat/1.jpg", "cat/kittens/2.jpg", "dog/puppies/3.jpg"], "classes"),
-    "subfolders of all classes": (["cat/kittens/2.jpg", "dog/puppies/3.jpg"], "classes"),
-    "the same subfolder of all classes": (["cat/1.jpg", "cat/night/2.jpg", "dog/1.jpg", "dog/night/2.jpg"], "classes"),
-    "other names of splits": (["one/cat/1.jpg", "one/dog/1.jpg", "two/cat/1.jpg", "two/dog/2.jpg"], "splits"),
-    "one split": (["one/cat/1.jpg", "one/dog/1.jpg"], "splits"),
-    "classes of one split each": (["training/cat/1.jpg", "validation/dog/1.jpg"], "splits"),
-    "both": (["cat/1.jpg", "dog/1.jpg", "training/cat/1.jpg", "training/dog/1.jpg"], "both"),
+# Links below a folder with the classes cat and dog -> (classes, number of images, links that the log names).
+LINKS = {
+    "the folder itself": ({"loop": "."}, ("cat", "dog"), 4, ["loop"]),
+    "a folder above": ({"up": ".."}, ("cat", "dog"), 4, ["up"]),
+    "the root": ({"root": "/"}, ("cat", "dog"), 4, ["root"]),
+    "the folder of the classes": ({"cat/loop": ".."}, ("cat", "dog"), 4, ["cat/loop"]),
+    "the class itself": ({"cat/loop": "."}, ("cat", "dog"), 4, ["cat/loop"]),
+    "itself": ({"cat/1.jpg.link": "1.jpg.link"}, ("cat", "dog"), 4, ["cat/1.jpg.link"]),
+    "another class": ({"puppy": "dog"}, ("cat", "dog", "puppy"), 6, []),
+    "a folder elsewhere": ({"cow": "../elsewhere"}, ("cat", "cow", "dog"), 5, []),
+    "a folder elsewhere, in a class": ({"cat/more": "../../elsewhere"}, ("cat", "dog"), 5, []),
+    "a folder elsewhere, twice": (
+        {"cat/more": "../../elsewhere", "cat/again": "../../elsewhere"},
+        ("cat", "dog"),
+        5,
+        ["cat/more"],
+    ),
+    "a file elsewhere": ({"cat/more.jpg": "../../elsewhere/1.jpg"}, ("cat", "dog"), 5, []),
 }
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_subfolders_are_splits_or_parts_of_a_class(tmp_path, name):
-    names, layout = LAYOUTS[name]
-    _write(tmp_path / "photos", dict.fromkeys(names, JPEG))
-    config = DataConfig(source=str(tmp_path / "photos"), eval_fraction=0.0)
-    with pytest.raises(UserError) as caught:
-        open_source(config)
-    expected = "leaves no image" if layout == "classes" else "has no folder 'train'"
-    assert expected in str(caught.value)
-    if layout == "both":
-        with pytest.raises(UserError, match="both split/class/file and class/file"):
-            prepare_folder(tmp_path / "photos", tmp_path / "out", eval_fraction=0.0)
-    else:
-        splits = prepare_folder(tmp_path / "photos", tmp_path / "out", eval_fraction=0.0).splits
-        assert set(splits) == ({"train"} if layout == "classes" else {each.split("/")[0] for each in names})
-        assert sum(split.num_examples for split in splits.values()) == len(names)
+@pytest.mark.parametrize("name", LINKS)
+def test_links_are_followed_alike(tmp_path, tiny_export, caplog, name):
+    links, classes, count, skipped = LINKS[name]
+    root = tmp_path / "data" / "photos"
+    _write(root, dict.fromkeys(("cat/1.jpg", "cat/2.jpg", "dog/1.jpg", "dog/2.jpg"), JPEG))
+    _write(tmp_path / "data" / "elsewhere", {"1.jpg": JPEG})
+    for link, target in links.items():
+        (root / link).symlink_to(target)
+    source = open_source(DataConfig(source=str(root), train_split="all", eval_split="all"))
+    assert source.class_names == classes
+    assert source.train.num_examples == count
+    assert all(f"({each})" in caplog.text for each in skipped)
+    info = prepare_folder(root, tmp_path / "out", eval_fraction=0.0)
+    assert tuple(info.features["label"].names) == classes
+    assert info.splits["train"].num_examples == count
+    unique = {os.path.realpath(split.locate(each)["file"]) for split in (source.train,) for each in range(count)}
+    assert {os.path.realpath(each.file) for each in predict(tiny_export, root)} == unique
+
+
+def test_links_in_folders_of_splits_are_followed_alike(tmp_path):
+    _write(tmp_path / "train", dict.fromkeys(("cat/1.jpg", "dog/1.jpg"), JPEG))
+    (tmp_path / "test").symlink_to("train")
+    (tmp_path / "train" / "loop").symlink_to("..")
+    (tmp_path / "again").symlink_to(".")
+    source = open_source(DataConfig(source=str(tmp_path)))
+    assert source.class_names == ("cat", "dog")
+    assert [split.num_examples for split in source.splits.values()] == [2, 2]
+
+
+def test_many_links_to_links_end(tmp_path):
+    """Each level has two links to the next: 2**20 paths."""
+    for level in range(20):
+        for link in ("a", "b"):
+            (tmp_path / str(level)).mkdir(exist_ok=True)
+            (tmp_path / str(level) / link).symlink_to(f"../{level + 1}")
+    _write(tmp_path / "20", {"1.jpg": JPEG})
+    assert len(files.list_files(str(tmp_path / "0"), ImagePreprocess).files) == 1
+
+
+SYSTEM_NAMES = [".ipynb_checkpoints", "__MACOSX", "@eaDir", ".git", ".thumbnails", "System Volume Information"]
+SYSTEM_NAMES += ["._cat", ".hidden", "Thumbs.db", "desktop.ini", ".DS_Store"]
+
+
+@pytest.mark.parametrize("where", ["", "cat/", "train/", "train/cat/"])
+def test_hidden_and_system_folders_are_no_classes(tmp_path, tiny_export, caplog, where):
+    caplog.set_level(logging.INFO)
+    root = tmp_path / "photos"
+    names = ("train/cat/1.jpg", "train/dog/1.jpg", "test/cat/1.jpg") if "train" in where else ("cat/1.jpg", "dog/1.jpg")
+    _write(root, dict.fromkeys(names, JPEG))
+    for name in SYSTEM_NAMES:
+        _write(root, {f"{where}{name}/1.jpg": JPEG, f"{where}{name}/cat/1.jpg": JPEG})
+    splits = {} if "train" in where else {"train_split": "all", "eval_split": "all"}
+    source = open_source(DataConfig(source=str(root), **splits))
+    assert source.class_names == ("cat", "dog")
+    assert source.train.num_examples == 2
+    info = prepare_folder(root, tmp_path / "out", eval_fraction=0.0)
+    assert info.features["label"].names == ["cat", "dog"]
+    assert sum(split.num_examples for split in info.splits.values()) == len(names)
+    assert len(list(predict(tiny_export, root))) == len(names)
+    assert "skipped" not in caplog.text

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import import_torch_zoo
+from conftest import LONG, import_torch_zoo
 from safetensors.numpy import load_file, save_file
 
 from resnet_tf.model.create import create_model
@@ -64,7 +64,7 @@ def _assert_equal_outputs(ours, theirs, images):
     assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [pytest.param(each, marks=LONG if "101" in each else ()) for each in NETWORKS])
 def test_logits_are_alike(name, tmp_path):
     theirs = _theirs(*NETWORKS[name])
     ours = create_model(name, input_shape=(64, 64, 3), weights=_save(theirs, tmp_path))

@@ -139,12 +139,6 @@ def test_a_server_that_does_not_answer_is_given_up(published, monkeypatch):
     assert socket.getdefaulttimeout() is None
 
 
-def test_pickles_are_not_fetched_where_nothing_can_read_them(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"needs PyTorch: pip install 'resnet_tf\[torch\]'"):
-        CREATE(weights="akamaster/cifar10")
-
-
 @pytest.mark.parametrize(
     ("network", "weights", "message"),
     [

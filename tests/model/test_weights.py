@@ -206,7 +206,7 @@ def test_wrong_files_are_named_and_nothing_is_half_loaded(tmp_path):
 
 
 def test_pickles_give_arrays_and_run_nothing(tmp_path):
-    torch = pytest.importorskip("torch", reason="reading a PyTorch pickle takes PyTorch: pip install '.[torch]'")
+    torch = pytest.importorskip("torch")
     model = create_model("resnet18", input_shape=(64, 64, 3))
     before = [each.copy() for each in model.get_weights()]
     state = {key: torch.from_numpy(array) for key, array in _state_dict("resnet18").items()}

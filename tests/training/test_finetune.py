@@ -27,8 +27,8 @@ def weights(tmp_path_factory):
     return path
 
 
-def _trainer(data_dir, *settings) -> Trainer:
-    base = [f"data.data_dir={data_dir}", "model.name=resnet8_w32", "data.batch_size=64", "train.epochs=3"]
+def _trainer(digits_arrays, *settings) -> Trainer:
+    base = [f"data.source={digits_arrays}", "model.name=resnet8_w32", "data.batch_size=64", "train.epochs=3"]
     base += ["optimizer.base_lr=0.01", "optimizer.warmup_epochs=0", "runtime.precision=float32"]
     config = load_config("digits", [*base, *settings])
     return Trainer(config, open_source(config.data), runtime.start(config.runtime))
@@ -42,16 +42,16 @@ def _moved(trained: Trainer, count: int) -> dict[str, float]:
     return {each.path: np.abs(each.numpy() - before[each.path]).max() for each in trained.model.weights}
 
 
-def test_a_probe_moves_the_head_alone(data_dir, weights):
-    trained = _trainer(data_dir, f"model.weights={weights}", "train.finetune=probe")
+def test_a_probe_moves_the_head_alone(digits_arrays, weights):
+    trained = _trainer(digits_arrays, f"model.weights={weights}", "train.finetune=probe")
     moved = _moved(trained, 3)
     assert {path for path, distance in moved.items() if distance} == {"logits/kernel", "logits/bias"}
     slots = [each.path for each in trained.optimizer.variables if "momentum" in each.path]
     assert len(slots) == 2, "frozen variables have no optimizer slots"
 
 
-def test_first_the_head_then_all(data_dir, weights):
-    trained = _trainer(data_dir, f"model.weights={weights}", "train.finetune=head_then_all")
+def test_first_the_head_then_all(digits_arrays, weights):
+    trained = _trainer(digits_arrays, f"model.weights={weights}", "train.finetune=head_then_all")
     first = _moved(trained, trained.length.steps_per_epoch)
     assert {path for path, distance in first.items() if distance} == {"logits/kernel", "logits/bias"}
     second = _moved(trained, 6)
@@ -59,17 +59,17 @@ def test_first_the_head_then_all(data_dir, weights):
     assert [path for path, distance in second.items() if not distance and not path.endswith("gamma")] == []
 
 
-def test_frozen_batch_norm_does_not_change(data_dir, weights):
-    moved = _moved(_trainer(data_dir, f"model.weights={weights}", "train.freeze_batch_norm=true"), 2)
+def test_frozen_batch_norm_does_not_change(digits_arrays, weights):
+    moved = _moved(_trainer(digits_arrays, f"model.weights={weights}", "train.freeze_batch_norm=true"), 2)
     for path, distance in moved.items():
         assert (distance == 0) == ("_bn" in path or "norm" in path), path
 
 
 @pytest.mark.slow
-def test_earlier_blocks_have_lower_learning_rates(data_dir):
+def test_earlier_blocks_have_lower_learning_rates(digits_arrays):
     settings = ["optimizer.momentum=0", "optimizer.weight_decay=0"]
-    undecayed = _moved(_trainer(data_dir, *settings), 1)
-    moved = _moved(_trainer(data_dir, *settings, "optimizer.layer_decay=0.5"), 1)
+    undecayed = _moved(_trainer(digits_arrays, *settings), 1)
+    moved = _moved(_trainer(digits_arrays, *settings, "optimizer.layer_decay=0.5"), 1)
     kernels = [path for path in moved if path.endswith("kernel")]
     blocks = list(dict.fromkeys(path.split("_conv")[0].split("_shortcut")[0] for path in kernels))
     assert blocks[0] == "stem"
@@ -79,9 +79,9 @@ def test_earlier_blocks_have_lower_learning_rates(data_dir):
         assert moved[path] == pytest.approx(undecayed[path] * 0.5**distance, rel=1e-2), path
 
 
-def test_a_probe_needs_pretrained_weights(data_dir):
+def test_a_probe_needs_pretrained_weights(digits_arrays):
     with pytest.raises(UserError, match=r"train.finetune=probe needs pretrained weights; set model.weights"):
-        _trainer(data_dir, "train.finetune=probe")
+        _trainer(digits_arrays, "train.finetune=probe")
 
 
 def test_image_size_grows_over_the_epochs():
@@ -97,8 +97,8 @@ def test_image_size_grows_over_the_epochs():
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_a_run_with_progressive_resizing(data_dir, tmp_path):
-    overrides = [f"data.data_dir={data_dir}", "data.image_size=16", "train.start_size=8", "train.epochs=4"]
+def test_a_run_with_progressive_resizing(digits_arrays, tmp_path):
+    overrides = [f"data.source={digits_arrays}", "data.image_size=16", "train.start_size=8", "train.epochs=4"]
     overrides += ["data.eval_split=test[:100]", "model.name=resnet8_w32", "train.full_size_from=0.5"]
     result = train_and_evaluate(load_config("digits", overrides), tmp_path)
     assert [line["epoch"] for line in read_json_lines(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4]
@@ -109,10 +109,12 @@ def test_a_run_with_progressive_resizing(data_dir, tmp_path):
 
 
 @pytest.mark.slow
-def test_distillation_loss_depends_only_on_the_teacher(data_dir, tiny_run, tmp_path):
+def test_distillation_loss_depends_only_on_the_teacher(digits_arrays, tiny_run, tmp_path):
     """With a teacher weight of 1, the labels do not matter."""
     path = resnet_tf.export_model(resnet_tf.load_run(tiny_run), tmp_path / "models")
-    trained = _trainer(data_dir, f"loss.teacher={tmp_path / 'models'}", "loss.teacher_weight=1", "loss.temperature=2")
+    trained = _trainer(
+        digits_arrays, f"loss.teacher={tmp_path / 'models'}", "loss.teacher_weight=1", "loss.temperature=2"
+    )
     images, labels, _ = next(trained.batches())
     _, _, totals = trained.step.gradients(images, labels)
     _, _, others = trained.step.gradients(images, (labels + 1) % 10)
@@ -127,30 +129,30 @@ def test_distillation_loss_depends_only_on_the_teacher(data_dir, tiny_run, tmp_p
     assert float(totals[0]) == pytest.approx(expected, rel=1e-3)
 
 
-def test_a_teacher_of_other_classes_is_refused(data_dir, tmp_path):
+def test_a_teacher_of_other_classes_is_refused(digits_arrays, tmp_path):
     labels = [f"class{index}" for index in range(10)]
     model = create_model("resnet8_w32", num_classes=10, input_shape=(8, 8, 1))
     preprocess = resnet_tf.ImagePreprocess(size=(8, 8), mean=(0.5,), std=(0.5,), channels=1)
     path = resnet_tf.export_model(model, tmp_path, preprocess=preprocess, labels=labels)
     message = r"loss.teacher='.*' cannot be used: its classes differ from those of the data: class0, class1"
     with pytest.raises(UserError, match=message):
-        _trainer(data_dir, f"loss.teacher={path}")
+        _trainer(digits_arrays, f"loss.teacher={path}")
     message = r"loss.teacher='nowhere' cannot be used: no exported model at 'nowhere'"
     with pytest.raises(UserError, match=message):
-        _trainer(data_dir, "loss.teacher=nowhere")
+        _trainer(digits_arrays, "loss.teacher=nowhere")
 
 
 @pytest.mark.parametrize("name", ["saved_model.pb", "assets.extra/resnet_tf.json", "assets.extra/sha256.json"])
 @pytest.mark.parametrize("corrupt", CORRUPTIONS.values(), ids=CORRUPTIONS)
-def test_a_corrupt_teacher_is_not_loaded(data_dir, tiny_export, tmp_path, monkeypatch, name, corrupt):
+def test_a_corrupt_teacher_is_not_loaded(digits_arrays, tiny_export, tmp_path, monkeypatch, name, corrupt):
     monkeypatch.setattr(tf.saved_model, "load", lambda path: pytest.fail("it was loaded"))
     shutil.copytree(tiny_export, tmp_path / "1")
     corrupt(tmp_path / "1" / name)
     with pytest.raises(UserError, match=r"loss.teacher='.*' cannot be used: exported model '.*/1' is corrupt: "):
-        _trainer(data_dir, f"loss.teacher={tmp_path}")
+        _trainer(digits_arrays, f"loss.teacher={tmp_path}")
 
 
-def test_a_teacher_that_takes_no_images_is_refused(data_dir, tiny_run, tmp_path):
+def test_a_teacher_that_takes_no_images_is_refused(digits_arrays, tiny_run, tmp_path):
     path = resnet_tf.export_model(resnet_tf.load_run(tiny_run), tmp_path, target="hub_features")
     with pytest.raises(UserError, match=r"it is an export for hub_features, not for serving or hub"):
-        _trainer(data_dir, f"loss.teacher={path}")
+        _trainer(digits_arrays, f"loss.teacher={path}")

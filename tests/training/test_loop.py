@@ -226,6 +226,7 @@ def test_early_stopping_ends_a_run_with_its_defaults(tiny_config, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_reduce_lr_on_plateau_acts_with_its_defaults_and_is_resumed(tiny_config, tmp_path):
     reduction = keras.callbacks.ReduceLROnPlateau()
     config = _at_a_standstill(tiny_config, epochs=reduction.patience + 3)
@@ -505,7 +506,7 @@ def test_an_evaluation_that_is_not_finite_stops_the_run(tiny_config, tmp_path):
     config = override_groups(tiny_config, optimizer={"base_lr": 1e4, "warmup_epochs": 0.0})
     message = (
         r"evaluation after step \d+: [\d,]+ of 100 examples have logits that are not finite: "
-        r"example \d+ \([^)]*, offset \d+\).*; a lower optimizer"
+        r"example \d+ \([^)]*, index \d+\).*; a lower optimizer"
     )
     with pytest.raises(UserError, match=message):
         train_and_evaluate(config, tmp_path)

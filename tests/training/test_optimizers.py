@@ -124,6 +124,15 @@ def test_every_name_takes_steps_and_decays(name):
         assert np.abs(decayed - kernel).max() > 0
 
 
+@pytest.mark.parametrize("settings", [{"schedule": "cosine", "warmup_epochs": 0.0}, {"schedule": "constant"}], ids=str)
+def test_ftrl_needs_a_constant_learning_rate(settings):
+    """Its update divides by the learning rate of each step, which a warmup begins at 0."""
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    group = OptimizerConfig(name="ftrl", **settings)
+    with pytest.raises(UserError, match=r"optimizer.name=ftrl .* set optimizer.schedule=constant and"):
+        create_optimizer(Config(optimizer=group), TrainingLength(10, 100), model)
+
+
 @pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
 @pytest.mark.parametrize("name", ["sgd", "adamw", "lamb", "muon"])
 def test_an_assigned_learning_rate_scales_the_rest_of_the_schedule(name, precision):

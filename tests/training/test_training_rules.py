@@ -387,11 +387,11 @@ def test_examples_without_a_finite_loss_are_named(value):
     assert str(error.value) == f"6 of 9 examples have logits that are not finite: {names} and 3 more"
 
 
-def test_evaluations_of_runs_and_exports_name_examples(tiny_run, tiny_export, monkeypatch):
+def test_evaluations_of_runs_and_exports_name_examples(tiny_run, tiny_export, tiny_images, monkeypatch):
     run = load_run(tiny_run)
     kernel = run.model.get_layer("logits").kernel
     kernel.assign(tf.fill(kernel.shape, 3e38))
-    with pytest.raises(UserError, match=r"of 100 examples have logits .*: example 0 \(.*, offset \d+\), "):
+    with pytest.raises(UserError, match=r"of 100 examples have logits .*: example 0 \(.*, index \d+\), "):
         resnet_tf.evaluate(run)
     predictor = resnet_tf.Predictor(tiny_export)
     predict = predictor.predict_batch
@@ -405,9 +405,8 @@ def test_evaluations_of_runs_and_exports_name_examples(tiny_run, tiny_export, mo
     split = open_source(run.config.data).validation
     with pytest.raises(UserError, match=r"^2 of 40 examples .*: example 1 \(.*\), example 33 \(.*\)$"):
         predictor.evaluate(split, count=40)
-    images = [image for image, _ in split.examples(3).as_numpy_iterator()]
     with pytest.raises(UserError, match=r"the prediction for .* 1.* is not finite"):
-        predictor([*images])
+        predictor(tiny_images[:3])
 
 
 @pytest.mark.parametrize(

@@ -164,5 +164,5 @@ def test_runs_and_sources_describe_themselves(tiny_run, tiny_config):
     assert values["metrics"] == run.metrics
     assert repr(run) == f"Run({str(tiny_run)!r}, model='resnet8_w32', step=14, top1={run.metrics['top1']:.4f})"
     source = resnet_tf.open_source(tiny_config.data)
-    assert repr(source) == "Source('digits/1.0.0', 10 classes, train=898, test[:100]=100)"
+    assert repr(source) == f"Source({tiny_config.data.source!r}, 10 classes, train=898, test[:100]=100)"
     assert plain(source)["splits"][1] == {"name": "test[:100]", "examples": 100}

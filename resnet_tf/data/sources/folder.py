@@ -106,7 +106,8 @@ def open_folder(root: Path, config: DataConfig, *, whole: bool = False) -> Sourc
         if whole:
             config = dataclasses.replace(config, train_split=slices.ALL, eval_split=slices.ALL, test_split="")
         folders = _split_by_config(root, config)
-    names = sorted({name for each in folders.values() for name in each.classes})
+    found, first = {name for each in folders.values() for name in each.classes}, next(iter(folders.values()))
+    names = list(first.classes) if found <= set(first.classes) else sorted(found)
     splits = [_split(root, name, _select(folders, name), names) for name in config.splits]
     return source_of_names(str(root), splits, names)
 
@@ -141,8 +142,9 @@ def _list_splits(root: Path, config: DataConfig) -> dict[str, ClassFolder]:
 def _union(parts: Iterable[Classes]) -> Classes:
     """Return the images of all parts of a data set."""
     union: Classes = {}
-    for name, paths in sorted((item for part in parts for item in part.items()), key=lambda item: item[0]):
-        union[name] = union.get(name, []) + paths
+    for part in parts:
+        for name, paths in part.items():
+            union[name] = union.get(name, []) + paths
     return union
 
 

@@ -48,8 +48,8 @@ def load_weights(model: ResidualNetwork, path: Path, *, new_head: bool = False) 
 
     Args:
         model: model from `create_model` that receives the weights.
-        path: `.safetensors`, `.npz`, `.h5`, `.weights.h5`, `.keras`, a PyTorch pickle (which needs PyTorch), or the
-            directory of a `hub` or `hub_features` export.
+        path: `.safetensors`, `.npz`, `.h5`, `.weights.h5`, `.keras`, a file of `torch.save`, or the directory
+            of a `hub` or `hub_features` export.
         new_head: keep the weights of the model's head and ignore the head in the file.
 
     Returns:

@@ -1,7 +1,6 @@
 """Reading and writing of weights files: each format is read as a dict of arrays by name."""
 
 import contextlib
-import importlib.util
 import json
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -117,15 +116,11 @@ def check_readable(file_name: str) -> None:
     """Check by its name that a file can be read, before it is downloaded.
 
     Raises:
-        UserError: if the suffix is unknown, or if the library that reads it is not installed.
+        UserError: if the suffix is unknown.
     """
     suffix = Path(file_name).suffix
     if suffix not in SUFFIXES:
         raise UserError(f"cannot read weights from {file_name!r}; supported suffixes: {', '.join(SUFFIXES)}")
-    if _READERS[suffix] is read_torch and importlib.util.find_spec("torch") is None:
-        raise UserError(
-            f"reading {file_name!r} needs PyTorch: pip install 'resnet_tf[torch]', or give a .safetensors file"
-        )
 
 
 def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:

@@ -76,6 +76,11 @@ def _select(settings: OptimizerConfig) -> tuple[Any, dict[str, Any]]:
     name = settings.name.lower()
     if name not in list_optimizers():
         raise UserError(f"unknown optimizer.name {settings.name!r}; did you mean {closest(name, list_optimizers())}?")
+    if name == "ftrl" and (settings.schedule != "constant" or settings.warmup_epochs):
+        raise UserError(
+            "optimizer.name=ftrl sums weights divided by the learning rate, which it supposes to be constant; set "
+            "optimizer.schedule=constant and optimizer.warmup_epochs=0"
+        )
     if name == "adamw":  # weight decay is applied in `update_step`, as for every optimizer
         return keras.optimizers.Adam, {}
     base = UPDATE_RULES.get(name) or next(each for each in vars(keras.optimizers).values() if _is_named(each, name))
