@@ -1,4 +1,4 @@
-"""Write the table of docs/accelerators.md from results/tpu/*.jsonl, the output of `benchmarks/tpu.py measure`."""
+"""Write the tables of docs/accelerators.md from results/tpu/*.jsonl, the output of `benchmarks/tpu.py measure`."""
 
 from pathlib import Path
 from typing import Any

@@ -68,7 +68,7 @@ def warn_of_clash(config: DataConfig) -> None:
         logger.warning(
             "data.source='digits' is the data set in the package; data.source=./digits is the file or folder"
         )
-    elif config.source in tfds.list_builders(with_community_datasets=False):
+    elif config.source.isidentifier() and config.source in tfds.list_builders(with_community_datasets=False):
         logger.warning(
             "data.source=%r is the file or folder, not the data set of TFDS; write data.source=./%s, because the name "
             "means the data set in other directories",

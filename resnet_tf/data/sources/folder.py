@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing", "eval"}  # usual names
 # Name of a split -> part of a folder of class/file; either part has several usual names.
-_PARTS = dict.fromkeys(["train", "training"], "train") | {"all": "all"}
+_PARTS = dict.fromkeys(["train", "training"], "train") | {slices.ALL: slices.ALL}
 _PARTS |= dict.fromkeys(["test", "testing", "val", "valid", "validation", "eval", "dev"], "test")
 
 # Class name in Unicode's composed form -> paths of its files, both sorted.
@@ -197,7 +197,7 @@ def _split_by_config(root: Path, config: DataConfig) -> dict[str, ClassFolder]:
             "data.train_split and data.eval_split name"
         )
     log_skipped(root, folder)
-    parts = {"train": train, "test": validation, "all": everything}
+    parts = {"train": train, "test": validation, slices.ALL: everything}
     return {name: dataclasses.replace(folder, classes=parts[part]) for name, part in wanted.items()}
 
 

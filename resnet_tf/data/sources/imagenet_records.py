@@ -24,6 +24,8 @@ _LABEL = {
     "image/class/synset": tf.io.FixedLenFeature([], tf.string, ""),
     "image/class/text": tf.io.FixedLenFeature([], tf.string, ""),
 }
+# A record without an image is in the index as well, and counted as unreadable when it is read.
+_INDEXED = _LABEL | {"image/encoded": tf.io.FixedLenFeature([], tf.string, "")}
 _ENCODED = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
 _SYNSET = re.compile(r"n\d{8}", re.ASCII)  # identifier of WordNet
 _SHARD = re.compile(r"-\d+-of-\d+$|\.tfrecords?(-\d+-of-\d+)?$")
@@ -151,7 +153,7 @@ def _list_splits(root: Path) -> list[str]:
 
 
 def _parse(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    example = tf.io.parse_single_example(record, _LABEL | {"image/encoded": tf.io.FixedLenFeature([], tf.string, "")})
+    example = tf.io.parse_single_example(record, _INDEXED)
     synset = example["image/class/synset"]
     return (
         example["image/class/label"],
