@@ -102,18 +102,25 @@ def measure(environments: Environments, cases: list[Case]) -> None:
     """Add what the largest batch of each step takes on each chip to the results, unless they hold it."""
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     rows = read_json_lines(RESULTS) if RESULTS.is_file() else []
-    known = {(row["case"], row["topology"]) for row in rows}
+    known = {(row["case"], row["topology"]): row for row in rows}
     for case in cases:
+        start = (64, 256)
         for topology, memory in tpu_cases.CHIPS.items():
             if (case.name, topology) not in known:
-                append_json_lines(RESULTS, [largest(environments, case, topology, memory)])
+                known[case.name, topology] = largest(environments, case, topology, memory, start)
+                append_json_lines(RESULTS, [known[case.name, topology]])
+            batch = known[case.name, topology]["batch"]
+            start = (batch, 2 * batch)  # of the next chip, which has twice the memory
 
 
-def largest(environments: Environments, case: Case, topology: str, memory: float) -> dict[str, Any]:
+def largest(
+    environments: Environments, case: Case, topology: str, memory: float, start: tuple[int, int]
+) -> dict[str, Any]:
     """Return the row of the largest batch, in multiples of 8, that fits a chip.
 
     Memory is nearly a linear function of the batch: the two largest batches that fit predict a larger one, until 8
-    images more do not fit, or do not by the prediction.
+    images more do not fit, or do not by the prediction. The search starts with two batches, of which the smaller one
+    must fit.
     """
     rows: dict[int, dict[str, Any]] = {}
 
@@ -131,12 +138,14 @@ def largest(environments: Environments, case: Case, topology: str, memory: float
         row = take(batch)
         return row["temporaries"] + row["arguments"] + row["results"]
 
-    low, high, refused = 32, 64, sys.maxsize
+    (low, high), refused = start, sys.maxsize
+    while "error" in take(high):
+        refused, high = high, (low + high) // 16 * 8
     while True:
-        slope = (used(high) - used(low)) / (high - low)
-        batch = min(int((memory - used(high)) / slope + high) // 8 * 8, refused - 8)
+        per_image = (used(high) - used(low)) / (high - low) if high > low else used(low) / low
+        batch = min(int((memory - used(high)) / per_image + high) // 8 * 8, refused - 8)
         if batch <= high:
-            return take(high) | {"case": case.name, "memory": memory, "bytes_per_image": slope}
+            return take(high) | {"case": case.name, "memory": memory}
         if "error" in take(batch):
             refused = batch
         else:
