@@ -1,27 +1,22 @@
 """Report of a run: a self-contained HTML page, and its plots as PNG files."""
 
-import base64
-import html
-import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
-from matplotlib import image as image_writer
 
 from resnet_tf.core import files
 from resnet_tf.core.metrics import ClassMetrics, Evaluation
-from resnet_tf.core.text import printable
+from resnet_tf.report import elements
+from resnet_tf.report.elements import cell, escape, row, section
 from resnet_tf.report.plots import SUMMARY_IMAGES, plot_panels, plot_summary
 
 PAGE, SUMMARY = "index.html", "summary.png"
 
 _MAX_ERRORS = 24
 _MAX_PAIRS, _MAX_IMAGES_PER_PAIR = 8, 4
-_SMALL_IMAGE = 64  # pixels; a browser enlarges smaller images without smoothing
 
 # Maps indices in the evaluated split to decoded and resized images, each float [H, W, 1 or 3] in [0, 1].
 LoadImages = Callable[[Sequence[int]], Sequence[np.ndarray]]
@@ -78,18 +73,16 @@ def _write_files(directory: Path, report: Report) -> None:
     )
     sections = [
         _headline(report),
-        _section("Training and evaluation", _plots(panels)),
-        _section("Most confused pairs of classes", _confused_pairs(report)),
-        _section("Most confident errors", _errors(report)),
-        _section("Metrics per class, lowest recall first", _classes(report)),
-        _section("Configuration", f"<pre>{_escape(report.config)}</pre>" if report.config else ""),
-        _section("Environment", _environment(report)),
+        section("Training and evaluation", elements.plots(panels)),
+        section("Most confused pairs of classes", _confused_pairs(report)),
+        section("Most confident errors", _errors(report)),
+        section("Metrics per class, lowest recall first", _classes(report)),
+        section("Configuration", f"<pre>{escape(report.config)}</pre>" if report.config else ""),
+        section("Environment", _environment(report)),
     ]
     if report.metrics:
         _plot_summary(directory / SUMMARY, report)
-    template = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
-    text = template.substitute(title=_escape(report.title), body="\n".join(sections))
-    (directory / PAGE).write_text(text, encoding="utf-8")
+    (directory / PAGE).write_text(elements.document(report.title, sections), encoding="utf-8")
 
 
 def _plot_summary(path: Path, report: Report) -> None:
@@ -111,7 +104,7 @@ def _plot_summary(path: Path, report: Report) -> None:
 
 def _headline(report: Report) -> str:
     metrics, last = report.evaluation.to_dict(), report.metrics[-1] if report.metrics else {}
-    tiles = {
+    facts = {
         "top-1 accuracy": f"{100 * metrics['top1']:.2f} %",
         "top-5 accuracy": f"{100 * metrics['top5']:.2f} %",
         "mean recall of the classes": f"{100 * metrics['balanced_accuracy']:.2f} %",
@@ -121,13 +114,7 @@ def _headline(report: Report) -> str:
         **({"epochs": str(last["epoch"])} if last else {}),
         **(report.facts or {}),
     }
-    cells = (f"<div><b>{_escape(value)}</b>{_escape(name)}</div>" for name, value in tiles.items())
-    return f'<div class="tiles">{"".join(cells)}</div>'
-
-
-def _plots(panels: Mapping[str, Path]) -> str:
-    images = (_image(path.read_bytes(), alt=name.replace("_", " ")) for name, path in panels.items())
-    return f'<div class="plots">{"".join(images)}</div>'
+    return elements.tiles(facts)
 
 
 def _confused_pairs(report: Report) -> str:
@@ -138,7 +125,7 @@ def _confused_pairs(report: Report) -> str:
         indices = evaluation.worst_errors(_MAX_IMAGES_PER_PAIR, pair=(true, predicted))
         total = np.sum(evaluation.targets == true)
         fraction = f"{count:,} of {total:,}".replace(" ", "\N{NO-BREAK SPACE}")
-        heading = _escape(f"{names[true]} predicted as {names[predicted]}: {fraction}")
+        heading = escape(f"{names[true]} predicted as {names[predicted]}: {fraction}")
         pairs.append(f'<div class="pair"><h3>{heading}</h3>{_images(report, indices)}</div>')
     return f'<div class="pairs">{"".join(pairs)}</div>' if pairs else "<p>No class is predicted as another.</p>"
 
@@ -154,69 +141,31 @@ def _images(report: Report, indices: Sequence[int]) -> str:
     evaluation, names = report.evaluation, report.class_names
     probabilities = evaluation.probabilities[list(indices)]
     captioned = []
-    for index, image, row in zip(indices, report.load_images(indices), probabilities, strict=True):
+    for index, image, scores in zip(indices, report.load_images(indices), probabilities, strict=True):
         true, predicted = evaluation.targets[index], evaluation.predictions[index]
-        lines = (f"{names[true]} ({row[true]:.0%})", f"→ {names[predicted]} ({row[predicted]:.0%})")
-        caption = "<br>".join(map(_escape, lines))
-        small = min(image.shape[:2]) < _SMALL_IMAGE
-        element = _image(_png(image), alt=f"image {index} of the evaluated split", small=small)
-        captioned.append(f"<figure>{element}<figcaption>{caption}</figcaption></figure>")
-    return f'<div class="images">{"".join(captioned)}</div>'
+        lines = (f"{names[true]} ({scores[true]:.0%})", f"→ {names[predicted]} ({scores[predicted]:.0%})")
+        captioned.append(elements.figure(image, lines, alt=f"image {index} of the evaluated split"))
+    return elements.figures(captioned)
 
 
 def _classes(report: Report) -> str:
     names, counts = report.class_names, report.train_counts
 
-    def row(each: ClassMetrics) -> str:
+    def describe(each: ClassMetrics) -> str:
         precision = "never predicted" if np.isnan(each.precision) else f"{each.precision:.4f}"
         numbers = [f"{each.examples:,}", f"{each.recall:.4f}", precision]
         if counts is not None:
             numbers.insert(0, f"{counts[each.index]:,}")
         confused = f"{names[each.confused_with]} ({each.confusions:,})" if each.confusions else ""
-        return _row(_cell(names[each.index]), *(_cell(number, "number") for number in numbers), _cell(confused))
+        return row(cell(names[each.index]), *(cell(number, "number") for number in numbers), cell(confused))
 
     columns = [] if counts is None else ["trained on"]
     columns += ["evaluated on", "recall", "precision"]
-    numbers = (f'<th class="number">{name}</th>' for name in columns)
-    head = _row("<th>class</th>", *numbers, "<th>confused with</th>")
-    return _table(map(row, report.evaluation.by_class), head=f"<thead>{head}</thead>")
+    head = elements.head(["class", *columns, "confused with"], numbers=columns)
+    return elements.table(map(describe, report.evaluation.by_class), head=head)
 
 
 def _environment(report: Report) -> str:
     entries = (report.environment or {}).items()
-    rows = [_row(_cell(name, "name"), _cell(value)) for name, value in entries]
-    return _table(rows) if rows else ""
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{title}</h2>\n{content}\n</section>" if content else ""
-
-
-def _table(rows: Iterable[str], *, head: str = "") -> str:
-    return f'<div class="scroll"><table>{head}<tbody>{"".join(rows)}</tbody></table></div>'
-
-
-def _row(*cells: str) -> str:
-    return f"<tr>{''.join(cells)}</tr>"
-
-
-def _cell(text: str, css_class: str = "") -> str:
-    attribute = f' class="{css_class}"' if css_class else ""
-    return f"<td{attribute}>{_escape(text)}</td>"
-
-
-def _escape(text: str) -> str:
-    """Escape text for HTML; replace control characters except line feeds."""
-    return "\n".join(html.escape(printable(line)) for line in text.split("\n"))
-
-
-def _image(png: bytes, *, alt: str, small: bool = False) -> str:
-    attribute = ' class="small"' if small else ""
-    return f'<img{attribute} src="data:image/png;base64,{base64.b64encode(png).decode()}" alt="{_escape(alt)}">'
-
-
-def _png(image: np.ndarray) -> bytes:
-    colored = np.broadcast_to(image, (*image.shape[:2], 3))
-    file = io.BytesIO()
-    image_writer.imsave(file, np.clip(colored, 0.0, 1.0), format="png")
-    return file.getvalue()
+    rows = [row(cell(name, "name"), cell(value)) for name, value in entries]
+    return elements.table(rows) if rows else ""
