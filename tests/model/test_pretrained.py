@@ -1,20 +1,20 @@
 """Published weights: the table against its source libraries, and downloads from a local server."""
 
+import concurrent.futures
 import dataclasses
 import functools
 import hashlib
-import http.server
 import re
-import threading
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import SHARED_DATA, import_torch_zoo
+from local_server import file_server
 
 import resnet_tf
+from resnet_tf.core import downloads
 from resnet_tf.core.class_names import CIFAR10, imagenet_labels, readable
 from resnet_tf.core.errors import UserError
 from resnet_tf.inputs import ImagePreprocess, presets
@@ -31,52 +31,22 @@ ROWS = [(network, weights) for network, rows in PRETRAINED.items() for weights i
 CREATE = functools.partial(create_model, "resnet20", num_classes=10, input_shape=(32, 32, 3))
 
 
-class _Server(http.server.ThreadingHTTPServer):
-    """HTTP server of a folder on 127.0.0.1 that records requests; a file named `cut...` ends half way."""
-
-    def __init__(self, root: Path):
-        self.asked: list[str] = []
-        super().__init__(("127.0.0.1", 0), functools.partial(_Handler, directory=str(root)))
-
-
-class _Handler(http.server.SimpleHTTPRequestHandler):
-    def do_GET(self):
-        self.server.asked.append(self.path)
-        if "cut" not in self.path:
-            super().do_GET()
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", "1000")
-        self.end_headers()
-        self.wfile.write(b"half")
-
-    def log_message(self, format, *args):
-        pass
-
-
 @pytest.fixture
-def server(tmp_path):
-    (tmp_path / "www").mkdir()
-    server = _Server(tmp_path / "www")
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join(timeout=10)
+def server():
+    with file_server() as running:
+        yield running
 
 
 @pytest.fixture
 def published(server, tmp_path, monkeypatch) -> Pretrained:
     """Return a row for resnet20 whose file is on the server, with an empty Keras cache."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    path = tmp_path / "www" / "resnet20.safetensors"
+    path = tmp_path / "resnet20.safetensors"
     readers.write_safetensors(path, to_torchvision(CREATE()), {})
+    server.behavior.files["/w/resnet20.safetensors"] = path.read_bytes()
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     inputs = (ImagePreprocess(size=(48, 48), crop_fraction=0.9), ImagePreprocess(size=(32, 32), crop_fraction=0.8))
-    row = Pretrained(
-        f"http://127.0.0.1:{server.server_port}/{path.name}", f"sha256:{digest[:8]}", 90.0, inputs, CIFAR10
-    )
+    row = Pretrained(f"{server.url}/w/{path.name}", f"sha256:{digest[:8]}", 90.0, inputs, CIFAR10)
     monkeypatch.setitem(PRETRAINED, "resnet20", {"test/one": row})
     return row
 
@@ -88,23 +58,92 @@ def _cached(tmp_path) -> list[str]:
 @pytest.mark.parametrize("name", ["test/one", "cifar10"])
 def test_named_weights_are_fetched_once_and_bring_what_belongs_to_them(published, server, tmp_path, capsys, name):
     first, second = (CREATE(weights=name) for _ in range(2))
-    assert server.asked == ["/resnet20.safetensors"]
+    assert server.asked == [("/w/resnet20.safetensors", None)]
     assert _cached(tmp_path) == ["resnet20.safetensors"]
-    stored = readers.read(tmp_path / "www" / "resnet20.safetensors").arrays
+    stored = readers.read(tmp_path / "resnet20.safetensors").arrays
     for model in (first, second):
         np.testing.assert_array_equal(model.get_layer("logits").kernel, stored["fc.weight"].T)
         assert model.labels == CIFAR10
         assert model.preprocess == ImagePreprocess(size=(32, 32), crop_fraction=0.8)
     assert create_model("resnet20", num_classes=10, weights=name).preprocess.crop_fraction == 0.9
     assert CREATE(weights=name, new_head=True).labels is None
-    assert capsys.readouterr().out == "", "stdout belongs to results"
+    out, log = capsys.readouterr()
+    assert out == "", "stdout belongs to results"
+    assert log == f"downloading {published.url} to '{tmp_path / 'keras' / 'models' / 'resnet20.safetensors'}'\n"
 
 
-def test_a_file_put_into_the_cache_by_hand_needs_no_network(published, server, tmp_path):
+def test_a_file_put_into_the_cache_by_hand_needs_no_network(published, server, tmp_path, monkeypatch):
     (tmp_path / "keras" / "models").mkdir(parents=True)
-    (tmp_path / "www" / "resnet20.safetensors").rename(tmp_path / "keras" / "models" / "resnet20.safetensors")
+    monkeypatch.setenv("RESNET_TF_OFFLINE", "1")
+    cached = re.escape(str(tmp_path / "keras" / "models" / "resnet20.safetensors"))
+    with pytest.raises(UserError, match=rf"'{cached}' is missing, and RESNET_TF_OFFLINE .*: put {published.url} there"):
+        CREATE(weights="test/one")
+    (tmp_path / "resnet20.safetensors").rename(tmp_path / "keras" / "models" / "resnet20.safetensors")
     CREATE(weights="test/one")
     assert server.asked == []
+
+
+def test_a_mirror_has_each_file_under_its_host_and_path(published, server, tmp_path, monkeypatch):
+    here = published.url.removeprefix("http://")
+    server.behavior.files = {f"/mirror/{here}": server.behavior.files["/w/resnet20.safetensors"]}
+    monkeypatch.setenv("RESNET_TF_MIRROR", f"{server.url}/mirror/")
+    CREATE(weights="test/one")
+    assert server.asked == [(f"/mirror/{here}", None)]
+    assert _cached(tmp_path) == ["resnet20.safetensors"]
+    monkeypatch.setenv("RESNET_TF_MIRROR", "mirror.example")
+    (tmp_path / "keras" / "models" / "resnet20.safetensors").unlink()
+    with pytest.raises(UserError, match=r"RESNET_TF_MIRROR='mirror\.example' is not the URL of a mirror"):
+        CREATE(weights="test/one")
+
+
+def test_an_interrupted_download_is_continued_by_the_next_call(published, server, tmp_path):
+    vars(server.behavior).update(cut_after=1000, ranges=False)
+    with pytest.raises(UserError, match=r"ended after 1,000 of .* The next attempt continues where this one ended"):
+        CREATE(weights="test/one")
+    assert _cached(tmp_path) == ["resnet20.safetensors.part", "resnet20.safetensors.part.json"]
+    server.asked.clear()
+    vars(server.behavior).update(cut_after=None, ranges=True)
+    CREATE(weights="test/one")
+    assert server.asked == [("/w/resnet20.safetensors", "bytes=1000-")]
+    assert _cached(tmp_path) == ["resnet20.safetensors"]
+
+
+def test_a_continued_download_that_is_not_the_file_is_not_kept(published, server, tmp_path):
+    models = tmp_path / "keras" / "models"
+    vars(server.behavior).update(cut_after=1000, ranges=False)
+    with pytest.raises(UserError, match="ended after"):
+        CREATE(weights="test/one")
+    (models / "resnet20.safetensors.part").write_bytes(b"x" * 1000)
+    vars(server.behavior).update(cut_after=None, ranges=True)
+    with pytest.raises(UserError, match="is not the published file: its sha256 begins with"):
+        CREATE(weights="test/one")
+    assert _cached(tmp_path) == []
+    CREATE(weights="test/one")
+
+
+def test_simultaneous_downloads_take_turns(published, server, tmp_path):
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        paths = set(pool.map(lambda _: download.fetch(published), range(4)))
+    assert len(paths) == len(server.asked) == 1
+    assert _cached(tmp_path) == ["resnet20.safetensors"]
+
+
+def test_without_a_published_hash_that_of_the_server_is_verified(published, server, tmp_path, monkeypatch):
+    row = dataclasses.replace(published, digest="", url=f"{server.url}/timm/r.tag/resolve/main/model.safetensors")
+    monkeypatch.setitem(PRETRAINED["resnet20"], "test/one", row)
+
+    def state(digest):
+        headers = {downloads.STATED_DIGEST: f'"{digest}"'} if digest else {}
+        server.behavior.redirects["/timm/r.tag/resolve/main/model.safetensors"] = published.url, headers
+
+    for wrong, message in (("", "the server does not state its SHA-256"), ("0" * 64, "its sha256 begins with")):
+        state(wrong)
+        with pytest.raises(UserError, match=message):
+            CREATE(weights="test/one")
+        assert _cached(tmp_path) == []
+    state(hashlib.sha256((tmp_path / "resnet20.safetensors").read_bytes()).hexdigest())
+    CREATE(weights="test/one")
+    assert _cached(tmp_path) == ["timm--r.tag.safetensors"]
 
 
 def test_what_cannot_be_fetched_or_is_not_the_file_is_refused_and_not_kept(published, server, tmp_path, monkeypatch):
@@ -113,11 +152,10 @@ def test_what_cannot_be_fetched_or_is_not_the_file_is_refused_and_not_kept(publi
         with pytest.raises(UserError, match=message):
             CREATE(weights="test/one")
 
-    base = published.url.rsplit("/", 1)[0]
+    base = server.url
     refused("is not the published file: its sha256 begins with .*, not 00000000", digest="sha256:00000000")
     where = re.escape(str(tmp_path / "keras" / "models"))
     refused(rf"none.h5 could not be downloaded \(.*404.*\). Put the file at '{where}/none.h5'", url=f"{base}/none.h5")
-    refused(r"cut.h5 could not be downloaded \(.*got only 4 out of 1000 bytes", url=f"{base}/cut.h5")
     server.shutdown()
     server.server_close()
     refused(r"could not be downloaded \(.*refused.*, or pass the path of a copy as weights", url=f"{base}/other.h5")

@@ -2,72 +2,134 @@
 
 import contextlib
 import hashlib
+import http.client
 import os
-import socket
 import sys
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
-import keras
-
-from resnet_tf.core import files
-from resnet_tf.core.errors import UserError
+from resnet_tf.core import downloads, files, locks
+from resnet_tf.core.errors import UserError, plain_reason
 from resnet_tf.core.paths import user_path
+from resnet_tf.core.text import printable
 from resnet_tf.model.weights import readers
 from resnet_tf.model.weights.published import Pretrained
 
 # Socket timeout in seconds. Without a timeout, a download behind a firewall that drops packets never ends.
 TIMEOUT = 30
+MIRROR, OFFLINE = "RESNET_TF_MIRROR", "RESNET_TF_OFFLINE"  # environment variables
+_ATTEMPTS = 100  # to lock a file that others delete
 
 
 def fetch(pretrained: Pretrained) -> Path:
     """Download a published file unless it is cached, and return its path.
 
-    The cache is that of Keras: `models` in `KERAS_HOME`, by default `~/.keras`.
+    The cache is that of Keras: `models` in `KERAS_HOME`, by default `~/.keras`. Environment variables:
+    `RESNET_TF_MIRROR` is the URL of a mirror, with each file at MIRROR/HOST/PATH of its published URL;
+    `RESNET_TF_OFFLINE=1` forbids downloads.
+
+    An interrupted download is continued, now or by the next call, from `NAME.part` in the cache.
 
     Raises:
-        UserError: if the download fails or the hash differs. A failed download leaves no file in the cache.
+        UserError: if the download fails, is forbidden, or the hash differs. A file of another hash is not kept.
     """
     readers.check_readable(pretrained.file_name)
-    home = user_path(os.environ.get("KERAS_HOME", "~/.keras"))
-    path = home / "models" / pretrained.file_name
-    if path.is_file():
-        if mismatch := _digest_mismatch(path, pretrained.digest):
-            raise UserError(f"{str(path)!r} is not the published file: {mismatch}; delete it to download it again")
-        return path
-    try:
-        with files.atomic_file(path) as staging:
-            _download(pretrained.url, staging)
-            if mismatch := _digest_mismatch(staging, pretrained.digest):
-                raise UserError(f"the download from {pretrained.url} is not the published file: {mismatch}")
-    except UserError:
-        raise
-    except Exception as error:  # get_file raises plain `Exception`
-        raise UserError(
-            f"{pretrained.url} could not be downloaded ({error}). "
-            f"Put the file at {str(path)!r}, or pass the path of a copy as weights"
-        ) from error
+    path = cached_path(pretrained)
+    url = mirrored(pretrained.url)
+    while not path.is_file():
+        if is_offline():
+            raise UserError(
+                f"{str(path)!r} is missing, and {OFFLINE} forbids its download: put {pretrained.url} there, or pass "
+                "the path of a copy as weights"
+            )
+        try:
+            _download(url, path, pretrained.digest)
+        except (OSError, http.client.HTTPException) as error:
+            begun = _part(path).is_file()
+            raise UserError(
+                f"{url} could not be downloaded ({printable(plain_reason(error))})."
+                f"{' The next attempt continues where this one ended.' if begun else ''} Put the file at "
+                f"{str(path)!r}, or pass the path of a copy as weights"
+            ) from error
+    if mismatch := _digest_mismatch(path, pretrained.digest):
+        raise UserError(f"{str(path)!r} is not the published file: {mismatch}; delete it to download it again")
     return path
 
 
-def _download(url: str, path: Path) -> None:
-    folder = path.parent
-    with contextlib.redirect_stdout(sys.stderr), _timeout(TIMEOUT):  # stdout is for results
-        keras.utils.get_file(path.name, url, cache_dir=folder.parent, cache_subdir=folder.name, force_download=True)
+def cached_path(pretrained: Pretrained) -> Path:
+    """Return the path of a published file in the cache, whether it is there or not."""
+    home = user_path(os.environ.get("KERAS_HOME") or "~/.keras")
+    return home / "models" / pretrained.file_name
+
+
+def mirrored(url: str) -> str:
+    """Return the URL to download from: a published one, or its copy on the mirror.
+
+    Raises:
+        UserError: if the mirror is no URL.
+    """
+    mirror = os.environ.get(MIRROR, "").rstrip("/")
+    if not mirror:
+        return url
+    if not mirror.startswith(("http://", "https://")):
+        raise UserError(f"{MIRROR}={mirror!r} is not the URL of a mirror, such as 'https://mirror.example/weights'")
+    published = urllib.parse.urlsplit(url)
+    return f"{mirror}/{published.netloc}{published.path}"
+
+
+def is_offline() -> bool:
+    """Return True if `RESNET_TF_OFFLINE` forbids downloads."""
+    return os.environ.get(OFFLINE, "").lower() not in ("", "0", "false", "no", "off")
+
+
+def _download(url: str, path: Path, digest: str) -> None:
+    """Download a file to `path`, unless another process does so in the meantime, and verify its hash.
+
+    Raises:
+        UserError: if the hash differs from `digest`, or, if that is empty, from the SHA-256 that the server states.
+    """
+    part = _part(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(part):
+        if path.is_file():
+            return
+        print(f"downloading {url} to {str(path)!r}", file=sys.stderr)
+        stated = downloads.download(url, part, name=path.name, timeout=TIMEOUT)
+        digest = digest or (f"sha256:{stated}" if stated else "")
+        if mismatch := _digest_mismatch(part, digest) if digest else "the server does not state its SHA-256":
+            part.unlink()
+            raise UserError(f"the download from {url} is not the published file: {mismatch}")
+        files.sync(part)
+        os.replace(part, path)
+        files.sync(path.parent)
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")
 
 
 @contextlib.contextmanager
-def _timeout(seconds: float) -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
+def _locked(part: Path) -> Iterator[None]:
+    """Hold a lock on an unfinished download, so that two processes never write it at the same time."""
+    for _ in range(_ATTEMPTS):
+        with contextlib.suppress(FileNotFoundError):  # deleted by the holder
+            lock = locks.acquire(part, wait=True)
+            break
+    else:
+        raise UserError(f"{str(part)!r} is deleted again and again by another process")
     try:
         yield
     finally:
-        socket.setdefaulttimeout(before)
+        if part.is_file() and not part.stat().st_size:
+            part.unlink()
+        locks.release(lock)
 
 
 def _digest_mismatch(path: Path, digest: str) -> str:
-    """Return a description of a hash mismatch; empty if the hash is as expected."""
+    """Return a description of a hash mismatch; empty if the hash is as expected, or none is known."""
+    if not digest:
+        return ""
     # Expected hashes may be prefixes, as in the file names of torchvision.
     algorithm, expected = digest.split(":")
     with path.open("rb") as file:

@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from math import floor
+from pathlib import Path
 
 from resnet_tf.core.class_names import CIFAR10, imagenet_labels
 from resnet_tf.core.errors import UserError, closest
@@ -19,7 +20,7 @@ class Pretrained:
     Attributes:
         url: URL of the file.
         digest: algorithm and hash of the file, `md5:...` or `sha256:...`, as far as published; PyTorch puts the first
-            eight digits into the file name.
+            eight digits into the file name. Empty for a file whose SHA-256 the server states with each download.
         top1: published top-1 accuracy in percent, with the first of `inputs`.
         inputs: the preprocessing at each published input size.
         labels: names of the classes.
@@ -33,8 +34,10 @@ class Pretrained:
 
     @property
     def file_name(self) -> str:
-        """File name of the URL."""
-        return self.url.rsplit("/", 1)[1]
+        """File name in the cache: that of the URL; for a repository of the Hugging Face Hub, with the repository's."""
+        repository, is_hub, _ = self.url.partition("/resolve/")
+        name = self.url.rsplit("/", 1)[1]
+        return "--".join(repository.split("/")[-2:]) + Path(name).suffix if is_hub else name
 
     def preprocess_at(self, height: int | None, width: int | None) -> ImagePreprocess:
         """Return the preprocessing for an input size; None selects the published size."""
