@@ -12,6 +12,7 @@ from typing import Any
 from resnet_tf.core import ranges
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.ranges import MAX_BATCH, MAX_CLASSES, MAX_PIXELS, MAX_SEED, MAX_SIZE, MAX_VALUES, Range
+from resnet_tf.core.selection import AUTO, SELECTION_METRICS
 from resnet_tf.core.text import counted
 
 # Largest values of counts without a limit of their own: far beyond any use, and their products fit into int64.
@@ -282,6 +283,18 @@ class TrainConfig:
         minimum=1,
         maximum=_MANY,
     )
+    metric: str = _key(
+        AUTO,
+        "metric of the validation split that selects the best checkpoint, and that train.patience watches; auto: "
+        "accuracy, or mean_average_precision of multi-label data",
+        choices=(AUTO, *SELECTION_METRICS),
+    )
+    patience: int = _key(
+        0,
+        "evaluations without a better train.metric that end the run (early stopping); 0: none",
+        minimum=0,
+        maximum=_MANY,
+    )
     keep_checkpoints: int = _key(2, "number of newest checkpoints kept, besides the best one", minimum=1, maximum=_MANY)
     checkpoint_steps: int = _key(
         0, "steps between checkpoints within an epoch; 0: none within an epoch", minimum=0, maximum=_MANY_EXAMPLES
@@ -312,7 +325,7 @@ class OptimizerConfig:
     )
     warmup_epochs: float = _key(
         5.0,
-        "epochs of linear warmup before the schedule; not for one_cycle; unless it is set, at most a quarter of "
+        "epochs of linear warmup before the schedule; not for one_cycle; unless it is set, at most a tenth of "
         "train.epochs",
         minimum=0,
         maximum=_MANY,
@@ -428,7 +441,7 @@ class ExportConfig:
 
     checkpoint: str = _key(
         "latest",
-        "checkpoint that is evaluated at the end and exported: the newest, or the best top-1 on the validation split",
+        "checkpoint that is evaluated at the end and exported: the newest, or the best by train.metric",
         choices=("latest", "best"),
     )
     top_k: int = _key(5, "classes in a prediction of the exported model", minimum=1, maximum=MAX_CLASSES)

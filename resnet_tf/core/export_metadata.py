@@ -34,6 +34,7 @@ class ExportMetadata(TypedDict):
         versions: versions of the packages that wrote the export.
         metrics: metrics on the validation split, of a trained run.
         step: training step, of a trained run.
+        stopped_epoch: epoch after which `train.patience` ended the run, if it did.
         config: configuration of the run.
         drift: difference from the network in float32.
         speed: measured latency and throughput.
@@ -49,6 +50,7 @@ class ExportMetadata(TypedDict):
     arch: NotRequired[dict[str, Any]]
     metrics: NotRequired[dict[str, float | None]]
     step: NotRequired[int]
+    stopped_epoch: NotRequired[int]
     config: NotRequired[dict[str, dict[str, Any]]]
     drift: NotRequired[dict[str, float | str | None]]
     speed: NotRequired[dict[str, float | str]]

@@ -146,11 +146,12 @@ def _summary(metadata: Mapping[str, Any], preprocess: Preprocess) -> str:
         data, train, model = config["data"], config["train"], config["model"]
         source, split = markdown_code(_last_part(data["source"])), markdown_code(data["train_split"])
         weights = markdown_code(_last_part(model["weights"]))
+        stopped = f", which ended early after epoch {epoch}" if (epoch := metadata.get("stopped_epoch")) else ""
         start = f"initialized from {weights}" if model["weights"] else "randomly initialized"
         lines.append(
             f"Trained on split {split} of {source}, {start}. The weights are those after "
             f"{counted(metadata['step'], 'step')} with batch size {data['batch_size']}, in a run of "
-            f"{counted(train['epochs'], 'epoch')}. "
+            f"{counted(train['epochs'], 'epoch')}{stopped}. "
             "`assets.extra/resnet_tf.json` contains the complete configuration."
         )
     return "\n".join(lines)

@@ -62,6 +62,10 @@ class TrainedRun(Protocol):
         """Training step of the checkpoint."""
 
     @property
+    def stopped_epoch(self) -> int:
+        """Epoch after which `train.patience` ended the run; 0 if it did not."""
+
+    @property
     def model(self) -> keras.Model:
         """The trained network."""
 
@@ -243,7 +247,12 @@ def _exportable(
         settings=run.config.export,
         data=data or run.config.data,
         weight_decay=run.config.optimizer.weight_decay,
-        metadata={"metrics": run.metrics, "step": run.step, "config": run.config.to_dict()},
+        metadata={
+            "metrics": run.metrics,
+            "step": run.step,
+            **({"stopped_epoch": run.stopped_epoch} if run.stopped_epoch else {}),
+            "config": run.config.to_dict(),
+        },
     )
 
 

@@ -9,9 +9,10 @@ from typing import Any, TypedDict
 import keras
 import tensorflow as tf
 
-from resnet_tf.core import files
+from resnet_tf.core import files, selection
 from resnet_tf.core.errors import UserError, prefix_errors, write_failure
 from resnet_tf.core.paths import literal_path
+from resnet_tf.core.selection import AUTO
 from resnet_tf.core.validation import check_types
 from resnet_tf.data.sources.base import DataIdentity
 
@@ -44,8 +45,8 @@ class CheckpointMetadata(TypedDict):
     metrics: dict[str, float | None] | None
 
 
-def save(directory: Path, parts: Parts, metadata: CheckpointMetadata, *, keep: int) -> Path:
-    """Write the checkpoint of a step, then remove the oldest beyond `keep`; the one with the best top-1 stays.
+def save(directory: Path, parts: Parts, metadata: CheckpointMetadata, *, keep: int, metric: str = AUTO) -> Path:
+    """Write the checkpoint of a step, then remove the oldest beyond `keep`; the best by `train.metric` stays.
 
     Raises:
         UserError: if it cannot be written. Nothing that was there before is changed then.
@@ -59,7 +60,7 @@ def save(directory: Path, parts: Parts, metadata: CheckpointMetadata, *, keep: i
         newest = max(steps(directory), default=None)
         kept = "there is no earlier one" if newest is None else f"that of step {newest} is whole"
         raise UserError(f"the checkpoint of step {step} cannot be written: {write_failure(error)}; {kept}") from error
-    for old in _superfluous(directory, keep):
+    for old in _superfluous(directory, keep, metric):
         files.remove_directory(_path(directory, old))
     return final
 
@@ -89,23 +90,23 @@ def latest(directory: Path) -> Path | None:
     return None
 
 
-def best(directory: Path) -> Path | None:
-    """Return the intact checkpoint with the best top-1; without evaluations, the newest one.
+def best(directory: Path, metric: str = AUTO) -> Path | None:
+    """Return the intact checkpoint with the best `train.metric`; without evaluations, the newest one.
 
     Raises:
         UserError: if there are checkpoints, but all are corrupt.
     """
     newest = latest(directory)
-    accuracies = _accuracies(directory)
-    while accuracies:
-        step = _best_step(accuracies)
+    scores = _scores(directory, metric)
+    while scores:
+        step = _best_step(scores)
         checkpoint = _path(directory, step)
         if not (corruption := find_corruption(checkpoint)):
             return checkpoint
         if not checkpoint.exists():  # the run goes on, and removed it in the meantime
-            return best(directory)
+            return best(directory, metric)
         logger.warning("%s; using the best of the others", corruption)
-        del accuracies[step]
+        del scores[step]
     return newest
 
 
@@ -181,25 +182,25 @@ def _write(staging: Path, parts: Parts, metadata: CheckpointMetadata) -> None:
     files.write_manifest(staging, _MANIFEST)
 
 
-def _superfluous(directory: Path, keep: int) -> list[int]:
-    accuracies = _accuracies(directory)
-    best_step = _best_step(accuracies) if accuracies else None
+def _superfluous(directory: Path, keep: int, metric: str) -> list[int]:
+    scores = _scores(directory, metric)
+    best_step = _best_step(scores) if scores else None
     return [step for step in steps(directory)[:-keep] if step != best_step]
 
 
-def _accuracies(directory: Path) -> dict[int, float]:
-    """Return the top-1 accuracy of each checkpoint with an evaluation, by step."""
-    found = {step: _top1(_path(directory, step)) for step in steps(directory)}
-    return {step: top1 for step, top1 in found.items() if top1 is not None}
+def _scores(directory: Path, metric: str) -> dict[int, float]:
+    """Return the score of each checkpoint with an evaluation, by step."""
+    found = {step: _score(_path(directory, step), metric) for step in steps(directory)}
+    return {step: score for step, score in found.items() if score is not None}
 
 
-def _best_step(accuracies: dict[int, float]) -> int:
-    """Return the step with the highest accuracy, the first of several."""
-    return max(accuracies, key=lambda step: (accuracies[step], -step))
+def _best_step(scores: dict[int, float]) -> int:
+    """Return the step with the highest score, the first of several."""
+    return max(scores, key=lambda step: (scores[step], -step))
 
 
-def _top1(checkpoint: Path) -> float | None:
-    """Return the accuracy of an evaluation at that step; None without one."""
+def _score(checkpoint: Path, metric: str) -> float | None:
+    """Return the score of an evaluation at that step; None without one."""
     with contextlib.suppress(UserError):  # a corrupt one is not the best
-        return (read_metadata(checkpoint)["metrics"] or {}).get("top1")
+        return selection.score(metric, read_metadata(checkpoint)["metrics"])
     return None

@@ -8,8 +8,10 @@ from resnet_tf.config import Config
 from resnet_tf.core.text import counted
 from resnet_tf.data.pipeline import TrainingLength
 from resnet_tf.data.sources import Source, overlaps
+from resnet_tf.training.learning_rate import learning_rate
 
 _RARE = 10  # ratio of class counts above which a class is reported as rare
+_NEAR_PEAK = 0.9  # fraction of the peak learning rate that counts as reached
 
 
 def describe_conflicts(config: Config, source: Source, model: keras.Model, length: TrainingLength) -> list[str]:
@@ -18,6 +20,8 @@ def describe_conflicts(config: Config, source: Source, model: keras.Model, lengt
         lambda: _describe_rare_classes(config, source),
         lambda: _describe_repeated_corrections(config, source),
         lambda: _describe_warmup(config),
+        lambda: _describe_peak(config, length),
+        lambda: _describe_patience(config),
         lambda: _describe_decays(config),
         lambda: _describe_profile(config, length),
         lambda: _describe_missing_batch_norm(config, model),
@@ -81,6 +85,37 @@ def _describe_warmup(config: Config) -> str:
     return (
         f"optimizer.warmup_epochs={warmup:g} takes {part} of train.epochs={epochs}: the learning rate {end}; "
         f"optimizer.warmup_epochs={epochs / 10:g} is usual"
+    )
+
+
+def _describe_peak(config: Config, length: TrainingLength) -> str:
+    """Return a warning if a run is too short for its schedule to reach the peak learning rate."""
+    rate, peak, total = learning_rate(config, length), config.peak_learning_rate, length.total_steps
+    top = config.optimizer.rise_fraction * total
+    warmup = config.optimizer.warmup_epochs * length.steps_per_epoch
+    steps = {min(max(round(middle) + by, 0), total - 1) for middle in (top, warmup) for by in (-1, 0, 1)}
+    reached = max(float(rate(step)) for step in steps)
+    if reached >= _NEAR_PEAK * peak:
+        return ""
+    return (
+        f"the learning rate reaches at most {reached:.4g} of its peak, {peak:.4g}, in {counted(total, 'step')} of "
+        f"optimizer.schedule={config.optimizer.schedule}; more train.epochs or a smaller data.batch_size helps"
+    )
+
+
+def _describe_patience(config: Config) -> str:
+    """Return a warning if early stopping cannot happen, or leaves the best checkpoint behind."""
+    train = config.train
+    if not train.patience:
+        return ""
+    evaluations = -(-train.epochs // train.eval_every)
+    if train.patience >= evaluations:
+        return f"train.patience={train.patience} never ends a run of {counted(evaluations, 'evaluation')}"
+    if config.export.checkpoint == "best":
+        return ""
+    return (
+        f"train.patience={train.patience} ends a run that many evaluations after its best one, and "
+        f"export.checkpoint={config.export.checkpoint} exports the last; export.checkpoint=best exports the best"
     )
 
 

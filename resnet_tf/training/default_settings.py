@@ -1,8 +1,9 @@
 """Default settings from the size of the data set and its images, selected by `train.defaults`."""
 
+import dataclasses
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,47 +16,91 @@ from resnet_tf.inputs import create_preprocess, input_type
 logger = logging.getLogger(__name__)
 
 _SAMPLE = 32  # images whose median size is computed
-_WARMUP_FRACTION = 0.25  # largest part of a run that is warmup by default
+_WARMUP = "optimizer.warmup_epochs"
 
 
-def resolve(config: Config) -> Config:
+def resolve(config: Config, stored: Config | None = None) -> Config:
     """Return the configuration with the settings that `train.defaults` derives from the data.
 
-    Without an explicit setting, warmup takes at most a quarter of the epochs.
+    Without an explicit setting, warmup takes at most a tenth of the epochs: that of a recipe is for the recipe's
+    epochs, and is shortened if `train.epochs` is set.
 
     Explicit settings are kept: keys in `config.given` (set by `--set` or a JSON file) and keys that a recipe set to a
     value other than the default. Settings that depend on another key use its explicit value. Resolving a configuration
     twice has no further effect.
+
+    Args:
+        config: see `load_config`.
+        stored: configuration of the run that continues, or None for a new run. Settings are derived once, when a run
+            begins, and kept when it continues.
 
     Raises:
         UserError: if a setting does not apply to the input type, the data cannot be opened, or a derived setting
             contradicts an explicit one.
     """
     input_type(config.data).check_config(config)
+    if stored:
+        config = _keep_derived(config, stored)
+    given = config.given
     if config.train.defaults != "none":
         config = _derive(config)
-    return _with_shorter_warmup(config)
+    return _with_shorter_warmup(config, epochs_are_given="train.epochs" in given)
+
+
+def _keep_derived(config: Config, stored: Config) -> Config:
+    """Return the configuration with the settings that were derived when the run began, in place of deriving them."""
+    now, before = (flatten(each.to_dict()) for each in (config, stored))
+    keys = set()
+    if config.train.defaults == stored.train.defaults != "none":
+        settings = _Settings(config)
+        _DEFAULTS[config.train.defaults](settings, 1, 1)  # the keys depend on no number
+        keys = set(settings.derived)
+    if _is_shortened(config, epochs_are_given="train.epochs" in config.given):
+        keys.add(_WARMUP)
+    kept = {key: before[key] for key in sorted(keys) if before[key] != now[key]}
+    if kept:
+        logger.info("settings of the run continue: %s", _join(kept))
+    return override(config, {key: before[key] for key in keys})
 
 
 def _derive(config: Config) -> Config:
+    settings = _Settings(config)
+    _DEFAULTS[config.train.defaults](settings, 1, 1)
+    if not settings.derived:
+        return config
     source = open_source(config.data)
     size = _median_size(source.train)
     settings = _Settings(config)
     _DEFAULTS[config.train.defaults](settings, source.train.num_examples, size)
-    derived = ", ".join(f"{key}={value}" for key, value in settings.derived.items())
     count = f"{source.train.num_examples:,}"
+    derived = _join(settings.derived)
     logger.info("train.defaults=%s for %s images of %d pixels: %s", config.train.defaults, count, size, derived)
     return override(config, settings.derived)
 
 
-def _with_shorter_warmup(config: Config) -> Config:
+def _join(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in values.items())
+
+
+def _with_shorter_warmup(config: Config, *, epochs_are_given: bool) -> Config:
     """Return the configuration with a warmup that fits into the epochs, unless its length was set."""
-    key, settings, longest = "optimizer.warmup_epochs", config.optimizer, config.train.epochs * _WARMUP_FRACTION
-    is_default = key not in config.given and settings.warmup_epochs == type(settings)().warmup_epochs
-    if not is_default or settings.schedule == "one_cycle" or settings.warmup_epochs <= longest:
-        return config
-    logger.info("%s=%g, a quarter of train.epochs=%d", key, longest, config.train.epochs)
-    return override(config, {key: longest})
+    longest = config.train.epochs / 10
+    if _is_shortened(config, epochs_are_given=epochs_are_given) and config.optimizer.warmup_epochs > longest:
+        logger.info("%s=%g, a tenth of train.epochs=%d", _WARMUP, longest, config.train.epochs)
+        config = override(config, {_WARMUP: longest})
+    return dataclasses.replace(config, given=config.given | {_WARMUP})
+
+
+def _is_shortened(config: Config, *, epochs_are_given: bool) -> bool:
+    """Return True if the length of the warmup follows from the epochs.
+
+    Args:
+        config: configuration of the run.
+        epochs_are_given: the epochs are not those that a recipe has with its warmup.
+    """
+    settings = config.optimizer
+    is_default = settings.warmup_epochs == type(settings)().warmup_epochs
+    return _WARMUP not in config.given and settings.schedule != "one_cycle" and (is_default or epochs_are_given)
 
 
 class _Settings:

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_tf.config import Config
-from resnet_tf.core import files
+from resnet_tf.core import files, selection
 from resnet_tf.core.errors import Interrupted, UserError, plain_reason
 from resnet_tf.core.metrics import Evaluation, NonFiniteError
 from resnet_tf.core.signals import StopRequested, StopSignals
@@ -119,7 +119,8 @@ class _Fit:
         state, model = self._trainer.state, self._trainer.model
         if state.epochs == self._config.train.epochs or state.ended:
             if state.ended:
-                logger.info("a callback ended the run at step %d", state.step)
+                cause = "train.patience" if state.out_of_patience else "a callback"
+                logger.info("%s ended the run at step %d", cause, state.step)
             return self._fitted(self._evaluate()[0])
         observers = self._observers()
         model.stop_training = False
@@ -127,7 +128,7 @@ class _Fit:
         with self._signals:
             try:
                 self._call_back(observers.on_train_begin)
-                while self._trainer.state.epochs < self._config.train.epochs and not model.stop_training:
+                while self._trainer.state.epochs < self._config.train.epochs and not self._is_ended:
                     evaluation = self._epoch(observers)
                 changed = self._call_back(observers.on_train_end)
                 if evaluation is None or changed:  # a callback ended the run between two evaluations
@@ -141,6 +142,10 @@ class _Fit:
             file = self._workdir / unreadable.FILE_NAME
             logger.warning("skipped %s; see %s", counted(self._unreadable.count, "unreadable example"), file)
         return self._fitted(evaluation)
+
+    @property
+    def _is_ended(self) -> bool:
+        return self._trainer.state.ended or bool(self._trainer.model.stop_training)
 
     def _show_confusion(self, board: TensorBoard, evaluation: Evaluation) -> None:
         try:
@@ -172,12 +177,40 @@ class _Fit:
         self._follow_callbacks()
         if changed:
             evaluation = self._evaluate_again()
-        state.ended = bool(self._trainer.model.stop_training)
+        if self._trainer.model.stop_training:
+            state.end(of=train.epochs)
+        if evaluation is not None:
+            self._check_patience(evaluation)
         if not self._steps_left():
             state.end_epoch()
         if evaluation is not None:
             self._trainer.save(self._checkpoints, evaluation.to_dict())
         return evaluation
+
+    def _check_patience(self, evaluation: Evaluation) -> None:
+        """Compare an evaluation with those before, and end the run if there was no better one for too long."""
+        state, train = self._trainer.state, self._config.train
+        state.compare(selection.score(train.metric, evaluation.to_dict()))
+        if not train.patience or state.stale < train.patience or state.ended:
+            return
+        state.end(of=train.epochs)
+        state.out_of_patience = True
+        evaluations = counted(state.stale, "evaluation")
+        text = "train.patience=%d: %s without a better %s than %.4f of epoch %d; the run ends after epoch %d of %d"
+        metric = selection.find_metric(train.metric, multi_label=self._trainer.source.train.labels.ndim == 2)
+        logger.info(
+            text,
+            train.patience,
+            evaluations,
+            metric,
+            abs(state.best_score),
+            state.best_epoch,
+            state.epochs + 1,
+            train.epochs,
+        )
+        if self._metrics_file:
+            epoch, logs = self._logs_of_epoch
+            self._metrics_file.on_epoch_end(epoch, logs | {"stopped_early": True})
 
     def _call_back(self, call: Callable[..., None], *arguments: Any) -> bool:
         """Call the callbacks, and return True if they changed the weights.
@@ -209,6 +242,7 @@ class _Fit:
         logger.info("a callback changed the weights after epoch %d; evaluated again: %s", epoch + 1, evaluation)
         if self._metrics_file:
             logs = logs | _prefixed("val_", evaluation) | _prefixed("val_raw_", raw) | {"val_seconds": seconds}
+            self._logs_of_epoch = epoch, logs
             self._metrics_file.on_epoch_end(epoch, logs)
         return evaluation
 
@@ -305,12 +339,20 @@ class _Fit:
         if self._trainer.restore_newest(self._checkpoints):
             state = self._trainer.state
             logger.info("resuming from step %d of %s", state.step, self._workdir)
-            (longer,) = self._cluster.from_chief([float(extended)])
-            if longer:
-                state.ended = False
-                rate, total = float(self._trainer.optimizer.learning_rate), self._trainer.length.total_steps
-                text = "train.extend: the learning rate goes on at %.4g, that of step %d of %d by optimizer.schedule=%s"
-                logger.info(text, rate, state.step, total, self._config.optimizer.schedule)
+            (changed,) = self._cluster.from_chief([float(extended)])
+            state.extend(self._config.train.epochs, changed=bool(changed))
+            if changed and self._cluster.is_chief:
+                self._log_extension()
+
+    def _log_extension(self) -> None:
+        """Log the learning rate at which a longer run continues, by a schedule that the run did not have before."""
+        state, total, epochs = self._trainer.state, self._trainer.length.total_steps, self._config.train.epochs
+        rate, lines = float(self._trainer.optimizer.learning_rate), run.read_metrics(self._workdir)
+        before = f", after {lines[-1]['learning_rate']:.4g} in the last step before" if lines else ""
+        text = (
+            "train.extend: the learning rate continues at %.4g%s: step %d of %d by optimizer.schedule=%s of %d epochs"
+        )
+        logger.info(text, rate, before, state.step, total, self._config.optimizer.schedule, epochs)
 
     def _roll_back(self) -> None:
         """Restore the newest checkpoint after non-finite steps, once in a run; fail the second time."""

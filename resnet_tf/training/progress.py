@@ -10,6 +10,8 @@ import numpy as np
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.validation import find_mismatch
 
+_LATER = ("ended", "ended_of", "out_of_patience", "best_epoch", "best_score", "stale")
+
 
 @dataclass
 class RunState:
@@ -27,7 +29,12 @@ class RunState:
         skipped: steps of the run that were skipped as non-finite.
         nonfinite_streak: number of consecutive non-finite steps up to the latest.
         rolled_back: True if the run has returned to a checkpoint because of such steps.
-        ended: True if a callback ended the run.
+        ended: True if a callback or `train.patience` ended the run.
+        ended_of: `train.epochs` when it ended, so that a longer run continues; 0 before.
+        out_of_patience: True if `train.patience` ended the run.
+        best_epoch: number of the epoch with the best evaluation; 0 before the first evaluation.
+        best_score: its score, see `selection.score`.
+        stale: evaluations since then.
     """
 
     step: int = 0
@@ -42,6 +49,11 @@ class RunState:
     nonfinite_streak: int = 0
     rolled_back: bool = False
     ended: bool = False
+    ended_of: int = 0
+    out_of_patience: bool = False
+    best_epoch: int = 0
+    best_score: float = 0.0
+    stale: int = 0
 
     def add(self, statistics: np.ndarray, *, batch_size: int) -> None:
         """Add steps, float32 [count, 4], see `step.STATISTICS`.
@@ -65,6 +77,27 @@ class RunState:
         self.epochs += 1
         self.loss = self.correct = self.gradient_norm = self.seconds = 0.0
         self.images = self.taken = 0
+
+    def compare(self, score: float | None) -> None:
+        """Compare the evaluation of the current epoch, by its `selection.score`, with the best one before."""
+        if score is not None and (not self.best_epoch or score > self.best_score):
+            self.best_epoch, self.best_score, self.stale = self.epochs + 1, score, 0
+        else:
+            self.stale += 1
+
+    def end(self, *, of: int) -> None:
+        """Mark the run as ended before the last of its epochs."""
+        self.ended, self.ended_of = True, of
+
+    def extend(self, epochs: int, *, changed: bool) -> None:
+        """Continue a run that ended before, if it has other epochs now; patience begins anew.
+
+        Args:
+            epochs: `train.epochs`.
+            changed: whether it changed since the run was last started; earlier versions do not store `ended_of`.
+        """
+        if self.ended and (changed or self.ended_of not in (0, epochs)):
+            self.ended, self.ended_of, self.out_of_patience, self.stale = False, 0, False, 0
 
     def to_logs(self) -> dict[str, float]:
         """Return means over the current epoch, NaN before its first step."""
@@ -94,12 +127,14 @@ class RunState:
             UserError: if a field is missing, unknown or not of its type.
         """
         hints = get_type_hints(cls)
-        fields = {"ended": False, **fields}  # checkpoints of earlier versions do not state it
+        # Checkpoints of earlier versions do not state the last of the fields.
+        fields = {name: value for name, value in dataclasses.asdict(cls()).items() if name in _LATER} | dict(fields)
         if different := sorted(set(hints) ^ set(fields)):
             raise UserError(f"run.{different[0]} is {'missing' if different[0] in hints else 'unknown'}")
         for name, value in fields.items():
             if mismatch := find_mismatch(value, hints[name], f"run.{name}"):
                 raise UserError(mismatch)
-            if not 0 <= value < np.inf:
+            lowest = -np.inf if name == "best_score" else 0
+            if not (np.isfinite(value) and value >= lowest):
                 raise UserError(f"run.{name} is {value}, not a finite number of at least 0")
         return cls(**fields)

@@ -1,6 +1,8 @@
 """Run directory: its files, and loading of a trained run."""
 
+import functools
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -15,6 +17,7 @@ from resnet_tf.model.network import ResidualNetwork
 from resnet_tf.model.weights.values import check_model
 from resnet_tf.training import checkpoint as checkpoints
 from resnet_tf.training import runtime
+from resnet_tf.training.progress import RunState
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +42,7 @@ class MetricsLine(TypedDict):
         train_seconds: duration of training.
         val_loss: loss on the validation split, in epochs with an evaluation.
         val_top1: accuracy on the validation split, in epochs with an evaluation.
+        stopped_early: True if `train.patience` ended the run after the epoch.
     """
 
     epoch: int
@@ -50,6 +54,7 @@ class MetricsLine(TypedDict):
     train_seconds: float
     val_loss: NotRequired[float]
     val_top1: NotRequired[float]
+    stopped_early: NotRequired[bool]
 
 
 @dataclass(frozen=True, repr=False)
@@ -65,6 +70,7 @@ class Run:
         labels: class names in the order of the logits.
         metrics: `examples`, `top1`, `top5`, `loss` and further metrics of the validation split at this step; empty for
             a checkpoint within an epoch.
+        stopped_epoch: epoch after which `train.patience` ended the run; 0 if it did not.
     """
 
     workdir: Path
@@ -74,6 +80,7 @@ class Run:
     preprocess: Preprocess
     labels: tuple[str, ...]
     metrics: dict[str, Any]
+    stopped_epoch: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the weights as plain values, ready for JSON."""
@@ -85,6 +92,7 @@ class Run:
             "preprocess": self.preprocess.to_dict(),
             "labels": list(self.labels),
             "metrics": dict(self.metrics),
+            "stopped_epoch": self.stopped_epoch,
             "config": self.config.to_dict(),
         }
 
@@ -98,8 +106,8 @@ def load_run(workdir: str | Path, *, checkpoint: str = "") -> Run:
 
     Args:
         workdir: the run directory.
-        checkpoint: `latest`, or `best` for the best top-1 on the validation split; empty: `export.checkpoint` of the
-            run.
+        checkpoint: `latest`, or `best` for the best `train.metric` on the validation split; empty: `export.checkpoint`
+            of the run.
 
     Raises:
         UserError: if there is no run, no checkpoint, or a corrupt one.
@@ -108,7 +116,10 @@ def load_run(workdir: str | Path, *, checkpoint: str = "") -> Run:
     if not (workdir / CONFIG_FILE).is_file():
         raise UserError(f"{str(workdir)!r} is not a run directory: it has no {CONFIG_FILE}")
     config = load_config(workdir / CONFIG_FILE)
-    finders = {"latest": checkpoints.latest, "best": checkpoints.best}
+    finders: dict[str, Callable[[Path], Path | None]] = {
+        "latest": checkpoints.latest,
+        "best": functools.partial(checkpoints.best, metric=config.train.metric),
+    }
     which = checkpoint or config.export.checkpoint
     if which not in finders:
         raise UserError(f"checkpoint must be one of {', '.join(finders)}, got {which!r}")
@@ -138,7 +149,17 @@ def _load_checkpoint(workdir: Path, config: Config, chosen: Path) -> Run:
     with prefix_errors(f"checkpoint {str(chosen)!r}"):
         check_model(model)
     model.preprocess, model.labels = preprocess, labels
-    return Run(workdir, config, metadata["step"], model, preprocess, labels, metadata["metrics"] or {})
+    metrics, stopped = metadata["metrics"] or {}, _stopped_epoch(chosen, metadata)
+    return Run(workdir, config, metadata["step"], model, preprocess, labels, metrics, stopped)
+
+
+def _stopped_epoch(chosen: Path, metadata: checkpoints.CheckpointMetadata) -> int:
+    """Return `Run.stopped_epoch`, which the newest checkpoint states; the chosen one may be an earlier one."""
+    if chosen != (newest := checkpoints.latest(chosen.parent)):
+        chosen, metadata = newest or chosen, checkpoints.read_metadata(newest or chosen)
+    with checkpoints.naming_metadata(chosen):
+        state = RunState.from_dict(metadata["run"])
+    return state.epochs if state.out_of_patience else 0
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_tf.config import Config
+from resnet_tf.core import selection
 from resnet_tf.core.devices import translate_memory_errors
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.text import counted
@@ -55,6 +56,7 @@ class Trainer:
     def __init__(self, config: Config, source: Source, strategy: tf.distribute.Strategy):
         input_type(config.data).check_config(config)
         _check_replicas(config, strategy)
+        _check_metric(config, source)
         self.config = config
         self.source = source
         self.strategy = strategy
@@ -144,8 +146,8 @@ class Trainer:
             "data": self.source.identity,
             "metrics": metrics,
         }
-        keep = self.config.train.keep_checkpoints
-        checkpoint.save(directory, self._parts(), metadata, keep=keep)
+        train = self.config.train
+        checkpoint.save(directory, self._parts(), metadata, keep=train.keep_checkpoints, metric=train.metric)
 
     def restore_newest(self, directory: Path) -> bool:
         """Restore the chief's newest intact checkpoint on all workers; return False if there is none.
@@ -233,6 +235,17 @@ def _count_classes(config: Config, source: Source) -> int:
             f"model.num_classes={expected}, but {source.name!r} has {present} classes; 0 takes the number from the data"
         )
     return present
+
+
+def _check_metric(config: Config, source: Source) -> None:
+    multi_label = source.train.labels.ndim == 2
+    if not selection.find_metric(config.train.metric, multi_label=multi_label):
+        form, names = "multi-label" if multi_label else "single-label", selection.SELECTION_METRICS
+        fitting = [name for name in names if selection.find_metric(name, multi_label=multi_label)]
+        raise UserError(
+            f"train.metric={config.train.metric} does not apply to {source.name!r}, which has {form} data; it takes "
+            f"one of {', '.join(fitting)}"
+        )
 
 
 def prepare_layers(model: keras.Model, config: Config) -> None:

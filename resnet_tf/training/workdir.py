@@ -28,6 +28,7 @@ _CHANGEABLE = frozenset(
     (
         *("data.source", "data.data_dir", "data.service", "data.memory_limit_mb", "data.max_unreadable_fraction"),
         *("train.eval_every", "train.keep_checkpoints", "train.checkpoint_steps", "train.max_nonfinite_steps"),
+        "train.patience",
         *("runtime.strategy", "runtime.tpu", "runtime.wait_seconds", "runtime.logical_devices", "runtime.xla"),
         *("runtime.deterministic", "runtime.steps_per_loop", "runtime.profile"),
     )
@@ -97,6 +98,16 @@ def check_workdir(workdir: Path, config: Config) -> None:
 def _is_log(path: Path) -> bool:
     """Return True for a file that a shell or a scheduler writes the output of a command to."""
     return bool(_LOG.fullmatch(path.name)) and path.is_file()
+
+
+def stored_config(workdir: Path) -> Config | None:
+    """Return the configuration of the run in a directory; None if there is none yet.
+
+    Raises:
+        UserError: if its file is corrupt, and there are checkpoints.
+    """
+    path = workdir / CONFIG_FILE
+    return load_config(path) if path.is_file() and not _is_unusable_before_start(workdir) else None
 
 
 def write_config(workdir: Path, config: Config) -> list[str]:

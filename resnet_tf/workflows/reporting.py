@@ -38,6 +38,9 @@ def write_run_report(
     if test_metrics:
         facts["test top-1"] = f"{100 * test_metrics['test_top1']:.2f} %"
         facts["test examples"] = f"{test_metrics['test_examples']:,}"
+    if run.stopped_epoch:
+        train = run.config.train
+        facts["stopped early (epoch)"] = f"{run.stopped_epoch} of {train.epochs} by train.patience={train.patience}"
     facts["parameters"] = f"{run.model.count_params():,}"
     if metrics:
         rate = statistics.median(line["images_per_second"] for line in metrics)

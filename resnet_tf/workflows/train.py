@@ -22,7 +22,7 @@ from resnet_tf.training import default_settings, loop
 from resnet_tf.training.cluster import is_chief
 from resnet_tf.training.evaluation import evaluate_run, evaluate_test_split
 from resnet_tf.training.run import EXPORTS, REPORT, Run, load_run
-from resnet_tf.training.workdir import exclusive_workdir
+from resnet_tf.training.workdir import exclusive_workdir, stored_config
 from resnet_tf.workflows.reporting import write_run_report
 
 
@@ -88,7 +88,7 @@ def train(
         UserError: as `train_and_evaluate`, or for an export that answers differently from the model.
         Interrupted: after a signal.
     """
-    config = _resolve(config)
+    config = _resolve(config, workdir)
     with _exclusive(workdir, config, name) as directory:
         source = _fit(config, directory, callbacks).source
         return _finish(directory, source) if is_chief(config.runtime) else None
@@ -141,7 +141,7 @@ def train_and_evaluate(
             or non-finite losses.
         Interrupted: after a signal.
     """
-    config = _resolve(config)
+    config = _resolve(config, workdir)
     with _exclusive(workdir, config) as directory:
         fitted = _fit(config, directory, callbacks)
         metrics = fitted.evaluation.to_dict() | {"step": fitted.step}
@@ -154,12 +154,12 @@ def train_and_evaluate(
         return metrics | evaluate_test_split(run, fitted.source, batch_size=run.config.data.batch_size)
 
 
-def _resolve(config: Config) -> Config:
-    """Return the configuration with absolute paths, and the settings that follow from the data."""
+def _resolve(config: Config, workdir: str | Path | None) -> Config:
+    """Return the configuration with absolute paths, and the settings that follow from the data when a run begins."""
     absolute = absolute_paths(config)
     if absolute.data != config.data:
         warn_of_clash(config.data)  # an absolute path is none
-    return default_settings.resolve(absolute)
+    return default_settings.resolve(absolute, stored_config(user_path(workdir)) if workdir else None)
 
 
 @contextlib.contextmanager

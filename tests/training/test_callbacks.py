@@ -174,7 +174,10 @@ def test_a_finished_run_is_extended_by_a_key(tiny_config, tmp_path, caplog):
     with caplog.at_level("INFO", logger="resnet_tf"):
         result = train_and_evaluate(extended, tmp_path)
     assert result["step"] == 1.5 * first["step"]
-    assert any("train.extend: the learning rate goes on at" in each for each in caplog.messages)
+    (text,) = (each for each in caplog.messages if each.startswith("train.extend: "))
+    before, rate = (line["learning_rate"] for line in read_json_lines(tmp_path / "metrics.jsonl")[1:])
+    assert f"continues at 0.0025, after {before:.4g} in the last step before: step 14 of 21 by" in text
+    assert before < 0.001 < 0.0025 > rate
     assert [line["epoch"] for line in read_json_lines(tmp_path / "metrics.jsonl")] == [1, 2, 3]
     assert train_and_evaluate(extended, tmp_path)["step"] == result["step"]
     with pytest.raises(UserError, match=r"train.epochs=3 there and 2 now"):

@@ -50,7 +50,7 @@ from resnet_tf.training.optimizers.create import create_optimizer
 from resnet_tf.training.progress import RunState
 from resnet_tf.training.run import load_run, read_metrics
 from resnet_tf.training.trainer import Trainer
-from resnet_tf.training.workdir import check_workdir
+from resnet_tf.training.workdir import check_workdir, stored_config
 
 # Logits at which a probability, or its complement, has no digits left in float32.
 EXTREME = np.array(
@@ -235,9 +235,9 @@ def _config(*settings: str, given: bool = False) -> Config:
     ("settings", "given", "warmup"),
     [
         (["train.epochs=90"], False, 5.0),
-        (["train.epochs=20"], False, 5.0),
-        (["train.epochs=3"], False, 0.75),
-        (["train.epochs=1"], False, 0.25),
+        (["train.epochs=20"], False, 2.0),
+        (["train.epochs=3"], False, 0.3),
+        (["train.epochs=1"], False, 0.1),
         (["train.epochs=3", "optimizer.schedule=one_cycle"], False, 5.0),
         (["train.epochs=5", "optimizer.warmup_epochs=4"], False, 4.0),
         (["train.epochs=5", "optimizer.warmup_epochs=5"], True, 5.0),
@@ -247,12 +247,34 @@ def test_the_default_warmup_is_a_part_of_the_run(settings, given, warmup):
     config = default_settings.resolve(_config(*settings, given=given))
     assert config.optimizer.warmup_epochs == warmup
     assert default_settings.resolve(config) == config
-    if config.optimizer.schedule == "one_cycle" or warmup != config.train.epochs / 4:
+    if config.optimizer.schedule == "one_cycle" or warmup != config.train.epochs / 10:
         return
-    rate = learning_rate(config, TrainingLength(8, 8 * config.train.epochs))
-    rates = [float(rate(step)) for step in range(8 * config.train.epochs)]
-    assert np.argmax(rates) == len(rates) / 4
+    rate = learning_rate(config, TrainingLength(20, 20 * config.train.epochs))
+    rates = [float(rate(step)) for step in range(20 * config.train.epochs)]
+    assert np.argmax(rates) == len(rates) / 10
     assert rates[-1] < 0.1 * max(rates)
+
+
+def test_the_warmup_of_a_recipe_is_for_its_own_epochs():
+    """signals: 1 of 12 epochs; a run of 5 epochs has half an epoch, unless the warmup is set."""
+    for settings, warmup in (([], 1.0), (["train.epochs=5"], 0.5), (["train.epochs=40"], 1.0)):
+        config = default_settings.resolve(load_config("signals", settings))
+        assert config.optimizer.warmup_epochs == warmup
+        assert default_settings.resolve(config) == config
+    settings = ["train.epochs=5", "optimizer.warmup_epochs=1"]
+    assert default_settings.resolve(load_config("signals", settings)).optimizer.warmup_epochs == 1
+
+
+def test_a_run_that_continues_keeps_its_warmup(tmp_path):
+    """Of earlier versions, whose warmup took a quarter, and of a run that is extended."""
+    stored = _config("train.epochs=10", "optimizer.warmup_epochs=2.5")
+    (tmp_path / "config.json").write_text(stored.to_json())
+    for epochs in (10, 20):
+        config = default_settings.resolve(_config(f"train.epochs={epochs}"), stored_config(tmp_path))
+        assert config.optimizer.warmup_epochs == 2.5
+    given = _config("train.epochs=10", "optimizer.warmup_epochs=2", given=True)
+    assert default_settings.resolve(given, stored).optimizer.warmup_epochs == 2
+    assert stored_config(tmp_path / "new") is None
 
 
 CONFLICTS = {
@@ -279,6 +301,8 @@ CONFLICTS = {
     ],
     "class 'b' has 4 training examples where 'a' has 400": [[], ["loss.label_smoothing=0.1"]],
     "runtime.profile=900:910 begins after the last step, 899": [["runtime.profile=900:910"]],
+    "train.patience=10 ends a run that many evaluations after its best one": [["train.patience=10"]],
+    "train.patience=30 never ends a run of 30 evaluations": [["train.patience=30", "train.eval_every=3"]],
     "has no BatchNorm, so that train.freeze_batch_norm=true changes nothing": [
         ["train.freeze_batch_norm=true", "model.name=bit"]
     ],
@@ -293,6 +317,7 @@ CONFLICTS = {
         ["optimizer.schedule=one_cycle", "train.epochs=3", "loss.name=focal"],
         ["optimizer.schedule=step", "optimizer.decay_epochs=30,60", "loss.name=focal"],
         ["runtime.profile=890:899", "loss.name=focal", "train.freeze_batch_norm=true"],
+        ["train.patience=10", "export.checkpoint=best", "loss.name=focal"],
     ],
 }
 
@@ -312,6 +337,21 @@ def test_settings_that_conflict_are_warned_of(networks, expected, settings):
     source.class_counts = np.array([40, 40])
     found = describe_conflicts(config, source, model, TrainingLength(10, 10 * config.train.epochs))
     assert len(found) == (0 if "compensate" in expected or "has 4 training" in expected else 1)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "steps", "reached"),
+    [("one_cycle", 1, 4e-7), ("one_cycle", 2, 0.08117), ("one_cycle", 3, None), ("cosine", 1, None), ("step", 2, None)],
+)
+def test_a_schedule_that_never_reaches_its_peak_is_warned_of(networks, schedule, steps, reached):
+    """PyTorch's OneCycleLR with `total_steps=1` begins at its end."""
+    config = _config(f"optimizer.schedule={schedule}", "train.epochs=1", "optimizer.warmup_epochs=0", "loss.name=focal")
+    config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, decay_epochs=(0.5,)))
+    source = SimpleNamespace(class_counts=np.array([4, 4]), class_names=("a", "b"))
+    found = describe_conflicts(config, source, networks["two dimensions"], TrainingLength(steps, steps))
+    assert [each.split(" of its peak")[0] for each in found] == (
+        [] if reached is None else [f"the learning rate reaches at most {reached:.4g}"]
+    )
 
 
 def test_no_recipe_has_conflicts_of_its_own(networks):
