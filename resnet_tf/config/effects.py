@@ -13,6 +13,7 @@ from resnet_tf.core.errors import UserError
 # (what a key needs, in terms of other keys; whether a configuration has it)
 Requirement = tuple[str, Callable[[Config], bool]]
 
+_WEIGHTS: Requirement = ("model.weights", lambda config: config.model.weights != "")
 _RANDAUGMENT: Requirement = ("augment.policy=randaugment", lambda config: config.augment.policy == "randaugment")
 _CROPS: Requirement = ("augment.random_resized_crop=true", lambda config: config.augment.random_resized_crop)
 _MIXED: Requirement = (
@@ -32,7 +33,8 @@ _HAS_LENGTH_LEFT: Requirement = (
 )
 
 REQUIREMENTS: Mapping[str, tuple[Requirement, ...]] = {
-    "model.new_head": (("model.weights", lambda config: config.model.weights != ""),),
+    "model.new_head": (_WEIGHTS,),
+    "model.adapt_channels": (_WEIGHTS,),
     "data.channel_order": (("data.channels=3", lambda config: config.data.channels == 3),),
     "augment.min_crop_area": (_CROPS,),
     "augment.antialias": (_CROPS,),

@@ -53,6 +53,12 @@ class ModelConfig:
     new_head: bool = _key(
         False, "initialize the classification head at random instead of loading it from model.weights"
     )
+    adapt_channels: str = _key(
+        "repeat",
+        "first convolution of weights for another number of channels than data.channels: repeat (as timm: sum for one "
+        "channel, otherwise repeated and scaled), average, or zero (zeros for further channels)",
+        choices=("repeat", "average", "zero"),
+    )
     stem: str = _key("", "first layers: conv7, deep (ResNet-D), or small (for small images); empty: the network's own")
     stochastic_depth: float = _key(
         0.0,

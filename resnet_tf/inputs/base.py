@@ -198,6 +198,27 @@ class Preprocess(abc.ABC):
     def with_size(self, sizes: tuple[int, ...]) -> Self:
         """Return a copy for another input size: (height, width), or (length,)."""
 
+    @classmethod
+    def supports_channels(cls, channels: int) -> bool:
+        """Return True if the input type has examples of a number of channels."""
+        return channels > 0
+
+    def with_channels(self, channels: int) -> Self:
+        """Return a copy for another number of channels, with the average statistics for one, else repeated in order.
+
+        Raises:
+            UserError: if the input type does not support the number.
+        """
+        if channels == self.channels:
+            return self
+
+        def adapt(values: tuple[float, ...]) -> tuple[float, ...]:
+            if channels == 1:
+                return (math.fsum(values) / len(values),)
+            return tuple(values[channel % len(values)] for channel in range(channels))
+
+        return dataclasses.replace(self, channels=channels, mean=adapt(self.mean), std=adapt(self.std))
+
     # Shapes.
 
     @property

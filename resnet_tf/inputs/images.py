@@ -125,9 +125,13 @@ class ImagePreprocess(Preprocess):
 
     @classmethod
     def from_config(cls, data: DataConfig, weights: Preprocess | None = None) -> Self:
-        """Create the preprocessing for the `data` group; unset values are those of `weights`, or ImageNet's."""
+        """Create the preprocessing for the `data` group; unset values are those of `weights`, or ImageNet's.
+
+        Statistics of three channels are averaged for gray images.
+        """
         height, width, channels = cls.shape_from_config(data)
         base = weights if isinstance(weights, ImagePreprocess) else cls(size=(height, width))
+        base = base.with_channels(channels) if cls.supports_channels(channels) else base
         mean, std = resolve_statistics(data, base)
         return cls(
             size=(height, width),
@@ -164,6 +168,11 @@ class ImagePreprocess(Preprocess):
         super().check_config(config)
         if config.data.channels not in (1, 3):
             raise UserError(f"data.channels must be 3 (RGB) or 1 (gray), got {config.data.channels}")
+
+    @classmethod
+    def supports_channels(cls, channels: int) -> bool:
+        """Return True for 1 and 3."""
+        return channels in (1, 3)
 
     def with_size(self, sizes: tuple[int, ...]) -> Self:
         """Return a copy for another input size, (height, width)."""

@@ -16,6 +16,7 @@ from resnet_tf.model.builder import LOGITS_LAYER, build
 from resnet_tf.model.metadata import Metadata
 from resnet_tf.model.network import ResidualNetwork, layer_prefix
 from resnet_tf.model.weights import readers
+from resnet_tf.model.weights.channels import check_method
 from resnet_tf.model.weights.download import fetch
 from resnet_tf.model.weights.keras_files import is_checkpoint
 from resnet_tf.model.weights.mapping import load_weights, to_torchvision
@@ -30,6 +31,7 @@ def create_model(
     input_shape: tuple[int | None, ...] = (224, 224, 3),
     weights: str | Path | None = None,
     new_head: bool = False,
+    adapt_channels: str = "repeat",
     features: Sequence[str] = (),
     model_name: str | None = None,
     **knobs: Any,
@@ -52,6 +54,11 @@ def create_model(
             torchvision, timm or keras.applications, or a hub export (see
             `resnet_tf.model.weights.mapping.load_weights`).
         new_head: initialize the head randomly instead of loading it from `weights`, for fine-tuning on other classes.
+        adapt_channels: method for weights whose first convolution has another number of input channels, such as those
+            for RGB in a network for gray, RGBA or multispectral images: `repeat` (sum for one channel, otherwise
+            repeated in their order and scaled, as timm does), `average` (each channel gets the scaled mean of all), or
+            `zero` (further channels get zeros, so that the output is that of the first ones). The normalization of
+            the weights, `preprocess`, is adapted likewise, for a number of channels that images have.
         features: names of stages, such as `("stage2", "stage3")`, to return a dict of feature maps instead of logits.
         model_name: name of the model, by default `name`. All layer names begin with it, so that several networks can be
             parts of one model: letters, digits and underscores.
@@ -77,6 +84,9 @@ def create_model(
         raise UserError(f"new_head takes True or False, got {shorten(new_head)}")
     if new_head and weights is None:
         raise UserError("new_head=True has no effect without weights: every head is initialized at random")
+    check_method(adapt_channels)
+    if adapt_channels != "repeat" and weights is None:
+        raise UserError(f"adapt_channels={adapt_channels!r} has no effect without weights")
     if not isinstance(weights, str | Path | None):
         raise UserError(f"weights takes a name or a path, got {shorten(weights)}")
     if model_name is not None and not (isinstance(model_name, str) and re.fullmatch(r"[A-Za-z0-9]\w*", model_name)):
@@ -87,7 +97,7 @@ def create_model(
         arch, input_shape=input_shape, num_classes=num_classes, name=name, features=features, model_name=model_name
     )
     if weights is not None:
-        _load(model, weights, new_head=new_head)
+        _load(model, weights, new_head=new_head, adapt_channels=adapt_channels)
     return model
 
 
@@ -126,16 +136,20 @@ def convert_file(source: str | Path, name: str, target: Path, *, num_classes: in
     return dialect
 
 
-def _load(model: ResidualNetwork, weights: str | Path, *, new_head: bool = False) -> str:
+def _load(
+    model: ResidualNetwork, weights: str | Path, *, new_head: bool = False, adapt_channels: str = "repeat"
+) -> str:
     """Load weights with their preprocessing and labels; return the name of the file's dialect."""
     path = user_path(weights)
     if path.suffix in readers.SUFFIXES or path.exists() or is_checkpoint(path):
-        origin = load_weights(model, path, new_head=new_head)
+        origin = load_weights(model, path, new_head=new_head, adapt_channels=adapt_channels)
         preprocess, labels = origin.preprocess, origin.labels
     else:
         published = get_pretrained(str(model.zoo_name), str(weights))
-        origin = load_weights(model, fetch(published), new_head=new_head)
+        origin = load_weights(model, fetch(published), new_head=new_head, adapt_channels=adapt_channels)
         preprocess, labels = published.preprocess_at(*model.input_shape[1:-1]), published.labels
+    if preprocess and preprocess.supports_channels(model.input_shape[-1]):
+        preprocess = preprocess.with_channels(model.input_shape[-1])
     has_loaded_head = model.layers[-1].name == f"{layer_prefix(model)}{LOGITS_LAYER}" and not new_head
     model.adopt(Metadata(preprocess=preprocess, labels=labels if has_loaded_head else None))
     return origin.dialect

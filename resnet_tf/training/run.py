@@ -209,6 +209,7 @@ def create_network(
         input_shape=shape,
         weights=weights,
         new_head=model.new_head and weights is not None,
+        **({} if weights is None else {"adapt_channels": model.adapt_channels}),
         **{name: value for name, value in knobs.items() if value},
     )
 

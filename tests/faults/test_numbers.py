@@ -162,6 +162,7 @@ def test_recipes_are_within_the_ranges():
 # Key -> (a value, settings with which it has no effect, settings with which it has one).
 EFFECTS = {
     "model.new_head": ("true", [], ["model.weights=a.safetensors"]),
+    "model.adapt_channels": ("zero", [], ["model.weights=a.safetensors"]),
     "data.channel_order": ("bgr", ["data.channels=1"], ["data.channels=3"]),
     "augment.min_crop_area": ("0.5", [], ["augment.random_resized_crop=true"]),
     "augment.antialias": ("true", [], ["augment.random_resized_crop=true"]),

@@ -192,6 +192,7 @@ SHAPES = [
         ("input_shape", SHAPES),
         ("weights", [3, True, ["a"], b"a", "no_such_weights"]),
         ("new_head", [None, 1, "true", True]),
+        ("adapt_channels", [None, 3, ["repeat"], "timm", "Repeat", "zero"]),
         ("features", ["stage1", ("stage9",), (1,), (None,), ("",)]),
         ("model_name", [3, "", "a/b", "a b", b"a", "_a", "ä\n"]),
     ],

@@ -8,7 +8,6 @@ import tensorflow as tf
 from PIL import Image
 
 from resnet_tf.config import DataConfig
-from resnet_tf.core.errors import UserError
 from resnet_tf.inputs import ImagePreprocess, Preprocess, create_preprocess, headers
 
 PREPROCESS = ImagePreprocess(size=(24, 24))
@@ -135,5 +134,8 @@ def test_unset_values_are_those_of_the_weights():
     found = create_preprocess(DataConfig(mean=(0.5,), std=(0.2,), channel_order="rgb"), weights)
     assert (found.mean, found.std, found.channel_order) == ((0.5,) * 3, (0.2,) * 3, "rgb")
     assert create_preprocess(DataConfig()) == ImagePreprocess(size=(224, 224))
-    with pytest.raises(UserError, match=r"data.channels=1 takes data.mean and data.std of its own: the default has 3"):
-        create_preprocess(DataConfig(channels=1), weights)
+    gray = create_preprocess(DataConfig(channels=1), weights)
+    assert (gray.channels, gray.std) == (1, (1.0,))
+    assert gray.mean == pytest.approx((0.2,))
+    assert create_preprocess(DataConfig(channels=1)).mean == pytest.approx(((0.485 + 0.456 + 0.406) / 3,))
+    assert create_preprocess(DataConfig(channels=1, mean=(0.5,), std=(0.2,)), weights).mean == (0.5,)

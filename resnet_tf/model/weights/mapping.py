@@ -18,7 +18,7 @@ from resnet_tf.inputs import Preprocess
 from resnet_tf.model.builder import LOGITS_LAYER
 from resnet_tf.model.metadata import Metadata
 from resnet_tf.model.network import ResidualNetwork, layers_by_name
-from resnet_tf.model.weights import readers, selection
+from resnet_tf.model.weights import channels, readers, selection
 from resnet_tf.model.weights.compatibility import check_architecture, check_layers, stored_epsilon
 from resnet_tf.model.weights.dialects import DIALECTS, KERAS_VARIABLES, Dialect
 from resnet_tf.model.weights.keras_files import Arrays
@@ -41,7 +41,9 @@ class WeightsOrigin:
     labels: tuple[str, ...] | None
 
 
-def load_weights(model: ResidualNetwork, path: Path, *, new_head: bool = False) -> WeightsOrigin:
+def load_weights(
+    model: ResidualNetwork, path: Path, *, new_head: bool = False, adapt_channels: str = "repeat"
+) -> WeightsOrigin:
     """Load weights from a file of this package, torchvision, timm, keras.applications or akamaster.
 
     The file is checked completely before the first assignment, so that an error leaves the model unchanged.
@@ -51,6 +53,8 @@ def load_weights(model: ResidualNetwork, path: Path, *, new_head: bool = False) 
         path: `.safetensors`, `.npz`, `.h5`, `.weights.h5`, `.keras`, a file of `torch.save`, or the directory
             of a `hub` or `hub_features` export.
         new_head: keep the weights of the model's head and ignore the head in the file.
+        adapt_channels: method for a first convolution with another number of input channels, see
+            `resnet_tf.model.weights.channels`.
 
     Returns:
         Dialect, preprocessing and class names of the file. Without metadata, the preprocessing is that of the dialect.
@@ -69,7 +73,8 @@ def load_weights(model: ResidualNetwork, path: Path, *, new_head: bool = False) 
         found = _without_head(found, model)
         variables = {names: variables[names] for names in body}
     metadata = file.metadata_of(found.prefix)
-    values = _translate(model, found, variables, path, epsilon=stored_epsilon(found.dialect, metadata))
+    epsilon = stored_epsilon(found.dialect, metadata)
+    values = _translate(model, found, variables, path, epsilon=epsilon, adapt_channels=adapt_channels)
     check_architecture(model, found.dialect, metadata, path)
     check_layers(model, found.dialect, file.configs_of(found.prefix), path)
     origin = _read_origin(found.dialect, metadata, path)
@@ -131,6 +136,7 @@ def _translate(
     path: Path,
     *,
     epsilon: float | None,
+    adapt_channels: str,
 ) -> dict[VariableName, np.ndarray]:
     """Return the values of the Keras variables by (layer name, variable name).
 
@@ -140,6 +146,7 @@ def _translate(
         variables: variables of the network to load.
         path: path of the file, for messages.
         epsilon: epsilon of BatchNorm in the network of the file; None if it is that of the model.
+        adapt_channels: see `load_weights`.
 
     Raises:
         UserError: for arrays that are missing, unexpected or of another shape, or whose values are no weights.
@@ -165,6 +172,8 @@ def _translate(
     values, misshapen = {}, {}
     for names, variable in variables.items():
         value = _from_torch(arrays[str(keys[names])], variable) if dialect.torch_layout else arrays[str(keys[names])]
+        if names[0] in channels.STEM_LAYERS and channels.fits_but_channels(value, variable.shape):
+            value = channels.adapt_channels(value, variable.shape[-2], method=adapt_channels)
         if tuple(value.shape) != tuple(variable.shape):
             misshapen[names] = f"{keys[names]} {tuple(value.shape)} for {tuple(variable.shape)}"
         values[names] = value
