@@ -10,6 +10,8 @@ HERE = Path(__file__).parent
 
 LITERT = ["ai-edge-litert>=2.1"]
 ONNX = ["tf2onnx>=1.16.1", "onnxruntime>=1.22"]  # the writer, and the reader that checks what it wrote
+# The page sets options of `mount_gradio_app` that earlier releases lack, and that a major version may rename.
+DEMO = ["gradio>=6.31,<7"]
 JAX = "jax>=0.10.2"  # runs HLO without TensorFlow, by internal interfaces: the oldest release that was tried
 TENSORFLOW = "2.20"  # the newest release that exists for TPUs, see requirements-tpu.txt; CI installs 2.21
 
@@ -61,6 +63,7 @@ setup(
         "gpu": [f"tensorflow[and-cuda]>={TENSORFLOW}"],
         "litert": LITERT,
         "onnx": ONNX,
+        "demo": DEMO,
         "test": [
             "pytest>=8.4",
             "pytest-xdist>=3.6",
@@ -72,6 +75,8 @@ setup(
             "pillow>=11",
             "scikit-learn>=1.6",
             "pyyaml>=6",
+            "playwright>=1.49",  # drives Chromium, which it does not bring; tests of pages are skipped without one
+            *DEMO,
             JAX,
             # Programs that read our exports.
             *LITERT,

@@ -21,7 +21,7 @@ GROUPS = {
     "Commands": (
         *("train", "TrainResult", "evaluate", "EvaluateResult", "predict", "export"),
         *("prepare", "PrepareResult", "preview", "plan", "Plan", "benchmark", "BenchmarkResult"),
-        *("convert", "ConvertResult", "serve_data", "DataService"),
+        *("convert", "ConvertResult", "demo", "DemoServer", "serve_data", "DataService"),
     ),
     "Networks": ("create_model", "list_models", "list_weights", "ResidualNetwork", "Arch", "BatchNormalization"),
     "Settings": ("load_config", "list_configs", "Config"),

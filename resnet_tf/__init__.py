@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from resnet_tf.training.run import Run, load_run
     from resnet_tf.workflows.benchmark import BenchmarkResult, benchmark
     from resnet_tf.workflows.convert import ConvertResult, convert
+    from resnet_tf.workflows.demo import DemoServer, demo
     from resnet_tf.workflows.evaluate import EvaluateResult, evaluate
     from resnet_tf.workflows.export import export
     from resnet_tf.workflows.plan import Plan, plan
@@ -49,6 +50,7 @@ _HOMES = {
     "Config": "resnet_tf.config",
     "ConvertResult": "resnet_tf.workflows.convert",
     "DataService": "resnet_tf.workflows.serve_data",
+    "DemoServer": "resnet_tf.workflows.demo",
     "EvaluateResult": "resnet_tf.workflows.evaluate",
     "Evaluation": "resnet_tf.core.metrics",
     "ImagePreprocess": "resnet_tf.inputs",
@@ -67,6 +69,7 @@ _HOMES = {
     "benchmark": "resnet_tf.workflows.benchmark",
     "convert": "resnet_tf.workflows.convert",
     "create_model": "resnet_tf.model.create",
+    "demo": "resnet_tf.workflows.demo",
     "evaluate": "resnet_tf.workflows.evaluate",
     "evaluate_run": "resnet_tf.training.evaluation",
     "export": "resnet_tf.workflows.export",
@@ -93,6 +96,7 @@ __all__ = [
     "Config",
     "ConvertResult",
     "DataService",
+    "DemoServer",
     "EvaluateResult",
     "Evaluation",
     "ImagePreprocess",
@@ -111,6 +115,7 @@ __all__ = [
     "benchmark",
     "convert",
     "create_model",
+    "demo",
     "evaluate",
     "evaluate_run",
     "export",

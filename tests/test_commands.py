@@ -23,7 +23,10 @@ from resnet_tf.config import iterate_keys, load_config
 from resnet_tf.core.files import read_json_lines
 from resnet_tf.workflows.train import train_and_evaluate
 
-COMMANDS = ("benchmark", "convert", "data_service", "evaluate", "export", "predict", "prepare", "preview", "train")
+COMMANDS = (
+    *("benchmark", "convert", "data_service", "demo", "evaluate", "export"),
+    *("predict", "prepare", "preview", "train"),
+)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -50,6 +50,7 @@ ELSEWHERE = {
     "python -m resnet_tf.train --config=spectrograms --set data.source=signals/spectrograms.npz": (
         "tests/test_signals.py"
     ),
+    "python -m resnet_tf.demo --model=models/photos": "tests/workflows/test_demo.py",
     "python -m resnet_tf.data_service --port=5050": "tests/data/test_service.py",
     "python -m resnet_tf.data_service --dispatcher=grpc://HOST:5050 --host=MY_NAME": "tests/data/test_service.py",
     "python -m resnet_tf.train --config=imagefolder --set data.source=/photos --set data.service=grpc://HOST:5050": (

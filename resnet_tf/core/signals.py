@@ -86,6 +86,20 @@ def clean_up_on_sigterm(message: str) -> Iterator[Callable[[], None]]:
         signal.signal(signal.SIGTERM, before)
 
 
+@contextlib.contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Let the block clean up if the process receives SIGTERM, which then ends it as without this context.
+
+    A second signal ends the process at once. Python handles signals in the main thread only; in other threads the
+    context has no effect.
+    """
+    try:
+        with clean_up_on_sigterm("stopped"):
+            yield
+    except Interrupted:
+        signal.raise_signal(signal.SIGTERM)
+
+
 def restore_signal_handlers() -> None:
     """Install Python's handlers again, which native code replaced by its own."""
     if threading.current_thread() is threading.main_thread():

@@ -68,7 +68,7 @@ def figure(image: np.ndarray, lines: Sequence[str], *, alt: str) -> str:
     return f"<figure>{element}<figcaption>{'<br>'.join(map(escape, lines))}</figcaption></figure>"
 
 
-def figures(elements: Iterable[str]) -> str:
+def gallery(elements: Iterable[str]) -> str:
     """Return a grid of `figure` elements."""
     return f'<div class="images">{"".join(elements)}</div>'
 

@@ -26,11 +26,16 @@ def plot_overlay(path: Path, image: np.ndarray, heatmap: np.ndarray, *, title: s
     Raises:
         UserError: if `path` cannot be written.
     """
-    colors = matplotlib.colormaps["inferno"](heatmap)[..., :3]
-    opacity = 0.7 * heatmap[..., np.newaxis]
     figure = Figure(figsize=(6.4, 3.5), layout="constrained")
     figure.suptitle(printable(title), **literal(title))
-    for axes, pixels in zip(figure.subplots(1, 2), (image, (1 - opacity) * image + opacity * colors), strict=True):
+    for axes, pixels in zip(figure.subplots(1, 2), (image, blend(image, heatmap)), strict=True):
         axes.imshow(np.clip(pixels, 0.0, 1.0))
         axes.axis("off")
     return save_figure(figure, path)
+
+
+def blend(image: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
+    """Return an image blended with a colored heatmap, float [H, W, 3]; see `plot_overlay`."""
+    colors = matplotlib.colormaps["inferno"](heatmap)[..., :3]
+    opacity = 0.7 * heatmap[..., np.newaxis]
+    return (1 - opacity) * image + opacity * colors

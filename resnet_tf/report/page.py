@@ -145,7 +145,7 @@ def _images(report: Report, indices: Sequence[int]) -> str:
         true, predicted = evaluation.targets[index], evaluation.predictions[index]
         lines = (f"{names[true]} ({scores[true]:.0%})", f"→ {names[predicted]} ({scores[predicted]:.0%})")
         captioned.append(elements.figure(image, lines, alt=f"image {index} of the evaluated split"))
-    return elements.figures(captioned)
+    return elements.gallery(captioned)
 
 
 def _classes(report: Report) -> str:

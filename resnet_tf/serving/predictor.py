@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import numpy as np
 import tensorflow as tf
@@ -143,6 +143,11 @@ class Predictor:
                     raise UserError(f"the prediction for {example.name} is not finite: {str(self.path)!r} overflows")
                 yield self._best(probabilities, example.file)
 
+    @property
+    def explains(self) -> bool:
+        """Return True if the export has Grad-CAM heatmaps, see `explain`."""
+        return isinstance(self._runner, runners.SavedModelRunner) and self._runner.explains
+
     def logits(self, inputs: np.ndarray) -> np.ndarray:
         """Return the logits, float32 [B, classes], for decoded inputs at the input size.
 
@@ -185,7 +190,7 @@ class Predictor:
         Raises:
             UserError: for an export without an `explain` signature, or as `__call__`.
         """
-        if not isinstance(self._runner, runners.SavedModelRunner) or not self._runner.explains:
+        if not self.explains:
             raise UserError(
                 f"{str(self.path)!r} has no Grad-CAM heatmaps: export an image network with target serving or hub, "
                 "whose head is one layer after the average pooling"
@@ -193,7 +198,7 @@ class Predictor:
         for batch in forms.batches(examples, self.preprocess, batch_size):
             encoded = [each.content for each in batch]
             best = self.predict_batch(encoded, names=[each.name for each in batch])["probabilities"].argmax(axis=1)
-            heatmaps = self._runner.heatmaps(encoded)[..., np.newaxis]
+            heatmaps = cast(runners.SavedModelRunner, self._runner).heatmaps(encoded)[..., np.newaxis]
             heatmaps = tf.image.resize(heatmaps, self.preprocess.spatial_shape)[..., 0]
             crops = self.preprocess.decode_batch(encoded)
             yield from zip(crops, heatmaps.numpy(), (self.labels[index] for index in best), strict=True)

@@ -1,11 +1,14 @@
 """Servers of the tf.data service."""
 
+import threading
 from typing import Any
 
 import tensorflow as tf
 
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.ranges import check_integer
+
+_POLL = 0.2  # seconds
 
 
 class DataService:
@@ -23,7 +26,10 @@ class DataService:
 
     def join(self) -> None:
         """Block until the worker stops."""
-        self._worker.join()
+        waiting = threading.Thread(target=self._worker.join, daemon=True)
+        waiting.start()
+        while waiting.is_alive():  # in native code, which would not let Python handle signals
+            waiting.join(_POLL)
 
     def to_dict(self) -> dict[str, str]:
         """Return the address, ready for JSON."""

@@ -377,6 +377,7 @@ FLAGS = [
     ("data_service", "--port=65536"),
     ("data_service", "--port=-1"),
     ("data_service", "--worker_port=1e400"),
+    ("demo", "--model=x", "--port=65536"),
     ("convert", "--weights=x", "--model=resnet18", "--to=y.keras", "--num_classes=-1"),
     ("train", "--set=optimizer.base_lr=-1"),
     ("train", "--set=runtime.seed=4294967296"),

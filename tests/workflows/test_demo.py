@@ -1,0 +1,227 @@
+"""The demo page: answers of the predictor, escaped names, no other origin, and an orderly end."""
+
+import base64
+import contextlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import resnet_tf
+from resnet_tf.core.errors import UserError
+from resnet_tf.report.demo_page import Answer, answers_html
+from resnet_tf.serving.predictor import Predictor
+from resnet_tf.workflows.demo import _answers, _hosts, demo
+
+HOSTILE = ("<b>cat</b>", "<img src=x onerror=alert(1)>", "${alert(1)} {{x}}", "ship\x1b[31m\u202e", "**bold** $x$")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_export):
+    loaded = Predictor(tiny_export)
+    loaded.labels = (*HOSTILE, *loaded.labels[len(HOSTILE) :])
+    return loaded
+
+
+@pytest.fixture
+def files(tmp_path, tiny_images) -> list[str]:
+    """Return two images, one that is cut short, and a text."""
+    contents = {"a.png": tiny_images[0], "b&b.png": tiny_images[1], "cut.png": tiny_images[2][:60], "text.jpg": b"text"}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    return [str(tmp_path / name) for name in contents]
+
+
+def test_answers_are_those_of_the_predictor(predictor, files):
+    first, second, *unreadable = _answers(predictor, files, True)
+    for answer, file in ((first, files[0]), (second, files[1])):
+        prediction = predictor(file)
+        assert answer.file == Path(file).name
+        assert answer.scores == tuple(zip(prediction.labels, prediction.scores, strict=True))
+        ((image, heatmap, _),) = predictor.explain([file])
+        np.testing.assert_array_equal(answer.image, image)
+        assert answer.overlay.shape == (*heatmap.shape, 3)
+        assert np.abs(answer.overlay - image)[heatmap > 0.5].max() > 0.1
+    assert [each.file for each in unreadable] == ["cut.png", "text.jpg"]
+    for each in unreadable:
+        assert re.match(rf"'{each.file}' is not a readable image: \w", each.error)
+    assert all(each.overlay is None for each in _answers(predictor, files, False))
+
+
+def test_names_and_messages_are_text():
+    scores = tuple((name, 1 / len(HOSTILE)) for name in HOSTILE)
+    text = answers_html(
+        [Answer("<i>.png", scores=scores, image=np.zeros((8, 8, 1))), Answer("x", error="<u>wrong</u>")]
+    )
+    expected = "div article h3 figure img figcaption ol li span i p"
+    assert set(re.findall(r"<(\w+)", text)) == set(expected.split())
+    assert text.count("<i ") == len(HOSTILE)
+    assert "<i>" not in text
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert "&lt;u&gt;wrong&lt;/u&gt;" in text
+
+
+@pytest.mark.parametrize(
+    ("host", "local"), [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False), ("gpu7", False)]
+)
+def test_pages_of_this_machine_have_its_names_only(host, local):
+    assert ("*" in _hosts(host)) is not local
+
+
+def test_a_missing_package_is_named(predictor, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(UserError, match=r"needs the package gradio: pip install 'resnet_tf\[demo\]'$"):
+        demo(predictor)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give one exported model, as in --model=DIR/export/serving/1"),
+        (["--model=x", "y"], "give one exported model"),
+        (["x", "y"], "unexpected argument 'y'"),
+        (["nowhere"], "no exported model at 'nowhere'"),
+        (["--model=nowhere"], "no exported model at 'nowhere'"),
+    ],
+)
+def test_mistakes_are_one_line(command, arguments, message):
+    outcome = command("demo", *arguments)
+    assert outcome.code == 2
+    assert re.fullmatch(rf"error: {re.escape(message)}.*\n", outcome.err)
+
+
+def test_a_port_in_use_is_named(predictor):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(UserError, match=rf"cannot listen at 127.0.0.1:{port}: .*in use; --port=0 selects a free"):
+            demo(predictor, port=port)
+    with pytest.raises(UserError, match=r"^cannot listen at nowhere.invalid:0: "):
+        demo(predictor, host="nowhere.invalid", port=0)
+    with pytest.raises(UserError, match=r"^port "):
+        demo(predictor, port=2**16)
+
+
+@contextlib.contextmanager
+def _server(name: str, *arguments: str, directory: Path) -> Iterator[tuple[subprocess.Popen, str]]:
+    """Run a command that serves, in a process without a home; yield its process and address."""
+    command = [sys.executable, "-m", f"resnet_tf.{name}", "--port=0", *arguments]
+    environment = {"PATH": "", "TMPDIR": str(directory), "HOME": str(directory)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, **pipes) as process:
+        try:
+            line = process.stdout.readline().strip()
+            assert re.search(r"(http|grpc)://\w", line), process.communicate()[1]
+            yield process, line
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory) -> Path:
+    """Return an export with hostile class names."""
+    model = resnet_tf.create_model("resnet20_w8", num_classes=len(HOSTILE), input_shape=(32, 32, 3))
+    return resnet_tf.export_model(model, tmp_path_factory.mktemp("exports"), labels=HOSTILE)
+
+
+@pytest.fixture(scope="module")
+def address(export, tmp_path_factory) -> Iterator[str]:
+    pytest.importorskip("gradio")
+    with _server("demo", str(export), directory=tmp_path_factory.mktemp("demo")) as (_, address):
+        yield address
+
+
+@pytest.mark.slow
+def test_the_server_answers_by_its_own_name_only(address):
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+", address)
+    with urllib.request.urlopen(address, timeout=30) as response:
+        policy = response.headers["content-security-policy"]
+        assert policy.startswith("default-src 'self' data: blob:")
+        assert "http" not in policy
+        assert "fonts.googleapis" not in response.read().decode()
+    foreign = urllib.request.Request(address, headers={"Host": "elsewhere.example"})
+    with pytest.raises(urllib.error.HTTPError, match="400") as refused:
+        urllib.request.urlopen(foreign, timeout=30)
+    refused.value.close()
+
+
+# Drops files as a user does: an event with a list of files, each [name, content in base64].
+DROP = """([area, files]) => {
+    const dropped = new DataTransfer();
+    for (const [name, content] of files)
+        dropped.items.add(new File([Uint8Array.from(atob(content), each => each.charCodeAt(0))], name));
+    area.dispatchEvent(new DragEvent("drop", {dataTransfer: dropped, bubbles: true, cancelable: true}));
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("needs a browser: Debian's package chromium")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [400, 1280])
+def test_files_are_dropped_in_a_browser(address, export, browser, files, width):
+    view = browser.new_page(viewport={"width": width, "height": 900})
+    requests, problems = [], []
+    view.on("request", lambda request: requests.append(request.url))
+    view.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    view.on("pageerror", lambda error: problems.append(str(error)))
+    view.on("dialog", lambda dialog: problems.append(dialog.message))
+    view.goto(address)
+    view.get_by_text("Drop File Here").wait_for()
+    contents = [[Path(file).name, base64.b64encode(Path(file).read_bytes()).decode()] for file in files]
+    view.evaluate(DROP, [view.locator("button:has(input[type=file])").element_handle(), contents])
+    view.locator(".answer").nth(len(files) - 1).wait_for()
+
+    cards = view.locator(".answer")
+    assert cards.count() == len(files)
+    prediction = Predictor(export)(files[0])
+    first = cards.nth(0).inner_text()
+    shown = dict(zip(cards.nth(0).locator("li > span:first-child").all_inner_texts(), prediction.scores, strict=True))
+    assert next(iter(shown)) == prediction.label.replace("\x1b", "\\x1b").replace("\u202e", "\\u202e")
+    assert all(f"{100 * score:.1f} %" in first for score in shown.values())
+    assert cards.nth(0).locator("img").count() == 2
+    assert view.evaluate("[...document.querySelectorAll('.answer img')].every(each => each.naturalWidth > 0)")
+    assert "'text.jpg' is not a readable image" in cards.nth(3).inner_text()
+    view.get_by_label("Grad-CAM").uncheck()
+    view.wait_for_function("document.querySelectorAll('.answer img').length == 2")
+
+    assert view.evaluate("document.documentElement.scrollWidth") <= width, "no horizontal scrolling"
+    columns = {round(box["x"]) for box in (cards.nth(index).bounding_box() for index in range(len(files)))}
+    assert len(columns) == (1 if width == 400 else 3)
+    assert not problems
+    foreign = [url for url in requests if not url.startswith((address, "data:", "blob:"))]
+    assert not foreign
+    assert len(requests) > 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+@pytest.mark.parametrize("name", ["demo", "data_service"])
+def test_servers_end_by_signals(name, number, code, export, tmp_path):
+    if name == "demo":
+        pytest.importorskip("gradio")
+    arguments = [f"--model={export}"] if name == "demo" else ["--host=127.0.0.1"]
+    with _server(name, *arguments, directory=tmp_path) as (process, _):
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert errors.strip() == ("interrupted" if number == signal.SIGINT else "")
+    assert not list(tmp_path.glob("resnet_tf_demo_*"))
