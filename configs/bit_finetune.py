@@ -1,7 +1,7 @@
 r"""Fine-tuning as Big Transfer does it, with steps, sizes and mixup by the size of the data (Kolesnikov et al. 2020).
 
     python -m resnet_tf.train --config=bit_finetune --set data.source=photos/ \
-        --set model.weights=resnetv2_50x1_bit.goog_in21k.safetensors
+        --set model.weights=timm/goog_in21k
 
 The weights are timm's. Source: github.com/google-research/big_transfer (bit_hyperrule.py, bit_pytorch/train.py); it
 reaches 97.4 % on CIFAR-10 from 128 pixels of 160; here crops have 64 to 100 % of the area. Not run here.

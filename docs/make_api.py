@@ -23,7 +23,10 @@ GROUPS = {
         *("prepare", "PrepareResult", "preview", "plan", "Plan", "benchmark", "BenchmarkResult"),
         *("convert", "ConvertResult", "demo", "DemoServer", "serve_data", "DataService"),
     ),
-    "Networks": ("create_model", "list_models", "list_weights", "ResidualNetwork", "Arch", "BatchNormalization"),
+    "Networks": (
+        *("create_model", "list_models", "list_weights", "WeightsTable", "PublishedWeights"),
+        *("ResidualNetwork", "Arch", "BatchNormalization"),
+    ),
     "Settings": ("load_config", "list_configs", "Config"),
     "Data": ("open_source", "Source", "Preprocess", "ImagePreprocess", "SignalPreprocess"),
     "Training": ("train_and_evaluate", "load_run", "Run"),

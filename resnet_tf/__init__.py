@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from resnet_tf.model.create import create_model
     from resnet_tf.model.layers import BatchNormalization
     from resnet_tf.model.network import ResidualNetwork
-    from resnet_tf.model.weights.published import list_weights
+    from resnet_tf.model.weights.published import PublishedWeights, WeightsTable, list_weights
     from resnet_tf.model.zoo import list_models
     from resnet_tf.serving.export import export_model
     from resnet_tf.serving.predictor import Prediction, Predictor
@@ -60,12 +60,14 @@ _HOMES = {
     "Predictor": "resnet_tf.serving.predictor",
     "PrepareResult": "resnet_tf.workflows.prepare",
     "Preprocess": "resnet_tf.inputs",
+    "PublishedWeights": "resnet_tf.model.weights.published",
     "ResidualNetwork": "resnet_tf.model.network",
     "Run": "resnet_tf.training.run",
     "SignalPreprocess": "resnet_tf.inputs",
     "Source": "resnet_tf.data.sources",
     "TrainResult": "resnet_tf.workflows.train",
     "UserError": "resnet_tf.core.errors",
+    "WeightsTable": "resnet_tf.model.weights.published",
     "benchmark": "resnet_tf.workflows.benchmark",
     "convert": "resnet_tf.workflows.convert",
     "create_model": "resnet_tf.model.create",
@@ -106,12 +108,14 @@ __all__ = [
     "Predictor",
     "PrepareResult",
     "Preprocess",
+    "PublishedWeights",
     "ResidualNetwork",
     "Run",
     "SignalPreprocess",
     "Source",
     "TrainResult",
     "UserError",
+    "WeightsTable",
     "benchmark",
     "convert",
     "create_model",

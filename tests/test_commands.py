@@ -25,7 +25,7 @@ from resnet_tf.workflows.train import train_and_evaluate
 
 COMMANDS = (
     *("benchmark", "convert", "data_service", "demo", "evaluate", "export"),
-    *("predict", "prepare", "preview", "train"),
+    *("predict", "prepare", "preview", "train", "weights"),
 )
 
 
@@ -58,6 +58,9 @@ def test_help_does_not_import_tensorflow(name):
             "--flip needs --workdir=DIR; predictions of an exported model are fixed",
         ),
         (["export"], "--workdir=DIR is missing"),
+        (["weights", "resnet5"], "unknown model 'resnet5'; did you mean"),
+        (["weights", "resnet5x*"], "no network matches 'resnet5x*'; did you mean"),
+        (["weights", "resnet50", "resnet18"], "unexpected argument 'resnet18'; flags start with --"),
         (["predict"], "--model=EXPORTED is missing"),
         (["predict", "x.jpg"], "no images given"),
         (["predict", "--model=/nowhere"], "no images given"),

@@ -17,8 +17,7 @@ from resnet_tf.core.errors import UserError
 from resnet_tf.model.arch import Arch
 from resnet_tf.model.initializers import FanOutNormal
 from resnet_tf.model.layers import BatchNormalization, PadShortcut, StandardizedConv2D
-
-EXPANSION = {"basic": 1, "bottleneck": 4, "single": 1}
+from resnet_tf.model.options import EXPANSION
 
 
 @dataclass(frozen=True)

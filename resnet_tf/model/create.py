@@ -147,7 +147,7 @@ def _load(
     else:
         published = get_pretrained(str(model.zoo_name), str(weights))
         origin = load_weights(model, fetch(published), new_head=new_head, adapt_channels=adapt_channels)
-        preprocess, labels = published.preprocess_at(*model.input_shape[1:-1]), published.labels
+        preprocess, labels = published.preprocess_at(*model.input_shape[1:-1]), published.labels or None
     if preprocess and preprocess.supports_channels(model.input_shape[-1]):
         preprocess = preprocess.with_channels(model.input_shape[-1])
     has_loaded_head = model.layers[-1].name == f"{layer_prefix(model)}{LOGITS_LAYER}" and not new_head

@@ -8,6 +8,7 @@ from resnet_tf.core.ranges import Range, check_integer, check_number, shorten
 
 Arch = Any  # `resnet_tf.model.arch` imports this module
 
+EXPANSION = {"basic": 1, "bottleneck": 4, "single": 1}  # output channels of a block by its filters
 STEM_STRIDES = {"conv7": 2, "deep": 2, "small": 1, "none": 1}
 # Channels of a layer: a 3x3 kernel of 16,384 x 16,384 channels has 9.7 GB.
 _MAX_WIDTH = 2**14
@@ -143,8 +144,7 @@ def _is_strided(arch: Arch) -> bool:
 
 def _is_projected(arch: Arch) -> bool:
     """Return whether the shape changes in any block, so that a shortcut is more than the input itself."""
-    expansion = 4 if arch.block == "bottleneck" else 1
-    widths = [width * expansion for width in arch.widths]
+    widths = [width * EXPANSION[arch.block] for width in arch.widths]
     before = widths[:1] if arch.stem == "none" else [arch.stem_width]  # those of an input may be anything
     return _is_strided(arch) or arch.stem == "none" or [*before, *widths[:-1]] != widths
 

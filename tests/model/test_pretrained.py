@@ -4,6 +4,7 @@ import concurrent.futures
 import dataclasses
 import functools
 import hashlib
+import json
 import re
 
 import keras
@@ -21,7 +22,8 @@ from resnet_tf.inputs import ImagePreprocess, presets
 from resnet_tf.model.create import convert_file, create_model
 from resnet_tf.model.weights import download, readers
 from resnet_tf.model.weights.mapping import to_torchvision
-from resnet_tf.model.weights.published import PRETRAINED, Pretrained, get_pretrained, list_weights
+from resnet_tf.model.weights.pretrained import Pretrained
+from resnet_tf.model.weights.published import PRETRAINED, get_pretrained, list_weights
 from resnet_tf.model.zoo import MODELS
 from resnet_tf.serving.export import export_model
 from resnet_tf.serving.predictor import Predictor
@@ -46,7 +48,16 @@ def published(server, tmp_path, monkeypatch) -> Pretrained:
     server.behavior.files["/w/resnet20.safetensors"] = path.read_bytes()
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     inputs = (ImagePreprocess(size=(48, 48), crop_fraction=0.9), ImagePreprocess(size=(32, 32), crop_fraction=0.8))
-    row = Pretrained(f"{server.url}/w/{path.name}", f"sha256:{digest[:8]}", 90.0, inputs, CIFAR10)
+    row = Pretrained(
+        url=f"{server.url}/w/{path.name}",
+        digest=f"sha256:{digest[:8]}",
+        top1=90.0,
+        citation="",
+        license="MIT",
+        inputs=inputs,
+        labels=CIFAR10,
+        num_classes=10,
+    )
     monkeypatch.setitem(PRETRAINED, "resnet20", {"test/one": row})
     return row
 
@@ -192,23 +203,66 @@ def test_unknown_names_are_answered_with_those_that_there_are(network, weights, 
 
 
 def test_imagenet_is_the_best_of_torchvision():
-    assert list_weights("resnet50")[0] == "torchvision/IMAGENET1K_V2"
+    assert list_weights("resnet50")[0].name == "torchvision/IMAGENET1K_V2"
     assert get_pretrained("resnet50", "imagenet").top1 == 80.858
     assert get_pretrained("resnet50_v1", "imagenet") == get_pretrained("resnet50_v1", "keras")
-    assert resnet_tf.list_weights("plain20") == []
-    with pytest.raises(UserError, match="unknown model 'resnet5'"):
-        list_weights("resnet5")
+    assert get_pretrained("bit_r50x1", "imagenet") == get_pretrained("bit_r50x1", "timm/goog_in21k_ft_in1k")
+    for wrong in ("resnet5", "", None, 5):
+        with pytest.raises(UserError, match=r"unknown model|the name of a model is text"):
+            list_weights(wrong)
+    with pytest.raises(UserError, match=r"no network matches 'resnet5\?x\*'; did you mean"):
+        list_weights("resnet5?x*")
+
+
+# Networks without published weights: those of papers that published none, and those of this package.
+UNPUBLISHED = {"resnet200_v2", "resnet164_v2", "resnet1001_v2", "resnet20_w8", "resnet8_w32", "resnet8_w64"}
+UNPUBLISHED |= {name for name in MODELS if name.startswith(("plain", "wrn")) or name.endswith(("_1d", "article"))}
+
+
+def test_every_network_with_published_weights_has_a_row():
+    assert set(MODELS) - set(PRETRAINED) == UNPUBLISHED
+    assert str(resnet_tf.list_weights("plain20")) == "no published weights"
+
+
+def test_the_list_is_a_table_that_fits_a_terminal():
+    rows = resnet_tf.list_weights()
+    header, *lines = str(rows).splitlines()
+    assert max(map(len, (header, *lines))) <= 80
+    assert [(row.network, row.name) for row in rows] == sorted(ROWS, key=lambda row: list(MODELS).index(row[0]))
+    assert sum(f"  {row.name} " in line for row in rows for line in lines) >= len(rows)
+    line = next(line for line in lines if line.startswith("  timm/goog_teacher_in21k_ft_in1k_384 "))
+    assert line.split() == ["timm/goog_teacher_in21k_ft_in1k_384", "83.834", "384", "945", "Apache-2.0"]
+    sources = {row.name.split("/")[0]: row.citation for row in rows}
+    assert lines[-len(sources) :] == [f"  {source}: {page}" for source, page in sources.items()]
+    (unpublished,) = (row for row in resnet_tf.list_weights("bit_r50x1") if row.top1 is None)
+    found = next(line.split()[1:] for line in lines if f" {unpublished.name} " in line)
+    assert found == ["224", "273", "Apache-2.0"]
+
+
+def test_rows_state_what_the_files_and_publishers_do(command):
+    row = resnet_tf.list_weights("resnet20")[0]
+    model = CREATE()
+    assert row.size == 4 * model.count_params()
+    assert (row.image_sizes, row.num_classes, row.license) == (((32, 32),), 10, "BSD-2-Clause")
+    outcome = command("weights", "resnet20", "--json")
+    assert outcome.code == 0
+    assert json.loads(outcome.out) == json.loads(json.dumps(row.to_dict()))
+    assert command("weights", "resnet20").out == f"{resnet_tf.list_weights('resnet20')}\n"
 
 
 @pytest.mark.parametrize(("network", "weights"), ROWS)
 def test_rows_are_complete(network, weights):
     row = PRETRAINED[network][weights]
-    algorithm, digits = row.digest.split(":")
+    algorithm, _, digits = row.digest.partition(":")
     assert network in MODELS
-    assert len(digits) == {"md5": 32, "sha256": 8}[algorithm]
+    is_hub = row.url.startswith("https://huggingface.co/timm/")  # which states the SHA-256 with each download
+    assert len(digits) == (0 if is_hub else {"md5": 32, "sha256": 8}[algorithm])
     assert row.url.startswith("https://")
-    assert len(row.labels) == (10 if "cifar" in weights else 1000)
-    assert 65 < row.top1 < 95
+    assert row.num_classes == (10 if "cifar" in weights else 21_843 if weights.endswith("in21k") else 1000)
+    assert len(row.labels) == (0 if row.num_classes == 21_843 else row.num_classes)
+    assert 65 < row.top1 < 95 if row.labels else row.top1 is None
+    assert row.license in ("Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC-BY-NC-4.0", "MIT")
+    assert len({other.file_name for others in PRETRAINED.values() for other in others.values()}) == len(ROWS)
 
 
 @pytest.mark.parametrize("network", [name for name, rows in PRETRAINED.items() if "keras" in rows])
@@ -248,16 +302,23 @@ def test_torchvision_rows_are_those_of_torchvision(network, weights):
 @pytest.mark.parametrize(("network", "weights"), [row for row in ROWS if row[1].startswith("timm")])
 def test_timm_rows_are_those_of_timm(network, weights):
     timm = import_torch_zoo("timm")
-    theirs = f"resnetrs{network[9:]}" if network.startswith("resnet_rs") else network.replace("_d", "d")
-    config = timm.models.get_pretrained_cfg(f"{theirs}.{weights.split('/')[1]}")
+    config = timm.models.get_pretrained_cfg(f"{_timm_name(network)}.{weights.split('/')[1]}")
     row = PRETRAINED[network][weights]
-    assert row.url == config.url.replace("/rwightman/", "/huggingface/")
+    hub = f"https://huggingface.co/{config.hf_hub_id}/resolve/main/model.safetensors"
+    assert row.url == (config.url or hub).replace("/rwightman/", "/huggingface/")
+    assert (row.license.lower(), row.num_classes) == (config.license, config.num_classes)
     trained = (config.input_size[1], config.crop_pct)
     tested = ((config.test_input_size or config.input_size)[1], config.test_crop_pct or config.crop_pct)
-    for found, (size, fraction) in zip(row.inputs, (tested, trained), strict=True):
+    for found, (size, fraction) in zip(row.inputs, dict.fromkeys((tested, trained)), strict=True):
         assert found.size == (size, size)
         assert round(size / found.crop_fraction) == int(size / fraction)
         assert (found.mean, found.std, found.interpolation) == (config.mean, config.std, config.interpolation)
+
+
+def _timm_name(network):
+    if network.startswith("bit_r"):
+        return f"resnetv2_{network[5:]}_bit"
+    return f"resnetrs{network[9:]}" if network.startswith("resnet_rs") else network.replace("_d", "d")
 
 
 def test_the_labels_are_those_of_imagenet():

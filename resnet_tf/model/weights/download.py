@@ -14,7 +14,7 @@ from resnet_tf.core.errors import UserError, plain_reason
 from resnet_tf.core.paths import user_path
 from resnet_tf.core.text import printable
 from resnet_tf.model.weights import readers
-from resnet_tf.model.weights.published import Pretrained
+from resnet_tf.model.weights.pretrained import Pretrained
 
 # Socket timeout in seconds. Without a timeout, a download behind a firewall that drops packets never ends.
 TIMEOUT = 30
