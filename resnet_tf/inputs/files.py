@@ -78,6 +78,11 @@ def list_files(folder: str, input_type: type[Preprocess], *, recursive: bool = T
     return listing
 
 
+def has_files(folder: str, input_type: type[Preprocess]) -> bool:
+    """Return True if a folder itself, without its subfolders, has an example of an input type."""
+    return any(not _is_directory(entry) and not _skip_reason(entry, input_type) for entry in _scan(folder))
+
+
 def log_skipped(folder: str, skipped: dict[str, str], input_type: type[Preprocess]) -> None:
     """Log the number, the formats and the first names of skipped files in one line; nothing if there are none."""
     if not skipped:

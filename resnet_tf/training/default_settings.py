@@ -10,13 +10,22 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_tf.config import Config, DataConfig, flatten, override
-from resnet_tf.data.sources import Split, open_source
+from resnet_tf.data.sources import Split, open_source, resolve_splits
 from resnet_tf.inputs import create_preprocess, input_type
 
 logger = logging.getLogger(__name__)
 
 _SAMPLE = 32  # images whose median size is computed
 _WARMUP = "optimizer.warmup_epochs"
+
+
+def with_existing_splits(config: Config) -> Config:
+    """Return the configuration with the names of existing splits; see `data.sources.slices.resolve`.
+
+    Raises:
+        UserError: if the source does not exist.
+    """
+    return dataclasses.replace(config, data=resolve_splits(config.data, config.given))
 
 
 def resolve(config: Config, stored: Config | None = None) -> Config:

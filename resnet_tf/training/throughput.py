@@ -43,7 +43,7 @@ class Throughput:
 
 def measure_input(config: Config, *, seconds: float) -> Throughput:
     """Measure each stage of the input pipeline and the training step of a configuration, `seconds` each."""
-    config = default_settings.resolve(config)
+    config = default_settings.resolve(default_settings.with_existing_splits(config))
     strategy = runtime.start(config.runtime)
     source = open_source(config.data)
     trainer = Trainer(config, source, strategy)

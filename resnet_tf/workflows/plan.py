@@ -54,7 +54,7 @@ def plan(config: Config, *, path: str | Path | None = None, name: str = "") -> P
     Raises:
         UserError: for anything that would keep the run from starting.
     """
-    config = default_settings.resolve(config)
+    config = default_settings.resolve(default_settings.with_existing_splits(config))
     strategy = runtime.start(config.runtime)
     trainer = Trainer(config, open_source(config.data), strategy)
     facts = _facts(trainer)

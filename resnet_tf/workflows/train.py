@@ -155,11 +155,12 @@ def train_and_evaluate(
 
 
 def _resolve(config: Config, workdir: str | Path | None) -> Config:
-    """Return the configuration with absolute paths, and the settings that follow from the data when a run begins."""
+    """Return the configuration with absolute paths, existing splits, and settings from the data when a run begins."""
     absolute = absolute_paths(config)
     if absolute.data != config.data:
         warn_of_clash(config.data)  # an absolute path is none
-    return default_settings.resolve(absolute, stored_config(user_path(workdir)) if workdir else None)
+    existing = default_settings.with_existing_splits(absolute)
+    return default_settings.resolve(existing, stored_config(user_path(workdir)) if workdir else None)
 
 
 @contextlib.contextmanager

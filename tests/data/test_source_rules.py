@@ -257,9 +257,8 @@ def test_duplicates_are_found_as_numpy_finds_them(seed):
 
 # Splits of the data, changed settings, and the advice.
 MISSING_SPLITS = [
-    (["train", "val"], {}, r"; did you mean 'val'\? data.eval_split names the split"),
-    (["train", "validation"], {}, r"; did you mean 'validation'\? data.eval_split names the split"),
-    (["training", "test"], {}, r"; did you mean 'training'\? data.train_split names the split"),
+    (["train", "val", "dev"], {}, r"; did you mean 'val'\? data.eval_split names the split"),
+    (["training", "trn", "test"], {}, r"; did you mean 'training'\? data.train_split names the split"),
     (["train", "test"], {"eval_split": "val"}, r"; did you mean 'test'\? data.eval_split names the split"),
     (["train", "val"], {"eval_split": "val", "test_split": "test"}, r"'val'\? data.test_split names the split"),
     (["test"], {}, r"[^?]; data.train_split names the split"),

@@ -81,7 +81,7 @@ def _folder(root, files):
     ("files", "message"),
     [
         (["notes.txt"], r"has no folder 'train'; it has no folders"),
-        (["training/cat/1.png", "test/cat/1.png"], r"has no folder 'train'; it has test, training"),
+        (["learn/cat/1.png", "test/cat/1.png"], r"has no folder 'train'; it has learn, test"),
         (["train/cat/1.txt", "test/cat/1.png"], r"no images under '.*train'"),
         (["train/1.png", "test/1.png"], r"no images under '.*train'"),
         (["train/cat/1.png", "test/cat/1.png"], r"train' has one class, 'cat'; training needs two or more"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections.abc import Collection
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -10,17 +11,28 @@ from resnet_tf.config import DataConfig
 from resnet_tf.core.class_names import readable, to_names
 from resnet_tf.core.errors import UserError, prefix_errors
 from resnet_tf.core.paths import user_path
-from resnet_tf.data.sources import arrays, folder, idx, imagenet_records, tfds_builders
-from resnet_tf.data.sources.base import Corruption, Source, Split
+from resnet_tf.data.sources import arrays, folder, idx, imagenet_records, slices, tfds_builders
+from resnet_tf.data.sources.base import Corruption, DataSet, Source, Split
 from resnet_tf.data.sources.labels import check_training, match_classes
 from resnet_tf.inputs import input_type
 
-__all__ = ["Corruption", "Source", "Split", "match_classes", "open_source", "warn_of_clash"]
+__all__ = [
+    "Corruption",
+    "Source",
+    "Split",
+    "list_splits",
+    "match_classes",
+    "open_source",
+    "resolve_splits",
+    "warn_of_clash",
+]
 
 logger = logging.getLogger(__name__)
 
 
-def open_source(config: DataConfig, *, for_training: bool = True, whole: bool = False) -> Source:
+def open_source(
+    config: DataConfig, *, for_training: bool = True, whole: bool = False, given: Collection[str] | None = None
+) -> Source:
     """Open the data source of a configuration; a TFDS data set is downloaded and prepared if needed.
 
     Classes named by WordNet identifiers of ImageNet (`n01440764`) get their labels (`tench`).
@@ -30,6 +42,7 @@ def open_source(config: DataConfig, *, for_training: bool = True, whole: bool = 
         for_training: check that the training split has two classes or more, and all of the other splits.
         whole: the validation split of a folder of class/file is all of it, for the evaluation of data that a model was
             not trained on.
+        given: keys that the user set, see `resolve_splits`.
 
     Returns:
         The splits and class names.
@@ -37,7 +50,9 @@ def open_source(config: DataConfig, *, for_training: bool = True, whole: bool = 
     Raises:
         UserError: if the source or a split does not exist, or has no labeled examples of the input type.
     """
-    source = _open(config, whole)
+    warn_of_clash(config)
+    found = _find(config, whole)
+    source = found.open(slices.resolve(config, found.splits, given))
     if for_training:
         check_training(source)
     if config.long_tail > 1:
@@ -45,6 +60,28 @@ def open_source(config: DataConfig, *, for_training: bool = True, whole: bool = 
         source = dataclasses.replace(source, train=source.train.select(kept))
     with prefix_errors(f"data.source={config.source!r}"):
         return dataclasses.replace(source, class_names=readable(to_names(source.class_names)))
+
+
+def resolve_splits(config: DataConfig, given: Collection[str] | None = None) -> DataConfig:
+    """Return the configuration with the names of existing splits; see `slices.resolve`.
+
+    Args:
+        config: names of the source and of its splits.
+        given: keys that the user set, such as `data.eval_split`; by default, those with another value than the default.
+
+    Raises:
+        UserError: if the source does not exist.
+    """
+    return slices.resolve(config, _find(config).splits, given)
+
+
+def list_splits(config: DataConfig) -> tuple[str, ...]:
+    """Return the names of the existing splits of a data source; `train` and `test` if it is divided when it is opened.
+
+    Raises:
+        UserError: if the source does not exist.
+    """
+    return _find(config).splits or ("train", "test")
 
 
 def _long_tail(labels: np.ndarray, classes: int, ratio: float) -> np.ndarray:
@@ -76,22 +113,21 @@ def warn_of_clash(config: DataConfig) -> None:
         )
 
 
-def _open(config: DataConfig, whole: bool) -> Source:
+def _find(config: DataConfig, whole: bool = False) -> DataSet:
     path = user_path(config.source)
     input_type(config).check_source(config.source)
-    warn_of_clash(config)
     if config.source == "digits":
-        return tfds_builders.open_digits(config)
+        return tfds_builders.find_digits(config)
     if path.is_dir():
         if version := tfds_builders.find_version(path):
-            return tfds_builders.open_directory(version, config)
+            return tfds_builders.find_directory(version)
         if imagenet_records.has_split(path, config.train_split) or imagenet_records.has_only_records(path):
-            return imagenet_records.open_records(path, config)
+            return imagenet_records.find_records(path, config)
         if idx.list_files(path):
-            return idx.open_idx(path, config)
-        return folder.open_folder(path, config, whole=whole)
+            return idx.find_idx(path)
+        return folder.find_folder(path, config, whole=whole)
     if path.suffix == ".npz" and path.is_file():
-        return arrays.open_arrays(path, config)
+        return arrays.find_arrays(path)
     if path.exists():
         raise UserError(
             f"data.source={config.source!r} is not an .npz file; expected an .npz file, a folder, or the directory or "
@@ -99,4 +135,4 @@ def _open(config: DataConfig, whole: bool) -> Source:
         )
     if not tfds_builders.parse_name(config.source):
         raise UserError(f"data.source={config.source!r}: no such folder or file")
-    return tfds_builders.open_registered(config)
+    return tfds_builders.find_registered(config)

@@ -17,14 +17,24 @@ from resnet_tf.core.numpy_files import NpzArchive, open_npz
 from resnet_tf.core.ranges import MAX_CLASSES
 from resnet_tf.core.text import counted, printable
 from resnet_tf.data.sources import slices
-from resnet_tf.data.sources.base import Source, Split, hash_parts
+from resnet_tf.data.sources.base import DataSet, Source, Split, hash_parts
 from resnet_tf.data.sources.labels import source_of_labels, source_of_names
 from resnet_tf.inputs import input_type
 
 logger = logging.getLogger(__name__)
 
 
-def open_arrays(path: Path, config: DataConfig) -> Source:
+def find_arrays(path: Path) -> DataSet:
+    """Return the data set of an archive.
+
+    Raises:
+        UserError: if the archive is unreadable.
+    """
+    with open_npz(path) as archive:
+        return DataSet(tuple(_list_splits(archive)), lambda config: _open(path, config))
+
+
+def _open(path: Path, config: DataConfig) -> Source:
     """Open the splits of an archive.
 
     Images are uint8 [N, H, W] or [N, H, W, 1 or 3]; signals are floating-point [N, L] or [N, L, C]; see

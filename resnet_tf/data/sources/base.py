@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 import numpy as np
 import tensorflow as tf
 
+from resnet_tf.config import DataConfig
 from resnet_tf.core.class_names import canonical
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.machine import cores
@@ -249,6 +250,20 @@ class Source:
             f"{len(counts):,} classes of {counts[fewest]:,} ({names[fewest]}) to {counts[most]:,} "
             f"({names[most]}) examples, median {np.median(counts):,.0f}"
         )
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set that was found at `data.source`, and whose splits are not opened yet.
+
+    Attributes:
+        splits: names of the existing splits, in order; empty if it has a training and a validation split under any of
+            their usual names.
+        open: function that opens the splits that a configuration names.
+    """
+
+    splits: tuple[str, ...]
+    open: Callable[[DataConfig], Source]
 
 
 def find_difference(before: DataIdentity, now: DataIdentity) -> str:

@@ -4,9 +4,7 @@ A file may lie in subfolders of its class.
 """
 
 import dataclasses
-import hashlib
 import logging
-import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,19 +16,14 @@ import tensorflow as tf
 
 from resnet_tf.config import DataConfig
 from resnet_tf.core.class_names import canonical
-from resnet_tf.core.errors import UserError, closest
+from resnet_tf.core.errors import UserError
 from resnet_tf.core.text import from_file_name
-from resnet_tf.data.sources import slices
-from resnet_tf.data.sources.base import Source, Split, hash_parts
+from resnet_tf.data.sources import division, slices
+from resnet_tf.data.sources.base import DataSet, Source, Split, hash_parts
 from resnet_tf.data.sources.labels import source_of_names
 from resnet_tf.inputs import ImagePreprocess, files
 
 logger = logging.getLogger(__name__)
-
-_SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing", "eval"}  # usual names
-# Name of a split -> part of a folder of class/file; either part has several usual names.
-_PARTS = dict.fromkeys(["train", "training"], "train") | {slices.ALL: slices.ALL}
-_PARTS |= dict.fromkeys(["test", "testing", "val", "valid", "validation", "eval", "dev"], "test")
 
 # Class name in Unicode's composed form -> paths of its files, both sorted.
 Classes = dict[str, list[str]]
@@ -60,9 +53,9 @@ class ClassFolder:
         """True if folders without own images are splits, by their names, or since they have a subfolder in common."""
         subfolders = {name: {self._subfolder(file) for file in paths} for name, paths in self.classes.items()}
         nested = {name: found for name, found in subfolders.items() if "" not in found}
-        shared = Counter(each for found in nested.values() for each in found - _SPLITS)
+        shared = Counter(each for found in nested.values() for each in found if not slices.use_of(each))
         is_shared = any(count > 1 for count in shared.values())
-        return is_shared or bool(nested.keys() & _SPLITS) or len(subfolders) == len(nested) == 1
+        return is_shared or any(map(slices.use_of, nested)) or len(subfolders) == len(nested) == 1
 
     def check_layout(self) -> None:
         """Refuse class/split/file, whose splits would be mixed.
@@ -71,7 +64,7 @@ class ClassFolder:
             UserError: if all images of several classes are in folders that are named like splits.
         """
         below = {self._subfolder(file) for paths in self.classes.values() for file in paths}
-        if len(self.classes) > 1 and below <= _SPLITS:
+        if len(self.classes) > 1 and all(map(slices.use_of, below)):
             example = self.relative(next(iter(self.classes.values()))[0])
             raise UserError(f"{self.path!r} has class/split/file, such as {example}; expected split/class/file")
 
@@ -89,13 +82,37 @@ class ClassFolder:
         return first if below else ""
 
 
-def open_folder(root: Path, config: DataConfig, *, whole: bool = False) -> Source:
-    """Open the splits that `config` names, or slices of them, from their folders or by hash.
+def find_folder(root: Path, config: DataConfig, *, whole: bool = False) -> DataSet:
+    """Return the data set of a folder, whose splits are folders, or by hash.
 
     Args:
         root: path of the folder.
-        config: names of the splits.
+        config: names of the splits, which may be folders of any name.
         whole: if the folder is class/file, the validation split is all of it, whatever its name.
+
+    Raises:
+        UserError: if the folder cannot be read.
+    """
+    return DataSet(tuple(list_splits(root, _plain_names(config))), lambda config: _open(root, config, whole=whole))
+
+
+def list_splits(root: Path, named: Sequence[str] = ()) -> list[str]:
+    """Return the folders of split/class/file; empty for class/file.
+
+    Args:
+        root: path of the folder.
+        named: names of splits in the configuration.
+    """
+    folders = files.list_folders(str(root))
+    if _has_split_folders(root, named):
+        return folders
+    if any(files.has_files(str(root / name), ImagePreprocess) for name in folders):
+        return []
+    return folders if list_classes(root).has_splits else []
+
+
+def _open(root: Path, config: DataConfig, *, whole: bool) -> Source:
+    """Open the splits that `config` names, or slices of them.
 
     Raises:
         UserError: for a folder without images, or a split that does not exist.
@@ -125,7 +142,7 @@ def _has_split_folders(root: Path, splits: Sequence[str]) -> bool:
         return folder.has_splits and not folder.has_classes
     if not present or any(files.list_folders(str(root / name)) for name in present):
         return bool(present)
-    return not set(files.list_folders(str(root))) - _SPLITS - set(splits)
+    return all(name in splits or slices.use_of(name) for name in files.list_folders(str(root)))
 
 
 def _list_splits(root: Path, config: DataConfig) -> dict[str, ClassFolder]:
@@ -156,8 +173,7 @@ def _select(folders: dict[str, ClassFolder], split: str) -> Classes:
 def _select_part(folder: ClassFolder, split: str) -> Classes:
     """Return the images that a slice such as `test[:100]` selects, with all classes in proportion.
 
-    The order of slices is that of the hashes within each class, and the classes alternate, so that each part has
-    about the same fraction of each class. Without a slice, all images are returned.
+    The order is that of `division.stratified_order`. Without a slice, all images are returned.
 
     Args:
         folder: images of the complete split.
@@ -165,12 +181,9 @@ def _select_part(folder: ClassFolder, split: str) -> Classes:
     """
     if slices.plain_name(split) == split:
         return folder.classes
-    ranked: list[tuple[float, str, str]] = []
-    for name, paths in folder.classes.items():
-        ordered = sorted(paths, key=lambda file: (_hash(folder.relative(file)), file))
-        ranked += [((rank + 0.5) / len(paths), name, file) for rank, file in enumerate(ordered)]
-    ranked.sort()
-    chosen = {file for *_, file in ranked[slices.part(split, len(ranked))]}
+    paths, labels = _flatten(folder)
+    order = division.stratified_order(labels, [folder.relative(file) for file in paths])
+    chosen = {paths[index] for index in order[slices.part(split, len(paths))]}
     selected = {name: [file for file in paths if file in chosen] for name, paths in folder.classes.items()}
     return {name: paths for name, paths in selected.items() if paths}
 
@@ -182,13 +195,8 @@ def _split_by_config(root: Path, config: DataConfig) -> dict[str, ClassFolder]:
     folder.check_layout()
     if folder.has_splits or not everything:
         raise UserError(_no_splits(root, slices.plain_name(config.train_split), config))
-    if config.test_split and "[" not in config.test_split:
-        raise UserError(
-            f"data.test_split={config.test_split!r} is a folder of {str(root)!r} with split/class/file; class/file is "
-            "divided into a training and a validation split only. Slices divide it further: "
-            "data.eval_split=test[:50%] and data.test_split=test[50%:]"
-        )
-    wanted = {name: _find_part(root, name) for name in _plain_names(config)}
+    slices.check_parts(config, f"a folder of {str(root)!r} with split/class/file; class/file")
+    wanted = {name: slices.find_part(str(root), "a folder of class/file", name) for name in _plain_names(config)}
     train, validation = split_by_hash(folder, config.eval_fraction)
     if "test" in wanted.values() and not validation:
         raise UserError(
@@ -199,20 +207,6 @@ def _split_by_config(root: Path, config: DataConfig) -> dict[str, ClassFolder]:
     log_skipped(root, folder)
     parts = {"train": train, "test": validation, slices.ALL: everything}
     return {name: dataclasses.replace(folder, classes=parts[part]) for name, part in wanted.items()}
-
-
-def _find_part(root: Path, name: str) -> str:
-    """Return the part of a folder of class/file that the name of a split stands for: `train`, `test` or `all`.
-
-    Raises:
-        UserError: for another name.
-    """
-    if name not in _PARTS:
-        raise UserError(
-            f"no split {name!r} in {str(root)!r}, a folder of class/file; did you mean {closest(name, _PARTS)}? It has "
-            "train, test (or val) and all"
-        )
-    return _PARTS[name]
 
 
 def list_classes(folder: Path) -> ClassFolder:
@@ -277,11 +271,10 @@ def _no_splits(root: Path, split: str, config: DataConfig) -> str:
 
 
 def split_by_hash(folder: ClassFolder, fraction: float) -> tuple[Classes, Classes]:
-    """Split each class of a folder of class/file at random into a training and a validation split.
+    """Split each class of a folder of class/file into a training and a validation split; see `division.divide`.
 
-    A file with a hash of its path below the folder less than `fraction` is in the validation split, independently of
-    other files. Only where this gives a class less than half or more than twice the fraction, the files with the next
-    hashes move. A class of two files or more has at least one in each split, and a single file is in training.
+    The hash of an image is that of its path below the folder, so that its split does not depend on other images, and a
+    copy of the folder is divided equally.
 
     Args:
         folder: all files.
@@ -291,25 +284,18 @@ def split_by_hash(folder: ClassFolder, fraction: float) -> tuple[Classes, Classe
         The training split and the validation split, without classes that have no file there.
     """
     splits: tuple[Classes, Classes] = ({}, {})
-    for name, paths in folder.classes.items():
-        hashes = {file: _hash(folder.relative(file)) for file in paths}
-        count = _count_validation(sum(each < fraction for each in hashes.values()), len(paths), fraction)
-        chosen = set(sorted(paths, key=lambda file: (hashes[file], file))[:count])
-        for file in paths:
-            splits[file in chosen].setdefault(name, []).append(file)
+    files, labels = _flatten(folder)
+    names = list(folder.classes)
+    chosen = division.divide(labels, [folder.relative(file) for file in files], fraction)
+    for file, label, is_chosen in zip(files, labels, chosen, strict=True):
+        splits[int(is_chosen)].setdefault(names[label], []).append(file)
     return splits
 
 
-def _count_validation(count: int, total: int, fraction: float) -> int:
-    """Return the size of the validation split of a class, `count` within half and twice the fraction of `total`."""
-    fewest = math.ceil(total * fraction / 2)
-    most = min(math.ceil(2 * total * fraction), total - math.ceil(total * (1 - fraction) / 2))
-    return min(max(count, fewest), most)
-
-
-def _hash(path: str) -> float:
-    """Hash class/file to a number in [0, 1), the same for both Unicode forms of a name."""
-    return int.from_bytes(hashlib.blake2b(os.fsencode(canonical(path)), digest_size=8).digest()) / 2**64
+def _flatten(folder: ClassFolder) -> tuple[list[str], np.ndarray]:
+    """Return the paths of all images, and the index of the class of each, int64 [N]."""
+    files = [file for paths in folder.classes.values() for file in paths]
+    return files, np.repeat(np.arange(len(folder.classes)), [len(paths) for paths in folder.classes.values()])
 
 
 def _split(root: Path, name: str, classes: Classes, class_names: Sequence[str]) -> Split:

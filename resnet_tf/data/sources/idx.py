@@ -13,7 +13,7 @@ from resnet_tf.core.errors import UserError, plain_reason
 from resnet_tf.core.text import counted
 from resnet_tf.data.sources import slices
 from resnet_tf.data.sources.arrays import array_split, warn_of_binary_pixels
-from resnet_tf.data.sources.base import Source, Split, hash_parts
+from resnet_tf.data.sources.base import DataSet, Source, Split, hash_parts
 from resnet_tf.data.sources.labels import source_of_labels
 
 _SPLITS = {"test": "t10k"}  # split -> prefix of its files
@@ -24,7 +24,12 @@ def list_files(directory: Path) -> list[Path]:
     return sorted(each for each in directory.iterdir() if "-images-idx3-ubyte" in each.name)
 
 
-def open_idx(directory: Path, config: DataConfig) -> Source:
+def find_idx(directory: Path) -> DataSet:
+    """Return the data set of IDX files in a directory."""
+    return DataSet(tuple(_list_splits(directory)), lambda config: _open(directory, config))
+
+
+def _open(directory: Path, config: DataConfig) -> Source:
     """Open splits of images uint8 [N, H, W] and labels uint8 [N]; the classes are the labels that occur.
 
     Reference: LeCun et al., the MNIST database, file formats.

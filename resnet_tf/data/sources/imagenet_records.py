@@ -16,7 +16,7 @@ from resnet_tf.core.class_names import imagenet_labels
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.files import is_hidden
 from resnet_tf.data.sources import records, slices
-from resnet_tf.data.sources.base import Source, Split
+from resnet_tf.data.sources.base import DataSet, Source, Split
 from resnet_tf.data.sources.labels import source_of_labels, source_of_names
 
 _LABEL = {
@@ -82,7 +82,14 @@ def has_only_records(root: Path) -> bool:
     return any(map(_SHARD.search, map(str, visible))) and not any(path.is_dir() for path in visible)
 
 
-def open_records(root: Path, config: DataConfig) -> Source:
+def find_records(root: Path, config: DataConfig) -> DataSet:
+    """Return the data set of record files in a folder; names in `config` that select files of longer names exist."""
+    named = [plain for name in config.splits for plain in map(slices.plain_name, slices.terms(name))]
+    selecting = [name for name in dict.fromkeys(named) if list_files(root, name)]
+    return DataSet(tuple(dict.fromkeys([*_list_splits(root), *selecting])), lambda config: _open(root, config))
+
+
+def _open(root: Path, config: DataConfig) -> Source:
     """Open the splits that `config` names, or slices of them.
 
     Classes are the labels that occur, named by their WordNet identifier, text or number; 1,000 classes without names,

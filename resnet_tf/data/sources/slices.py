@@ -1,15 +1,21 @@
 """Names of splits, their parts such as `train[:90%]`, and sums such as `train+test`, in the syntax of TFDS."""
 
+import dataclasses
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+import logging
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from resnet_tf.config import DataConfig
-from resnet_tf.core.errors import UserError
-from resnet_tf.core.text import counted
+from resnet_tf.core.errors import UserError, closest
+from resnet_tf.core.text import counted, printable
 from resnet_tf.data.sources.base import Split
+
+logger = logging.getLogger(__name__)
 
 ALL = "all"  # the sum of all splits, unless one has this name
 
@@ -19,6 +25,102 @@ _USUAL_NAMES = {
     "eval_split": ("val", "valid", "validation", "eval", "dev", "test", "testing"),
     "test_split": ("test", "testing", "val", "valid", "validation", "eval", "dev"),
 }
+# Use of a split -> words that name it, in any case, and in names such as `Train_Set` and `val-images`.
+_WORDS = {
+    "train": ("train", "training", "trn"),
+    "validation": ("val", "valid", "validation", "eval", "evaluation", "dev"),
+    "test": ("test", "testing", "tst"),
+}
+_USES = {word: use for use, words in _WORDS.items() for word in words}
+_AFFIX = re.compile(r"[-_ ]?(set|split|data|images|imgs)$")
+
+
+def use_of(name: str) -> str:
+    """Return the use that the usual names of a split have in common: `train`, `validation`, `test`, or empty.
+
+    >>> use_of("Valid"), use_of("train_set"), use_of("cats")
+    ('validation', 'train', '')
+    """
+    return _USES.get(_AFFIX.sub("", name.strip().lower()), "")
+
+
+def resolve(config: DataConfig, present: Sequence[str], given: Collection[str] | None = None) -> DataConfig:
+    """Return the configuration with the splits that exist where other names are meant, and log them in one line.
+
+    `train` means `training`, and `val` means `validation`. A validation split that no user named, such as the default
+    `test`, also means the only split for validation or test that exists. Other missing names are left unchanged.
+
+    Args:
+        config: names of the splits.
+        present: names of the existing splits; empty if a source takes any usual name.
+        given: keys that the user set; by default, those with another value than the default.
+    """
+    keys = [key for key in _USUAL_NAMES if getattr(config, key)]
+    if given is None:
+        given = {f"data.{key}" for key in keys if getattr(config, key) != getattr(DataConfig(), key)}
+    taken = {plain_name(term) for key in keys for term in getattr(config, key).split("+")}
+    changes: dict[str, Any] = {}
+    for key in keys:
+        named = [term.strip() for term in getattr(config, key).split("+")]
+        # In an evaluation of other data, the training split is the evaluated one.
+        is_open = getattr(config, key) == config.eval_split and "data.eval_split" not in given
+        meant = [_find_meant(term, present, taken, is_open) for term in named]
+        if meant != named:
+            changes[key] = "+".join(meant)
+    if not changes:
+        return config
+    found = " and ".join(f"data.{key}={name} in place of {getattr(config, key)}" for key, name in changes.items())
+    logger.info("%s", printable(f"{found}: {config.source!r} has the splits {', '.join(present)}"))
+    return dataclasses.replace(config, **changes)
+
+
+def _find_meant(term: str, present: Sequence[str], taken: Collection[str], is_open: bool) -> str:
+    """Return a split, or a part of one, with the name that exists, or unchanged if none or several could be meant."""
+    name = plain_name(term)
+    use = use_of(name)
+    if name in present or name == ALL or not use:
+        return term
+    found = [each for each in present if use_of(each) == use]
+    if not found and is_open:
+        found = [each for each in present if use_of(each) in ("validation", "test") and each not in taken]
+    return term.replace(name, found[0], 1) if len(found) == 1 else term
+
+
+def find_part(source: str, layout: str, name: str) -> str:
+    """Return the part that the name of a split stands for in data that are divided: `train`, `test` or `all`.
+
+    Args:
+        source: name or path of the data set, for the message.
+        layout: description of its files, for the message.
+        name: name of a split, without a part.
+
+    Raises:
+        UserError: for another name.
+    """
+    if name == ALL:
+        return ALL
+    use = use_of(name)
+    if not use:
+        usual = [ALL, *(word for words in _USUAL_NAMES.values() for word in words)]
+        raise UserError(
+            f"no split {name!r} in {source!r}, {layout}; did you mean {closest(name, dict.fromkeys(usual))}? It has "
+            "train, test (or val) and all"
+        )
+    return "train" if use == "train" else "test"
+
+
+def check_parts(config: DataConfig, other: str) -> None:
+    """Refuse a complete test split beside the validation split of data that are divided into two parts.
+
+    Args:
+        config: names of the splits.
+        other: description of the data that would have a test split, and of these, for the message.
+    """
+    if config.test_split and "[" not in config.test_split:
+        raise UserError(
+            f"data.test_split={config.test_split!r} is {other} is divided into a training and a validation split only. "
+            "Slices divide it further: data.eval_split=test[:50%] and data.test_split=test[50%:]"
+        )
 
 
 def advise(config: DataConfig, split: str, present: Iterable[str]) -> str:

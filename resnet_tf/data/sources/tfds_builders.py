@@ -23,7 +23,7 @@ from resnet_tf.core.paths import user_path
 from resnet_tf.core.ranges import MAX_CLASSES
 from resnet_tf.core.text import counted
 from resnet_tf.data.sources import digits, records, slices
-from resnet_tf.data.sources.base import Corruption, Source, Split
+from resnet_tf.data.sources.base import Corruption, DataSet, Source, Split
 from resnet_tf.data.sources.labels import source_of_names
 from resnet_tf.data.sources.tfds_metadata import check_label_file, check_metadata
 
@@ -73,13 +73,13 @@ def parse_name(text: str) -> Name | None:
     raise UserError(f"data.source={text!r} has no complete version; expected three numbers, such as {before}:1.0.0")
 
 
-def open_digits(config: DataConfig) -> Source:
-    """Open the embedded data set."""
-    return _open_defined(digits.Digits, Name("digits", "", ""), config)
+def find_digits(config: DataConfig) -> DataSet:
+    """Return the embedded data set."""
+    return _find_defined(digits.Digits, Name("digits", "", ""), config)
 
 
-def open_directory(version: Path, config: DataConfig) -> Source:
-    """Open the prepared data set in a directory that `find_version` returned.
+def find_directory(version: Path) -> DataSet:
+    """Return the prepared data set in a directory that `find_version` returned.
 
     Raises:
         UserError: if its metadata is corrupt or names a class that is not TFDS's own.
@@ -89,11 +89,11 @@ def open_directory(version: Path, config: DataConfig) -> Source:
         builder = tfds.builder_from_directory(version)
     except Exception as error:  # TFDS raises many types for corrupt metadata
         raise UserError(f"{str(version)!r} is not a TFDS data set that can be read: {plain_reason(error)}") from error
-    return _open(builder, config)
+    return _data_set(builder)
 
 
-def open_registered(config: DataConfig) -> Source:
-    """Open a data set by a name that `parse_name` accepts: one that TFDS defines, or is prepared in `data.data_dir`.
+def find_registered(config: DataConfig) -> DataSet:
+    """Return a data set by its name, see `parse_name`: one that TFDS defines, or is prepared in `data.data_dir`.
 
     Raises:
         UserError: if the data set, its configuration or its version is unknown, or it cannot be prepared.
@@ -104,7 +104,7 @@ def open_registered(config: DataConfig) -> Source:
         builder_class = tfds.builder_cls(name.data_set)
     except (tfds.core.registered.DatasetNotFoundError, ValueError):
         if prepared := find_version(_data_dir(config) / name.path):
-            return open_directory(prepared, config)
+            return find_directory(prepared)
         if name.config:
             raise UserError(
                 f"data.source={config.source!r}: no such folder or file, and no data set {name.data_set!r}"
@@ -114,16 +114,16 @@ def open_registered(config: DataConfig) -> Source:
             f"unknown data set {config.source!r}; did you mean {closest(name.data_set, names)}? "
             "For a folder of images, use its path"
         ) from None
-    return _open_defined(builder_class, name, config)
+    return _find_defined(builder_class, name, config)
 
 
-def _open_defined(builder_class: type[tfds.core.DatasetBuilder], name: Name, config: DataConfig) -> Source:
-    """Open a data set of a known class; its versions in the directory of prepared data sets are checked first."""
+def _find_defined(builder_class: type[tfds.core.DatasetBuilder], name: Name, config: DataConfig) -> DataSet:
+    """Return the data set of a known class; its versions in the directory of prepared data sets are checked first."""
     _check_config(builder_class, name)
     versions = _versions(builder_class)
     if name.version and not any(_matches(name.version, each) for each in versions):
         if prepared := find_version(_data_dir(config) / name.path):  # by an earlier release of TFDS
-            return open_directory(prepared, config)
+            return find_directory(prepared)
         raise UserError(
             f"data set {name.data_set!r} has no version {name.version!r}; TFDS defines {', '.join(versions)}, and "
             f"{str(_data_dir(config))!r} holds no other"
@@ -138,7 +138,7 @@ def _open_defined(builder_class: type[tfds.core.DatasetBuilder], name: Name, con
             f"data set {config.source!r} cannot be opened in {str(_data_dir(config))!r}: {plain_reason(error)}"
         ) from error
     _prepare(builder)
-    return _open(builder, config)
+    return _data_set(builder)
 
 
 def _check_config(builder_class: type[tfds.core.DatasetBuilder], name: Name) -> None:
@@ -194,6 +194,10 @@ def _version_key(version: Path) -> tuple[int, ...]:
     """Return the numbers of a version such as 1.0.0; directories of other names come first."""
     numbers = re.fullmatch(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})", version.name, re.ASCII)
     return tuple(map(int, numbers.groups())) if numbers else ()
+
+
+def _data_set(builder: tfds.core.DatasetBuilder) -> DataSet:
+    return DataSet(tuple(builder.info.splits), lambda config: _open(builder, config))
 
 
 def _open(builder: tfds.core.DatasetBuilder, config: DataConfig) -> Source:

@@ -1,0 +1,169 @@
+"""Splits under any of their usual names, in every source that has splits."""
+
+import io
+import logging
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from conftest import write_imagenet_records
+from PIL import Image
+
+from resnet_tf import evaluate, load_config, train_and_evaluate
+from resnet_tf.config import DataConfig
+from resnet_tf.core.errors import UserError
+from resnet_tf.data.sources import list_splits, open_source, resolve_splits
+from resnet_tf.data.sources.slices import use_of
+from resnet_tf.training import default_settings
+
+
+def _png(number: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), (number, 0, 7)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _write_folder(path, splits):
+    for split in splits:
+        for label in ("a", "b"):
+            (path / split / label).mkdir(parents=True)
+            for index in range(2):
+                (path / split / label / f"{index}.PNG").write_bytes(_png(index))
+    return path
+
+
+def _write_npz(path, splits):
+    pixels, labels = np.zeros((4, 4, 4, 3), np.uint8), np.arange(4) % 2
+    np.savez(path / "data.npz", **{f"x_{name}": pixels for name in splits}, **{f"y_{name}": labels for name in splits})
+    return path / "data.npz"
+
+
+def _write_records(path, splits):
+    for split in splits:
+        examples = [(_png(index), index % 2, {}) for index in range(4)]
+        write_imagenet_records(path / f"{split}-00000-of-00001", examples)
+    return path
+
+
+def _write_tfds(path, splits):
+    features = tfds.features.FeaturesDict(
+        {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(names=["a", "b"])}
+    )
+    examples = [(index, {"image": io.BytesIO(_png(index)), "label": index % 2}) for index in range(4)]
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="four", version="1.0.0", features=features, split_datasets=dict.fromkeys(splits, examples), data_dir=path
+    )
+    return path
+
+
+WRITERS = {"folder": _write_folder, "npz": _write_npz, "records": _write_records, "tfds": _write_tfds}
+
+# Existing splits, settings -> the splits that are opened.
+RESOLVED = {
+    "usual": (["train", "test"], {}, ["train", "test"]),
+    "validation in place of the default": (["train", "val"], {}, ["train", "val"]),
+    "the default if there are both": (["train", "test", "val"], {}, ["train", "test"]),
+    "other words": (["training", "testing"], {}, ["training", "testing"]),
+    "another word for validation": (["train", "dev"], {"eval_split": "validation"}, ["train", "dev"]),
+    "parts and sums": (
+        ["train", "valid", "test"],
+        {"train_split": "training[:50%]+val[50%:]", "eval_split": "val[:50%]"},
+        ["train[:50%]+valid[50%:]", "valid[:50%]"],
+    ),
+    "a test split": (
+        ["train", "val", "testing"],
+        {"eval_split": "eval", "test_split": "test"},
+        ["train", "val", "testing"],
+    ),
+}
+# Existing splits, settings, and the message.
+REFUSED = {
+    "a split for another use": (["train", "test"], {"eval_split": "val"}, r"did you mean 'test'\? data.eval_split"),
+    "a validation split as test split": (
+        ["train", "val"],
+        {"eval_split": "val", "test_split": "test"},
+        r"did you mean 'val'\? data.test_split",
+    ),
+    "two that could be meant": (["train", "val", "valid"], {"eval_split": "dev"}, r"data.eval_split names the split"),
+    "two for validation": (["train", "val", "dev"], {}, r"data.eval_split names the split"),
+    "no training split": (["test", "val"], {}, r"data.train_split names the split"),
+}
+
+
+@pytest.mark.parametrize("source_type", WRITERS)
+@pytest.mark.parametrize("name", RESOLVED)
+def test_the_split_that_is_meant_is_opened_and_logged(tmp_path, caplog, source_type, name):
+    present, settings, expected = RESOLVED[name]
+    config = DataConfig(source=str(WRITERS[source_type](tmp_path, present)), **settings)
+    caplog.set_level(logging.INFO)
+    source = open_source(config)
+    assert [split.name for split in source.splits.values()] == expected
+    assert all(split.num_examples for split in source.splits.values())
+    lines = [record.getMessage() for record in caplog.records if "in place of" in record.getMessage()]
+    assert len(lines) == (list(config.splits) != expected)
+    assert all(split in line for line in lines for split in present)
+    assert set(list_splits(config)) == set(present)
+
+
+@pytest.mark.parametrize("source_type", WRITERS)
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_split_that_is_missing_is_refused(tmp_path, source_type, name):
+    present, settings, message = REFUSED[name]
+    with pytest.raises(UserError, match=message):
+        open_source(DataConfig(source=str(WRITERS[source_type](tmp_path, present)), **settings))
+
+
+@pytest.mark.parametrize("folders", [("Train", "Valid"), ("TRAINING", "VAL"), ("train_set", "validation_set")])
+def test_folders_of_splits_in_any_spelling(tmp_path, folders):
+    source = open_source(DataConfig(source=str(_write_folder(tmp_path, folders))))
+    assert [split.name for split in source.splits.values()] == list(folders)
+    assert source.class_names == ("a", "b")
+
+
+def test_a_split_of_a_recipe_may_have_another_use_and_one_that_was_set_may_not(tmp_path):
+    path = _write_folder(tmp_path, ["train", "test"])
+    recipe = load_config("imagenet_resnet50", [f"data.source={path}"])
+    assert recipe.data.eval_split == "validation"
+    resolved = default_settings.with_existing_splits(recipe)
+    assert resolved.data.eval_split == "test"
+    assert default_settings.with_existing_splits(resolved) == resolved
+    with pytest.raises(UserError, match=r"no folder 'validation'.*did you mean 'test'"):
+        open_source(resolve_splits(recipe.data, {"data.eval_split"}))
+
+
+def test_evaluate_takes_the_split_of_other_data_that_is_meant(tiny_run, tmp_path):
+    for label in range(10):
+        (tmp_path / "Val" / str(label)).mkdir(parents=True)
+        (tmp_path / "Val" / str(label) / "0.png").write_bytes(_png(label))
+    assert evaluate(tiny_run, data=str(tmp_path)).source.validation.name == "Val"
+    with pytest.raises(UserError, match="no folder 'test'"):
+        evaluate(tiny_run, data=str(tmp_path), overrides=["data.eval_split=test"])
+
+
+@pytest.mark.parametrize(
+    ("name", "use"),
+    [
+        *((each, "train") for each in ("train", "Training", "trn", "train_set", "train-images")),
+        *((each, "validation") for each in ("val", "VALID", "validation", "eval", "dev", "val data")),
+        *((each, "test") for each in ("test", "Testing", "testset")),
+        *((each, "") for each in ("trainer", "evaluate", "cats", "", "set", "data", "train_1")),
+    ],
+)
+def test_usual_names(name, use):
+    assert use_of(name) == use
+
+
+def test_a_run_stores_the_split_that_it_evaluates_and_continues(tmp_path):
+    path = _write_folder(tmp_path / "photos", ["Training", "val"])
+    settings = [
+        "model.name=resnet8_w32",
+        "data.batch_size=4",
+        "data.image_size=4",
+        "train.epochs=1",
+        "runtime.xla=false",
+    ]
+    config = load_config("digits", [f"data.source={path}", *settings])
+    metrics = train_and_evaluate(config, tmp_path / "run")
+    stored = load_config(tmp_path / "run" / "config.json").data
+    assert (stored.train_split, stored.eval_split) == ("Training", "val")
+    assert train_and_evaluate(config, tmp_path / "run")["step"] == metrics["step"] == 1
