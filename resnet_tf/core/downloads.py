@@ -1,26 +1,22 @@
 """Downloads over HTTP: continued after an interruption, with progress on stderr."""
 
-import contextlib
 import http.client
-import sys
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
 from email.message import Message
 from pathlib import Path
-from typing import IO, Any, TextIO, TypedDict
+from typing import IO, Any, TypedDict
 
 from resnet_tf.core import files
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.progress_line import Progress
 from resnet_tf.core.validation import find_mismatch
 
 _CHUNK_BYTES = 2**18
 # Header by which the Hugging Face Hub states the SHA-256 of a file, with its redirect to the storage of the file.
 STATED_DIGEST = "X-Linked-ETag"
-_INTERVALS = {True: 0.2, False: 30.0}  # seconds between two reports, by whether the stream is a terminal
-_PATIENCE = 3.0  # seconds before the first report where there is no terminal
 _MAX_DIGITS = 15  # of a number of bytes in a header
 
 
@@ -166,11 +162,11 @@ def _write(response: Any, part: Path, offset: int, state: dict[str, Any], name: 
         state_of(part).unlink(missing_ok=True)
         if validator := _validator(response.headers):
             files.write_atomically(state_of(part), files.to_json(state | {"validator": validator, "size": total}))
-    with part.open("ab") as file, contextlib.closing(Progress(name, total, offset)) as progress:
+    with part.open("ab") as file, _progress(name, total, offset) as progress:
         for chunk in _chunks(response):
             file.write(chunk)
             offset += len(chunk)
-            progress.update(offset)
+            progress.done = offset
     if offset < total:
         raise Incomplete(f"the connection ended after {offset:,} of {total:,} bytes")
 
@@ -190,45 +186,14 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-class Progress:
-    """Report of a download: one line that is rewritten on a terminal, otherwise a line every 30 seconds.
+def _progress(name: str, total: int, first: int, **options: Any) -> Progress:
+    """Return the progress of a download of `total` bytes, 0 if unknown, of which `first` are there."""
 
-    Args:
-        name: name of the file.
-        total: its size in bytes; 0 if unknown.
-        done: bytes that are there already.
-        stream: stream to write to, by default stderr.
-    """
+    def describe(done: int, seconds: float) -> str:
+        of = f" of {_megabytes(total)} ({done / total:.0%})" if total else ""
+        return f"{_megabytes(done)}{of}, {_megabytes((done - first) / max(seconds, 1e-6))}/s"
 
-    def __init__(self, name: str, total: int, done: int = 0, stream: TextIO | None = None):
-        self._name, self._total, self._first = name, total, done
-        self._stream = sys.stderr if stream is None else stream
-        self._live = self._stream.isatty()
-        self._start = time.monotonic()
-        self._next = self._start + (0 if self._live else _PATIENCE)
-        self._width = 0
-
-    def update(self, done: int) -> None:
-        """Report the number of bytes that are there, if it is time."""
-        now = time.monotonic()
-        if now < self._next:
-            return
-        self._next = now + _INTERVALS[self._live]
-        rate = (done - self._first) / max(now - self._start, 1e-6)
-        of = f" of {_megabytes(self._total)} ({done / self._total:.0%})" if self._total else ""
-        line = f"{self._name}: {_megabytes(done)}{of}, {_megabytes(rate)}/s"
-        if self._live:
-            self._stream.write(f"\r{line:<{self._width}}")
-            self._width = len(line)
-        else:
-            self._stream.write(f"{line}\n")
-        self._stream.flush()
-
-    def close(self) -> None:
-        """End the line on a terminal."""
-        if self._width:
-            self._stream.write("\n")
-            self._stream.flush()
+    return Progress(name, done=first, describe=describe, always=True, **options)
 
 
 def _megabytes(count: float) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 from resnet_tf.core import locks
 from resnet_tf.core.bounded import open_regular, parse_json, read_regular
 from resnet_tf.core.errors import UserError, write_failure
+from resnet_tf.core.progress_line import Progress
 from resnet_tf.core.validation import find_mismatch
 
 # No number: TensorFlow Serving and the readers of checkpoints and exports ignore directories of this name.
@@ -257,6 +258,11 @@ def find_corruption(directory: Path, name: Path, *, needed: Path) -> str:
         name: the manifest, relative to `directory`.
         needed: a file that a complete manifest lists.
     """
+    with Progress(f"verifying the files of {str(directory)!r}"):
+        return _find_corruption(directory, name, needed)
+
+
+def _find_corruption(directory: Path, name: Path, needed: Path) -> str:
     file = str(name)
     try:
         digests = parse_json(read_regular(directory / name, inside=directory))

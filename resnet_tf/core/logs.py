@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import Iterator
 
+from resnet_tf.core import progress_line
 from resnet_tf.core.text import printable
 
 _LOGGER = logging.getLogger("resnet_tf")
@@ -18,9 +19,17 @@ class LineFormatter(logging.Formatter):
         return "\n".join(map(printable, record.message.split("\n")))
 
 
+class _Handler(logging.StreamHandler):
+    """Writes messages on lines of their own, also while the line of a progress is shown on a terminal."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        progress_line.erase()
+        super().emit(record)
+
+
 def stderr_handler() -> logging.Handler:
     """Return a handler that writes messages to stderr."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(sys.stderr)
     handler.setFormatter(LineFormatter())
     return handler
 

@@ -5,7 +5,6 @@ import dataclasses
 import io
 import logging
 import re
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import tensorflow_datasets as tfds
 from resnet_tf.core import files, locks
 from resnet_tf.core.class_names import check_tfds_names
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.progress_line import Progress
 from resnet_tf.data.sources import folder
 from resnet_tf.data.sources.labels import check_classes
 
@@ -93,12 +93,13 @@ def _write(
         "label": tfds.features.ClassLabel(names=class_names),
         "file_name": tfds.features.Text(),
     }
-    with _progress_bar_only():
+    count = sum(len(paths) for split in splits.values() for paths in split.classes.values())
+    with _quiet(), Progress(f"preparing {staging.name!r}", noun="image", total=count) as progress:
         tfds.dataset_builders.store_as_tfds_dataset(
             name=staging.name,
             version=_VERSION,
             features=tfds.features.FeaturesDict(features),
-            split_datasets={name: _examples(split, check) for name, split in splits.items()},
+            split_datasets={name: _examples(split, check, progress) for name, split in splits.items()},
             data_dir=staging.parent,
             description="A folder of images, prepared with `python -m resnet_tf.prepare`.",
         )
@@ -116,12 +117,15 @@ def _check_written(version: Path, splits: dict[str, folder.ClassFolder], class_n
         )
 
 
-def _examples(split: folder.ClassFolder, check: Callable[[], None]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _examples(
+    split: folder.ClassFolder, check: Callable[[], None], progress: Progress
+) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, paths in split.classes.items():
         for file in paths:
             check()
             file_name = split.relative(file)
             yield file_name, {"image": io.BytesIO(_read(file)), "label": name, "file_name": file_name}
+            progress.done += 1
 
 
 def _read(file: str) -> bytes:
@@ -155,12 +159,9 @@ def _splits(root: Path, eval_fraction: float) -> dict[str, folder.ClassFolder]:
 
 
 @contextlib.contextmanager
-def _progress_bar_only() -> Iterator[None]:
-    """Show the progress bar of TFDS, on a terminal, and suppress its other output, which concerns downloads."""
-    if sys.stderr.isatty():
-        tfds.enable_progress_bar()
-    else:
-        tfds.disable_progress_bar()
+def _quiet() -> Iterator[None]:
+    """Suppress the output of TFDS, which concerns downloads, and its progress bars, which concern parts of the work."""
+    tfds.disable_progress_bar()
     log = logging.getLogger("absl")
     level = log.level
     log.setLevel(logging.ERROR)

@@ -13,6 +13,7 @@ from resnet_tf.config import DataConfig
 from resnet_tf.core import files
 from resnet_tf.core.errors import UserError, plain_reason
 from resnet_tf.core.metrics import NonFiniteError
+from resnet_tf.core.progress_line import tracked
 from resnet_tf.data.errors import translate_errors
 from resnet_tf.data.sources import Split
 from resnet_tf.inputs import Preprocess
@@ -147,7 +148,9 @@ def naming_nonfinite(split: Split) -> Iterator[None]:
 
 def find_unreadable(split: Split, preprocess: Preprocess, *, start: int = 0) -> str:
     """Describe the first unreadable example of a split at or after index `start`; empty if there is none."""
-    for index in range(start, split.num_examples):
+    indices = range(start, split.num_examples)
+    task = f"searching split {split.name!r} for unreadable examples"
+    for index in tracked(indices, task, noun="example", total=len(indices)):
         try:
             reason = preprocess.explain_unreadable(split.load(tf.constant(index, tf.int64)))
         except tf.errors.OpError as error:

@@ -1,5 +1,6 @@
 """Files of examples below a folder: recognized by suffix or content; all other files are counted and named."""
 
+import contextlib
 import logging
 import os
 from collections import Counter
@@ -8,6 +9,7 @@ from dataclasses import dataclass, field
 
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.files import is_hidden
+from resnet_tf.core.progress_line import Progress
 from resnet_tf.core.text import counted, printable
 from resnet_tf.inputs.base import Preprocess
 
@@ -57,7 +59,9 @@ def list_folders(folder: str) -> list[str]:
     return [entry.name for entry in _scan(folder) if _is_directory(entry) and not _is_loop(entry, above)]
 
 
-def list_files(folder: str, input_type: type[Preprocess], *, recursive: bool = True) -> Listing:
+def list_files(
+    folder: str, input_type: type[Preprocess], *, recursive: bool = True, progress: Progress | None = None
+) -> Listing:
     """List the examples of an input type below a folder; hidden files and folders are ignored.
 
     A file with a suffix of the input type is an example. Other files are examples if their content is that of the input
@@ -67,13 +71,16 @@ def list_files(folder: str, input_type: type[Preprocess], *, recursive: bool = T
         folder: path of the folder.
         input_type: class of the preprocessing.
         recursive: include subfolders.
+        progress: of a listing that this one is a part of; a new one by default.
     """
     listing = Listing()
-    for entry, reason in _walk(folder, set(), (), recursive):
-        if description := reason or _skip_reason(entry, input_type):
-            listing.skipped[entry.path] = description
-        else:
-            listing.files.append(entry.path)
+    with contextlib.nullcontext(progress) if progress else indexing(folder) as counter:
+        for entry, reason in _walk(folder, set(), (), recursive):
+            if description := reason or _skip_reason(entry, input_type):
+                listing.skipped[entry.path] = description
+            else:
+                listing.files.append(entry.path)
+            counter.done += 1
     listing.files.sort()
     return listing
 
@@ -81,6 +88,11 @@ def list_files(folder: str, input_type: type[Preprocess], *, recursive: bool = T
 def has_files(folder: str, input_type: type[Preprocess]) -> bool:
     """Return True if a folder itself, without its subfolders, has an example of an input type."""
     return any(not _is_directory(entry) and not _skip_reason(entry, input_type) for entry in _scan(folder))
+
+
+def indexing(folder: str) -> Progress:
+    """Return the progress of listing a folder."""
+    return Progress(f"indexing {folder!r}", noun="file")
 
 
 def log_skipped(folder: str, skipped: dict[str, str], input_type: type[Preprocess]) -> None:

@@ -14,6 +14,7 @@ from resnet_tf.config import Config, DataConfig, ExportConfig
 from resnet_tf.core.class_names import to_names
 from resnet_tf.core.errors import UserError, closest
 from resnet_tf.core.paths import user_path
+from resnet_tf.core.progress_line import Progress
 from resnet_tf.core.ranges import shorten
 from resnet_tf.core.text import counted
 from resnet_tf.data import pipeline
@@ -187,7 +188,8 @@ def export_model(
         (first, *_), *_ = signature_names(source.preprocess, default_signature).values()
         artifact.write_metadata(staging, metadata, signature=first)
 
-    return artifact.write_version(user_path(directory), write)
+    with Progress(f"exporting for target {target!r}"):
+        return artifact.write_version(user_path(directory), write)
 
 
 def _write(source: _Exportable, staging: Path, target: str, precision: str, default: str) -> None:

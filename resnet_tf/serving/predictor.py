@@ -15,6 +15,7 @@ from resnet_tf.core.devices import translate_memory_errors
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.export_metadata import read_export
 from resnet_tf.core.metrics import Evaluation
+from resnet_tf.core.progress_line import Progress
 from resnet_tf.core.ranges import MAX_BATCH, check_integer
 from resnet_tf.core.text import counted
 from resnet_tf.data.sources import Split
@@ -211,11 +212,13 @@ class Predictor:
         """
         check_integer("batch_size", batch_size, minimum=1, maximum=MAX_BATCH)
         split.check_complete()
-        logits = []
-        with translate_read_errors(split, self.preprocess):
+        logits, total = [], split.num_examples if count < 0 else min(count, split.num_examples)
+        progress = Progress(f"evaluating split {split.name!r}", noun="example", total=total)
+        with translate_read_errors(split, self.preprocess), progress:
             encoded = (self.preprocess.encode(each) for each, _ in split.examples(count).as_numpy_iterator())
             while batch := list(islice(encoded, batch_size)):
                 logits.append(self.predict_batch(batch)["logits"])
+                progress.done += len(batch)
         found = np.concatenate(logits)
         with naming_nonfinite(split):
             return Evaluation(targets=split.labels[: len(found)], logits=found)

@@ -14,6 +14,7 @@ import numpy as np
 
 from resnet_tf.core.devices import cpu_environment
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.progress_line import Progress
 from resnet_tf.core.text import counted
 
 # Largest difference of a logit, relative to the largest logit, by the device of the model; the export computes on the
@@ -60,7 +61,8 @@ def verify(export: Path, logits: np.ndarray, *, batch_size: int, device: str = "
         np.save(reference, logits)
         command = [sys.executable, "-m", "resnet_tf.serving.verify", str(export), str(reference), str(batch_size)]
         # On the CPU: this process holds the memory of GPUs and TPUs.
-        child = subprocess.run(command, env=cpu_environment(), capture_output=True, text=True, check=False)
+        with Progress("verifying the export in a new process"):
+            child = subprocess.run(command, env=cpu_environment(), capture_output=True, text=True, check=False)
     if child.returncode:
         raise UserError(f"verification of {str(export)!r} failed: {child.stderr.strip()[-500:]}")
     result = Verification(**json.loads(child.stdout.splitlines()[-1]))

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from resnet_tf.core import files
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.progress_line import format_seconds
 from resnet_tf.training.run import MetricsLine
 
 _MAX_IMAGES, _COLUMNS = 64, 8  # of the plot of the first batch
@@ -85,7 +86,7 @@ class ProgressLine(keras.callbacks.Callback):
         if taken <= 0 or compilation is None or self._start is None:
             return pace
         left = max(time.monotonic() - self._start - compilation, 0.0) / taken * (self._epochs - epochs)
-        return f"{pace}  {_clock(left)} left"
+        return f"{pace}  {format_seconds(left)} left"
 
     def _prefix(self) -> str:
         return f"epoch {self._epoch + 1:{len(str(self._epochs))}d}/{self._epochs}"
@@ -207,9 +208,3 @@ def _metrics(logs: dict[str, Any] | None) -> dict[str, Any]:
     """Return the logs with `step` first, as an integer: Keras's CallbackList converts every number to float."""
     metrics = dict(logs or {})
     return {"step": int(metrics.pop("step")), **metrics}
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

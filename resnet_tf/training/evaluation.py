@@ -11,6 +11,7 @@ from resnet_tf.core import files
 from resnet_tf.core.devices import translate_memory_errors
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.metrics import Evaluation
+from resnet_tf.core.progress_line import Progress
 from resnet_tf.core.text import counted
 from resnet_tf.core.validation import find_mismatch
 from resnet_tf.data import pipeline
@@ -84,12 +85,22 @@ class Evaluator:
             check: called before every batch; an exception that it raises ends the evaluation.
         """
         with translate_read_errors(self._split, self._preprocess), translate_memory_errors(*self._memory):
-            batches = list(self._predict_batches(check))
+            batches = self._predict_all(check)
         logits, labels, indices = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
         # Order of the split. Padding of the last batches has negative indices, so it sorts first and is dropped.
         order = np.argsort(indices)[np.sum(indices < 0) :]
         with naming_nonfinite(self._split):
             return Evaluation(targets=labels[order], logits=logits[order])
+
+    def _predict_all(self, check: Callable[[], None]) -> list[tuple[np.ndarray, ...]]:
+        """Return the results of all batches; further calls show their progress on a terminal only."""
+        total, batches = self._split.num_examples, []
+        task, is_first = f"evaluating split {self._split.name!r}", self.compile_seconds is None
+        with Progress(task, noun="example", total=total, transient=not is_first) as progress:
+            for batch in self._predict_batches(check):
+                batches.append(batch)
+                progress.done = min(progress.done + len(batch[0]), total)
+        return batches
 
     def _predict_batches(self, check: Callable[[], None]) -> Iterator[tuple[np.ndarray, ...]]:
         times = [time.monotonic()]

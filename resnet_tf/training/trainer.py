@@ -1,5 +1,6 @@
 """Trainer: model, optimizer and data under a strategy, with steps, checkpoints and resume."""
 
+import contextlib
 import functools
 import logging
 from pathlib import Path
@@ -13,6 +14,7 @@ from resnet_tf.config import Config
 from resnet_tf.core import selection
 from resnet_tf.core.devices import translate_memory_errors
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.progress_line import Progress
 from resnet_tf.core.text import counted
 from resnet_tf.data import pipeline
 from resnet_tf.data.augmentation import mixing
@@ -77,6 +79,7 @@ class Trainer:
             self.model.preprocess, self.model.labels = self.preprocess, source.class_names
             path = config.loss.teacher
             teacher = Teacher(path, self.preprocess, source.class_names) if path else None
+        self._compiled: set[tuple[object, ...]] = set()
         objective = Objective(config.loss, source.class_counts)
         self.step = TrainStep(
             config,
@@ -112,9 +115,17 @@ class Trainer:
         head_only = train.finetune == "probe" or (train.finetune == "head_then_all" and epoch < train.head_epochs)
         size = size_in_epoch(self.config, epoch)
         batch = self.config.data.batch_size
-        with translate_memory_errors(f"a training step of data.batch_size={batch}", self._remedies):
+        memory = translate_memory_errors(f"a training step of data.batch_size={batch}", self._remedies)
+        with memory, self._compilation(head_only, size):
             statistics, missing = self.step.run(batches, tf.constant(count), head_only=head_only, size=size)
         return statistics.numpy(), missing.numpy()
+
+    def _compilation(self, *variant: object) -> contextlib.AbstractContextManager[Any]:
+        """Return the progress of the first call of a variant of the step, which compiles it."""
+        if variant in self._compiled:
+            return contextlib.nullcontext()
+        self._compiled.add(variant)
+        return Progress("compiling the training step")
 
     def _remedies(self) -> str:
         """Return the estimate of a step's memory, and the settings that reduce it."""

@@ -155,29 +155,11 @@ def test_errors_of_the_server_and_of_the_network_are_raised(server, part):
         _download(server, part)
 
 
-class _Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_progress_is_one_line_on_a_terminal_and_sparse_elsewhere(monkeypatch):
-    now = 100.0
-    monkeypatch.setattr(downloads.time, "monotonic", lambda: now)
-    terminal, log = _Terminal(), io.StringIO()
-    reports = [downloads.Progress("w.pth", 200_000_000, 20_000_000, stream) for stream in (terminal, log)]
-    for step in range(1, 41):
-        now = 100.0 + step
-        for each in reports:
-            each.update(20_000_000 + step * 4_000_000)
-    for each in reports:
-        each.close()
-    assert terminal.getvalue().startswith("\rw.pth: 24.0 MB of 200.0 MB (12%), 4.0 MB/s\rw.pth: 28.0 MB")
-    assert terminal.getvalue().endswith("\rw.pth: 180.0 MB of 200.0 MB (90%), 4.0 MB/s\n")
-    assert log.getvalue().splitlines() == [
-        "w.pth: 32.0 MB of 200.0 MB (16%), 4.0 MB/s",
-        "w.pth: 152.0 MB of 200.0 MB (76%), 4.0 MB/s",
-    ]
-    unknown = downloads.Progress("w.pth", 0, 0, log)
-    now += 60
-    unknown.update(3_000_000)
-    assert log.getvalue().endswith("w.pth: 3.0 MB, 0.1 MB/s\n")
+@pytest.mark.parametrize(("total", "of"), [(200_000_000, " of 200.0 MB (18%)"), (0, "")])
+def test_progress_states_size_and_speed(total, of):
+    log, now = io.StringIO(), 100.0
+    progress = downloads._progress("w.pth", total, 20_000_000, stream=log, clock=lambda: now)
+    now += 4
+    progress.done += 16_000_000
+    progress.report()
+    assert log.getvalue() == f"w.pth: 36.0 MB{of}, 4.0 MB/s\n"

@@ -14,6 +14,7 @@ from resnet_tf.config import DataConfig
 from resnet_tf.core.class_names import decode_name
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.numpy_files import NpzArchive, open_npz
+from resnet_tf.core.progress_line import Progress
 from resnet_tf.core.ranges import MAX_CLASSES
 from resnet_tf.core.text import counted, printable
 from resnet_tf.data.sources import slices
@@ -44,7 +45,7 @@ def _open(path: Path, config: DataConfig) -> Source:
     Raises:
         UserError: if the archive is unreadable, lacks a split, or has arrays of another shape, dtype or range.
     """
-    with open_npz(path) as archive:
+    with open_npz(path) as archive, Progress(f"reading {str(path)!r}"):
         present = _list_splits(archive)
         arrays = {name: _read(archive, path, name, config) for name in slices.plain_names(config.splits, present)}
         names = _read_names(archive, path)

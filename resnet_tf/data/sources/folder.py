@@ -17,6 +17,7 @@ import tensorflow as tf
 from resnet_tf.config import DataConfig
 from resnet_tf.core.class_names import canonical
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.progress_line import tracked
 from resnet_tf.core.text import from_file_name
 from resnet_tf.data.sources import division, slices
 from resnet_tf.data.sources.base import DataSet, Source, Split, hash_parts
@@ -212,8 +213,11 @@ def _split_by_config(root: Path, config: DataConfig) -> dict[str, ClassFolder]:
 def list_classes(folder: Path) -> ClassFolder:
     """Return the images of a folder of class/file, also those in subfolders of a class."""
     names = files.list_folders(str(folder))
-    listed = {name: files.list_files(os.path.join(folder, name), ImagePreprocess) for name in names}
-    outside = files.list_files(str(folder), ImagePreprocess, recursive=False)
+    with files.indexing(str(folder)) as progress:
+        listed = {
+            name: files.list_files(os.path.join(folder, name), ImagePreprocess, progress=progress) for name in names
+        }
+        outside = files.list_files(str(folder), ImagePreprocess, recursive=False, progress=progress)
     skipped = outside.skipped | dict.fromkeys(outside.files, "outside of a class folder")
     for each in listed.values():
         skipped |= each.skipped
@@ -317,7 +321,7 @@ def _names_and_sizes(root: Path, files: list[str]) -> Iterator[str]:
     Raises:
         UserError: if a file has disappeared.
     """
-    for file in files:
+    for file in tracked(files, f"hashing the names and sizes of {str(root)!r}", noun="file", total=len(files)):
         try:
             size = os.stat(file).st_size
         except OSError as error:

@@ -7,6 +7,7 @@ from collections.abc import Hashable
 
 import numpy as np
 
+from resnet_tf.core.progress_line import Progress
 from resnet_tf.core.text import counted, printable
 from resnet_tf.data.sources import slices
 from resnet_tf.data.sources.base import Source, Split, shorten_names
@@ -46,12 +47,13 @@ def describe_overlaps(source: Source) -> list[str]:
     Contents of records are always compared, those of other examples up to a limited number and size.
     """
     texts = []
-    for one, other in itertools.combinations(source.splits.values(), 2):
-        count = f"of {other.num_examples:,} examples of split {other.name!r} are"
-        if shared := _count_shared(one, other):
-            texts.append(f"{shared:,} {count} also in {one.name!r}")
-        elif copies := _count_copies(one, other):
-            texts.append(f"{copies:,} {count} copies of some in {one.name!r}")
+    with Progress("comparing the splits"):
+        for one, other in itertools.combinations(source.splits.values(), 2):
+            count = f"of {other.num_examples:,} examples of split {other.name!r} are"
+            if shared := _count_shared(one, other):
+                texts.append(f"{shared:,} {count} also in {one.name!r}")
+            elif copies := _count_copies(one, other):
+                texts.append(f"{copies:,} {count} copies of some in {one.name!r}")
     return [printable(f"{text}: metrics on them are too good for new data") for text in texts]
 
 

@@ -23,6 +23,7 @@ from resnet_tf.core.class_names import decode_name
 from resnet_tf.core.errors import UserError, plain_reason
 from resnet_tf.core.files import write_atomically
 from resnet_tf.core.machine import cores
+from resnet_tf.core.progress_line import Progress
 from resnet_tf.core.text import counted
 from resnet_tf.data.autotune import without_autotune
 from resnet_tf.data.sources.base import Corruption, Split, hash_parts
@@ -158,7 +159,11 @@ def _index_valid(files: Sequence[str], parse: Parse) -> list[Records]:
     dataset = tf.data.Dataset.range(len(files)).interleave(
         lengths_and_labels, cycle_length=16, block_length=64, num_parallel_calls=min(cores(), 16)
     )
-    parts = list(without_autotune(dataset.batch(4096)).as_numpy_iterator())
+    parts = []
+    with Progress("indexing record files", noun="record") as progress:
+        for part in without_autotune(dataset.batch(4096)).as_numpy_iterator():
+            parts.append(part)
+            progress.done += len(part[0])
     owners, lengths, labels, names, hashes = (
         np.concatenate(arrays) for arrays in (zip(*parts, strict=True) if parts else ([[]],) * 5)
     )

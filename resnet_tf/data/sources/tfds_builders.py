@@ -20,6 +20,7 @@ from resnet_tf.core import locks
 from resnet_tf.core.errors import UserError, closest, plain_reason
 from resnet_tf.core.files import is_hidden, make_directory
 from resnet_tf.core.paths import user_path
+from resnet_tf.core.progress_line import Progress
 from resnet_tf.core.ranges import MAX_CLASSES
 from resnet_tf.core.text import counted
 from resnet_tf.data.sources import digits, records, slices
@@ -326,7 +327,10 @@ def _download_and_prepare(builder: tfds.core.DatasetBuilder) -> None:
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     downloader.MAX_RETRIES = 3  # the default of 10 takes minutes to fail without a network
-    with _naming_failures(builder), contextlib.redirect_stdout(sys.stderr):  # stdout is for results
+    # The progress bars of TFDS, on a terminal, show each download.
+    own = Progress(f"downloading and preparing {builder.info.full_name!r}")
+    progress = contextlib.nullcontext() if sys.stderr.isatty() else own
+    with _naming_failures(builder), contextlib.redirect_stdout(sys.stderr), progress:  # stdout is for results
         builder.download_and_prepare()
 
 
