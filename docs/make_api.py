@@ -30,7 +30,7 @@ GROUPS = {
     "Settings": ("load_config", "list_configs", "Config"),
     "Data": ("open_source", "Source", "Preprocess", "ImagePreprocess", "SignalPreprocess"),
     "Training": ("train_and_evaluate", "load_run", "Run"),
-    "Evaluation": ("evaluate_run", "Evaluation"),
+    "Evaluation": ("evaluate_run", "Evaluation", "SingleLabelEvaluation", "MultiLabelEvaluation"),
     "Exports": ("export_model", "Predictor", "Prediction"),
     "Errors": ("UserError", "Interrupted"),
 }

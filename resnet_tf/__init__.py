@@ -11,7 +11,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from resnet_tf.config import Config, list_configs, load_config
     from resnet_tf.core.errors import Interrupted, UserError
-    from resnet_tf.core.metrics import Evaluation
+    from resnet_tf.core.metrics import Evaluation, SingleLabelEvaluation
+    from resnet_tf.core.multi_label_metrics import MultiLabelEvaluation
     from resnet_tf.data.sources import Source, open_source
     from resnet_tf.inputs import ImagePreprocess, Preprocess, SignalPreprocess
     from resnet_tf.model.arch import Arch
@@ -53,6 +54,8 @@ _HOMES = {
     "DemoServer": "resnet_tf.workflows.demo",
     "EvaluateResult": "resnet_tf.workflows.evaluate",
     "Evaluation": "resnet_tf.core.metrics",
+    "SingleLabelEvaluation": "resnet_tf.core.metrics",
+    "MultiLabelEvaluation": "resnet_tf.core.multi_label_metrics",
     "ImagePreprocess": "resnet_tf.inputs",
     "Interrupted": "resnet_tf.core.errors",
     "Plan": "resnet_tf.workflows.plan",
@@ -103,6 +106,7 @@ __all__ = [
     "Evaluation",
     "ImagePreprocess",
     "Interrupted",
+    "MultiLabelEvaluation",
     "Plan",
     "Prediction",
     "Predictor",
@@ -112,6 +116,7 @@ __all__ = [
     "ResidualNetwork",
     "Run",
     "SignalPreprocess",
+    "SingleLabelEvaluation",
     "Source",
     "TrainResult",
     "UserError",

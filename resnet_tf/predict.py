@@ -31,6 +31,7 @@ JSON = flags.DEFINE_bool("json", False, "print one JSON object per example", fla
 CSV = flags.DEFINE_bool("csv", False, "print a CSV table: file, then label and score of each rank", flag_values=FLAGS)
 EXPLAIN = flags.DEFINE_string("explain", "", "directory for Grad-CAM overlays, one PNG per image", flag_values=FLAGS)
 
+_SEPARATOR = "|"  # of the selected classes in a cell of the table
 _MAX_WIDTH = 40  # of the column of labels; longer labels move the score of their line to the right
 
 
@@ -62,12 +63,14 @@ def _as_json(prediction: "resnet_tf.Prediction") -> None:
 def _as_csv(predictor: "resnet_tf.Predictor") -> Callable[["resnet_tf.Prediction"], None]:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     ranks = range(1, predictor.top_k + 1)
-    writer.writerow(["file", *(f"{column}{rank}" for rank in ranks for column in ("label", "score"))])
+    columns = [f"{column}{rank}" for rank in ranks for column in ("label", "score")]
+    writer.writerow(["file", *([] if predictor.thresholds is None else ["selected"]), *columns])
 
     def show(prediction: "resnet_tf.Prediction") -> None:
         pairs = zip(prediction.labels, prediction.scores, strict=True)
         cells = (cell for label, score in pairs for cell in (printable(label), f"{score:.6f}"))
-        writer.writerow([printable(prediction.file), *cells])
+        selected = [] if prediction.selected is None else [_SEPARATOR.join(map(printable, prediction.selected))]
+        writer.writerow([printable(prediction.file), *selected, *cells])
 
     return show
 
@@ -77,8 +80,12 @@ def _as_text(predictor: "resnet_tf.Predictor") -> Callable[["resnet_tf.Predictio
 
     def show(prediction: "resnet_tf.Prediction") -> None:
         print(printable(prediction.file))
-        for rank, (label, score) in enumerate(zip(prediction.labels, prediction.scores, strict=True), start=1):
+        pairs = zip(prediction.labels, prediction.scores, strict=True)
+        found = list(pairs) if prediction.selected is None else list(prediction.selected.items())
+        for rank, (label, score) in enumerate(found, start=1):
             print(f"  {rank}  {printable(label):<{width}}  {score:.4f}")
+        if not found:
+            print("  no class reaches its threshold")
 
     return show
 

@@ -31,7 +31,8 @@ def test_every_public_name_has_a_group_and_a_docstring():
 
 
 @pytest.mark.parametrize(
-    "name", ["list_models", "create_model", "load_config", "Evaluation", "ImagePreprocess", "SignalPreprocess"]
+    "name",
+    ["list_models", "create_model", "load_config", "SingleLabelEvaluation", "ImagePreprocess", "SignalPreprocess"],
 )
 def test_the_examples_of_docstrings_are_correct(name):
     thing = getattr(resnet_tf, name)

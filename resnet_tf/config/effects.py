@@ -27,6 +27,7 @@ _MOMENTUM: Requirement = (
     lambda config: config.optimizer.name.lower() in ("sgd", "lars", "muon"),
 )
 _TEACHER: Requirement = ("loss.teacher", lambda config: config.loss.teacher != "")
+_ASYMMETRIC: Requirement = ("loss.name=asymmetric", lambda config: config.loss.name == "asymmetric")
 _HAS_LENGTH_LEFT: Requirement = (
     "train.epochs of at least as many",
     lambda config: config.optimizer.warmup_epochs <= config.train.epochs or config.train.defaults != "none",
@@ -73,6 +74,9 @@ REQUIREMENTS: Mapping[str, tuple[Requirement, ...]] = {
     "loss.teacher_weight": (_TEACHER,),
     "loss.temperature": (_TEACHER,),
     "loss.focal_gamma": (("loss.name=focal", lambda config: config.loss.name == "focal"),),
+    "loss.positive_gamma": (_ASYMMETRIC,),
+    "loss.negative_gamma": (_ASYMMETRIC,),
+    "loss.margin": (_ASYMMETRIC,),
     "loss.effective_beta": (("loss.class_weights=effective", lambda config: config.loss.class_weights == "effective"),),
     "runtime.tpu": (("runtime.strategy=tpu", lambda config: config.runtime.strategy == "tpu"),),
 }

@@ -371,8 +371,9 @@ class LossConfig:
 
     name: str = _key(
         "cross_entropy",
-        "training loss: cross-entropy, one sigmoid for each class (Wightman et al. 2021), or focal (Lin et al. 2017)",
-        choices=("cross_entropy", "binary", "focal"),
+        "training loss: cross-entropy, one sigmoid for each class (Wightman et al. 2021), focal (Lin et al. 2017), or, "
+        "for any number of classes an example, asymmetric (Ridnik et al. 2021)",
+        choices=("cross_entropy", "binary", "focal", "asymmetric"),
     )
     teacher: str = _key("", "exported model for knowledge distillation (Hinton et al. 2015); empty: none")
     teacher_weight: float = _key(
@@ -387,9 +388,19 @@ class LossConfig:
     focal_gamma: float = _key(
         2.0, "for focal: exponent of the factor that reduces the loss of easy examples", minimum=0, maximum=100
     )
+    positive_gamma: float = _key(
+        0.0, "for asymmetric: exponent as focal_gamma, of the classes that an example has", minimum=0, maximum=100
+    )
+    negative_gamma: float = _key(
+        4.0, "for asymmetric: exponent as focal_gamma, of the classes that it has not", minimum=0, maximum=100
+    )
+    margin: float = _key(
+        0.05, "for asymmetric: probability below which a class that it has not costs nothing", minimum=0, maximum=0.9
+    )
     class_weights: str = _key(
         "none",
-        "class weights: inverse class counts, or inverse effective numbers (Cui et al. 2019)",
+        "class weights: inverse class counts, or inverse effective numbers (Cui et al. 2019); for any number of "
+        "classes an example, of the examples that have a class against the others",
         choices=("none", "inverse", "effective"),
     )
     effective_beta: float = _key(0.999, "for class_weights=effective: beta", minimum=0, below=1)

@@ -8,6 +8,7 @@ from typing import Any, NotRequired, TypedDict
 from resnet_tf.core import files
 from resnet_tf.core.errors import UserError, prefix_errors
 from resnet_tf.core.paths import user_path
+from resnet_tf.core.targets import check_thresholds
 from resnet_tf.core.validation import check_types
 
 EXTRA = Path("assets.extra")
@@ -32,6 +33,8 @@ class ExportMetadata(TypedDict):
         labels: class names in the order of the logits; empty for features.
         arch: fields of the architecture, see `Arch`, unless the network was made from parts of others.
         versions: versions of the packages that wrote the export.
+        thresholds: probability from which on each class is selected, [C]; only of multi-label networks, whose
+            probabilities are sigmoids.
         metrics: metrics on the validation split, of a trained run.
         step: training step, of a trained run.
         stopped_epoch: epoch after which `train.patience` ended the run, if it did.
@@ -48,6 +51,7 @@ class ExportMetadata(TypedDict):
     labels: list[str]
     versions: dict[str, str]
     arch: NotRequired[dict[str, Any]]
+    thresholds: NotRequired[list[float]]
     metrics: NotRequired[dict[str, float | None]]
     step: NotRequired[int]
     stopped_epoch: NotRequired[int]
@@ -108,6 +112,8 @@ def _check_values(metadata: ExportMetadata) -> None:
         raise UserError(f"precision is {metadata['precision']!r}, not one of {', '.join(PRECISIONS)}")
     if "" in metadata["labels"]:
         raise UserError("a label is empty")
+    if "thresholds" in metadata:
+        check_thresholds(metadata["thresholds"], len(metadata["labels"]))
 
 
 def _naming(directory: Path) -> contextlib.AbstractContextManager[None]:

@@ -1,5 +1,6 @@
-"""Classification metrics, computed from targets and logits."""
+"""Classification metrics, computed from labels and logits."""
 
+import abc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,29 +59,83 @@ class NonFiniteError(UserError):
 
 
 @dataclass(frozen=True, repr=False)
-class Evaluation:
-    """Metrics of one pass over a split.
-
-    >>> evaluation = Evaluation(targets=np.array([0, 1, 1]), logits=np.array([[9.0, 0.0], [0.0, 9.0], [9.0, 0.0]]))
-    >>> round(evaluation.top(1), 4), evaluation.recall.tolist(), evaluation.confusion.tolist()
-    (0.6667, [1.0, 0.5], [[1, 0], [1, 1]])
+class Evaluation(abc.ABC):
+    """Metrics of one pass over a split, of single-label or multi-label targets.
 
     Attributes:
-        targets: true class indices, int64 [N], in the order of the split.
-        logits: float32 [N, C]; the largest of each example and that of its target are finite.
+        targets: labels in the order of the split, see `core.targets`.
+        logits: float32 [N, C].
 
     Raises:
-        NonFiniteError: if the largest logit of an example, or that of its target, is not a number or infinite.
+        NonFiniteError: if a logit that decides about the metrics is not a number or infinite.
     """
 
     targets: np.ndarray
     logits: np.ndarray
 
     def __post_init__(self) -> None:
-        decisive = np.stack([self.logits.max(axis=1), self._target_logits[:, 0]])  # the maximum with NaN is NaN
-        indices = np.flatnonzero(~np.isfinite(decisive).all(axis=0))
+        indices = np.flatnonzero(~self._are_finite)
         if len(indices):
             raise NonFiniteError(indices.tolist(), len(self.logits))
+
+    @abc.abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """Return the metrics as plain numbers: fractions in [0, 1], loss in nats."""
+
+    @property
+    @abc.abstractmethod
+    def loss(self) -> float:
+        """Return the mean cross-entropy in nats, without label smoothing."""
+
+    @property
+    @abc.abstractmethod
+    def probabilities(self) -> np.ndarray:
+        """Return the probabilities of the classes, float64 [N, C]."""
+
+    @property
+    @abc.abstractmethod
+    def ranks(self) -> np.ndarray:
+        """Return the number of wrong classes whose logit is at least the largest of a right class, int64."""
+
+    @abc.abstractmethod
+    def classes(self, labels: Sequence[str]) -> dict[str, Any]:
+        """Return metrics by class name, ready for JSON."""
+
+    @abc.abstractmethod
+    def describe_classes(self, labels: Sequence[str]) -> str:
+        """Return one line for each class."""
+
+    def with_chosen_thresholds(self) -> "Evaluation":
+        """Return the metrics with the thresholds of `MultiLabelEvaluation.choose_thresholds`, if there are any."""
+        return self
+
+    @property
+    @abc.abstractmethod
+    def _are_finite(self) -> np.ndarray:
+        """Return False for examples whose decisive logits are not finite, bool [N]."""
+
+    def top(self, k: int) -> float:
+        """Return the fraction of examples of which a class is among the `k` largest logits; ties count as errors."""
+        return float(np.mean(self.ranks < k))
+
+
+class SingleLabelEvaluation(Evaluation):
+    """Metrics of classes that exclude each other.
+
+    >>> logits = np.array([[9.0, 0.0], [0.0, 9.0], [9.0, 0.0]])
+    >>> evaluation = SingleLabelEvaluation(targets=np.array([0, 1, 1]), logits=logits)
+    >>> round(evaluation.top(1), 4), evaluation.recall.tolist(), evaluation.confusion.tolist()
+    (0.6667, [1.0, 0.5], [[1, 0], [1, 1]])
+
+    Attributes:
+        targets: true class indices, int64 [N], in the order of the split.
+        logits: float32 [N, C]; the largest of each example and that of its target are finite.
+    """
+
+    @property
+    def _are_finite(self) -> np.ndarray:
+        decisive = np.stack([self.logits.max(axis=1), self._target_logits[:, 0]])  # the maximum with NaN is NaN
+        return np.isfinite(decisive).all(axis=0)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the metrics as plain numbers: fractions in [0, 1], loss in nats."""
@@ -100,10 +155,6 @@ class Evaluation:
     def __str__(self) -> str:
         metrics = f"top-1 {self.top(1):.4f}  top-5 {self.top(5):.4f}  loss {self.loss:.4f}"
         return f"{metrics}  balanced {self.balanced_accuracy:.4f}  on {counted(len(self.targets), 'example')}"
-
-    def top(self, k: int) -> float:
-        """Return the fraction of examples whose target is among the `k` largest logits; ties count as errors."""
-        return float(np.mean(self.ranks < k))
 
     @property
     def ranks(self) -> np.ndarray:

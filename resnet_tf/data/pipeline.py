@@ -95,7 +95,7 @@ def train_batches(
         A dataset of (examples, labels, missing), B being the shard's part of the global batch:
             examples: uint8 [B, H, W, C] images, a quarter of the bytes of float32, or float32 [B, L, C] signals;
                 `Preprocess.from_batch` converts them to the model input on the device.
-            labels: int64 [B].
+            labels: int64 [B], or bool [B, C], see `core.targets`.
             missing: int64 [B], indices of the examples that were unreadable, otherwise -1; for
                 `UnreadableExamples.record`.
         With mixup or cutmix, a fourth element: random numbers of `mixing`, float32 [B, 5].
@@ -161,7 +161,7 @@ def load_batch(
     unreadable.record(missing.numpy())
     classes = len(source.class_names)
     if not mix:
-        return images.numpy(), tf.one_hot(labels, classes).numpy()
+        return images.numpy(), source.targets.encode(labels, classes).numpy()
     blended = mixing.blend(tf.cast(images, tf.float32), mix[0], config.augment)
     targets = mixing.targets(labels, mix[0], config.augment, num_classes=classes, size=preprocess.spatial_shape)
     return preprocess.to_batch_dtype(blended).numpy(), targets.numpy()
@@ -182,8 +182,8 @@ def eval_batches(
         memory_limit_mb: preprocessed examples of at most this size, in MB, are cached for the next iteration.
 
     Returns:
-        A dataset of (model input: float32 [B, H, W, C] images or [B, L, C] signals; labels: int64 [B]; indices in the
-        split: int64 [B]).
+        A dataset of (model input: float32 [B, H, W, C] images or [B, L, C] signals; labels, see `Split`, [B] or
+        [B, C]; indices in the split: int64 [B]).
 
     Raises:
         UserError: if files of the split are corrupt.
@@ -198,7 +198,7 @@ def eval_batches(
 
     dataset = split.map(indices, load)
     if padding := per_worker - len(indices):
-        blank = (tf.zeros(preprocess.input_shape), tf.constant(0, tf.int64), tf.constant(-1, tf.int64))
+        blank = (tf.zeros(preprocess.input_shape), tf.zeros_like(labels[0]), tf.constant(-1, tf.int64))
         dataset = dataset.concatenate(tf.data.Dataset.from_tensors(blank).repeat(padding))
     batches = dataset.batch(batch_size, drop_remainder=True)
     if 4 * per_worker * math.prod(preprocess.input_shape) <= memory_limit_mb * 2**20:
@@ -322,7 +322,7 @@ def _batch_function(
         def finish(images: tf.Tensor, missing: tf.Tensor, shown: tf.Tensor) -> tuple[tf.Tensor, ...]:
             parts: tuple[tf.Tensor, ...] = (
                 tf.ensure_shape(images, (size, *preprocess.input_shape)),
-                tf.ensure_shape(tf.gather(labels, tf.gather(indices, shown)), (size,)),
+                tf.ensure_shape(tf.gather(labels, tf.gather(indices, shown)), (size, *labels.shape[1:])),
                 tf.ensure_shape(tf.where(missing, indices, -1), (size,)),
             )
             if mixing.is_enabled(config.augment):

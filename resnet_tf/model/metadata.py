@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.targets import check_thresholds
+from resnet_tf.core.validation import find_mismatch
 from resnet_tf.inputs import Preprocess
 from resnet_tf.model.arch import Arch
 
@@ -20,12 +22,14 @@ class Metadata:
         arch: architecture, which may differ from the zoo's in some fields.
         preprocess: preprocessing that the weights need.
         labels: class names in the order of the logits.
+        thresholds: of a network of sigmoids, the probability from which on each class is selected.
     """
 
     zoo_name: str | None = None
     arch: Arch | None = None
     preprocess: Preprocess | None = None
     labels: tuple[str, ...] | None = None
+    thresholds: tuple[float, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
@@ -34,6 +38,7 @@ class Metadata:
             "arch": self.arch and dataclasses.asdict(self.arch),
             "preprocess": self.preprocess and self.preprocess.to_dict(),
             "labels": self.labels,
+            **({} if self.thresholds is None else {"thresholds": self.thresholds}),
         }
         return json.loads(json.dumps(fields))
 
@@ -51,9 +56,13 @@ class Metadata:
             raise UserError(f"model is {type(zoo_name).__name__}, not a string")
         if labels and not (isinstance(labels, list | tuple) and all(isinstance(label, str) for label in labels)):
             raise UserError("labels is not a list of strings")
+        thresholds = fields.get("thresholds")
+        if mismatch := find_mismatch(thresholds, list[float] | None, "thresholds"):
+            raise UserError(mismatch)
         return cls(
             zoo_name=zoo_name,
             arch=Arch.from_dict(arch) if arch else None,
             preprocess=Preprocess.from_dict(preprocess) if preprocess else None,
             labels=tuple(labels) if labels else None,
+            thresholds=None if thresholds is None else check_thresholds(thresholds, len(labels or thresholds)),
         )

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from resnet_tf.core.bounded import parse_json
 from resnet_tf.core.class_names import to_names
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.ranges import shorten
+from resnet_tf.core.targets import check_thresholds
 from resnet_tf.core.text import counted
 from resnet_tf.inputs import Preprocess
 from resnet_tf.model.arch import Arch
@@ -90,6 +91,20 @@ class ResidualNetwork(keras.Model):
             raise UserError(f"{counted(len(labels), 'label')} for {self.name}, whose outputs are {self.output_shape}")
         self._metadata = dataclasses.replace(self._metadata, labels=labels)
 
+    @property
+    def thresholds(self) -> tuple[float, ...] | None:
+        """Probability from which on each class is selected, for a sigmoid for each class; None for a softmax. Settable.
+
+        Exports take it from here.
+        """
+        return self._metadata.thresholds
+
+    @thresholds.setter
+    def thresholds(self, thresholds: Sequence[float] | None) -> None:
+        count = self._num_outputs()
+        checked = None if thresholds is None else check_thresholds(thresholds, count or len(thresholds))
+        self._metadata = dataclasses.replace(self._metadata, thresholds=checked)
+
     def adopt(self, metadata: Metadata) -> None:
         """Adopt the preprocessing and labels of loaded weights, as far as they fit the input and outputs.
 
@@ -99,7 +114,10 @@ class ResidualNetwork(keras.Model):
         self.check_architecture(metadata)
         found = self._fitting(metadata)
         self._metadata = dataclasses.replace(
-            self._metadata, preprocess=found.preprocess or self.preprocess, labels=found.labels or self.labels
+            self._metadata,
+            preprocess=found.preprocess or self.preprocess,
+            labels=found.labels or self.labels,
+            thresholds=found.thresholds if found.labels else self.thresholds,
         )
 
     def load_weights(self, filepath: str | Path, *args: Any, **kwargs: Any) -> None:
@@ -159,9 +177,10 @@ class ResidualNetwork(keras.Model):
                 preprocess = None
             elif None not in sizes:
                 preprocess = preprocess.with_size(tuple(sizes))
+        thresholds = metadata.thresholds
         if labels and len(labels) != self._num_outputs():
-            labels = None
-        return dataclasses.replace(metadata, preprocess=preprocess, labels=labels)
+            labels = thresholds = None
+        return dataclasses.replace(metadata, preprocess=preprocess, labels=labels, thresholds=thresholds)
 
     def _num_outputs(self) -> int | None:
         """Return the number of logits or pooled features; None for a dict of feature maps."""

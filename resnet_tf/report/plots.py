@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from resnet_tf.core import files
-from resnet_tf.core.metrics import Evaluation
+from resnet_tf.core.metrics import Evaluation, SingleLabelEvaluation
+from resnet_tf.core.multi_label_metrics import MultiLabelEvaluation, precision_recall_curve
 from resnet_tf.core.text import printable, shortened
 from resnet_tf.report.fonts import literal
 
@@ -25,6 +26,7 @@ SUMMARY_IMAGES = 12
 _MAX_NAMED_CLASSES = 20
 _MAX_TICK_LABEL = 18  # characters
 _MAX_IMAGE_LABEL = 14
+_MAX_CURVES = 10  # with a name
 _PANEL = (3.9, 3.1)  # inches
 _PANEL_DPI = 200  # the report displays a panel at about half of its resolution
 _BAR_COLOR = "tab:blue"
@@ -62,7 +64,8 @@ def plot_summary(
     loss, error, confusion = figure.add_subfigure(grid[0]).subplots(1, 3)
     _plot_loss(loss, metrics)
     _plot_error(error, metrics)
-    _plot_confusion(confusion, evaluation, class_names)
+    main, *_ = evaluation_panels(evaluation, class_names).values()
+    main(confusion)
     if errors:
         _plot_errors(figure.add_subfigure(grid[1]), errors[:SUMMARY_IMAGES])
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,10 +100,7 @@ def plot_panels(
         panels["loss"] = lambda axes: _plot_loss(axes, metrics)
         panels["error"] = lambda axes: _plot_error(axes, metrics)
         panels["learning_rate"] = lambda axes: _plot_series(axes, metrics, "learning_rate", "learning rate")
-    panels["confusion"] = lambda axes: _plot_confusion(axes, evaluation, class_names)
-    panels["calibration"] = lambda axes: _plot_calibration(axes, evaluation)
-    panels["confidence"] = lambda axes: _plot_confidence(axes, evaluation)
-    panels["recall"] = lambda axes: _plot_recall(axes, evaluation, class_names)
+    panels |= evaluation_panels(evaluation, class_names)
     if train_counts is not None:
         panels["train_counts"] = lambda axes: _plot_train_counts(axes, train_counts, class_names)
     if metrics:
@@ -108,8 +108,25 @@ def plot_panels(
     return {name: _save_panel(directory / f"{name}.png", plot) for name, plot in panels.items()}
 
 
-def plot_confusion(evaluation: Evaluation, class_names: Sequence[str]) -> np.ndarray:
-    """Plot a confusion matrix as an RGBA image, uint8 [H, W, 4].
+def evaluation_panels(evaluation: Evaluation, class_names: Sequence[str]) -> dict[str, Callable[[Axes], None]]:
+    """Return the plots of an evaluation by name, the main one first."""
+    if isinstance(evaluation, MultiLabelEvaluation):
+        return {
+            "precision_recall": lambda axes: _plot_precision_recall(axes, evaluation, class_names),
+            "average_precision": lambda axes: _plot_average_precision(axes, evaluation, class_names),
+            "co_occurrence": lambda axes: _plot_co_occurrence(axes, evaluation, class_names),
+        }
+    assert isinstance(evaluation, SingleLabelEvaluation)
+    return {
+        "confusion": lambda axes: _plot_confusion(axes, evaluation, class_names),
+        "calibration": lambda axes: _plot_calibration(axes, evaluation),
+        "confidence": lambda axes: _plot_confidence(axes, evaluation),
+        "recall": lambda axes: _plot_recall(axes, evaluation, class_names),
+    }
+
+
+def plot_evaluation(evaluation: Evaluation, class_names: Sequence[str]) -> np.ndarray:
+    """Plot a confusion matrix, or precision-recall curves of multi-label targets, as an RGBA image, uint8 [H, W, 4].
 
     Args:
         evaluation: labels and logits of the evaluated split.
@@ -117,7 +134,8 @@ def plot_confusion(evaluation: Evaluation, class_names: Sequence[str]) -> np.nda
     """
     figure = Figure(figsize=(5.6, 4.4), layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    _plot_confusion(figure.subplots(), evaluation, class_names)
+    main, *_ = evaluation_panels(evaluation, class_names).values()
+    main(figure.subplots())
     with _missing_glyphs_allowed():
         canvas.draw()
     return np.asarray(canvas.buffer_rgba())
@@ -246,7 +264,7 @@ def _label_epochs(axes: Axes, title: str) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
 
 
-def _plot_confusion(axes: Axes, evaluation: Evaluation, class_names: Sequence[str]) -> None:
+def _plot_confusion(axes: Axes, evaluation: SingleLabelEvaluation, class_names: Sequence[str]) -> None:
     """Plot the fraction of each class (row) that is predicted as each class (column)."""
     counts, classes = evaluation.confusion, len(class_names)
     fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -265,7 +283,7 @@ def _plot_confusion(axes: Axes, evaluation: Evaluation, class_names: Sequence[st
         axes.text(column, row, counts[row, column], ha="center", va="center", color=color, fontsize=size)
 
 
-def _plot_calibration(axes: Axes, evaluation: Evaluation) -> None:
+def _plot_calibration(axes: Axes, evaluation: SingleLabelEvaluation) -> None:
     """Plot the reliability diagram: accuracy at each confidence (Guo et al. 2017, figure 1)."""
     counts, confidence, accuracy = evaluation.calibration
     filled = counts > 0
@@ -276,7 +294,7 @@ def _plot_calibration(axes: Axes, evaluation: Evaluation) -> None:
     _legend_above(axes, f"calibration error {100 * evaluation.calibration_error:.1f} %")
 
 
-def _plot_confidence(axes: Axes, evaluation: Evaluation) -> None:
+def _plot_confidence(axes: Axes, evaluation: SingleLabelEvaluation) -> None:
     """Plot the histogram of confidences, whose mean equals the accuracy of a calibrated network."""
     counts, confidence, _ = evaluation.calibration
     axes.bar(_bin_centers(counts), counts / counts.sum(), 0.9 / len(counts), color=_BAR_COLOR)
@@ -307,10 +325,47 @@ def _legend_above(axes: Axes, title: str) -> None:
     )
 
 
-def _plot_recall(axes: Axes, evaluation: Evaluation, class_names: Sequence[str]) -> None:
-    axes.bar(range(len(class_names)), evaluation.recall, color=_BAR_COLOR)
-    axes.set(title="recall per class", ylim=(0, 1))
+def _plot_recall(axes: Axes, evaluation: SingleLabelEvaluation, class_names: Sequence[str]) -> None:
+    _plot_fractions(axes, evaluation.recall, "recall per class", class_names)
+
+
+def _plot_average_precision(axes: Axes, evaluation: MultiLabelEvaluation, class_names: Sequence[str]) -> None:
+    _plot_fractions(axes, evaluation.average_precision, "average precision per class", class_names)
+
+
+def _plot_fractions(axes: Axes, values: np.ndarray, title: str, class_names: Sequence[str]) -> None:
+    axes.bar(range(len(class_names)), values, color=_BAR_COLOR)
+    axes.set(title=title, ylim=(0, 1))
     _name_ticks(axes, class_names)
+
+
+def _plot_precision_recall(axes: Axes, evaluation: MultiLabelEvaluation, class_names: Sequence[str]) -> None:
+    """Plot the precision-recall curve of each class that has examples, with names of the first ones."""
+    scored = evaluation.by_class
+    for position, each in enumerate(scored):
+        targets, logits = evaluation.targets[:, each.index], evaluation.logits[:, each.index]
+        precision, recall = precision_recall_curve(targets, logits)
+        name = shortened(class_names[each.index], _MAX_TICK_LABEL)
+        label = f"{name} {each.average_precision:.2f}" if position < _MAX_CURVES else None
+        axes.step([0, *recall], [precision[0], *precision], where="pre", linewidth=1, label=label)
+    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+    axes.set_title(f"mean average precision {100 * evaluation.mean_average_precision:.1f} %")
+    if scored:
+        legend = axes.legend(fontsize=6, loc="lower left", title="lowest" if len(scored) > _MAX_CURVES else None)
+        for text in legend.get_texts():
+            text.set(**literal(text.get_text()))
+
+
+def _plot_co_occurrence(axes: Axes, evaluation: MultiLabelEvaluation, class_names: Sequence[str]) -> None:
+    """Plot the fraction of the examples of each class (row) that also have each other class (column)."""
+    counts = evaluation.co_occurrence
+    fractions = counts / np.maximum(np.diag(counts)[:, None], 1)
+    axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axes.set(title="classes that occur together", xlabel="also has", ylabel="class")
+    if len(class_names) <= _MAX_NAMED_CLASSES:
+        _name_ticks(axes, class_names)
+        names = [shortened(name, _MAX_TICK_LABEL) for name in class_names]
+        axes.set_yticks(range(len(names)), names, **literal(*names))
 
 
 def _plot_train_counts(axes: Axes, counts: np.ndarray, class_names: Sequence[str]) -> None:

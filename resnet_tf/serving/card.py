@@ -14,6 +14,18 @@ from resnet_tf.inputs import Preprocess
 
 _MAX_LABELS, _MAX_LABEL = 20, 60  # labels, characters of a label
 
+# Columns of the table of metrics, by their names in `Evaluation.to_dict`.
+_METRICS = {
+    "mean_average_precision": "mean average precision",
+    "f1_micro": "F1 of all decisions",
+    "f1_macro": "mean F1 of the classes",
+    "top1": "top-1",
+    "top5": "top-5",
+    "balanced_accuracy": "balanced accuracy",
+    "loss": "loss (nats)",
+    "calibration_error": "calibration error",
+}
+
 # Usage examples by target, at most six lines of code each.
 _USAGE = {
     "serving": """Python, with TensorFlow alone:
@@ -122,7 +134,7 @@ def model_card(metadata: Mapping[str, Any], *, signature: str) -> str:
     sections = {
         f"# {markdown(metadata['model'])}": _summary(metadata, preprocess),
         "## Input": preprocess.description,
-        "## Output": _labels(metadata["labels"]),
+        "## Output": _labels(metadata["labels"], metadata.get("thresholds")),
         "## Metrics": "\n".join(_metrics(metadata)),
         "## Usage": _usage(metadata, preprocess, signature),
         "## Limitations": "\n".join(_limitations(metadata, preprocess)),
@@ -157,22 +169,29 @@ def _summary(metadata: Mapping[str, Any], preprocess: Preprocess) -> str:
     return "\n".join(lines)
 
 
-def _labels(labels: list[str]) -> str:
+def _labels(labels: list[str], thresholds: list[float] | None) -> str:
     if not labels:
         return "Pooled features, float32; the network has no head."
     omitted = len(labels) - _MAX_LABELS
     more = f" and {omitted:,} more, in `assets.extra/labels.txt`" if omitted > 0 else ""
     names = ", ".join(markdown(shortened(label, _MAX_LABEL)) for label in labels[:_MAX_LABELS])
-    return f"{counted(len(labels), 'class')}: {names}{more}."
+    text = f"{counted(len(labels), 'class')}: {names}{more}."
+    if thresholds is None:
+        return text
+    return (
+        f"{text} An example has any number of them: probabilities are sigmoids, and a class is selected from a "
+        f"probability of its own on, {min(thresholds):.2f} to {max(thresholds):.2f}, the `thresholds` of "
+        "`assets.extra/resnet_tf.json`. They give the largest F1 score of each class on the split of the metrics."
+    )
 
 
 def _metrics(metadata: Mapping[str, Any]) -> Iterator[str]:
     if metrics := metadata.get("metrics"):
         split = markdown_code(metadata["config"]["data"]["eval_split"])
         yield f"Metrics of the network in float32 on the {counted(metrics['examples'], 'example')} of split {split}:\n"
-        yield "| top-1 | top-5 | balanced accuracy | loss (nats) | calibration error |\n|---|---|---|---|---|"
-        names = ("top1", "top5", "balanced_accuracy", "loss", "calibration_error")
-        yield f"| {' | '.join(f'{metrics[name]:.4f}' for name in names)} |\n"
+        shown = {name: title for name, title in _METRICS.items() if name in metrics}
+        yield f"| {' | '.join(shown.values())} |\n{'|---' * len(shown)}|"
+        yield f"| {' | '.join(f'{metrics[name]:.4f}' for name in shown)} |\n"
     if drift := metadata.get("drift"):
         accuracy = ""
         if drift["top1_before"] is not None:
@@ -215,7 +234,9 @@ def _usage(metadata: Mapping[str, Any], preprocess: Preprocess, signature: str) 
 
 
 def _limitations(metadata: Mapping[str, Any], preprocess: Preprocess) -> Iterator[str]:
-    if metadata["labels"]:
+    if metadata.get("thresholds"):
+        yield "- The network selects none but its classes. F1 scores on other data are lower."
+    elif metadata["labels"]:
         yield "- The network returns one of its classes for every input, also for inputs of none of them."
     if metadata.get("config"):
         yield f"- The metrics apply to examples similar to the evaluated split, not to other {preprocess.origins}."

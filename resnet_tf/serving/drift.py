@@ -46,8 +46,8 @@ def measure_drift(
     Args:
         exact: function of the network in float32, from inputs to logits, float32 [B, C].
         export: function of the export, from inputs to logits, float32 [B, C].
-        batches: pairs of images, float32 [B, H, W, 3] in [0, 1], or signals, float32 [B, L, C], and targets, int64 [B],
-            or None.
+        batches: pairs of images, float32 [B, H, W, 3] in [0, 1], or signals, float32 [B, L, C], and labels, see
+            `core.targets`, or None.
         data: origin of the examples, for messages.
     """
     before, after, known_targets = [], [], []
@@ -63,9 +63,14 @@ def measure_drift(
         data=data,
         same_top1=int(np.sum(best_before == best_after)),
         logits=float(np.sqrt(np.mean(np.square(found - expected))) / np.std(expected)),
-        top1_before=None if targets is None else float(np.mean(best_before == targets)),
-        top1_after=None if targets is None else float(np.mean(best_after == targets)),
+        top1_before=None if targets is None else _accuracy(targets, best_before),
+        top1_after=None if targets is None else _accuracy(targets, best_after),
     )
+
+
+def _accuracy(labels: np.ndarray, best: np.ndarray) -> float:
+    """Return the fraction of examples that have the class with the largest logit."""
+    return float(np.mean(best == labels if labels.ndim == 1 else labels[np.arange(len(best)), best]))
 
 
 def check_drift(drift: Drift, *, max_logit_drift: float, max_accuracy_drop: float) -> None:

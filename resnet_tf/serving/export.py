@@ -16,6 +16,7 @@ from resnet_tf.core.errors import UserError, closest
 from resnet_tf.core.paths import user_path
 from resnet_tf.core.progress_line import Progress
 from resnet_tf.core.ranges import shorten
+from resnet_tf.core.targets import check_thresholds, targets_with
 from resnet_tf.core.text import counted
 from resnet_tf.data import pipeline
 from resnet_tf.data.sources import Split, open_source
@@ -114,6 +115,11 @@ class _Exportable:
         """Class names in the order of the logits; empty for features without them."""
         return self.origin.labels or ()
 
+    @property
+    def thresholds(self) -> tuple[float, ...] | None:
+        """Probability from which on each class of a multi-label network is selected; otherwise None."""
+        return self.origin.thresholds
+
 
 def export_model(
     run_or_model: "TrainedRun | keras.Model",
@@ -123,6 +129,7 @@ def export_model(
     precision: str = "auto",
     preprocess: Preprocess | None = None,
     labels: Iterable[str | int] | None = None,
+    thresholds: Sequence[float] | None = None,
     data: DataConfig | None = None,
     default_signature: str = DEFAULT_SIGNATURE,
 ) -> Path:
@@ -142,6 +149,9 @@ def export_model(
             input of the model. Only for an untrained network, the default is that of ImageNet, or none for signals.
         labels: class names of a bare model, in the order of its logits; by default `model.labels`. Only for an
             untrained network, the default are indices.
+        thresholds: for a bare model with a sigmoid for each class, the probability from which on each is selected, such
+            as `[0.5] * classes`; by default `model.thresholds`, and that of the run. The `probabilities` of the export
+            are sigmoids then, and it returns `selected`, too.
         data: data source whose validation split measures the drift, and whose training split calibrates `int8`; by
             default that of the run. The drift of a bare model without a data source is measured on random inputs.
         default_signature: `images`, to make the decoded images of a `serving` export the input of `serving_default`.
@@ -162,6 +172,9 @@ def export_model(
         raise UserError(f"a default signature applies to target 'serving' only, not to {target!r}")
     names = None if labels is None else to_names(labels)
     source = _exportable(run_or_model, preprocess, names, data, needs_head=target != "hub_features")
+    if thresholds is not None:
+        origin = dataclasses.replace(source.origin, thresholds=check_thresholds(thresholds, len(source.labels)))
+        source = dataclasses.replace(source, origin=origin)
     _check_model(source, target)
     precision = _choose_precision(source.model, target, precision)
     _check_default_signature(source, default_signature)
@@ -173,13 +186,15 @@ def export_model(
         "preprocess": source.preprocess.to_dict(),
         "labels": [] if target == "hub_features" else list(source.labels),
         **({"arch": dataclasses.asdict(source.origin.arch)} if source.origin.arch else {}),
+        **({"thresholds": list(source.thresholds)} if source.thresholds and target != "hub_features" else {}),
         **source.metadata,
     }
 
     def write(staging: Path) -> None:
         _write(source, staging, target, precision, default_signature)
         if target != "hub_features":
-            runner = runners.load_runner(staging, target, source.preprocess)
+            targets = targets_with(source.thresholds)
+            runner = runners.load_runner(staging, target, source.preprocess, targets=targets)
             if precision != "float32" or find_precision(source.model) != "float32" or target in ("litert", "onnx"):
                 drift = _checked_drift(source, runner)
                 logger.info("%s %s: %s", target, precision, drift)
@@ -193,11 +208,12 @@ def export_model(
 
 
 def _write(source: _Exportable, staging: Path, target: str, precision: str, default: str) -> None:
-    model, preprocess, labels, top_k = source.model, source.preprocess, source.labels, source.settings.top_k
+    model, preprocess, labels = source.model, source.preprocess, source.labels
+    outputs: dict[str, Any] = {"top_k": source.settings.top_k, "thresholds": source.thresholds}
     if target == "serving":
-        saved_model.write_serving(model, preprocess, labels, staging, precision=precision, top_k=top_k, default=default)
+        saved_model.write_serving(model, preprocess, labels, staging, precision=precision, default=default, **outputs)
     elif target == "hub":
-        saved_model.write_hub(model, preprocess, labels, staging, weight_decay=source.weight_decay, top_k=top_k)
+        saved_model.write_hub(model, preprocess, labels, staging, weight_decay=source.weight_decay, **outputs)
     elif target == "hub_features":
         saved_model.write_hub_features(model, preprocess, staging, weight_decay=source.weight_decay)
     elif target == "litert":
@@ -269,7 +285,7 @@ def _checked_drift(source: _Exportable, runner: runners.Runner) -> Drift:
 
 
 def _drift_batches(source: _Exportable) -> tuple[Iterator[tuple[np.ndarray, np.ndarray | None]], str]:
-    """Return batches of unnormalized examples with their targets, int64 [B] or None, and a name of their origin."""
+    """Return batches of unnormalized examples with their labels or None, and a name of their origin."""
     if source.data is None:
         shape = (_RANDOM_EXAMPLES, *source.preprocess.unnormalized_shape)
         noise = np.random.default_rng(0).uniform(size=shape).astype(np.float32)

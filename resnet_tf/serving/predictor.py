@@ -17,8 +17,9 @@ from resnet_tf.core.export_metadata import read_export
 from resnet_tf.core.metrics import Evaluation
 from resnet_tf.core.progress_line import Progress
 from resnet_tf.core.ranges import MAX_BATCH, check_integer
+from resnet_tf.core.targets import targets_with
 from resnet_tf.core.text import counted
-from resnet_tf.data.sources import Split
+from resnet_tf.data.sources import Split, check_form
 from resnet_tf.data.unreadable import naming_nonfinite, translate_read_errors
 from resnet_tf.inputs import Preprocess, UnreadableError
 from resnet_tf.serving import examples as forms
@@ -37,6 +38,8 @@ class Prediction:
         scores: their probabilities.
         indices: their positions in the logits.
         probabilities: of all classes, float32 [C].
+        selected: names and probabilities of the classes that reach their threshold, in descending order of probability,
+            for a model of any number of classes an example; None for one class an example.
         file: path of the example; empty for one in memory.
     """
 
@@ -45,6 +48,7 @@ class Prediction:
     indices: tuple[int, ...]
     probabilities: np.ndarray = field(compare=False)
     file: str = ""
+    selected: dict[str, float] | None = None
 
     @property
     def label(self) -> str:
@@ -57,12 +61,16 @@ class Prediction:
         return self.scores[0]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return `file`, `labels`, `scores` and `indices`, ready for JSON, as `predict --json` prints them."""
+        """Return the fields without `probabilities`, ready for JSON, as `predict --json` prints them.
+
+        `selected` is left out for one class an example.
+        """
         return {
             "file": self.file,
             "labels": list(self.labels),
             "scores": list(self.scores),
             "indices": list(self.indices),
+            **({} if self.selected is None else {"selected": self.selected}),
         }
 
     def __repr__(self) -> str:
@@ -88,6 +96,7 @@ class Predictor:
         metadata: metadata of the export, see `ExportMetadata`.
         config: configuration of the exported run; default values for a bare model.
         top_k: number of best classes in a prediction.
+        thresholds: probability from which on each class is selected, [C]; None for one class an example.
 
     Raises:
         UserError: if there is no export, it is corrupt, or it returns features instead of logits.
@@ -102,8 +111,10 @@ class Predictor:
             self.config = override(Config(), flatten(self.metadata.get("config", {})))
         if not self.labels:
             raise UserError(f"{str(self.path)!r} returns features and has no classes to predict")
+        self.thresholds = self.metadata.get("thresholds")
+        self._targets = targets_with(self.thresholds)
         self._runner = runners.load_runner(
-            self.path, self.metadata["target"], self.preprocess, classes=len(self.labels)
+            self.path, self.metadata["target"], self.preprocess, classes=len(self.labels), targets=self._targets
         )
         self.top_k = min(self.config.export.top_k, len(self.labels))
 
@@ -212,6 +223,7 @@ class Predictor:
         """
         check_integer("batch_size", batch_size, minimum=1, maximum=MAX_BATCH)
         split.check_complete()
+        check_form(split, self.thresholds)
         logits, total = [], split.num_examples if count < 0 else min(count, split.num_examples)
         progress = Progress(f"evaluating split {split.name!r}", noun="example", total=total)
         with translate_read_errors(split, self.preprocess), progress:
@@ -221,13 +233,17 @@ class Predictor:
                 progress.done += len(batch)
         found = np.concatenate(logits)
         with naming_nonfinite(split):
-            return Evaluation(targets=split.labels[: len(found)], logits=found)
+            return self._targets.evaluate(split.labels[: len(found)], found, thresholds=self.thresholds)
 
     def _best(self, probabilities: np.ndarray, file: str) -> Prediction:
         indices = np.argsort(-probabilities, kind="stable")[: self.top_k].tolist()
         scores = tuple(float(probabilities[index]) for index in indices)
-        labels = tuple(self.labels[index] for index in indices)
-        return Prediction(labels, scores, tuple(indices), probabilities, file)
+        labels, selected = tuple(self.labels[index] for index in indices), None
+        if self.thresholds is not None:
+            above = np.flatnonzero(probabilities >= np.asarray(self.thresholds, np.float32))
+            ordered = above[np.argsort(-probabilities[above], kind="stable")].tolist()
+            selected = {self.labels[index]: float(probabilities[index]) for index in ordered}
+        return Prediction(labels, scores, tuple(indices), probabilities, file, selected)
 
     def _raise_unreadable(self, error: Exception, encoded: Sequence[bytes], names: Sequence[str] | None) -> None:
         """Raise a `UserError` with the name of the first unreadable example; return if all can be read."""

@@ -13,6 +13,7 @@ from resnet_tf.core.errors import UserError, plain_reason
 from resnet_tf.core.export_metadata import SAVED_MODELS
 from resnet_tf.core.machine import cores
 from resnet_tf.core.saved_models import check_signature, load_saved_model
+from resnet_tf.core.targets import SINGLE_LABEL, Targets
 from resnet_tf.inputs import Preprocess
 from resnet_tf.serving.signatures import DEFAULT_SIGNATURE, EXPLAIN_SIGNATURE
 
@@ -37,7 +38,14 @@ class Runner(Protocol):
         """Return logits, float32 [B, classes], for images [B, H, W, 3] in [0, 1] or signals [B, L, C], float32."""
 
 
-def load_runner(export: Path, target: str, preprocess: Preprocess, *, classes: int | None = None) -> Runner:
+def load_runner(
+    export: Path,
+    target: str,
+    preprocess: Preprocess,
+    *,
+    classes: int | None = None,
+    targets: Targets = SINGLE_LABEL,
+) -> Runner:
     """Load the export in a directory.
 
     Args:
@@ -45,6 +53,7 @@ def load_runner(export: Path, target: str, preprocess: Preprocess, *, classes: i
         target: see `export_model`.
         preprocess: preprocessing of an example.
         classes: number of logits; None for any.
+        targets: form of the targets, which decides what the probabilities are.
 
     Raises:
         UserError: if the target is unknown, the export cannot be loaded, has other inputs or another number of logits,
@@ -55,7 +64,7 @@ def load_runner(export: Path, target: str, preprocess: Preprocess, *, classes: i
     loaders = {"litert": _load_litert, "keras": _load_keras, "onnx": _load_onnx}
     if target not in loaders:
         raise UserError(f"{str(export)!r} has target {target!r}, which this version of resnet_tf cannot load")
-    return ArraysRunner(loaders[target](export, preprocess, classes), preprocess)
+    return ArraysRunner(loaders[target](export, preprocess, classes), preprocess, targets)
 
 
 class SavedModelRunner:
@@ -107,13 +116,13 @@ class SavedModelRunner:
 class ArraysRunner:
     """A model whose input is unnormalized arrays; `predict` decodes examples before it."""
 
-    def __init__(self, logits: Callable[[np.ndarray], np.ndarray], preprocess: Preprocess):
-        self._logits, self._preprocess = logits, preprocess
+    def __init__(self, logits: Callable[[np.ndarray], np.ndarray], preprocess: Preprocess, targets: Targets):
+        self._logits, self._preprocess, self._targets = logits, preprocess, targets
 
     def predict(self, encoded: Sequence[bytes]) -> Outputs:
         """Return the outputs for encoded examples, see `Runner`."""
         logits = self.logits(self._preprocess.decode_batch(encoded))
-        return {"logits": logits, "probabilities": tf.nn.softmax(logits).numpy()}
+        return {"logits": logits, "probabilities": self._targets.probabilities(logits).numpy()}
 
     def logits(self, inputs: np.ndarray) -> np.ndarray:
         """Return logits for unnormalized inputs, see `Runner`."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from resnet_tf.core.targets import targets_with
 from resnet_tf.inputs import Preprocess, ServingInput
 
 DEFAULT_SIGNATURE = "serving_default"
@@ -29,6 +30,7 @@ def build_signatures(
     labels: Sequence[str],
     *,
     top_k: int,
+    thresholds: Sequence[float] | None = None,
     default: str = DEFAULT_SIGNATURE,
     explains: bool = True,
 ) -> dict[str, tf.types.experimental.ConcreteFunction]:
@@ -48,23 +50,26 @@ def build_signatures(
 
     `serving_default` and `images` return `logits` and `probabilities`, float32 [B, C], and the `top_k` best classes in
     descending order of probability: `top_classes` int64 [B, K], `top_scores` float32 [B, K], `top_labels` string
-    [B, K].
+    [B, K]. With `thresholds`, the probabilities are sigmoids, and `selected`, bool [B, C], is True for the classes
+    whose probability reaches their threshold.
 
     Args:
         network: the network, see `Network`.
         preprocess: preprocessing of an example.
         labels: class names in the order of the logits.
         top_k: number K of best classes to return.
+        thresholds: of a multi-label network, a probability for each class; None for a softmax.
         default: `images` makes `serving_default` a copy of `images`, for clients that call no other signature and send
             decoded images; the signature of encoded images is then named `image_bytes`.
         explains: True if the logits are linear in the averages of the last feature map, as heatmaps require.
     """
-    names = tf.constant(list(labels))
+    names, targets = tf.constant(list(labels)), targets_with(thresholds)
     count = min(top_k, len(labels))
 
     def classify_top_k(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         _, _, logits, _ = network(inputs)
-        probabilities = tf.nn.softmax(logits)
+        probabilities = targets.probabilities(logits)
+        selected = {} if thresholds is None else {"selected": probabilities >= tf.constant(thresholds, tf.float32)}
         scores, classes = tf.math.top_k(probabilities, count)
         return {
             "logits": logits,
@@ -72,6 +77,7 @@ def build_signatures(
             "top_classes": tf.cast(classes, tf.int64),
             "top_scores": scores,
             "top_labels": tf.gather(names, classes),
+            **selected,
         }
 
     inputs = {each.name: each for each in preprocess.serving_inputs()}

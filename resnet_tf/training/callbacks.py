@@ -68,7 +68,10 @@ class ProgressLine(keras.callbacks.Callback):
         logs = logs or {}
         text = f"{self._prefix()}  loss {logs['loss']:.4f}  top-1 {logs['top1']:.4f}  |  "
         if "val_loss" in logs:  # not every epoch has an evaluation
-            text += f"val loss {logs['val_loss']:.4f}  top-1 {logs['val_top1']:.4f}  |  "
+            quality = f"top-1 {logs['val_top1']:.4f}"
+            if "val_mean_average_precision" in logs:  # of multi-label data
+                quality = f"mAP {logs['val_mean_average_precision']:.4f}"
+            text += f"val loss {logs['val_loss']:.4f}  {quality}  |  "
         text += self._pace(logs, 1.0)
         self._stream.write(f"\r\x1b[K{text}\n" if self._live else f"{text}\n")
         self._stream.flush()
@@ -141,10 +144,10 @@ class TensorBoard(keras.callbacks.Callback):
                 tf.summary.scalar(name, value)
         self._writer.flush()
 
-    def show_confusion(self, matrix: np.ndarray, *, step: int) -> None:
-        """Write the plot of the last evaluation's confusion matrix, uint8 [H, W, 4]."""
+    def show_evaluation(self, plot: np.ndarray, *, step: int) -> None:
+        """Write the plot of the last evaluation, such as its confusion matrix, uint8 [H, W, 4]."""
         with self._writer.as_default(step=step):
-            tf.summary.image("confusion", matrix[np.newaxis])
+            tf.summary.image("evaluation", plot[np.newaxis])
         self._writer.flush()
 
 

@@ -4,7 +4,7 @@ import contextlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import keras
 import tensorflow as tf
@@ -36,6 +36,7 @@ class CheckpointMetadata(TypedDict):
         preprocess: see `Preprocess.to_dict`.
         data: identity of the data.
         metrics: metrics of an evaluation at this step; None without one.
+        thresholds: probability from which on each class is selected, [C]; None or absent for single-label targets.
     """
 
     step: int
@@ -43,6 +44,7 @@ class CheckpointMetadata(TypedDict):
     preprocess: dict[str, Any]
     data: DataIdentity
     metrics: dict[str, float | None] | None
+    thresholds: NotRequired[list[float] | None]
 
 
 def save(directory: Path, parts: Parts, metadata: CheckpointMetadata, *, keep: int, metric: str = AUTO) -> Path:

@@ -1,7 +1,7 @@
 """Evaluation that counts every example exactly once, for any batch size and number of replicas."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import numpy as np
@@ -12,10 +12,11 @@ from resnet_tf.core.devices import translate_memory_errors
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.metrics import Evaluation
 from resnet_tf.core.progress_line import Progress
+from resnet_tf.core.targets import targets_of
 from resnet_tf.core.text import counted
 from resnet_tf.core.validation import find_mismatch
 from resnet_tf.data import pipeline
-from resnet_tf.data.sources import Source, Split, match_classes
+from resnet_tf.data.sources import Source, Split, check_form, match_classes
 from resnet_tf.data.unreadable import naming_nonfinite, translate_read_errors
 from resnet_tf.inputs import Preprocess
 from resnet_tf.training.cluster import Cluster
@@ -39,6 +40,7 @@ class Evaluator:
         strategy: distribution strategy that the model was created under. Each worker evaluates its shard of the split,
             and gathers the logits of all workers.
         flip: average the logits of each image and its horizontal flip.
+        thresholds: see `Targets.evaluate`.
         memory_limit_mb: largest size in MB of a preprocessed split that is cached in memory between calls.
     """
 
@@ -51,8 +53,10 @@ class Evaluator:
         batch_size: int,
         strategy: tf.distribute.Strategy,
         flip: bool = False,
+        thresholds: Sequence[float] | None = None,
         memory_limit_mb: int = 0,
     ):
+        self._thresholds = thresholds
         self._strategy, self._split, self._preprocess = strategy, split, preprocess
         cluster, replicas = Cluster(strategy), strategy.num_replicas_in_sync
         per_replica = -(-min(batch_size, split.num_examples) // replicas)  # rounded up
@@ -69,7 +73,7 @@ class Evaluator:
         @tf.function(reduce_retracing=True)
         def predict(images: tf.Tensor, labels: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, ...]:
             logits = strategy.run(forward, args=(images,))
-            return tuple(strategy.gather(value, axis=0) for value in (logits, labels, indices))
+            return tuple(strategy.gather(value, axis=0) for value in (logits, indices))
 
         self._predict = predict
         self.compile_seconds: float | None = None
@@ -86,11 +90,12 @@ class Evaluator:
         """
         with translate_read_errors(self._split, self._preprocess), translate_memory_errors(*self._memory):
             batches = self._predict_all(check)
-        logits, labels, indices = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
+        logits, indices = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
         # Order of the split. Padding of the last batches has negative indices, so it sorts first and is dropped.
         order = np.argsort(indices)[np.sum(indices < 0) :]
         with naming_nonfinite(self._split):
-            return Evaluation(targets=labels[order], logits=logits[order])
+            labels = self._split.labels
+            return targets_of(labels).evaluate(labels, logits[order], thresholds=self._thresholds)
 
     def _predict_all(self, check: Callable[[], None]) -> list[tuple[np.ndarray, ...]]:
         """Return the results of all batches; further calls show their progress on a terminal only."""
@@ -174,5 +179,15 @@ def read_test_metrics(run: Run) -> dict[str, float]:
 def _evaluate(run: Run, split: Split, *, batch_size: int, flip: bool = False) -> Evaluation:
     if flip and "flip" not in run.preprocess.supported_augmentations:
         raise UserError(f"flip averages over mirror images, which {run.preprocess.plural} do not have")
+    check_form(split, run.thresholds)
     strategy = tf.distribute.get_strategy()
-    return Evaluator(run.model, split, run.preprocess, batch_size=batch_size, strategy=strategy, flip=flip)()
+    evaluator = Evaluator(
+        run.model,
+        split,
+        run.preprocess,
+        batch_size=batch_size,
+        strategy=strategy,
+        flip=flip,
+        thresholds=run.thresholds,
+    )
+    return evaluator()

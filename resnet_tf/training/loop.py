@@ -18,6 +18,7 @@ from resnet_tf.core import files, selection
 from resnet_tf.core.errors import Interrupted, UserError, plain_reason
 from resnet_tf.core.metrics import Evaluation, NonFiniteError
 from resnet_tf.core.signals import StopRequested, StopSignals
+from resnet_tf.core.targets import MULTI_LABEL
 from resnet_tf.core.text import counted
 from resnet_tf.data import pipeline, service, unreadable
 from resnet_tf.data.sources import Source, open_source
@@ -34,8 +35,8 @@ from resnet_tf.training.workdir import write_config
 logger = logging.getLogger(__name__)
 
 
-# Plots a confusion matrix, uint8 [H, W, 4], from an evaluation and its class names.
-PlotConfusion = Callable[[Evaluation, Sequence[str]], np.ndarray]
+# Plots an evaluation, such as its confusion matrix, uint8 [H, W, 4], with its class names.
+PlotEvaluation = Callable[[Evaluation, Sequence[str]], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def fit(
     workdir: Path,
     *,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-    plot_confusion: PlotConfusion,
+    plot_evaluation: PlotEvaluation,
 ) -> Fitted:
     """Train and evaluate a run; see `train_and_evaluate`, which supplies the plots that TensorBoard shows.
 
@@ -66,7 +67,7 @@ def fit(
         config: see `default_settings.resolve`.
         workdir: the run directory, see `exclusive_workdir`.
         callbacks: additional Keras callbacks.
-        plot_confusion: see `PlotConfusion`.
+        plot_evaluation: see `PlotEvaluation`.
     """
     _check_callbacks(config, callbacks)
     strategy = runtime.start(config.runtime)
@@ -74,7 +75,7 @@ def fit(
     trainer = Trainer(config, open_source(config.data), strategy)
     changed = write_config(workdir, config) if trainer.cluster.is_chief else []
     with translate_lost_workers(trainer):
-        return _Fit(trainer, workdir, callbacks, plot_confusion, extended="train.epochs" in changed).run()
+        return _Fit(trainer, workdir, callbacks, plot_evaluation, extended="train.epochs" in changed).run()
 
 
 class _Fit:
@@ -85,7 +86,7 @@ class _Fit:
         trainer: Trainer,
         workdir: Path,
         callbacks: Sequence[keras.callbacks.Callback],
-        plot_confusion: PlotConfusion,
+        plot_evaluation: PlotEvaluation,
         *,
         extended: bool,
     ):
@@ -108,7 +109,7 @@ class _Fit:
         self._signals = StopSignals()
         self._pace = Pace(config.runtime.steps_per_loop)
         self._profile = Profile(config.runtime.profile, workdir / run.TENSORBOARD)
-        self._callbacks, self._plot_confusion = callbacks, plot_confusion
+        self._callbacks, self._plot_evaluation = callbacks, plot_evaluation
         self._batches: Any = None
         self._board: TensorBoard | None = None
         self._metrics_file: MetricsFile | None = None
@@ -133,11 +134,11 @@ class _Fit:
                 changed = self._call_back(observers.on_train_end)
                 if evaluation is None or changed:  # a callback ended the run between two evaluations
                     evaluation = self._evaluate_again() if changed else self._evaluate()[0]
-                    self._trainer.save(self._checkpoints, evaluation.to_dict())
+                    self._trainer.save(self._checkpoints, evaluation)
             except StopRequested as request:
                 raise Interrupted(self._stop(str(request))) from None
         if self._board:
-            self._show_confusion(self._board, evaluation)
+            self._show_evaluation(self._board, evaluation)
         if self._unreadable.count:
             file = self._workdir / unreadable.FILE_NAME
             logger.warning("skipped %s; see %s", counted(self._unreadable.count, "unreadable example"), file)
@@ -147,13 +148,15 @@ class _Fit:
     def _is_ended(self) -> bool:
         return self._trainer.state.ended or bool(self._trainer.model.stop_training)
 
-    def _show_confusion(self, board: TensorBoard, evaluation: Evaluation) -> None:
+    def _show_evaluation(self, board: TensorBoard, evaluation: Evaluation) -> None:
         try:
-            matrix = self._plot_confusion(evaluation, self._trainer.source.class_names)
+            plot = self._plot_evaluation(evaluation, self._trainer.source.class_names)
         except Exception as error:  # an error of plotting must not cost the export of a trained run
-            logger.warning("no confusion matrix in TensorBoard: %s: %s", type(error).__name__, plain_reason(error))
+            logger.warning(
+                "no plot of the evaluation in TensorBoard: %s: %s", type(error).__name__, plain_reason(error)
+            )
         else:
-            board.show_confusion(matrix, step=self._trainer.state.step)
+            board.show_evaluation(plot, step=self._trainer.state.step)
 
     def _fitted(self, evaluation: Evaluation) -> Fitted:
         return Fitted(evaluation, self._trainer.state.step, self._trainer.source)
@@ -184,7 +187,7 @@ class _Fit:
         if not self._steps_left():
             state.end_epoch()
         if evaluation is not None:
-            self._trainer.save(self._checkpoints, evaluation.to_dict())
+            self._trainer.save(self._checkpoints, evaluation)
         return evaluation
 
     def _check_patience(self, evaluation: Evaluation) -> None:
@@ -197,7 +200,7 @@ class _Fit:
         state.out_of_patience = True
         evaluations = counted(state.stale, "evaluation")
         text = "train.patience=%d: %s without a better %s than %.4f of epoch %d; the run ends after epoch %d of %d"
-        metric = selection.find_metric(train.metric, multi_label=self._trainer.source.train.labels.ndim == 2)
+        metric = selection.find_metric(train.metric, multi_label=self._trainer.source.targets is MULTI_LABEL)
         logger.info(
             text,
             train.patience,
@@ -320,11 +323,11 @@ class _Fit:
         # An evaluation is collective, so a single worker must not end it.
         check = self._signals.check if self._cluster.count == 1 else lambda: None
         try:
-            raw = self._evaluator(check)
+            raw = self._evaluator(check).with_chosen_thresholds()
             if not self._trainer.average:
                 return raw, None
             with self._trainer.average.swap_weights():
-                return self._evaluator(check), raw
+                return self._evaluator(check).with_chosen_thresholds(), raw
         except NonFiniteError as error:
             where = f"evaluation after step {self._trainer.state.step}"
             raise UserError(f"{where}: {error}; {self._remedies()}. Checkpoints are kept") from error

@@ -1,4 +1,4 @@
-"""Training losses: cross-entropy, sigmoid, focal, and distillation."""
+"""Training losses of single-label targets: cross-entropy, sigmoid, focal, and distillation."""
 
 import math
 
@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from resnet_tf.config import LossConfig
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.targets import SINGLE_LABEL
 
 # Largest difference of logits for which divergences are computed from the differences.
 _NEAR = 0.5
@@ -22,10 +23,15 @@ class Objective:
         class_counts: number of training examples of each class, int [C], for class weights and logit adjustment.
 
     Raises:
-        UserError: if `loss.logit_adjustment` is combined with `loss.name=binary`.
+        UserError: if `loss.logit_adjustment` is combined with `loss.name=binary`, or for a loss of multi-label targets.
     """
 
     def __init__(self, config: LossConfig, class_counts: np.ndarray):
+        if config.name not in _LOSSES:
+            raise UserError(
+                f"loss.name={config.name} is for examples with any number of classes; expected one of "
+                f"{', '.join(_LOSSES)}"
+            )
         if config.logit_adjustment and config.name == "binary":
             raise UserError(
                 "loss.logit_adjustment is for softmax losses; loss.name=binary has one sigmoid for each class"
@@ -49,10 +55,9 @@ class Objective:
                 divergence from the teacher is multiplied by the squared temperature, which keeps the scale of the
                 gradients independent of the temperature (Hinton et al. 2015, sec. 2).
         """
-        smoothing, classes = self._config.label_smoothing, logits.shape[-1]
         unadjusted_logits = logits  # a teacher's logits have no logit adjustment
         weights = tf.linalg.matvec(targets, self._weights)
-        targets = targets * (1.0 - smoothing) + smoothing / classes  # label smoothing, Szegedy et al. 2015
+        targets = SINGLE_LABEL.smooth(targets, self._config.label_smoothing)
         if self._config.logit_adjustment:
             logits = logits + self._offsets
         losses = weights * _LOSSES[self._config.name](targets, logits, self._config)

@@ -11,6 +11,7 @@ from resnet_tf.config import CONFIG_FILE, Config, load_config
 from resnet_tf.core import files
 from resnet_tf.core.errors import UserError, prefix_errors
 from resnet_tf.core.paths import user_path
+from resnet_tf.core.targets import check_thresholds
 from resnet_tf.inputs import Preprocess, input_type
 from resnet_tf.model.create import create_model
 from resnet_tf.model.network import ResidualNetwork
@@ -71,6 +72,7 @@ class Run:
         metrics: `examples`, `top1`, `top5`, `loss` and further metrics of the validation split at this step; empty for
             a checkpoint within an epoch.
         stopped_epoch: epoch after which `train.patience` ended the run; 0 if it did not.
+        thresholds: probability from which on each class is selected, [C], of multi-label targets; otherwise None.
     """
 
     workdir: Path
@@ -81,6 +83,7 @@ class Run:
     labels: tuple[str, ...]
     metrics: dict[str, Any]
     stopped_epoch: int = 0
+    thresholds: tuple[float, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the weights as plain values, ready for JSON."""
@@ -93,6 +96,7 @@ class Run:
             "labels": list(self.labels),
             "metrics": dict(self.metrics),
             "stopped_epoch": self.stopped_epoch,
+            **({} if self.thresholds is None else {"thresholds": list(self.thresholds)}),
             "config": self.config.to_dict(),
         }
 
@@ -136,9 +140,10 @@ def load_run(workdir: str | Path, *, checkpoint: str = "") -> Run:
 
 def _load_checkpoint(workdir: Path, config: Config, chosen: Path) -> Run:
     metadata = checkpoints.read_metadata(chosen)
+    labels, stored = tuple(metadata["data"]["class_names"]), metadata.get("thresholds")
     with checkpoints.naming_metadata(chosen):
         preprocess = Preprocess.from_dict(metadata["preprocess"])
-    labels = tuple(metadata["data"]["class_names"])
+        thresholds = None if stored is None else check_thresholds(stored, len(labels))
     with runtime.precision_policy("float32"):
         model = create_network(config, num_classes=len(labels))  # its weights come from the checkpoint
     # `weights` instead of `variables`: an average has no state of dropout's random generators.
@@ -148,9 +153,9 @@ def _load_checkpoint(workdir: Path, config: Config, chosen: Path) -> Run:
         _check_fits(preprocess, model)
     with prefix_errors(f"checkpoint {str(chosen)!r}"):
         check_model(model)
-    model.preprocess, model.labels = preprocess, labels
+    model.preprocess, model.labels, model.thresholds = preprocess, labels, thresholds
     metrics, stopped = metadata["metrics"] or {}, _stopped_epoch(chosen, metadata)
-    return Run(workdir, config, metadata["step"], model, preprocess, labels, metrics, stopped)
+    return Run(workdir, config, metadata["step"], model, preprocess, labels, metrics, stopped, thresholds)
 
 
 def _stopped_epoch(chosen: Path, metadata: checkpoints.CheckpointMetadata) -> int:

@@ -6,10 +6,11 @@ import keras
 import tensorflow as tf
 
 from resnet_tf.config import Config
+from resnet_tf.core.targets import targets_of
 from resnet_tf.data.augmentation import mixing
 from resnet_tf.inputs import Preprocess
 from resnet_tf.model.builder import LOGITS_LAYER
-from resnet_tf.training.losses import Objective
+from resnet_tf.training.objective import Loss
 from resnet_tf.training.optimizers.conditional import apply_if
 from resnet_tf.training.resize import resize
 from resnet_tf.training.teacher import Teacher
@@ -42,7 +43,7 @@ class TrainStep:
         config: Config,
         model: keras.Model,
         optimizer: keras.optimizers.Optimizer,
-        objective: Objective,
+        objective: Loss,
         average: WeightAverage | None,
         strategy: tf.distribute.Strategy,
         preprocess: Preprocess,
@@ -110,7 +111,7 @@ class TrainStep:
 
         Args:
             images: input batch, uint8 [B, H, W, C] images or float32 [B, L, C] signals.
-            labels: int64 [B].
+            labels: int64 [B], or bool [B, classes], see `core.targets`.
             mix: random numbers of mixup and cutmix, float32 [B, 5], or None.
             head_only: see `_run`.
             size: see `_run`.
@@ -141,15 +142,16 @@ class TrainStep:
                 loss = self._optimizer.scale_loss(tf.reduce_sum(losses) / config.data.batch_size)
             new = tape.gradient(loss, [variable.value for variable in trained])
             gradients = [a + b for a, b in zip(gradients, new, strict=True)] if gradients else new
-            correct = tf.equal(tf.argmax(logits, axis=-1), labels[first::count])
-            totals += tf.stack([tf.reduce_sum(losses), tf.reduce_sum(tf.cast(correct, tf.float32))])
+            best = tf.one_hot(tf.argmax(logits, axis=-1), logits.shape[-1])
+            correct = best * targets_of(labels).encode(labels[first::count], logits.shape[-1])
+            totals += tf.stack([tf.reduce_sum(losses), tf.reduce_sum(correct)])
         return gradients, state, totals
 
     def _inputs(self, images: tf.Tensor, labels: tf.Tensor, mix: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the model input and the targets: the proportion of each class, float32 [B, classes]."""
         inputs, classes = self._preprocess.from_batch(images), self._model.output_shape[-1]
         if mix is None:
-            return inputs, tf.one_hot(labels, classes)
+            return inputs, targets_of(labels).encode(labels, classes)
         settings, size = self._config.augment, self._preprocess.spatial_shape
         return mixing.blend(inputs, mix, settings), mixing.targets(
             labels, mix, settings, num_classes=classes, size=size

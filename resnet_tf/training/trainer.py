@@ -14,7 +14,9 @@ from resnet_tf.config import Config
 from resnet_tf.core import selection
 from resnet_tf.core.devices import translate_memory_errors
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.metrics import Evaluation
 from resnet_tf.core.progress_line import Progress
+from resnet_tf.core.targets import MULTI_LABEL
 from resnet_tf.core.text import counted
 from resnet_tf.data import pipeline
 from resnet_tf.data.augmentation import mixing
@@ -27,8 +29,8 @@ from resnet_tf.model.builder import LOGITS_LAYER
 from resnet_tf.training import checkpoint, run, runtime
 from resnet_tf.training.cluster import Cluster
 from resnet_tf.training.conflicts import describe_conflicts, describe_splits
-from resnet_tf.training.losses import Objective
 from resnet_tf.training.memory import StepMemory, estimate_memory
+from resnet_tf.training.objective import create_objective
 from resnet_tf.training.optimizers import create
 from resnet_tf.training.progress import RunState
 from resnet_tf.training.step import TrainStep
@@ -80,7 +82,7 @@ class Trainer:
             path = config.loss.teacher
             teacher = Teacher(path, self.preprocess, source.class_names) if path else None
         self._compiled: set[tuple[object, ...]] = set()
-        objective = Objective(config.loss, source.class_counts)
+        objective = create_objective(config.loss, source)
         self.step = TrainStep(
             config,
             self.model,
@@ -146,16 +148,18 @@ class Trainer:
         replicas = self.strategy.num_replicas_in_sync
         return estimate_memory(self.config, sized, trainable=trainable, slots=slots, replicas=replicas)
 
-    def save(self, directory: Path, metrics: dict[str, Any] | None) -> None:
-        """Write a checkpoint, on the chief; `metrics` are those of an evaluation at this step, or None."""
+    def save(self, directory: Path, evaluation: Evaluation | None) -> None:
+        """Write a checkpoint, on the chief, with the metrics of an evaluation at this step, or None."""
         if not self.cluster.is_chief:
             return
+        thresholds = self.source.targets.thresholds(evaluation, len(self.source.class_names))
         metadata: checkpoint.CheckpointMetadata = {
             "step": self.state.step,
             "run": self.state.to_dict(),
             "preprocess": self.preprocess.to_dict(),
             "data": self.source.identity,
-            "metrics": metrics,
+            "metrics": None if evaluation is None else evaluation.to_dict(),
+            "thresholds": thresholds,
         }
         train = self.config.train
         checkpoint.save(directory, self._parts(), metadata, keep=train.keep_checkpoints, metric=train.metric)
@@ -249,7 +253,7 @@ def _count_classes(config: Config, source: Source) -> int:
 
 
 def _check_metric(config: Config, source: Source) -> None:
-    multi_label = source.train.labels.ndim == 2
+    multi_label = source.targets is MULTI_LABEL
     if not selection.find_metric(config.train.metric, multi_label=multi_label):
         form, names = "multi-label" if multi_label else "single-label", selection.SELECTION_METRICS
         fitting = [name for name in names if selection.find_metric(name, multi_label=multi_label)]

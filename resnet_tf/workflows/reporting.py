@@ -17,6 +17,9 @@ from resnet_tf.report.page import Report, write_page
 from resnet_tf.serving.predictor import Predictor
 from resnet_tf.training.run import Run, read_metrics
 
+# The first of these that the metrics of a test split have is shown.
+_TEST_METRICS = {"test_mean_average_precision": "test mean average precision", "test_top1": "test top-1"}
+
 
 def write_run_report(
     directory: Path, run: Run, evaluation: Evaluation, source: Source, test_metrics: Mapping[str, float] | None = None
@@ -36,7 +39,8 @@ def write_run_report(
     metrics = read_metrics(run.workdir)
     facts = {}
     if test_metrics:
-        facts["test top-1"] = f"{100 * test_metrics['test_top1']:.2f} %"
+        name, title = next(each for each in _TEST_METRICS.items() if each[0] in test_metrics)
+        facts[title] = f"{100 * test_metrics[name]:.2f} %"
         facts["test examples"] = f"{test_metrics['test_examples']:,}"
     if run.stopped_epoch:
         train = run.config.train

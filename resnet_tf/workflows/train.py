@@ -14,7 +14,7 @@ from resnet_tf.core.logs import shown_log
 from resnet_tf.core.metrics import Evaluation
 from resnet_tf.core.paths import user_path
 from resnet_tf.data.sources import Source, warn_of_clash
-from resnet_tf.report.plots import plot_confusion
+from resnet_tf.report.plots import plot_evaluation
 from resnet_tf.serving.artifact import find_export_of_step
 from resnet_tf.serving.export import export_model
 from resnet_tf.serving.verify import Verification, verify
@@ -176,4 +176,4 @@ def _exclusive(workdir: str | Path | None, config: Config, name: str = "") -> It
 
 def _fit(config: Config, workdir: Path, callbacks: Sequence[keras.callbacks.Callback]) -> loop.Fitted:
     """Train with the plots that TensorBoard shows: `training` has no plots of its own."""
-    return loop.fit(config, workdir, callbacks=callbacks, plot_confusion=plot_confusion)
+    return loop.fit(config, workdir, callbacks=callbacks, plot_evaluation=plot_evaluation)

@@ -377,9 +377,11 @@ def module_monkeypatch() -> Iterator[pytest.MonkeyPatch]:
 
 @pytest.fixture(scope="module")
 def small_evaluation():
-    from resnet_tf.core.metrics import Evaluation
+    from resnet_tf.core.metrics import SingleLabelEvaluation
 
-    return Evaluation(targets=np.array([0, 1, 1, 0]), logits=np.array([[1, 0], [0, 1], [1, 0], [1, 0]], np.float32))
+    return SingleLabelEvaluation(
+        targets=np.array([0, 1, 1, 0]), logits=np.array([[1, 0], [0, 1], [1, 0], [1, 0]], np.float32)
+    )
 
 
 def _check(subject: Subject, name: str, seeds: range) -> None:

@@ -212,7 +212,7 @@ def test_characters_come_from_an_installed_font(rare_font):
 
 @pytest.mark.slow
 @pytest.mark.long
-@pytest.mark.parametrize("faulty", ["plot_confusion", pytest.param("write_run_report", marks=LONG)])
+@pytest.mark.parametrize("faulty", ["plot_evaluation", pytest.param("write_run_report", marks=LONG)])
 def test_an_error_of_plotting_costs_no_export(tiny_config, tmp_path, monkeypatch, caplog, faulty):
     def fail(*arguments, **settings):
         raise RuntimeError("a font is missing")
@@ -220,9 +220,9 @@ def test_an_error_of_plotting_costs_no_export(tiny_config, tmp_path, monkeypatch
     monkeypatch.setattr(train_workflow, faulty, fail)
     config = resnet_tf.load_config("digits", [f"data.data_dir={tiny_config.data.data_dir}", "train.epochs=1"])
     config = resnet_tf.load_config("digits", [*_tiny(config), "model.name=resnet8_w32"])
-    if faulty == "plot_confusion":
+    if faulty == "plot_evaluation":
         assert resnet_tf.train(config, tmp_path / "run").report.is_file()
-        assert "no confusion matrix in TensorBoard: RuntimeError: a font is missing" in caplog.text
+        assert "no plot of the evaluation in TensorBoard: RuntimeError: a font is missing" in caplog.text
     else:
         with pytest.raises(RuntimeError, match="a font is missing"):
             resnet_tf.train(config, tmp_path / "run")

@@ -183,6 +183,9 @@ EFFECTS = {
     "loss.teacher_weight": ("0.4", [], ["loss.teacher=exports"]),
     "loss.temperature": ("2", [], ["loss.teacher=exports"]),
     "loss.focal_gamma": ("1", [], ["loss.name=focal"]),
+    "loss.positive_gamma": ("1", ["loss.name=focal"], ["loss.name=asymmetric"]),
+    "loss.negative_gamma": ("1", [], ["loss.name=asymmetric"]),
+    "loss.margin": ("0.1", [], ["loss.name=asymmetric"]),
     "loss.effective_beta": ("0.9", ["loss.class_weights=inverse"], ["loss.class_weights=effective"]),
     "runtime.tpu": ("v5", ["runtime.strategy=single"], ["runtime.strategy=tpu"]),
 }

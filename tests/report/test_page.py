@@ -15,7 +15,7 @@ from matplotlib import image as image_reader
 from sklearn.metrics import confusion_matrix
 
 from resnet_tf.core.errors import UserError
-from resnet_tf.core.metrics import Evaluation
+from resnet_tf.core.metrics import SingleLabelEvaluation
 from resnet_tf.report.page import Report, write_page
 
 NAMES = ("<b>cat</b> & dog", "a" * 60, r"$\frac$", "ship\x1b[31m\udcff", "frog")
@@ -52,7 +52,7 @@ def _report(*, wrong: bool = True, epochs: int = 4, channels: int = 3, size: int
     ]
     return Report(
         title="resnet20 on <i>photos</i>/$body",
-        evaluation=Evaluation(labels, logits),
+        evaluation=SingleLabelEvaluation(labels, logits),
         class_names=NAMES,
         load_images=lambda indices: [generator.uniform(size=(size, size, channels)) for _ in indices],
         metrics=lines,

@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from resnet_tf.core.metrics import Evaluation
+from resnet_tf.core.metrics import SingleLabelEvaluation
 from resnet_tf.report import plots
-from resnet_tf.report.plots import plot_confusion, plot_grid, plot_panels, plot_summary
+from resnet_tf.report.plots import plot_evaluation, plot_grid, plot_panels, plot_summary
 
 # Text that matplotlib would parse as mathematics, a control sequence, an undecodable byte and a missing glyph.
 NAMES = (r"$\frac$", "\x1b[31mred", "\udcff", "\N{CJK UNIFIED IDEOGRAPH-732B}", "a" * 60)
@@ -19,12 +19,12 @@ def _axes() -> Axes:
     return Figure(figsize=(3.9, 3.1), layout="constrained").subplots()
 
 
-def _evaluation(*, classes: int = 5, errors: int = 20) -> Evaluation:
+def _evaluation(*, classes: int = 5, errors: int = 20) -> SingleLabelEvaluation:
     labels = np.arange(100) % classes
     predictions = labels.copy()
     predictions[:errors] = (labels[:errors] + 1) % classes
     confidence = np.random.default_rng(0).uniform(1, 9, (100, 1))
-    return Evaluation(labels, np.eye(classes)[predictions] * confidence)
+    return SingleLabelEvaluation(labels, np.eye(classes)[predictions] * confidence)
 
 
 def _metrics(errors: list[float]) -> list[dict[str, float]]:
@@ -125,7 +125,7 @@ def test_names_are_literal_and_short(tmp_path):
     ]
     assert [label.get_text() for label in axes.get_yticklabels()] == shown
     # Rendering parses mathematics and looks up glyphs.
-    assert plot_confusion(_evaluation(), NAMES).dtype == np.uint8
+    assert plot_evaluation(_evaluation(), NAMES).dtype == np.uint8
     plot_panels(
         tmp_path,
         metrics=_metrics([9, 1]),

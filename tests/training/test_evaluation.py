@@ -14,7 +14,7 @@ from sklearn.metrics import (
 
 from resnet_tf.config import load_config
 from resnet_tf.core.errors import UserError
-from resnet_tf.core.metrics import Evaluation
+from resnet_tf.core.metrics import SingleLabelEvaluation
 from resnet_tf.data import pipeline
 from resnet_tf.data.sources import open_source
 from resnet_tf.inputs import create_preprocess
@@ -27,7 +27,7 @@ def test_metrics_equal_those_of_scikit_learn():
     generator = np.random.default_rng(0)
     logits = generator.normal(size=(500, 7)).astype("float32") * 3
     labels = generator.integers(0, 7, 500)
-    evaluation = Evaluation(labels, logits)
+    evaluation = SingleLabelEvaluation(labels, logits)
     probabilities = np.exp(logits.astype("float64"))
     probabilities /= probabilities.sum(1, keepdims=True)
     assert evaluation.loss == pytest.approx(log_loss(labels, probabilities, labels=range(7)), rel=1e-6)
@@ -53,13 +53,13 @@ def test_calibration_error_is_that_of_guo_et_al():
         inside = (confidence > low) & (confidence <= low + 1 / 15)
         if inside.any():
             expected += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
-    assert Evaluation(labels, logits).calibration_error == pytest.approx(expected, rel=1e-9)
-    sure = Evaluation(np.array([0, 1]), np.array([[100.0, 0.0], [0.0, 100.0]]))
+    assert SingleLabelEvaluation(labels, logits).calibration_error == pytest.approx(expected, rel=1e-9)
+    sure = SingleLabelEvaluation(np.array([0, 1]), np.array([[100.0, 0.0], [0.0, 100.0]]))
     assert sure.calibration_error == pytest.approx(0.0, abs=1e-12)
 
 
 def test_classes_without_examples_do_not_count():
-    evaluation = Evaluation(np.array([0, 0, 2]), np.eye(3)[[0, 1, 2]])
+    evaluation = SingleLabelEvaluation(np.array([0, 0, 2]), np.eye(3)[[0, 1, 2]])
     assert evaluation.balanced_accuracy == 0.75
     assert evaluation.classes(["a", "b", "c"])["recall"] == {"a": 0.5, "b": None, "c": 1.0}
     assert evaluation.describe_classes(["a", "b", "c"]).splitlines() == [
@@ -81,19 +81,19 @@ def test_a_flipped_test_takes_the_mean_of_both(tiny_run):
 
 def test_a_model_that_answers_nothing_is_not_right():
     """All logits equal: no class is ahead, so none is counted as found among fewer than all."""
-    assert Evaluation(np.zeros(4, int), np.zeros((4, 3))).top(1) == 0
+    assert SingleLabelEvaluation(np.zeros(4, int), np.zeros((4, 3))).top(1) == 0
 
 
 @pytest.mark.parametrize("row", [[np.nan, 0.0], [0.0, np.nan], [np.inf, 0.0], [-np.inf, -np.inf]])
 def test_logits_without_order_are_refused(row):
     with pytest.raises(UserError, match="1 of 2 examples have logits that are not finite"):
-        Evaluation(np.array([0, 1]), np.array([row, [0.0, 1.0]]))
-    assert Evaluation(np.array([0]), np.array([[0.0, -np.inf]])).top(1) == 1  # a class that is ruled out
+        SingleLabelEvaluation(np.array([0, 1]), np.array([row, [0.0, 1.0]]))
+    assert SingleLabelEvaluation(np.array([0]), np.array([[0.0, -np.inf]])).top(1) == 1  # a class that is ruled out
 
 
 def test_the_worst_errors_come_first():
     logits = np.array([[3.0, 0.0], [0.0, 9.0], [1.0, 0.0], [0.0, 1.0]])
-    evaluation = Evaluation(np.array([1, 0, 0, 0]), logits)
+    evaluation = SingleLabelEvaluation(np.array([1, 0, 0, 0]), logits)
     assert evaluation.worst_errors(12) == [1, 0, 3]
     assert evaluation.worst_errors(1) == [1]
     assert evaluation.worst_errors(12, pair=(0, 1)) == [1, 3]

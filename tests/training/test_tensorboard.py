@@ -49,7 +49,7 @@ def test_the_first_augmented_batch_is_stored(events, tiny_config):
 
 
 def test_the_confusion_matrix_is_stored_as_an_image(events):
-    (image,) = _images(events, "confusion")
+    (image,) = _images(events, "evaluation")
     assert image.shape == (440, 560, 4)
     assert image[..., :3].std() > 10
 

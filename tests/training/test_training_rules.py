@@ -33,7 +33,7 @@ from resnet_tf.config import (
 from resnet_tf.core import files
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.logs import shown_log
-from resnet_tf.core.metrics import Evaluation
+from resnet_tf.core.metrics import SingleLabelEvaluation
 from resnet_tf.data.pipeline import TrainingLength
 from resnet_tf.data.sources import Source, Split, open_source
 from resnet_tf.data.unreadable import naming_nonfinite
@@ -422,7 +422,7 @@ def test_examples_without_a_finite_loss_are_named(value):
     logits[[0, 2, 3, 5, 6, 8], 0] = value
     split = SimpleNamespace(locate=lambda index: {"file": f"{index}.jpg"} | ({"index": 7} if index == 2 else {}))
     with pytest.raises(UserError) as error, naming_nonfinite(split):
-        Evaluation(targets, logits)
+        SingleLabelEvaluation(targets, logits)
     names = "example 0 (0.jpg), example 2 (2.jpg, index 7), example 3 (3.jpg)"
     assert str(error.value) == f"6 of 9 examples have logits that are not finite: {names} and 3 more"
 

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_tf.config import AugmentConfig
+from resnet_tf.core.targets import targets_of
 from resnet_tf.data.augmentation.transforms import MIX_STREAM, random_numbers
 
 _QUANTILES = 4096  # intervals of the tabulated quantile function of the Beta distribution
@@ -88,19 +89,20 @@ def targets(
     """Return the proportion of each class in mixed examples.
 
     Args:
-        labels: int64 [B].
+        labels: int64 [B], or bool [B, num_classes], see `core.targets`.
         mix: random numbers from `sample`, float32 [B, 5].
         config: the configuration that `sample` had.
         num_classes: number of classes.
         size: (height, width) of images or (length,) of signals.
 
     Returns:
-        float32 [B, num_classes]; each row sums to 1.
+        float32 [B, num_classes]; each row sums to 1, or is the union of both examples' classes for bool labels.
     """
     weight, top, bottom, left, right = tf.unstack(mix, axis=1)
     own = weight * (1.0 - (bottom - top) * (right - left) / float(math.prod(size)))
-    one_hot = tf.one_hot(labels, num_classes)
-    return own[:, None] * one_hot + (1.0 - own)[:, None] * tf.gather(one_hot, _partners(tf.shape(labels)[0], config))
+    form = targets_of(labels)
+    encoded = form.encode(labels, num_classes)
+    return form.mix(encoded, tf.gather(encoded, _partners(tf.shape(labels)[0], config)), own[:, None])
 
 
 def _partners(count: tf.Tensor, config: AugmentConfig) -> tf.Tensor:

@@ -11,15 +11,17 @@ from resnet_tf.config import DataConfig
 from resnet_tf.core.class_names import readable, to_names
 from resnet_tf.core.errors import UserError, prefix_errors
 from resnet_tf.core.paths import user_path
+from resnet_tf.core.targets import SINGLE_LABEL
 from resnet_tf.data.sources import arrays, folder, idx, imagenet_records, slices, tfds_builders
 from resnet_tf.data.sources.base import Corruption, DataSet, Source, Split
-from resnet_tf.data.sources.labels import check_training, match_classes
+from resnet_tf.data.sources.labels import check_form, check_training, match_classes
 from resnet_tf.inputs import input_type
 
 __all__ = [
     "Corruption",
     "Source",
     "Split",
+    "check_form",
     "list_splits",
     "match_classes",
     "open_source",
@@ -55,6 +57,8 @@ def open_source(
     source = found.open(slices.resolve(config, found.splits, given))
     if for_training:
         check_training(source)
+    if source.targets is not SINGLE_LABEL:
+        _check_multi_label(config)
     if config.long_tail > 1:
         kept = _long_tail(source.train.labels, len(source.class_names), config.long_tail)
         source = dataclasses.replace(source, train=source.train.select(kept))
@@ -82,6 +86,16 @@ def list_splits(config: DataConfig) -> tuple[str, ...]:
         UserError: if the source does not exist.
     """
     return _find(config).splits or ("train", "test")
+
+
+def _check_multi_label(config: DataConfig) -> None:
+    """Refuse settings that need one class for each example."""
+    for key, value, unset in (("balance", config.balance, "none"), ("long_tail", config.long_tail, 1.0)):
+        if value != unset:
+            raise UserError(
+                f"data.{key}={value} selects examples by their class, and those of {config.source!r} have any number "
+                "of classes; loss.class_weights=inverse weights the classes"
+            )
 
 
 def _long_tail(labels: np.ndarray, classes: int, ratio: float) -> np.ndarray:

@@ -19,7 +19,7 @@ from resnet_tf.core.ranges import MAX_CLASSES
 from resnet_tf.core.text import counted, printable
 from resnet_tf.data.sources import slices
 from resnet_tf.data.sources.base import DataSet, Source, Split, hash_parts
-from resnet_tf.data.sources.labels import source_of_labels, source_of_names
+from resnet_tf.data.sources.labels import columns_to_labels, source_of_labels, source_of_names
 from resnet_tf.inputs import input_type
 
 logger = logging.getLogger(__name__)
@@ -39,8 +39,9 @@ def _open(path: Path, config: DataConfig) -> Source:
     """Open the splits of an archive.
 
     Images are uint8 [N, H, W] or [N, H, W, 1 or 3]; signals are floating-point [N, L] or [N, L, C]; see
-    `Preprocess.check_archive`. Labels are integers [N] or [N, 1]. An optional array `class_names`, text [classes],
-    names the labels; otherwise the classes are the labels that occur.
+    `Preprocess.check_archive`. Labels are integers [N] or [N, 1], or 0 and 1 in [N, classes] for any number of classes
+    of each example. An optional array `class_names`, text [classes], names the labels; otherwise the classes are the
+    labels that occur, or all columns.
 
     Raises:
         UserError: if the archive is unreadable, lacks a split, or has arrays of another shape, dtype or range.
@@ -49,6 +50,15 @@ def _open(path: Path, config: DataConfig) -> Source:
         present = _list_splits(archive)
         arrays = {name: _read(archive, path, name, config) for name in slices.plain_names(config.splits, present)}
         names = _read_names(archive, path)
+    columns = {name: labels for name, (_, labels, _) in arrays.items() if labels.ndim > 1}
+    if columns:
+        if len(columns) < len(arrays):
+            raise UserError(
+                f"{str(path)!r}: labels of {next(iter(columns))!r} have a column for each class, others not"
+            )
+        names = names or tuple(map(str, range(next(iter(columns.values())).shape[1])))
+        found = columns_to_labels(columns, str(path))
+        arrays = {name: (examples, found[name], mark) for name, (examples, _, mark) in arrays.items()}
     warn_of_binary_pixels(path, [examples for examples, _, _ in arrays.values()])
 
     def open_split(name: str) -> Split:
@@ -82,10 +92,14 @@ def _read(archive: NpzArchive, path: Path, split: str, config: DataConfig) -> tu
         )
     examples = input_type(config).check_archive(examples, f"{keys[0]} of {str(path)!r}", config)
     flat = labels.reshape(-1) if labels.ndim and labels.size == len(labels) else labels
+    if examples.size and labels.ndim == 2 and len(labels) == len(examples) and 1 < labels.shape[1] <= MAX_CLASSES:
+        if labels.dtype.kind not in "biuf":
+            raise UserError(f"{keys[1]} of {str(path)!r} is {labels.dtype} {list(labels.shape)}; expected 0 and 1")
+        return examples, labels, hash_parts(map(archive.checksum, keys))
     if not examples.size or flat.shape != examples.shape[:1] or not _are_integers(flat):
         raise UserError(
             f"{keys[1]} of {str(path)!r} is {labels.dtype} {list(labels.shape)}; expected non-negative integers, one "
-            f"for each of the {counted(len(examples), 'example')}"
+            f"for each of the {counted(len(examples), 'example')}, or 0 and 1 in a column for each class"
         )
     return examples, flat.astype(np.int64), hash_parts(map(archive.checksum, keys))
 
@@ -125,7 +139,7 @@ def array_split(path: Path, name: str, examples: np.ndarray, labels: np.ndarray,
         path: file that the examples come from, for messages.
         name: name of the split, or of a part, such as `train[:90%]`.
         examples: images uint8 [N, H, W, 1 or 3], or signals float32 [N, L, C].
-        labels: int64 [N].
+        labels: see `Split`.
         fingerprint: result of `Split.fingerprint`.
 
     Raises:

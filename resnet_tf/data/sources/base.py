@@ -15,6 +15,7 @@ from resnet_tf.config import DataConfig
 from resnet_tf.core.class_names import canonical
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.machine import cores
+from resnet_tf.core.targets import Targets, targets_of
 from resnet_tf.core.text import counted, shortened
 from resnet_tf.data.autotune import without_autotune
 
@@ -58,7 +59,8 @@ class Split:
 
     Attributes:
         name: name in the configuration, such as `train` or `train[:90%]`.
-        labels: labels of the examples in order, int64 [N].
+        labels: labels of the examples in order, int64 [N], or bool [N, C] with any number of classes for each example;
+            see `core.targets`.
         load: function, in graph operations, from the index of an example, an int64 scalar, to the example: an encoded
             image, a string scalar; pixels, uint8 [H, W, 1 or 3]; or a signal, float32 [L, C].
         locate: function from the index of an example to its location: `file`, and, if the file holds several examples,
@@ -85,7 +87,7 @@ class Split:
         return len(self.labels)
 
     def examples(self, count: int = -1) -> tf.data.Dataset:
-        """Return a dataset of (example, label: int64 scalar), in order; the first `count` of them if not negative."""
+        """Return a dataset of (example, its label), in order; the first `count` of them if not negative."""
         indices = tf.range(self.num_examples if count < 0 else min(count, self.num_examples), dtype=tf.int64)
         labels = tf.constant(self.labels)
         return without_autotune(self.map(indices, lambda position, example: (example, labels[position])))
@@ -203,6 +205,11 @@ class Source:
     test: Split | None = None
 
     @property
+    def targets(self) -> Targets:
+        """Form of the labels."""
+        return targets_of(self.train.labels)
+
+    @property
     def splits(self) -> dict[str, Split]:
         """Splits by their use: `training`, `validation` and, if it exists, `test`."""
         return {"training": self.train, "validation": self.validation} | ({"test": self.test} if self.test else {})
@@ -232,7 +239,7 @@ class Source:
     @property
     def class_counts(self) -> np.ndarray:
         """Number of training examples of each class, int64 [C]."""
-        return np.bincount(self.train.labels, minlength=len(self.class_names))
+        return self.targets.class_counts(self.train.labels, len(self.class_names))
 
     def describe_splits(self) -> str:
         """Describe the number of examples of each split."""

@@ -9,7 +9,8 @@ import numpy as np
 from resnet_tf.core.class_names import canonical, find_duplicate
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.ranges import MAX_CLASSES
-from resnet_tf.core.text import printable, shortened
+from resnet_tf.core.targets import MULTI_LABEL, SINGLE_LABEL, targets_of, targets_with
+from resnet_tf.core.text import counted, printable, shortened
 from resnet_tf.data.sources.base import Source, Split, shorten_names
 
 logger = logging.getLogger(__name__)
@@ -72,6 +73,34 @@ def source_of_labels(
     return Source(name, tuple(names), *encoded)
 
 
+def columns_to_labels(columns: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+    """Return the labels of splits from one column for each class: single-label if every example has one class.
+
+    Args:
+        columns: for each split, 1 or True where an example has a class, numbers or bool [N, C].
+        name: name or path of the data set.
+
+    Returns:
+        For each split, int64 [N] if each row of all splits has a single 1, as one-hot labels do, otherwise bool [N, C].
+
+    Raises:
+        UserError: for other values than 0 and 1, or splits with different numbers of classes, naming the split.
+    """
+    widths = {split: array.shape[1] for split, array in columns.items()}
+    if len(set(widths.values())) > 1:
+        counts = ", ".join(f"{split!r} {width:,}" for split, width in widths.items())
+        raise UserError(f"{name!r}: the splits have labels for different numbers of classes: {counts}")
+    for split, array in columns.items():
+        if wrong := next((each for each in np.unique(array) if each not in (0, 1)), None):
+            raise UserError(
+                f"{name!r}: the labels of {split!r} have a column for each class, and hold {wrong:g}; expected 0 or 1"
+            )
+    if all((array.sum(axis=1) == 1).all() for array in columns.values()):
+        logger.info("%s", printable(f"{name!r}: every example has one class: single-label targets"))
+        return {split: array.argmax(axis=1) for split, array in columns.items()}
+    return {split: array.astype(bool) for split, array in columns.items()}
+
+
 def check_distinct(class_names: Sequence[str], name: str) -> None:
     """Check that no two classes have the same name.
 
@@ -91,7 +120,8 @@ def check_training(source: Source) -> None:
         UserError: naming the class and the split.
     """
     present = {
-        split.name: [source.class_names[label] for label in np.unique(split.labels)] for split in source.splits.values()
+        split.name: [source.class_names[label] for label in source.targets.present(split.labels)]
+        for split in source.splits.values()
     }
     check_classes(source.name, source.train.name, present[source.train.name], present)
 
@@ -124,6 +154,24 @@ def check_classes(name: str, train: str, trained: Collection[str], evaluated: Ma
             logger.warning("%s", printable(message))
 
 
+def check_form(split: Split, thresholds: Sequence[float] | None) -> None:
+    """Check that the examples of a split have one class or any number of them, as those that a network was trained on.
+
+    Args:
+        split: split to evaluate.
+        thresholds: see `core.targets.targets_with`.
+
+    Raises:
+        UserError: if they differ.
+    """
+    found, expected = targets_of(split.labels), targets_with(thresholds)
+    if found is not expected:
+        texts = {SINGLE_LABEL: "one class", MULTI_LABEL: "any number of classes"}
+        raise UserError(
+            f"the model gives an example {texts[expected]}, but those of split {split.name!r} have {texts[found]}"
+        )
+
+
 def match_classes(class_names: Sequence[str], source: Source) -> Source:
     """Return a data set with the classes of a model, of which it may lack some.
 
@@ -147,12 +195,19 @@ def match_classes(class_names: Sequence[str], source: Source) -> Source:
     lacking = [name for name in class_names if canonical(name) not in set(found)]
     count = f"{len(lacking):,} of {len(class_names):,} classes of the model"
     logger.warning("%s", printable(f"{count} are not in {source.name!r}: {shorten_names(lacking)}"))
-    splits = (dataclasses.replace(split, labels=labels[split.labels]) for split in source.splits.values())
+    splits = (
+        dataclasses.replace(split, labels=source.targets.renumber(split.labels, labels, len(expected)))
+        for split in source.splits.values()
+    )
     return Source(source.name, tuple(class_names), *splits)
 
 
 def _check_range(split: Split, count: int) -> None:
-    """Check that the labels of a split are in [0, count)."""
+    """Check that the labels of a split are in [0, count); those of several labels have one column for each."""
+    if split.labels.ndim > 1:
+        if split.labels.shape[1] != count:
+            raise UserError(f"split {split.name!r} has {split.labels.shape[1]:,} labels for {counted(count, 'class')}")
+        return
     wrong = np.flatnonzero((split.labels < 0) | (split.labels >= count))
     if not len(wrong):
         return

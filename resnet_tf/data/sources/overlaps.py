@@ -8,6 +8,7 @@ from collections.abc import Hashable
 import numpy as np
 
 from resnet_tf.core.progress_line import Progress
+from resnet_tf.core.targets import targets_of
 from resnet_tf.core.text import counted, printable
 from resnet_tf.data.sources import slices
 from resnet_tf.data.sources.base import Source, Split, shorten_names
@@ -33,7 +34,7 @@ def describe_evaluation(split: Split, class_names: tuple[str, ...], *, chooses: 
         step = 100 / max(split.num_examples, 1)
         examples = counted(split.num_examples, "example")
         found.append(f"split {split.name!r} has {examples}: each is {step:.0f} % of its metrics{use}")
-    missing = np.setdiff1d(np.arange(len(class_names)), split.labels)
+    missing = np.setdiff1d(np.arange(len(class_names)), targets_of(split.labels).present(split.labels))
     if len(missing):
         names = shorten_names([class_names[label] for label in missing])
         count = counted(len(class_names), "class")

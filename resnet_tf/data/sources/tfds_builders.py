@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -23,7 +24,7 @@ from resnet_tf.core.paths import user_path
 from resnet_tf.core.progress_line import Progress
 from resnet_tf.core.ranges import MAX_CLASSES
 from resnet_tf.core.text import counted
-from resnet_tf.data.sources import digits, records, slices
+from resnet_tf.data.sources import digits, label_sets, records, slices
 from resnet_tf.data.sources.base import Corruption, DataSet, Source, Split
 from resnet_tf.data.sources.labels import source_of_names
 from resnet_tf.data.sources.tfds_metadata import check_label_file, check_metadata
@@ -203,10 +204,11 @@ def _data_set(builder: tfds.core.DatasetBuilder) -> DataSet:
 
 def _open(builder: tfds.core.DatasetBuilder, config: DataConfig) -> Source:
     name, (image, label) = builder.info.full_name, _find_keys(builder)
-    features = builder.info.features
-    if not 0 < (features[label].num_classes or 0) <= MAX_CLASSES:
-        raise UserError(f"data set {name!r} has {features[label].num_classes} classes, not 1 to {MAX_CLASSES:,}")
-    check_label_file(Path(builder.data_dir), label, features[label])
+    classes = _class_label(builder.info.features[label])
+    assert classes is not None
+    if not 0 < (classes.num_classes or 0) <= MAX_CLASSES:
+        raise UserError(f"data set {name!r} has {classes.num_classes} classes, not 1 to {MAX_CLASSES:,}")
+    check_label_file(Path(builder.data_dir), label, classes)
     if builder.info.file_format is not tfds.core.FileFormat.TFRECORD:
         raise UserError(
             f"data set {name!r} is stored as {builder.info.file_format.value}; only tfrecord is supported, to which "
@@ -217,7 +219,14 @@ def _open(builder: tfds.core.DatasetBuilder, config: DataConfig) -> Source:
         return _open_split(builder, name, image, label, config)
 
     splits = [slices.compose(name, list(builder.info.splits), open_split) for name in config.splits]
-    return source_of_names(name, splits, features[label].names)
+    return source_of_names(name, splits, classes.names)
+
+
+def _class_label(feature: Any) -> tfds.features.ClassLabel | None:
+    """Return the classes of a feature that holds one, or any number of them; None for another feature."""
+    if isinstance(feature, tfds.features.Sequence):
+        feature = feature.feature
+    return feature if isinstance(feature, tfds.features.ClassLabel) else None
 
 
 def _find_keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
@@ -227,11 +236,11 @@ def _find_keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
         raise UserError(
             f"data set {name!r} has no image with a class label; its features are {type(features).__name__}"
         )
-    keys = builder.info.supervised_keys or ("image", "label")
     present = dict(features.items())
+    keys = builder.info.supervised_keys or ("image", "label" if "label" in present else "labels")
     if len(keys) == 2 and all(isinstance(key, str) and key in present for key in keys):
         image, label = (present[key] for key in keys)
-        if isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel):
+        if isinstance(image, tfds.features.Image) and _class_label(label):
             if image.np_dtype not in (np.uint8, np.uint16):
                 raise UserError(f"the images of data set {name!r} are {np.dtype(image.np_dtype)}, not uint8 or uint16")
             return keys
@@ -255,20 +264,27 @@ def _open_split(builder: tfds.core.DatasetBuilder, name: str, image: str, label:
         # Images are decoded and cropped in one operation, later in the pipeline.
         return features.deserialize_example(record, decoders={image: tfds.decode.SkipDecoding()})
 
+    is_multi_label = not isinstance(features[label], tfds.features.ClassLabel)
+
     def parse(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         found = example(record)
-        return found[label], tf.constant(""), found[image]
+        return (*(label_sets.encode(found[label]) if is_multi_label else (found[label], tf.constant(""))), found[image])
 
     indexed = records.index(
         [shard.filename for shard in shards],
         parse,
-        layout=f"tfds {label} {image}",
+        layout=f"tfds {label} {image}{' sets' if is_multi_label else ''}",
     )
     parts = []
     for each, shard in zip(indexed, shards, strict=True):
         end = None if shard.take == -1 else shard.skip + shard.take
         parts.append((_add_lost(each, shard.examples_in_shard), slice(shard.skip, end)))
-    return records.split(name, parts, lambda record: example(record)[image])
+    split = records.split(name, parts, lambda record: example(record)[image])
+    classes = _class_label(features[label])
+    if not is_multi_label or classes is None:
+        return split
+    names = {label: text for each in indexed for label, text in each.names.items()}
+    return label_sets.decode(split, names, classes.num_classes)
 
 
 def _check_files(data_dir: Path, split: str, files: Sequence[str]) -> None:

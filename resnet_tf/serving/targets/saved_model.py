@@ -26,6 +26,7 @@ def write_serving(
     *,
     precision: str,
     top_k: int,
+    thresholds: Sequence[float] | None = None,
     default: str = DEFAULT_SIGNATURE,
 ) -> None:
     """Write a SavedModel of the folded and frozen network, with its signatures and warmup requests.
@@ -37,6 +38,7 @@ def write_serving(
         export: directory of the SavedModel.
         precision: `float32` or `bfloat16`; stored in the graph, so that a server needs no option.
         top_k: number of best classes that signatures return.
+        thresholds: see `build_signatures`.
         default: see `build_signatures`.
     """
     folded = fold(model, precision)
@@ -45,19 +47,30 @@ def write_serving(
         holder.variables = [variable.value for variable in folded.variables]
     network = freeze(folded, _network(folded))
     explains = has_linear_head(folded)
-    signatures = build_signatures(network, preprocess, labels, top_k=top_k, default=default, explains=explains)
+    signatures = build_signatures(
+        network, preprocess, labels, top_k=top_k, thresholds=thresholds, default=default, explains=explains
+    )
     tf.saved_model.save(holder, str(export), signatures=signatures)
     _mark_classify(export)
     write_warmup(export, preprocess, default=default)
 
 
 def write_hub(
-    model: keras.Model, preprocess: Preprocess, labels: Sequence[str], export: Path, *, weight_decay: float, top_k: int
+    model: keras.Model,
+    preprocess: Preprocess,
+    labels: Sequence[str],
+    export: Path,
+    *,
+    weight_decay: float,
+    top_k: int,
+    thresholds: Sequence[float] | None = None,
 ) -> None:
     """Write a SavedModel that can be called and trained, with the signatures of `write_serving`."""
     holder, open_model = hub.reusable_model(model, preprocess, weight_decay=weight_decay)
     explains = has_linear_head(open_model)
-    signatures = build_signatures(_network(open_model), preprocess, labels, top_k=top_k, explains=explains)
+    signatures = build_signatures(
+        _network(open_model), preprocess, labels, top_k=top_k, thresholds=thresholds, explains=explains
+    )
     tf.saved_model.save(holder, str(export), signatures=signatures)
     _mark_classify(export)
 
