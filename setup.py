@@ -52,6 +52,7 @@ setup(
         # loading of models.
         "keras>=3.15.1,<3.16",
         "tensorflow-datasets>=4.9.10",  # the first that runs with the protobuf of tensorflow 2.21
+        "pyarrow>=17",  # tables; tensorflow-datasets requires it without a floor; the first built for numpy 2.1
         "importlib-resources>=6",  # imported by tensorflow-datasets, which does not declare it
         "absl-py>=2.1",
         "safetensors>=0.5",  # weights of other libraries without pickles
@@ -73,6 +74,7 @@ setup(
             "mypy>=1.18",
             "build>=1.2",
             "pillow>=11",
+            "pandas>=2.2",  # writes the tables of the tests
             "scikit-learn>=1.6",
             "pyyaml>=6",
             "playwright>=1.49",  # drives Chromium, which it does not bring; tests of pages are skipped without one

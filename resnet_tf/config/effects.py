@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from resnet_tf.config.schema import Config
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.paths import user_path
 
 # (what a key needs, in terms of other keys; whether a configuration has it)
 Requirement = tuple[str, Callable[[Config], bool]]
@@ -28,14 +29,25 @@ _MOMENTUM: Requirement = (
 )
 _TEACHER: Requirement = ("loss.teacher", lambda config: config.loss.teacher != "")
 _ASYMMETRIC: Requirement = ("loss.name=asymmetric", lambda config: config.loss.name == "asymmetric")
+_TABLE: Requirement = ("a table as data.source", lambda config: _may_be_table(config.data.source))
 _HAS_LENGTH_LEFT: Requirement = (
     "train.epochs of at least as many",
     lambda config: config.optimizer.warmup_epochs <= config.train.epochs or config.train.defaults != "none",
 )
 
+
+def _may_be_table(source: str) -> bool:
+    """Return True for the path of a table, or of a folder, which may hold Parquet files."""
+    return source.lower().endswith((".csv", ".tsv", ".parquet")) or user_path(source).is_dir()
+
+
 REQUIREMENTS: Mapping[str, tuple[Requirement, ...]] = {
     "model.new_head": (_WEIGHTS,),
     "model.adapt_channels": (_WEIGHTS,),
+    **{
+        f"data.{key}": (_TABLE,)
+        for key in ("image_folder", "image_column", "label_column", "split_column", "group_column")
+    },
     "data.channel_order": (("data.channels=3", lambda config: config.data.channels == 3),),
     "augment.min_crop_area": (_CROPS,),
     "augment.antialias": (_CROPS,),

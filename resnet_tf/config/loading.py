@@ -15,7 +15,7 @@ from resnet_tf.core.paths import user_path
 from resnet_tf.core.ranges import shorten
 
 CONFIG_FILE = "config.json"
-_PATHS = ("data.source", "data.data_dir", "model.weights", "loss.teacher")
+_PATHS = ("data.source", "data.image_folder", "data.data_dir", "model.weights", "loss.teacher")
 
 
 def list_configs() -> list[str]:

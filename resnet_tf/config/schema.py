@@ -76,8 +76,8 @@ class DataConfig:
 
     source: str = _key(
         "digits",
-        "data set: 'digits', a TFDS name or directory, a folder of split/class/*, class/*, TFRecord or IDX files, or "
-        "an .npz archive",
+        "data set: 'digits', a TFDS name or directory, a folder of split/class/*, class/*, Parquet, TFRecord or IDX "
+        "files, a table (.csv, .tsv, .parquet), or an .npz archive",
     )
     data_dir: str = _key("", "directory of prepared TFDS data sets; empty: TFDS's default")
     train_split: str = _key("train", "training split, a part such as train[:90%], a sum such as train+val, or all")
@@ -87,10 +87,19 @@ class DataConfig:
     )
     eval_fraction: float = _key(
         0.1,
-        "fraction of each class of a folder of class/file that forms the validation split, selected by a hash of the "
-        "file name",
+        "fraction of each class of a folder of class/file, or of a table without splits, that forms the validation "
+        "split, selected by a hash of the file name",
         above=0,
         below=1,
+    )
+    image_folder: str = _key("", "folder that the paths of a table are relative to; empty: that of the table")
+    image_column: str = _key("", "column of a table with paths or encoded images; empty: found by its name")
+    label_column: str = _key(
+        "", "column of a table with labels, or several of 0 and 1, such as a,b,c or a:z; empty: found by its name"
+    )
+    split_column: str = _key("", "column of a table with names of splits; empty: found by its name, if there is one")
+    group_column: str = _key(
+        "", "column of a table with groups, such as patients, that are not divided between training and validation"
     )
     input_type: str = _key(
         "auto", "image, signal, or another registered type; auto: signal if data.length is set, otherwise image"

@@ -26,7 +26,14 @@ _DEFAULT_PARENT = Path("runs")
 # That moved data are the same is checked by their identity. Other devices round in another order.
 _CHANGEABLE = frozenset(
     (
-        *("data.source", "data.data_dir", "data.service", "data.memory_limit_mb", "data.max_unreadable_fraction"),
+        *(
+            "data.source",
+            "data.image_folder",
+            "data.data_dir",
+            "data.service",
+            "data.memory_limit_mb",
+            "data.max_unreadable_fraction",
+        ),
         *("train.eval_every", "train.keep_checkpoints", "train.checkpoint_steps", "train.max_nonfinite_steps"),
         "train.patience",
         *("runtime.strategy", "runtime.tpu", "runtime.wait_seconds", "runtime.logical_devices", "runtime.xla"),

@@ -163,6 +163,11 @@ def test_recipes_are_within_the_ranges():
 EFFECTS = {
     "model.new_head": ("true", [], ["model.weights=a.safetensors"]),
     "model.adapt_channels": ("zero", [], ["model.weights=a.safetensors"]),
+    "data.image_folder": ("photos", [], ["data.source=labels.csv"]),
+    "data.image_column": ("path", [], ["data.source=labels.TSV"]),
+    "data.label_column": ("name", ["data.source=arrays.npz"], ["data.source=labels.parquet"]),
+    "data.split_column": ("part", ["data.source=cifar10"], ["data.source=labels.csv"]),
+    "data.group_column": ("patient", [], ["data.source=labels.csv"]),
     "data.channel_order": ("bgr", ["data.channels=1"], ["data.channels=3"]),
     "augment.min_crop_area": ("0.5", [], ["augment.random_resized_crop=true"]),
     "augment.antialias": ("true", [], ["augment.random_resized_crop=true"]),

@@ -1,4 +1,4 @@
-"""Data sources: `data.source` selects a TFDS data set, a folder, TFRecord or IDX files, or a NumPy archive."""
+"""Data sources: `data.source` selects a TFDS data set, a folder, a table, TFRecord or IDX files, or a NumPy archive."""
 
 import dataclasses
 import logging
@@ -12,7 +12,8 @@ from resnet_tf.core.class_names import readable, to_names
 from resnet_tf.core.errors import UserError, prefix_errors
 from resnet_tf.core.paths import user_path
 from resnet_tf.core.targets import SINGLE_LABEL
-from resnet_tf.data.sources import arrays, folder, idx, imagenet_records, slices, tfds_builders
+from resnet_tf.core.text import printable
+from resnet_tf.data.sources import arrays, folder, idx, imagenet_records, slices, tables, tfds_builders
 from resnet_tf.data.sources.base import Corruption, DataSet, Source, Split
 from resnet_tf.data.sources.labels import check_form, check_training, match_classes
 from resnet_tf.inputs import input_type
@@ -139,13 +140,19 @@ def _find(config: DataConfig, whole: bool = False) -> DataSet:
             return imagenet_records.find_records(path, config)
         if idx.list_files(path):
             return idx.find_idx(path)
+        if tables.is_table(path):
+            return tables.find_table(path, config, whole=whole)
+        if beside := [each for each in sorted(path.iterdir()) if each.is_file() and tables.is_table(each)]:
+            logger.info("%s", printable(f"{str(path)!r} has a table: data.source={beside[0]} takes labels from it"))
         return folder.find_folder(path, config, whole=whole)
     if path.suffix == ".npz" and path.is_file():
         return arrays.find_arrays(path)
+    if path.is_file() and tables.is_table(path):
+        return tables.find_table(path, config, whole=whole)
     if path.exists():
         raise UserError(
-            f"data.source={config.source!r} is not an .npz file; expected an .npz file, a folder, or the directory or "
-            "name of a TFDS data set"
+            f"data.source={config.source!r} is no .npz file and no table (.csv, .tsv, .parquet); expected one of "
+            "these, a folder, or the directory or name of a TFDS data set"
         )
     if not tfds_builders.parse_name(config.source):
         raise UserError(f"data.source={config.source!r}: no such folder or file")

@@ -304,11 +304,24 @@ def _flatten(folder: ClassFolder) -> tuple[list[str], np.ndarray]:
 
 def _split(root: Path, name: str, classes: Classes, class_names: Sequence[str]) -> Split:
     files = [file for paths in classes.values() for file in paths]
-    labels = {class_name: label for label, class_name in enumerate(class_names)}
-    paths = tf.constant([os.fsencode(file) for file in files])  # names need not be UTF-8
+    indices = {class_name: label for label, class_name in enumerate(class_names)}
+    labels = np.repeat([indices[class_name] for class_name in classes], [len(paths) for paths in classes.values()])
+    return split_of_files(root, name, files, labels)
+
+
+def split_of_files(root: Path, name: str, files: list[str], labels: np.ndarray) -> Split:
+    """Return a split of one file for each example.
+
+    Args:
+        root: folder that the files are in.
+        name: name of the split.
+        files: path of each example, in order.
+        labels: int64 [N].
+    """
+    paths = tf.constant([os.fsencode(file) for file in files], tf.string)  # names need not be UTF-8
     return Split(
         name,
-        np.repeat([labels[class_name] for class_name in classes], [len(paths) for paths in classes.values()]),
+        labels,
         load=lambda index: tf.io.read_file(paths[index]),
         locate=lambda index: {"file": files[index]},
         fingerprint=lambda: hash_parts(_names_and_sizes(root, files)),

@@ -86,7 +86,7 @@ def index(files: Sequence[str], parse: Parse, *, layout: str) -> list[Records]:
     if total < _CACHED_FROM:
         return _index_files(files, parse)
     key = json.dumps([_INDEX_VERSION, layout, [[file, stat.length, stat.mtime_nsec] for file, stat in sizes.items()]])
-    cached = _cache() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    cached = cache_directory("records") / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
     if cached.is_file():
         try:
             return _from_json(cached.read_text(encoding="utf-8"))
@@ -270,8 +270,9 @@ def _read_length(file: str, position: int) -> int:
         return int.from_bytes(stream.read(8), "little")
 
 
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resnet_tf" / "records"
+def cache_directory(name: str) -> Path:
+    """Return the directory of a part of the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resnet_tf" / name
 
 
 def _write_cache(path: Path, text: str) -> None:

@@ -1,0 +1,535 @@
+"""Tables of images and labels, written by pandas and pyarrow."""
+
+import contextlib
+import io
+import json
+import logging
+import os
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from resnet_tf import evaluate, load_config, train_and_evaluate
+from resnet_tf.config import DataConfig
+from resnet_tf.core.errors import UserError
+from resnet_tf.data.sources import list_splits, open_source
+from resnet_tf.data.sources.overlaps import describe_overlaps
+from resnet_tf.data.sources.tables import files, images
+from resnet_tf.data.sources.tables.labels import find_separator
+
+
+def _png(number: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), (number % 256, number // 256, 7)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Return a folder of 20 images, `images/0.png` to `images/19.png`."""
+    (tmp_path / "images").mkdir()
+    for number in range(20):
+        (tmp_path / "images" / f"{number}.png").write_bytes(_png(number))
+    return tmp_path
+
+
+def _frame(**columns) -> pd.DataFrame:
+    """Return a table of the 20 images with a column `image`, unless it has other columns of paths."""
+    return pd.DataFrame({"image": [f"images/{number}.png" for number in range(20)]} | columns)
+
+
+def _open(path, **settings):
+    return open_source(DataConfig(source=str(path), **settings), for_training=False)
+
+
+def _content(source, split: str = "train") -> dict[bytes, str]:
+    """Return the class name of each image."""
+    return {image: source.class_names[label] for image, label in getattr(source, split).examples().as_numpy_iterator()}
+
+
+LABELS = ["cat" if number % 3 else "dog" for number in range(20)]
+SPLITS = ["train" if number % 4 else "val" for number in range(20)]
+
+
+def _write(frame: pd.DataFrame, path):
+    if path.suffix == ".parquet":
+        frame.to_parquet(path)
+    else:
+        frame.to_csv(path, index=False, sep={".tsv": "\t", ".CSV": ";"}.get(path.suffix, ","))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".CSV", ".parquet"])
+def test_a_table_of_paths_in_every_format(photos, suffix):
+    path = _write(_frame(label=LABELS, split=SPLITS), photos / f"labels{suffix}")
+    source = _open(path)
+    assert list_splits(DataConfig(source=str(path))) == ("val", "train")
+    assert [split.name for split in source.splits.values()] == ["train", "val"]
+    for split, name in (("train", "train"), ("validation", "val")):
+        expected = {_png(number): LABELS[number] for number in range(20) if SPLITS[number] == name}
+        assert _content(source, split) == expected
+    location = source.train.locate(0)
+    assert location == {"file": str(photos / "images" / "1.png")}
+
+
+# Names of the columns of images and labels, in the table of published data sets or of our own.
+COLUMNS = [
+    ("id_code", "diagnosis"),
+    ("image_id", "label"),
+    ("Image Name", "Class"),
+    ("file_name", "target"),
+    ("filepath", "category"),
+    ("Filename", "species"),
+    ("id", "breed"),
+    ("img", "anything"),
+    ("anything", "label"),
+]
+
+
+@pytest.mark.parametrize(("image", "label"), COLUMNS)
+def test_columns_are_found_by_their_usual_names(photos, caplog, image, label):
+    caplog.set_level(logging.INFO)
+    frame = _frame(label=LABELS).rename(columns={"image": image, "label": label})
+    source = _open(_write(frame, photos / "labels.csv"))
+    assert _content(source) | _content(source, "validation") == {_png(n): LABELS[n] for n in range(20)}
+    (line,) = [record.getMessage() for record in caplog.records if "images: column" in record.getMessage()]
+    assert f"20 rows; images: column {image!r}; labels: column {label!r} (2 classes: cat, dog)" in line
+    sizes = f"(train {source.train.num_examples}, test {source.validation.num_examples})"
+    assert f"splits: none, divided by hash with data.eval_fraction=0.1 {sizes}" in line
+
+
+def test_columns_are_named_by_keys(photos, caplog):
+    caplog.set_level(logging.INFO)
+    frame = _frame(
+        label=range(20), real=LABELS, fold=SPLITS, other=SPLITS[::-1], patient_id=[n // 2 for n in range(20)]
+    )
+    path = _write(frame.rename(columns={"image": "x"}), photos / "labels.csv")
+    settings = {"image_column": "x", "label_column": "real", "split_column": "other", "group_column": "patient_id"}
+    source = _open(path, **settings)
+    assert source.class_names == ("cat", "dog")
+    assert source.train.num_examples == SPLITS.count("train")
+    assert (
+        "splits: column 'other' (train 15, val 5); groups: column 'patient_id' (10 groups); ignored: label, fold"
+        in (caplog.text)
+    )
+    for key in settings:
+        with pytest.raises(UserError, match=rf"data.{key}='patent_id': .* did you mean 'patient_id'"):
+            _open(path, **settings | {key: "patent_id"})
+
+
+# Cells of the labels -> class names, and the index of each row; 20 rows repeat the cells.
+LABEL_CELLS = {
+    "names": (["b", "a", " c "], ("a", "b", "c"), [1, 0, 2]),
+    "whole numbers": ([10, 2, 0], ("0", "2", "10"), [2, 1, 0]),
+    "whole numbers as real ones": ([1.0, 2.0, 0.0], ("0", "1", "2"), [1, 2, 0]),
+    "codes with zeros": (["001", "01", "1"], ("001", "01", "1"), [0, 1, 2]),
+    "large numbers": ([5, 10**7, 3], ("10000000", "3", "5"), [2, 0, 1]),
+    "true and false": ([True, False, True], ("False", "True"), [1, 0, 1]),
+    "both Unicode forms": (["\u00e9", "e\u0301", "x"], ("x", "\u00e9"), [1, 1, 0]),
+    "names with blanks": (["golden retriever", "labrador retriever", "golden eagle"], None, [1, 2, 0]),
+    "None and NA": (["None", "NA", "a"], ("NA", "None", "a"), [1, 0, 2]),
+}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("name", LABEL_CELLS)
+def test_labels(photos, name, suffix):
+    cells, class_names, indices = LABEL_CELLS[name]
+    column = pd.Series([cells[number % 3] for number in range(20)])
+    path = _write(_frame(label=column, split=["train"] * 19 + ["val"]), photos / f"labels{suffix}")
+    source = _open(path, eval_split="all")
+    assert source.class_names == (class_names or tuple(sorted(cells)))
+    order = [int(source.validation.locate(index)["file"].rpartition("/")[2][:-4]) for index in range(20)]
+    assert source.validation.labels.tolist() == [indices[number % 3] for number in order]
+
+
+# Change of the table -> message.
+REFUSED = {
+    "no label": ({"label": [None, *LABELS[1:]]}, r"1 row of .* have no label in column 'label': row 2"),
+    "NaN as label": (
+        {"label": [np.nan] * 3 + [1.0] * 17},
+        r"3 rows of .* have no label in column 'label': rows 2, 3, 4",
+    ),
+    "real numbers": (
+        {"label": np.linspace(0, 1, 20)},
+        r"holds real numbers, such as 0.05.*: labels are names or whole",
+    ),
+    "negative": ({"label": [1] * 18 + [-1] * 2}, r"2 rows of .* have a negative label, such as -1, .*: rows 20, 21"),
+    "no path": ({"image": ["images/0.png"] * 19 + [""]}, r"1 row of .* have no image: row 21"),
+    "no split": (
+        {"split": ["train"] * 10 + ["val"] * 9 + [None]},
+        r"1 row of .* have no split in column 'split': row 21",
+    ),
+    "missing": (
+        {"image": ["images/0.png", "images/x.png", *(f"images/y{n}.png" for n in range(18))]},
+        r"19 of 20 images of .* are not in '.*': 'images/x.png' \(row 3\), 'images/y0.png' \(row 4\), .*, \.\.\.; "
+        r"data.image_folder names their folder",
+    ),
+    "a folder above": (
+        {"image": ["../outside.png"] + [f"images/{n}.png" for n in range(19)]},
+        r"1 of 20 images of .* are not in '.*': '../outside.png' \(row 2\)",
+    ),
+    "an absolute path": ({"image": ["/etc/passwd"] * 20}, r"20 of 20 images .*: '/etc/passwd' \(row 2\)"),
+    "control characters": (
+        {"image": ["images/\x1b[2J.png"] + [f"images/{n}.png" for n in range(19)]},
+        r"has control characters in the path 'images/\\x1b\[2J.png', row 2$",
+    ),
+    "a class for each row": (
+        {"label": [f"x{n}" for n in range(20)]},
+        r"another value in each of 20 rows, such as 'x0'",
+    ),
+    "two labels for a file": (
+        {"image": ["images/0.png"] * 20},
+        r"several labels of '.*images/0.png': 'dog' in row 2 and 'cat' in row 3",
+    ),
+    "a long cell": ({"label": ["x" * 5000] * 20}, r"has a cell of 5,000 characters; the limit is 4,096"),
+    "separated labels": (
+        {"label": ["a|b", "b", "a", "b|c|a"] * 5},
+        r"holds several labels for an image, such as 'a\|b'",
+    ),
+    "unknown columns": (
+        {"label": LABELS, "one": range(20), "two": range(20)},
+        r"none is known to hold labels; data.label_column names it",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_rows_that_are_wrong_are_named(photos, name):
+    changes, message = REFUSED[name]
+    (photos.parent / "outside.png").write_bytes(_png(1))
+    frame = pd.DataFrame(_frame(label=LABELS).to_dict("list") | changes)
+    if name == "unknown columns":
+        frame = frame.rename(columns={"label": "three"})
+    with pytest.raises(UserError, match=message):
+        _open(_write(frame, photos / "labels.csv"))
+
+
+TEXTS = {
+    "no rows": (b"image,label\n", r"has no rows"),
+    "empty": (b"", r"'.*labels.csv'"),
+    "a row too long": (b"image,label\na.png,b,c\n", r"cannot read .*Expected 2 columns, got 3"),
+    "no header": (b"images/0.png,cat\nimages/1.png,dog\n", r"begins with data.*the first line must name the columns"),
+    "another encoding": ("image,label\nimages/0.png,\u00e9\n".encode("latin-1"), r"cannot read .*UTF-?8"),
+    "UTF-16": ("image,label\nimages/0.png,cat\n".encode("utf-16"), r"cannot read .*UTF-?8"),
+    "bytes": (bytes(range(256)) * 4, r"labels.csv'"),
+    "two columns of one name": (b"image,label,label\nimages/0.png,1,2\n", r"has two columns 'label'; rename one"),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_files_that_are_no_tables_are_refused(photos, name):
+    content, message = TEXTS[name]
+    (photos / "labels.csv").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        _open(photos / "labels.csv")
+
+
+@pytest.mark.parametrize("limit", ["_MAX_BYTES", "_MAX_ROWS", "_MAX_COLUMNS"])
+def test_tables_are_limited(photos, monkeypatch, limit):
+    path = _write(_frame(label=LABELS), photos / "labels.csv")
+    monkeypatch.setattr(files, limit, 1)
+    with pytest.raises(UserError, match=r"limit is 1$|larger than 1 bytes"):
+        _open(path)
+
+
+def test_devices_are_no_tables(tmp_path):
+    os.mkfifo(tmp_path / "labels.csv")
+    with pytest.raises(UserError, match=r"no \.npz file and no table"):
+        _open(tmp_path / "labels.csv")
+    with pytest.raises(UserError, match=r"no such folder or file"):
+        _open(tmp_path / "none.csv")
+
+
+def test_repeated_rows_count_once(photos, caplog):
+    frame = pd.concat([_frame(label=LABELS)] * 2, ignore_index=True)
+    source = _open(_write(frame, photos / "labels.csv"), eval_split="all")
+    assert source.validation.num_examples == 20
+    assert "20 rows of" in caplog.text
+    assert "repeat earlier ones and are left out: rows 22, 23, 24, 25, 26, ..." in caplog.text
+
+
+# Cells of the image column -> number of the image; with and without suffix, with the separator of Windows.
+PATHS = {
+    "images/0.png": 0,
+    "images/1": 1,
+    "./images/2.png": 2,
+    "images\\3.png": 3,
+    "images/../images/4.png": 4,
+    "images/5.PNG": 5,
+    "images/big.dots.6": 6,
+}
+
+
+def test_paths_in_several_spellings(photos):
+    (photos / "images" / "5.png").rename(photos / "images" / "5.png.old")
+    (photos / "images" / "5.Png").write_bytes(_png(5))
+    (photos / "images" / "big.dots.6.png").write_bytes(_png(6))
+    frame = pd.DataFrame({"image": list(PATHS), "label": ["a", "b"] * 3 + ["a"]})
+    source = _open(_write(frame, photos / "labels.csv"), eval_split="all")
+    found = [image for image, _ in source.validation.examples().as_numpy_iterator()]
+    assert found == [_png(number) for number in PATHS.values()]
+    (photos / "images" / "1.jpg").write_bytes(b"")
+    with pytest.raises(UserError, match=r"'images/1' could be 1.jpg or 1.png in '.*images'"):
+        _open(photos / "labels.csv")
+
+
+def test_the_folder_of_the_images(photos, caplog):
+    """Kaggle has identifiers in a table, and a folder of images beside it."""
+    caplog.set_level(logging.INFO)
+    frame = _frame(label=LABELS).assign(image=range(20))
+    path = _write(frame, photos / "labels.csv")
+    expected = {_png(number): LABELS[number] for number in range(20)}
+    assert _content(_open(path, train_split="all")) == expected
+    assert f"images: column 'image' in '{photos / 'images'}'" in caplog.text
+    (photos / "tables").mkdir()
+    moved = path.rename(photos / "tables" / "labels.csv")
+    with pytest.raises(UserError, match=r"20 of 20 images .*; data.image_folder names their folder"):
+        _open(moved)
+    for folder in (str(photos / "images"), "../images"):
+        assert _content(_open(moved, image_folder=folder, train_split="all")) == expected
+    with pytest.raises(UserError, match=r"data.image_folder='none': no such folder"):
+        _open(moved, image_folder="none")
+
+
+def test_two_folders_that_could_be_meant_are_not_guessed(photos):
+    (photos / "copy").symlink_to(photos / "images")
+    path = _write(_frame(label=LABELS).assign(image=range(20)), photos / "labels.csv")
+    with pytest.raises(UserError, match=r"20 of 20 images"):
+        _open(path)
+
+
+def test_columns_of_0_and_1_with_one_label_in_each_row(photos):
+    """One column for each class, as in ISIC and Plant Pathology."""
+    one_hot = pd.get_dummies(pd.Series(LABELS), dtype=float)
+    frame = pd.concat([_frame(), one_hot], axis=1)
+    source = _open(_write(frame, photos / "labels.csv"), eval_split="all")
+    assert _content(source, "validation") == {_png(n): LABELS[n] for n in range(20)}
+    for names in ("cat,dog", "cat:dog"):
+        assert _open(photos / "labels.csv", label_column=names).class_names == ("cat", "dog")
+    frame.loc[3, ["cat", "dog"]] = 1
+    with pytest.raises(UserError, match=r"1 row of .* have no label or several, such as 2 labels.*: row 5"):
+        _open(_write(frame, photos / "labels.csv"))
+
+
+def test_a_table_is_divided_as_a_folder_of_the_same_files(tmp_path):
+    rows = []
+    for label, size in (("a", 40), ("b", 7), ("c", 2), ("d", 1)):
+        (tmp_path / label).mkdir()
+        for number in range(size):
+            (tmp_path / label / f"{number}.png").write_bytes(_png(len(rows)))
+            rows.append((f"{label}/{number}.png", label))
+    table = tmp_path / "table.csv"
+    folder = _open(tmp_path, eval_fraction=0.2)
+    pd.DataFrame(rows, columns=["image", "label"]).sample(frac=1, random_state=0).to_csv(table, index=False)
+    source = _open(table, eval_fraction=0.2)
+    for split in ("train", "validation"):
+        assert _content(source, split) == _content(folder, split)
+
+
+def test_slices_and_names_of_a_divided_table(photos):
+    path = _write(_frame(label=LABELS), photos / "labels.csv")
+    whole = _open(path, train_split="all", eval_fraction=0.4)
+    found = _open(path, train_split="train", eval_split="val[:50%]", test_split="val[50%:]", eval_fraction=0.4)
+    parts = [_content(found, split) for split in ("train", "validation", "test")]
+    assert sum(map(len, parts)) == 20
+    assert parts[0] | parts[1] | parts[2] == _content(whole)
+    assert describe_overlaps(found) == []
+    with pytest.raises(UserError, match=r"no split 'held_out' in .*, a table without splits"):
+        _open(path, eval_split="held_out")
+    with pytest.raises(UserError, match=r"divided into a training and a validation split only"):
+        _open(path, test_split="test")
+
+
+def test_slices_keep_groups_whole(photos):
+    groups = [number // 3 for number in range(20)]
+    path = _write(_frame(label=LABELS, patient=groups, split="train"), photos / "labels.csv")
+    found = _open(path, train_split="all[:50%]", eval_split="all[50%:]", group_column="patient")
+    halves = [
+        {groups[int(split.locate(index)["file"].rpartition("/")[2][:-4])] for index in range(split.num_examples)}
+        for split in found.splits.values()
+    ]
+    assert not halves[0] & halves[1]
+    assert halves[0] | halves[1] == set(groups)
+    assert 7 <= found.train.num_examples <= 13
+
+
+def _hugging_face(table: pd.DataFrame, path, names=("dog", "cat"), **options):
+    """Write a shard as `datasets` does: structs of bytes and path, indices of class names, and their metadata."""
+    features = {"image": {"_type": "Image"}, "label": {"names": list(names), "_type": "ClassLabel"}}
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    schema = pa.schema(
+        [("image", image), ("label", pa.int64())], {"huggingface": json.dumps({"info": {"features": features}})}
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [{"bytes": image, "path": None} for image in table["image"]]
+    pq.write_table(pa.table({"image": rows, "label": table["label"].tolist()}, schema=schema), path, **options)
+    return path
+
+
+HUGGING_FACE = {
+    "shards in data": (
+        "data/train-00000-of-00002.parquet",
+        "data/train-00001-of-00002.parquet",
+        "data/validation-00000-of-00001.parquet",
+    ),
+    "names with a hash": (
+        "train-00000-of-00002-0123456789abcdef.parquet",
+        "train-00001-of-00002-0123456789abcdef.parquet",
+        "validation-00000-of-00001-0123456789abcdef.parquet",
+    ),
+    "folders": ("train/0000.parquet", "train/0001.parquet", "validation/0000.parquet"),
+    "one file for each split": ("train.parquet", "", "validation.parquet"),
+}
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+@pytest.mark.parametrize("name", HUGGING_FACE)
+def test_shards_of_hugging_face(tmp_path, monkeypatch, name, in_memory):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    if not in_memory:
+        monkeypatch.setattr(images, "_IN_MEMORY", 0)
+    table = pd.DataFrame({"image": map(_png, range(30)), "label": np.arange(30) % 2})
+    ranges = ((0, 10), (10, 20), (20, 30))
+    for file, (start, end) in zip(HUGGING_FACE[name], ranges, strict=True):
+        if file:
+            _hugging_face(table[start:end], tmp_path / "hf" / file, row_group_size=4)
+    source = _open(tmp_path / "hf")
+    assert source.class_names == ("dog", "cat")
+    assert [split.name for split in source.splits.values()] == ["train", "validation"]
+    count = source.train.num_examples
+    assert count == (20 if HUGGING_FACE[name][1] else 10)
+    assert [image for image, _ in source.train.examples().as_numpy_iterator()] == list(map(_png, range(count)))
+    assert source.validation.labels.tolist() == [0, 1] * 5
+    indices = [7, 2, count - 1]
+    assert [source.train.load(index).numpy() for index in indices] == [_png(index) for index in indices]
+    last = source.train.locate(count - 1)
+    assert (last["file"].endswith(HUGGING_FACE[name][1] or "train.parquet"), last["row"]) == (True, 10)
+    again = _open(tmp_path / "hf")  # from the cache, if there is one
+    assert source.identity == again.identity
+    assert (tmp_path / "cache").exists() == (not in_memory)
+    assert describe_overlaps(source) == []
+
+
+def test_the_content_of_shards_identifies_them(tmp_path, monkeypatch):
+    """Two tables of equal sizes and labels differ, in memory and from records, by the same hash."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    found = []
+    for number in (0, 1):
+        table = pd.DataFrame({"image": map(_png, range(number, number + 10)), "label": np.arange(10) % 2})
+        path = _hugging_face(table, tmp_path / str(number) / "data.parquet")
+        found.append(_open(path).train.fingerprint())
+        monkeypatch.setattr(images, "_IN_MEMORY", 0)
+        assert _open(path).train.fingerprint() == found[-1]
+        monkeypatch.undo()
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert found[0] != found[1]
+
+
+def test_a_single_split_of_shards_is_divided(tmp_path):
+    table = pd.DataFrame({"image": map(_png, range(30)), "label": np.arange(30) % 2})
+    _hugging_face(table, tmp_path / "data" / "train-00000-of-00001.parquet")
+    source = _open(tmp_path)
+    assert source.train.num_examples + source.validation.num_examples == 30
+    assert np.bincount(source.validation.labels).min() >= 1
+
+
+def test_binary_columns_and_columns_of_categories(tmp_path):
+    frame = pd.DataFrame({"img": map(_png, range(10)), "species": pd.Categorical(["b", "a"] * 5)})
+    source = _open(_write(frame, tmp_path / "animals.parquet"), eval_split="all")
+    assert _content(source, "validation") == {_png(n): "ba"[n % 2] for n in range(10)}
+
+
+PARQUET_REFUSED = {
+    "a label without a name": (
+        {"label": [0, 2, 5, -1]},
+        r"3 rows of .* without one of the 2 class names, such as 2: rows 2, 3, 4",
+    ),
+    "a row without an image": ({"image": [_png(0), None, _png(2), _png(3)]}, r"has no image in row 2"),
+}
+
+
+@pytest.mark.parametrize("name", PARQUET_REFUSED)
+def test_rows_of_shards_that_are_wrong_are_named(tmp_path, name):
+    changes, message = PARQUET_REFUSED[name]
+    table = pd.DataFrame({"image": list(map(_png, range(4))), "label": [0, 1, 0, 1]} | changes)
+    with pytest.raises(UserError, match=message):
+        _open(_hugging_face(table, tmp_path / "data.parquet"))
+
+
+def test_a_corrupt_shard_is_refused(tmp_path):
+    table = pd.DataFrame({"image": map(_png, range(40)), "label": np.arange(40) % 2})
+    path = _hugging_face(table, tmp_path / "data.parquet")
+    content = path.read_bytes()
+    assert _open(path).train.num_examples > 0
+    rng = np.random.default_rng(0)
+    for number in range(30):
+        changed = bytearray(content)
+        if number % 3 == 0:
+            changed = changed[: rng.integers(len(changed))]
+        for position in rng.integers(0, len(changed), 1 + number % 4) if len(changed) else ():
+            changed[position] ^= 1 << rng.integers(8)
+        path.write_bytes(changed)
+        with contextlib.suppress(UserError):
+            assert 0 < _open(path).train.num_examples <= 40
+    path.write_bytes(content[:-8] + (2**31 - 1).to_bytes(4, "little") + content[-4:])
+    with pytest.raises(UserError, match="cannot read"):
+        _open(path)
+
+
+def test_metadata_of_hugging_face_are_checked(tmp_path):
+    for text, message in (
+        ('{"info": {"features": {"label": {"names": [1, 2]}}}}', r"class names of column 'label' that are not text"),
+        ('{"info": {"features": {"label": {"names": "ab"}}}}', r"class names of column 'label' that are not text"),
+        ('{"info": []}', r"corrupt metadata of Hugging Face"),
+        ("[" * 5000, r"corrupt metadata of Hugging Face"),
+        ('{"info": {"features": {"label": {"names": ["a", "a"]}}}}', r"have the same name, 'a'"),
+    ):
+        schema = pa.schema([("image", pa.binary()), ("label", pa.int64())], {"huggingface": text})
+        table = pa.table({"image": list(map(_png, range(4))), "label": [0, 1, 0, 1]}, schema=schema)
+        pq.write_table(table, tmp_path / "data.parquet")
+        with pytest.raises(UserError, match=message):
+            _open(tmp_path / "data.parquet")
+
+
+def test_list_columns_are_refused(tmp_path):
+    frame = pd.DataFrame({"image": list(map(_png, range(4))), "label": [["a"], ["b"], ["a", "b"], []]})
+    with pytest.raises(UserError, match=r"column 'label' of .* holds several labels for an image"):
+        _open(_write(frame, tmp_path / "data.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("values", "separator"),
+    [
+        (["cat", "cat|dog", "dog", "bird|cat", "bird|dog"], "|"),
+        (["a; b", "b", "c; a", "a", "c;b"], ";"),
+        (["a,b", "a", "b"], ","),
+        (["Paris, France", "Rome, Italy"], ""),
+        (["golden retriever", "golden eagle", "eagle"], ""),
+        (["a", "b"], ""),
+    ],
+)
+def test_separators(values, separator):
+    assert find_separator(values) == separator
+
+
+def test_a_run_on_a_table_is_evaluated_on_another_one(photos, tmp_path):
+    path = _write(_frame(label=LABELS, split=SPLITS), photos / "labels.csv")
+    settings = [
+        "model.name=resnet8_w32",
+        "data.batch_size=4",
+        "data.image_size=4",
+        "train.epochs=1",
+        "runtime.xla=false",
+    ]
+    config = load_config("digits", [f"data.source={path}", *settings])
+    metrics = train_and_evaluate(config, tmp_path / "run")
+    assert metrics["examples"] == 5
+    assert load_config(tmp_path / "run" / "config.json").data.eval_split == "val"
+    assert evaluate(tmp_path / "run").evaluation.to_dict()["examples"] == 5
+    other = _write(_frame(label=LABELS)[:6], photos / "other.csv")
+    assert evaluate(tmp_path / "run", data=str(other)).to_dict()["examples"] == 6
