@@ -8,6 +8,7 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 (VERSION,) = re.findall(r'__version__ = "(.+)"', (HERE / "resnet_tf" / "__init__.py").read_text())
 
+HUB = ["huggingface_hub>=1.0"]  # the first with `errors.RemoteEntryNotFoundError`
 LITERT = ["ai-edge-litert>=2.1"]
 ONNX = ["tf2onnx>=1.16.1", "onnxruntime>=1.22"]  # the writer, and the reader that checks what it wrote
 # The page sets options of `mount_gradio_app` that earlier releases lack, and that a major version may rename.
@@ -64,6 +65,7 @@ setup(
         "gpu": [f"tensorflow[and-cuda]>={TENSORFLOW}"],
         "litert": LITERT,
         "onnx": ONNX,
+        "huggingface": HUB,
         "demo": DEMO,
         "test": [
             "pytest>=8.4",
@@ -83,6 +85,7 @@ setup(
             # Programs that read our exports.
             *LITERT,
             *ONNX,
+            *HUB,
             "openvino>=2025.2",
             "tf_keras>=2.21",
             "tensorflow-hub>=0.16.1",

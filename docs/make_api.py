@@ -25,6 +25,7 @@ GROUPS = {
     ),
     "Networks": (
         *("create_model", "list_models", "list_weights", "WeightsTable", "PublishedWeights"),
+        *("load_from_hub", "push_to_hub"),
         *("ResidualNetwork", "Arch", "BatchNormalization"),
     ),
     "Settings": ("load_config", "list_configs", "Config"),

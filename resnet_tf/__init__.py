@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from resnet_tf.data.sources import Source, open_source
     from resnet_tf.inputs import ImagePreprocess, Preprocess, SignalPreprocess
     from resnet_tf.model.arch import Arch
-    from resnet_tf.model.create import create_model
+    from resnet_tf.model.create import create_model, load_from_hub
     from resnet_tf.model.layers import BatchNormalization
     from resnet_tf.model.network import ResidualNetwork
     from resnet_tf.model.weights.published import PublishedWeights, WeightsTable, list_weights
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from resnet_tf.workflows.predict import predict
     from resnet_tf.workflows.prepare import PrepareResult, prepare
     from resnet_tf.workflows.preview import preview
+    from resnet_tf.workflows.push import push_to_hub
     from resnet_tf.workflows.serve_data import DataService, serve_data
     from resnet_tf.workflows.train import TrainResult, train, train_and_evaluate
 
@@ -83,12 +84,14 @@ _HOMES = {
     "list_models": "resnet_tf.model.zoo",
     "list_weights": "resnet_tf.model.weights.published",
     "load_config": "resnet_tf.config",
+    "load_from_hub": "resnet_tf.model.create",
     "load_run": "resnet_tf.training.run",
     "open_source": "resnet_tf.data.sources",
     "plan": "resnet_tf.workflows.plan",
     "predict": "resnet_tf.workflows.predict",
     "prepare": "resnet_tf.workflows.prepare",
     "preview": "resnet_tf.workflows.preview",
+    "push_to_hub": "resnet_tf.workflows.push",
     "serve_data": "resnet_tf.workflows.serve_data",
     "train": "resnet_tf.workflows.train",
     "train_and_evaluate": "resnet_tf.workflows.train",
@@ -133,12 +136,14 @@ __all__ = [
     "list_models",
     "list_weights",
     "load_config",
+    "load_from_hub",
     "load_run",
     "open_source",
     "plan",
     "predict",
     "prepare",
     "preview",
+    "push_to_hub",
     "serve_data",
     "train",
     "train_and_evaluate",

@@ -25,7 +25,7 @@ from resnet_tf.workflows.train import train_and_evaluate
 
 COMMANDS = (
     *("benchmark", "convert", "data_service", "demo", "evaluate", "export"),
-    *("predict", "prepare", "preview", "train", "weights"),
+    *("predict", "prepare", "preview", "push", "train", "weights"),
 )
 
 

@@ -48,7 +48,9 @@ class ModelConfig:
     name: str = _key("resnet50", "network, one of resnet_tf.list_models()")
     num_classes: int = _key(0, "number of classes; 0: that of the data set", minimum=0, maximum=MAX_CLASSES)
     weights: str = _key(
-        "", "initial weights: 'imagenet', another name of list_weights(), a file, or a hub export; empty: random"
+        "",
+        "initial weights: 'imagenet', another name of list_weights(), a file, a hub export, or a repository of the "
+        "Hugging Face Hub, hf://user/repo[@revision]; empty: random",
     )
     new_head: bool = _key(
         False, "initialize the classification head at random instead of loading it from model.weights"

@@ -10,14 +10,16 @@ from resnet_tf.core import files
 from resnet_tf.core.errors import UserError, closest
 from resnet_tf.core.paths import user_path
 from resnet_tf.core.ranges import shorten
+from resnet_tf.inputs import Preprocess
 from resnet_tf.model import options
 from resnet_tf.model.arch import Arch
 from resnet_tf.model.builder import LOGITS_LAYER, build
 from resnet_tf.model.metadata import Metadata
 from resnet_tf.model.network import ResidualNetwork, layer_prefix
-from resnet_tf.model.weights import readers
+from resnet_tf.model.weights import hub, readers
 from resnet_tf.model.weights.channels import check_method
 from resnet_tf.model.weights.download import fetch
+from resnet_tf.model.weights.hub import HubAddress
 from resnet_tf.model.weights.keras_files import is_checkpoint
 from resnet_tf.model.weights.mapping import load_weights, to_torchvision
 from resnet_tf.model.weights.published import get_pretrained
@@ -52,7 +54,8 @@ def create_model(
         weights: None for random initialization; the name of published weights, one of `list_weights(name)`, or
             `imagenet` for the first of them; or a weights file of this package, Keras (`save` and `save_weights`),
             torchvision, timm or keras.applications, or a hub export (see
-            `resnet_tf.model.weights.mapping.load_weights`).
+            `resnet_tf.model.weights.mapping.load_weights`); or a repository of the Hugging Face Hub,
+            `hf://user/repo[@revision]`, with its preprocessing and class names (see `load_from_hub`).
         new_head: initialize the head randomly instead of loading it from `weights`, for fine-tuning on other classes.
         adapt_channels: method for weights whose first convolution has another number of input channels, such as those
             for RGB in a network for gray, RGBA or multispectral images: `repeat` (sum for one channel, otherwise
@@ -101,6 +104,54 @@ def create_model(
     return model
 
 
+def load_from_hub(
+    address: str,
+    *,
+    num_classes: int | None = None,
+    input_shape: tuple[int | None, ...] | None = None,
+    new_head: bool = False,
+    features: Sequence[str] = (),
+    **options: Any,
+) -> ResidualNetwork:
+    """Load a network of the Hugging Face Hub: of this package (see `push_to_hub`), or one of timm's ResNets.
+
+    The architecture, the preprocessing, the number of classes and their names are those of the repository, in its
+    `resnet_tf.json` or in timm's `config.json`. Weights are read from `model.safetensors`, or else from
+    `pytorch_model.bin`, without running the code that it may contain. Needs the package huggingface_hub, whose
+    variables apply (`HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_OFFLINE`).
+
+    Args:
+        address: `hf://user/repo`, `hf://user/repo@revision` with a branch, tag or commit, or one with the path of a
+            weights file in the repository at its end.
+        num_classes: number of logits, by default that of the repository; 0 for pooled features.
+        input_shape: shape of the input, by default that of the weights.
+        new_head: see `create_model`.
+        features: see `create_model`.
+        **options: further arguments of `create_model`.
+
+    Returns:
+        The model, as `create_model` does.
+
+    Raises:
+        UserError: if the repository or a file is missing or cannot be downloaded, or for a network that is not in the
+            zoo, and for all that `create_model` refuses.
+    """
+    settings = hub.fetch_settings(HubAddress.parse(address))
+    count = settings.num_classes if num_classes is None else num_classes
+    knobs = settings.knobs
+    if not count or features:
+        knobs.pop("dropout", None)  # that of a head
+    return create_model(
+        settings.name,
+        num_classes=count,
+        input_shape=settings.input_shape if input_shape is None else input_shape,
+        weights=address,
+        new_head=new_head,
+        features=features,
+        **(knobs | options),
+    )
+
+
 def convert_file(source: str | Path, name: str, target: Path, *, num_classes: int = 1000) -> str:
     """Convert weights of any dialect to a file for Keras or PyTorch, depending on its suffix.
 
@@ -140,6 +191,8 @@ def _load(
     model: ResidualNetwork, weights: str | Path, *, new_head: bool = False, adapt_channels: str = "repeat"
 ) -> str:
     """Load weights with their preprocessing and labels; return the name of the file's dialect."""
+    if hub.is_address(weights):
+        return _load_repository(model, str(weights), new_head=new_head, adapt_channels=adapt_channels)
     path = user_path(weights)
     if path.suffix in readers.SUFFIXES or path.exists() or is_checkpoint(path):
         origin = load_weights(model, path, new_head=new_head, adapt_channels=adapt_channels)
@@ -147,12 +200,37 @@ def _load(
     else:
         published = get_pretrained(str(model.zoo_name), str(weights))
         origin = load_weights(model, fetch(published), new_head=new_head, adapt_channels=adapt_channels)
-        preprocess, labels = published.preprocess_at(*model.input_shape[1:-1]), published.labels or None
-    if preprocess and preprocess.supports_channels(model.input_shape[-1]):
-        preprocess = preprocess.with_channels(model.input_shape[-1])
+        preprocess, labels = published.preprocess_at(model.input_shape[1:-1]), published.labels or None
+    _adopt(model, preprocess, labels, new_head=new_head)
+    return origin.dialect
+
+
+def _load_repository(model: ResidualNetwork, address: str, *, new_head: bool, adapt_channels: str) -> str:
+    """Load weights with preprocessing and labels from the Hugging Face Hub; return the name of their dialect."""
+    network = hub.fetch_network(HubAddress.parse(address))
+    settings = network.settings
+    if settings and model.arch:
+        theirs = {name: (value,) for name, value in vars(settings.arch).items()}
+        if conflicts := model.arch.conflicts(theirs):
+            fields = ", ".join(f"{name}={value!r}" for name, (value,) in conflicts.items())
+            raise UserError(f"{address} has weights of {settings.name}, with {fields}; {model.name} is another network")
+    origin = load_weights(model, network.weights, new_head=new_head, adapt_channels=adapt_channels)
+    if settings:
+        _adopt(model, settings.preprocess_at(model.input_shape[1:-1]), settings.labels, new_head=new_head)
+    else:
+        _adopt(model, origin.preprocess, origin.labels, new_head=new_head)
+    return origin.dialect
+
+
+def _adopt(
+    model: ResidualNetwork, preprocess: Preprocess | None, labels: tuple[str, ...] | None, *, new_head: bool
+) -> None:
+    """Give a model the preprocessing and labels of its weights, as far as they fit it."""
+    channels = model.input_shape[-1]
+    if preprocess and preprocess.supports_channels(channels):
+        preprocess = preprocess.with_channels(channels)
     has_loaded_head = model.layers[-1].name == f"{layer_prefix(model)}{LOGITS_LAYER}" and not new_head
     model.adopt(Metadata(preprocess=preprocess, labels=labels if has_loaded_head else None))
-    return origin.dialect
 
 
 def _checked_knobs(knobs: dict[str, Any]) -> dict[str, Any]:

@@ -89,16 +89,20 @@ def to_torchvision(model: ResidualNetwork) -> Arrays:
     Raises:
         UserError: if neither library has all layers of the network.
     """
-    for dialect in DIALECTS:
-        keys = {names: dialect.key(*names) for names in named_variables(model)}
-        if dialect.torch_layout and all(keys.values()):
-            break
-    else:
+    dialect = find_torch_dialect(model)
+    if dialect is None:
         raise UserError(f"{model.name} has layers that neither torchvision nor timm has")
     return {
-        str(keys[names]): _to_torch(variable.numpy().astype(np.float32), dialect, names)
+        str(dialect.key(*names)): _to_torch(variable.numpy().astype(np.float32), dialect, names)
         for names, variable in named_variables(model).items()
     }
+
+
+def find_torch_dialect(model: ResidualNetwork) -> Dialect | None:
+    """Return the naming scheme of PyTorch's libraries that has all layers of a network; None without one."""
+    variables = named_variables(model)
+    dialects = (dialect for dialect in DIALECTS if dialect.torch_layout)
+    return next((each for each in dialects if all(each.key(*names) for names in variables)), None)
 
 
 def _read_origin(dialect: Dialect, metadata: Mapping[str, Any], path: Path) -> WeightsOrigin:

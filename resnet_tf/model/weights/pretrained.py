@@ -1,9 +1,13 @@
 """`Pretrained`: a published weights file."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from resnet_tf.inputs import ImagePreprocess
+from resnet_tf.inputs import ImagePreprocess, Preprocess
+
+AnyPreprocess = TypeVar("AnyPreprocess", bound=Preprocess)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +42,19 @@ class Pretrained:
         name = self.url.rsplit("/", 1)[1]
         return "--".join(repository.split("/")[-2:]) + Path(name).suffix if is_hub else name
 
-    def preprocess_at(self, height: int | None, width: int | None) -> ImagePreprocess:
-        """Return the preprocessing for an input size; None selects the published size."""
-        if height is None or width is None:
-            return self.inputs[0]
-        named = next((each for each in self.inputs if each.size == (height, width)), self.inputs[0])
-        return named.with_size((height, width))
+    def preprocess_at(self, sizes: tuple[int | None, ...]) -> ImagePreprocess:
+        """Return the preprocessing for an input size, see `preprocess_at`."""
+        return preprocess_at(self.inputs, sizes)
+
+
+def preprocess_at(preprocesses: Sequence[AnyPreprocess], sizes: tuple[int | None, ...]) -> AnyPreprocess:
+    """Return the preprocessing of weights for an input size: that of this size, or else the first one, resized.
+
+    Args:
+        preprocesses: those of the weights, the preferred one first.
+        sizes: (height, width), or (length,); None selects the preferred one.
+    """
+    if None in sizes:
+        return preprocesses[0]
+    named = next((each for each in preprocesses if each.spatial_shape == sizes), preprocesses[0])
+    return named.with_size(tuple(size for size in sizes if size is not None))

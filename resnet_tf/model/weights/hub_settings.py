@@ -1,0 +1,262 @@
+"""Settings of a network in the JSON files of a Hugging Face repository: `resnet_tf.json`, and timm's `config.json`."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NotRequired, TypedDict
+
+from resnet_tf.core.class_names import imagenet_labels, to_names
+from resnet_tf.core.errors import UserError, closest
+from resnet_tf.core.ranges import MAX_CLASSES, shorten
+from resnet_tf.core.text import counted
+from resnet_tf.core.validation import find_mismatch
+from resnet_tf.inputs import ImagePreprocess, Preprocess
+from resnet_tf.model.arch import FREE_FIELDS, Arch
+from resnet_tf.model.metadata import Metadata
+from resnet_tf.model.weights.pretrained import preprocess_at
+from resnet_tf.model.zoo import MODELS
+
+# Arguments of timm's networks that change nothing in evaluation; the channels are those of `input_size`.
+_FREE_ARGUMENTS = ("in_chans", "num_classes", "drop_rate", "drop_path_rate", "drop_block_rate", "zero_init_last")
+_DEFAULT_ARGUMENTS = {"global_pool": "avg", "output_stride": 32}
+_UNKNOWN = object()  # equals no value
+_IMAGENET_TAG = "in1k"  # end of the tags of timm's weights with ImageNet's classes in their usual order
+_TIMM_EPSILON = 1e-5
+
+
+class _TimmWeights(TypedDict):
+    """Fields of `pretrained_cfg` that are read."""
+
+    input_size: list[int]
+    test_input_size: NotRequired[list[int] | None]
+    crop_pct: NotRequired[float]
+    test_crop_pct: NotRequired[float | None]
+    crop_mode: NotRequired[str]
+    interpolation: NotRequired[str]
+    mean: list[float]
+    std: list[float]
+    tag: NotRequired[str | None]
+
+
+class _TimmConfig(TypedDict):
+    """Fields of `config.json` that are read."""
+
+    architecture: str
+    num_classes: int
+    global_pool: NotRequired[str | None]
+    model_args: NotRequired[dict[str, Any] | None]
+    label_names: NotRequired[list[str] | dict[str, str] | None]
+    label_descriptions: NotRequired[dict[str, str] | None]
+    pretrained_cfg: NotRequired[_TimmWeights]
+
+
+@dataclass(frozen=True)
+class HubSettings:
+    """Settings of the network in a repository.
+
+    Attributes:
+        name: name of the network, one of `list_models()`.
+        arch: its architecture.
+        num_classes: units of its head; 0 for none.
+        input_shape: (height, width, channels) of its input, or (length, channels).
+        preprocesses: preprocessing at each input size of the weights, the preferred one first; none if unknown.
+        labels: class names in the order of the logits; None if unknown.
+    """
+
+    name: str
+    arch: Arch
+    num_classes: int
+    input_shape: tuple[int | None, ...]
+    preprocesses: tuple[Preprocess, ...]
+    labels: tuple[str, ...] | None
+
+    @property
+    def knobs(self) -> dict[str, Any]:
+        """Fields of the architecture that differ from that of the zoo, for `create_model`."""
+        base = MODELS[self.name]
+        fields = (field.name for field in dataclasses.fields(Arch))
+        return {
+            field: getattr(self.arch, field) for field in fields if getattr(self.arch, field) != getattr(base, field)
+        }
+
+    def preprocess_at(self, sizes: tuple[int | None, ...]) -> Preprocess | None:
+        """Return the preprocessing for an input size, without the channels; None if it is unknown."""
+        return preprocess_at(self.preprocesses, sizes) if self.preprocesses else None
+
+
+def from_metadata(content: Mapping[str, Any]) -> HubSettings:
+    """Return the settings in `resnet_tf.json`, see `to_metadata`.
+
+    Raises:
+        UserError: for unknown networks and wrong values.
+    """
+    metadata = Metadata.from_dict(content)
+    name, shape = metadata.zoo_name, content.get("input_shape")
+    if name not in MODELS:
+        raise UserError(f"unknown model {shorten(name)}; did you mean {closest(name, MODELS)}?")
+    if not isinstance(shape, list) or find_mismatch(shape, list[int | None], ""):
+        raise UserError(f"input_shape takes a list of sizes, got {shorten(shape)}")
+    preprocess = metadata.preprocess
+    return HubSettings(
+        name=name,
+        arch=metadata.arch or MODELS[name],
+        num_classes=_classes(content.get("num_classes"), metadata.labels),
+        input_shape=tuple(shape),
+        preprocesses=(preprocess,) if preprocess else (),
+        labels=metadata.labels,
+    )
+
+
+def from_timm(content: Mapping[str, Any]) -> HubSettings:
+    """Return the settings in the `config.json` of a repository of timm.
+
+    Raises:
+        UserError: for networks that are not in the zoo, and wrong values.
+    """
+    config = dict(content)
+    config.setdefault("pretrained_cfg", dict(content))  # files of early versions have the fields of both
+    if mismatch := find_mismatch(config, _TimmConfig, "config"):
+        raise UserError(mismatch.removeprefix("config."))
+    name = zoo_name(config["architecture"])
+    _check_arguments(config)
+    weights = config["pretrained_cfg"]
+    inputs = _timm_inputs(weights)
+    labels = _timm_labels(config)
+    classes = _classes(config["num_classes"], labels)
+    if labels is None and classes == 1000 and (weights.get("tag") or "").endswith(_IMAGENET_TAG):
+        labels = imagenet_labels()
+    channels, height, width = weights["input_size"]
+    if inputs:
+        height, width = inputs[0].size
+    return HubSettings(name, MODELS[name], classes, (height, width, channels), inputs, labels)
+
+
+def timm_name(name: str) -> str:
+    """Return timm's name of a network of the zoo, which need not exist there."""
+    if name.startswith("bit_r"):
+        return f"resnetv2_{name.removeprefix('bit_r')}_bit"
+    if name.startswith("resnet_rs"):
+        return name.replace("resnet_rs", "resnetrs")
+    return name.removesuffix("_d") + "d" if name.endswith("_d") else name
+
+
+def zoo_name(architecture: str) -> str:
+    """Return the name in the zoo of a network of timm.
+
+    Raises:
+        UserError: if the zoo does not have it.
+    """
+    names = {timm_name(name): name for name in MODELS if is_in_timm(name)}
+    if architecture not in names:
+        raise UserError(
+            f"architecture {shorten(architecture)} of timm is none of this package; it has, for example, "
+            f"{closest(architecture, names)}"
+        )
+    return names[architecture]
+
+
+def is_in_timm(name: str) -> bool:
+    """Return True for the networks of the zoo that timm has, too."""
+    arch = MODELS[name]
+    is_own = arch.stem in ("small", "none") or arch.dimensions == 1 or arch.shortcut == "none" or arch.stride_conv == 1
+    return not is_own and (arch.norm == "group" or not arch.preactivation)
+
+
+def to_metadata(metadata: Metadata, input_shape: tuple[int | None, ...], num_classes: int) -> dict[str, Any]:
+    """Return the content of `resnet_tf.json` for a network."""
+    return metadata.to_dict() | {"input_shape": list(input_shape), "num_classes": num_classes}
+
+
+def to_timm(metadata: Metadata, num_classes: int, *, first_conv: str, classifier: str) -> dict[str, Any] | None:
+    """Return the content of `config.json`, with which timm loads the network; None for one that timm does not have.
+
+    Args:
+        metadata: of the network.
+        num_classes: units of its head.
+        first_conv: timm's name of the first convolution.
+        classifier: timm's name of the head.
+    """
+    name, arch, preprocess = metadata.zoo_name, metadata.arch, metadata.preprocess
+    if name not in MODELS or arch is None or not is_in_timm(name) or arch.norm_epsilon != _TIMM_EPSILON:
+        return None
+    if not isinstance(preprocess, ImagePreprocess) or preprocess.channel_order == "bgr":
+        return None
+    fields = {field.name for field in dataclasses.fields(Arch)} - set(FREE_FIELDS)
+    if any(getattr(arch, field) != getattr(MODELS[name], field) for field in fields):
+        return None
+    size = [preprocess.channels, *preprocess.size]
+    labels = {"label_names": list(metadata.labels)} if metadata.labels else {}
+    return {
+        "architecture": timm_name(name),
+        "num_classes": num_classes,
+        **labels,
+        **({"model_args": {"in_chans": preprocess.channels}} if preprocess.channels != 3 else {}),
+        "pretrained_cfg": {
+            "custom_load": False,
+            "input_size": size,
+            "fixed_input_size": False,
+            "interpolation": preprocess.interpolation,
+            "crop_pct": preprocess.crop_fraction,
+            "crop_mode": "center",
+            "mean": list(preprocess.mean),
+            "std": list(preprocess.std),
+            "num_classes": num_classes,
+            "first_conv": first_conv,
+            "classifier": classifier,
+        },
+    }
+
+
+def _check_arguments(config: Mapping[str, Any]) -> None:
+    """Refuse arguments of timm's networks that change the results and that no option here stands for."""
+    arguments = {"global_pool": config.get("global_pool") or "avg", **(config.get("model_args") or {})}
+    for name, value in arguments.items():
+        if name not in _FREE_ARGUMENTS and value != _DEFAULT_ARGUMENTS.get(name, _UNKNOWN):
+            raise UserError(f"timm's argument {shorten(name)}={shorten(value)} has no counterpart in this package")
+
+
+def _timm_inputs(weights: Mapping[str, Any]) -> tuple[ImagePreprocess, ...]:
+    """Return the preprocessing for evaluation, and then that of training if it differs; none for other channels."""
+    sizes = weights["input_size"], weights.get("test_input_size") or weights["input_size"]
+    if any(len(size) != 3 for size in sizes):
+        raise UserError(f"input_size takes [channels, height, width], got {shorten(sizes)}")
+    if (mode := weights.get("crop_mode", "center")) != "center":
+        raise UserError(f"crop_mode={shorten(mode)}; the preprocessing of this package has 'center'")
+    trained_crop = weights.get("crop_pct", 0.875)
+    crops = weights.get("test_crop_pct") or trained_crop, trained_crop
+    if not ImagePreprocess.supports_channels(sizes[0][0]):
+        return ()
+    found = (
+        ImagePreprocess(
+            size=(size[1], size[2]),
+            channels=size[0],
+            crop_fraction=crop,
+            interpolation=weights.get("interpolation", "bilinear"),
+            mean=tuple(weights["mean"]),
+            std=tuple(weights["std"]),
+        )
+        for size, crop in zip(sizes[::-1], crops, strict=True)
+    )
+    return tuple(dict.fromkeys(found))
+
+
+def _timm_labels(config: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Return the descriptions of the classes, or their names; None without either."""
+    names = config.get("label_names")
+    if not names:
+        return None
+    if isinstance(names, dict):
+        indices = [str(index) for index in range(len(names))]
+        if set(indices) != set(names):
+            raise UserError(f"label_names has other keys than 0 to {len(names) - 1}")
+        names = [names[index] for index in indices]
+    descriptions = config.get("label_descriptions") or {}
+    return to_names(descriptions.get(name, name) for name in names)
+
+
+def _classes(count: Any, labels: tuple[str, ...] | None) -> int:
+    if type(count) is not int or not 0 <= count <= MAX_CLASSES:
+        raise UserError(f"num_classes takes 0 to {MAX_CLASSES}, got {shorten(count)}")
+    if labels is not None and count and len(labels) != count:
+        raise UserError(f"{counted(len(labels), 'label')} for {counted(count, 'class')}")
+    return count
