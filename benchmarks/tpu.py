@@ -22,6 +22,7 @@ from typing import Any
 import tpu_cases
 from tpu_cases import Case
 from tpu_environments import Environments
+from tpu_search import GRAIN, next_batch, used
 
 from resnet_tf.core.files import append_json_lines, read_json_lines
 
@@ -91,7 +92,7 @@ def describe(row: dict[str, Any]) -> str:
     """Return a line on what a step takes."""
     if "error" in row:
         return row["error"].splitlines()[0]
-    memory = (row["temporaries"] + row["arguments"] + row["results"]) / 2**30
+    memory = used(row) / 2**30
     return (
         f"{row['chip']}, {row['chips']} of it: {memory:.2f} GiB, {row['flops'] / 1e9:.1f} GFLOP, "
         f"{row['all_reduces']} all-reduce(s), compiled in {row['seconds']:.0f} s"
@@ -99,57 +100,29 @@ def describe(row: dict[str, Any]) -> str:
 
 
 def measure(environments: Environments, cases: list[Case]) -> None:
-    """Add what the largest batch of each step takes on each chip to the results, unless they hold it."""
+    """Compile steps until the largest batch of each on each chip is known; add every compilation to the results."""
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     rows = read_json_lines(RESULTS) if RESULTS.is_file() else []
-    known = {(row["case"], row["topology"]): row for row in rows}
     for case in cases:
-        start = (64, 256)
         for topology, memory in tpu_cases.CHIPS.items():
-            if (case.name, topology) not in known:
-                known[case.name, topology] = largest(environments, case, topology, memory, start)
-                append_json_lines(RESULTS, [known[case.name, topology]])
-            batch = known[case.name, topology]["batch"]
-            start = (batch, 2 * batch)  # of the next chip, which has twice the memory
+            own = [row for row in rows if (row["case"], row["topology"]) == (case.name, topology)]
+            # The guess is the largest batch of the step before on this chip, else one that a ResNet-50 fits.
+            before = [row["batch"] for row in rows if row["topology"] == topology and "error" not in row]
+            guess = before[-1] if before else int(memory / 35e6) // GRAIN * GRAIN
+            while batch := next_batch(own, memory, guess):
+                row = _compile(environments, case.of_batch(batch), topology)
+                own.append(row | {"case": case.name, "batch": batch, "memory": memory})
+                rows.append(own[-1])
+                append_json_lines(RESULTS, own[-1:])
 
 
-def largest(
-    environments: Environments, case: Case, topology: str, memory: float, start: tuple[int, int]
-) -> dict[str, Any]:
-    """Return the row of the largest batch, in multiples of 8, that fits a chip.
-
-    Memory is nearly a linear function of the batch: the two largest batches that fit predict a larger one, until 8
-    images more do not fit, or do not by the prediction. The search starts with two batches, of which the smaller one
-    must fit.
-    """
-    rows: dict[int, dict[str, Any]] = {}
-
-    def take(batch: int) -> dict[str, Any]:
-        if batch not in rows:
-            sized = case.of_batch(batch)
-            with tempfile.TemporaryDirectory() as directory:
-                if problem := translate(environments, [sized], Path(directory))[sized.name]:
-                    raise SystemExit(f"{sized.name}: {problem}")
-                rows[batch] = compile_step(environments, sized, Path(directory), topology)
-            print(f"{sized.name} on {topology}: {describe(rows[batch])}", file=sys.stderr, flush=True)
-        return rows[batch]
-
-    def used(batch: int) -> float:
-        row = take(batch)
-        return row["temporaries"] + row["arguments"] + row["results"]
-
-    (low, high), refused = start, sys.maxsize
-    while "error" in take(high):
-        refused, high = high, (low + high) // 16 * 8
-    while True:
-        per_image = (used(high) - used(low)) / (high - low) if high > low else used(low) / low
-        batch = min(int((memory - used(high)) / per_image + high) // 8 * 8, refused - 8)
-        if batch <= high:
-            return take(high) | {"case": case.name, "memory": memory}
-        if "error" in take(batch):
-            refused = batch
-        else:
-            low, high = high, batch
+def _compile(environments: Environments, case: Case, topology: str) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as directory:
+        if problem := translate(environments, [case], Path(directory))[case.name]:
+            raise SystemExit(f"{case.name}: {problem}")
+        row = compile_step(environments, case, Path(directory), topology)
+    print(f"{case.name} on {topology}: {describe(row)}", file=sys.stderr, flush=True)
+    return row | ({"error": row["error"].splitlines()[0][:200]} if "error" in row else {})
 
 
 if __name__ == "__main__":

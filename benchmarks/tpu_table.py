@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_table import read, rewrite
+from tpu_search import largest, next_batch
 
 Rows = list[dict[str, Any]]
 # Peak FLOP/s in bfloat16 and bytes/s of memory of a chip, as published on the pages that `tpu_cases.CHIPS` cites.
@@ -17,15 +18,24 @@ SCALED = "imagenet_resnet50_v15"
 
 def update(root: Path, *, check_only: bool) -> None:
     """Rewrite the table of the page; see `gpu_table.rewrite`."""
-    rows = read(root / "results" / "tpu")
+    rows = found(read(root / "results" / "tpu"))
     tables = {"tpu-memory": render(rows), "tpu-scaling": render_scaling(rows)}
     rewrite(root, tables, command="python benchmarks/tpu.py table", check_only=check_only)
+
+
+def found(rows: Rows) -> Rows:
+    """Return the compilations of the largest batches, of the steps and chips whose search is complete."""
+    by_search: dict[tuple[str, str], Rows] = {}
+    for row in rows:
+        by_search.setdefault((row["case"], row["topology"]), []).append(row)
+    complete = [each for each in by_search.values() if next_batch(each, each[0]["memory"], 0) is None]
+    return [dict(largest(each) or {}) for each in complete]
 
 
 def render(rows: Rows) -> str:
     """Return the table of the largest batches, followed by a line of versions."""
     head = (
-        *("training step", "chip", "largest batch", "temporaries, GiB", "weights and state, GiB"),
+        *("training step", "chip", "largest batch that fits", "temporaries, GiB", "weights and state, GiB"),
         *("GFLOP an image", "MB accessed an image", "bound: ms a step", "bound: images/s"),
     )
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]

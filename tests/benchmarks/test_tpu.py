@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "benchmarks"))
 import tpu  # noqa: E402
 import tpu_cases  # noqa: E402
+import tpu_search  # noqa: E402
 import tpu_table  # noqa: E402
 from tpu_environments import Environments  # noqa: E402
 
@@ -31,24 +32,26 @@ def test_cases_are_read_as_they_were_written(tmp_path):
     assert tpu_cases.Case.load(tmp_path / "cases.json") == tpu_cases.TRANSLATED
 
 
-@pytest.mark.parametrize("memory", [7.8e9, 10e9, 16e9, 32e9])
-def test_the_largest_batch_fits_and_the_next_one_does_not(monkeypatch, memory):
-    """A chip on which an image takes 101 MB and the weights 1 GB, and small batches need fewer buffers."""
+@pytest.mark.parametrize("guess", [32, 96, 448, 4096])
+@pytest.mark.parametrize("memory", [5e9, 7.8e9, 10e9, 16e9, 32e9])
+def test_the_largest_batch_fits_and_the_next_one_does_not(memory, guess):
+    """A chip on which an image takes 101 MB and the weights 1 GB, and the compiler saves memory near the limit."""
 
     def used(batch):
-        return 1e9 + 101e6 * batch * (1 if batch >= 64 else 0.97)
+        bytes_ = 1e9 + 101e6 * batch
+        return bytes_ if bytes_ < 0.9 * memory else 0.95 * bytes_
 
-    def compile_step(environments, case, directory, topology):
-        batch = int(case.settings[-1].removeprefix("data.batch_size="))
-        facts = {"batch": batch, "temporaries": used(batch), "arguments": 0, "results": 0, "chip": "TPU", "chips": 1}
-        facts |= {"flops": 0, "all_reduces": 0, "seconds": 0}
-        return facts | ({"error": "out of memory"} if used(batch) > memory else {})
-
-    monkeypatch.setattr(tpu, "translate", lambda environments, cases, directory: {case.name: "" for case in cases})
-    monkeypatch.setattr(tpu, "compile_step", compile_step)
-    row = tpu.largest(None, tpu_cases.Case("imagenet_resnet50"), "v5e:2x2", memory, (64, 256))
-    assert used(row["batch"]) <= memory < used(row["batch"] + 8)
-    assert row["batch"] % 8 == 0
+    rows = []
+    while batch := tpu_search.next_batch(rows, memory, guess):
+        assert batch not in {row["batch"] for row in rows}
+        fits = used(batch) <= memory
+        sizes = {"temporaries": used(batch), "arguments": 0, "results": 0}
+        rows.append({"batch": batch} | (sizes if fits else {"error": "out of memory"}))
+    best = tpu_search.largest(rows)["batch"]
+    assert used(best) <= memory < used(best + tpu_search.GRAIN)
+    assert best % tpu_search.GRAIN == 0
+    assert tpu_table.found([row | {"case": "a", "topology": "b", "memory": memory} for row in rows])[0]["batch"] == best
+    assert not tpu_table.found([{"case": "a", "topology": "b", "memory": memory} | rows[0]]) or len(rows) == 1
 
 
 @pytest.fixture(scope="module")
