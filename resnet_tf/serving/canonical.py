@@ -1,8 +1,8 @@
 """Keras models in the form that exports need: one graph without nested models, from the input to logits.
 
-An export returns logits and their softmax, pooled features, and heatmaps. In the model that `canonical_model` returns,
-the layer `logits` is the last one and linear, and the output of the layer `pool` is the pooled features. The graph
-decides, not the names of layers.
+An export returns logits, their softmax or sigmoid, pooled features, and heatmaps. In the model that `canonical_model`
+returns, the layer `logits` is the last one and linear, and the output of the layer `pool` is the pooled features. The
+graph decides, not the names of layers.
 """
 
 from collections.abc import Callable
@@ -22,6 +22,7 @@ _POOLING = (
     keras.layers.GlobalMaxPooling2D,
 )
 _AVERAGE = (keras.layers.GlobalAveragePooling1D, keras.layers.GlobalAveragePooling2D)
+_PROBABILITIES = ("softmax", "sigmoid")
 # A function from a layer to its replacement in another graph.
 _Copy = Callable[[Any], Any]
 
@@ -29,14 +30,15 @@ _Copy = Callable[[Any], Any]
 def canonical_model(model: keras.Model, *, needs_head: bool = True) -> keras.Model:
     """Return a model with the same logits whose layers `pool` and `logits` are what their names promise.
 
-    Nested models are dissolved, and a softmax at the end is removed. A network of `create_model` is returned itself.
+    Nested models are dissolved, and a softmax or sigmoid at the end is removed. A network of `create_model` is returned
+    itself.
 
     Args:
         model: a Functional or Sequential model with one input and one output.
         needs_head: False accepts a model of pooled features, whose output is that of `pool`.
 
     Raises:
-        UserError: for another type of model, or one whose outputs are neither logits nor their softmax.
+        UserError: for another type of model, or one whose outputs are neither logits nor their softmax or sigmoid.
     """
     if _is_canonical(model, needs_head=needs_head):
         return model
@@ -167,14 +169,15 @@ def _unused(name: str, scope: str, taken: set[str]) -> str:
 
 
 def _find_logits(flat: keras.Model, name: str) -> keras.KerasTensor:
-    """Return the output of the last Dense layer, whose own activation may be the softmax.
+    """Return the output of the last Dense layer, whose own activation may be the softmax or sigmoid.
 
     Raises:
-        UserError: if the outputs are neither logits nor their softmax.
+        UserError: if the outputs are neither logits nor their softmax or sigmoid.
     """
-    tensor, softmaxes = _skip_inactive(flat.output), 0
-    if _is_softmax(_operation(tensor)):
-        softmaxes, tensor = 1, _skip_inactive(_inputs(tensor)[0])
+    tensor = _skip_inactive(flat.output)
+    outer = _probabilities(_operation(tensor))
+    if outer:
+        tensor = _skip_inactive(_inputs(tensor)[0])
     last = _operation(tensor)
     if isinstance(last, _POOLING):
         raise UserError(f"{name} has no head: create it with num_classes > 0, or export it with target='hub_features'")
@@ -184,20 +187,30 @@ def _find_logits(flat: keras.Model, name: str) -> keras.KerasTensor:
             "export needs a Dense layer of logits at the end, or target='hub_features'"
         )
     activation = _activation(last)
-    softmaxes += activation == "softmax"
-    if activation not in ("linear", "softmax") or softmaxes > 1:
-        what = "two softmaxes in succession" if softmaxes > 1 else f"the activation {activation!r}"
+    if activation not in ("linear", *_PROBABILITIES) or (outer and activation != "linear"):
+        twice = "two softmaxes" if outer == activation == "softmax" else f"{activation} and {outer}"
+        what = f"{twice} in succession" if outer else f"the activation {activation!r}"
         raise UserError(
-            f"{name} has {what} at the end, in {last.name!r}; an export needs logits or one softmax, because it "
-            "returns logits and their softmax"
+            f"{name} has {what} at the end, in {last.name!r}; an export needs logits, one softmax or one sigmoid, "
+            "because it returns logits and their probabilities"
         )
     return tensor
 
 
 def last_operation(graph: Any) -> Any:
-    """Return the last operation of a Functional model, without a softmax and layers that do nothing at inference."""
+    """Return the last operation of a Functional model without the function that returns probabilities.
+
+    Layers that do nothing at inference are left out as well.
+    """
     tensor = _skip_inactive(graph.output)
-    return _operation(_skip_inactive(_inputs(tensor)[0]) if _is_softmax(_operation(tensor)) else tensor)
+    return _operation(_skip_inactive(_inputs(tensor)[0]) if _probabilities(_operation(tensor)) else tensor)
+
+
+def ends_in_sigmoid(model: keras.Model) -> bool:
+    """Return True if the outputs of a model are sigmoids, so that an example has any number of classes."""
+    flat = _flatten(model)
+    last, head = _operation(_skip_inactive(flat.output)), last_operation(flat)
+    return "sigmoid" in (_probabilities(last), isinstance(head, keras.layers.Dense) and _activation(head))
 
 
 def _find_pool(features: keras.KerasTensor) -> Any:
@@ -230,10 +243,12 @@ def _inputs(tensor: keras.KerasTensor) -> list[keras.KerasTensor]:
     return list(operation._inbound_nodes[index].input_tensors)
 
 
-def _is_softmax(operation: Any) -> bool:
+def _probabilities(operation: Any) -> str:
+    """Return `softmax` or `sigmoid` if an operation computes it from the output of another; empty if not."""
     if isinstance(operation, keras.layers.Activation):
-        return _activation(operation) == "softmax"
-    return type(operation).__name__ == "Softmax" and operation.axis in (-1, 1)
+        return _activation(operation) if _activation(operation) in _PROBABILITIES else ""
+    name = type(operation).__name__.lower()
+    return name if name == "sigmoid" or (name == "softmax" and operation.axis in (-1, 1)) else ""
 
 
 def _activation(layer: Any) -> str:

@@ -137,7 +137,7 @@ def export_model(
 
     Args:
         run_or_model: the run that `load_run` returned, a model of `create_model`, or a Functional or Sequential model
-            that contains one and ends in a Dense layer, whose outputs are logits or their softmax.
+            that contains one and ends in a Dense layer, whose outputs are logits, their softmax or sigmoid.
         directory: parent directory of the versions `directory/1`, `directory/2`, ...
         target: `serving`, a SavedModel for inference with folded BatchNorm and frozen weights (see
             `resnet_tf.serving.signatures`); `hub`, a SavedModel that can be called and fine-tuned; `hub_features`, the
@@ -149,9 +149,9 @@ def export_model(
             input of the model. Only for an untrained network, the default is that of ImageNet, or none for signals.
         labels: class names of a bare model, in the order of its logits; by default `model.labels`. Only for an
             untrained network, the default are indices.
-        thresholds: for a bare model with a sigmoid for each class, the probability from which on each is selected, such
-            as `[0.5] * classes`; by default `model.thresholds`, and that of the run. The `probabilities` of the export
-            are sigmoids then, and it returns `selected`, too.
+        thresholds: for a bare model with a sigmoid for each class, the probability from which on each is selected,
+            such as `[0.5] * classes`; by default `model.thresholds`, 0.5 for a model that ends in a sigmoid, and those
+            of the run. The `probabilities` of the export are sigmoids then, and it returns `selected`, too.
         data: data source whose validation split measures the drift, and whose training split calibrates `int8`; by
             default that of the run. The drift of a bare model without a data source is measured on random inputs.
         default_signature: `images`, to make the decoded images of a `serving` export the input of `serving_default`.
@@ -161,9 +161,9 @@ def export_model(
 
     Raises:
         UserError: for an unknown target or precision, unknown preprocessing or class names, a model without a head or
-            with another activation than the softmax at the end, labels that do not match the head, a directory that
-            contains other files or cannot be written, a logit drift above `export.max_logit_drift`, or a loss of top-1
-            accuracy above `export.max_accuracy_drop`.
+            with another activation than softmax or sigmoid at the end, labels that do not match the head, a directory
+            that contains other files or cannot be written, a logit drift above `export.max_logit_drift`, or a loss of
+            top-1 accuracy above `export.max_accuracy_drop`.
     """
     _check_choice("target", target, tuple(TARGETS))
     precisions = TARGETS[target]

@@ -8,11 +8,12 @@ import keras
 import numpy as np
 
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.multi_label_metrics import DEFAULT_THRESHOLD
 from resnet_tf.core.text import counted
 from resnet_tf.inputs import Preprocess, default_preprocess
 from resnet_tf.model.metadata import Metadata
 from resnet_tf.model.network import ResidualNetwork
-from resnet_tf.serving.canonical import graph_of, last_operation
+from resnet_tf.serving.canonical import ends_in_sigmoid, graph_of, last_operation
 
 logger = logging.getLogger(__name__)
 
@@ -34,10 +35,14 @@ def complete_metadata(
         UserError: if preprocessing or labels are unknown.
     """
     stored = stored_metadata(model)
+    thresholds = stored.thresholds
+    if thresholds is None and needs_labels and ends_in_sigmoid(model):
+        thresholds = (DEFAULT_THRESHOLD,) * graph_of(model).output_shape[-1]
     found = dataclasses.replace(
         stored,
         preprocess=preprocess or stored.preprocess,
         labels=tuple(labels) if labels is not None else stored.labels,
+        thresholds=thresholds,
     )
     if isinstance(model, ResidualNetwork) and model.arch and not (found.preprocess and found.labels):
         found = _with_defaults(found, model)
@@ -92,5 +97,8 @@ def stored_metadata(model: keras.Model) -> Metadata:
         return Metadata()  # another layer, such as Rescaling, changes the input before the network
     inner = [stored_metadata(each) for each in first]
     preprocess, *others = (each.preprocess for each in inner)
-    labels = inner[0].labels if last_operation(graph) is first[0] else None
-    return Metadata(preprocess=preprocess if all(each == preprocess for each in others) else None, labels=labels)
+    labels, thresholds = None, None
+    if last_operation(graph) is first[0]:
+        labels, thresholds = inner[0].labels, inner[0].thresholds
+    same = all(each == preprocess for each in others)
+    return Metadata(preprocess=preprocess if same else None, labels=labels, thresholds=thresholds)

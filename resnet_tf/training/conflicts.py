@@ -5,6 +5,7 @@ from collections.abc import Callable
 import keras
 
 from resnet_tf.config import Config
+from resnet_tf.core.targets import MULTI_LABEL
 from resnet_tf.core.text import counted
 from resnet_tf.data.pipeline import TrainingLength
 from resnet_tf.data.sources import Source, overlaps
@@ -43,13 +44,16 @@ def _describe_rare_classes(config: Config, source: Source) -> str:
     """Return a warning if the class counts are imbalanced and no setting compensates for that."""
     counts = source.class_counts
     fewest, most = int(counts.argmin()), int(counts.argmax())
-    balanced = _corrections(config) or config.loss.name == "focal"
+    balanced = _corrections(config) or config.loss.name in ("focal", "asymmetric")
     if balanced or counts[most] < _RARE * max(counts[fewest], 1):
         return ""
+    remedy = "loss.logit_adjustment=1 or data.balance=uniform compensates"
+    if source.targets is MULTI_LABEL:
+        remedy = "loss.class_weights=inverse or loss.name=asymmetric compensates"
     return (
         f"class {source.class_names[fewest]!r} has {counted(counts[fewest], 'training example')} where "
         f"{source.class_names[most]!r} has {counts[most]:,}: rare classes are recalled less often; "
-        "loss.logit_adjustment=1 or data.balance=uniform compensates for that (docs/training.md)"
+        f"{remedy} for that (docs/training.md)"
     )
 
 

@@ -5,6 +5,7 @@ import tensorflow as tf
 from resnet_tf.core.errors import UserError, prefix_errors
 from resnet_tf.core.export_metadata import SAVED_MODELS, read_export
 from resnet_tf.core.saved_models import check_signature, load_saved_model
+from resnet_tf.core.targets import MULTI_LABEL, Targets, targets_with
 from resnet_tf.inputs import Preprocess
 
 _SIGNATURE = "images"  # and the name of its argument
@@ -17,12 +18,13 @@ class Teacher:
         path: a serving or hub export, or the directory of its versions, of which the newest is used.
         preprocess: preprocessing of the student.
         labels: class names of the student.
+        targets: form of the targets of the student.
 
     Raises:
-        UserError: if there is no such export, a file of it was changed, or it has other classes.
+        UserError: if there is no such export, a file of it was changed, or it has other classes or targets.
     """
 
-    def __init__(self, path: str, preprocess: Preprocess, labels: tuple[str, ...]):
+    def __init__(self, path: str, preprocess: Preprocess, labels: tuple[str, ...], targets: Targets):
         self._preprocess = preprocess
         with prefix_errors(f"loss.teacher={path!r} cannot be used"):
             export = read_export(path)
@@ -31,6 +33,9 @@ class Teacher:
                 raise UserError(f"it is an export for {metadata['target']}, not for {' or '.join(SAVED_MODELS)}")
             if tuple(metadata["labels"]) != labels:
                 raise UserError(f"its classes differ from those of the data: {', '.join(metadata['labels'])}")
+            if targets_with(metadata.get("thresholds")) is not targets:
+                form = "one class" if targets is MULTI_LABEL else "any number of classes"
+                raise UserError(f"it was trained on examples with {form}, which those of the data have not")
             with export.naming_metadata():
                 self._sizes = Preprocess.from_dict(metadata["preprocess"]).spatial_shape
             # Kept, as it owns the variables of its signatures.

@@ -79,8 +79,9 @@ class Trainer:
             # Randomly initialized networks have no preprocessing of their own.
             self.preprocess = create_preprocess(config.data, self.model.preprocess)
             self.model.preprocess, self.model.labels = self.preprocess, source.class_names
+            self.model.thresholds = source.targets.thresholds(None, len(source.class_names))
             path = config.loss.teacher
-            teacher = Teacher(path, self.preprocess, source.class_names) if path else None
+            teacher = Teacher(path, self.preprocess, source.class_names, source.targets) if path else None
         self._compiled: set[tuple[object, ...]] = set()
         objective = create_objective(config.loss, source)
         self.step = TrainStep(

@@ -20,7 +20,7 @@ from resnet_tf.training import default_settings
 def preview(config: Config, path: str | Path, *, step: int = 0, count: int = 32, name: str = "") -> Path:
     """Plot the cropped and augmented batch of a training step, and return the path of the plot.
 
-    Every image is titled with its class, or with the fractions of its classes after mixup or CutMix.
+    Every image is titled with its classes, or with their fractions after mixup or CutMix.
 
     Args:
         config: see `load_config`.
@@ -57,9 +57,9 @@ def plot_batch(path: Path, config: Config, source: Source, *, step: int, count: 
 
 
 def _title(fractions: np.ndarray, class_names: Sequence[str]) -> str:
-    """Return the class of an example, or the percentage of each class of a mixed example."""
+    """Return the classes of an example, or the percentage of each class of a mixed example."""
     # Below 0.005, a fraction would be printed as 0%.
     present = [(fraction, class_names[label]) for label, fraction in enumerate(fractions) if fraction >= 0.005]
-    if len(present) == 1:
-        return printable(present[0][1])
+    if len(present) == 1 or all(fraction == 1 for fraction, _ in present):
+        return "\n".join(printable(name) for _, name in present) or "no class"
     return "\n".join(f"{fraction:.0%} {printable(name)}" for fraction, name in sorted(present, reverse=True))

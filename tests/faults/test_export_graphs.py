@@ -157,13 +157,30 @@ def test_the_canonical_model_has_the_same_probabilities(name):
     assert model.count_params() == canonical.count_params() or "logits" in name or name in ("max pooling", "flat maps")
 
 
+SIGMOIDS = {
+    "in the head": _sequential(_dense(activation="sigmoid")),
+    "named logits": _reheaded(lambda each: layers.Dense(3, "sigmoid", name="logits")(_pooled(each))),
+    "layer": _sequential(_dense(), lambda: layers.Activation("sigmoid")),
+    "of the network": _reheaded(lambda each: keras.ops.sigmoid(each.output)),
+}
+
+
+@pytest.mark.parametrize("name", ["layer", *(pytest.param(name, marks=LONG) for name in SIGMOIDS if name != "layer")])
+def test_a_model_with_sigmoids_is_exported_for_any_number_of_classes(name, tmp_path):
+    model, images = SIGMOIDS[name](), _images()
+    np.testing.assert_allclose(tf.sigmoid(canonical_model(model)(images)), model(images), rtol=1e-3, atol=1e-4)
+    path = export_model(model, tmp_path, preprocess=PREPROCESS, labels=LABELS)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, *SHAPE), np.uint8)
+    expected = model(PREPROCESS.normalize(tf.constant(pixels / 255.0, tf.float32)), training=False)
+    np.testing.assert_allclose(_predictions(path, pixels), expected, atol=2e-4)
+    assert Predictor(path).thresholds == [0.5] * 3
+
+
 NOT_EXPORTED = {
-    "sigmoid": (_sequential(_dense(activation="sigmoid")), r"has the activation 'sigmoid' at the end, in 'dense"),
-    "sigmoid named logits": (
-        _reheaded(lambda each: layers.Dense(3, "sigmoid", name="logits")(_pooled(each))),
-        r"has the activation 'sigmoid' at the end, in 'logits'; an export needs logits or one softmax",
+    "sigmoid and softmax": (
+        _sequential(_dense(activation="sigmoid"), layers.Softmax),
+        r"has sigmoid and softmax in succession at the end",
     ),
-    "sigmoid layer": (_sequential(_dense(), lambda: layers.Activation("sigmoid")), r"comes from 'activation"),
     "relu": (_sequential(_dense(activation="relu")), r"has the activation 'relu' at the end"),
     "two softmaxes": (
         _sequential(_dense(activation="softmax"), layers.Softmax),
