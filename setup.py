@@ -13,6 +13,8 @@ LITERT = ["ai-edge-litert>=2.1"]
 ONNX = ["tf2onnx>=1.16.1", "onnxruntime>=1.22"]  # the writer, and the reader that checks what it wrote
 # The page sets options of `mount_gradio_app` that earlier releases lack, and that a major version may rename.
 DEMO = ["gradio>=6.31,<7"]
+WANDB = "wandb>=0.19"  # the first whose offline runs take an id again
+MLFLOW = "mlflow>=3.1"  # Keras callbacks for Keras 3
 JAX = "jax>=0.10.2"  # runs HLO without TensorFlow, by internal interfaces: the oldest release that was tried
 TENSORFLOW = "2.20"  # the newest release that exists for TPUs, see requirements-tpu.txt; CI installs 2.21
 
@@ -67,6 +69,8 @@ setup(
         "onnx": ONNX,
         "huggingface": HUB,
         "demo": DEMO,
+        "wandb": [WANDB],
+        "mlflow": [MLFLOW],
         "test": [
             "pytest>=8.4",
             "pytest-xdist>=3.6",
@@ -91,6 +95,9 @@ setup(
             "tensorflow-hub>=0.16.1",
             "setuptools<82",  # tensorflow-hub imports its pkg_resources
             "tensorflow-serving-api>=2.19",  # the protocol buffers of the server
+            # Experiment trackers, which are tested offline.
+            WANDB,
+            MLFLOW,
         ],
         "bench": ["torch>=2.6", "torchvision>=0.21", "openvino>=2025.2", JAX, *LITERT, *ONNX],
     },

@@ -11,6 +11,7 @@ from resnet_tf.config.loading import (
     parse_assignments,
 )
 from resnet_tf.config.schema import (
+    AUTO_SIZE,
     AugmentConfig,
     Config,
     DataConfig,
@@ -24,6 +25,7 @@ from resnet_tf.config.schema import (
 )
 
 __all__ = [
+    "AUTO_SIZE",
     "CONFIG_FILE",
     "AugmentConfig",
     "Config",

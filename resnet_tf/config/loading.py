@@ -15,6 +15,8 @@ from resnet_tf.core.paths import user_path
 from resnet_tf.core.ranges import shorten
 
 CONFIG_FILE = "config.json"
+# Values by which runs of versions without a key continue, where the default of the key is another one.
+_BEFORE = {"data.drop_remainder": "true"}
 _PATHS = ("data.source", "data.image_folder", "data.data_dir", "model.weights", "loss.teacher")
 
 
@@ -38,9 +40,10 @@ def load_config(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Conf
     path = user_path(name_or_path)
     if path.suffix == ".json":
         values = flatten(_read_json(path))
-        config = _override_from(path, values)
         # That of a run lists every key of the version that wrote it; one written by hand lists a few.
-        if len(values) < len(dict(iterate_keys())) / 2:
+        is_complete = len(values) > len(dict(iterate_keys())) / 2
+        config = _override_from(path, {**_BEFORE, **values} if is_complete else values)
+        if not is_complete:
             with prefix_errors(f"config {str(path)!r}"):
                 check_effects(config, values)
     elif path.suffix == ".py":
@@ -157,6 +160,9 @@ def _key_type(group: str, name: str) -> Any:
 
 def _parse(dotted: str, key_type: Any, value: Any) -> Any:
     """Convert `value`, text or a JSON value, to the type of its key."""
+    words = dict(iterate_keys())[dotted].metadata["words"]
+    if isinstance(value, str) and value in words:
+        return words[value]
     try:
         if typing.get_origin(key_type) is tuple:
             return tuple(_number(item) for item in _items(value))

@@ -5,8 +5,9 @@ Only inputs are stored; derived values are properties, so that an override never
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from resnet_tf.core import ranges
@@ -18,6 +19,8 @@ from resnet_tf.core.text import counted
 # Largest values of counts without a limit of their own: far beyond any use, and their products fit into int64.
 _MANY = 10**6
 _MANY_EXAMPLES = 10**9
+_TRACKERS = ("tensorboard", "wandb", "mlflow")
+AUTO_SIZE = 0  # `data.image_size=auto`
 # Factors and rates: larger ones overflow float32 within a few steps.
 _LARGE = 1e4
 
@@ -31,14 +34,15 @@ def _key(
     maximum: float | None = None,
     above: float | None = None,
     below: float | None = None,
+    words: Mapping[str, int] = MappingProxyType({}),
 ) -> Any:
     """Return a dataclass field for a configuration key: its default, its one-line meaning, and its valid values.
 
     Every key of numbers has a lower bound, `minimum` or `above`, and an upper bound, `maximum` or `below`. Bounds of a
-    tuple are those of its elements.
+    tuple are those of its elements. `words` stand for numbers of special meaning in overrides and JSON.
     """
     valid = Range(minimum=minimum, maximum=maximum, above=above, below=below)
-    return field(default=default, metadata={"meaning": meaning, "choices": choices, "valid": valid})
+    return field(default=default, metadata={"meaning": meaning, "choices": choices, "valid": valid, "words": words})
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,14 @@ class DataConfig:
     input_type: str = _key(
         "auto", "image, signal, or another registered type; auto: signal if data.length is set, otherwise image"
     )
-    image_size: int = _key(224, "height and width of the model input, in pixels", minimum=1, maximum=MAX_SIZE)
+    image_size: int = _key(
+        224,
+        "height and width of the model input, in pixels; auto: from the sizes of the images, without enlarging them, "
+        "and the training size of the weights",
+        minimum=AUTO_SIZE,
+        maximum=MAX_SIZE,
+        words={"auto": AUTO_SIZE},
+    )
     channels: int = _key(
         3, "channels of the model input: 3 (RGB) or 1 (gray); any number for signals", minimum=1, maximum=_MANY
     )
@@ -160,7 +171,18 @@ class DataConfig:
         minimum=1,
         maximum=_MANY_EXAMPLES,
     )
-    batch_size: int = _key(256, "examples in a training step, over all replicas", minimum=1, maximum=MAX_BATCH)
+    batch_size: int = _key(
+        256,
+        "examples in a training step, over all replicas; at most those of the training split",
+        minimum=1,
+        maximum=MAX_BATCH,
+    )
+    drop_remainder: str = _key(
+        "auto",
+        "omit the examples of an epoch beyond its last complete batch; false: the last batch continues with examples "
+        "of the next pass; auto: omit at most 1 % of the split",
+        choices=("auto", "true", "false"),
+    )
     service: str = _key(
         "", "address of a tf.data service that prepares the batches, such as grpc://host:5050; empty: none"
     )
@@ -460,7 +482,17 @@ class RuntimeConfig:
     logical_devices: int = _key(
         1, "logical devices that the CPU is split into, to try several replicas", minimum=1, maximum=256
     )
+    tracker: str = _key(
+        "tensorboard",
+        "experiment trackers that get the metrics of every epoch, separated by commas: tensorboard, wandb, mlflow; "
+        "empty: none",
+    )
     profile: str = _key("", "range of steps to profile for TensorBoard, such as 100:110; empty: none")
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """Return the names in `tracker`."""
+        return tuple(name.strip() for name in self.tracker.split(",") if name.strip())
 
 
 @dataclass(frozen=True)
@@ -551,6 +583,9 @@ def _check_values(config: Config) -> None:
         _check_value(dotted, item, getattr(getattr(config, group), name))
     _check_data(config.data)
     _check_train(config.train)
+    for name in config.runtime.trackers:
+        if name not in _TRACKERS:
+            raise UserError(f"runtime.tracker takes {', '.join(_TRACKERS)}, separated by commas; got {name!r}")
     if list(config.optimizer.decay_epochs) != sorted(set(config.optimizer.decay_epochs)):
         raise UserError(f"optimizer.decay_epochs must increase, got {_join(config.optimizer.decay_epochs)}")
     if config.augment.flip and config.augment.alternating_flip:

@@ -28,6 +28,8 @@ SELECTION_METRICS = {
     "mean_average_precision": SelectionMetric("mean_average_precision", multi_label=True),
     "accuracy": SelectionMetric("top1", multi_label=False),
     "balanced_accuracy": SelectionMetric("balanced_accuracy", multi_label=False),
+    "f1_micro": SelectionMetric("f1_micro", multi_label=True),
+    "f1_macro": SelectionMetric("f1_macro", multi_label=True),
     "loss": SelectionMetric("loss", higher_is_better=False),
 }
 

@@ -17,8 +17,9 @@ _POWERS = {"sqrt": 0.5, "uniform": 0.0}
 def examples_at(config: Config, labels: np.ndarray, *, positions_per_epoch: int) -> Callable[[tf.Tensor], tf.Tensor]:
     """Return a function from positions in a run to indices of examples in the training split.
 
-    In each epoch every example occurs at most once, or `augment.repeats` times in a row. With `data.balance`, classes
-    occur in their proportions to within one position, and the examples of a class equally often to within one.
+    In each pass every example occurs at most once, or `augment.repeats` times in a row, see `pass_length`. With
+    `data.balance`, classes occur in their proportions to within one position, and the examples of a class equally often
+    to within one.
 
     Args:
         config: configuration of the run.
@@ -26,9 +27,10 @@ def examples_at(config: Config, labels: np.ndarray, *, positions_per_epoch: int)
         positions_per_epoch: examples in an epoch, counting repeats.
 
     Returns:
-        A function of positions within one epoch, int64 [n], that returns indices, int64 [n].
+        A function of positions of one batch, int64 [n], that returns indices, int64 [n].
     """
     seed, last = config.runtime.seed, tf.constant(len(labels) - 1, tf.int64)
+    length = pass_length(config, len(labels), positions_per_epoch)
     pick = _balanced(labels, _POWERS[config.data.balance], seed) if config.data.balance in _POWERS else _unbalanced
 
     def examples(positions: tf.Tensor) -> tf.Tensor:
@@ -37,7 +39,23 @@ def examples_at(config: Config, labels: np.ndarray, *, positions_per_epoch: int)
         shuffled = tf.random.experimental.index_shuffle(within // config.augment.repeats, epoch_seed, last)
         return pick(shuffled, epoch)
 
-    return examples
+    def examples_of_passes(positions: tf.Tensor) -> tf.Tensor:
+        """Return examples of batches that span two passes, each with a permutation of its own."""
+        passes, within = positions // length, positions % length // config.augment.repeats
+        seeds = tf.stack([tf.fill(tf.shape(passes), tf.constant(seed, tf.int64)), passes, passes], axis=1)
+        shuffled = tf.raw_ops.RandomIndexShuffle(index=within, seed=seeds, max_index=last, rounds=4)
+        return pick(shuffled, passes)
+
+    return examples if length == positions_per_epoch else examples_of_passes
+
+
+def pass_length(config: Config, num_examples: int, positions_per_epoch: int) -> int:
+    """Return the number of positions in which every example occurs once, or `augment.repeats` times.
+
+    Passes are epochs, which omit the examples beyond the last complete batch. Where an epoch has a batch for these
+    examples, the batch continues with the next pass, so that all examples occur equally often in a run.
+    """
+    return positions_per_epoch if positions_per_epoch <= num_examples else num_examples * config.augment.repeats
 
 
 def _unbalanced(shuffled: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:

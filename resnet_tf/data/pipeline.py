@@ -29,6 +29,7 @@ SampleNumbers = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 # (positions in the run, int64 [B]; indices in the split, int64 [B]) -> dataset of one batch: examples, such as uint8
 # [B, H, W, C]; bool [B], True for unreadable examples; int64 [B], index in the batch of the example that is shown.
 LoadBatch = Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]
+_MAX_OMITTED = 0.01  # largest fraction of a split that an epoch omits by default
 _PREFETCHED = 2  # batches: one is ready while another is transferred
 
 
@@ -37,7 +38,8 @@ class TrainingLength:
     """Length of a run in training steps.
 
     Attributes:
-        steps_per_epoch: complete batches in the training split; the examples beyond them differ between epochs.
+        steps_per_epoch: batches in the training split, see `steps_per_epoch`; examples that an epoch omits differ
+            between epochs.
         total_steps: steps of the whole run.
     """
 
@@ -51,13 +53,31 @@ class TrainingLength:
         Raises:
             UserError: if the training split does not fill one batch.
         """
-        steps = source.train.num_examples // config.data.batch_size
+        steps = steps_per_epoch(config.data.batch_size, source.train.num_examples, config.data.drop_remainder)
         if steps == 0:
             raise UserError(
                 f"data.batch_size={config.data.batch_size} exceeds the "
                 f"{counted(source.train.num_examples, 'example')} of split {source.train.name!r}"
             )
         return cls(steps, steps * config.train.epochs)
+
+
+def steps_per_epoch(batch_size: int, num_examples: int, drop_remainder: str) -> int:
+    """Return the number of batches in an epoch.
+
+    >>> [steps_per_epoch(32, 38, drop) for drop in ("auto", "true", "false")], steps_per_epoch(128, 50_000, "auto")
+    ([2, 1, 2], 390)
+
+    Args:
+        batch_size: `data.batch_size`.
+        num_examples: examples in the training split.
+        drop_remainder: `data.drop_remainder`. `auto` omits the examples beyond the last complete batch if they are at
+            most 1 % of the split, as they always are from a hundred batches on.
+    """
+    complete, rest = divmod(num_examples, batch_size)
+    few = complete > 0 and rest <= num_examples * _MAX_OMITTED
+    drop = few if drop_remainder == "auto" else drop_remainder == "true"
+    return complete if drop or not rest else complete + 1
 
 
 @dataclass(frozen=True)
@@ -345,7 +365,8 @@ def _number_sampler(config: Config, split: Split, length: TrainingLength) -> Sam
         return sample
     alternate = transforms.alternate_flips(seed, split.num_examples)
     positions_per_epoch = length.steps_per_epoch * config.data.batch_size
-    return lambda positions, indices: alternate(sample(positions, indices), indices, positions // positions_per_epoch)
+    in_pass = order.pass_length(config, split.num_examples, positions_per_epoch)
+    return lambda positions, indices: alternate(sample(positions, indices), indices, positions // in_pass)
 
 
 def _load_from_memory(

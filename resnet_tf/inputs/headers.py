@@ -91,6 +91,19 @@ def non_jpeg_size(encoded: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.where(_matches(head)[:, tf.newaxis], sizes, 0), axis=0)
 
 
+def stored_size(example: tf.Tensor) -> tf.Tensor:
+    """Return (height, width), int64 [2], of an encoded image, string scalar, or of pixels, uint8 [h, w, C].
+
+    The result is (0, 0) for an unknown format.
+
+    Raises:
+        tf.errors.InvalidArgumentError: if the header of a JPEG is corrupt.
+    """
+    if example.dtype != tf.string:
+        return tf.shape(example, tf.int64)[:2]
+    return tf.cond(tf.io.is_jpeg(example), lambda: jpeg_size(example), lambda: non_jpeg_size(example))
+
+
 def non_jpeg_format(encoded: tf.Tensor) -> tf.Tensor:
     """Return the index in `FORMATS`, int32 scalar; that of the last for any other format."""
     head = tf.cast(tf.io.decode_raw(encoded, tf.uint8, fixed_length=_HEAD), tf.int64)

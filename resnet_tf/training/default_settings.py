@@ -6,16 +6,16 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-import tensorflow as tf
-
-from resnet_tf.config import Config, DataConfig, flatten, override
-from resnet_tf.data.sources import Split, open_source, resolve_splits
-from resnet_tf.inputs import create_preprocess, input_type
+from resnet_tf.config import AUTO_SIZE, Config, flatten, override
+from resnet_tf.core.text import counted
+from resnet_tf.data import pipeline
+from resnet_tf.data.augmentation import mixing
+from resnet_tf.data.sources import Source, Split, open_source, resolve_splits
+from resnet_tf.inputs import input_type
+from resnet_tf.training.image_size import USUAL, choose_size, median_size, resolve_size, size_keys
 
 logger = logging.getLogger(__name__)
 
-_SAMPLE = 32  # images whose median size is computed
 _WARMUP = "optimizer.warmup_epochs"
 
 
@@ -28,11 +28,11 @@ def with_existing_splits(config: Config) -> Config:
     return dataclasses.replace(config, data=resolve_splits(config.data, config.given))
 
 
-def resolve(config: Config, stored: Config | None = None) -> Config:
-    """Return the configuration with the settings that `train.defaults` derives from the data.
+def resolve(config: Config, source: Source | None = None, *, stored: Config | None = None, replicas: int = 1) -> Config:
+    """Return the configuration with the settings that `train.defaults` and `data.image_size=auto` derive from the data.
 
     Without an explicit setting, warmup takes at most a tenth of the epochs: that of a recipe is for the recipe's
-    epochs, and is shortened if `train.epochs` is set.
+    epochs, and is shortened if `train.epochs` is set. A batch larger than the training split is reduced.
 
     Explicit settings are kept: keys in `config.given` (set by `--set` or a JSON file) and keys that a recipe set to a
     value other than the default. Settings that depend on another key use its explicit value. Resolving a configuration
@@ -40,8 +40,10 @@ def resolve(config: Config, stored: Config | None = None) -> Config:
 
     Args:
         config: see `load_config`.
+        source: its data, opened if None, and if a setting follows from them.
         stored: configuration of the run that continues, or None for a new run. Settings are derived once, when a run
             begins, and kept when it continues.
+        replicas: number of replicas, which a batch is divided among.
 
     Raises:
         UserError: if a setting does not apply to the input type, the data cannot be opened, or a derived setting
@@ -51,15 +53,21 @@ def resolve(config: Config, stored: Config | None = None) -> Config:
     if stored:
         config = _keep_derived(config, stored)
     given = config.given
-    if config.train.defaults != "none":
-        config = _derive(config)
+    if source is None and (config.train.defaults != "none" or config.data.image_size == AUTO_SIZE):
+        source = open_source(config.data)
+    if source:
+        if config.train.defaults != "none":
+            config = _derive(config, source)
+        config = _with_smaller_batch(resolve_size(config, source), source.train, replicas)
     return _with_shorter_warmup(config, epochs_are_given="train.epochs" in given)
 
 
 def _keep_derived(config: Config, stored: Config) -> Config:
     """Return the configuration with the settings that were derived when the run began, in place of deriving them."""
     now, before = (flatten(each.to_dict()) for each in (config, stored))
-    keys = set()
+    keys = set(size_keys(config))
+    if config.data.drop_remainder == "auto" and "data.drop_remainder" not in config.given:
+        keys.add("data.drop_remainder")
     if config.train.defaults == stored.train.defaults != "none":
         settings = _Settings(config)
         _DEFAULTS[config.train.defaults](settings, 1, 1)  # the keys depend on no number
@@ -72,13 +80,12 @@ def _keep_derived(config: Config, stored: Config) -> Config:
     return override(config, {key: before[key] for key in keys})
 
 
-def _derive(config: Config) -> Config:
+def _derive(config: Config, source: Source) -> Config:
     settings = _Settings(config)
     _DEFAULTS[config.train.defaults](settings, 1, 1)
     if not settings.derived:
         return config
-    source = open_source(config.data)
-    size = _median_size(source.train)
+    size = median_size(source)
     settings = _Settings(config)
     _DEFAULTS[config.train.defaults](settings, source.train.num_examples, size)
     count = f"{source.train.num_examples:,}"
@@ -132,11 +139,19 @@ class _Settings:
         return value
 
 
-def _median_size(split: Split) -> int:
-    """Return the median of min(height, width) over the readable ones of the first images, in pixels."""
-    preprocess = create_preprocess(DataConfig())
-    sizes = split.examples(_SAMPLE).map(lambda image, _: tf.reduce_min(tf.shape(preprocess.decode(image))[:2]))
-    return int(np.median(list(sizes.ignore_errors(log_warning=False).as_numpy_iterator()) or [0]))
+def _with_smaller_batch(config: Config, split: Split, replicas: int) -> Config:
+    """Return the configuration with a batch of at most the training split; the learning rate scales with the batch."""
+    size, count = config.data.batch_size, split.num_examples
+    if size <= count:
+        return config
+    # Batches divide among replicas, micro-batches, and pairs that are mixed.
+    multiple = replicas * math.lcm(mixing.group_size(config.augment), config.train.accumulate)
+    reduced = max(count // multiple, 1) * multiple
+    if reduced >= size:
+        return config
+    examples = counted(count, "example")
+    logger.info("data.batch_size=%d in place of %d: split %r has %s", reduced, size, split.name, examples)
+    return override(config, {"data.batch_size": reduced})
 
 
 def _bit(settings: _Settings, examples: int, size: int) -> None:
@@ -156,7 +171,7 @@ def _bit(settings: _Settings, examples: int, size: int) -> None:
     else:
         warmup, *decays, end = 500, 6_000, 12_000, 18_000, 20_000
     batch = settings.derive("data.batch_size", min(512, examples))
-    steps_per_epoch = max(1, examples // batch)
+    steps_per_epoch = pipeline.steps_per_epoch(batch, examples, "auto")
     default_epochs = math.ceil(end / steps_per_epoch)
     epochs = settings.derive("train.epochs", default_epochs)
     scale = 1.0 if epochs == default_epochs else epochs * steps_per_epoch / end
@@ -177,7 +192,7 @@ def _photos(settings: _Settings, examples: int, size: int) -> None:
     epochs = settings.derive("train.epochs", min(max(3, round(20_000 / examples)), 40))
     settings.derive("train.head_epochs", max(1, epochs // 5))
     settings.derive("data.batch_size", min(32 if examples < 5_000 else 64, examples))
-    settings.derive("data.image_size", min(max(128, math.ceil(size / 32) * 32), 224))
+    settings.derive("data.image_size", choose_size(size, USUAL).size)
 
 
 _DEFAULTS: dict[str, Callable[[_Settings, int, int], None]] = {"bit": _bit, "photos": _photos}

@@ -21,14 +21,16 @@ from resnet_tf.core.signals import StopRequested, StopSignals
 from resnet_tf.core.targets import MULTI_LABEL
 from resnet_tf.core.text import counted
 from resnet_tf.data import pipeline, service, unreadable
-from resnet_tf.data.sources import Source, open_source
+from resnet_tf.data.sources import Source
 from resnet_tf.data.unreadable import UnreadableExamples
-from resnet_tf.training import run, runtime
+from resnet_tf.training import run
 from resnet_tf.training.callbacks import MetricsFile, Profile, ProgressLine, TensorBoard
 from resnet_tf.training.cluster import Cluster
 from resnet_tf.training.early_exit import Pace
 from resnet_tf.training.evaluation import Evaluator
 from resnet_tf.training.optimizers.create import last_learning_rate, learning_rate_factor
+from resnet_tf.training.start import Start
+from resnet_tf.training.trackers import check_trackers, open_trackers
 from resnet_tf.training.trainer import Trainer
 from resnet_tf.training.workdir import write_config
 
@@ -55,7 +57,7 @@ class Fitted:
 
 
 def fit(
-    config: Config,
+    started: Start,
     workdir: Path,
     *,
     callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -64,15 +66,16 @@ def fit(
     """Train and evaluate a run; see `train_and_evaluate`, which supplies the plots that TensorBoard shows.
 
     Args:
-        config: see `default_settings.resolve`.
+        started: configuration, data and strategy.
         workdir: the run directory, see `exclusive_workdir`.
         callbacks: additional Keras callbacks.
         plot_evaluation: see `PlotEvaluation`.
     """
+    config = started.config
     _check_callbacks(config, callbacks)
-    strategy = runtime.start(config.runtime)
-    _check_workers_agree(config, strategy)
-    trainer = Trainer(config, open_source(config.data), strategy)
+    check_trackers(config.runtime.trackers)
+    _check_workers_agree(config, started.strategy)
+    trainer = Trainer(config, started.source, started.strategy)
     changed = write_config(workdir, config) if trainer.cluster.is_chief else []
     with translate_lost_workers(trainer):
         return _Fit(trainer, workdir, callbacks, plot_evaluation, extended="train.epochs" in changed).run()
@@ -123,10 +126,10 @@ class _Fit:
                 cause = "train.patience" if state.out_of_patience else "a callback"
                 logger.info("%s ended the run at step %d", cause, state.step)
             return self._fitted(self._evaluate()[0])
-        observers = self._observers()
         model.stop_training = False
         evaluation: Evaluation | None = None
-        with self._signals:
+        with self._signals, open_trackers(self._config, self._workdir, is_chief=self._cluster.is_chief) as trackers:
+            observers = self._observers(trackers)
             try:
                 self._call_back(observers.on_train_begin)
                 while self._trainer.state.epochs < self._config.train.epochs and not self._is_ended:
@@ -397,15 +400,17 @@ class _Fit:
         training = self._pace.compile_seconds
         return None if training is None else training + (self._evaluator.compile_seconds or 0.0)
 
-    def _observers(self) -> keras.callbacks.CallbackList:
+    def _observers(self, trackers: Sequence[keras.callbacks.Callback]) -> keras.callbacks.CallbackList:
         epochs, steps_per_epoch = self._config.train.epochs, self._trainer.length.steps_per_epoch
         self._trainer.model.optimizer = self._trainer.optimizer  # callbacks read and set its learning rate
         chosen: list[keras.callbacks.Callback] = []
         if self._cluster.is_chief:  # only the chief writes and decides
-            self._board, self._metrics_file = self._open_board(), MetricsFile(self._workdir / run.METRICS)
+            self._metrics_file = MetricsFile(self._workdir / run.METRICS)
+            self._board = self._open_board() if "tensorboard" in self._config.runtime.trackers else None
             chosen = [
                 self._metrics_file,
-                self._board,
+                *([self._board] if self._board else []),
+                *trackers,
                 ProgressLine(
                     epochs=epochs,
                     steps_per_epoch=steps_per_epoch,

@@ -11,10 +11,11 @@ import tensorflow as tf
 
 from resnet_tf.config import Config
 from resnet_tf.data import pipeline
-from resnet_tf.data.sources import Source, open_source
+from resnet_tf.data.sources import Source
 from resnet_tf.data.sources.arrays import array_split
 from resnet_tf.inputs import input_type
-from resnet_tf.training import default_settings, runtime
+from resnet_tf.training import runtime
+from resnet_tf.training.start import start
 from resnet_tf.training.trainer import Trainer
 
 _STEPS = 4  # training steps in one timed call
@@ -43,11 +44,9 @@ class Throughput:
 
 def measure_input(config: Config, *, seconds: float) -> Throughput:
     """Measure each stage of the input pipeline and the training step of a configuration, `seconds` each."""
-    config = default_settings.resolve(default_settings.with_existing_splits(config))
-    strategy = runtime.start(config.runtime)
-    source = open_source(config.data)
-    trainer = Trainer(config, source, strategy)
-    stages = pipeline.stages(config, source, trainer.preprocess, trainer.length)
+    started = start(config)
+    trainer = Trainer(started.config, started.source, started.strategy)
+    stages = pipeline.stages(started.config, started.source, trainer.preprocess, trainer.length)
     rates = {name: _rate(_endless(dataset), seconds) for name, dataset in stages.items()}
     return Throughput(rates, _rate(_steps(trainer), seconds))
 
@@ -87,7 +86,7 @@ def _rate(counts: Iterable[int], seconds: float) -> float:
     """Return examples per second after the first count, which includes the start."""
     iterator = iter(counts)
     next(iterator)
-    start, examples = time.perf_counter(), 0
-    while time.perf_counter() - start < seconds:
+    begin, examples = time.perf_counter(), 0
+    while time.perf_counter() - begin < seconds:
         examples += next(iterator)
-    return examples / (time.perf_counter() - start)
+    return examples / (time.perf_counter() - begin)

@@ -29,6 +29,7 @@ from resnet_tf.model.builder import LOGITS_LAYER
 from resnet_tf.training import checkpoint, run, runtime
 from resnet_tf.training.cluster import Cluster
 from resnet_tf.training.conflicts import describe_conflicts, describe_splits
+from resnet_tf.training.image_size import describe_enlargement
 from resnet_tf.training.memory import StepMemory, estimate_memory
 from resnet_tf.training.objective import create_objective
 from resnet_tf.training.optimizers import create
@@ -216,7 +217,8 @@ class Trainer:
     def warnings(self) -> list[str]:
         """Conflicts between the settings, and defects of the splits; see `training.conflicts`."""
         conflicts = describe_conflicts(self.config, self.source, self.model, self.length)
-        return [*conflicts, *describe_splits(self.config, self.source)]
+        enlarged = describe_enlargement(self.config, self.source)
+        return [*conflicts, *describe_splits(self.config, self.source), *([enlarged] if enlarged else [])]
 
     def _parts(self) -> checkpoint.Parts:
         parts = {"model": checkpoint.variables_of(self.model), "optimizer": checkpoint.variables_of(self.optimizer)}

@@ -37,7 +37,7 @@ _CHANGEABLE = frozenset(
         *("train.eval_every", "train.keep_checkpoints", "train.checkpoint_steps", "train.max_nonfinite_steps"),
         "train.patience",
         *("runtime.strategy", "runtime.tpu", "runtime.wait_seconds", "runtime.logical_devices", "runtime.xla"),
-        *("runtime.deterministic", "runtime.steps_per_loop", "runtime.profile"),
+        *("runtime.deterministic", "runtime.steps_per_loop", "runtime.profile", "runtime.tracker"),
     )
 )
 _CHANGEABLE_GROUP = "export."
@@ -80,8 +80,12 @@ def default_name(name: str) -> str:
     return f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
 
 
-def check_workdir(workdir: Path, config: Config) -> None:
+def check_workdir(workdir: Path, config: Config | None = None) -> None:
     """Refuse a directory that does not belong to this run, without changing it.
+
+    Args:
+        workdir: the run directory.
+        config: its configuration; None before the settings that follow from the data are known.
 
     Raises:
         UserError: if `workdir` is a file, cannot be written, holds something else, or a run of another configuration.
@@ -96,7 +100,7 @@ def check_workdir(workdir: Path, config: Config) -> None:
     if not os.access(workdir, os.W_OK | os.X_OK):
         raise UserError(f"--workdir={str(workdir)!r} is not writable")
     if (workdir / CONFIG_FILE).is_file():
-        if not _is_unusable_before_start(workdir):
+        if not _is_unusable_before_start(workdir) and config:
             _check_same_config(workdir, config)
     elif not all(files.is_hidden(entry.name) or _is_log(entry) for entry in workdir.iterdir()):
         raise UserError(f"--workdir={str(workdir)!r} is not empty and holds no run; give an empty or a new directory")

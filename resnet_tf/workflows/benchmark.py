@@ -16,6 +16,7 @@ from resnet_tf.core.ranges import Range, check_number
 from resnet_tf.inputs import create_preprocess
 from resnet_tf.serving.export import export_model
 from resnet_tf.serving.speed import measure_batch_latencies
+from resnet_tf.training.image_size import without_data
 from resnet_tf.training.run import create_network
 from resnet_tf.training.runtime import choose_precision
 from resnet_tf.training.throughput import measure_input, measure_training
@@ -98,6 +99,7 @@ def _input(config: Config, seconds: float) -> BenchmarkResult:
 
 
 def _train(config: Config, seconds: float) -> BenchmarkResult:
+    config = without_data(config)
     size = create_preprocess(config.data).size_text
     case = f"{config.model.name}, {size}, {config.data.batch_size} in a step"
     measurement = Measurement(case, measure_training(config, seconds=seconds))
@@ -105,6 +107,7 @@ def _train(config: Config, seconds: float) -> BenchmarkResult:
 
 
 def _serving(config: Config, seconds: float) -> BenchmarkResult:
+    config = without_data(config)
     half = choose_precision("auto")[0] == "mixed_bfloat16"
     model = _network(config)
     measurements: list[Measurement] = []

@@ -9,11 +9,11 @@ from resnet_tf.config import Config
 from resnet_tf.core import devices
 from resnet_tf.core.paths import user_path
 from resnet_tf.core.text import counted
-from resnet_tf.data.sources import open_source
 from resnet_tf.model.cost import count_multiply_adds
-from resnet_tf.training import default_settings, runtime
+from resnet_tf.training import runtime
 from resnet_tf.training.memory import megabytes
 from resnet_tf.training.run import create_network
+from resnet_tf.training.start import start
 from resnet_tf.training.trainer import Trainer
 from resnet_tf.workflows.preview import plot_batch
 
@@ -54,9 +54,9 @@ def plan(config: Config, *, path: str | Path | None = None, name: str = "") -> P
     Raises:
         UserError: for anything that would keep the run from starting.
     """
-    config = default_settings.resolve(default_settings.with_existing_splits(config))
-    strategy = runtime.start(config.runtime)
-    trainer = Trainer(config, open_source(config.data), strategy)
+    started = start(config)
+    config = started.config
+    trainer = Trainer(config, started.source, started.strategy)
     facts = _facts(trainer)
     if path is None:
         return Plan(facts)
@@ -68,6 +68,9 @@ def _facts(trainer: Trainer) -> dict[str, str]:
     config, source, strategy, length = trainer.config, trainer.source, trainer.strategy, trainer.length
     data, optimizer = config.data, config.optimizer
     over = source.train.num_examples - length.steps_per_epoch * data.batch_size
+    unused = f"{counted(over, 'example')} of each epoch {'is' if over == 1 else 'are'} unused"
+    if over < 0:
+        unused = f"the last of an epoch has {counted(-over, 'example')} of the next pass"
     policy, reason = runtime.choose_precision(config.runtime.precision)
     replicas = strategy.num_replicas_in_sync
     # The cost of a network of variable input size is undefined.
@@ -78,7 +81,7 @@ def _facts(trainer: Trainer) -> dict[str, str]:
         "data": f"{source.name}: {source.describe_splits()}, {counted(len(source.class_names), 'class')}",
         "classes": source.describe_classes(),
         "steps": f"{length.total_steps:,} of {data.batch_size}: {counted(config.train.epochs, 'epoch')} of "
-        f"{length.steps_per_epoch:,}; {counted(over, 'example')} of each epoch {'is' if over == 1 else 'are'} unused",
+        f"{length.steps_per_epoch:,}; {unused}",
         "learning rate": f"{optimizer.name}, {config.peak_learning_rate:.4g} at its peak, {optimizer.schedule}",
         "runs on": f"{counted(replicas, 'replica')} by {type(strategy).__name__} "
         f"(runtime.strategy={config.runtime.strategy}), {counted(data.batch_size // replicas, 'image')} each",

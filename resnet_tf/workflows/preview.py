@@ -37,8 +37,9 @@ def preview(config: Config, path: str | Path, *, step: int = 0, count: int = 32,
     path = user_path(path)
     if path.suffix != ".png" or not path.absolute().parent.is_dir():
         raise UserError(f"--out={str(path)!r} must be a .png file in an existing directory")
-    config = default_settings.resolve(default_settings.with_existing_splits(config))
+    config = default_settings.with_existing_splits(config)
     source = open_source(config.data)
+    config = default_settings.resolve(config, source)
     title = f"step {step} of {source.name}, {create_preprocess(config.data).size_text}"
     return plot_batch(path, config, source, step=step, count=count, title=f"{name}: {title}" if name else title)
 

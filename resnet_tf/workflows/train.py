@@ -18,11 +18,12 @@ from resnet_tf.report.plots import plot_evaluation
 from resnet_tf.serving.artifact import find_export_of_step
 from resnet_tf.serving.export import export_model
 from resnet_tf.serving.verify import Verification, verify
-from resnet_tf.training import default_settings, loop
+from resnet_tf.training import loop
 from resnet_tf.training.cluster import is_chief
 from resnet_tf.training.evaluation import evaluate_run, evaluate_test_split
 from resnet_tf.training.run import EXPORTS, REPORT, Run, load_run
-from resnet_tf.training.workdir import exclusive_workdir, stored_config
+from resnet_tf.training.start import Start, start
+from resnet_tf.training.workdir import check_workdir, exclusive_workdir, stored_config
 from resnet_tf.workflows.reporting import write_run_report
 
 
@@ -88,9 +89,10 @@ def train(
         UserError: as `train_and_evaluate`, or for an export that answers differently from the model.
         Interrupted: after a signal.
     """
-    config = _resolve(config, workdir)
+    started = _start(config, workdir)
+    config = started.config
     with _exclusive(workdir, config, name) as directory:
-        source = _fit(config, directory, callbacks).source
+        source = _fit(started, directory, callbacks).source
         return _finish(directory, source) if is_chief(config.runtime) else None
 
 
@@ -141,9 +143,10 @@ def train_and_evaluate(
             or non-finite losses.
         Interrupted: after a signal.
     """
-    config = _resolve(config, workdir)
+    started = _start(config, workdir)
+    config = started.config
     with _exclusive(workdir, config) as directory:
-        fitted = _fit(config, directory, callbacks)
+        fitted = _fit(started, directory, callbacks)
         metrics = fitted.evaluation.to_dict() | {"step": fitted.step}
         is_newest = config.export.checkpoint == "latest"
         if not is_chief(config.runtime) or (is_newest and fitted.source.test is None):
@@ -154,13 +157,17 @@ def train_and_evaluate(
         return metrics | evaluate_test_split(run, fitted.source, batch_size=run.config.data.batch_size)
 
 
-def _resolve(config: Config, workdir: str | Path | None) -> Config:
-    """Return the configuration with absolute paths, existing splits, and settings from the data when a run begins."""
+def _start(config: Config, workdir: str | Path | None) -> Start:
+    """Start the devices and open the data; settings that follow from them are derived when a run begins."""
     absolute = absolute_paths(config)
     if absolute.data != config.data:
         warn_of_clash(config.data)  # an absolute path is none
-    existing = default_settings.with_existing_splits(absolute)
-    return default_settings.resolve(existing, stored_config(user_path(workdir)) if workdir else None)
+    stored = None
+    if workdir and is_chief(config.runtime):
+        check_workdir(user_path(workdir))
+    if workdir:
+        stored = stored_config(user_path(workdir))
+    return start(absolute, stored)
 
 
 @contextlib.contextmanager
@@ -174,6 +181,6 @@ def _exclusive(workdir: str | Path | None, config: Config, name: str = "") -> It
         yield created
 
 
-def _fit(config: Config, workdir: Path, callbacks: Sequence[keras.callbacks.Callback]) -> loop.Fitted:
+def _fit(started: Start, workdir: Path, callbacks: Sequence[keras.callbacks.Callback]) -> loop.Fitted:
     """Train with the plots that TensorBoard shows: `training` has no plots of its own."""
-    return loop.fit(config, workdir, callbacks=callbacks, plot_evaluation=plot_evaluation)
+    return loop.fit(started, workdir, callbacks=callbacks, plot_evaluation=plot_evaluation)

@@ -54,6 +54,28 @@ def test_classes_and_their_examples_have_their_proportions(balance, power):
     assert (epochs[0] != epochs[1]).mean() > 0.9
 
 
+@pytest.mark.parametrize("repeats", [1, 2])
+@pytest.mark.parametrize("balance", ["none", "uniform"])
+def test_the_rest_of_a_small_split_is_trained_on(repeats, balance):
+    """38 images in batches of 16, three in an epoch: all images occur equally often in a run."""
+    labels = np.arange(38) % 2
+    config = load_config("digits", [f"augment.repeats={repeats}", f"data.balance={balance}"])
+    examples_at = tf.function(order.examples_at(config, labels, positions_per_epoch=48))
+    batches = [examples_at(start + tf.range(16, dtype=tf.int64)).numpy() for start in range(0, 10 * 48, 16)]
+    indices = np.concatenate(batches)
+    assert (indices.reshape(-1, repeats) == indices[::repeats, None]).all()
+    times = np.bincount(indices, minlength=38)
+    assert np.ptp(times) <= repeats * (1 if balance == "none" else 2)
+    if balance == "none":
+        passes = indices[: 38 * repeats * (len(indices) // (38 * repeats))].reshape(-1, 38 * repeats)
+        np.testing.assert_array_equal(
+            np.sort(passes, axis=1), np.tile(np.repeat(np.arange(38), repeats), (len(passes), 1))
+        )
+        assert (passes[0] != passes[1]).mean() > 0.5
+    whole = order.examples_at(config, labels, positions_per_epoch=38 // (2 * repeats) * 2 * repeats)
+    assert whole(tf.range(16, dtype=tf.int64)).shape == 16
+
+
 def test_classes_without_examples_are_supported():
     labels = np.array([0, 0, 3, 3, 3] * 20)
     epoch = _epochs("data.balance=uniform", labels=labels, epochs=1)[0]

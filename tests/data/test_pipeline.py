@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import LONG
+from conftest import LONG, override_groups
 from sklearn.datasets import load_digits
 from tensorflow.python.framework import op_def_registry
 
@@ -182,7 +182,8 @@ def test_the_pipeline_is_parallel_with_op_determinism(data_dir, photos, source_t
 @pytest.mark.parametrize("source_type", ["memory", "stream", "arrays", "folder"])
 def test_an_epoch_has_no_example_twice(data_dir, photos, source_type):
     config, source, preprocess, length = _setup(data_dir, photos, source_type)
-    plain = dataclasses.replace(config, augment=AugmentConfig())
+    plain = override_groups(dataclasses.replace(config, augment=AugmentConfig()), data={"drop_remainder": "true"})
+    length = TrainingLength.of(plain, source)
     batches = list(pipeline.train_batches(plain, source, preprocess, length, start=0).as_numpy_iterator())
     for epoch in range(3):
         images = [
@@ -289,7 +290,9 @@ def test_replicas_have_consecutive_parts_of_a_batch():
 
 
 def test_a_batch_larger_than_the_data_is_refused(data_dir):
-    config = load_config("digits", [f"data.data_dir={data_dir}", "data.batch_size=899"])
+    """Only if incomplete batches are omitted; `default_settings.resolve` reduces the batch otherwise."""
+    settings = [f"data.data_dir={data_dir}", "data.batch_size=899", "data.drop_remainder=true"]
+    config = load_config("digits", settings)
     with pytest.raises(UserError, match=r"data.batch_size=899 exceeds the 898 examples of split 'train'"):
         TrainingLength.of(config, open_source(config.data))
 

@@ -84,7 +84,6 @@ def test_random_configurations_are_planned_or_refused_in_one_line(seed, data_dir
         ({"augment.repeats": 65}, "augment.repeats=65 exceeds data.batch_size=64"),
         ({"train.start_size": 64}, "train.start_size=64 exceeds the image size at the end, 16"),
         ({"train.start_size": 64, "train.end_size": 32}, "train.start_size=64 exceeds the image size at the end, 32"),
-        ({"data.batch_size": 899}, "data.batch_size=899 exceeds the 898 examples"),
         ({"train.accumulate": 3}, "data.batch_size=64 does not divide into train.accumulate=3 micro-batches"),
         ({"model.num_classes": 9}, "model.num_classes=9, but 'digits/1.0.0' has 10 classes"),
         ({"model.name": "resnet18", "model.dropout": 0.5, "data.image_size": 31}, "input of 31x31 pixels is too small"),

@@ -1,6 +1,7 @@
 """Default settings that depend on the number and the size of the images."""
 
 import json
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,9 +10,11 @@ import tensorflow as tf
 
 from resnet_tf.config import CONFIG_FILE, flatten, load_config
 from resnet_tf.core.errors import UserError
+from resnet_tf.data import pipeline
 from resnet_tf.data.pipeline import TrainingLength
 from resnet_tf.model.create import create_model
 from resnet_tf.training import default_settings
+from resnet_tf.training import image_size as image_size_module
 from resnet_tf.training.learning_rate import learning_rate
 from resnet_tf.training.run import load_run
 from resnet_tf.workflows.train import train_and_evaluate
@@ -38,9 +41,12 @@ def simulate_data(monkeypatch):
 
     def simulate(examples: int, image_size: int) -> None:
         monkeypatch.setattr(
-            default_settings, "open_source", lambda data: SimpleNamespace(train=SimpleNamespace(num_examples=examples))
+            default_settings,
+            "open_source",
+            lambda data: SimpleNamespace(train=SimpleNamespace(name="train", num_examples=examples)),
         )
-        monkeypatch.setattr(default_settings, "_median_size", lambda split: image_size)
+        for module in (default_settings, image_size_module):
+            monkeypatch.setattr(module, "median_size", lambda source: image_size)
 
     return simulate
 
@@ -66,7 +72,7 @@ def test_big_transfers_defaults(simulate_data, examples, steps, mixup):
     simulate_data(examples, 32)
     config = default_settings.resolve(load_config("bit_finetune"))
     assert (config.data.batch_size, config.data.image_size, config.augment.mixup) == (512, 128, mixup)
-    per_epoch = examples // 512
+    per_epoch = pipeline.steps_per_epoch(512, examples, "auto")
     length = TrainingLength(per_epoch, per_epoch * config.train.epochs)
     assert steps[-1] <= length.total_steps < steps[-1] + per_epoch
     rate = learning_rate(config, length)
@@ -141,8 +147,8 @@ def test_big_transfers_steps_lie_at_the_same_fractions_of_other_epochs(simulate_
 def test_big_transfers_steps_follow_the_batch_that_applies(simulate_data, batch):
     simulate_data(1_000, 32)
     config = default_settings.resolve(load_config("bit_finetune", [f"data.batch_size={batch}"]))
-    steps = max(1, 1_000 // batch)
-    assert (config.data.batch_size, config.train.epochs) == (batch, -(-500 // steps))
+    steps = math.ceil(1_000 / batch)
+    assert (config.data.batch_size, config.train.epochs) == (min(batch, 1_000), -(-500 // steps))
     assert config.optimizer.warmup_epochs * steps == pytest.approx(100)
 
 
@@ -176,7 +182,7 @@ def test_a_run_stores_its_default_settings_and_continues(tmp_path, write_images)
     kept = json.loads((tmp_path / "run" / CONFIG_FILE).read_text())
     assert (kept["train"]["defaults"], kept["train"]["epochs"], kept["data"]["batch_size"]) == ("photos", 40, 32)
     assert train_and_evaluate(config, tmp_path / "run") == first
-    assert load_run(tmp_path / "run", checkpoint="latest").step == 40
+    assert load_run(tmp_path / "run", checkpoint="latest").step == 80, "the second batch of an epoch is partly the next"
     assert load_run(tmp_path / "run").step == first["step"], "that of the best checkpoint, as the recipe chooses"
     write_images(39)
     with pytest.raises(UserError, match=r"was trained on other data than .*: "):

@@ -53,7 +53,11 @@ def test_metrics_of_multi_label_data_need_one_row():
     ("metric", "labels", "names"),
     [
         ("mean_average_precision", np.zeros(3, int), "single-label data; .* accuracy, balanced_accuracy, loss"),
-        ("balanced_accuracy", np.zeros((3, 2), bool), "multi-label data; .* mean_average_precision, loss"),
+        (
+            "balanced_accuracy",
+            np.zeros((3, 2), bool),
+            "multi-label data; .* mean_average_precision, f1_micro, f1_macro, loss",
+        ),
     ],
 )
 def test_a_metric_that_the_data_lack_is_refused_before_the_first_step(tiny_config, metric, labels, names):

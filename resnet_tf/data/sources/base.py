@@ -18,6 +18,7 @@ from resnet_tf.core.machine import cores
 from resnet_tf.core.targets import Targets, targets_of
 from resnet_tf.core.text import counted, shortened
 from resnet_tf.data.autotune import without_autotune
+from resnet_tf.inputs import headers
 
 _MAX_NAME = 40  # characters of a class name in messages
 
@@ -271,6 +272,17 @@ class DataSet:
 
     splits: tuple[str, ...]
     open: Callable[[DataConfig], Source]
+
+
+def sample_sizes(split: Split, count: int = 64) -> np.ndarray:
+    """Return (height, width) of at most `count` images across a split, int64 [n, 2], without decoding them.
+
+    Unreadable images are left out.
+    """
+    indices = np.linspace(0, split.num_examples - 1, min(count, split.num_examples)).astype(np.int64)
+    sizes = split.map(tf.constant(indices), lambda position, example: headers.stored_size(example))
+    found = list(without_autotune(sizes.ignore_errors(log_warning=False)).as_numpy_iterator())
+    return np.array([size for size in found if size.all()], np.int64).reshape(-1, 2)
 
 
 def find_difference(before: DataIdentity, now: DataIdentity) -> str:

@@ -102,14 +102,17 @@ def get_pretrained(name: str, weights: str) -> Pretrained:
     Raises:
         UserError: for an unknown name, with the available ones.
     """
+    found = find_pretrained(name, weights)
+    if found is None:
+        raise UserError(f"unknown weights {weights!r} of {name}: {_hint(PRETRAINED.get(name, {}), weights)}")
+    return found
+
+
+def find_pretrained(name: str, weights: str) -> Pretrained | None:
+    """Return published weights as `get_pretrained`; None for an unknown name."""
     rows = PRETRAINED.get(name, {})
-    if weights in rows:
-        return rows[weights]
-    if weights in _ALIASES:
-        for row in rows.values():
-            if row.labels == _ALIASES[weights]:
-                return row
-    raise UserError(f"unknown weights {weights!r} of {name}: {_hint(rows, weights)}")
+    fitting = (row for row in rows.values() if row.labels == _ALIASES.get(weights))
+    return rows.get(weights) or next(fitting, None)
 
 
 def _hint(rows: dict[str, Pretrained], weights: str) -> str:

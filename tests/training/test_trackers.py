@@ -1,0 +1,112 @@
+"""Experiment trackers: W&B and MLflow offline, with the same run after a resume."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import KilledError, override_groups, train_and_kill
+
+from resnet_tf.config import load_config
+from resnet_tf.core.errors import UserError
+from resnet_tf.core.files import read_json_lines
+from resnet_tf.training import trackers
+from resnet_tf.training.run import load_run
+from resnet_tf.training.trackers import FILE_NAME, check_trackers, open_trackers
+from resnet_tf.workflows.train import train_and_evaluate
+
+# MLflow uses an option of SQLAlchemy, and W&B of pydantic, that newer releases deprecate.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """Keep both trackers on this machine, and return the directory of a run."""
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "WANDB_PROJECT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    (tmp_path / "run").mkdir()
+    return tmp_path / "run"
+
+
+def _mlflow_runs(workdir: Path) -> list:
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{workdir.parent / 'mlflow.db'}")
+    return mlflow.search_runs(experiment_names=["resnet_tf"], output_format="list")
+
+
+@pytest.mark.slow
+def test_a_resumed_run_continues_in_the_same_run_of_each_tracker(tiny_config, offline):
+    pytest.importorskip("wandb", reason="an optional package")
+    mlflow = pytest.importorskip("mlflow", reason="an optional package")
+    config = override_groups(tiny_config, runtime={"tracker": "tensorboard,wandb,mlflow"})
+    train_and_kill(config, offline, epochs=1)
+    first = json.loads((offline / FILE_NAME).read_text())
+    (run,) = _mlflow_runs(offline)
+    assert (run.info.run_id, run.info.status) == (first["mlflow"], "FAILED")
+    train_and_evaluate(config, offline)
+    assert json.loads((offline / FILE_NAME).read_text()) == first
+    (run,) = _mlflow_runs(offline)
+    assert (run.info.status, run.data.params["data.batch_size"]) == ("FINISHED", "128")
+    lines = list(read_json_lines(offline / "metrics.jsonl"))
+    for name in ("val_loss", "top1", "learning_rate"):
+        history = mlflow.MlflowClient().get_metric_history(first["mlflow"], name)
+        assert [each.value for each in sorted(history, key=lambda each: each.step)] == [each[name] for each in lines]
+    files = list((offline / "wandb").glob("offline-run-*/*.wandb"))
+    assert {path.stem for path in files} == {f"run-{first['wandb']}"}
+    assert len(files) == 2, "one file for each start, which `wandb sync` appends to one run"
+    assert (offline / "tensorboard").is_dir()
+    assert load_run(offline).config.runtime.tracker == "tensorboard,wandb,mlflow"
+
+
+def test_runs_of_mlflow_hold_the_configuration_and_the_outcome(tiny_config, offline):
+    pytest.importorskip("mlflow", reason="an optional package")
+    config = override_groups(tiny_config, runtime={"tracker": "mlflow"})
+    with pytest.raises(KilledError), open_trackers(config, offline):
+        raise KilledError
+    with open_trackers(config, offline) as (callback,):
+        callback.on_epoch_end(0, {"val_loss": 0.5})
+    (run,) = _mlflow_runs(offline)
+    assert (run.info.run_name, run.info.status, run.data.metrics) == ("run", "FINISHED", {"val_loss": 0.5})
+    assert run.data.params["model.name"] == "resnet8_w32"
+
+
+def test_no_tracker_is_opened_without_being_named(tiny_config, offline):
+    with open_trackers(tiny_config, offline) as callbacks:
+        assert callbacks == []
+    assert list(offline.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_a_missing_package_is_one_line_with_its_extra(monkeypatch, name):
+    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda module: None)
+    check_trackers(["tensorboard"])
+    with pytest.raises(UserError) as error:
+        check_trackers(["tensorboard", name])
+    assert str(error.value) == f"runtime.tracker={name} needs the package {name}: pip install 'resnet_tf[{name}]'"
+
+
+def test_unknown_trackers_are_refused():
+    assert load_config("digits", ["runtime.tracker="]).runtime.trackers == ()
+    with pytest.raises(UserError, match=r"runtime.tracker takes tensorboard, wandb, mlflow, separated .*; got 'comet'"):
+        load_config("digits", ["runtime.tracker=tensorboard, comet"])
+
+
+def test_a_tracker_that_fails_is_one_line(monkeypatch, tiny_config, offline):
+    class Broken:
+        @staticmethod
+        def init(**settings):
+            raise RuntimeError("no API key\nconfigured")
+
+    monkeypatch.setitem(sys.modules, "wandb", Broken)
+    monkeypatch.setitem(sys.modules, "wandb.integration.keras", type(sys)("keras"))
+    sys.modules["wandb.integration.keras"].WandbMetricsLogger = object
+    config = override_groups(tiny_config, runtime={"tracker": "wandb"})
+    message = r"runtime.tracker=wandb cannot be used: no API key.*; `wandb login`, or WANDB_MODE=offline"
+    with pytest.raises(UserError, match=message), open_trackers(config, offline):
+        pass
+    (offline / FILE_NAME).write_text("[1]")
+    with pytest.raises(UserError, match=r"trackers.json"), open_trackers(config, offline):
+        pass
