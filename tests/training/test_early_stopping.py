@@ -11,7 +11,8 @@ from conftest import override_groups, train_and_kill, untimed_metrics
 from resnet_tf.config import load_config
 from resnet_tf.core import selection
 from resnet_tf.core.errors import UserError
-from resnet_tf.core.metrics import Evaluation
+from resnet_tf.core.metrics import SingleLabelEvaluation
+from resnet_tf.core.targets import targets_of
 from resnet_tf.data.sources import open_source
 from resnet_tf.serving.card import model_card
 from resnet_tf.serving.export import _exportable
@@ -44,7 +45,7 @@ def test_metrics_of_multi_label_data_need_one_row():
     assert selection.score("auto", values) == 0.4
     assert selection.score("auto", {"top1": 0.3}) == 0.3
     assert selection.score("mean_average_precision", {"mean_average_precision": np.nan}) is None
-    evaluation = Evaluation(np.array([0, 1]), np.eye(2)).to_dict()
+    evaluation = SingleLabelEvaluation(np.array([0, 1]), np.eye(2)).to_dict()
     for name, metric in selection.SELECTION_METRICS.items():
         assert (metric.key in evaluation) == (metric.multi_label is not True), name
 
@@ -61,7 +62,7 @@ def test_metrics_of_multi_label_data_need_one_row():
     ],
 )
 def test_a_metric_that_the_data_lack_is_refused_before_the_first_step(tiny_config, metric, labels, names):
-    source = SimpleNamespace(name="photos", train=SimpleNamespace(labels=labels))
+    source = SimpleNamespace(name="photos", targets=targets_of(labels))
     config = override_groups(tiny_config, train={"metric": metric})
     with pytest.raises(UserError, match=f"train.metric={metric} does not apply to 'photos', which has {names}"):
         trainer._check_metric(config, source)
