@@ -1,13 +1,17 @@
-"""Conversion of image folders to TFDS directories."""
+"""Conversion of data sources to TFDS directories."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from resnet_tf.config import Config, override, parse_assignments
+from resnet_tf.config.effects import check_effects
+from resnet_tf.core.errors import UserError
 from resnet_tf.core.paths import user_path
 from resnet_tf.core.ranges import Range, check_number
 from resnet_tf.core.signals import clean_up_on_sigterm
-from resnet_tf.data.prepare import prepare_folder
+from resnet_tf.data.prepare import prepare_source
 
 
 @dataclass(frozen=True)
@@ -40,24 +44,32 @@ class PrepareResult:
         return {"directory": str(self.directory), "splits": {name: asdict(each) for name, each in self.splits.items()}}
 
 
-def prepare(source: str | Path, target: str | Path, *, eval_fraction: float = 0.1) -> PrepareResult:
-    """Write the images of a folder as sharded TFRecord files that TFDS reads, byte for byte.
+def prepare(
+    source: str | Path, target: str | Path, *, eval_fraction: float = 0.1, overrides: Sequence[str] = ()
+) -> PrepareResult:
+    """Write all splits of a data source as sharded TFRecord files that TFDS reads: encoded images byte for byte.
 
-    The splits are the folders of split/class/file, or `train` and `test` of class/file. A failure
-    leaves nothing behind; neither does SIGTERM.
+    A folder of class/file, or a table without splits, becomes `train` and `test`. A failure leaves nothing behind;
+    neither does SIGTERM.
 
     Args:
-        source: folder of images.
+        source: data source, as in `data.source`.
         target: directory to write; it must be empty or not exist.
-        eval_fraction: fraction of a folder of class/file that becomes the split `test`, in (0, 1).
+        eval_fraction: fraction of data without splits that becomes the split `test`, in (0, 1).
+        overrides: further settings of the `data` group, such as `data.label_column=breed`.
 
     Raises:
         UserError: if there are no images, one cannot be read, or `target` is in use or cannot be written.
         Interrupted: after SIGTERM.
     """
     check_number("eval_fraction", eval_fraction, Range(above=0, below=1))
-    source, target = user_path(source), user_path(target)
+    target = user_path(target)
+    changes = parse_assignments([*overrides, f"data.source={source}"])
+    if wrong := [key for key in changes if not key.startswith("data.")]:
+        raise UserError(f"{wrong[0]} has no effect on `prepare`, which takes keys of the group data")
+    config = override(Config(), {"data.eval_fraction": eval_fraction} | changes)
+    check_effects(config, changes)
     with clean_up_on_sigterm("stopped, and nothing is written; the same command starts again") as check:
-        written = prepare_folder(source, target, eval_fraction=eval_fraction, check=check).splits
+        written = prepare_source(config.data, target, check=check).splits
     splits = {name: PreparedSplit(each.num_examples, each.num_shards) for name, each in written.items()}
     return PrepareResult(target, splits)

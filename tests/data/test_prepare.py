@@ -1,16 +1,23 @@
-"""A prepared folder is a TFDS directory with the same bytes."""
+"""A prepared source is a TFDS directory with the same images, labels and splits."""
 
+import io
 import json
 import shutil
 
+import numpy as np
+import pandas as pd
 import pytest
+import tensorflow as tf
 import tensorflow_datasets as tfds
+from conftest import write_imagenet_records
 from PIL import Image
 
+from resnet_tf import prepare
 from resnet_tf.config import DataConfig
 from resnet_tf.core.errors import UserError
 from resnet_tf.data.prepare import prepare_folder
 from resnet_tf.data.sources import open_source
+from resnet_tf.inputs import create_preprocess
 
 
 def _content(source, split) -> dict[bytes, str]:
@@ -87,4 +94,126 @@ def test_a_failure_leaves_no_files(photos, tmp_path, monkeypatch):
     (photos / "train" / "red" / "link.png").symlink_to(photos / "nowhere.png")
     with pytest.raises(UserError, match=r"link\.png' cannot be read: No such file"):
         prepare_folder(photos, tmp_path / "out", eval_fraction=0.1)
+    assert not (tmp_path / "out").exists()
+
+
+def _write_npz(path):
+    images = np.random.default_rng(0).integers(0, 256, (20, 6, 5, 1), np.uint8)
+    labels = np.arange(20) % 3
+    np.savez(
+        path / "ten.npz",
+        **{f"x_{name}": images[part] for name, part in SPLITS.items()},
+        **{f"y_{name}": labels[part] for name, part in SPLITS.items()},
+        class_names=["10", "9", "x"],
+    )
+    return path / "ten.npz"
+
+
+def _write_sets(path):
+    """Write labels of several classes; those of the validation split are one-hot."""
+    images = np.random.default_rng(0).integers(0, 256, (20, 6, 5, 3), np.uint8)
+    labels = np.arange(20)[:, None] >> np.arange(3) & 1
+    labels[SPLITS["val"]] = np.eye(3)[np.arange(5) % 3]
+    np.savez(
+        path / "sets.npz",
+        **{f"x_{name}": images[part] for name, part in SPLITS.items()},
+        **{f"y_{name}": labels[part] for name, part in SPLITS.items()},
+    )
+    return path / "sets.npz"
+
+
+def _png(number: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), (number, 0, 7)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _write_records(path):
+    for name, part in SPLITS.items():
+        numbers = np.arange(20)[part]
+        examples = [(_png(int(number)), 9 + int(number) % 3, {}) for number in numbers]
+        write_imagenet_records(path / f"{name}-00000-of-00001", examples)
+    return path
+
+
+def _write_table(path):
+    for number in range(20):
+        (path / f"{number}.png").write_bytes(_png(number))
+    names = np.array(list(SPLITS))[(np.arange(20) >= 15).astype(int)]
+    frame = pd.DataFrame({"image": range(20), "label": 9 + np.arange(20) % 3, "split": names})
+    frame.to_csv(path / "labels.csv", index=False)
+    return path / "labels.csv"
+
+
+def _write_parquet(path):
+    frame = pd.DataFrame({"image": map(_png, range(20)), "label": [f"c{number % 3}" for number in range(20)]})
+    for name, part in SPLITS.items():
+        frame[part].to_parquet(path / f"{name}-00000-of-00001.parquet")
+    return path
+
+
+SPLITS = {"train": slice(0, 15), "val": slice(15, 20)}
+SOURCES = {
+    "npz": _write_npz,
+    "labels of several classes": _write_sets,
+    "records": _write_records,
+    "table": _write_table,
+    "parquet": _write_parquet,
+    "tfds": lambda path: "digits",
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_source_is_prepared(command, tmp_path, data_dir, name):
+    (tmp_path / "data").mkdir()
+    source = str(SOURCES[name](tmp_path / "data"))
+    data = f"--set=data.data_dir={data_dir}"
+    outcome = command("prepare", f"--from={source}", f"--to={tmp_path / 'out'}", data)
+    assert outcome.code == 0, outcome.err
+    before, after = (
+        open_source(DataConfig(source=str(path), data_dir=str(data_dir))) for path in (source, tmp_path / "out")
+    )
+    assert after.class_names == before.class_names
+    assert {name: split.name for name, split in after.splits.items()} == {
+        name: split.name for name, split in before.splits.items()
+    }
+    preprocess = create_preprocess(DataConfig(image_size=4, channels=1))
+    for one, other in zip(before.splits.values(), after.splits.values(), strict=True):
+        examples = [
+            [
+                (preprocess.to_input(tf.constant(image)).numpy().tobytes(), np.asarray(label).tolist())
+                for image, label in split.examples(40).as_numpy_iterator()
+            ]
+            for split in (one, other)
+        ]
+        if name in ("table", "parquet"):  # their slices do not depend on the order
+            examples = [sorted(each, key=repr) for each in examples]
+        assert examples[0] == examples[1]
+
+
+def test_a_table_is_divided_by_prepare_as_by_training(tmp_path):
+    _write_table(tmp_path)
+    frame = pd.read_csv(tmp_path / "labels.csv").drop(columns="split").rename(columns={"label": "x", "image": "y"})
+    frame.to_csv(tmp_path / "columns.csv", index=False)
+    overrides = ["data.label_column=x", "data.image_column=y"]
+    result = prepare(tmp_path / "columns.csv", tmp_path / "out", eval_fraction=0.3, overrides=overrides)
+    assert sum(split.examples for split in result.splits.values()) == 20
+    settings = {"label_column": "x", "image_column": "y", "eval_fraction": 0.3}
+    before = open_source(DataConfig(source=str(tmp_path / "columns.csv"), **settings))
+    after = open_source(DataConfig(source=str(tmp_path / "out")))
+    for split in ("train", "validation"):
+        assert _content(before, split) == _content(after, split)
+    for key, message in (("data.label_colum=x", "did you mean"), ("train.epochs=3", "train.epochs has no effect")):
+        with pytest.raises(UserError, match=message):
+            prepare(tmp_path / "columns.csv", tmp_path / "more", overrides=[key])
+
+
+def test_signals_are_not_prepared(tmp_path):
+    signals = np.zeros((8, 16, 1), np.float32)
+    arrays = {"x_train": signals, "y_train": np.arange(8) % 2, "x_test": signals, "y_test": np.arange(8) % 2}
+    np.savez(tmp_path / "signals.npz", **arrays)
+    with pytest.raises(UserError, match="holds signals; `prepare` writes images"):
+        prepare(tmp_path / "signals.npz", tmp_path / "out", overrides=["data.length=16", "data.channels=1"])
+    with pytest.raises(UserError, match=r"no such folder or file|unknown data set"):
+        prepare(tmp_path / "none.npz", tmp_path / "out")
     assert not (tmp_path / "out").exists()

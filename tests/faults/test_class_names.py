@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import dataclasses
 import io
 import re
 import unicodedata
@@ -91,10 +92,10 @@ def test_what_prepare_wrote_is_compared_before_it_gets_its_name(tmp_path, monkey
     """Class names and examples that TFDS changes for a reason that no check foresees."""
     folder, write = _folder(tmp_path / "photos", ["cat", "dog"]), prepare._write
 
-    def write_other(staging, splits, class_names, check):
+    def write_other(staging, content, check):
         if fault == "examples":
-            splits = dict.fromkeys(splits, splits["train"])
-        write(staging, splits, class_names, check)
+            content = dataclasses.replace(content, parts=dict.fromkeys(content.parts, content.parts["train"]))
+        write(staging, content, check)
         if fault != "examples":
             (staging / "1.0.0" / "label.labels.txt").write_text("cat\ncow\n" if fault == "names" else "cat\n")
 
@@ -124,12 +125,12 @@ def test_a_second_prepare_into_a_directory_is_refused_from_the_first_to_the_last
     first, second = (_folder(tmp_path / name, ["cat", name]) for name in ("first", "second"))
     write, refused = prepare._write, []
 
-    def write_between(staging, splits, class_names, check):
+    def write_between(staging, content, check):
         for _ in range(2):
             with pytest.raises(UserError, match=r"--to='.*out' is being written by another process; give another"):
                 prepare_folder(second, tmp_path / "out", eval_fraction=0.3)
             refused.append(second)
-        write(staging, splits, class_names, check)
+        write(staging, content, check)
 
     monkeypatch.setattr(prepare, "_write", write_between)
     prepare_folder(first, tmp_path / "out", eval_fraction=0.3)

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 from collections.abc import Collection
+from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -23,6 +24,7 @@ __all__ = [
     "Source",
     "Split",
     "check_form",
+    "is_image_folder",
     "list_splits",
     "match_classes",
     "open_source",
@@ -99,6 +101,12 @@ def _check_multi_label(config: DataConfig) -> None:
             )
 
 
+def is_image_folder(config: DataConfig) -> bool:
+    """Return True if a data source is a folder of image files."""
+    path = user_path(config.source)
+    return config.source != "digits" and path.is_dir() and _find_in_directory(path, config, whole=False) is None
+
+
 def _long_tail(labels: np.ndarray, classes: int, ratio: float) -> np.ndarray:
     """Return indices of a long-tailed subset: the first n_k examples of class k.
 
@@ -134,17 +142,7 @@ def _find(config: DataConfig, whole: bool = False) -> DataSet:
     if config.source == "digits":
         return tfds_builders.find_digits(config)
     if path.is_dir():
-        if version := tfds_builders.find_version(path):
-            return tfds_builders.find_directory(version)
-        if imagenet_records.has_split(path, config.train_split) or imagenet_records.has_only_records(path):
-            return imagenet_records.find_records(path, config)
-        if idx.list_files(path):
-            return idx.find_idx(path)
-        if tables.is_table(path):
-            return tables.find_table(path, config, whole=whole)
-        if beside := [each for each in sorted(path.iterdir()) if each.is_file() and tables.is_table(each)]:
-            logger.info("%s", printable(f"{str(path)!r} has a table: data.source={beside[0]} takes labels from it"))
-        return folder.find_folder(path, config, whole=whole)
+        return _find_in_directory(path, config, whole) or folder.find_folder(path, config, whole=whole)
     if path.suffix == ".npz" and path.is_file():
         return arrays.find_arrays(path)
     if path.is_file() and tables.is_table(path):
@@ -157,3 +155,18 @@ def _find(config: DataConfig, whole: bool = False) -> DataSet:
     if not tfds_builders.parse_name(config.source):
         raise UserError(f"data.source={config.source!r}: no such folder or file")
     return tfds_builders.find_registered(config)
+
+
+def _find_in_directory(path: Path, config: DataConfig, whole: bool) -> DataSet | None:
+    """Return the data set of files other than images in a directory, or None for a folder of images."""
+    if version := tfds_builders.find_version(path):
+        return tfds_builders.find_directory(version)
+    if imagenet_records.has_split(path, config.train_split) or imagenet_records.has_only_records(path):
+        return imagenet_records.find_records(path, config)
+    if idx.list_files(path):
+        return idx.find_idx(path)
+    if tables.is_table(path):
+        return tables.find_table(path, config, whole=whole)
+    if beside := [each for each in sorted(path.iterdir()) if each.is_file() and tables.is_table(each)]:
+        logger.info("%s", printable(f"{str(path)!r} has a table: data.source={beside[0]} takes labels from it"))
+    return None
