@@ -85,6 +85,8 @@ setup(
             "pyyaml>=6",
             "playwright>=1.49",  # drives Chromium, which it does not bring; tests of pages are skipped without one
             *DEMO,
+            "scipy>=1.15",  # independent statistics: of the bootstrap, with `rng`, and of the binomial test
+            "statsmodels>=0.14.4",  # independent McNemar test and adjusted p-values; the first for numpy 2
             JAX,
             # Programs that read our exports.
             *LITERT,

@@ -20,6 +20,7 @@ PAGE = Path(__file__).parent / "api.md"
 GROUPS = {
     "Commands": (
         *("train", "TrainResult", "evaluate", "EvaluateResult", "predict", "export"),
+        *("compare", "CompareResult"),
         *("prepare", "PrepareResult", "preview", "plan", "Plan", "benchmark", "BenchmarkResult"),
         *("convert", "ConvertResult", "demo", "DemoServer", "serve_data", "DataService"),
     ),

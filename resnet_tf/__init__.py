@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from resnet_tf.training.evaluation import evaluate_run
     from resnet_tf.training.run import Run, load_run
     from resnet_tf.workflows.benchmark import BenchmarkResult, benchmark
+    from resnet_tf.workflows.compare import CompareResult, compare
     from resnet_tf.workflows.convert import ConvertResult, convert
     from resnet_tf.workflows.demo import DemoServer, demo
     from resnet_tf.workflows.evaluate import EvaluateResult, evaluate
@@ -49,6 +50,7 @@ _HOMES = {
     "Arch": "resnet_tf.model.arch",
     "BatchNormalization": "resnet_tf.model.layers",
     "BenchmarkResult": "resnet_tf.workflows.benchmark",
+    "CompareResult": "resnet_tf.workflows.compare",
     "Config": "resnet_tf.config",
     "ConvertResult": "resnet_tf.workflows.convert",
     "DataService": "resnet_tf.workflows.serve_data",
@@ -73,6 +75,7 @@ _HOMES = {
     "UserError": "resnet_tf.core.errors",
     "WeightsTable": "resnet_tf.model.weights.published",
     "benchmark": "resnet_tf.workflows.benchmark",
+    "compare": "resnet_tf.workflows.compare",
     "convert": "resnet_tf.workflows.convert",
     "create_model": "resnet_tf.model.create",
     "demo": "resnet_tf.workflows.demo",
@@ -101,6 +104,7 @@ __all__ = [
     "Arch",
     "BatchNormalization",
     "BenchmarkResult",
+    "CompareResult",
     "Config",
     "ConvertResult",
     "DataService",
@@ -125,6 +129,7 @@ __all__ = [
     "UserError",
     "WeightsTable",
     "benchmark",
+    "compare",
     "convert",
     "create_model",
     "demo",

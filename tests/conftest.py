@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import runpy
+import shutil
 import struct
 import subprocess
 import sys
@@ -292,6 +293,19 @@ def import_torch_zoo(name: str) -> ModuleType:
         for operator in ("nms", "qnms"):
             torch.library.define(f"torchvision::{operator}", "(Tensor a, Tensor b, float c) -> Tensor")
     return pytest.importorskip(name, reason="live parity needs torch, torchvision and timm")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Return Chromium, driven by Playwright; skip the test without one of both."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("needs a browser: Debian's package chromium")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield started
+        started.close()
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from resnet_tf.core.files import read_json_lines
 from resnet_tf.workflows.train import train_and_evaluate
 
 COMMANDS = (
-    *("benchmark", "convert", "data_service", "demo", "evaluate", "export"),
+    *("benchmark", "compare", "convert", "data_service", "demo", "evaluate", "export"),
     *("predict", "prepare", "preview", "push", "train", "weights"),
 )
 

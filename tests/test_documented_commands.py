@@ -51,6 +51,9 @@ ELSEWHERE = {
         "tests/test_signals.py"
     ),
     "python -m resnet_tf.demo --model=models/photos": "tests/workflows/test_demo.py",
+    "python -m resnet_tf.compare models/photos/1 models/photos/2 --max-accuracy-drop=0.01 --report=page/": (
+        "tests/workflows/test_compare.py"
+    ),
     "python -m resnet_tf.data_service --port=5050": "tests/data/test_service.py",
     "python -m resnet_tf.data_service --dispatcher=grpc://HOST:5050 --host=MY_NAME": "tests/data/test_service.py",
     "python -m resnet_tf.train --config=imagefolder --set data.source=/photos --set data.service=grpc://HOST:5050": (

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from resnet_tf.core.calibration import calibration_bins, calibration_error
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.text import counted, shortened
 
-_BINS = 15  # confidence bins, as in most papers
 _MAX_NAME = 60  # characters of a class name in a line
 _MAX_NAMED = 3  # examples in a message
 
@@ -196,18 +196,16 @@ class SingleLabelEvaluation(Evaluation):
     @property
     def calibration_error(self) -> float:
         """Return the expected calibration error over 15 bins of equal width (Guo et al. 2017, On Calibration)."""
-        counts, confidence, accuracy = self.calibration
-        return float(np.sum(counts * np.abs(accuracy - confidence)) / len(self.targets))
+        return calibration_error(self._confidence, self.predictions == self.targets)
 
     @property
     def calibration(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return count, mean confidence and accuracy of each of the 15 bins, [15] each; 0 for an empty bin."""
-        confidence = self.probabilities[np.arange(len(self.targets)), self.predictions]
-        bins = np.minimum((np.ceil(confidence * _BINS) - 1).astype(int), _BINS - 1)
-        counts = np.bincount(bins, minlength=_BINS)
-        filled = np.maximum(counts, 1)
-        correct = np.bincount(bins, self.predictions == self.targets, _BINS)
-        return counts, np.bincount(bins, confidence, _BINS) / filled, correct / filled
+        return calibration_bins(self._confidence, self.predictions == self.targets)
+
+    @property
+    def _confidence(self) -> np.ndarray:
+        return self.probabilities[np.arange(len(self.targets)), self.predictions]
 
     def confused_pairs(self, count: int) -> list[tuple[int, int, int]]:
         """Return at most `count` of (target class, predicted class, number), the most frequent first."""

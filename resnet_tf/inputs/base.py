@@ -97,6 +97,8 @@ class Preprocess(abc.ABC):
     value_range: ClassVar[str]
     origins: ClassVar[str]
     limits: ClassVar[tuple[str, ...]] = ()
+    # Name of `original_size`; empty if the examples of a data set have one size.
+    size_name: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         check_integer("channels", self.channels, minimum=1, maximum=MAX_VALUES)
@@ -255,6 +257,10 @@ class Preprocess(abc.ABC):
         Raises:
             tf.errors.InvalidArgumentError: if the example cannot be read.
         """
+
+    def original_size(self, example: tf.Tensor) -> tf.Tensor:
+        """Return the size of an example of `decode` before it is resized, int64 scalar, if it has a `size_name`."""
+        raise NotImplementedError(f"{self.plural} of a data set have one size")
 
     @abc.abstractmethod
     def to_unnormalized(self, example: tf.Tensor) -> tf.Tensor:

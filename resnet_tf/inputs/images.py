@@ -90,6 +90,7 @@ class ImagePreprocess(Preprocess):
     axes: ClassVar[str] = "H, W"
     value_range: ClassVar[str] = "RGB in [0, 1]"
     origins: ClassVar[str] = "cameras or locations"
+    size_name: ClassVar[str] = "shorter edge in pixels"
     limits: ClassVar[tuple[str, ...]] = (
         "Pixels must be in [0, 1]: the graph cannot detect values in [0, 255], and returns wrong predictions for them.",
     )
@@ -226,6 +227,15 @@ class ImagePreprocess(Preprocess):
                 claims more than `max_pixels`.
         """
         return self._decoder.decode(example)
+
+    def original_size(self, example: tf.Tensor) -> tf.Tensor:
+        """Return the shorter edge of an example of `decode` in pixels, according to its header; 0 if it has none."""
+        if example.dtype == tf.uint8:
+            return tf.reduce_min(tf.shape(example, tf.int64)[:2])
+        size = tf.cond(
+            tf.io.is_jpeg(example), lambda: headers.jpeg_size(example), lambda: headers.non_jpeg_size(example)
+        )
+        return tf.reduce_min(size)
 
     def decode_window(self, example: tf.Tensor, choose: ChooseWindow, *, at_least: tuple[int, int]) -> tf.Tensor:
         """Decode a window of one image, uint8 [h, w, 3]; see `Decoder.decode_window`."""

@@ -1,8 +1,9 @@
 """Latency and throughput of an export on this machine."""
 
+import functools
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,13 +52,43 @@ def measure_batch_latencies(export: Export, batch_sizes: Sequence[int], *, secon
     return {size: 1000 * _seconds(runner, preprocess, size, seconds) for size in batch_sizes}
 
 
+def measure_in_turns(
+    models: Sequence[tuple[Callable[[np.ndarray], Any], Preprocess]], batch_size: int, *, seconds: float
+) -> list[float]:
+    """Return the median latency of several models in milliseconds, called in turns, so that all meet the same load.
+
+    Args:
+        models: function from unnormalized inputs to logits, and preprocessing, of each model.
+        batch_size: examples per call.
+        seconds: time limit of all calls, of which each model gets at least one after its first.
+    """
+    calls = [functools.partial(logits, _inputs(preprocess, batch_size)) for logits, preprocess in models]
+    for call in calls:
+        call()
+    times: list[list[float]] = [[] for _ in calls]
+    start = time.perf_counter()
+    while not times[-1] or time.perf_counter() - start < seconds:
+        for call, taken in zip(calls, times, strict=True):
+            taken.append(_duration(call))
+    return [1000 * statistics.median(taken) for taken in times]
+
+
 def _seconds(runner: Runner, preprocess: Preprocess, batch_size: int, seconds: float) -> float:
     """Return the median duration in seconds of a call; at most `_CALLS` calls or `seconds` in total."""
-    inputs = np.random.default_rng(0).uniform(size=(batch_size, *preprocess.unnormalized_shape)).astype(np.float32)
-    runner.logits(inputs)
+    call = functools.partial(runner.logits, _inputs(preprocess, batch_size))
+    call()
     times: list[float] = []
     while not times or (len(times) < _CALLS and sum(times) < seconds):
-        start = time.perf_counter()
-        runner.logits(inputs)
-        times.append(time.perf_counter() - start)
+        times.append(_duration(call))
     return statistics.median(times)
+
+
+def _inputs(preprocess: Preprocess, batch_size: int) -> np.ndarray:
+    """Return random unnormalized inputs, float32 [batch_size, ...]."""
+    return np.random.default_rng(0).uniform(size=(batch_size, *preprocess.unnormalized_shape)).astype(np.float32)
+
+
+def _duration(call: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start

@@ -85,7 +85,7 @@ def evaluate(
     Raises:
         UserError: if there is neither a run nor an export, it is corrupt, or the data has other classes.
     """
-    subject = _load(run_or_export, checkpoint)
+    subject = load_subject(run_or_export, checkpoint)
     changes = parse_assignments([*overrides, *([f"data.source={data}"] if data else [])])
     settings = override(subject.config, changes).data
     if flip and not isinstance(subject, Run):
@@ -112,7 +112,8 @@ def _is_other(trained: DataConfig, evaluated: DataConfig) -> bool:
     return len(set(sources)) > 1 and len({os.path.realpath(user_path(each)) for each in sources}) > 1
 
 
-def _load(run_or_export: Run | Predictor | str | Path, checkpoint: str) -> Run | Predictor:
+def load_subject(run_or_export: Run | Predictor | str | Path, checkpoint: str) -> Run | Predictor:
+    """Return a run or an exported model, loaded unless it is already; see `evaluate`."""
     if isinstance(run_or_export, Run | Predictor):
         return run_or_export
     if (user_path(run_or_export) / CONFIG_FILE).is_file():

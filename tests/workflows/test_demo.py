@@ -3,7 +3,6 @@
 import base64
 import contextlib
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -23,7 +22,6 @@ from resnet_tf.serving.predictor import Predictor
 from resnet_tf.workflows.demo import _answers, _hosts, demo
 
 HOSTILE = ("<b>cat</b>", "<img src=x onerror=alert(1)>", "${alert(1)} {{x}}", "ship\x1b[31m\u202e", "**bold** $x$")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="module")
@@ -162,17 +160,6 @@ DROP = """([area, files]) => {
         dropped.items.add(new File([Uint8Array.from(atob(content), each => each.charCodeAt(0))], name));
     area.dispatchEvent(new DragEvent("drop", {dataTransfer: dropped, bubbles: true, cancelable: true}));
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("needs a browser: Debian's package chromium")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.mark.slow

@@ -1,0 +1,201 @@
+"""Comparison of two models: numbers, gates, exit codes, predictions files, and the page."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, recall_score
+
+import resnet_tf
+from resnet_tf.core.errors import UserError
+from resnet_tf.core.paired import Paired
+from resnet_tf.data.sources import open_source
+from resnet_tf.serving.predictor import Predictor
+from resnet_tf.workflows import compare as workflow
+
+
+@pytest.fixture(scope="module")
+def changed(tiny_run):
+    """Return the run with a higher logit of class 3, and its metrics."""
+    run = resnet_tf.load_run(tiny_run)
+    kernel, bias = run.model.layers[-1].get_weights()
+    bias[3] += 3.0
+    run.model.layers[-1].set_weights([kernel, bias])
+    source = open_source(run.config.data, for_training=False)
+    return run, resnet_tf.evaluate_run(run, source, batch_size=64)
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_export):
+    return Predictor(tiny_export)
+
+
+@pytest.fixture(scope="module")
+def result(predictor, changed):
+    gates = {"max_accuracy_drop": 0.001, "max_negative_flips": 1000, "min_class_recall": 0.9}
+    return resnet_tf.compare(predictor, changed[0], latency=False, columns={"half": ["a", "b"] * 50}, **gates)
+
+
+@pytest.fixture(scope="module")
+def old_evaluation(predictor, tiny_config):
+    return predictor.evaluate(open_source(tiny_config.data).validation)
+
+
+def test_the_numbers_are_those_of_both_evaluations(result, changed, old_evaluation):
+    new, comparison = changed[1], result.comparison
+    targets = old_evaluation.targets
+    before, after = old_evaluation.logits.argmax(1), new.logits.argmax(1)
+    paired = comparison.paired
+    assert paired.accuracies == pytest.approx((accuracy_score(targets, before), accuracy_score(targets, after)))
+    assert paired.negative == np.sum((before == targets) & (after != targets)) > 3
+    assert comparison.old.loss == pytest.approx(old_evaluation.loss)
+    assert comparison.new.loss == pytest.approx(new.loss)
+    expected = (old_evaluation.calibration_error, new.calibration_error)
+    assert comparison.calibration_errors == pytest.approx(expected)
+    recalls = [recall_score(targets, each, labels=range(10), average=None) for each in (before, after)]
+    slices = {each.name: each.paired for each in comparison.slices["class"]}
+    for index, name in enumerate(comparison.class_names):
+        assert slices[name].accuracies == pytest.approx((recalls[0][index], recalls[1][index]))
+    changes = [each.paired.difference for each in comparison.slices["class"]]
+    assert changes == sorted(changes)
+    halves = {each.name: each.paired for each in comparison.slices["half"]}
+    assert halves["a"].accuracies[1] == pytest.approx(accuracy_score(targets[::2], after[::2]))
+    flips = comparison.negative_flips
+    assert (after[flips] == 3).all()
+    assert (np.diff(comparison.new.confidence[flips]) <= 0).all()
+
+
+def test_gates_and_json(result, tmp_path):
+    passed = {gate.name: gate.passed for gate in result.gates}
+    assert passed == {"max_accuracy_drop": False, "max_negative_flips": True, "min_class_recall": False}
+    values = json.loads(json.dumps(result.to_dict()))
+    assert not values["passed"]
+    assert values["preprocess_agrees"]
+    assert len(values["flips"]) == values["negative_flips"] == result.comparison.paired.negative
+    assert {"file", "split", "index", "class", "old", "new"} == set(values["flips"][0])
+    assert values["flips"][0]["old"] == values["flips"][0]["class"] != values["flips"][0]["new"] == "3"
+    assert values["old"]["bytes"] > values["old"]["parameters"] > 0
+    assert values["new"]["bytes"] is None
+    text = str(result.comparison)
+    assert re.search(r"accuracy +0\.\d{4} to 0\.\d{4}: -0\.\d{4}, 95 % interval [-+]0\.\d+ to [-+]0\.\d+", text)
+    assert "preprocessing  agrees" in text
+    page = result.write_report(tmp_path / "page").read_text()
+    assert page.count("<figure>") == min(len(values["flips"]), 24)
+    assert not re.findall(r"(?:src|href)=\"(?!data:)[^\"]*", page)
+
+
+@pytest.mark.parametrize(
+    ("drop", "passes"),
+    [(0.05, True), (0.049, False), (0.0, False)],
+)
+def test_a_gate_includes_its_limit(drop, passes):
+    old = np.arange(100) < 90
+    comparison = workflow.Comparison(
+        "",
+        *(workflow.Answers("", "", each.astype(int), np.ones(100)) for each in (old, np.arange(100) < 85)),
+        targets=np.ones(100, int),
+        class_names=["a", "b"],
+        groups={"class": {"b": np.arange(100)}},
+    )
+    (gate,) = workflow.check_gates(comparison, max_accuracy_drop=drop)
+    assert gate.passed == passes
+
+
+def test_a_model_with_its_classes_in_another_order(predictor, changed):
+    """A run whose logits have other names predicts these names."""
+    order = np.random.default_rng(0).permutation(10)
+    renamed = dataclasses.replace(changed[0], labels=tuple(predictor.labels[index] for index in order))
+    comparison = resnet_tf.compare(predictor, renamed, latency=False).comparison
+    np.testing.assert_array_equal(comparison.new.predictions, order[changed[1].logits.argmax(1)])
+    assert comparison.class_names == list(predictor.labels)
+    other = dataclasses.replace(changed[0], labels=(*predictor.labels[:9], "other"))
+    with pytest.raises(UserError, match=r"has no class '9', which the data have"):
+        resnet_tf.compare(predictor, other, latency=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_images, old_evaluation, tmp_path_factory) -> Path:
+    """Return a folder of class/file with the first images of the evaluation split."""
+    root = tmp_path_factory.mktemp("digits")
+    for index, content in enumerate(tiny_images):
+        file = root / str(old_evaluation.targets[index]) / f"{index}.png"
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(content)
+    return root
+
+
+def test_a_file_of_predictions_equals_its_model(folder, predictor, tmp_path):
+    answers = tmp_path / "answers.jsonl"
+    predictions = resnet_tf.predict(predictor, folder)
+    answers.write_text("".join(f"{json.dumps(each.to_dict())}\n" for each in predictions))
+    result = resnet_tf.compare(answers, predictor, data=str(folder))
+    values = result.to_dict()
+    assert (values["examples"], values["negative_flips"], values["positive_flips"]) == (16, 0, 0)
+    assert values["old"]["calibration_error"] == pytest.approx(values["new"]["calibration_error"], abs=1e-5)
+    assert values["preprocess_agrees"] is None
+    assert "unknown for a predictions file" in str(result.comparison)
+    assert "Unknown for a file of predictions" in result.write_report(tmp_path / "page").read_text()
+
+
+@pytest.mark.slow
+def test_the_command_prints_json_and_returns_1_for_a_gate(folder, tiny_export, tmp_path, command):
+    answers = tmp_path / "answers.csv"
+    answers.write_text(command("predict", f"--model={tiny_export}", "--csv", str(folder)).out)
+    arguments = ("compare", str(tiny_export), str(answers), f"--set=data.source={folder}")
+    outcome = command(*arguments, "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["negative_flips"] == 0
+    failed = command(*arguments, "--min-class-recall=1", f"--report={tmp_path / 'page'}")
+    assert failed.code == 1
+    assert re.search(r"^FAILED  the recall of '\d' is 0\.\d+; the limit is 1$", failed.err, re.MULTILINE)
+    assert "FAILED" in (tmp_path / "page" / "index.html").read_text()
+
+
+def test_latencies_are_measured_in_turns(predictor, changed, monkeypatch):
+    monkeypatch.setattr(workflow, "_SECONDS", 0.01)
+    calls = []
+    models = [(lambda inputs, name=name: calls.append((name, len(inputs))), changed[0].preprocess) for name in "ab"]
+    old, new = workflow.measure_in_turns(models, 4, seconds=0.01)
+    assert calls == [("a", 4), ("b", 4)] * (len(calls) // 2)
+    assert 0 < min(old, new) < 1000
+    comparison = resnet_tf.compare(predictor, changed[0], max_latency_ratio=1e9).comparison
+    assert set(comparison.latency_ratios) == {1, 16}
+    assert comparison.old.milliseconds[1] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a"], "give two models"),
+        (["a", "b", "c"], "give two models"),
+        (["nowhere", "b"], "there is neither a run nor an exported model at 'nowhere'"),
+        (["a", "b", "--max-accuracy-drop=2"], "flag --max_accuracy_drop=2"),
+        (["a", "b", "--max-negative-flips=-1"], "flag --max_negative_flips=-1"),
+        (["a", "b", "--min-class-recall=nan"], "min_class_recall must be a finite number, got nan"),
+    ],
+)
+def test_mistakes_are_one_line(command, arguments, message):
+    outcome = command("compare", *arguments)
+    assert outcome.code == 2
+    assert re.fullmatch(rf"error: {re.escape(message)}.*\n", outcome.err), outcome.err
+
+
+def test_files_need_a_model_and_one_example_each(predictor, tmp_path):
+    (tmp_path / "a.csv").write_text("file,label1,score1\n")
+    with pytest.raises(UserError, match="two files of predictions: one of both must be"):
+        resnet_tf.compare(tmp_path / "a.csv", tmp_path / "a.csv")
+    with pytest.raises(UserError, match=r"a file of '.*' holds several examples: give models"):
+        resnet_tf.compare(predictor, tmp_path / "a.csv")
+    with pytest.raises(UserError, match="a gate for the latency needs two models"):
+        resnet_tf.compare(predictor, tmp_path / "a.csv", max_latency_ratio=2.0)
+
+
+def test_statistics_without_changes_pass_every_gate(predictor):
+    gates = {"max_accuracy_drop": 0.0, "max_negative_flips": 0, "min_class_recall": 0.0}
+    result = resnet_tf.compare(predictor, predictor, latency=False, **gates)
+    assert not result.failures
+    assert result.comparison.paired.p_value == Paired(np.ones(3, bool), np.ones(3, bool)).p_value == 1.0
+    assert "by class: no slice is worse" in str(result.comparison)
