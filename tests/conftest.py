@@ -10,6 +10,7 @@ import shutil
 import struct
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -50,6 +51,36 @@ TINY = (
 
 # Marks of the cases of a test that CI leaves out; see CONTRIBUTING.md.
 LONG = (pytest.mark.slow, pytest.mark.long)
+
+# Tests whose cases repeat one another with other names, networks or files -> number of cases, the first ones, that are
+# not long.
+FIRST_CASES = {
+    "test_archives_of_older_keras_are_read_by_their_configuration": 2,
+    "test_batches_do_not_depend_on_the_first_step": 1,
+    "test_every_format_has_the_same_prediction": 2,
+    "test_keras_knows_the_classes_after_the_import": 1,
+    "test_links_are_followed_alike": 4,
+    "test_logits_equal_keras_applications": 2,
+    "test_logits_equal_the_original_librarys_and_weights_go_back_as_they_came": 5,
+    "test_metadata_come_along_with_every_copy_and_its_copies": 3,
+    "test_models_are_functional_keras_models_that_fit": 4,
+    "test_our_own_files_come_back": 15,
+    "test_the_grids_align_at_every_width": 2,
+    "test_train_is_the_function_after_any_import": 3,
+    "test_two_workers_have_the_batches_of_one": 1,
+}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the cases beyond `FIRST_CASES` as long."""
+    seen: Counter[str] = Counter()
+    for item in items:
+        name = getattr(item, "originalname", item.name)
+        seen[name] += 1
+        if seen[name] > FIRST_CASES.get(name, seen[name]):
+            for mark in LONG:
+                item.add_marker(mark)
 
 
 def _cut(path: Path) -> None:

@@ -111,3 +111,7 @@ def test_parts_that_tpus_do_not_compute_are_found(environments, tmp_path):
         "callback": 1,
         "sound": 0,
     }
+
+
+def test_the_tables_are_up_to_date():
+    tpu_table.update(ROOT, check_only=True)
