@@ -21,7 +21,17 @@ GROUPS = {
     "Commands": (
         *("train", "TrainResult", "evaluate", "EvaluateResult", "predict", "export"),
         *("compare", "CompareResult"),
-        *("prepare", "PrepareResult", "preview", "plan", "Plan", "benchmark", "BenchmarkResult"),
+        *(
+            "prepare",
+            "PrepareResult",
+            "preview",
+            "plan",
+            "Plan",
+            "prove",
+            "ProveResult",
+            "benchmark",
+            "BenchmarkResult",
+        ),
         *("convert", "ConvertResult", "demo", "DemoServer", "serve_data", "DataService"),
     ),
     "Networks": (

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from resnet_tf.workflows.predict import predict
     from resnet_tf.workflows.prepare import PrepareResult, prepare
     from resnet_tf.workflows.preview import preview
+    from resnet_tf.workflows.prove import ProveResult, prove
     from resnet_tf.workflows.push import push_to_hub
     from resnet_tf.workflows.serve_data import DataService, serve_data
     from resnet_tf.workflows.train import TrainResult, train, train_and_evaluate
@@ -68,6 +69,7 @@ _HOMES = {
     "Preprocess": "resnet_tf.inputs",
     "PublishedWeights": "resnet_tf.model.weights.published",
     "ResidualNetwork": "resnet_tf.model.network",
+    "ProveResult": "resnet_tf.workflows.prove",
     "Run": "resnet_tf.training.run",
     "SignalPreprocess": "resnet_tf.inputs",
     "Source": "resnet_tf.data.sources",
@@ -91,6 +93,7 @@ _HOMES = {
     "load_run": "resnet_tf.training.run",
     "open_source": "resnet_tf.data.sources",
     "plan": "resnet_tf.workflows.plan",
+    "prove": "resnet_tf.workflows.prove",
     "predict": "resnet_tf.workflows.predict",
     "prepare": "resnet_tf.workflows.prepare",
     "preview": "resnet_tf.workflows.preview",
@@ -119,6 +122,7 @@ __all__ = [
     "Predictor",
     "PrepareResult",
     "Preprocess",
+    "ProveResult",
     "PublishedWeights",
     "ResidualNetwork",
     "Run",
@@ -148,6 +152,7 @@ __all__ = [
     "predict",
     "prepare",
     "preview",
+    "prove",
     "push_to_hub",
     "serve_data",
     "train",

@@ -23,7 +23,7 @@ from resnet_tf.core.text import counted
 from resnet_tf.data import pipeline, service, unreadable
 from resnet_tf.data.sources import Source
 from resnet_tf.data.unreadable import UnreadableExamples
-from resnet_tf.training import run
+from resnet_tf.training import proof, run
 from resnet_tf.training.callbacks import MetricsFile, Profile, ProgressLine, TensorBoard
 from resnet_tf.training.cluster import Cluster
 from resnet_tf.training.early_exit import Pace
@@ -349,6 +349,8 @@ class _Fit:
             state.extend(self._config.train.epochs, changed=bool(changed))
             if changed and self._cluster.is_chief:
                 self._log_extension()
+        if self._cluster.is_chief:
+            proof.write_environment(self._workdir, self._trainer.state.step)
 
     def _log_extension(self) -> None:
         """Log the learning rate at which a longer run continues, by a schedule that the run did not have before."""

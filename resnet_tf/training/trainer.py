@@ -26,7 +26,7 @@ from resnet_tf.data.sources.base import find_difference
 from resnet_tf.data.unreadable import UnreadableExamples
 from resnet_tf.inputs import create_preprocess, input_type
 from resnet_tf.model.builder import LOGITS_LAYER
-from resnet_tf.training import checkpoint, run, runtime
+from resnet_tf.training import checkpoint, proof, run, runtime
 from resnet_tf.training.cluster import Cluster
 from resnet_tf.training.conflicts import describe_conflicts, describe_splits
 from resnet_tf.training.image_size import describe_enlargement
@@ -164,7 +164,9 @@ class Trainer:
             "thresholds": thresholds,
         }
         train = self.config.train
-        checkpoint.save(directory, self._parts(), metadata, keep=train.keep_checkpoints, metric=train.metric)
+        parts = self._parts()
+        proof.write_hash(directory.parent, self.state.step, parts)
+        checkpoint.save(directory, parts, metadata, keep=train.keep_checkpoints, metric=train.metric)
 
     def restore_newest(self, directory: Path) -> bool:
         """Restore the chief's newest intact checkpoint on all workers; return False if there is none.

@@ -1,0 +1,107 @@
+"""Record by which a run can be proved: its environment, and hashes of its variables at every checkpoint."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypedDict, cast
+
+import tensorflow as tf
+
+from resnet_tf.core import files, machine
+
+logger = logging.getLogger(__name__)
+
+ENVIRONMENT = "environment.jsonl"
+HASHES = "hashes.jsonl"
+# Prefixes of environment variables that change how TensorFlow, oneDNN, XLA or OpenMP compute.
+_VARIABLES = ("TF_", "ONEDNN_", "DNNL_", "XLA_", "OMP_", "KMP_", "MKL_", "OPENBLAS_", "NVIDIA_", "CUDA_")
+# Extensions of processors that kernels are chosen by.
+_FLAGS = ("sse", "avx", "fma", "f16c", "amx", "neon", "asimd", "sve", "bf16")
+
+
+class Start(TypedDict):
+    """Line of `environment.jsonl`, one for each start of the run.
+
+    Attributes:
+        step: training step at which the process started.
+        environment: versions, hardware and variables, see `describe_environment`.
+    """
+
+    step: int
+    environment: dict[str, str]
+
+
+class Hash(TypedDict):
+    """Line of `hashes.jsonl`, one for each checkpoint.
+
+    Attributes:
+        step: training step of the checkpoint.
+        sha256: hash of all variables of model, optimizer and average.
+    """
+
+    step: int
+    sha256: str
+
+
+def describe_environment() -> dict[str, str]:
+    """Return everything that the bits of a result depend on besides configuration and data, by name."""
+    flags = sorted(flag for flag in machine.cpu_flags() if flag.startswith(_FLAGS))
+    variables = {name: value for name, value in os.environ.items() if name.startswith(_VARIABLES)}
+    return machine.describe() | {"CPU flags": " ".join(flags)} | dict(sorted(variables.items()))
+
+
+def write_environment(workdir: Path, step: int) -> None:
+    """Add this start of a run to `environment.jsonl`.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
+    path = workdir / ENVIRONMENT
+    with files.translate_write_errors(path):
+        files.append_json_lines(path, [Start(step=step, environment=describe_environment())])
+
+
+def read_environment(workdir: Path) -> list[Start]:
+    """Return the starts of a run; empty for a run of an earlier version.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
+    return cast(list[Start], files.read_json_lines(workdir / ENVIRONMENT, Start))
+
+
+def write_hash(workdir: Path, step: int, parts: Mapping[str, Mapping[str, tf.Variable]]) -> None:
+    """Add the hash of the variables at a step to `hashes.jsonl`; lines of later steps, left by a kill, are dropped.
+
+    Args:
+        workdir: the run directory.
+        step: training step.
+        parts: groups of variables by name, see `training.checkpoint.Parts`.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
+    digest = hashlib.sha256()
+    for group, variables in sorted(parts.items()):
+        for name, variable in sorted(variables.items()):
+            value = variable.numpy()
+            digest.update(f"{group}/{name} {value.dtype} {value.shape}\n".encode())
+            digest.update(value.tobytes())
+    path = workdir / HASHES
+    lines, corrupt = files.split_json_lines(path, Hash)
+    for each in corrupt:
+        logger.warning("%s; the line is removed", each)
+    kept = [line for line in lines if line["step"] < step]
+    with files.translate_write_errors(path):
+        files.write_json_lines(path, [*kept, Hash(step=step, sha256=digest.hexdigest())])
+
+
+def read_hashes(workdir: Path) -> list[Hash]:
+    """Return the hashes of a run in the order of the steps; empty for a run of an earlier version.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
+    return cast(list[Hash], files.read_json_lines(workdir / HASHES, Hash))

@@ -1,0 +1,166 @@
+"""Proof of a run: it is trained again in a new process, and compared bit by bit.
+
+`prove` starts the new process, which runs this module as a program.
+"""
+
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from resnet_tf.config import CONFIG_FILE, Config, load_config
+from resnet_tf.core.errors import UserError
+from resnet_tf.core.paths import user_path
+from resnet_tf.core.ranges import check_integer
+from resnet_tf.core.text import counted
+from resnet_tf.training import proof
+from resnet_tf.training.run import read_metrics
+
+_TIMINGS = {"images_per_second", "train_seconds", "val_seconds"}  # of metrics.jsonl, which differ between runs
+_MAX_STEP = 2**53
+
+
+@dataclass(frozen=True)
+class ProveResult:
+    """Outcome of `prove`; true in a condition if nothing differs.
+
+    Attributes:
+        workdir: the run directory.
+        step: training step up to which the run was trained again.
+        compared: steps at which all variables were compared.
+        metrics: number of epochs whose metrics were compared.
+        difference: the first difference of the results; empty if there is none.
+        causes: what may explain a difference: other versions, hardware or settings than those of the run.
+    """
+
+    workdir: str
+    step: int
+    compared: tuple[int, ...]
+    metrics: int
+    difference: str
+    causes: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return not self.difference
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields and `same`, ready for JSON."""
+        return {"same": bool(self)} | asdict(self)
+
+    def __str__(self) -> str:
+        causes = "".join(f"\n  {cause}" for cause in self.causes)
+        if self.difference:
+            return f"different: {self.difference}" + (f"; what differs from the run:{causes}" if causes else "")
+        what = f"all variables after {counted(len(self.compared), 'checkpoint')}"
+        text = f"the same, bit by bit, up to step {self.step}: {what} and the metrics of {self.metrics} epochs"
+        return text + (f", although there are differences:{causes}" if causes else "")
+
+
+def prove(workdir: str | Path, *, steps: int = 0) -> ProveResult:
+    """Train a run again from its `config.json` in a new process, and compare variables and metrics bit by bit.
+
+    Args:
+        workdir: the run directory; nothing in it is changed.
+        steps: train up to the first checkpoint at or after this step; 0 trains the whole run.
+
+    Raises:
+        UserError: if there is no run, it was trained by a version that stored no hashes, or it cannot be trained again.
+    """
+    check_integer("steps", steps, minimum=0, maximum=_MAX_STEP)
+    workdir = user_path(workdir)
+    if not (workdir / CONFIG_FILE).is_file():
+        raise UserError(f"{str(workdir)!r} is not a run directory: it has no {CONFIG_FILE}")
+    config, hashes = load_config(workdir / CONFIG_FILE), proof.read_hashes(workdir)
+    if not hashes:
+        raise UserError(
+            f"{str(workdir)!r} has no {proof.HASHES}: an earlier version trained it, or it has no checkpoint"
+        )
+    end = next((line["step"] for line in hashes if 0 < steps <= line["step"]), hashes[-1]["step"])
+    with tempfile.TemporaryDirectory() as scratch:
+        again = Path(scratch) / "run"
+        _train(workdir / CONFIG_FILE, again, end)
+        return _compare(workdir, again, end, tuple(_describe_causes(config, proof.read_environment(workdir))))
+
+
+def _train(config: Path, workdir: Path, end: int) -> None:
+    """Train in a new process, as the results of a process can depend on what it computed before."""
+    command = [sys.executable, "-m", "resnet_tf.workflows.prove", str(config), str(workdir), str(end)]
+    child = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+    if child.returncode:
+        lines = child.stderr.strip().splitlines() or ["no message"]
+        raise UserError(f"the run cannot be trained again: {lines[-1].removeprefix('error: ')}")
+
+
+def _compare(workdir: Path, again: Path, end: int, causes: tuple[str, ...]) -> ProveResult:
+    before, after = ({line["step"]: line["sha256"] for line in proof.read_hashes(each)} for each in (workdir, again))
+    steps = tuple(step for step in sorted(before.keys() & after.keys()) if step <= end)
+    lines = zip(*(_untimed(each, end) for each in (workdir, again)), strict=False)
+    difference, epochs = "", 0
+    if wrong := next((step for step in steps if before[step] != after[step]), None):
+        difference = f"the variables at step {wrong}"
+    for one, other in lines:
+        epochs += 1
+        if changed := [name for name in one.keys() | other.keys() if one.get(name) != other.get(name)]:
+            values = (f"{each.get(min(changed))}" for each in (one, other))
+            found = f"{min(changed)} of epoch {one['epoch']} was {' and is '.join(values)}"
+            difference = difference or found
+    if not steps:
+        difference = difference or "no checkpoint is at a step of the run"
+    return ProveResult(str(workdir), end, steps, epochs, difference, causes)
+
+
+def _untimed(workdir: Path, end: int) -> list[dict[str, Any]]:
+    """Return the metrics of the epochs up to a step without timings; NaN, which differs from itself, as text."""
+    return [
+        {name: str(value) for name, value in line.items() if name not in _TIMINGS}
+        for line in read_metrics(workdir)
+        if line["step"] <= end
+    ]
+
+
+def _describe_causes(config: Config, starts: list[proof.Start]) -> list[str]:
+    """Describe what may change the bits of a result, as far as it is known."""
+    found, now = [], proof.describe_environment()
+    if not config.runtime.deterministic:
+        found.append("runtime.deterministic=false: operations of the run may have added numbers in any order")
+    if len(starts) > 1:
+        found.append(f"the run was started {len(starts)} times")
+    for start in starts:
+        then = start["environment"]
+        for name in sorted(then.keys() | now.keys()):
+            if then.get(name) != now.get(name):
+                values = f"{then.get(name, 'not set')!r} then, {now.get(name, 'not set')!r} now"
+                found.append(f"{name}: {values}")
+    return list(dict.fromkeys(found))
+
+
+def main(arguments: list[str]) -> None:
+    """Train a configuration in a new directory up to a step."""
+    import keras
+
+    from resnet_tf.workflows.train import train_and_evaluate
+
+    class StopAt(keras.callbacks.Callback):
+        """End the training after a step."""
+
+        def _stop(self) -> None:
+            if int(self.model.optimizer.iterations) >= int(arguments[2]):
+                self.model.stop_training = True
+
+        def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+            self._stop()
+
+        def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+            self._stop()
+
+    config = load_config(arguments[0], ["runtime.tracker=", "data.test_split="])  # neither changes a weight
+    train_and_evaluate(config, arguments[1], callbacks=[StopAt()])
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,91 @@
+"""A run is trained again in a new process, and every difference is found."""
+
+import json
+import shutil
+
+import pytest
+import tensorflow as tf
+from conftest import override_groups
+
+from resnet_tf.core import files
+from resnet_tf.core.errors import UserError
+from resnet_tf.training import proof
+from resnet_tf.workflows.prove import prove
+from resnet_tf.workflows.train import train_and_evaluate
+
+
+@pytest.fixture(scope="module")
+def proved(tiny_config, tmp_path_factory):
+    """Return the directory of a deterministic run of two epochs, and its configuration."""
+    workdir = tmp_path_factory.mktemp("run")
+    config = override_groups(tiny_config, runtime={"deterministic": True}, train={"checkpoint_steps": 3, "ema": 0.9})
+    train_and_evaluate(config, workdir)
+    return workdir
+
+
+@pytest.mark.slow
+def test_a_run_is_the_same_again(proved, command):
+    outcome = command("prove", str(proved), "--json")
+    found = json.loads(outcome.out)
+    assert (outcome.code, found["same"], found["difference"]) == (0, True, "")
+    assert found["compared"] == [3, 6, 7, 9, 12, 14]
+    assert found["metrics"] == 2
+
+
+def test_the_first_steps_are_the_same_and_a_difference_is_named(proved, tmp_path, command):
+    changed = tmp_path / "changed"
+    shutil.copytree(proved, changed)
+    lines = proof.read_hashes(changed)
+    files.write_json_lines(
+        changed / proof.HASHES, [line | {"sha256": "0"} if line["step"] == 6 else line for line in lines]
+    )
+    start = files.read_json_lines(changed / proof.ENVIRONMENT)[0]
+    start["environment"] |= {"tensorflow": "2.0", "XLA_FLAGS": "--xla"}
+    files.write_json_lines(changed / proof.ENVIRONMENT, [start])
+    before = {path: path.read_bytes() for path in changed.rglob("*") if path.is_file()}
+    outcome = command("prove", f"--workdir={changed}", "--steps=4")
+    assert outcome.code == 1
+    assert "different: the variables at step 6; what differs from the run:" in outcome.out
+    assert "tensorflow: '2.0' then, " in outcome.out
+    assert "XLA_FLAGS: '--xla' then, 'not set' now" in outcome.out
+    assert before == {path: path.read_bytes() for path in changed.rglob("*") if path.is_file()}
+
+
+def test_hashes_of_later_steps_and_corrupt_lines_are_removed(tmp_path, caplog):
+    for step in (3, 6, 9):
+        proof.write_hash(tmp_path, step, {"model": {"kernel": tf.Variable([1.0, step])}})
+    before = proof.read_hashes(tmp_path)
+    assert len({line["sha256"] for line in before}) == 3
+    (tmp_path / proof.HASHES).write_text("no JSON\n" + (tmp_path / proof.HASHES).read_text())
+    proof.write_hash(
+        tmp_path, 6, {"model": {"kernel": tf.Variable([1.0, 6.0])}}
+    )  # of a run that was killed after step 9
+    assert proof.read_hashes(tmp_path) == before[:2]
+    assert "the line is removed" in caplog.text
+    proof.write_hash(tmp_path, 9, {"model": {"other name": tf.Variable([1.0, 9.0])}})
+    assert proof.read_hashes(tmp_path)[2] != before[2]
+
+
+def test_metrics_are_compared(proved, tmp_path):
+    from resnet_tf.workflows import prove as module
+
+    changed = tmp_path / "changed"
+    shutil.copytree(proved, changed)
+    lines = files.read_json_lines(changed / "metrics.jsonl")
+    files.write_json_lines(changed / "metrics.jsonl", [lines[0], lines[1] | {"val_loss": 7.0, "train_seconds": 9}])
+    result = module._compare(changed, proved, 14, ())
+    assert not result
+    assert result.difference.startswith("val_loss of epoch 2 was 7.0 and is ")
+    assert module._compare(proved, proved, 14, ())
+
+
+def test_runs_that_cannot_be_proved_are_refused(proved, tmp_path, command):
+    with pytest.raises(UserError, match="is not a run directory"):
+        prove(tmp_path)
+    old = tmp_path / "old"
+    shutil.copytree(proved, old)
+    (old / proof.HASHES).unlink()
+    with pytest.raises(UserError, match=r"has no hashes\.jsonl: an earlier version trained it"):
+        prove(old)
+    outcome = command("prove")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
