@@ -279,6 +279,13 @@ class TrainConfig:
         choices=("none", "bit", "photos"),
     )
     epochs: int = _key(90, "passes over the training split", minimum=1, maximum=_MANY)
+    minutes: float = _key(
+        0.0,
+        "minutes that the run takes, export and report included; network, image size, epochs, batch, schedule and "
+        "augmentation that are not set are chosen for this time when the run begins; 0: any",
+        minimum=0,
+        maximum=_MANY,
+    )
     extend: bool = _key(
         False, "continue a run with more train.epochs than it was started with, by the schedule of the longer run"
     )

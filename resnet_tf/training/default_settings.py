@@ -12,6 +12,7 @@ from resnet_tf.data import pipeline
 from resnet_tf.data.augmentation import mixing
 from resnet_tf.data.sources import Source, Split, open_source, resolve_splits
 from resnet_tf.inputs import input_type
+from resnet_tf.training import planner
 from resnet_tf.training.image_size import USUAL, choose_size, median_size, resolve_size, size_keys
 
 logger = logging.getLogger(__name__)
@@ -66,6 +67,8 @@ def _keep_derived(config: Config, stored: Config) -> Config:
     """Return the configuration with the settings that were derived when the run began, in place of deriving them."""
     now, before = (flatten(each.to_dict()) for each in (config, stored))
     keys = set(size_keys(config))
+    if config.train.minutes and config.train.minutes == stored.train.minutes:
+        keys |= set(planner.KEYS) - set(explicit_settings(config))
     if config.data.drop_remainder == "auto" and "data.drop_remainder" not in config.given:
         keys.add("data.drop_remainder")
     if config.train.defaults == stored.train.defaults != "none":
@@ -92,6 +95,15 @@ def _derive(config: Config, source: Source) -> Config:
     derived = _join(settings.derived)
     logger.info("train.defaults=%s for %s images of %d pixels: %s", config.train.defaults, count, size, derived)
     return override(config, settings.derived)
+
+
+def explicit_settings(config: Config) -> dict[str, Any]:
+    """Return the settings that the user gave, and those of the recipe that differ from the defaults, key -> value."""
+    values, defaults = (flatten(each.to_dict()) for each in (config, Config()))
+    explicit = {key: value for key, value in values.items() if key in config.given or value != defaults[key]}
+    if config.data.image_size == AUTO_SIZE:
+        del explicit["data.image_size"]
+    return explicit
 
 
 def _join(values: Mapping[str, Any]) -> str:

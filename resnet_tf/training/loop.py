@@ -30,6 +30,7 @@ from resnet_tf.training.early_exit import Pace
 from resnet_tf.training.evaluation import Evaluator
 from resnet_tf.training.optimizers.create import last_learning_rate, learning_rate_factor
 from resnet_tf.training.start import Start
+from resnet_tf.training.time_budget import Deadline
 from resnet_tf.training.trackers import check_trackers, open_trackers
 from resnet_tf.training.trainer import Trainer
 from resnet_tf.training.workdir import write_config
@@ -78,7 +79,8 @@ def fit(
     trainer = Trainer(config, started.source, started.strategy)
     changed = write_config(workdir, config) if trainer.cluster.is_chief else []
     with translate_lost_workers(trainer):
-        return _Fit(trainer, workdir, callbacks, plot_evaluation, extended="train.epochs" in changed).run()
+        fit = _Fit(trainer, workdir, callbacks, plot_evaluation, started.deadline, extended="train.epochs" in changed)
+        return fit.run()
 
 
 class _Fit:
@@ -90,6 +92,7 @@ class _Fit:
         workdir: Path,
         callbacks: Sequence[keras.callbacks.Callback],
         plot_evaluation: PlotEvaluation,
+        deadline: Deadline,
         *,
         extended: bool,
     ):
@@ -112,7 +115,8 @@ class _Fit:
         self._signals = StopSignals()
         self._pace = Pace(config.runtime.steps_per_loop)
         self._profile = Profile(config.runtime.profile, workdir / run.TENSORBOARD)
-        self._callbacks, self._plot_evaluation = callbacks, plot_evaluation
+        self._callbacks, self._plot_evaluation, self._deadline = callbacks, plot_evaluation, deadline
+        self._evaluation_seconds = 0.0
         self._batches: Any = None
         self._board: TensorBoard | None = None
         self._metrics_file: MetricsFile | None = None
@@ -166,7 +170,7 @@ class _Fit:
 
     def _epoch(self, observers: keras.callbacks.CallbackList) -> Evaluation | None:
         """Train, evaluate, report and save; return the evaluation, if this epoch has one."""
-        epoch = self._trainer.state.epochs
+        epoch, begin = self._trainer.state.epochs, time.monotonic()
         self._call_back(observers.on_epoch_begin, epoch)
         with service.translate_service_errors():
             logs = self._train(observers)
@@ -175,7 +179,7 @@ class _Fit:
         if (epoch + 1) % train.eval_every == 0 or epoch + 1 == train.epochs:
             start = time.monotonic()
             evaluation, raw = self._evaluate()
-            seconds = time.monotonic() - start
+            self._evaluation_seconds = seconds = time.monotonic() - start
             logs |= _prefixed("val_", evaluation) | _prefixed("val_raw_", raw) | {"val_seconds": seconds}
         # Before the checkpoint: a run that is killed in between repeats the epoch and overwrites its lines.
         self._logs_of_epoch = epoch, logs
@@ -187,11 +191,23 @@ class _Fit:
             state.end(of=train.epochs)
         if evaluation is not None:
             self._check_patience(evaluation)
+        self._check_deadline(time.monotonic() - begin)
         if not self._steps_left():
             state.end_epoch()
         if evaluation is not None:
             self._trainer.save(self._checkpoints, evaluation)
         return evaluation
+
+    def _check_deadline(self, epoch_seconds: float) -> None:
+        """End the run after this epoch if another one would end after `train.minutes`, which the plan avoids."""
+        state, epochs = self._trainer.state, self._config.train.epochs
+        if not self._deadline.is_set or state.ended or state.epochs + 1 >= epochs:
+            return
+        (late,) = self._cluster.from_chief([float(self._deadline.left(self._evaluation_seconds) < epoch_seconds)])
+        if late:
+            state.end(of=epochs)
+            text = "train.minutes=%g: slower than measured; the run ends after epoch %d of %d"
+            logger.warning(text, self._config.train.minutes, state.epochs + 1, epochs)
 
     def _check_patience(self, evaluation: Evaluation) -> None:
         """Compare an evaluation with those before, and end the run if there was no better one for too long."""
@@ -287,6 +303,11 @@ class _Fit:
         steps = min(self._steps_left(), self._pace.count)
         if every:
             steps = min(steps, every - state.step % every)
+        if self._deadline.is_set and self._batches is not None and not self._trainer.model.stop_training:
+            (late,) = self._cluster.from_chief([float(self._deadline.left(self._evaluation_seconds) < 0)])
+            if late:
+                logger.warning("train.minutes=%g end within epoch %d", self._config.train.minutes, state.epochs + 1)
+                self._trainer.model.stop_training = True
         steps = 0 if self._trainer.model.stop_training else self._profile.shorten(state.step, steps)
         (agreed,) = self._cluster.from_chief([float(steps)])
         (signals,) = self._cluster.sum([float(bool(self._signals.received))])

@@ -26,7 +26,7 @@ def plain(thing) -> dict:
 def opened(monkeypatch) -> Mock:
     """Mock that counts how often any module opens a data set."""
     spy = Mock(side_effect=sources.open_source)
-    for name in ("workflows.plan", "workflows.preview", "workflows.evaluate", "training.loop"):
+    for name in ("workflows.preview", "workflows.evaluate", "training.start"):
         monkeypatch.setattr(f"resnet_tf.{name}.open_source", spy)
     return spy
 

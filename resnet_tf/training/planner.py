@@ -1,0 +1,273 @@
+"""Settings for a number of minutes, `train.minutes`: network, image size, epochs, batch, schedule and augmentation.
+
+The plan is a function of facts about the data, the machine and the weights at hand; `time_budget` measures them.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from resnet_tf.training.image_size import SMALL, choose_size
+
+_FEW_MINUTES = 5  # below, one network is measured only
+_MARGIN = 0.85  # fraction of the measured rate that is counted on
+_MOST_EPOCHS = {True: 60, False: 200}  # with pretrained weights, and from scratch
+# Fewest epochs and fewest images of a run for which a larger network or a larger image is worth its time.
+_ENOUGH_EPOCHS = {True: 4, False: 15}
+_ENOUGH_IMAGES = {True: 5_000, False: 60_000}
+_SMALLEST = 96  # of photos that are reduced to save time, in pixels
+_EVALUATIONS = 10  # in a run
+_EVALUATION_SPEEDUP = 3  # an evaluation computes no gradients
+
+# Keys that a plan chooses, unless they are set.
+KEYS = (
+    *("model.name", "model.weights", "model.new_head", "model.stem"),
+    *("data.image_size", "data.crop_fraction", "data.batch_size"),
+    *("augment.random_resized_crop", "augment.min_crop_area", "augment.pad_crop", "augment.flip"),
+    *("train.epochs", "train.eval_every", "train.finetune", "train.head_epochs"),
+    *("optimizer.base_lr", "optimizer.schedule", "optimizer.nesterov", "optimizer.weight_decay"),
+    *("loss.label_smoothing", "export.checkpoint"),
+)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Pretrained weights at hand.
+
+    Attributes:
+        network: name of the network.
+        name: value of `model.weights`.
+        size: size that they were trained at, in pixels.
+    """
+
+    network: str
+    name: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network that may be trained.
+
+    Attributes:
+        network: name of the network.
+        size: height and width of the model input, in pixels.
+        weights: pretrained weights, or None.
+        small_stem: whether the network gets the stem for small images in place of its own.
+    """
+
+    network: str
+    size: int
+    weights: Weights | None = None
+    small_stem: bool = False
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings of the network."""
+        settings: dict[str, Any] = {"model.name": self.network, "data.image_size": self.size}
+        if self.small_stem:
+            settings["model.stem"] = "small"
+        if self.weights:
+            settings |= {"model.weights": self.weights.name, "model.new_head": True}
+        return settings
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a plan follows from.
+
+    Attributes:
+        examples: number of training examples.
+        evaluated: number of validation examples.
+        median: median of the shorter edge of the images, in pixels.
+        is_color: whether the images have colors.
+        minutes: `train.minutes`.
+        weights: pretrained weights at hand, the best first.
+        on_accelerator: whether the machine has a GPU or TPU.
+        given: settings that stay, key -> value.
+    """
+
+    examples: int
+    evaluated: int
+    median: int
+    is_color: bool
+    minutes: float
+    weights: tuple[Weights, ...] = ()
+    on_accelerator: bool = False
+    given: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A chosen value of a key.
+
+    Attributes:
+        key: dotted key.
+        value: its value.
+        reason: for the log.
+    """
+
+    key: str
+    value: Any
+    reason: str
+
+    def __str__(self) -> str:
+        value = str(self.value).lower() if isinstance(self.value, bool) else self.value
+        return f"{self.key}={value}: {self.reason}"
+
+
+def candidates(facts: Facts) -> list[Candidate]:
+    """Return at most two networks to measure, the better one first; in a few minutes, only the faster one.
+
+    Pretrained weights are preferred to a random start. Small images without weights have networks of the CIFAR family
+    or ImageNet networks with a stem for small images.
+    """
+    given, name = facts.given, facts.given.get("model.name")
+    if "model.weights" in given:
+        fitting = [each for each in facts.weights if each.name == given["model.weights"]]
+    else:
+        fitting = [each for each in facts.weights if (each.size <= SMALL) == (facts.median <= SMALL)]
+    fitting = [each for each in fitting if name in (None, each.network)]
+    most = slice(None) if facts.minutes >= _FEW_MINUTES else slice(-1, None)
+    if fitting:
+        best_and_fastest = [fitting[0], *fitting[1:][-1:]]
+        return [Candidate(each.network, _size(facts, each.size), each) for each in best_and_fastest][most]
+    size = _size(facts, 0)
+    if size <= SMALL:
+        stem = "model.stem" not in given
+        found = [Candidate("resnet18", size, small_stem=stem), Candidate("resnet8_w64", size)]
+    else:
+        found = [*([Candidate("resnet50", size)] if facts.on_accelerator else []), Candidate("resnet18", size)]
+    if name:
+        known = next((each for each in found if each.network == name), Candidate(name, size))
+        return [known]
+    return found[most]
+
+
+def choose(facts: Facts, rates: Mapping[Candidate, float], seconds: float) -> list[Choice]:
+    """Choose the settings of a run.
+
+    The first network, at the largest size, with enough epochs in the time is chosen; without any, the fastest one.
+
+    Args:
+        facts: facts about the data.
+        rates: images per second of `candidates(facts)`, in training.
+        seconds: time for training and evaluations.
+    """
+    options = list(_options(facts, rates))
+    for chosen, rate in options:
+        epochs, enough = _epochs(facts, chosen, rate, seconds), _enough(facts, chosen)
+        if epochs >= enough:
+            reason = f"{epochs:,.0f} epochs fit at {rate:,.0f} images/s, and {enough} are enough"
+            break
+    else:
+        chosen, rate = max(options, key=lambda option: option[1])
+        epochs, enough = _epochs(facts, chosen, rate, seconds), _enough(facts, chosen)
+        reason = f"the fastest, {rate:,.0f} images/s; {enough} epochs would be better than the {epochs:.1f} that fit"
+    most = _MOST_EPOCHS[chosen.weights is not None]
+    number = max(1, min(math.floor(epochs), most))
+    found = [
+        *_network_choices(facts, chosen, reason),
+        *_length_choices(facts, number, epochs, most, rate),
+        *_recipe_choices(facts, chosen, number),
+    ]
+    return [choice for choice in found if choice.key not in facts.given]
+
+
+def _size(facts: Facts, trained_size: int) -> int:
+    return facts.given.get("data.image_size") or choose_size(facts.median, trained_size).size
+
+
+def _options(facts: Facts, rates: Mapping[Candidate, float]) -> Iterator[tuple[Candidate, float]]:
+    """Yield networks and sizes with their rates, the better ones first; the work grows with the number of pixels."""
+    for measured, rate in rates.items():
+        sizes = [measured.size]
+        if "data.image_size" not in facts.given and measured.size > SMALL:
+            sizes += range(measured.size - 32, _SMALLEST - 1, -32)
+        for size in sizes:
+            yield dataclasses.replace(measured, size=size), rate * (measured.size / size) ** 2
+
+
+def _enough(facts: Facts, candidate: Candidate) -> int:
+    """Return the number of epochs from which on a better network or a larger image is worth more than more epochs."""
+    pretrained = candidate.weights is not None
+    images = math.ceil(_ENOUGH_IMAGES[pretrained] / facts.examples)
+    return min(max(_ENOUGH_EPOCHS[pretrained], images), _MOST_EPOCHS[pretrained])
+
+
+def _epochs(facts: Facts, candidate: Candidate, rate: float, seconds: float) -> float:
+    """Return the number of epochs in a time, with their evaluations."""
+    rate *= _MARGIN
+    evaluations = min(_EVALUATIONS, _MOST_EPOCHS[candidate.weights is not None])
+    evaluating = evaluations * facts.evaluated / (rate * _EVALUATION_SPEEDUP)
+    # Evaluations take a third of the time at most: a short run has fewer of them.
+    return max(seconds - evaluating, seconds * 2 / 3) * rate / facts.examples
+
+
+def _network_choices(facts: Facts, chosen: Candidate, reason: str) -> Iterator[Choice]:
+    images = f"the images have {facts.median:,} pixels"
+    yield Choice("model.name", chosen.network, reason)
+    if chosen.weights:
+        yield Choice("model.weights", chosen.weights.name, "pretrained weights at hand need fewer epochs")
+        yield Choice("model.new_head", True, "the classes are others")
+        images += f", and the weights were trained at {chosen.weights.size}"
+    yield Choice("data.image_size", chosen.size, images)
+    if chosen.small_stem:
+        yield Choice("model.stem", "small", f"{images}, which a stem of stride four would reduce too much")
+    if chosen.size <= SMALL:
+        yield Choice("data.crop_fraction", 1.0, "small images are evaluated whole")
+
+
+def _length_choices(facts: Facts, number: int, epochs: float, most: int, rate: float) -> Iterator[Choice]:
+    if epochs < 1:
+        reason = f"{epochs:.0%} of one fits, so that the run ends within it"
+    elif number == most:
+        reason = f"{epochs:,.0f} fit, and more than {most} seldom help"
+    else:
+        reason = f"as many as fit in train.minutes={facts.minutes:g}"
+    yield Choice("train.epochs", number, reason)
+    every = math.ceil(number / max(1, min(_EVALUATIONS, _affordable_evaluations(facts, number))))
+    yield Choice("train.eval_every", every, f"{math.ceil(number / every)} evaluations of {facts.evaluated:,} examples")
+
+
+def _affordable_evaluations(facts: Facts, epochs: int) -> int:
+    """Return the number of evaluations that take half of the time of training at most."""
+    return int(epochs * facts.examples * _EVALUATION_SPEEDUP / 2 / max(facts.evaluated, 1))
+
+
+def _recipe_choices(facts: Facts, chosen: Candidate, epochs: int) -> Iterator[Choice]:
+    """Yield batch, schedule and augmentation: those of `finetune` with weights, else of `cifar10_fast`."""
+    if chosen.weights:
+        yield Choice("data.batch_size", 32 if facts.examples < 5_000 else 64, "fine-tuning takes small batches")
+        if epochs > 1:
+            yield Choice("train.finetune", "head_then_all", "a random head would disturb pretrained layers")
+            yield Choice("train.head_epochs", max(1, epochs // 5), "a fifth of the epochs for the head")
+        else:
+            yield Choice("train.finetune", "probe", "one epoch trains a head only")
+        yield Choice("optimizer.base_lr", 0.08, "as in the recipe finetune")
+    else:
+        yield Choice("data.batch_size", _batch(facts.examples), "at least 20 steps in an epoch, 16 to 128 images")
+        yield Choice("optimizer.schedule", "one_cycle", "short runs from scratch (Smith and Topin 2017)")
+        yield Choice("optimizer.base_lr", 0.2, "as in the recipe cifar10_fast")
+        yield Choice("optimizer.weight_decay", 5e-4, "as in the recipe cifar10_fast")
+        yield Choice("loss.label_smoothing", 0.1, "as in the recipe cifar10_fast")
+    yield Choice("optimizer.nesterov", True, "as in both recipes")
+    yield Choice("export.checkpoint", "best", "the last checkpoint need not be the best")
+    if chosen.size > SMALL:
+        yield Choice("augment.random_resized_crop", True, "photos show objects at any scale")
+        yield Choice("augment.min_crop_area", 0.35, "short runs take weaker augmentation")
+    else:
+        yield Choice("augment.pad_crop", max(1, chosen.size // 8), "an eighth of the image size (He et al. 2015)")
+    if facts.is_color:
+        yield Choice("augment.flip", True, "images in color seldom change their class in a mirror")
+
+
+def _batch(examples: int) -> int:
+    """Return a power of two from 16 to 128."""
+    return 2 ** min(max(int(math.log2(max(examples / 20, 1))), 4), 7)
+
+
+def describe(choices: Sequence[Choice], minutes: float) -> list[str]:
+    """Return a line for each choice."""
+    return [f"train.minutes={minutes:g} chooses {choice}" for choice in choices]

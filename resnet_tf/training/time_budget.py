@@ -1,0 +1,181 @@
+"""Measurements for `train.minutes`: facts about data and weights, and the rates of candidate networks."""
+
+import gc
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from resnet_tf.config import Config, override
+from resnet_tf.core.errors import UserError
+from resnet_tf.core.text import counted
+from resnet_tf.data.sources import Source
+from resnet_tf.inputs import ImagePreprocess, create_preprocess, input_type
+from resnet_tf.model.weights.download import cached_path
+from resnet_tf.model.weights.published_table import PRETRAINED
+from resnet_tf.training import planner, runtime
+from resnet_tf.training.cluster import Cluster
+from resnet_tf.training.default_settings import explicit_settings
+from resnet_tf.training.image_size import median_size, trained_size
+from resnet_tf.training.planner import Candidate, Facts, Weights
+from resnet_tf.training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+# Networks whose cached weights are considered, the best first.
+_PRETRAINED = ("resnet50", "resnet34", "resnet18", "resnet56", "resnet20")
+_MEASURE_SECONDS = 3.0
+_COLOR_SAMPLE = 16  # images that are decoded to find out whether they have colors
+# Seconds of export, verification in a new process, and report, beside the evaluations.
+_FINISH_SECONDS = 40.0
+_FINISH_EVALUATIONS = 4  # of the validation split: one of training, and those of report and verification, in float32
+_LEAST_FRACTION = 0.2  # of the minutes that training has, however long everything else takes
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Measured speed of a network.
+
+    Attributes:
+        images_per_second: of training, input included.
+        compile_seconds: duration of the first step beyond that of another one.
+    """
+
+    images_per_second: float
+    compile_seconds: float
+
+
+class Deadline:
+    """End of the time of a run, `train.minutes` after its start.
+
+    Args:
+        minutes: 0 for none.
+        start: `time.monotonic()` at the start.
+    """
+
+    def __init__(self, minutes: float, start: float | None = None):
+        self._start = time.monotonic() if start is None else start
+        self._seconds = 60 * minutes
+
+    @property
+    def is_set(self) -> bool:
+        """True if the run has a limit."""
+        return self._seconds > 0
+
+    def left(self, evaluation_seconds: float) -> float:
+        """Return the seconds left for training, if export, verification and report are to be ready in time.
+
+        Args:
+            evaluation_seconds: duration of an evaluation of the validation split.
+        """
+        finishing = min(_FINISH_SECONDS, self._seconds / 3) + _FINISH_EVALUATIONS * evaluation_seconds
+        return self._start + self._seconds - finishing - time.monotonic()
+
+
+def fit_into_minutes(config: Config, source: Source, strategy: tf.distribute.Strategy, deadline: Deadline) -> Config:
+    """Return the configuration with the settings that `train.minutes` chooses; each is logged with its reason.
+
+    Args:
+        config: see `load_config`.
+        source: its data.
+        strategy: distribution strategy.
+        deadline: end of the run.
+
+    Raises:
+        UserError: if the data are no images.
+    """
+    if not issubclass(input_type(config.data), ImagePreprocess):
+        raise UserError(f"train.minutes={config.train.minutes:g} chooses networks for images, and the data are signals")
+    facts = _collect(config, source, on_accelerator=runtime.is_on_accelerator(strategy))
+    cluster = Cluster(strategy)
+    rates = {}
+    for candidate in planner.candidates(facts):
+        measured = _measure(config, source, strategy, candidate)
+        rates[candidate] = Rate(*cluster.from_chief([measured.images_per_second, measured.compile_seconds]))
+        text = "measured %s at %d pixels: %s images/s in training"
+        logger.info(text, candidate.network, candidate.size, f"{rates[candidate].images_per_second:,.0f}")
+    slowest = min(rate.images_per_second for rate in rates.values())
+    (left,) = cluster.from_chief([deadline.left(facts.evaluated / slowest)])
+    left -= max(rate.compile_seconds for rate in rates.values())
+    seconds = max(left, 60 * config.train.minutes * _LEAST_FRACTION)
+    choices = planner.choose(facts, {each: rate.images_per_second for each, rate in rates.items()}, seconds)
+    for line in planner.describe(choices, config.train.minutes):
+        logger.info("%s", line)
+    return override(config, {choice.key: choice.value for choice in choices})
+
+
+def _collect(config: Config, source: Source, *, on_accelerator: bool) -> Facts:
+    weights = _weights_at_hand()
+    if named := config.model.weights:
+        weights = (Weights(config.model.name, named, trained_size(config)),)
+    elif not weights:
+        logger.info("no pretrained weights in the cache; model.weights=imagenet downloads those of model.name")
+    facts = Facts(
+        examples=source.train.num_examples,
+        evaluated=source.validation.num_examples,
+        median=median_size(source),
+        is_color=_is_color(config, source),
+        minutes=config.train.minutes,
+        weights=weights,
+        on_accelerator=on_accelerator,
+        given=explicit_settings(config),
+    )
+    counts = f"{counted(facts.examples, 'training example')}, {counted(len(source.class_names), 'class')}"
+    color = "color" if facts.is_color else "gray"
+    logger.info("train.minutes=%g: %s, %s images of %d pixels", facts.minutes, counts, color, facts.median)
+    return facts
+
+
+def _weights_at_hand() -> tuple[Weights, ...]:
+    """Return the published weights in the cache, at most one for each network."""
+    found = []
+    for network in _PRETRAINED:
+        cached = ((name, row) for name, row in PRETRAINED.get(network, {}).items() if cached_path(row).is_file())
+        found += [Weights(network, name, min(row.inputs[0].size)) for name, row in list(cached)[:1]]
+    return tuple(found)
+
+
+def _is_color(config: Config, source: Source) -> bool:
+    """Return True if any of the first images has a pixel of unequal channels; unreadable images are left out."""
+    preprocess, split = create_preprocess(override(config, {"data.image_size": 32}).data), source.train
+    indices = np.linspace(0, split.num_examples - 1, min(_COLOR_SAMPLE, split.num_examples)).astype(np.int64)
+
+    def spread(position: tf.Tensor, example: tf.Tensor) -> tf.Tensor:
+        image = preprocess.to_unnormalized(example)
+        return tf.reduce_max(tf.reduce_max(image, axis=-1) - tf.reduce_min(image, axis=-1))
+
+    values = split.map(tf.constant(indices), spread).ignore_errors(log_warning=False)
+    return max(values.as_numpy_iterator(), default=0.0) > 0.1
+
+
+def _measure(config: Config, source: Source, strategy: tf.distribute.Strategy, candidate: Candidate) -> Rate:
+    """Train a candidate for some seconds on the real input, and discard it."""
+    explicit = explicit_settings(config)
+    settings = {key: value for key, value in candidate.settings().items() if key not in explicit}
+    settings |= {"data.crop_fraction": 1.0} if candidate.size <= 64 and "data.crop_fraction" not in explicit else {}
+    crops = candidate.size > 64
+    settings |= {"augment.random_resized_crop": crops} if "augment.random_resized_crop" not in explicit else {}
+    batch = min(64, source.train.num_examples)
+    settings |= {"data.batch_size": batch} if "data.batch_size" not in explicit else {}
+    trainer = Trainer(override(config, settings), source, strategy)
+    batches = trainer.batches()
+    first = _seconds(trainer, batches, 1)
+    count, total = 0, 0.0
+    while total < _MEASURE_SECONDS and trainer.state.step + 4 < trainer.length.total_steps:
+        total += _seconds(trainer, batches, 4)
+        count += 4
+        trainer.state.step += 4
+    step = total / count if count else first
+    size = trainer.config.data.batch_size
+    del trainer, batches
+    gc.collect()
+    return Rate(size / step, max(first - step, 0.0))
+
+
+def _seconds(trainer: Trainer, batches: Any, steps: int) -> float:
+    start = time.perf_counter()
+    trainer.take(batches, steps)
+    return time.perf_counter() - start
