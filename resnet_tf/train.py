@@ -1,10 +1,10 @@
 """Train a network, evaluate it, export it, and verify the export in a new process.
 
 python -m resnet_tf.train                                          the embedded handwritten digits
-python -m resnet_tf.train photos/                                  a data source, with the recipe imagefolder
+python -m resnet_tf.train photos/                                  a data source, with the recipe auto (ten minutes)
 python -m resnet_tf.train cifar10_resnet20                         a recipe
 python -m resnet_tf.train --config=NAME --workdir=DIR              a recipe; the same command continues a run
-python -m resnet_tf.train --config=imagefolder --set data.source=photos/ --set model.name=resnet18
+python -m resnet_tf.train --config=auto --set data.source=photos/ --set train.minutes=30
 python -m resnet_tf.train --config=NAME --dry-run                  print the plan, plot the first batch
 """
 
@@ -29,7 +29,7 @@ DRY_RUN = flags.DEFINE_bool(
     flag_values=FLAGS,
 )
 
-_RECIPE = "imagefolder"  # for a data source without a recipe
+_RECIPE = "auto"  # for a data source without a recipe
 
 
 def main(arguments: list[str]) -> None:

@@ -268,7 +268,7 @@ def test_train_takes_the_data_as_an_argument(command, photos, tmp_path):
         outcome = command("train", str(photos), *settings)
         assert outcome.code == 0, outcome.err
         assert f"{photos}: 12 training and 6 validation examples, 2 classes" in outcome.out
-        assert (tmp_path / "imagefolder-dry-run.png").is_file()
+        assert (tmp_path / "auto-dry-run.png").is_file()
         assert command("train", str(photos), "--config=digits", *settings).code == 0
         (tmp_path / "digits-dry-run.png").unlink()
         assert command("train", "digits", *settings).code == 0

@@ -37,7 +37,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 @pytest.mark.slow
 @pytest.mark.long
 def test_every_command_of_the_tutorial_runs(command, folder):
-    assert len(COMMANDS) == 6
+    assert len(COMMANDS) == 7
     outputs = {}
     for line in COMMANDS:
         name, *arguments = shlex.split(line)
@@ -45,10 +45,11 @@ def test_every_command_of_the_tutorial_runs(command, folder):
         outcome = command(name, *arguments, *short)
         assert outcome.code == 0, f"{line}: {outcome.err}"
         outputs[line] = outcome.out
-    plan, trained, metrics, predictions, _, phone = outputs.values()
+    plan, trained, automatic, metrics, predictions, _, phone = outputs.values()
     assert "cat 2" in plan
     assert (folder / "finetune-dry-run.png").exists()
     assert "have the same top-1 class" in trained
+    assert "have the same top-1 class" in automatic
     assert (folder / "runs/photos/report/index.html").exists()
     assert re.search(r"of +\d+  hamster", metrics)
     assert predictions.count("photos/cat/") == 30

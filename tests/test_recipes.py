@@ -15,7 +15,15 @@ from resnet_tf.training.trainer import size_in_epoch
 CIFAR = 50_000
 IMAGENET = 1_281_167
 FASHION = 60_000
-OWN = ("digits", "imagefolder", "finetune", "cifar10_fast", "signals", "spectrograms")  # recipes of this package
+OWN = (
+    "auto",
+    "digits",
+    "imagefolder",
+    "finetune",
+    "cifar10_fast",
+    "signals",
+    "spectrograms",
+)  # recipes of this package
 BY_DEFAULTS = ("bit_finetune",)  # settings depend on the size of the data: tests/training/test_default_settings.py
 HE_CIFAR = {
     "epochs": 164,  # 64,000 steps

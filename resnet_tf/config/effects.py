@@ -16,7 +16,11 @@ Requirement = tuple[str, Callable[[Config], bool]]
 
 _WEIGHTS: Requirement = ("model.weights", lambda config: config.model.weights != "")
 _RANDAUGMENT: Requirement = ("augment.policy=randaugment", lambda config: config.augment.policy == "randaugment")
-_CROPS: Requirement = ("augment.random_resized_crop=true", lambda config: config.augment.random_resized_crop)
+# `train.minutes` may choose the key that makes another one effective.
+_CROPS: Requirement = (
+    "augment.random_resized_crop=true",
+    lambda config: config.augment.random_resized_crop or config.train.minutes > 0,
+)
 _MIXED: Requirement = (
     "augment.mixup or augment.cutmix above 0",
     lambda config: max(config.augment.mixup, config.augment.cutmix) > 0 or config.train.defaults == "bit",
@@ -54,7 +58,12 @@ REQUIREMENTS: Mapping[str, tuple[Requirement, ...]] = {
     "augment.policy_layers": (_RANDAUGMENT,),
     "augment.policy_magnitude": (_RANDAUGMENT,),
     "augment.mix_probability": (_MIXED,),
-    "train.head_epochs": (("train.finetune=head_then_all", lambda config: config.train.finetune == "head_then_all"),),
+    "train.head_epochs": (
+        (
+            "train.finetune=head_then_all",
+            lambda config: config.train.finetune == "head_then_all" or config.train.minutes > 0,
+        ),
+    ),
     "train.full_size_from": (_GROWING,),
     "optimizer.warmup_epochs": (
         ("a schedule other than one_cycle", lambda config: config.optimizer.schedule != "one_cycle"),
@@ -78,7 +87,10 @@ REQUIREMENTS: Mapping[str, tuple[Requirement, ...]] = {
     "optimizer.decay_factor": (_STEPWISE,),
     "optimizer.power": (("optimizer.schedule=polynomial", lambda config: config.optimizer.schedule == "polynomial"),),
     "optimizer.rise_fraction": (
-        ("optimizer.schedule=one_cycle", lambda config: config.optimizer.schedule == "one_cycle"),
+        (
+            "optimizer.schedule=one_cycle",
+            lambda config: config.optimizer.schedule == "one_cycle" or config.train.minutes > 0,
+        ),
     ),
     "optimizer.momentum": (_MOMENTUM,),
     "optimizer.nesterov": (_MOMENTUM, ("optimizer.momentum", lambda config: config.optimizer.momentum > 0)),

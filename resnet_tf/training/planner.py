@@ -19,6 +19,8 @@ _ENOUGH_EPOCHS = {True: 4, False: 15}
 _ENOUGH_IMAGES = {True: 5_000, False: 60_000}
 _SMALLEST = 96  # of photos that are reduced to save time, in pixels
 _EVALUATIONS = 10  # in a run
+_SAVE_SECONDS = 1.0  # of a checkpoint, with each evaluation
+_EPOCH_SECONDS = 0.1  # of callbacks and logs
 _EVALUATION_SPEEDUP = 3  # an evaluation computes no gradients
 
 # Keys that a plan chooses, unless they are set.
@@ -166,7 +168,7 @@ def choose(facts: Facts, rates: Mapping[Candidate, float], seconds: float) -> li
         epochs, enough = _epochs(facts, chosen, rate, seconds), _enough(facts, chosen)
         reason = f"the fastest, {rate:,.0f} images/s; {enough} epochs would be better than the {epochs:.1f} that fit"
     most = _MOST_EPOCHS[chosen.weights is not None]
-    number = max(1, min(math.floor(epochs), most))
+    number = facts.given.get("train.epochs") or max(1, min(math.floor(epochs), most))
     found = [
         *_network_choices(facts, chosen, reason),
         *_length_choices(facts, number, epochs, most, rate),
@@ -196,13 +198,19 @@ def _enough(facts: Facts, candidate: Candidate) -> int:
     return min(max(_ENOUGH_EPOCHS[pretrained], images), _MOST_EPOCHS[pretrained])
 
 
+def batch_size(facts: Facts, candidate: Candidate) -> int:
+    """Return the batch size: 32 or 64 for fine-tuning, else a power of two from 16 to 128."""
+    if candidate.weights:
+        return 32 if facts.examples < 5_000 else 64
+    return 2 ** min(max(int(math.log2(max(facts.examples / 20, 1))), 4), 7)
+
+
 def _epochs(facts: Facts, candidate: Candidate, rate: float, seconds: float) -> float:
     """Return the number of epochs in a time, with their evaluations."""
     rate *= _MARGIN
-    evaluations = min(_EVALUATIONS, _MOST_EPOCHS[candidate.weights is not None])
-    evaluating = evaluations * facts.evaluated / (rate * _EVALUATION_SPEEDUP)
+    evaluating = _EVALUATIONS * (facts.evaluated / (rate * _EVALUATION_SPEEDUP) + _SAVE_SECONDS)
     # Evaluations take a third of the time at most: a short run has fewer of them.
-    return max(seconds - evaluating, seconds * 2 / 3) * rate / facts.examples
+    return max(seconds - evaluating, seconds * 2 / 3) / (facts.examples / rate + _EPOCH_SECONDS)
 
 
 def _network_choices(facts: Facts, chosen: Candidate, reason: str) -> Iterator[Choice]:
@@ -238,8 +246,9 @@ def _affordable_evaluations(facts: Facts, epochs: int) -> int:
 
 def _recipe_choices(facts: Facts, chosen: Candidate, epochs: int) -> Iterator[Choice]:
     """Yield batch, schedule and augmentation: those of `finetune` with weights, else of `cifar10_fast`."""
+    batch = batch_size(facts, chosen)
     if chosen.weights:
-        yield Choice("data.batch_size", 32 if facts.examples < 5_000 else 64, "fine-tuning takes small batches")
+        yield Choice("data.batch_size", batch, "fine-tuning takes small batches")
         if epochs > 1:
             yield Choice("train.finetune", "head_then_all", "a random head would disturb pretrained layers")
             yield Choice("train.head_epochs", max(1, epochs // 5), "a fifth of the epochs for the head")
@@ -247,8 +256,9 @@ def _recipe_choices(facts: Facts, chosen: Candidate, epochs: int) -> Iterator[Ch
             yield Choice("train.finetune", "probe", "one epoch trains a head only")
         yield Choice("optimizer.base_lr", 0.08, "as in the recipe finetune")
     else:
-        yield Choice("data.batch_size", _batch(facts.examples), "at least 20 steps in an epoch, 16 to 128 images")
-        yield Choice("optimizer.schedule", "one_cycle", "short runs from scratch (Smith and Topin 2017)")
+        yield Choice("data.batch_size", batch, "at least 20 steps in an epoch, 16 to 128 images")
+        if not facts.given.get("optimizer.warmup_epochs"):  # it has a rise of its own
+            yield Choice("optimizer.schedule", "one_cycle", "short runs from scratch (Smith and Topin 2017)")
         yield Choice("optimizer.base_lr", 0.2, "as in the recipe cifar10_fast")
         yield Choice("optimizer.weight_decay", 5e-4, "as in the recipe cifar10_fast")
         yield Choice("loss.label_smoothing", 0.1, "as in the recipe cifar10_fast")
@@ -261,11 +271,6 @@ def _recipe_choices(facts: Facts, chosen: Candidate, epochs: int) -> Iterator[Ch
         yield Choice("augment.pad_crop", max(1, chosen.size // 8), "an eighth of the image size (He et al. 2015)")
     if facts.is_color:
         yield Choice("augment.flip", True, "images in color seldom change their class in a mirror")
-
-
-def _batch(examples: int) -> int:
-    """Return a power of two from 16 to 128."""
-    return 2 ** min(max(int(math.log2(max(examples / 20, 1))), 4), 7)
 
 
 def describe(choices: Sequence[Choice], minutes: float) -> list[str]:

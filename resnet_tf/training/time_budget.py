@@ -19,7 +19,7 @@ from resnet_tf.model.weights.published_table import PRETRAINED
 from resnet_tf.training import planner, runtime
 from resnet_tf.training.cluster import Cluster
 from resnet_tf.training.default_settings import explicit_settings
-from resnet_tf.training.image_size import median_size, trained_size
+from resnet_tf.training.image_size import SMALL, median_size, trained_size
 from resnet_tf.training.planner import Candidate, Facts, Weights
 from resnet_tf.training.trainer import Trainer
 
@@ -30,7 +30,7 @@ _PRETRAINED = ("resnet50", "resnet34", "resnet18", "resnet56", "resnet20")
 _MEASURE_SECONDS = 3.0
 _COLOR_SAMPLE = 16  # images that are decoded to find out whether they have colors
 # Seconds of export, verification in a new process, and report, beside the evaluations.
-_FINISH_SECONDS = 40.0
+_FINISH_SECONDS = 60.0
 _FINISH_EVALUATIONS = 4  # of the validation split: one of training, and those of report and verification, in float32
 _LEAST_FRACTION = 0.2  # of the minutes that training has, however long everything else takes
 
@@ -71,7 +71,7 @@ class Deadline:
         Args:
             evaluation_seconds: duration of an evaluation of the validation split.
         """
-        finishing = min(_FINISH_SECONDS, self._seconds / 3) + _FINISH_EVALUATIONS * evaluation_seconds
+        finishing = min(_FINISH_SECONDS, self._seconds / 2) + _FINISH_EVALUATIONS * evaluation_seconds
         return self._start + self._seconds - finishing - time.monotonic()
 
 
@@ -93,7 +93,7 @@ def fit_into_minutes(config: Config, source: Source, strategy: tf.distribute.Str
     cluster = Cluster(strategy)
     rates = {}
     for candidate in planner.candidates(facts):
-        measured = _measure(config, source, strategy, candidate)
+        measured = _measure(config, source, strategy, candidate, planner.batch_size(facts, candidate))
         rates[candidate] = Rate(*cluster.from_chief([measured.images_per_second, measured.compile_seconds]))
         text = "measured %s at %d pixels: %s images/s in training"
         logger.info(text, candidate.network, candidate.size, f"{rates[candidate].images_per_second:,.0f}")
@@ -151,16 +151,15 @@ def _is_color(config: Config, source: Source) -> bool:
     return max(values.as_numpy_iterator(), default=0.0) > 0.1
 
 
-def _measure(config: Config, source: Source, strategy: tf.distribute.Strategy, candidate: Candidate) -> Rate:
+def _measure(
+    config: Config, source: Source, strategy: tf.distribute.Strategy, candidate: Candidate, batch: int
+) -> Rate:
     """Train a candidate for some seconds on the real input, and discard it."""
     explicit = explicit_settings(config)
-    settings = {key: value for key, value in candidate.settings().items() if key not in explicit}
-    settings |= {"data.crop_fraction": 1.0} if candidate.size <= 64 and "data.crop_fraction" not in explicit else {}
-    crops = candidate.size > 64
-    settings |= {"augment.random_resized_crop": crops} if "augment.random_resized_crop" not in explicit else {}
-    batch = min(64, source.train.num_examples)
-    settings |= {"data.batch_size": batch} if "data.batch_size" not in explicit else {}
-    trainer = Trainer(override(config, settings), source, strategy)
+    settings = candidate.settings() | {"data.batch_size": min(batch, source.train.num_examples)}
+    settings["augment.random_resized_crop"] = candidate.size > SMALL
+    chosen = {key: value for key, value in settings.items() if key not in explicit}
+    trainer = Trainer(override(config, chosen), source, strategy)
     batches = trainer.batches()
     first = _seconds(trainer, batches, 1)
     count, total = 0, 0.0

@@ -1,0 +1,191 @@
+"""Plans for `train.minutes`: tables of facts and rates, without any timing."""
+
+import dataclasses
+import time
+
+import pytest
+from conftest import override_groups
+
+from resnet_tf.config import Config, iterate_keys, load_config, override
+from resnet_tf.core.errors import UserError
+from resnet_tf.data.sources import open_source
+from resnet_tf.training import planner, time_budget
+from resnet_tf.training.loop import _Fit
+from resnet_tf.training.planner import Candidate, Facts, Weights
+from resnet_tf.training.progress import RunState
+from resnet_tf.training.run import load_run
+from resnet_tf.training.start import start
+from resnet_tf.training.time_budget import Deadline, Rate
+from resnet_tf.workflows.train import train_and_evaluate
+
+CIFAR = Facts(examples=50_000, evaluated=10_000, median=32, is_color=True, minutes=10)
+DIGITS = Facts(examples=898, evaluated=899, median=8, is_color=False, minutes=10)
+PHOTOS = Facts(examples=180, evaluated=20, median=375, is_color=True, minutes=10)
+IMAGENET = (Weights("resnet50", "a", 224), Weights("resnet18", "b", 224))
+SMALL = (Weights("resnet20", "akamaster/cifar10", 32),)
+TUNED = dataclasses.replace(PHOTOS, weights=IMAGENET)
+
+
+def _change(facts: Facts, **fields) -> Facts:
+    return dataclasses.replace(facts, **fields)
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        (CIFAR, [("resnet18", 32, True, ""), ("resnet8_w64", 32, False, "")]),
+        (_change(CIFAR, minutes=2), [("resnet8_w64", 32, False, "")]),
+        (_change(CIFAR, weights=IMAGENET), [("resnet18", 32, True, ""), ("resnet8_w64", 32, False, "")]),
+        (_change(CIFAR, weights=SMALL), [("resnet20", 32, False, "akamaster/cifar10")]),
+        (PHOTOS, [("resnet18", 224, False, "")]),
+        (_change(PHOTOS, on_accelerator=True), [("resnet50", 224, False, ""), ("resnet18", 224, False, "")]),
+        (TUNED, [("resnet50", 224, False, "a"), ("resnet18", 224, False, "b")]),
+        (_change(TUNED, minutes=2), [("resnet18", 224, False, "b")]),
+        (_change(TUNED, weights=IMAGENET + SMALL, given={"model.name": "resnet18"}), [("resnet18", 224, False, "b")]),
+        (_change(PHOTOS, given={"model.name": "resnet34", "data.image_size": 128}), [("resnet34", 128, False, "")]),
+        (_change(TUNED, given={"model.weights": ""}), [("resnet18", 224, False, "")]),
+        (_change(DIGITS, given={"model.stem": "conv7"}), [("resnet18", 8, False, ""), ("resnet8_w64", 8, False, "")]),
+    ],
+    ids=str,
+)
+def test_candidates_follow_images_weights_and_settings(facts, expected):
+    found = [
+        (each.network, each.size, each.small_stem, each.weights.name if each.weights else "")
+        for each in planner.candidates(facts)
+    ]
+    assert found == expected
+
+
+def _plan(facts: Facts, rates: list[float], seconds: float) -> dict:
+    named = dict(zip(planner.candidates(facts), rates, strict=True))
+    return {choice.key: choice.value for choice in planner.choose(facts, named, seconds)}
+
+
+@pytest.mark.parametrize(
+    ("facts", "rates", "seconds", "expected"),
+    [
+        # 500 s at 85 % of 1,500 images/s, less 36 s of evaluations, are 11.8 epochs; the large network has 2.
+        (CIFAR, [300, 1500], 500, {"model.name": "resnet8_w64", "train.epochs": 11, "data.batch_size": 128}),
+        (CIFAR, [300, 1500], 5000, {"model.name": "resnet18", "train.epochs": 24}),
+        (CIFAR, [9000, 30000], 500, {"model.name": "resnet18", "model.stem": "small", "train.epochs": 73}),
+        (DIGITS, [500, 5000], 400, {"model.name": "resnet18", "train.epochs": 173, "data.batch_size": 32}),
+        (DIGITS, [500, 5000], 4000, {"model.name": "resnet18", "train.epochs": 200}),
+        (DIGITS, [20, 1500], 40, {"model.name": "resnet8_w64", "train.epochs": 34, "train.eval_every": 4}),
+        # Fine-tuning: 28 epochs of 180 photos are enough for the larger network.
+        (TUNED, [14, 40], 500, {"model.name": "resnet50", "train.epochs": 31, "data.image_size": 224}),
+        # Half of the time: smaller images, before the smaller network.
+        (TUNED, [14, 40], 250, {"model.name": "resnet50", "data.image_size": 160}),
+        (TUNED, [1, 2], 60, {"model.name": "resnet18", "data.image_size": 96, "train.finetune": "head_then_all"}),
+        (TUNED, [0.2, 0.5], 60, {"train.epochs": 1, "train.finetune": "probe"}),
+        (TUNED, [0.01, 0.02], 60, {"train.epochs": 1}),
+    ],
+    ids=str,
+)
+def test_the_best_network_that_the_time_allows_is_chosen(facts, rates, seconds, expected):
+    plan = _plan(facts, rates, seconds)
+    assert {key: plan.get(key) for key in expected} == expected
+
+
+def test_settings_of_the_user_are_never_chosen():
+    given = {"train.epochs": 3, "augment.flip": False, "data.batch_size": 8, "optimizer.base_lr": 0.01}
+    plan = _plan(_change(CIFAR, given=given), [300, 1500], 500)
+    assert not given.keys() & plan.keys()
+    given = {"train.epochs": 3}
+    assert _plan(_change(TUNED, given=given), [14, 40], 500)["train.head_epochs"] == 1, "of three, not of 31"
+    assert set(plan) <= set(planner.KEYS) <= {key for key, _ in iterate_keys()}
+
+
+@pytest.mark.parametrize("facts", [CIFAR, DIGITS, PHOTOS, TUNED, _change(CIFAR, weights=SMALL)])
+@pytest.mark.parametrize("rate", [0.001, 1.0, 100.0, 1e5])
+def test_every_plan_is_a_configuration_with_a_reason_for_each_choice(facts, rate):
+    choices = planner.choose(facts, dict.fromkeys(planner.candidates(facts), rate), 300)
+    assert len({choice.key for choice in choices}) == len(choices)
+    assert all(choice.reason and "\n" not in str(choice) for choice in choices)
+    config = override(Config(), {choice.key: choice.value for choice in choices})
+    assert 1 <= config.train.epochs <= 200
+    assert config.train.eval_every <= config.train.epochs
+    assert planner.describe(choices, 5)[0].startswith("train.minutes=5 chooses model.name=")
+
+
+def test_more_time_never_gives_fewer_epochs_of_a_network():
+    for facts in (CIFAR, DIGITS, PHOTOS):
+        (*_, fast) = planner.candidates(facts)
+        epochs = [
+            {each.key: each.value for each in planner.choose(facts, {fast: 50.0}, seconds)}["train.epochs"]
+            for seconds in (10, 60, 300, 1200)
+        ]
+        assert facts is PHOTOS or epochs == sorted(epochs)
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Replace measurements by a rate, and return the list of measured candidates."""
+    found: list[Candidate] = []
+
+    def measure(config, source, strategy, candidate, batch):
+        found.append(candidate)
+        return Rate(400.0, 0.5)
+
+    monkeypatch.setattr(time_budget, "_measure", measure)
+    monkeypatch.setattr(time_budget, "_weights_at_hand", tuple)
+    return found
+
+
+def _auto(digits_arrays, *settings: str) -> Config:
+    return load_config("auto", [f"data.source={digits_arrays}", "runtime.precision=float32", *settings])
+
+
+def test_choices_are_stored_and_kept(digits_arrays, measured, tmp_path, caplog):
+    config = _auto(digits_arrays, "train.minutes=2", "train.epochs=1", "model.name=resnet8_w32")
+    with caplog.at_level("INFO", "resnet_tf"):
+        train_and_evaluate(config, tmp_path)
+    assert [each.network for each in measured] == ["resnet8_w32"]
+    assert any("chooses optimizer.schedule=one_cycle: short runs" in each for each in caplog.messages)
+    stored = load_config(tmp_path / "config.json")
+    assert (stored.train.epochs, stored.data.image_size, stored.optimizer.schedule) == (1, 8, "one_cycle")
+    assert not stored.augment.flip, "digits are gray"
+    result = train_and_evaluate(config, tmp_path)
+    assert len(measured) == 1, "a run that continues does not measure"
+    assert result["step"] == load_run(tmp_path).step
+
+
+def test_signals_have_no_plan(measured, tiny_config):
+    config = override_groups(tiny_config, data={"length": 8, "channels": 1}, train={"minutes": 1.0})
+    with pytest.raises(UserError, match=r"train.minutes=1 chooses networks for images"):
+        time_budget.fit_into_minutes(config, open_source(tiny_config.data), None, Deadline(1.0))
+
+
+def test_a_measurement_takes_steps_on_the_real_input(digits_arrays, monkeypatch):
+    monkeypatch.setattr(time_budget, "_MEASURE_SECONDS", 0.01)
+    config = override_groups(_auto(digits_arrays), train={"minutes": 0.0})
+    started = start(config)
+    rate = time_budget._measure(config, started.source, started.strategy, Candidate("resnet8_w32", 8), 64)
+    assert rate.images_per_second > 0
+    assert rate.compile_seconds > 0
+
+
+def test_the_time_left_reserves_export_and_evaluations(monkeypatch):
+    monkeypatch.setattr(time, "monotonic", lambda: 1100.0)
+    deadline = Deadline(10.0, start=1000.0)
+    assert deadline.left(5.0) == 600 - 100 - 60 - 4 * 5
+    assert Deadline(1.0, start=1100.0).left(0.0) == 30
+    assert not Deadline(0.0).is_set
+
+
+class _Loop:
+    """The parts of the loop that the deadline needs."""
+
+    def __init__(self, left: float):
+        self._trainer = type("Trainer", (), {"state": RunState(epochs=2)})()
+        self._config = override_groups(Config(), train={"epochs": 5, "minutes": 1.0})
+        self._deadline = type("Deadline", (), {"is_set": True, "left": lambda self, seconds: left})()
+        self._cluster = type("Cluster", (), {"from_chief": lambda self, values: values})()
+        self._evaluation_seconds = 1.0
+
+
+@pytest.mark.parametrize(("left", "ended"), [(100.0, False), (9.0, True)])
+def test_a_run_that_is_slower_than_measured_ends_after_an_epoch(left, ended, caplog):
+    loop = _Loop(left)
+    _Fit._check_deadline(loop, 10.0)
+    assert loop._trainer.state.ended == ended
+    assert ("slower than measured; the run ends after epoch 3 of 5" in caplog.text) == ended
