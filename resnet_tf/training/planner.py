@@ -77,7 +77,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a plan follows from.
+    """Facts about the data, the machine and the weights that a plan follows from.
 
     Attributes:
         examples: number of training examples.
