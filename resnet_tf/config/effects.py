@@ -50,7 +50,7 @@ REQUIREMENTS: Mapping[str, tuple[Requirement, ...]] = {
     "model.adapt_channels": (_WEIGHTS,),
     **{
         f"data.{key}": (_TABLE,)
-        for key in ("image_folder", "image_column", "label_column", "split_column", "group_column")
+        for key in ("image_folder", "image_column", "label_column", "label_separator", "split_column", "group_column")
     },
     "data.channel_order": (("data.channels=3", lambda config: config.data.channels == 3),),
     "augment.min_crop_area": (_CROPS,),

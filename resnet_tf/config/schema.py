@@ -103,6 +103,11 @@ class DataConfig:
     label_column: str = _key(
         "", "column of a table with labels, or several of 0 and 1, such as a,b,c or a:z; empty: found by its name"
     )
+    label_separator: str = _key(
+        "auto",
+        "text between several labels in a cell of a table: |, ;, a comma, space, or any other; none: one label in each "
+        "cell; auto: found from the cells",
+    )
     split_column: str = _key("", "column of a table with names of splits; empty: found by its name, if there is one")
     group_column: str = _key(
         "", "column of a table with groups, such as patients, that are not divided between training and validation"

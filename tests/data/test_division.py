@@ -71,6 +71,17 @@ def test_a_group_stays_in_its_split_when_others_are_added():
     assert (before[own[:half]] == by_hash[:half][own[:half]]).all()
 
 
+@pytest.mark.parametrize("fraction", [0.1, 0.3])
+def test_each_of_several_labels_is_in_both_splits(fraction):
+    generator = np.random.default_rng(0)
+    labels = generator.random((400, 6)) < [0.5, 0.3, 0.1, 0.05, 0.02, 0.01]
+    chosen = divide(labels, [f"{number}.png" for number in range(400)], fraction)
+    for column in labels.T:
+        assert 1 <= chosen[column].sum() < column.sum()
+        assert np.floor(fraction / 2 * column.sum()) <= chosen[column].sum() <= np.ceil(2 * fraction * column.sum())
+    assert 0.5 * fraction < chosen.mean() < 2 * fraction
+
+
 def test_large_groups_of_a_class_leave_room_for_training():
     """A class of groups of 90, 5 and 5 examples validates on a small one."""
     labels = np.zeros(100, np.int64)

@@ -12,10 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from sklearn.preprocessing import MultiLabelBinarizer
 
 from resnet_tf import evaluate, load_config, train_and_evaluate
 from resnet_tf.config import DataConfig
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.targets import MULTI_LABEL
 from resnet_tf.data.sources import list_splits, open_source
 from resnet_tf.data.sources.overlaps import describe_overlaps
 from resnet_tf.data.sources.tables import files, images
@@ -184,13 +186,9 @@ REFUSED = {
     ),
     "two labels for a file": (
         {"image": ["images/0.png"] * 20},
-        r"several labels of '.*images/0.png': 'dog' in row 2 and 'cat' in row 3",
+        r"different labels of '.*images/0.png': 'dog' in row 2, and 'cat' in row 3; several labels",
     ),
     "a long cell": ({"label": ["x" * 5000] * 20}, r"has a cell of 5,000 characters; the limit is 4,096"),
-    "separated labels": (
-        {"label": ["a|b", "b", "a", "b|c|a"] * 5},
-        r"holds several labels for an image, such as 'a\|b'",
-    ),
     "unknown columns": (
         {"label": LABELS, "one": range(20), "two": range(20)},
         r"none is known to hold labels; data.label_column names it",
@@ -311,9 +309,12 @@ def test_columns_of_0_and_1_with_one_label_in_each_row(photos):
     assert _content(source, "validation") == {_png(n): LABELS[n] for n in range(20)}
     for names in ("cat,dog", "cat:dog"):
         assert _open(photos / "labels.csv", label_column=names).class_names == ("cat", "dog")
-    frame.loc[3, ["cat", "dog"]] = 1
-    with pytest.raises(UserError, match=r"1 row of .* have no label or several, such as 2 labels.*: row 5"):
-        _open(_write(frame, photos / "labels.csv"))
+    frame["cat"] = frame["cat"].where(frame.index != 3, 2)
+    with pytest.raises(UserError, match=r"column 'cat' of .* holds other values than 0 and 1"):
+        _open(_write(frame, photos / "labels.csv"), label_column="cat,dog")
+    message = r"none is known to hold labels; data.label_column names it, or several of 0 and 1, .*=dog,bird"
+    with pytest.raises(UserError, match=message):
+        _open(_write(frame.assign(bird=0), photos / "labels.csv"))
 
 
 def test_a_table_is_divided_as_a_folder_of_the_same_files(tmp_path):
@@ -496,25 +497,107 @@ def test_metadata_of_hugging_face_are_checked(tmp_path):
             _open(tmp_path / "data.parquet")
 
 
-def test_list_columns_are_refused(tmp_path):
-    frame = pd.DataFrame({"image": list(map(_png, range(4))), "label": [["a"], ["b"], ["a", "b"], []]})
-    with pytest.raises(UserError, match=r"column 'label' of .* holds several labels for an image"):
-        _open(_write(frame, tmp_path / "data.parquet"))
+# Sets of labels of the 20 images; some have none.
+SETS = [[name for bit, name in enumerate(("boat", "cat", "dog")) if number >> bit & 1] for number in range(20)]
+
+
+def _indicators() -> pd.DataFrame:
+    binarizer = MultiLabelBinarizer().fit(SETS)
+    return pd.DataFrame(binarizer.transform(SETS), columns=binarizer.classes_)
+
+
+# Form -> the columns of labels.
+FORMS = {
+    "separator": lambda: {"label": ["|".join(names) for names in SETS]},
+    "separator and blanks": lambda: {"label": ["; ".join(names) for names in SETS]},
+    "commas": lambda: {"label": [",".join(names) for names in SETS]},
+    "blanks": lambda: {"label": [" ".join(names) for names in SETS]},
+    "text of lists": lambda: {"label": [str(names) for names in SETS]},
+    "columns": lambda: _indicators().to_dict("list"),
+    "columns of true and false": lambda: _indicators().astype(bool).to_dict("list"),
+    "lists": lambda: {"label": SETS},
+}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("form", FORMS)
+def test_several_labels_as_scikit_learn_and_pandas_read_them(photos, caplog, form, suffix):
+    if form == "lists" and suffix == ".csv":
+        form = "text of lists"
+    caplog.set_level(logging.INFO)
+    settings = {"label_separator": "space"} if form == "blanks" else {}
+    path = _write(_frame(**FORMS[form]()), photos / f"labels{suffix}")
+    source = _open(path, eval_split="all", eval_fraction=0.3, **settings)
+    assert source.class_names == ("boat", "cat", "dog")
+    assert source.targets is MULTI_LABEL
+    assert (source.validation.labels == _indicators().to_numpy()).all()
+    dummies = pd.Series(map("|".join, SETS)).str.get_dummies()
+    assert (source.validation.labels == dummies[["boat", "cat", "dog"]].to_numpy()).all()
+    assert "1.4 for each image" in caplog.text
+    files = {split.locate(index)["file"] for split in (source.train,) for index in range(split.num_examples)}
+    assert 0 < len(files) < 20
+
+
+def test_class_names_of_lists_of_hugging_face(tmp_path):
+    label = {"names": ["z", "y", "x"], "_type": "ClassLabel"}
+    for feature in ({"feature": label, "_type": "Sequence"}, {"feature": label, "_type": "List"}, [label]):
+        text = json.dumps({"info": {"features": {"labels": feature}}})
+        schema = pa.schema([("image", pa.binary()), ("labels", pa.list_(pa.int64()))], {"huggingface": text})
+        rows = {"image": list(map(_png, range(4))), "labels": [[2, 0], None, [1], []]}
+        pq.write_table(pa.table(rows, schema=schema), tmp_path / "data.parquet")
+        source = _open(tmp_path / "data.parquet", eval_split="all")
+        assert source.class_names == ("z", "y", "x")
+        assert source.validation.labels.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0], [0, 0, 0]]
+    pq.write_table(pa.table(rows | {"labels": [[2], [3], [1], []]}, schema=schema), tmp_path / "data.parquet")
+    with pytest.raises(UserError, match=r"1 row of .* without one of the 3 class names, such as 3: row 2"):
+        _open(tmp_path / "data.parquet")
+
+
+def test_a_separator_is_set_or_switched_off(photos):
+    path = _write(_frame(label=["a-b", "b"] * 10), photos / "labels.csv")
+    assert _open(path).class_names == ("a-b", "b")
+    assert _open(path, label_separator="-").class_names == ("a", "b")
+    path = _write(_frame(label=["a|b", "b"] * 10), photos / "labels.csv")
+    assert _open(path).class_names == ("a", "b")
+    assert _open(path, label_separator="none").class_names == ("a|b", "b")
+    path = _write(_frame(label=["10|9", "9", "11", ""] * 5), photos / "labels.csv")
+    assert _open(path).class_names == ("9", "10", "11")
+    path = _write(_frame(label=["|"] * 20), photos / "labels.csv")
+    with pytest.raises(UserError, match=r"column 'label' of .* has no label in any row"):
+        _open(path, label_separator="|")
 
 
 @pytest.mark.parametrize(
     ("values", "separator"),
     [
-        (["cat", "cat|dog", "dog", "bird|cat", "bird|dog"], "|"),
-        (["a; b", "b", "c; a", "a", "c;b"], ";"),
-        (["a,b", "a", "b"], ","),
-        (["Paris, France", "Rome, Italy"], ""),
+        (["cat", "cat|dog", "dog"], "|"),
+        (["a;b", "c"], ";"),
+        (["a,b", "a", "b", "a,b,c", "c"], ","),
+        (["['a', 'b']", "[]"], ","),
+        (["haze primary", "clear primary water", "clear water", "haze", "water", "clear", "primary"], ""),
+        ([f"{one} {two}".strip() for one in ("", *"abc") for two in ("", *"def")], " "),
+        (["Paris, France", "Rome, Italy", "Nice, France", "Bari, Italy", "Lille, France"], ""),
         (["golden retriever", "golden eagle", "eagle"], ""),
         (["a", "b"], ""),
+        ([], ""),
     ],
 )
 def test_separators(values, separator):
     assert find_separator(values) == separator
+
+
+def test_a_run_on_a_table_of_several_labels(photos, tmp_path):
+    path = _write(_frame(label=["|".join(names) for names in SETS], split=SPLITS), photos / "labels.csv")
+    settings = [
+        "model.name=resnet8_w32",
+        "data.batch_size=4",
+        "data.image_size=4",
+        "train.epochs=1",
+        "runtime.xla=false",
+    ]
+    metrics = train_and_evaluate(load_config("digits", [f"data.source={path}", *settings]), tmp_path / "run")
+    assert metrics["examples"] == 5
+    assert "mean_average_precision" in metrics
 
 
 def test_a_run_on_a_table_is_evaluated_on_another_one(photos, tmp_path):

@@ -166,6 +166,7 @@ EFFECTS = {
     "data.image_folder": ("photos", [], ["data.source=labels.csv"]),
     "data.image_column": ("path", [], ["data.source=labels.TSV"]),
     "data.label_column": ("name", ["data.source=arrays.npz"], ["data.source=labels.parquet"]),
+    "data.label_separator": (";", [], ["data.source=labels.csv"]),
     "data.split_column": ("part", ["data.source=cifar10"], ["data.source=labels.csv"]),
     "data.group_column": ("patient", [], ["data.source=labels.csv"]),
     "data.channel_order": ("bgr", ["data.channels=1"], ["data.channels=3"]),

@@ -26,7 +26,7 @@ def divide(labels: np.ndarray, groups: Sequence[str], fraction: float) -> np.nda
     one in validation, if the other classes of its groups allow it. A class of one group is in training.
 
     Args:
-        labels: int64 [N].
+        labels: int64 [N], or bool [N, C] with any number of classes for each example.
         groups: name of the group of each example; an example that may be on either side is a group of its own.
         fraction: fraction of the validation split.
     """
@@ -58,6 +58,9 @@ def divide(labels: np.ndarray, groups: Sequence[str], fraction: float) -> np.nda
 
 def _count_members(labels: np.ndarray, owners: np.ndarray) -> dict[int, tuple[np.ndarray, np.ndarray]]:
     """Return the groups of each class in the order of their hashes, and the examples of the class in each."""
+    if labels.ndim > 1:
+        counted = (np.unique(owners[column], return_counts=True) for column in labels.T)
+        return {label: members for label, members in enumerate(counted) if len(members[0])}
     found = {}
     order = np.argsort(labels, kind="stable")
     ends = np.flatnonzero(np.diff(labels[order], append=labels.max(initial=0) + 1)) + 1

@@ -316,7 +316,7 @@ def split_of_files(root: Path, name: str, files: list[str], labels: np.ndarray) 
         root: folder that the files are in.
         name: name of the split.
         files: path of each example, in order.
-        labels: int64 [N].
+        labels: see `Split`.
     """
     paths = tf.constant([os.fsencode(file) for file in files], tf.string)  # names need not be UTF-8
     return Split(

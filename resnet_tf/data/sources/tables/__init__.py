@@ -13,6 +13,7 @@ import numpy as np
 
 from resnet_tf.config import DataConfig
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.targets import MULTI_LABEL
 from resnet_tf.core.text import counted, printable
 from resnet_tf.data.sources import division, slices
 from resnet_tf.data.sources.base import DataSet, Source, Split, shorten_names
@@ -79,7 +80,8 @@ class _Rows:
 
     Attributes:
         groups: group of each row that a division must not tear apart, or text that is different for each image.
-        labels: label of each row, int64 [N].
+        labels: labels of the rows, int64 [N] or bool [N, C].
+        combinations: see `Labels.combinations`.
         kept: rows that are not repeated, int64 [n].
         origin: folder of the images, for the log.
         select: function that returns the split of some rows.
@@ -87,6 +89,7 @@ class _Rows:
 
     groups: Sequence[str]
     labels: np.ndarray
+    combinations: np.ndarray
     kept: np.ndarray
     origin: str
     select: SelectRows
@@ -96,7 +99,7 @@ class _Rows:
         if slices.plain_name(name) == name:
             return self.select(name, rows)
         groups = [self.groups[row] for row in rows]
-        order = division.stratified_order(self.labels[rows], groups)
+        order = division.stratified_order(self.combinations[rows], groups)
         selected = slices.part(name, len(rows))
         if len(set(groups)) < len(groups):
             order = np.array(sorted(range(len(rows)), key=lambda index: (division.hash_key(groups[index]), index)))
@@ -108,7 +111,7 @@ class _Rows:
 
 
 def _open(table: Table, roles: Roles, splits: dict[str, np.ndarray], config: DataConfig, *, whole: bool) -> Source:
-    labels = read_labels(table, roles)
+    labels = read_labels(table, roles, config.label_separator)
     rows = _find_rows(table, roles, labels, config)
     if splits:
         parts, present = {name: np.intersect1d(each, rows.kept) for name, each in splits.items()}, list(splits)
@@ -160,22 +163,23 @@ def _find_rows(table: Table, roles: Roles, labels: Labels, config: DataConfig) -
     if roles.group:
         named = table.column(roles.group).rows()
         groups = [f"image {key}" if name is None else f"group {name}" for name, key in zip(named, keys, strict=True)]
-    return _Rows(groups, labels.values, kept, origin, select)
+    return _Rows(groups, labels.values, labels.combinations(), kept, origin, select)
 
 
 def _drop_duplicates(table: Table, roles: Roles, labels: Labels, paths: Sequence[str]) -> np.ndarray:
     """Return the rows without those that repeat file, label and split of an earlier row, int64 [n]."""
     splits = table.column(roles.split).codes if roles.split else np.zeros(table.num_rows, np.int64)
+    numbers = labels.combinations()
     first: dict[str, int] = {}
     seen: set[tuple[str, int]] = set()
     kept = []
     for row, path in enumerate(paths):
         other = first.setdefault(path, row)
-        if labels.values[other] != labels.values[row]:
-            names = f"{labels.class_name(other)!r} in row {other + table.first_row:,}"
+        if numbers[other] != numbers[row]:
+            names = f"{labels.describe(other)} in row {other + table.first_row:,}"
             raise UserError(
-                f"{str(table.path)!r} has several labels of {paths[row]!r}: {names} and {labels.class_name(row)!r} in "
-                f"row {row + table.first_row:,}; not supported yet"
+                f"{str(table.path)!r} has different labels of {paths[row]!r}: {names}, and {labels.describe(row)} in "
+                f"row {row + table.first_row:,}; several labels of an image belong in one row"
             )
         if (path, int(splits[row])) not in seen:
             kept.append(row)
@@ -217,8 +221,11 @@ def _log(table: Table, roles: Roles, labels: Labels, rows: _Rows, parts: dict[st
         parts: rows of each split.
         fraction: setting of the division; empty for a table with splits.
     """
-    names = labels.class_names or tuple(map(str, np.unique(labels.values)))
-    column = f"column {roles.labels[0]!r}" if len(roles.labels) == 1 else f"{len(roles.labels)} columns of 0 and 1"
+    names = labels.names
+    column = f"column {roles.labels[0]!r}" if len(roles.labels) == 1 else f"{len(roles.labels)} {labels.form}"
+    if labels.targets is MULTI_LABEL:
+        form = f" {labels.form}" if len(roles.labels) == 1 else ""
+        column += f", {labels.values.sum(1).mean():.1f} for each image{form}"
     sizes = ", ".join(f"{name} {len(part):,}" for name, part in parts.items() if name != slices.ALL or not fraction)
     origin = f"column {roles.split!r}" if roles.split else "names of files"
     texts = [

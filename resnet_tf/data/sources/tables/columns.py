@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 
 from resnet_tf.config import DataConfig
@@ -44,6 +45,7 @@ _LABELS = (
     *("classid", "categoryid", "labelid", "landmarkid", "classindex"),
 )
 _SPLITS = ("split", "subset", "partition", "dataset", "set", "usage", "phase", "fold")
+_ZEROS, _ONES = ("0", "0.0", "False", "false"), ("1", "1.0", "True", "true")
 _SAMPLE = 100  # rows that are examined for file names
 _SHOWN = 8  # names in messages
 
@@ -120,11 +122,15 @@ def is_list(type_: pa.DataType) -> bool:
     return pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_)
 
 
-def is_binary(column: Column) -> bool:
-    """Return True for a column of 0 and 1 without other values."""
-    return {value.removesuffix(".0") if value else value for value in column.values} - {None} <= {"0", "1"} and not len(
-        column.missing
-    )
+def is_indicator(column: Column) -> bool:
+    """Return True for a column of 0 and 1, or false and true, without other and missing values."""
+    values = {column.values[code] for code in np.unique(column.codes)}
+    return values <= {*_ZEROS, *_ONES}
+
+
+def is_one(value: str | None) -> bool:
+    """Return True for a value of `is_indicator` that states that an image has the class."""
+    return value in _ONES
 
 
 def _check_name(table: Table, key: str, name: str) -> str:
@@ -176,11 +182,13 @@ def _find_labels(table: Table, image: str, names: list[str]) -> tuple[str, ...]:
     if len(names) == 1:
         return (names[0],)
     plain = [name for name in names if not pa.types.is_nested(table.types[name])]
-    if len(plain) > 1 and len(plain) == len(names) and all(is_binary(table.column(name)) for name in names):
+    indicators = [name for name in plain if is_indicator(table.column(name))]
+    if len(indicators) > 1 and indicators == names:
         return tuple(names)
-    raise UserError(
-        f"{_describe(table)}: {image!r} is the image, and none is known to hold labels; data.label_column names it"
-    )
+    advice = "data.label_column names it"
+    if len(indicators) > 1:
+        advice += f", or several of 0 and 1, such as data.label_column={','.join(indicators[:_SHOWN])}"
+    raise UserError(f"{_describe(table)}: {image!r} is the image, and none is known to hold labels; {advice}")
 
 
 def _first_usual(names: list[str], usual: tuple[str, ...]) -> str:

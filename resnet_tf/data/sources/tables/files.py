@@ -1,6 +1,7 @@
 """Tables of images and labels in CSV, TSV and Parquet files, read within limits on sizes, rows, columns and cells."""
 
 import csv
+import dataclasses
 import io
 import itertools
 import json
@@ -8,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -100,6 +102,16 @@ class Table:
         distinct = {text: code for code, text in enumerate(dict.fromkeys(texts))}
         recode = np.array([distinct[text] for text in texts], np.int64)
         return Column(tuple(distinct), recode[codes.astype(np.int64)])
+
+    def lists(self, name: str) -> tuple[Column, np.ndarray]:
+        """Return the items of a column of lists, one after the other, and their number in each row, int64 [N]."""
+        try:
+            array = self.read(name).combine_chunks()
+            lengths = pc.list_value_length(array).fill_null(0).to_numpy().astype(np.int64)
+            items = array.flatten()
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(f"cannot read column {name!r} of {str(self.path)!r}: {plain_reason(error)}") from error
+        return dataclasses.replace(self, read=lambda name: pa.chunked_array([items])).column(name), lengths
 
     def describe_rows(self, rows: Sequence[int] | np.ndarray) -> str:
         """Return the numbers of at most five rows, as spreadsheets count them."""
@@ -286,12 +298,20 @@ def _split_of(path: Path) -> str:
     return named[1] if named else path.stem if slices.use_of(path.stem) else ""
 
 
+def _item(feature: Any) -> Any:
+    """Return the feature of the items of a list, in one of the forms of Hugging Face; other features unchanged."""
+    if isinstance(feature, list) and len(feature) == 1:
+        return feature[0]
+    return feature.get("feature", feature) if isinstance(feature, dict) else feature
+
+
 def _read_class_names(metadata: Mapping[bytes, bytes], path: Path) -> dict[str, tuple[str, ...]]:
     """Return the names of each `ClassLabel` in the metadata that Hugging Face writes, by column."""
     try:
         info = parse_json(metadata.get(b"huggingface", b"{}"))
         features = info.get("info", {}).get("features", {})
-        named = {key: each["names"] for key, each in features.items() if isinstance(each, dict) and "names" in each}
+        labels = {key: _item(each) for key, each in features.items()}
+        named = {key: each["names"] for key, each in labels.items() if isinstance(each, dict) and "names" in each}
     except (ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{str(path)!r} has corrupt metadata of Hugging Face: {plain_reason(error)}") from error
     for key, names in named.items():

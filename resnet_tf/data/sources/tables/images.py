@@ -38,7 +38,7 @@ def open_images(table: Table, column: str, labels: np.ndarray) -> Split:
     Args:
         table: table of Parquet files.
         column: column of encoded images.
-        labels: label of each row, int64 [N].
+        labels: labels of the rows, int64 [N] or bool [N, C].
 
     Raises:
         UserError: for rows without an image, corrupt files, or a cache that cannot be written.
