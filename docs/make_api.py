@@ -40,7 +40,7 @@ GROUPS = {
         *("ResidualNetwork", "Arch", "BatchNormalization"),
     ),
     "Settings": ("load_config", "list_configs", "Config"),
-    "Data": ("open_source", "Source", "Preprocess", "ImagePreprocess", "SignalPreprocess"),
+    "Data": ("open_source", "Source", "Preprocess", "ImagePreprocess", "SignalPreprocess", "BandsPreprocess"),
     "Training": ("train_and_evaluate", "load_run", "Run"),
     "Evaluation": ("evaluate_run", "Evaluation", "SingleLabelEvaluation", "MultiLabelEvaluation"),
     "Exports": ("export_model", "Predictor", "Prediction"),

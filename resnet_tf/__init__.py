@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from resnet_tf.core.metrics import Evaluation, SingleLabelEvaluation
     from resnet_tf.core.multi_label_metrics import MultiLabelEvaluation
     from resnet_tf.data.sources import Source, open_source
-    from resnet_tf.inputs import ImagePreprocess, Preprocess, SignalPreprocess
+    from resnet_tf.inputs import BandsPreprocess, ImagePreprocess, Preprocess, SignalPreprocess
     from resnet_tf.model.arch import Arch
     from resnet_tf.model.create import create_model, load_from_hub
     from resnet_tf.model.layers import BatchNormalization
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 # attribute. So each name below is the function in every order of imports.
 _HOMES = {
     "Arch": "resnet_tf.model.arch",
+    "BandsPreprocess": "resnet_tf.inputs",
     "BatchNormalization": "resnet_tf.model.layers",
     "BenchmarkResult": "resnet_tf.workflows.benchmark",
     "CompareResult": "resnet_tf.workflows.compare",
@@ -105,6 +106,7 @@ _HOMES = {
 
 __all__ = [
     "Arch",
+    "BandsPreprocess",
     "BatchNormalization",
     "BenchmarkResult",
     "CompareResult",

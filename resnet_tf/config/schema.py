@@ -113,7 +113,9 @@ class DataConfig:
         "", "column of a table with groups, such as patients, that are not divided between training and validation"
     )
     input_type: str = _key(
-        "auto", "image, signal, or another registered type; auto: signal if data.length is set, otherwise image"
+        "auto",
+        "image, signal, bands (float arrays with any number of channels), or another registered type; auto: signal if "
+        "data.length is set, otherwise image",
     )
     image_size: int = _key(
         224,
@@ -124,7 +126,10 @@ class DataConfig:
         words={"auto": AUTO_SIZE},
     )
     channels: int = _key(
-        3, "channels of the model input: 3 (RGB) or 1 (gray); any number for signals", minimum=1, maximum=_MANY
+        3,
+        "channels of the model input: 3 (RGB) or 1 (gray); any number for signals and bands",
+        minimum=1,
+        maximum=_MANY,
     )
     length: int = _key(
         0,

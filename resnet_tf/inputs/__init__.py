@@ -1,6 +1,7 @@
-"""Input types: preprocessing of images, signals, and registered types."""
+"""Input types: preprocessing of images, signals, stacks of bands, and registered types."""
 
 from resnet_tf.inputs.arrays import ArrayPreprocess
+from resnet_tf.inputs.bands import BandsPreprocess
 from resnet_tf.inputs.base import (
     ChooseWindow,
     Preprocess,
@@ -17,6 +18,7 @@ from resnet_tf.inputs.signals import SignalPreprocess
 
 __all__ = [
     "ArrayPreprocess",
+    "BandsPreprocess",
     "ChooseWindow",
     "ImagePreprocess",
     "Preprocess",

@@ -196,6 +196,10 @@ class Preprocess(abc.ABC):
         """Return `type` and the fields as JSON-serializable values."""
         return {"type": self.type_name, **dataclasses.asdict(self)}
 
+    def to_timm(self) -> dict[str, Any] | None:
+        """Return the fields of timm's `pretrained_cfg` for this preprocessing; None if timm cannot express it."""
+        return None
+
     @abc.abstractmethod
     def with_size(self, sizes: tuple[int, ...]) -> Self:
         """Return a copy for another input size: (height, width), or (length,)."""

@@ -168,7 +168,10 @@ class ImagePreprocess(Preprocess):
         """
         super().check_config(config)
         if config.data.channels not in (1, 3):
-            raise UserError(f"data.channels must be 3 (RGB) or 1 (gray), got {config.data.channels}")
+            raise UserError(
+                f"data.channels must be 3 (RGB) or 1 (gray), got {config.data.channels}; float arrays of any number of "
+                "channels take data.input_type=bands"
+            )
 
     @classmethod
     def supports_channels(cls, channels: int) -> bool:
@@ -179,6 +182,19 @@ class ImagePreprocess(Preprocess):
         """Return a copy for another input size, (height, width)."""
         height, width = sizes
         return dataclasses.replace(self, size=(height, width))
+
+    def to_timm(self) -> dict[str, Any] | None:
+        """Return the fields of timm's `pretrained_cfg` for this preprocessing; None for channels in BGR order."""
+        if self.channel_order == "bgr":
+            return None
+        return {
+            "input_size": [self.channels, *self.size],
+            "interpolation": self.interpolation,
+            "crop_pct": self.crop_fraction,
+            "crop_mode": "center",
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
 
     # Shapes and descriptions.
 

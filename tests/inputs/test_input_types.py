@@ -199,7 +199,7 @@ def test_the_configuration_selects_the_type(changes, expected):
 def test_unknown_types_are_refused():
     with pytest.raises(UserError, match=r"unknown data\.input_type 'sginal'; did you mean 'signal'"):
         create_preprocess(DataConfig(input_type="sginal"))
-    with pytest.raises(UserError, match=r"unknown input type 'video'; registered types: image, signal, .*import"):
+    with pytest.raises(UserError, match=r"unknown input type 'video'; registered types: bands, image, signal.*import"):
         Preprocess.from_dict({"type": "video", "channels": 3})
 
 

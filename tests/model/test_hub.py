@@ -285,7 +285,7 @@ HOSTILE = {
     "empty label": (_changed(label_names=["a", "b", ""]), "is empty"),
     "size": (_changed(pretrained_cfg__input_size=[3, 10**9, 10**9], pretrained_cfg__test_input_size=None), "size"),
     "zero size": (_changed(pretrained_cfg__input_size=[3, 0, 0], pretrained_cfg__test_input_size=None), "size"),
-    "short size": (_changed(pretrained_cfg__input_size=[3]), "input_size takes"),
+    "short size": (_changed(pretrained_cfg__input_size=[3]), "input_size has 1 element, not 3"),
     "mean": (_changed(pretrained_cfg__mean=[0.5, "x", 0.5]), "mean"),
     "means": (_changed(pretrained_cfg__mean=[0.5] * 4), "mean"),
     "std": (_changed(pretrained_cfg__std=[0.0, 0.1, 0.1]), "std"),

@@ -27,8 +27,8 @@ _TIMM_EPSILON = 1e-5
 class _TimmWeights(TypedDict):
     """Fields of `pretrained_cfg` that are read."""
 
-    input_size: list[int]
-    test_input_size: NotRequired[list[int] | None]
+    input_size: tuple[int, int, int]  # channels, height, width
+    test_input_size: NotRequired[tuple[int, int, int] | None]
     crop_pct: NotRequired[float]
     test_crop_pct: NotRequired[float | None]
     crop_mode: NotRequired[str]
@@ -179,12 +179,12 @@ def to_timm(metadata: Metadata, num_classes: int, *, first_conv: str, classifier
     name, arch, preprocess = metadata.zoo_name, metadata.arch, metadata.preprocess
     if name not in MODELS or arch is None or not is_in_timm(name) or arch.norm_epsilon != _TIMM_EPSILON:
         return None
-    if not isinstance(preprocess, ImagePreprocess) or preprocess.channel_order == "bgr":
+    inputs = preprocess.to_timm() if preprocess else None
+    if preprocess is None or inputs is None:
         return None
     fields = {field.name for field in dataclasses.fields(Arch)} - set(FREE_FIELDS)
     if any(getattr(arch, field) != getattr(MODELS[name], field) for field in fields):
         return None
-    size = [preprocess.channels, *preprocess.size]
     labels = {"label_names": list(metadata.labels)} if metadata.labels else {}
     return {
         "architecture": timm_name(name),
@@ -192,14 +192,9 @@ def to_timm(metadata: Metadata, num_classes: int, *, first_conv: str, classifier
         **labels,
         **({"model_args": {"in_chans": preprocess.channels}} if preprocess.channels != 3 else {}),
         "pretrained_cfg": {
+            **inputs,
             "custom_load": False,
-            "input_size": size,
             "fixed_input_size": False,
-            "interpolation": preprocess.interpolation,
-            "crop_pct": preprocess.crop_fraction,
-            "crop_mode": "center",
-            "mean": list(preprocess.mean),
-            "std": list(preprocess.std),
             "num_classes": num_classes,
             "first_conv": first_conv,
             "classifier": classifier,
@@ -218,8 +213,6 @@ def _check_arguments(config: Mapping[str, Any]) -> None:
 def _timm_inputs(weights: Mapping[str, Any]) -> tuple[ImagePreprocess, ...]:
     """Return the preprocessing for evaluation, and then that of training if it differs; none for other channels."""
     sizes = weights["input_size"], weights.get("test_input_size") or weights["input_size"]
-    if any(len(size) != 3 for size in sizes):
-        raise UserError(f"input_size takes [channels, height, width], got {shorten(sizes)}")
     if (mode := weights.get("crop_mode", "center")) != "center":
         raise UserError(f"crop_mode={shorten(mode)}; the preprocessing of this package has 'center'")
     trained_crop = weights.get("crop_pct", 0.875)
