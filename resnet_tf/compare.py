@@ -29,6 +29,9 @@ FLAGS = flags.FlagValues()
 SET = flags.DEFINE_multi_string(
     "set", [], "override a data key, as in --set data.source=photos/; repeatable", flag_values=FLAGS
 )
+BY = flags.DEFINE_multi_string(
+    "by", [], "column of the table that data.source names, to slice by; repeatable", flag_values=FLAGS
+)
 CHECKPOINT = command_line.checkpoint_flag(FLAGS)
 JSON = flags.DEFINE_bool("json", False, "print one JSON object", flag_values=FLAGS)
 REPORT = flags.DEFINE_string("report", "", "directory of a page with plots and images", flag_values=FLAGS)
@@ -57,6 +60,7 @@ def main(arguments: list[str]) -> None:
         new,
         overrides=SET.value,
         checkpoint=CHECKPOINT.value,
+        by=BY.value,
         latency=LATENCY.value,
         max_accuracy_drop=ACCURACY_DROP.value,
         max_negative_flips=NEGATIVE_FLIPS.value,

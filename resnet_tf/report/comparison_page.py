@@ -218,6 +218,6 @@ def _plot_changes(axes: Axes, name: str, slices: Sequence[Slice]) -> None:
     axes.plot(100 * changes, positions, "o", color=_COLORS[1], markersize=4)
     labels = [shortened(each.name, _MAX_LABEL) for each in chosen]
     axes.set_yticks(positions, labels, fontsize=8, **literal(*labels))
-    axes.set(xlabel="change of the accuracy (points), 95 % interval")
+    axes.set(xlabel="change of the accuracy (points)")
     axes.set_title(f"by {name}", **literal(name))
     axes.grid(alpha=0.3, axis="x")

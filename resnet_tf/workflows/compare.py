@@ -97,6 +97,7 @@ def compare(
     data: str = "",
     overrides: Sequence[str] = (),
     checkpoint: str = "",
+    by: Sequence[str] = (),
     columns: Mapping[str, Sequence[str]] | None = None,
     latency: bool = True,
     max_accuracy_drop: float | None = None,
@@ -116,6 +117,7 @@ def compare(
         data: another data set, see `evaluate`.
         overrides: further changes of the `data` group, see `evaluate`.
         checkpoint: of run directories, see `load_run`.
+        by: columns of the table that the data come from, to slice by.
         columns: further properties to slice by: name -> one value for each example of the split, in its order.
         latency: measure the latency of both models on this machine, in turns.
         max_accuracy_drop: gate: largest loss of accuracy, fraction in [0, 1].
@@ -141,7 +143,8 @@ def compare(
     if max_latency_ratio is not None and (len(models) < 2 or not latency):
         raise UserError("a gate for the latency needs two models whose latency is measured")
     result = evaluate(models[0], data=data, overrides=overrides)
-    comparison = _compare(subjects, models, result, columns or {})
+    columns = {**{name: result.source.validation.column(name) for name in by}, **(columns or {})}
+    comparison = _compare(subjects, models, result, columns)
     if len(models) == 2 and latency:
         comparison = _with_latencies(comparison, models)
     gates = tuple(check_gates(comparison, **limits))

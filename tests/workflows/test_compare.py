@@ -140,6 +140,30 @@ def test_a_file_of_predictions_equals_its_model(folder, predictor, tmp_path):
     assert "Unknown for a file of predictions" in result.write_report(tmp_path / "page").read_text()
 
 
+def test_slices_by_a_column_of_the_table(folder, predictor, old_evaluation, tmp_path):
+    files = sorted(folder.rglob("*.png"))
+    rows = [
+        f"{file.relative_to(folder)},{file.parent.name},{'left' if index % 2 else ''}"
+        for index, file in enumerate(files)
+    ]
+    (tmp_path / "table.csv").write_text("\n".join(["file,label,camera", *rows]))
+    data = {"data": str(tmp_path / "table.csv"), "overrides": [f"data.image_folder={folder}"]}
+    result = resnet_tf.compare(predictor, predictor, by=["camera"], **data)
+    slices = {each.name: each.paired for each in result.comparison.slices["camera"]}
+    assert {name: each.examples for name, each in slices.items()} == {"left": 8, "missing": 8}
+    right = {
+        str(folder / str(old_evaluation.targets[index]) / f"{index}.png"): old_evaluation.predictions[index]
+        == old_evaluation.targets[index]
+        for index in range(16)
+    }
+    expected = np.mean([right[str(file)] for file in files[1::2]])
+    assert slices["left"].accuracies == pytest.approx((expected, expected))
+    with pytest.raises(UserError, match=r"has no column 'camara'; did you mean 'camera'\?"):
+        resnet_tf.compare(predictor, predictor, by=["camara"], **data)
+    with pytest.raises(UserError, match="there is no column 'camera': the data do not come from a table"):
+        resnet_tf.compare(predictor, predictor, by=["camera"])
+
+
 @pytest.mark.slow
 def test_the_command_prints_json_and_returns_1_for_a_gate(folder, tiny_export, tmp_path, command):
     answers = tmp_path / "answers.csv"

@@ -71,6 +71,8 @@ class Split:
         stream: like `load`, but returns a dataset of one example, for sources that read datasets; otherwise None.
         fingerprint: function that returns a hash of the names and sizes of the examples in order, independent of the
             directory that they lie in. It reads no examples.
+        column: function from the name of a column to its text for each example, where examples come from a table;
+            otherwise it raises a `UserError`.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Split:
     corruption: tuple[Corruption, ...] = ()
     stream: Callable[[tf.Tensor], tf.data.Dataset] | None = None
     fingerprint: Callable[[], str] = lambda: ""
+    column: Callable[[str], list[str]] = lambda name: _no_column(name)
 
     @property
     def num_examples(self) -> int:
@@ -123,6 +126,12 @@ class Split:
     def select(self, indices: np.ndarray) -> "Split":
         """Return a split of the examples at `indices`, int64 [n], in that order."""
         selected, load, stream, locate = tf.constant(indices, tf.int64), self.load, self.stream, self.locate
+        column = self.column
+
+        def select_column(name: str) -> list[str]:
+            values = column(name)
+            return [values[index] for index in indices]
+
         return dataclasses.replace(
             self,
             labels=self.labels[indices],
@@ -130,6 +139,7 @@ class Split:
             load=lambda index: load(selected[index]),
             locate=lambda index: locate(int(indices[index])),
             stream=stream and (lambda index: stream(selected[index])),
+            column=select_column,
         )
 
     @staticmethod
@@ -171,6 +181,7 @@ class Split:
             corruption=tuple(corrupt for split in splits for corrupt in split.corruption),
             stream=stream if len(streams) == len(splits) else None,
             fingerprint=lambda: hash_parts(split.fingerprint() for split in splits),
+            column=lambda column: [value for split in splits for value in split.column(column)],
         )
 
     def check_complete(self) -> None:
@@ -309,6 +320,10 @@ def find_difference(before: DataIdentity, now: DataIdentity) -> str:
         if earlier.get("content", found["content"]) != found["content"]:
             return f"{name}: {counted(int(examples), 'example')} as before, but their names or sizes differ"
     return ""
+
+
+def _no_column(name: str) -> list[str]:
+    raise UserError(f"there is no column {name!r}: the data do not come from a table")
 
 
 def hash_parts(parts: Iterable[str | bytes]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from resnet_tf.config import DataConfig
-from resnet_tf.core.errors import UserError
+from resnet_tf.core.errors import UserError, closest
 from resnet_tf.core.targets import MULTI_LABEL
 from resnet_tf.core.text import counted, printable
 from resnet_tf.data.sources import division, slices
@@ -30,6 +30,7 @@ __all__ = ["find_table", "is_table"]
 logger = logging.getLogger(__name__)
 
 _GROUP = re.compile(r"patient|subject|person|participant|video|sequence|lesion|burst", re.IGNORECASE)
+_MISSING = "missing"
 _SHOWN = 8  # ignored columns in the log
 # (name of a split, rows int64 [n]) -> the split
 SelectRows = Callable[[str, np.ndarray], Split]
@@ -163,7 +164,23 @@ def _find_rows(table: Table, roles: Roles, labels: Labels, config: DataConfig) -
     if roles.group:
         named = table.column(roles.group).rows()
         groups = [f"image {key}" if name is None else f"group {name}" for name, key in zip(named, keys, strict=True)]
-    return _Rows(groups, labels.values, labels.combinations(), kept, origin, select)
+
+    def select_with_columns(name: str, rows: np.ndarray) -> Split:
+        return dataclasses.replace(select(name, rows), column=lambda column: _read_rows(table, column, rows))
+
+    return _Rows(groups, labels.values, labels.combinations(), kept, origin, select_with_columns)
+
+
+def _read_rows(table: Table, name: str, rows: np.ndarray) -> list[str]:
+    """Return the text of a column in some rows, `missing` where it has none.
+
+    Raises:
+        UserError: for another column than those of the table.
+    """
+    if name not in table.names:
+        raise UserError(f"{str(table.path)!r} has no column {name!r}; did you mean {closest(name, table.names)}?")
+    column = table.column(name)
+    return [_MISSING if (value := column.row(row)) is None else value for row in rows]
 
 
 def _drop_duplicates(table: Table, roles: Roles, labels: Labels, paths: Sequence[str]) -> np.ndarray:
