@@ -44,6 +44,7 @@ _CSS = """
 .answer li span + span { font-variant-numeric: tabular-nums; }
 .answer .bar { grid-column: 1 / -1; height: 0.4rem; border-radius: 0.2rem; background: var(--border-color-primary); }
 .answer .bar i { display: block; height: 100%; border-radius: 0.2rem; background: var(--color-accent); }
+.answer .selected { font-size: 0.85rem; margin: 0.6rem 0 0; overflow-wrap: anywhere; }
 .answer .error { color: var(--error-text-color, #b00020); font-size: 0.85rem; margin: 0; overflow-wrap: anywhere; }
 """
 
@@ -56,6 +57,8 @@ class Answer:
         file: name of the file.
         error: reason why it has no prediction; empty if it has one.
         scores: (class name, probability) of the best classes, in descending order.
+        selected: names of the classes that reach their thresholds, for a model of any number of classes an example;
+            None for one class an example.
         image: the cropped and resized input, float [H, W, 1 or 3] in [0, 1].
         overlay: the input blended with the Grad-CAM heatmap of the best class, float [H, W, 3]; None without one.
     """
@@ -63,6 +66,7 @@ class Answer:
     file: str
     error: str = ""
     scores: Sequence[tuple[str, float]] = ()
+    selected: Sequence[str] | None = None
     image: np.ndarray | None = None
     overlay: np.ndarray | None = None
 
@@ -183,8 +187,15 @@ def _card(answer: Answer) -> str:
     else:
         images = [(answer.image, "input of the network"), (answer.overlay, "Grad-CAM of the best class")]
         shown = (elements.figure(image, [text], alt=text) for image, text in images if image is not None)
-        body = elements.gallery(shown) + f"<ol>{''.join(_bar(*each) for each in answer.scores)}</ol>"
+        bars = "".join(_bar(*each) for each in answer.scores)
+        body = f"{elements.gallery(shown)}<ol>{bars}</ol>{_selected(answer)}"
     return f'<article class="answer"><h3>{escape(answer.file)}</h3>{body}</article>'
+
+
+def _selected(answer: Answer) -> str:
+    if answer.selected is None:
+        return ""
+    return f'<p class="selected">Above the thresholds: {escape(", ".join(answer.selected) or "no class")}</p>'
 
 
 def _bar(label: str, score: float) -> str:

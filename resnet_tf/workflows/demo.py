@@ -136,8 +136,9 @@ def _answers(predictor: Predictor, files: Sequence[str], explain: bool) -> Itera
 def _answer(predictor: Predictor, file: str, name: str, explain: bool) -> Answer:
     prediction, preprocess = predictor(file), predictor.preprocess
     scores = tuple(zip(prediction.labels, prediction.scores, strict=True))
+    selected = None if prediction.selected is None else tuple(prediction.selected)
     if explain:
         ((image, heatmap, _),) = predictor.explain([file])
-        return Answer(name, scores=scores, image=image, overlay=blend(image, heatmap))
+        return Answer(name, scores=scores, selected=selected, image=image, overlay=blend(image, heatmap))
     (example,) = preprocess.decode_batch([Path(file).read_bytes()])
-    return Answer(name, scores=scores, image=preprocess.plot(example) / 255)
+    return Answer(name, scores=scores, selected=selected, image=preprocess.plot(example) / 255)

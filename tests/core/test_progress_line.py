@@ -11,10 +11,12 @@ import time
 from unittest.mock import Mock
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import tensorflow as tf
 from conftest import write_imagenet_records
 from PIL import Image
+from pyarrow import parquet as pq
 
 import resnet_tf
 from resnet_tf.core import progress_line
@@ -24,6 +26,8 @@ from resnet_tf.data import unreadable
 from resnet_tf.data.prepare import prepare_folder
 from resnet_tf.data.sources import open_source, overlaps, records, tfds_builders
 from resnet_tf.data.sources.imagenet_records import _parse
+from resnet_tf.data.sources.tables import images
+from resnet_tf.data.sources.tables.files import read_table
 from resnet_tf.training.evaluation import Evaluator
 from resnet_tf.training.trainer import Trainer
 
@@ -219,6 +223,21 @@ def test_records_are_indexed_with_progress(reported, tmp_path):
     write_imagenet_records(path, [(file.getvalue(), 1, {})] * 3)
     records.index([str(path)], _parse, layout="imagenet")
     assert reported() == ["indexing record files: 3 records"]
+
+
+def test_images_of_tables_are_found_and_copied_with_progress(tiny_images, reported, tmp_path, monkeypatch, tiny_config):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for index in range(4):
+        (tmp_path / f"{index}.png").write_bytes(tiny_images[index])
+    table = tmp_path / "table.csv"
+    table.write_text("file,label\n" + "".join(f"{index}.png,{index % 2}\n" for index in range(4)))
+    open_source(dataclasses.replace(tiny_config.data, source=str(table), train_split="all", eval_split="all"))
+    assert any(line.startswith(f"finding the images in {str(tmp_path)!r}: ") for line in reported())
+    columns = {"image": pa.array(tiny_images[:4]), "label": pa.array([0, 1, 0, 1])}
+    pq.write_table(pa.table(columns), tmp_path / "table.parquet")
+    found = read_table(tmp_path / "table.parquet")
+    images._open_cached(found, "image", np.array([0, 1, 0, 1]))
+    assert f"copying the images of {str(tmp_path / 'table.parquet')!r}: 4 images" in reported()
 
 
 def test_downloads_of_data_show_progress(reported):

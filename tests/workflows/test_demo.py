@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import dataclasses
 import re
 import signal
 import socket
@@ -68,6 +69,15 @@ def test_names_and_messages_are_text():
     assert "\x1b" not in text
     assert "\u202e" not in text
     assert "&lt;u&gt;wrong&lt;/u&gt;" in text
+
+
+def test_classes_above_their_thresholds_are_named(predictor, files, monkeypatch):
+    prediction = dataclasses.replace(predictor(files[0]), selected={"<b>cat</b>": 0.7, "frog": 0.4})
+    monkeypatch.setattr(Predictor, "__call__", lambda self, file: prediction)
+    (answer,) = _answers(predictor, files[:1], False)
+    assert "Above the thresholds: &lt;b&gt;cat&lt;/b&gt;, frog</p>" in answers_html([answer])
+    assert "Above the thresholds: no class</p>" in answers_html([dataclasses.replace(answer, selected=())])
+    assert "thresholds" not in answers_html([dataclasses.replace(answer, selected=None)])
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ import tensorflow as tf
 from resnet_tf.core import locks
 from resnet_tf.core.errors import UserError, plain_reason, write_failure
 from resnet_tf.core.files import atomic_directory, make_directory
+from resnet_tf.core.progress_line import Progress
 from resnet_tf.core.text import counted
 from resnet_tf.data.sources import records
 from resnet_tf.data.sources.base import Split, hash_parts
@@ -160,10 +161,12 @@ def _write_cache(table: Table, column: str, directory: Path) -> None:
         size / 1e9,
         str(directory),
     )
-    with atomic_directory(directory) as staging:
+    task = f"copying the images of {str(table.path)!r}"
+    with atomic_directory(directory) as staging, Progress(task, noun="image", total=table.num_rows) as progress:
         for number, file in enumerate(table.files):
             with tf.io.TFRecordWriter(str(staging / f"{number:05}.tfrecord")) as writer:
                 for image in _read(table, file, column):
                     writer.write(image)
+                    progress.done += 1
             if number + 1 < len(table.files):
                 logger.info("copied %d of %d files", number + 1, len(table.files))

@@ -9,6 +9,7 @@ import numpy as np
 from resnet_tf.config import DataConfig
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.paths import user_path
+from resnet_tf.core.progress_line import tracked
 from resnet_tf.core.text import counted, shortened
 from resnet_tf.data.sources.tables.files import Column, Table
 from resnet_tf.inputs import ImagePreprocess, files
@@ -98,7 +99,8 @@ class _Finder:
 
     def find_all(self, names: list[str]) -> list[str]:
         """Return the path of each name, empty for a missing file."""
-        return [self.find(name) for name in names]
+        task = f"finding the images in {self._roots[0]!r}"
+        return [self.find(name) for name in tracked(names, task, noun="file", total=len(names))]
 
     def find(self, name: str) -> str:
         """Return the path of a file below one of the folders, empty if it is missing.
