@@ -13,6 +13,7 @@ host.
 
 import argparse
 import json
+import math
 import os
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from typing import Any
 import tpu_cases
 from tpu_cases import Case
 from tpu_environments import Environments
-from tpu_search import GRAIN, next_batch, used
+from tpu_search import next_batch, used
 
 from resnet_tf.core.files import append_json_lines, read_json_lines
 
@@ -108,8 +109,8 @@ def measure(environments: Environments, cases: list[Case]) -> None:
             own = [row for row in rows if (row["case"], row["topology"]) == (case.name, topology)]
             # The guess is the largest batch of the step before on this chip, else one that a ResNet-50 fits.
             before = [row["batch"] for row in rows if row["topology"] == topology and "error" not in row]
-            guess = before[-1] if before else int(memory / 35e6) // GRAIN * GRAIN
-            while batch := next_batch(own, memory, guess):
+            guess = before[-1] if before else 2 ** int(math.log2(memory / 30e6))
+            while batch := next_batch(own, guess):
                 row = _compile(environments, case.of_batch(batch), topology)
                 own.append(row | {"case": case.name, "batch": batch, "memory": memory})
                 rows.append(own[-1])

@@ -1,35 +1,29 @@
-"""Search for the largest batch of a training step that fits a chip, one compilation after another."""
+"""Search for the largest batch of a training step that fits a chip, one compilation after another.
+
+Batches are powers of two, as people choose them, and because a compilation takes minutes. Near the limit the compiler
+computes activations again instead of keeping them, so that memory does not predict the largest batch: only one that is
+refused proves that none larger fits.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-GRAIN = 32  # batches are multiples of it: a compilation takes minutes
-
 Row = Mapping[str, Any]
 
 
-def next_batch(rows: Sequence[Row], memory: float, guess: int) -> int | None:
-    """Return the batch to compile next, or None if the largest one is found.
-
-    The memory of the largest batch that fits, divided by its images, predicts a larger one. The prediction is too low
-    rather than too high, as a part of the memory is for the weights. Near the limit the compiler computes activations
-    again instead of keeping them, so that only a batch that is refused proves that none larger fits.
+def next_batch(rows: Sequence[Row], guess: int) -> int | None:
+    """Return the batch to compile next, or None if the largest one is found, or not even one image fits.
 
     Args:
-        rows: compilations of the step for the chip, with `batch`, and either `error` or bytes of memory.
-        memory: bytes of the chip.
-        guess: first batch.
+        rows: compilations of the step for the chip, with `batch`, and `error` if the compiler refused it.
+        guess: first batch, a power of two.
     """
     refused = min((row["batch"] for row in rows if "error" in row), default=None)
     best = largest(rows)
     if best is None:
-        return guess if refused is None else max(refused // 2 // GRAIN * GRAIN, GRAIN)
-    above = best["batch"] + GRAIN
-    predicted = int(best["batch"] * memory / used(best)) // GRAIN * GRAIN
-    if refused is not None:
-        predicted = min(predicted, refused - GRAIN)
-        return predicted if predicted >= above else above if above < refused else None
-    return max(predicted, above)
+        return guess if refused is None else refused // 2 or None
+    following = 2 * best["batch"]
+    return None if following == refused else following
 
 
 def largest(rows: Sequence[Row]) -> Row | None:

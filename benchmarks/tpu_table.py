@@ -28,8 +28,8 @@ def found(rows: Rows) -> Rows:
     by_search: dict[tuple[str, str], Rows] = {}
     for row in rows:
         by_search.setdefault((row["case"], row["topology"]), []).append(row)
-    complete = [each for each in by_search.values() if next_batch(each, each[0]["memory"], 0) is None]
-    return [dict(largest(each) or {}) for each in complete]
+    complete = [each for each in by_search.values() if next_batch(each, 1) is None]
+    return [dict(row) for each in complete if (row := largest(each))]
 
 
 def render(rows: Rows) -> str:

@@ -32,26 +32,23 @@ def test_cases_are_read_as_they_were_written(tmp_path):
     assert tpu_cases.Case.load(tmp_path / "cases.json") == tpu_cases.TRANSLATED
 
 
-@pytest.mark.parametrize("guess", [32, 96, 448, 4096])
-@pytest.mark.parametrize("memory", [5e9, 7.8e9, 10e9, 16e9, 32e9])
-def test_the_largest_batch_fits_and_the_next_one_does_not(memory, guess):
-    """A chip on which an image takes 101 MB and the weights 1 GB, and the compiler saves memory near the limit."""
-
-    def used(batch):
-        bytes_ = 1e9 + 101e6 * batch
-        return bytes_ if bytes_ < 0.9 * memory else 0.95 * bytes_
-
+@pytest.mark.parametrize("guess", [1, 64, 512, 8192])
+@pytest.mark.parametrize("most", [1, 63, 64, 500, 512, 1500])
+def test_the_largest_batch_fits_and_twice_as_many_images_do_not(most, guess):
     rows = []
-    while batch := tpu_search.next_batch(rows, memory, guess):
+    while batch := tpu_search.next_batch(rows, guess):
         assert batch not in {row["batch"] for row in rows}
-        fits = used(batch) <= memory
-        sizes = {"temporaries": used(batch), "arguments": 0, "results": 0}
-        rows.append({"batch": batch} | (sizes if fits else {"error": "out of memory"}))
+        rows.append({"case": "a", "topology": "b", "batch": batch} | ({} if batch <= most else {"error": "too large"}))
     best = tpu_search.largest(rows)["batch"]
-    assert used(best) <= memory < used(best + tpu_search.GRAIN)
-    assert best % tpu_search.GRAIN == 0
-    assert tpu_table.found([row | {"case": "a", "topology": "b", "memory": memory} for row in rows])[0]["batch"] == best
-    assert not tpu_table.found([{"case": "a", "topology": "b", "memory": memory} | rows[0]]) or len(rows) == 1
+    assert best <= most < 2 * best
+    assert tpu_table.found(rows)[0]["batch"] == best
+    assert not tpu_table.found(rows[:1])  # an incomplete search
+
+
+def test_a_step_of_which_no_image_fits_has_no_row():
+    rows = [{"case": "a", "topology": "b", "batch": batch, "error": "too large"} for batch in (2, 1)]
+    assert tpu_search.next_batch(rows, 2) is None
+    assert not tpu_table.found(rows)
 
 
 @pytest.fixture(scope="module")
