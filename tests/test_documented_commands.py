@@ -129,11 +129,11 @@ PROGRAMS = [
 
 
 def test_every_command_is_tested():
-    """Commands of docs/own_photos.md run in tests/test_own_photos.py, which counts them."""
+    """Commands of docs/own_images.md run in tests/test_own_images.py, which counts them."""
     run = {*ELSEWHERE, *OF_RECIPES, *ON_PHOTOS, *PROGRAMS}
     for page in (*PAGES, *RECIPES):
         missing = [line for line in documented(page) if line not in run]
-        assert not missing or page == "docs/own_photos.md"
+        assert not missing or page == "docs/own_images.md"
     assert len(OF_RECIPES) > 25
     assert len(ON_PHOTOS) > 20
     assert len(PROGRAMS) > 12

@@ -1,4 +1,4 @@
-"""The tutorial docs/own_photos.md: its commands and its Python code, on a small folder."""
+"""The tutorial docs/own_images.md: its commands and its Python code, on a small folder."""
 
 import re
 import shlex
@@ -11,7 +11,7 @@ from PIL import Image
 import resnet_tf
 from resnet_tf.training.run import load_run
 
-PAGE = (Path(__file__).parents[1] / "docs" / "own_photos.md").read_text()
+PAGE = (Path(__file__).parents[1] / "docs" / "own_images.md").read_text()
 COMMANDS = re.findall(r"^    python -m resnet_tf\.(.+)$", PAGE, re.MULTILINE)
 # Settings for a run of seconds; in the tutorial, the default settings follow from the number of photos.
 SHORT = ("data.image_size=64", "train.epochs=3", "train.head_epochs=1", "data.batch_size=16")
@@ -37,7 +37,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 @pytest.mark.slow
 @pytest.mark.long
 def test_every_command_of_the_tutorial_runs(command, folder):
-    assert len(COMMANDS) == 7
+    assert len(COMMANDS) == 8
     outputs = {}
     for line in COMMANDS:
         name, *arguments = shlex.split(line)
@@ -45,7 +45,7 @@ def test_every_command_of_the_tutorial_runs(command, folder):
         outcome = command(name, *arguments, *short)
         assert outcome.code == 0, f"{line}: {outcome.err}"
         outputs[line] = outcome.out
-    plan, trained, automatic, metrics, predictions, _, phone = outputs.values()
+    plan, trained, automatic, metrics, predictions, _, phone, comparison = outputs.values()
     assert "cat 2" in plan
     assert (folder / "finetune-dry-run.png").exists()
     assert "have the same top-1 class" in trained
@@ -55,9 +55,10 @@ def test_every_command_of_the_tutorial_runs(command, folder):
     assert predictions.count("photos/cat/") == 30
     assert len(list((folder / "maps").iterdir())) == 30
     assert (folder / phone.strip() / "model.tflite").exists()
+    assert "accuracy" in comparison
     run = load_run("runs/photos")
     assert run.config.train.defaults == "photos"
     assert run.labels == ("cat", "dog", "hamster")
     names: dict = {}
-    exec(compile(re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)[1], "own_photos.md", "exec"), names)
+    exec(compile(re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)[1], "own_images.md", "exec"), names)
     assert names["predictor"].labels == run.labels
