@@ -1,6 +1,6 @@
 """Your own photos: a folder of split/class/file, ResNet-18 at the size of the photos up to 224 pixels, from scratch.
 
-    python -m resnet_tf.train --config=imagefolder --set data.source=photos/ --set data.eval_split=val
+    python -m resnet_tf.train --config=imagefolder --set data.source=photos/
 
 Crops, flips and normalization as torchvision's ImageNet reference trains; photos are turned as their cameras noted. The
 result depends on your photos.

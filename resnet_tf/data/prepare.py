@@ -141,9 +141,10 @@ def _open(config: DataConfig) -> _Content:
     )
     parts = {}
     for name in names:
-        opened = open_source(
-            dataclasses.replace(config, train_split=name, eval_split=name, test_split=""), for_training=False
-        )
+        with _only_errors("resnet_tf.data.sources"):  # the rest is logged above, for all splits
+            opened = open_source(
+                dataclasses.replace(config, train_split=name, eval_split=name, test_split=""), for_training=False
+            )
         indices = np.array([whole.class_names.index(each) for each in opened.class_names], np.int64)
         labels = targets_of(opened.train.labels).renumber(opened.train.labels, indices, len(whole.class_names))
         if targets_of(labels) != whole.targets:  # of a split in which every example has one class
@@ -151,9 +152,13 @@ def _open(config: DataConfig) -> _Content:
         opened.train.check_complete()
         parts[name] = _split_part(dataclasses.replace(opened.train, labels=labels), whole.class_names, config)
     example = whole.train.load(tf.constant(0, tf.int64))
-    if example.dtype not in (tf.string, tf.uint8):
-        raise UserError(f"{config.source!r} holds signals; `prepare` writes images")
     channels = None if example.dtype == tf.string else int(example.shape[-1])
+    if example.dtype not in (tf.string, tf.uint8) or channels not in (None, 1, 3, 4):
+        shape = "x".join(map(str, example.shape))
+        raise UserError(
+            f"{config.source!r} holds {example.dtype.name} arrays of {shape}; `prepare` writes encoded images, and "
+            "uint8 arrays with 1, 3 or 4 channels"
+        )
     is_ordered = not tables.is_table(user_path(config.source))
     return _Content(config.source, parts, whole.class_names, whole.targets, channels, is_ordered)
 
@@ -302,11 +307,17 @@ def _splits(root: Path, eval_fraction: float) -> dict[str, folder.ClassFolder]:
 def _quiet() -> Iterator[None]:
     """Suppress the output of TFDS, which concerns downloads, and its progress bars, which concern parts of the work."""
     tfds.disable_progress_bar()
-    log = logging.getLogger("absl")
+    with _only_errors("absl"), contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
+@contextlib.contextmanager
+def _only_errors(name: str) -> Iterator[None]:
+    """Suppress the messages of a logger that are no errors."""
+    log = logging.getLogger(name)
     level = log.level
     log.setLevel(logging.ERROR)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
+        yield
     finally:
         log.setLevel(level)

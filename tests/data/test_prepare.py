@@ -212,7 +212,7 @@ def test_signals_are_not_prepared(tmp_path):
     signals = np.zeros((8, 16, 1), np.float32)
     arrays = {"x_train": signals, "y_train": np.arange(8) % 2, "x_test": signals, "y_test": np.arange(8) % 2}
     np.savez(tmp_path / "signals.npz", **arrays)
-    with pytest.raises(UserError, match="holds signals; `prepare` writes images"):
+    with pytest.raises(UserError, match=r"holds float32 arrays of 16x1; `prepare` writes"):
         prepare(tmp_path / "signals.npz", tmp_path / "out", overrides=["data.length=16", "data.channels=1"])
     with pytest.raises(UserError, match=r"no such folder or file|unknown data set"):
         prepare(tmp_path / "none.npz", tmp_path / "out")

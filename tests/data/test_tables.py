@@ -616,3 +616,18 @@ def test_a_run_on_a_table_is_evaluated_on_another_one(photos, tmp_path):
     assert evaluate(tmp_path / "run").evaluation.to_dict()["examples"] == 5
     other = _write(_frame(label=LABELS)[:6], photos / "other.csv")
     assert evaluate(tmp_path / "run", data=str(other)).to_dict()["examples"] == 6
+
+
+def test_a_folder_with_a_table_points_to_it(photos, caplog):
+    caplog.set_level(logging.INFO)
+    path = _write(_frame(label=LABELS), photos / "labels.csv")
+    with pytest.raises(UserError, match="has one class, 'images'"):
+        open_source(DataConfig(source=str(photos)))
+    assert caplog.text.count(f"'{photos}' has a table: data.source={path} takes labels from it") == 1
+
+
+def test_the_log_names_a_column_of_groups(photos, caplog):
+    caplog.set_level(logging.INFO)
+    path = _write(_frame(label=LABELS, patient_id=range(20)), photos / "labels.csv")
+    _open(path)
+    assert "ignored: patient_id; data.group_column=patient_id would keep its images in one split" in caplog.text

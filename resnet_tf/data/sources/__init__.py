@@ -142,7 +142,7 @@ def _find(config: DataConfig, whole: bool = False) -> DataSet:
     if config.source == "digits":
         return tfds_builders.find_digits(config)
     if path.is_dir():
-        return _find_in_directory(path, config, whole) or folder.find_folder(path, config, whole=whole)
+        return _find_in_directory(path, config, whole) or _find_images(path, config, whole)
     if path.suffix == ".npz" and path.is_file():
         return arrays.find_arrays(path)
     if path.is_file() and tables.is_table(path):
@@ -167,6 +167,16 @@ def _find_in_directory(path: Path, config: DataConfig, whole: bool) -> DataSet |
         return idx.find_idx(path)
     if tables.is_table(path):
         return tables.find_table(path, config, whole=whole)
-    if beside := [each for each in sorted(path.iterdir()) if each.is_file() and tables.is_table(each)]:
-        logger.info("%s", printable(f"{str(path)!r} has a table: data.source={beside[0]} takes labels from it"))
     return None
+
+
+def _find_images(path: Path, config: DataConfig, whole: bool) -> DataSet:
+    """Return the data set of a folder of images; the name of a table in it is logged when it is opened."""
+    found = folder.find_folder(path, config, whole=whole)
+
+    def open_folder(config: DataConfig) -> Source:
+        if beside := [each for each in sorted(path.iterdir()) if each.is_file() and tables.is_table(each)]:
+            logger.info("%s", printable(f"{str(path)!r} has a table: data.source={beside[0]} takes labels from it"))
+        return found.open(config)
+
+    return DataSet(found.splits, open_folder)

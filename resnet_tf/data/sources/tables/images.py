@@ -22,7 +22,6 @@ from resnet_tf.core import locks
 from resnet_tf.core.errors import UserError, plain_reason, write_failure
 from resnet_tf.core.files import atomic_directory, make_directory
 from resnet_tf.core.progress_line import Progress
-from resnet_tf.core.text import counted
 from resnet_tf.data.sources import records
 from resnet_tf.data.sources.base import Split, hash_parts
 from resnet_tf.data.sources.tables.files import Table
@@ -153,14 +152,8 @@ def _cache_files(table: Table, column: str) -> list[Path]:
 
 
 def _write_cache(table: Table, column: str, directory: Path) -> None:
-    size = _size(table, column)
-    logger.info(
-        "copying %s of %r (%.1f GB) to records in %r, once, for random access",
-        counted(table.num_rows, "image"),
-        str(table.path),
-        size / 1e9,
-        str(directory),
-    )
+    size = f"{_size(table, column) / 1e9:.1f} GB"
+    logger.info("copying the images of %r (%s) to records in %r, once", str(table.path), size, str(directory))
     task = f"copying the images of {str(table.path)!r}"
     with atomic_directory(directory) as staging, Progress(task, noun="image", total=table.num_rows) as progress:
         for number, file in enumerate(table.files):
@@ -168,5 +161,3 @@ def _write_cache(table: Table, column: str, directory: Path) -> None:
                 for image in _read(table, file, column):
                     writer.write(image)
                     progress.done += 1
-            if number + 1 < len(table.files):
-                logger.info("copied %d of %d files", number + 1, len(table.files))
