@@ -59,7 +59,7 @@ def resolve(config: Config, source: Source | None = None, *, stored: Config | No
     if source:
         if config.train.defaults != "none":
             config = _derive(config, source)
-        config = _with_smaller_batch(resolve_size(config, source), source.train, replicas)
+        config = with_smaller_batch(resolve_size(config, source), source.train, replicas)
     return _with_shorter_warmup(config, epochs_are_given="train.epochs" in given)
 
 
@@ -151,7 +151,7 @@ class _Settings:
         return value
 
 
-def _with_smaller_batch(config: Config, split: Split, replicas: int) -> Config:
+def with_smaller_batch(config: Config, split: Split, replicas: int) -> Config:
     """Return the configuration with a batch of at most the training split; the learning rate scales with the batch."""
     size, count = config.data.batch_size, split.num_examples
     if size <= count:

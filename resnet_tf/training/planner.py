@@ -87,6 +87,7 @@ class Facts:
         minutes: `train.minutes`.
         weights: pretrained weights at hand, the best first.
         on_accelerator: whether the machine has a GPU or TPU.
+        replicas: number of replicas that a batch is divided among.
         given: settings that stay, key -> value.
     """
 
@@ -97,6 +98,7 @@ class Facts:
     minutes: float
     weights: tuple[Weights, ...] = ()
     on_accelerator: bool = False
+    replicas: int = 1
     given: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -199,10 +201,12 @@ def _enough(facts: Facts, candidate: Candidate) -> int:
 
 
 def batch_size(facts: Facts, candidate: Candidate) -> int:
-    """Return the batch size: 32 or 64 for fine-tuning, else a power of two from 16 to 128."""
+    """Return the batch size: 32 or 64 for fine-tuning, else 16 to 128, at least, to divide among the replicas."""
     if candidate.weights:
-        return 32 if facts.examples < 5_000 else 64
-    return 2 ** min(max(int(math.log2(max(facts.examples / 20, 1))), 4), 7)
+        size = 32 if facts.examples < 5_000 else 64
+    else:
+        size = 2 ** min(max(int(math.log2(max(facts.examples / 20, 1))), 4), 7)
+    return math.ceil(size / facts.replicas) * facts.replicas
 
 
 def _epochs(facts: Facts, candidate: Candidate, rate: float, seconds: float) -> float:

@@ -18,7 +18,7 @@ from resnet_tf.model.weights.download import cached_path
 from resnet_tf.model.weights.published_table import PRETRAINED
 from resnet_tf.training import planner, runtime
 from resnet_tf.training.cluster import Cluster
-from resnet_tf.training.default_settings import explicit_settings
+from resnet_tf.training.default_settings import explicit_settings, with_smaller_batch
 from resnet_tf.training.image_size import SMALL, median_size, trained_size
 from resnet_tf.training.planner import Candidate, Facts, Weights
 from resnet_tf.training.trainer import Trainer
@@ -89,7 +89,7 @@ def fit_into_minutes(config: Config, source: Source, strategy: tf.distribute.Str
     """
     if not issubclass(input_type(config.data), ImagePreprocess):
         raise UserError(f"train.minutes={config.train.minutes:g} chooses networks for images, and the data are signals")
-    facts = _collect(config, source, on_accelerator=runtime.is_on_accelerator(strategy))
+    facts = _collect(config, source, strategy)
     cluster = Cluster(strategy)
     rates = {}
     for candidate in planner.candidates(facts):
@@ -107,7 +107,7 @@ def fit_into_minutes(config: Config, source: Source, strategy: tf.distribute.Str
     return override(config, {choice.key: choice.value for choice in choices})
 
 
-def _collect(config: Config, source: Source, *, on_accelerator: bool) -> Facts:
+def _collect(config: Config, source: Source, strategy: tf.distribute.Strategy) -> Facts:
     weights = _weights_at_hand()
     if named := config.model.weights:
         weights = (Weights(config.model.name, named, trained_size(config)),)
@@ -120,7 +120,8 @@ def _collect(config: Config, source: Source, *, on_accelerator: bool) -> Facts:
         is_color=_is_color(config, source),
         minutes=config.train.minutes,
         weights=weights,
-        on_accelerator=on_accelerator,
+        on_accelerator=runtime.is_on_accelerator(strategy),
+        replicas=strategy.num_replicas_in_sync,
         given=explicit_settings(config),
     )
     counts = f"{counted(facts.examples, 'training example')}, {counted(len(source.class_names), 'class')}"
@@ -156,10 +157,10 @@ def _measure(
 ) -> Rate:
     """Train a candidate for some seconds on the real input, and discard it."""
     explicit = explicit_settings(config)
-    settings = candidate.settings() | {"data.batch_size": min(batch, source.train.num_examples)}
-    settings["augment.random_resized_crop"] = candidate.size > SMALL
-    chosen = {key: value for key, value in settings.items() if key not in explicit}
-    trainer = Trainer(override(config, chosen), source, strategy)
+    settings = candidate.settings() | {"data.batch_size": batch, "augment.random_resized_crop": candidate.size > SMALL}
+    chosen = override(config, {key: value for key, value in settings.items() if key not in explicit})
+    replicas = strategy.num_replicas_in_sync
+    trainer = Trainer(with_smaller_batch(chosen, source.train, replicas), source, strategy)
     batches = trainer.batches()
     first = _seconds(trainer, batches, 1)
     count, total = 0, 0.0

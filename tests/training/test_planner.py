@@ -86,6 +86,11 @@ def test_the_best_network_that_the_time_allows_is_chosen(facts, rates, seconds, 
     assert {key: plan.get(key) for key in expected} == expected
 
 
+@pytest.mark.parametrize(("replicas", "batch"), [(1, 128), (3, 129), (8, 128)])
+def test_batches_divide_among_replicas(replicas, batch):
+    assert _plan(_change(CIFAR, replicas=replicas), [300, 1500], 500)["data.batch_size"] == batch
+
+
 def test_settings_of_the_user_are_never_chosen():
     given = {"train.epochs": 3, "augment.flip": False, "data.batch_size": 8, "optimizer.base_lr": 0.01}
     plan = _plan(_change(CIFAR, given=given), [300, 1500], 500)

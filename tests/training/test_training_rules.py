@@ -270,10 +270,10 @@ def test_a_run_that_continues_keeps_its_warmup(tmp_path):
     stored = _config("train.epochs=10", "optimizer.warmup_epochs=2.5")
     (tmp_path / "config.json").write_text(stored.to_json())
     for epochs in (10, 20):
-        config = default_settings.resolve(_config(f"train.epochs={epochs}"), stored_config(tmp_path))
+        config = default_settings.resolve(_config(f"train.epochs={epochs}"), stored=stored_config(tmp_path))
         assert config.optimizer.warmup_epochs == 2.5
     given = _config("train.epochs=10", "optimizer.warmup_epochs=2", given=True)
-    assert default_settings.resolve(given, stored).optimizer.warmup_epochs == 2
+    assert default_settings.resolve(given, stored=stored).optimizer.warmup_epochs == 2
     assert stored_config(tmp_path / "new") is None
 
 
@@ -337,6 +337,22 @@ def test_settings_that_conflict_are_warned_of(networks, expected, settings):
     source.class_counts = np.array([40, 40])
     found = describe_conflicts(config, source, model, TrainingLength(10, 10 * config.train.epochs))
     assert len(found) == (0 if "compensate" in expected or "has 4 training" in expected else 1)
+
+
+def test_runs_of_earlier_versions_keep_their_batches(tmp_path):
+    """They omitted all examples beyond the last complete batch, which their steps and epochs are counted by."""
+    fields = _config("train.epochs=10").to_dict()
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    assert stored_config(tmp_path).data.drop_remainder == "auto"
+    del fields["data"]["drop_remainder"]
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    stored = stored_config(tmp_path)
+    assert stored.data.drop_remainder == "true"
+    assert default_settings.resolve(_config("train.epochs=10"), stored=stored).data.drop_remainder == "true"
+    given = _config("train.epochs=10", "data.drop_remainder=false", given=True)
+    assert default_settings.resolve(given, stored=stored).data.drop_remainder == "false"
+    (tmp_path / "some.json").write_text('{"data": {"batch_size": 64}}')
+    assert load_config(tmp_path / "some.json").data.drop_remainder == "auto", "written by hand"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,63 @@
+"""benchmarks/minutes.py: cases, results that are kept, and one tiny run of each of our methods."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT / "benchmarks"))
+import minutes  # noqa: E402
+
+from resnet_tf.core.files import append_json_lines, read_json_lines  # noqa: E402
+
+TINY = ("model.name=resnet8_w32", "runtime.precision=float32", "train.epochs=1", "data.image_size=8")
+
+
+def _arguments(tmp_path, *arguments: str) -> list[str]:
+    return ["--minutes=10,2", f"--results={tmp_path / 'r.jsonl'}", *arguments]
+
+
+def test_cases_with_a_result_are_skipped(tmp_path, monkeypatch, capsys):
+    measured = []
+    monkeypatch.setattr(minutes, "measure", lambda case, settings, scratch: measured.append(case.key) or {"top1": 0.5})
+    append_json_lines(tmp_path / "r.jsonl", [{"data": "photos", "minutes": 2.0, "method": "auto", "top1": 0.7}])
+    for _ in range(2):
+        minutes.main(_arguments(tmp_path, f"--data=photos={tmp_path}", "--methods=auto,pytorch"))
+    assert [(each["minutes"], each["method"]) for each in measured] == [(2, "pytorch"), (10, "auto"), (10, "pytorch")]
+    assert len(read_json_lines(tmp_path / "r.jsonl")) == 4
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    with pytest.raises(SystemExit, match="unknown methods fastai; there are auto, fixed, pytorch"):
+        minutes.main(_arguments(tmp_path, "--methods=fastai"))
+
+
+def test_the_digits_are_written_as_an_archive(tmp_path):
+    arrays = np.load(minutes.write_digits(tmp_path / "digits.npz"))
+    assert arrays["x_train"].shape == (898, 8, 8, 1)
+    assert arrays["x_test"].max() == 255
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_a_tiny_run_of_each_method(tmp_path):
+    settings = [f"--settings={each}" for each in TINY]
+    minutes.main(["--minutes=0.7", f"--results={tmp_path / 'r.jsonl'}", "--methods=auto,fixed", *settings])
+    rows = read_json_lines(tmp_path / "r.jsonl")
+    assert [row["method"] for row in rows] == ["auto", "fixed"]
+    for row in rows:
+        assert 0 <= row["top1"] <= 1
+        assert (row["network"], row["image_size"]) == ("resnet8_w32", 8)
+        assert json.dumps(row)
+
+
+@pytest.mark.slow
+def test_pytorch_trains_on_an_archive(tmp_path):
+    pytest.importorskip("torch", reason="the other side of the comparison")
+    pytest.importorskip("torchvision", reason="the other side of the comparison")
+    import minutes_torch
+
+    result = minutes_torch.train(minutes.write_digits(tmp_path / "digits.npz"), 0.1)
+    assert 0 <= result["top1"] <= 1
+    assert result["planned_epochs"] >= 1
