@@ -34,6 +34,7 @@ from resnet_tf.core import files
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.logs import shown_log
 from resnet_tf.core.metrics import SingleLabelEvaluation
+from resnet_tf.core.targets import SINGLE_LABEL
 from resnet_tf.data.pipeline import TrainingLength
 from resnet_tf.data.sources import Source, Split, open_source
 from resnet_tf.data.unreadable import naming_nonfinite
@@ -327,7 +328,7 @@ CONFLICTS = {
 )
 def test_settings_that_conflict_are_warned_of(networks, expected, settings):
     config = _config(*settings)
-    source = SimpleNamespace(class_counts=np.array([400, 4]), class_names=("a", "b"))
+    source = SimpleNamespace(targets=SINGLE_LABEL, class_counts=np.array([400, 4]), class_names=("a", "b"))
     model = networks["group norm" if config.model.name == "bit" else "two dimensions"]
     found = describe_conflicts(config, source, model, TrainingLength(10, 10 * config.train.epochs))
     if not expected:
@@ -363,7 +364,7 @@ def test_a_schedule_that_never_reaches_its_peak_is_warned_of(networks, schedule,
     """PyTorch's OneCycleLR with `total_steps=1` begins at its end."""
     config = _config(f"optimizer.schedule={schedule}", "train.epochs=1", "optimizer.warmup_epochs=0", "loss.name=focal")
     config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, decay_epochs=(0.5,)))
-    source = SimpleNamespace(class_counts=np.array([4, 4]), class_names=("a", "b"))
+    source = SimpleNamespace(targets=SINGLE_LABEL, class_counts=np.array([4, 4]), class_names=("a", "b"))
     found = describe_conflicts(config, source, networks["two dimensions"], TrainingLength(steps, steps))
     assert [each.split(" of its peak")[0] for each in found] == (
         [] if reached is None else [f"the learning rate reaches at most {reached:.4g}"]
@@ -371,7 +372,7 @@ def test_a_schedule_that_never_reaches_its_peak_is_warned_of(networks, schedule,
 
 
 def test_no_recipe_has_conflicts_of_its_own(networks):
-    source = SimpleNamespace(class_counts=np.array([400, 4]), class_names=("a", "b"))
+    source = SimpleNamespace(targets=SINGLE_LABEL, class_counts=np.array([400, 4]), class_names=("a", "b"))
     for name in list_configs():
         config = load_config(name)
         if config.train.defaults == "none":
