@@ -84,7 +84,7 @@ def demo(model: Predictor | str | Path, *, host: str = "127.0.0.1", port: int = 
     with contextlib.ExitStack() as resources:
         listener = resources.enter_context(_listen(host, port))
         uploads = resources.enter_context(tempfile.TemporaryDirectory(prefix="resnet_tf_demo_"))
-        os.environ["GRADIO_TEMP_DIR"] = uploads  # Gradio reads it at every upload
+        resources.enter_context(_environment("GRADIO_TEMP_DIR", uploads))  # Gradio reads it at every upload
         app = create_app(
             _content(predictor), lambda files, explain: _answers(predictor, files, explain), hosts=_hosts(host)
         )
@@ -92,6 +92,20 @@ def demo(model: Predictor | str | Path, *, host: str = "127.0.0.1", port: int = 
 
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=_PATIENCE))
         return DemoServer(server, listener, resources.pop_all())
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """Set an environment variable within the block."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -215,6 +216,13 @@ def test_files_need_a_model_and_one_example_each(predictor, tmp_path):
         resnet_tf.compare(predictor, tmp_path / "a.csv")
     with pytest.raises(UserError, match="a gate for the latency needs two models"):
         resnet_tf.compare(predictor, tmp_path / "a.csv", max_latency_ratio=2.0)
+
+
+def test_multi_label_models_are_refused(predictor):
+    result = Mock()
+    result.source.validation.labels = np.zeros((3, 2), bool)
+    with pytest.raises(UserError, match="models of any number of classes an example cannot be compared"):
+        workflow._compare([predictor, predictor], [predictor, predictor], result, {})
 
 
 def test_statistics_without_changes_pass_every_gate(predictor):
