@@ -32,7 +32,7 @@ tf.config.set_logical_device_configuration(
 )
 
 from resnet_tf.config import Config, load_config  # noqa: E402 (after the devices are set)
-from resnet_tf.core import files  # noqa: E402
+from resnet_tf.core import files, progress_line  # noqa: E402
 from resnet_tf.core.files import read_json_lines  # noqa: E402
 from resnet_tf.model.builder import build  # noqa: E402
 from resnet_tf.model.zoo import MODELS  # noqa: E402
@@ -111,6 +111,13 @@ def _fresh_policy():
     """Reset the dtype policy, which a run sets for the process."""
     yield
     keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture(autouse=True)
+def _no_progress(request, monkeypatch):
+    """Report no progress, which depends on the speed of the machine, except in its own tests."""
+    if request.module.__name__ not in ("test_progress_line", "test_downloads"):
+        monkeypatch.setattr(progress_line, "PATIENCE", 1e6)
 
 
 @pytest.fixture(scope="session")
