@@ -96,6 +96,8 @@ def evaluate(
         eval_split = slices.without_parts(settings.eval_split) if whole else settings.eval_split
         train_split = settings.train_split if "data.train_split" in changes else eval_split
         settings = dataclasses.replace(settings, train_split=train_split, eval_split=eval_split, test_split="")
+        if "data.image_folder" not in changes:
+            settings = dataclasses.replace(settings, image_folder="")  # that of another table
     source = match_classes(subject.labels, open_source(settings, for_training=False, whole=whole, given=changes))
     for text in describe_evaluation(source.validation, source.class_names):
         logger.warning("%s", text)

@@ -609,13 +609,19 @@ def test_a_run_on_a_table_is_evaluated_on_another_one(photos, tmp_path):
         "train.epochs=1",
         "runtime.xla=false",
     ]
-    config = load_config("digits", [f"data.source={path}", *settings])
+    config = load_config("digits", [f"data.source={path}", f"data.image_folder={photos / 'images'}", *settings])
     metrics = train_and_evaluate(config, tmp_path / "run")
     assert metrics["examples"] == 5
     assert load_config(tmp_path / "run" / "config.json").data.eval_split == "val"
     assert evaluate(tmp_path / "run").evaluation.to_dict()["examples"] == 5
-    other = _write(_frame(label=LABELS)[:6], photos / "other.csv")
-    assert evaluate(tmp_path / "run", data=str(other)).to_dict()["examples"] == 6
+    (photos / "other").mkdir()
+    for number in range(6):
+        (photos / "other" / f"{number}.png").write_bytes(_png(number))
+    frame = _frame(label=LABELS)[:6].assign(image=[f"{number}.png" for number in range(6)])
+    other = _write(frame, photos / "other" / "labels.csv")
+    found = evaluate(tmp_path / "run", data=str(other))
+    assert found.to_dict()["examples"] == 6
+    assert found.source.validation.locate(0)["file"] == str(photos / "other" / "0.png")
 
 
 def test_a_folder_with_a_table_points_to_it(photos, caplog):
@@ -624,6 +630,16 @@ def test_a_folder_with_a_table_points_to_it(photos, caplog):
     with pytest.raises(UserError, match="has one class, 'images'"):
         open_source(DataConfig(source=str(photos)))
     assert caplog.text.count(f"'{photos}' has a table: data.source={path} takes labels from it") == 1
+
+
+def test_groups_in_several_splits_are_warned_of(photos, caplog):
+    frame = _frame(label=LABELS, split=["train"] * 10 + ["val"] * 10)
+    for size, expected in ((5, ""), (6, "1 group of")):
+        path = _write(frame.assign(patient=[number // size for number in range(20)]), photos / "labels.csv")
+        caplog.clear()
+        _open(path, group_column="patient")
+        assert ("have images in several of the splits train, val" in caplog.text) == bool(expected)
+        assert expected in caplog.text
 
 
 def test_the_log_names_a_column_of_groups(photos, caplog):

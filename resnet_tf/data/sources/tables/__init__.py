@@ -120,6 +120,8 @@ def _open(table: Table, roles: Roles, splits: dict[str, np.ndarray], config: Dat
         if whole:
             config = dataclasses.replace(config, train_split=slices.ALL, eval_split=slices.ALL, test_split="")
         parts, present = _divide(table, rows, config), [slices.ALL]
+    if splits and roles.group:
+        _warn_of_groups(table, rows, parts)
     _log(table, roles, labels, rows, parts, "" if splits else f"data.eval_fraction={config.eval_fraction:g}")
 
     def open_split(name: str) -> Split:
@@ -155,7 +157,8 @@ def _find_rows(table: Table, roles: Roles, labels: Labels, config: DataConfig) -
     else:
         paths, root = find_files(table, table.column(roles.image), config)
         kept = _drop_duplicates(table, roles, labels, paths)
-        keys = [os.path.relpath(path, root) for path in paths]
+        prefix = os.path.join(os.path.abspath(root), "")
+        keys = [path[len(prefix) :] if path.startswith(prefix) else os.path.relpath(path, root) for path in paths]
         origin = "" if root in (table.path, table.path.parent) else f" in {str(root)!r}"
         select = lambda name, rows: split_of_files(  # noqa: E731
             root, name, [paths[row] for row in rows], labels.values[rows]
@@ -225,6 +228,15 @@ def _divide(table: Table, rows: _Rows, config: DataConfig) -> dict[str, np.ndarr
             "with one image or group has it in training. Add images, or a column of splits (train, val)"
         )
     return parts
+
+
+def _warn_of_groups(table: Table, rows: _Rows, parts: dict[str, np.ndarray]) -> None:
+    """Log a warning if a column of splits divides groups."""
+    groups = [{rows.groups[row] for row in part} for part in parts.values()]
+    divided = set[str]().union(*(one & other for one, other in itertools.combinations(groups, 2)))
+    if divided:
+        text = f"{counted(len(divided), 'group')} of {str(table.path)!r} have images in several of the splits"
+        logger.warning("%s", printable(f"{text} {', '.join(parts)}: metrics on them are too good for new groups"))
 
 
 def _log(table: Table, roles: Roles, labels: Labels, rows: _Rows, parts: dict[str, np.ndarray], fraction: str) -> None:
