@@ -37,7 +37,7 @@ class ExportMetadata(TypedDict):
             probabilities are sigmoids.
         metrics: metrics on the validation split, of a trained run.
         step: training step, of a trained run.
-        stopped_epoch: epoch after which `train.patience` ended the run, if it did.
+        stopped_epoch: epoch after which the run ended early, if it did.
         config: configuration of the run.
         drift: difference from the network in float32.
         speed: measured latency and throughput.

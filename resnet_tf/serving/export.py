@@ -65,7 +65,7 @@ class TrainedRun(Protocol):
 
     @property
     def stopped_epoch(self) -> int:
-        """Epoch after which `train.patience` ended the run; 0 if it did not."""
+        """Epoch after which the run ended early; 0 if it did not."""
 
     @property
     def model(self) -> keras.Model:

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 USUAL = 224  # training size of ImageNet networks, and the largest that is chosen
 SMALL = 64  # largest size of images that a stem without downsampling is for
+_DIMENSIONS = 3  # of an image: height, width, channels
 _SMALLEST_FOR_WEIGHTS = 128  # the stem of ImageNet networks divides height and width by four
 
 
@@ -63,6 +64,8 @@ def resolve_size(config: Config, source: Source) -> Config:
     """
     if config.data.image_size != AUTO_SIZE:
         return config
+    if len(input_type(config.data).shape_from_config(config.data)) != _DIMENSIONS:
+        return without_data(config)  # signals have no height and width
     choice = choose_size(median_size(source), trained_size(config))
     values: dict[str, Any] = {"data.image_size": choice.size}
     if choice.is_small:

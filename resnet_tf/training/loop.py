@@ -128,6 +128,7 @@ class _Fit:
         if state.epochs == self._config.train.epochs or state.ended:
             if state.ended:
                 cause = "train.patience" if state.out_of_patience else "a callback"
+                cause = "train.minutes" if self._config.train.minutes and not state.out_of_patience else cause
                 logger.info("%s ended the run at step %d", cause, state.step)
             return self._fitted(self._evaluate()[0])
         model.stop_training = False
@@ -192,6 +193,9 @@ class _Fit:
         if evaluation is not None:
             self._check_patience(evaluation)
         self._check_deadline(time.monotonic() - begin)
+        if state.ended and self._metrics_file:
+            epoch, logs = self._logs_of_epoch
+            self._metrics_file.on_epoch_end(epoch, logs | {"stopped_early": True})
         if not self._steps_left():
             state.end_epoch()
         if evaluation is not None:
@@ -230,9 +234,6 @@ class _Fit:
             state.epochs + 1,
             train.epochs,
         )
-        if self._metrics_file:
-            epoch, logs = self._logs_of_epoch
-            self._metrics_file.on_epoch_end(epoch, logs | {"stopped_early": True})
 
     def _call_back(self, call: Callable[..., None], *arguments: Any) -> bool:
         """Call the callbacks, and return True if they changed the weights.

@@ -29,7 +29,7 @@ class RunState:
         skipped: steps of the run that were skipped as non-finite.
         nonfinite_streak: number of consecutive non-finite steps up to the latest.
         rolled_back: True if the run has returned to a checkpoint because of such steps.
-        ended: True if a callback or `train.patience` ended the run.
+        ended: True if a callback, `train.patience` or `train.minutes` ended the run.
         ended_of: `train.epochs` when it ended, so that a longer run continues; 0 before.
         out_of_patience: True if `train.patience` ended the run.
         best_epoch: number of the epoch with the best evaluation; 0 before the first evaluation.

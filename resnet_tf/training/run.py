@@ -43,7 +43,7 @@ class MetricsLine(TypedDict):
         train_seconds: duration of training.
         val_loss: loss on the validation split, in epochs with an evaluation.
         val_top1: accuracy on the validation split, in epochs with an evaluation.
-        stopped_early: True if `train.patience` ended the run after the epoch.
+        stopped_early: True if the run ended after the epoch, before the last one.
     """
 
     epoch: int
@@ -71,7 +71,7 @@ class Run:
         labels: class names in the order of the logits.
         metrics: `examples`, `top1`, `top5`, `loss` and further metrics of the validation split at this step; empty for
             a checkpoint within an epoch.
-        stopped_epoch: epoch after which `train.patience` ended the run; 0 if it did not.
+        stopped_epoch: epoch after which `train.patience`, `train.minutes` or a callback ended the run; 0 if none did.
         thresholds: probability from which on each class is selected, [C], of multi-label targets; otherwise None.
     """
 
@@ -164,7 +164,7 @@ def _stopped_epoch(chosen: Path, metadata: checkpoints.CheckpointMetadata) -> in
         chosen, metadata = newest or chosen, checkpoints.read_metadata(newest or chosen)
     with checkpoints.naming_metadata(chosen):
         state = RunState.from_dict(metadata["run"])
-    return state.epochs if state.out_of_patience else 0
+    return state.epochs if state.ended else 0
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:

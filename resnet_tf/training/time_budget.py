@@ -85,10 +85,13 @@ def fit_into_minutes(config: Config, source: Source, strategy: tf.distribute.Str
         deadline: end of the run.
 
     Raises:
-        UserError: if the data are no images.
+        UserError: if the data are no ordinary images.
     """
     if not issubclass(input_type(config.data), ImagePreprocess):
-        raise UserError(f"train.minutes={config.train.minutes:g} chooses networks for images, and the data are signals")
+        plural = input_type(config.data).plural
+        raise UserError(
+            f"train.minutes={config.train.minutes:g} chooses settings for images, and the data are {plural}"
+        )
     facts = _collect(config, source, strategy)
     cluster = Cluster(strategy)
     rates = {}

@@ -43,8 +43,7 @@ def write_run_report(
         facts[title] = f"{100 * test_metrics[name]:.2f} %"
         facts["test examples"] = f"{test_metrics['test_examples']:,}"
     if run.stopped_epoch:
-        train = run.config.train
-        facts["stopped early (epoch)"] = f"{run.stopped_epoch} of {train.epochs} by train.patience={train.patience}"
+        facts["stopped early (epoch)"] = f"{run.stopped_epoch} of {run.config.train.epochs}"
     facts["parameters"] = f"{run.model.count_params():,}"
     if metrics:
         rate = statistics.median(line["images_per_second"] for line in metrics)

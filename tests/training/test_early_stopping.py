@@ -118,7 +118,7 @@ def test_a_run_without_improvement_ends_and_states_it(stagnating, stopped, tmp_p
     assert load_run(stopped, checkpoint="latest").stopped_epoch == 3
     source = open_source(stagnating.data)
     page = write_run_report(tmp_path, run, evaluate_run(run, source, batch_size=50), source)
-    assert "3 of 5 by train.patience=2" in page.read_text()
+    assert "<b>3 of 5</b>stopped early (epoch)" in page.read_text()
 
 
 def test_the_counter_survives_a_kill(stagnating, stopped, tmp_path, caplog):

@@ -92,6 +92,12 @@ def test_settings_of_the_user_stay(folder):
     assert (config.data.image_size, config.model.stem, config.data.crop_fraction) == (128, "", 0.875)
 
 
+def test_signals_have_no_size(folder):
+    source = open_source(load_config("imagefolder", [f"data.source={folder(30, 28)}"]).data)
+    config = override_groups(load_config("imagefolder"), data={"length": 64, "channels": 1, "source": "x"})
+    assert image_size.resolve_size(config, source).data.image_size == 224
+
+
 def test_weights_state_their_size(tmp_path):
     path = tmp_path / "x.weights.h5"
     model = create_model("resnet8_w32", num_classes=3, input_shape=(24, 24, 3))

@@ -156,7 +156,7 @@ def test_choices_are_stored_and_kept(digits_arrays, measured, tmp_path, caplog):
 
 def test_signals_have_no_plan(measured, tiny_config):
     config = override_groups(tiny_config, data={"length": 8, "channels": 1}, train={"minutes": 1.0})
-    with pytest.raises(UserError, match=r"train.minutes=1 chooses networks for images"):
+    with pytest.raises(UserError, match=r"train.minutes=1 chooses settings for images, and the data are signals"):
         time_budget.fit_into_minutes(config, open_source(tiny_config.data), None, Deadline(1.0))
 
 
