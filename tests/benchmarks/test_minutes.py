@@ -54,8 +54,8 @@ def test_a_tiny_run_of_each_method(tmp_path):
 
 @pytest.mark.slow
 def test_pytorch_trains_on_an_archive(tmp_path):
-    pytest.importorskip("torch", reason="the other side of the comparison")
-    pytest.importorskip("torchvision", reason="the other side of the comparison")
+    pytest.importorskip("torch", reason="PyTorch is compared with")
+    pytest.importorskip("torchvision", reason="PyTorch is compared with")
     import minutes_torch
 
     result = minutes_torch.train(minutes.write_digits(tmp_path / "digits.npz"), 0.1)
