@@ -73,6 +73,13 @@ def write_atomically(path: str | Path, content: str | bytes, *, new: bool = Fals
     return Path(path)
 
 
+def move_into_place(part: Path, path: Path) -> None:
+    """Rename a complete file to its final name in the same directory, replacing what is there, and sync both."""
+    sync(part)
+    os.replace(part, path)
+    sync(path.parent)
+
+
 @contextlib.contextmanager
 def atomic_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield an empty directory of the same name to write to; at the end of the block it becomes `path`, in one rename.
