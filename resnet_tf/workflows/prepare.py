@@ -1,5 +1,6 @@
 """Conversion of data sources to TFDS directories."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from resnet_tf.core.paths import user_path
 from resnet_tf.core.ranges import Range, check_number
 from resnet_tf.core.signals import clean_up_on_sigterm
 from resnet_tf.data.prepare import prepare_source
+from resnet_tf.data.sources.tfds_builders import parse_name
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,9 @@ def prepare(
         Interrupted: after SIGTERM.
     """
     check_number("eval_fraction", eval_fraction, Range(above=0, below=1))
-    target = user_path(target)
+    target, source = user_path(target), str(user_path(source))
+    if not os.path.exists(source) and not parse_name(source):
+        raise UserError(f"--from={source!r}: no such folder or file")
     changes = parse_assignments([*overrides, f"data.source={source}"])
     if wrong := [key for key in changes if not key.startswith("data.")]:
         raise UserError(f"{wrong[0]} has no effect on `prepare`, which takes keys of the group data")

@@ -101,7 +101,7 @@ def test_invalid_sources_are_refused(tmp_path, data_dir):
     for source, message in (
         ("fashion_mnits", r"unknown data set 'fashion_mnits'; did you mean 'fashion_mnist'"),
         (str(tmp_path / "none"), r"no such folder or file"),
-        (str(tmp_path / "file.zip"), r"is not an .npz file; expected an .npz file, a folder"),
+        (str(tmp_path / "file.zip"), r"is no \.npz file and no table .*; expected one of these, a folder"),
     ):
         with pytest.raises(UserError, match=message):
             open_source(DataConfig(source=source, data_dir=str(data_dir)))
