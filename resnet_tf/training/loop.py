@@ -153,6 +153,10 @@ class _Fit:
         return self._fitted(evaluation)
 
     @property
+    def _is_last_step(self) -> bool:
+        return self._trainer.state.epochs + 1 == self._config.train.epochs and not self._steps_left()
+
+    @property
     def _is_ended(self) -> bool:
         return self._trainer.state.ended or bool(self._trainer.model.stop_training)
 
@@ -188,7 +192,7 @@ class _Fit:
         self._follow_callbacks()
         if changed:
             evaluation = self._evaluate_again()
-        if self._trainer.model.stop_training:
+        if self._trainer.model.stop_training and not self._is_last_step:
             state.end(of=train.epochs)
         if evaluation is not None:
             self._check_patience(evaluation)
@@ -217,7 +221,7 @@ class _Fit:
         """Compare an evaluation with those before, and end the run if there was no better one for too long."""
         state, train = self._trainer.state, self._config.train
         state.compare(selection.score(train.metric, evaluation.to_dict()))
-        if not train.patience or state.stale < train.patience or state.ended:
+        if not train.patience or state.stale < train.patience or state.ended or self._is_last_step:
             return
         state.end(of=train.epochs)
         state.out_of_patience = True

@@ -18,7 +18,8 @@ from resnet_tf.core.text import counted
 from resnet_tf.training import proof
 from resnet_tf.training.run import read_metrics
 
-_TIMINGS = {"images_per_second", "train_seconds", "val_seconds"}  # of metrics.jsonl, which differ between runs
+# Values of metrics.jsonl that differ between runs: timings, and whether the run ended, as the second one ends at a step.
+_IGNORED = {"images_per_second", "train_seconds", "val_seconds", "stopped_early"}
 _MAX_STEP = 2**53
 
 
@@ -112,9 +113,9 @@ def _compare(workdir: Path, again: Path, end: int, causes: tuple[str, ...]) -> P
 
 
 def _untimed(workdir: Path, end: int) -> list[dict[str, Any]]:
-    """Return the metrics of the epochs up to a step without timings; NaN, which differs from itself, as text."""
+    """Return the metrics of the epochs up to a step to compare; NaN, which differs from itself, as text."""
     return [
-        {name: str(value) for name, value in line.items() if name not in _TIMINGS}
+        {name: str(value) for name, value in line.items() if name not in _IGNORED}
         for line in read_metrics(workdir)
         if line["step"] <= end
     ]

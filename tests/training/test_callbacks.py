@@ -98,6 +98,18 @@ def test_a_run_that_a_callback_ended_stays_ended(tiny_config, tmp_path, caplog):
 
 
 @pytest.mark.slow
+def test_the_last_epoch_does_not_end_early(tiny_config, tmp_path):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = True
+
+    config = override_groups(tiny_config, train={"epochs": 1, "patience": 1})
+    train_and_evaluate(config, tmp_path, callbacks=[Stop()])
+    (line,) = read_json_lines(tmp_path / "metrics.jsonl")
+    assert "stopped_early" not in line
+
+
+@pytest.mark.slow
 @pytest.mark.long
 def test_a_callback_ends_a_run_within_an_epoch(tiny_config, tmp_path):
     class Stop(keras.callbacks.Callback):
