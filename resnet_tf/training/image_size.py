@@ -11,7 +11,7 @@ from resnet_tf.config import AUTO_SIZE, Config, flatten, override
 from resnet_tf.core.paths import user_path
 from resnet_tf.data.sources import Source
 from resnet_tf.data.sources.base import sample_sizes
-from resnet_tf.inputs import ImagePreprocess, Preprocess, input_type
+from resnet_tf.inputs import Preprocess, input_type
 from resnet_tf.model.weights import readers
 from resnet_tf.model.weights.published import find_pretrained
 from resnet_tf.model.zoo import get_arch
@@ -64,8 +64,8 @@ def resolve_size(config: Config, source: Source) -> Config:
     """
     if config.data.image_size != AUTO_SIZE:
         return config
-    if len(input_type(config.data).shape_from_config(config.data)) != _DIMENSIONS:
-        return without_data(config)  # signals have no height and width
+    if not _are_images(config):
+        return without_data(config)
     choice = choose_size(median_size(source), trained_size(config))
     values: dict[str, Any] = {"data.image_size": choice.size}
     if choice.is_small:
@@ -98,7 +98,7 @@ def median_size(source: Source) -> int:
 
 def describe_enlargement(config: Config, source: Source) -> str:
     """Return a warning if the images are enlarged several times without need; otherwise nothing."""
-    if not issubclass(input_type(config.data), ImagePreprocess):
+    if not _are_images(config):
         return ""
     median, size = median_size(source), config.data.image_size
     choice = choose_size(median, trained_size(config))
@@ -121,7 +121,12 @@ def trained_size(config: Config) -> int:
         preprocess = Preprocess.from_dict(fields) if fields else None
     elif name := find_pretrained(config.model.name, weights):
         preprocess = name.inputs[0]
-    return min(preprocess.size) if isinstance(preprocess, ImagePreprocess) else USUAL
+    return min(preprocess.spatial_shape) if preprocess else USUAL
+
+
+def _are_images(config: Config) -> bool:
+    """Return True if the input has height and width, which signals do not have."""
+    return len(input_type(config.data).shape_from_config(config.data)) == _DIMENSIONS
 
 
 def _downsamples(config: Config) -> bool:

@@ -11,6 +11,7 @@ from PIL import Image
 from resnet_tf.config import Config, load_config
 from resnet_tf.data.sources import open_source
 from resnet_tf.data.sources.base import sample_sizes
+from resnet_tf.inputs import ImagePreprocess
 from resnet_tf.model.create import create_model
 from resnet_tf.training import default_settings, image_size
 from resnet_tf.training.image_size import choose_size, describe_enlargement, trained_size
@@ -103,7 +104,7 @@ def test_weights_state_their_size(tmp_path):
     model = create_model("resnet8_w32", num_classes=3, input_shape=(24, 24, 3))
     for size in (224, 24):
         if size == 24:
-            model.preprocess = image_size.ImagePreprocess(size=(24, 24))
+            model.preprocess = ImagePreprocess(size=(24, 24))
         model.save_weights(path)
         config = override_groups(Config(), model={"name": "resnet8_w32", "weights": str(path)})
         assert trained_size(config) == size
@@ -128,6 +129,7 @@ def test_enlarged_images_are_warned_of(folder):
     assert [each for each in trainer.warnings if "enlarges" in each]
 
 
+@pytest.mark.slow
 def test_a_run_stores_its_size_and_keeps_it(folder, tmp_path):
     source = folder(30, 28)
     settings = ["model.name=resnet8_w32", "train.epochs=1", "data.batch_size=64", "runtime.precision=float32"]
