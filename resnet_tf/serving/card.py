@@ -73,7 +73,7 @@ import tf_keras
 
 layer = hub.KerasLayer(".", trainable=True)  # {model_input}
 model = tf_keras.Sequential([layer])
-model.compile("sgd", tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+model.compile("sgd", tf_keras.losses.{loss}(from_logits=True))
 ```
 """,
     "litert": """LiteRT (`pip install ai-edge-litert`):
@@ -224,6 +224,7 @@ def _usage(metadata: Mapping[str, Any], preprocess: Preprocess, signature: str) 
         "range": preprocess.value_range,
         "signature": signature,
         "model_input": model_input,
+        "loss": "BinaryCrossentropy" if metadata.get("thresholds") else "SparseCategoricalCrossentropy",
         "shape": ", ".join(map(str, (*sizes, channels))),
     }
     if target == "serving" and first.dtype != tf.string:

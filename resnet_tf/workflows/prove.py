@@ -18,7 +18,7 @@ from resnet_tf.core.text import counted
 from resnet_tf.training import proof
 from resnet_tf.training.run import read_metrics
 
-# Values of metrics.jsonl that differ between runs: timings, and whether the run ended, as the second one ends at a step.
+# Values of metrics.jsonl that differ between runs: timings, and `stopped_early`, as the second run ends at a step.
 _IGNORED = {"images_per_second", "train_seconds", "val_seconds", "stopped_early"}
 _MAX_STEP = 2**53
 

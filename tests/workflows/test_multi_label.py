@@ -14,10 +14,12 @@ from PIL import Image
 
 from resnet_tf.config import AugmentConfig, load_config
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.export_metadata import read_export
 from resnet_tf.core.multi_label_metrics import MultiLabelEvaluation
 from resnet_tf.data import pipeline
 from resnet_tf.data.augmentation import mixing
 from resnet_tf.data.sources import match_classes, open_source
+from resnet_tf.serving.card import model_card
 from resnet_tf.serving.export import export_model
 from resnet_tf.serving.predictor import Predictor
 from resnet_tf.training import runtime
@@ -286,6 +288,8 @@ def test_the_card_describes_thresholds_and_metrics(export):
     card = (export / "README.md").read_text()
     assert "mean average precision" in card
     assert "probabilities are sigmoids" in card
+    layer = model_card(read_export(export).metadata | {"target": "hub"}, signature="")
+    assert "losses.BinaryCrossentropy(from_logits=True)" in layer
 
 
 def test_data_of_the_other_form_are_refused(run, digits_arrays, config, tmp_path):
