@@ -67,6 +67,7 @@ PHOTOS = {
     "imagenet_rsb_a3": (),
     "imagenet_torchvision_v2": (),
     "imagefolder": (),
+    "auto": (),  # what it chooses for data and time is in the other recipes
     "finetune": (*_DERIVED, "train.finetune=full"),
     "bit_finetune": _DERIVED,
 }

@@ -23,6 +23,7 @@ from resnet_tf.data.augmentation import mixing
 from resnet_tf.data.pipeline import TrainingLength
 from resnet_tf.inputs import create_preprocess
 from resnet_tf.training import run, trainer
+from resnet_tf.training.image_size import without_data
 from resnet_tf.training.losses import Objective
 from resnet_tf.training.optimizers import conditional
 from resnet_tf.training.optimizers.create import create_optimizer
@@ -61,7 +62,7 @@ class Steps:
     """Training and evaluation step on one of several chips, as pure functions of their variables."""
 
     def __init__(self, case: Case):
-        config = load_config(case.recipe, case.settings)
+        config = without_data(load_config(case.recipe, case.settings))
         precision = config.runtime.precision
         keras.config.set_dtype_policy("mixed_bfloat16" if precision == "auto" else precision)
         self._config, self._chips, self._batch = config, case.chips, config.data.batch_size // case.chips

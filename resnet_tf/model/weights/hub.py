@@ -16,6 +16,7 @@ from typing import Any
 from resnet_tf.core import files
 from resnet_tf.core.bounded import MAX_JSON_BYTES
 from resnet_tf.core.errors import UserError, plain_reason, prefix_errors
+from resnet_tf.core.export_metadata import METADATA
 from resnet_tf.core.ranges import shorten
 from resnet_tf.core.text import printable
 from resnet_tf.model.weights import hub_settings, readers
@@ -25,7 +26,7 @@ from resnet_tf.model.weights.hub_settings import HubSettings
 logger = logging.getLogger(__name__)
 
 SCHEME = "hf://"
-OWN_SETTINGS, TIMM_SETTINGS = "resnet_tf.json", "config.json"
+OWN_SETTINGS, TIMM_SETTINGS = METADATA.name, "config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in this order; the second one is a pickle
 _MAX_WEIGHTS_BYTES = 2**36
 _NAME = r"[A-Za-z0-9](?:[\w.-]*[\w-])?"
