@@ -73,7 +73,7 @@ def write_atomically(path: str | Path, content: str | bytes, *, new: bool = Fals
     return Path(path)
 
 
-def move_into_place(part: Path, path: Path) -> None:
+def replace_durably(part: Path, path: Path) -> None:
     """Rename a complete file to its final name in the same directory, replacing what is there, and sync both."""
     sync(part)
     os.replace(part, path)

@@ -100,7 +100,7 @@ def _download(url: str, path: Path, digest: str) -> None:
         if mismatch := _digest_mismatch(part, digest) if digest else "the server does not state its SHA-256":
             part.unlink()
             raise UserError(f"the download from {url} is not the published file: {mismatch}")
-        files.move_into_place(part, path)
+        files.replace_durably(part, path)
 
 
 def _part(path: Path) -> Path:
