@@ -324,9 +324,18 @@ def _checked(storage: _Storage, dtype: str, key: str, count: int) -> _Storage:
 def _describe_foreign(file: IO[bytes], path: Path) -> str:
     """Describe a file that is neither of the two formats."""
     file.seek(0)
-    if tarfile.is_tarfile(file):
+    if _is_tar(file):
         return "its format is that of PyTorch before 0.2; load it with PyTorch and save it again"
     return "it does not begin like a file of torch.save" if path.stat().st_size else "it is empty"
+
+
+def _is_tar(file: IO[bytes]) -> bool:
+    """Return True for an archive without compression; `is_tarfile` decompresses, and xz skips zeros to the end."""
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as archive:
+            return archive.next() is not None
+    except tarfile.ReadError:
+        return False
 
 
 def _state_dict(content: Any, path: Path) -> Mapping[str, Any]:
