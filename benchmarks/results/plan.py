@@ -102,7 +102,10 @@ def long_tail(name: str, *overrides: str) -> tuple[Run, ...]:
 
 def fine_tuned(name: str, *overrides: str, hub_of: str = "") -> tuple[Run, ...]:
     """Return runs of ResNet-20 trained on 200 images of Fashion-MNIST, about 20 per class, and evaluated on 10,000."""
-    few = (f"data.source={FASHION}", "data.train_split=train[:200]", "data.image_size=32", "data.crop_fraction=1")
+    few = (
+        *(f"data.source={FASHION}", "data.train_split=train[:200]", "data.drop_remainder=true"),
+        *("data.image_size=32", "data.crop_fraction=1"),
+    )
     augment = ("augment.random_resized_crop=false", "augment.pad_crop=4", "train.eval_every=1000")
     runs = seeds(f"finetune_{name}", "finetune", "model.name=resnet20", *few, *augment, *overrides)
     return tuple(dataclasses.replace(run, hub_of=hub_of) for run in runs)
