@@ -55,18 +55,26 @@ LONG = (pytest.mark.slow, pytest.mark.long)
 # Tests whose cases repeat one another with other names, networks or files -> number of cases, the first ones, that are
 # not long.
 FIRST_CASES = {
-    "test_archives_of_older_keras_are_read_by_their_configuration": 2,
+    "test_archives_of_older_keras_are_read_by_their_configuration": 1,
     "test_batches_do_not_depend_on_the_first_step": 1,
+    "test_evaluation_reads_every_example_once_in_order": 2,
     "test_every_format_has_the_same_prediction": 2,
+    "test_hidden_and_system_folders_are_no_classes": 2,
     "test_keras_knows_the_classes_after_the_import": 1,
     "test_links_are_followed_alike": 4,
     "test_logits_equal_keras_applications": 2,
-    "test_logits_equal_the_original_librarys_and_weights_go_back_as_they_came": 5,
-    "test_metadata_come_along_with_every_copy_and_its_copies": 3,
+    "test_logits_equal_the_original_librarys_and_weights_go_back_as_they_came": 4,
+    "test_metadata_come_along_with_every_copy_and_its_copies": 1,
     "test_models_are_functional_keras_models_that_fit": 4,
-    "test_our_own_files_come_back": 15,
+    "test_one_program_runs_every_command": 1,
+    "test_our_own_files_come_back": 10,
+    "test_output_stride_keeps_the_weights_and_enlarges_the_map": 2,
+    "test_preprocessing_is_that_of_the_network_or_must_be_given": 8,
+    "test_probabilities_of_an_export_are_those_of_the_model": 2,
+    "test_sums_of_splits_of_every_source": 10,
+    "test_the_canonical_model_has_the_same_probabilities": 12,
     "test_the_grids_align_at_every_width": 2,
-    "test_train_is_the_function_after_any_import": 3,
+    "test_train_is_the_function_after_any_import": 1,
     "test_two_workers_have_the_batches_of_one": 1,
 }
 

@@ -288,6 +288,7 @@ def test_predict_takes_the_model_as_an_argument(command, tiny_export, photos):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_command_that_tolerates_too_few_unreadable_images_is_corrected(command, photos, tmp_path):
     """From another working directory as well: the run stores absolute paths."""
     (photos / "train" / "red" / "0.jpg").write_bytes(b"not an image")

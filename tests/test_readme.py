@@ -14,6 +14,7 @@ README = (ROOT / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
+@pytest.mark.slow
 def test_the_first_python_block_runs(tmp_path, monkeypatch, data_dir):
     block = PYTHON[0]
     monkeypatch.chdir(tmp_path)

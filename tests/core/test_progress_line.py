@@ -272,6 +272,7 @@ def test_evaluations_show_progress_on_every_stream_the_first_time(tiny_config, t
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_all_long_work_of_a_command_is_shown(digits_arrays, tmp_path, command, monkeypatch):
     monkeypatch.setattr(progress_line, "PATIENCE", 0.0)
     flags = ("train.epochs=1", "model.name=resnet8_w32", "data.batch_size=128", f"data.source={digits_arrays}")

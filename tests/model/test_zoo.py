@@ -148,7 +148,7 @@ def test_hand_counts():
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet50_v2", *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet101_v2", "resnet152_v2"))]
+    "name", ["resnet50_v2", *(pytest.param(name, marks=LONG) for name in ("resnet101_v2", "resnet152_v2"))]
 )
 def test_v2_equals_keras_applications(name):
     application = {"resnet50_v2": "ResNet50V2", "resnet101_v2": "ResNet101V2", "resnet152_v2": "ResNet152V2"}[name]

@@ -40,7 +40,7 @@ def test_code_of_a_card_runs(run, tmp_path, monkeypatch, capsys, target):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["hub", "hub_features"])
+@pytest.mark.parametrize("target", ["hub", pytest.param("hub_features", marks=pytest.mark.long)])
 def test_code_of_a_hub_card_runs(run, tmp_path, target):
     """Runs in a new process: TF Hub needs Keras 2, which cannot be imported together with Keras 3."""
     export = export_model(run, tmp_path / target, target=target)

@@ -210,7 +210,9 @@ def test_files_are_dropped_in_a_browser(address, export, browser, files, width):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, -signal.SIGTERM, marks=pytest.mark.long)]
+)
 @pytest.mark.parametrize("name", ["demo", "data_service"])
 def test_servers_end_by_signals(name, number, code, export, tmp_path):
     if name == "demo":

@@ -229,7 +229,12 @@ def test_signatures_return_sigmoids_and_selected_classes(run, export):
 
 
 @pytest.mark.parametrize(
-    "target", ["litert", *(pytest.param(name, marks=pytest.mark.slow) for name in ("hub", "keras", "onnx"))]
+    "target",
+    [
+        "litert",
+        *(pytest.param(name, marks=LONG) for name in ("hub", "keras")),
+        pytest.param("onnx", marks=pytest.mark.slow),
+    ],
 )
 def test_every_target_selects_the_same_classes(target, run, export, tmp_path):
     if target == "onnx":

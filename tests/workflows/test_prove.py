@@ -33,6 +33,7 @@ def test_a_run_is_the_same_again(proved, command):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_first_steps_are_the_same_and_a_difference_is_named(proved, tmp_path, command):
     changed = tmp_path / "changed"
     shutil.copytree(proved, changed)
