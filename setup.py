@@ -13,6 +13,9 @@ LITERT = ["ai-edge-litert>=2.1"]
 ONNX = ["tf2onnx>=1.16.1", "onnxruntime>=1.22"]  # the writer, and the reader that checks what it wrote
 # The page sets options of `mount_gradio_app` that earlier releases lack, and that a major version may rename.
 DEMO = ["gradio>=6.31,<7"]
+# Label errors; the first with `find_label_issues` of multi-label data and without a limit on numpy. It brings
+# scikit-learn and SciPy, of which the other checks take nearest neighbors, transforms and linear algebra.
+AUDIT = ["cleanlab>=2.7", "scikit-learn>=1.6", "scipy>=1.15"]
 WANDB = "wandb>=0.19"  # the first whose offline runs take an id again
 MLFLOW = "mlflow>=3.1"  # Keras callbacks for Keras 3
 JAX = "jax>=0.10.2"  # runs HLO without TensorFlow, by internal interfaces: the oldest release that was tried
@@ -69,6 +72,7 @@ setup(
         "onnx": ONNX,
         "huggingface": HUB,
         "demo": DEMO,
+        "audit": AUDIT,
         "wandb": [WANDB],
         "mlflow": [MLFLOW],
         "test": [
@@ -85,6 +89,8 @@ setup(
             "pyyaml>=6",
             "playwright>=1.49",  # drives Chromium, which it does not bring; tests of pages are skipped without one
             *DEMO,
+            *AUDIT,
+            "cleanvision>=0.3.6",  # independent measures of image quality
             "scipy>=1.15",  # independent statistics: of the bootstrap, with `rng`, and of the binomial test
             "statsmodels>=0.14.4",  # independent McNemar test and adjusted p-values; the first for numpy 2
             JAX,

@@ -20,7 +20,7 @@ PAGE = Path(__file__).parent / "api.md"
 GROUPS = {
     "Commands": (
         *("train", "TrainResult", "evaluate", "EvaluateResult", "predict", "export"),
-        *("compare", "CompareResult"),
+        *("audit", "AuditResult", "compare", "CompareResult"),
         *("prepare", "PrepareResult", "preview", "plan", "Plan", "prove", "ProveResult"),
         *("benchmark", "BenchmarkResult"),
         *("convert", "ConvertResult", "push_to_hub", "demo", "DemoServer", "serve_data", "DataService"),

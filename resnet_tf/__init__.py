@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from resnet_tf.serving.predictor import Prediction, Predictor
     from resnet_tf.training.evaluation import evaluate_run
     from resnet_tf.training.run import Run, load_run
+    from resnet_tf.workflows.audit import AuditResult, audit
     from resnet_tf.workflows.benchmark import BenchmarkResult, benchmark
     from resnet_tf.workflows.compare import CompareResult, compare
     from resnet_tf.workflows.convert import ConvertResult, convert
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 # attribute. So each name below is the function in every order of imports.
 _HOMES = {
     "Arch": "resnet_tf.model.arch",
+    "AuditResult": "resnet_tf.workflows.audit",
     "BandsPreprocess": "resnet_tf.inputs",
     "BatchNormalization": "resnet_tf.model.layers",
     "BenchmarkResult": "resnet_tf.workflows.benchmark",
@@ -77,6 +79,7 @@ _HOMES = {
     "TrainResult": "resnet_tf.workflows.train",
     "UserError": "resnet_tf.core.errors",
     "WeightsTable": "resnet_tf.model.weights.published",
+    "audit": "resnet_tf.workflows.audit",
     "benchmark": "resnet_tf.workflows.benchmark",
     "compare": "resnet_tf.workflows.compare",
     "convert": "resnet_tf.workflows.convert",
@@ -106,6 +109,7 @@ _HOMES = {
 
 __all__ = [
     "Arch",
+    "AuditResult",
     "BandsPreprocess",
     "BatchNormalization",
     "BenchmarkResult",
@@ -134,6 +138,7 @@ __all__ = [
     "TrainResult",
     "UserError",
     "WeightsTable",
+    "audit",
     "benchmark",
     "compare",
     "convert",

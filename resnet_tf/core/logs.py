@@ -54,3 +54,15 @@ def shown_log() -> Iterator[None]:
         _LOGGER.setLevel(logging.NOTSET)
         if handler:
             _LOGGER.removeHandler(handler)
+
+
+@contextlib.contextmanager
+def only_errors(name: str) -> Iterator[None]:
+    """Suppress the messages of a logger, and of those below it, that are no errors."""
+    log = logging.getLogger(name)
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import io
-import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,10 +18,11 @@ from resnet_tf.config import DataConfig
 from resnet_tf.core import files, locks
 from resnet_tf.core.class_names import check_tfds_names
 from resnet_tf.core.errors import UserError, plain_reason
+from resnet_tf.core.logs import only_errors
 from resnet_tf.core.paths import user_path
 from resnet_tf.core.progress_line import Progress
 from resnet_tf.core.targets import MULTI_LABEL, SINGLE_LABEL, Targets, targets_of
-from resnet_tf.data.sources import folder, is_image_folder, list_splits, open_source, tables
+from resnet_tf.data.sources import folder, is_image_folder, open_splits, tables
 from resnet_tf.data.sources.base import Split
 from resnet_tf.data.sources.labels import check_classes
 
@@ -135,22 +135,11 @@ def _folder_part(split: folder.ClassFolder, class_names: Sequence[str]) -> _Part
 
 def _open(config: DataConfig) -> _Content:
     """Open all splits of a source, with the classes of all of them."""
-    names = list_splits(config)
-    whole = open_source(
-        dataclasses.replace(config, train_split="+".join(names), eval_split=names[0], test_split=""), for_training=False
-    )
+    whole, splits = open_splits(config)
     parts = {}
-    for name in names:
-        with _only_errors("resnet_tf.data.sources"):  # the rest is logged above, for all splits
-            opened = open_source(
-                dataclasses.replace(config, train_split=name, eval_split=name, test_split=""), for_training=False
-            )
-        indices = np.array([whole.class_names.index(each) for each in opened.class_names], np.int64)
-        labels = targets_of(opened.train.labels).renumber(opened.train.labels, indices, len(whole.class_names))
-        if targets_of(labels) != whole.targets:  # of a split in which every example has one class
-            labels = np.eye(len(whole.class_names), dtype=bool)[labels]
-        opened.train.check_complete()
-        parts[name] = _split_part(dataclasses.replace(opened.train, labels=labels), whole.class_names, config)
+    for name, split in splits.items():
+        split.check_complete()
+        parts[name] = _split_part(split, whole.class_names, config)
     example = whole.train.load(tf.constant(0, tf.int64))
     channels = None if example.dtype == tf.string else int(example.shape[-1])
     if example.dtype not in (tf.string, tf.uint8) or channels not in (None, 1, 3, 4):
@@ -307,17 +296,5 @@ def _splits(root: Path, eval_fraction: float) -> dict[str, folder.ClassFolder]:
 def _quiet() -> Iterator[None]:
     """Suppress the output of TFDS, which concerns downloads, and its progress bars, which concern parts of the work."""
     tfds.disable_progress_bar()
-    with _only_errors("absl"), contextlib.redirect_stdout(io.StringIO()):
+    with only_errors("absl"), contextlib.redirect_stdout(io.StringIO()):
         yield
-
-
-@contextlib.contextmanager
-def _only_errors(name: str) -> Iterator[None]:
-    """Suppress the messages of a logger that are no errors."""
-    log = logging.getLogger(name)
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(level)

@@ -81,19 +81,12 @@ class UnreadableExamples:
         found = ((int(index), self._split.locate(int(index))) for index in missing[missing >= 0])
         self._add(
             [
-                location | {"reason": self._reason(index), "examples": 1}
+                location | {"reason": explain_unreadable(self._split, self._preprocess, index), "examples": 1}
                 for index, location in found
                 if self._key(location) not in self._known
             ]
         )
         self._check()
-
-    def _reason(self, index: int) -> str:
-        try:
-            example = self._split.load(tf.constant(index, tf.int64))
-            return self._preprocess.explain_unreadable(example, is_unreadable=True)
-        except tf.errors.OpError as error:
-            return plain_reason(error)
 
     def _add(self, lines: Sequence[dict[str, Any]]) -> None:
         new = {self._key(line): line for line in lines if self._key(line) not in self._known}
@@ -146,15 +139,28 @@ def naming_nonfinite(split: Split) -> Iterator[None]:
         raise NonFiniteError(error.indices, error.count, locate) from None
 
 
+def explain_unreadable(split: Split, preprocess: Preprocess, index: int, *, is_unreadable: bool = True) -> str:
+    """Return the reason why an example of a split cannot be read; empty if it can.
+
+    Args:
+        split: holds the example.
+        preprocess: decodes it.
+        index: index of the example in the split.
+        is_unreadable: see `Preprocess.explain_unreadable`.
+    """
+    try:
+        example = split.load(tf.constant(index, tf.int64))
+        return preprocess.explain_unreadable(example, is_unreadable=is_unreadable)
+    except tf.errors.OpError as error:
+        return plain_reason(error)
+
+
 def find_unreadable(split: Split, preprocess: Preprocess, *, start: int = 0) -> str:
     """Describe the first unreadable example of a split at or after index `start`; empty if there is none."""
     indices = range(start, split.num_examples)
     task = f"searching split {split.name!r} for unreadable examples"
     for index in tracked(indices, task, noun="example", total=len(indices)):
-        try:
-            reason = preprocess.explain_unreadable(split.load(tf.constant(index, tf.int64)))
-        except tf.errors.OpError as error:
-            reason = plain_reason(error)
+        reason = explain_unreadable(split, preprocess, index, is_unreadable=False)
         if reason:
             return _describe(split.locate(index) | {"reason": reason})
     return ""

@@ -19,6 +19,7 @@ from resnet_tf.core.progress_line import Progress
 from resnet_tf.core.ranges import MAX_BATCH, check_integer
 from resnet_tf.core.targets import targets_with
 from resnet_tf.core.text import counted
+from resnet_tf.data.autotune import without_autotune
 from resnet_tf.data.sources import Split, check_form
 from resnet_tf.data.unreadable import naming_nonfinite, translate_read_errors
 from resnet_tf.inputs import Preprocess, UnreadableError
@@ -214,6 +215,26 @@ class Predictor:
             heatmaps = tf.image.resize(heatmaps, self.preprocess.spatial_shape)[..., 0]
             crops = self.preprocess.decode_batch(encoded)
             yield from zip(crops, heatmaps.numpy(), (self.labels[index] for index in best), strict=True)
+
+    def features(self, split: Split, indices: np.ndarray, *, batch_size: int = 64) -> Iterator[np.ndarray]:
+        """Yield the pooled features before the head, float32 [B, F], for batches of examples of a split.
+
+        Args:
+            split: holds the examples.
+            indices: indices of the examples in order, int64 [n].
+            batch_size: examples per batch.
+
+        Raises:
+            UserError: for an export without the signature `features`, or an example that cannot be read.
+        """
+        runner = self._runner
+        if not isinstance(runner, runners.SavedModelRunner) or not runner.has_features:
+            raise UserError(f"{str(self.path)!r} returns no features: export the network with target serving or hub")
+        examples = without_autotune(split.map(tf.constant(indices, tf.int64), lambda position, example: example))
+        with translate_read_errors(split, self.preprocess):
+            encoded = map(self.preprocess.encode, examples.as_numpy_iterator())
+            while batch := list(islice(encoded, batch_size)):
+                yield runner.features(batch)
 
     def evaluate(self, split: Split, *, batch_size: int = 32, count: int = -1) -> Evaluation:
         """Evaluate the export on the first `count` examples of a split; -1 means all.

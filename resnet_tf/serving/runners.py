@@ -15,7 +15,7 @@ from resnet_tf.core.machine import cores
 from resnet_tf.core.saved_models import check_signature, load_saved_model
 from resnet_tf.core.targets import SINGLE_LABEL, Targets
 from resnet_tf.inputs import Preprocess
-from resnet_tf.serving.signatures import DEFAULT_SIGNATURE, EXPLAIN_SIGNATURE
+from resnet_tf.serving.signatures import DEFAULT_SIGNATURE, EXPLAIN_SIGNATURE, FEATURES_SIGNATURE
 
 # File names of the targets that are not SavedModels.
 KERAS_FILE, LITERT_FILE, ONNX_FILE = "model.keras", "model.tflite", "model.onnx"
@@ -72,6 +72,7 @@ class SavedModelRunner:
 
     Attributes:
         explains: whether it has the signature `explain`, which returns Grad-CAM heatmaps.
+        has_features: whether it has the signature `features`.
     """
 
     def __init__(self, export: Path, preprocess: Preprocess, *, classes: int | None = None):
@@ -81,6 +82,8 @@ class SavedModelRunner:
         self._encoded, self._unnormalized = first.name, preprocess.unnormalized_input.name
         explain = self._signatures.get(EXPLAIN_SIGNATURE)
         self.explains = explain is not None and "heatmaps" in (explain.structured_outputs or ())
+        features = self._signatures.get(FEATURES_SIGNATURE)
+        self.has_features = features is not None and "features" in (features.structured_outputs or ())
         for each in (first, preprocess.unnormalized_input):
             check_signature(
                 self._model,
@@ -99,6 +102,11 @@ class SavedModelRunner:
     def logits(self, inputs: np.ndarray) -> np.ndarray:
         """Return logits for unnormalized inputs, see `Runner`."""
         return self._call(self._unnormalized, tf.constant(inputs, tf.float32))["logits"].numpy()
+
+    def features(self, encoded: Sequence[bytes]) -> np.ndarray:
+        """Return the pooled features before the head, float32 [B, F], see `build_signatures`."""
+        request = {self._encoded: self._preprocess.to_request(encoded)}
+        return self._signatures[FEATURES_SIGNATURE](**request)["features"].numpy()
 
     def heatmaps(self, encoded: Sequence[bytes]) -> np.ndarray:
         """Return Grad-CAM heatmaps, float32 [B, h, w] in [0, 1], see `build_signatures`."""

@@ -11,8 +11,9 @@ import tensorflow_datasets as tfds
 from resnet_tf.config import DataConfig
 from resnet_tf.core.class_names import readable, to_names
 from resnet_tf.core.errors import UserError, prefix_errors
+from resnet_tf.core.logs import only_errors
 from resnet_tf.core.paths import user_path
-from resnet_tf.core.targets import SINGLE_LABEL
+from resnet_tf.core.targets import SINGLE_LABEL, targets_of
 from resnet_tf.core.text import printable
 from resnet_tf.data.sources import arrays, folder, idx, imagenet_records, slices, tables, tfds_builders
 from resnet_tf.data.sources.base import Corruption, DataSet, Source, Split
@@ -28,6 +29,7 @@ __all__ = [
     "list_splits",
     "match_classes",
     "open_source",
+    "open_splits",
     "resolve_splits",
     "warn_of_clash",
 ]
@@ -89,6 +91,34 @@ def list_splits(config: DataConfig) -> tuple[str, ...]:
         UserError: if the source does not exist.
     """
     return _find(config).splits or ("train", "test")
+
+
+def open_splits(config: DataConfig) -> tuple[Source, dict[str, Split]]:
+    """Open all splits of a data source.
+
+    Returns:
+        The source, whose training split is the sum of all splits, and each split by its name, with labels in the
+        classes of the sum.
+
+    Raises:
+        UserError: as `open_source`.
+    """
+    names = list_splits(config)
+    whole = open_source(
+        dataclasses.replace(config, train_split="+".join(names), eval_split=names[0], test_split=""), for_training=False
+    )
+    splits = {}
+    for name in names:
+        with only_errors("resnet_tf"):  # the rest is logged above, for all splits
+            opened = open_source(
+                dataclasses.replace(config, train_split=name, eval_split=name, test_split=""), for_training=False
+            )
+        indices = np.array([whole.class_names.index(each) for each in opened.class_names], np.int64)
+        labels = targets_of(opened.train.labels).renumber(opened.train.labels, indices, len(whole.class_names))
+        if targets_of(labels) != whole.targets:  # of a split in which every example has one class
+            labels = np.eye(len(whole.class_names), dtype=bool)[labels]
+        splits[name] = dataclasses.replace(opened.train, labels=labels)
+    return whole, splits
 
 
 def _check_multi_label(config: DataConfig) -> None:

@@ -25,12 +25,12 @@ from resnet_tf.data.sources.tables.images import open_images, select_rows
 from resnet_tf.data.sources.tables.labels import Labels, read_labels
 from resnet_tf.data.sources.tables.paths import find_files
 
-__all__ = ["find_table", "is_table"]
+__all__ = ["MISSING", "find_table", "is_table"]
 
 logger = logging.getLogger(__name__)
 
 _GROUP = re.compile(r"patient|subject|person|participant|video|sequence|lesion|burst", re.IGNORECASE)
-_MISSING = "missing"
+MISSING = "missing"  # text of a cell without a value
 _SHOWN = 8  # ignored columns in the log
 # (name of a split, rows int64 [n]) -> the split
 SelectRows = Callable[[str, np.ndarray], Split]
@@ -183,7 +183,7 @@ def _read_rows(table: Table, name: str, rows: np.ndarray) -> list[str]:
     if name not in table.names:
         raise UserError(f"{str(table.path)!r} has no column {name!r}; did you mean {closest(name, table.names)}?")
     column = table.column(name)
-    return [_MISSING if (value := column.row(row)) is None else value for row in rows]
+    return [MISSING if (value := column.row(row)) is None else value for row in rows]
 
 
 def _drop_duplicates(table: Table, roles: Roles, labels: Labels, paths: Sequence[str]) -> np.ndarray:

@@ -1,0 +1,133 @@
+"""The cross-validated probe, compared with scikit-learn; label errors and outliers among planted ones."""
+
+import sys
+
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+from sklearn.linear_model import Ridge
+from sklearn.metrics import log_loss
+from sklearn.neighbors import NearestNeighbors
+
+from resnet_tf.core.errors import UserError
+from resnet_tf.data.audit import label_errors, outliers, probe
+from resnet_tf.data.audit.label_errors import find_label_errors, frequent_classes
+from resnet_tf.data.audit.outliers import find_outliers, neighbor_distances
+
+
+@pytest.fixture(scope="module")
+def clusters():
+    """Return features [600, 12] of 3 classes, and their labels."""
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 3, 600)
+    centers = generator.normal(0, 2.0, (3, 12))
+    return (centers[labels] + generator.normal(0, 1, (600, 12))).astype(np.float16), labels
+
+
+def test_folds_have_all_classes_in_proportion(clusters):
+    _, labels = clusters
+    folds = probe.assign_folds(labels)
+    counts = np.array([np.bincount(labels[folds == fold], minlength=3) for fold in range(probe.FOLDS)])
+    assert np.ptp(counts, axis=0).max() <= 1
+    sets = np.eye(3, dtype=bool)[labels]
+    assert np.bincount(probe.assign_folds(sets)).tolist() == [120] * 5
+
+
+def test_each_probe_equals_ridge_regression_on_the_other_folds(clusters, tmp_path):
+    features, labels = clusters
+    folds = probe.assign_folds(labels)
+    sums = probe._collect(features, labels, folds, 3)
+    found = probe._predict([probe._solve(sums, fold, 0.1) for fold in range(5)], features, folds)
+    for fold in range(5):
+        x, y = features[folds != fold].astype(float), np.eye(3)[labels[folds != fold]]
+        scale = x.std(axis=0)
+        ridge = Ridge(alpha=0.1 * len(x)).fit(x / scale, y)
+        expected = ridge.predict(features[folds == fold].astype(float) / scale)
+        np.testing.assert_allclose(found[folds == fold], expected, atol=1e-4)
+
+
+def test_probabilities_are_calibrated_and_accurate(clusters, tmp_path):
+    features, labels = clusters
+    found = probe.cross_validate(features, labels, 3, tmp_path)
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
+    assert (found.argmax(axis=1) == labels).mean() > 0.97
+    assert log_loss(labels, found) < 0.15
+    sets = np.stack([labels == 0, labels < 2, labels >= 0], axis=1)
+    several = probe.cross_validate(features, sets, 3, tmp_path)
+    assert ((several > 0.5) == sets).mean() > 0.95
+    assert (several[:, 2] > 0.99).all()
+
+
+def test_planted_label_errors_are_found(clusters, tmp_path):
+    features, labels = clusters
+    given, wrong = labels.copy(), np.arange(0, 600, 50)
+    given[wrong] = (given[wrong] + 1) % 3
+    errors = find_label_errors(given, probe.cross_validate(features, given, 3, tmp_path))
+    found = {each.index for each in errors}
+    assert len(found & set(wrong.tolist())) >= 9
+    assert len(found) <= 12
+    assert all(each.given == (given[each.index],) for each in errors)
+    assert all(each.suggested == (labels[each.index],) for each in errors if each.index in set(wrong.tolist()))
+    assert [each.score for each in errors] == sorted((each.score for each in errors), reverse=True)
+
+
+def test_planted_errors_in_sets_of_labels_are_found(clusters, tmp_path):
+    features, labels = clusters
+    given, wrong = np.stack([labels == 0, labels < 2], axis=1), np.arange(0, 600, 50)
+    given[wrong, 0] = ~given[wrong, 0]
+    errors = find_label_errors(given, probe.cross_validate(features, given, 2, tmp_path))
+    found = {each.index for each in errors}
+    assert len(found & set(wrong.tolist())) >= 9
+    assert len(found) <= 16
+
+
+def test_the_probability_of_an_error_is_that_of_bayes():
+    """Of 1,000,000 labels with 3 % errors, those of one likelihood are counted."""
+    generator = np.random.default_rng(0)
+    likelihoods = generator.uniform(0.005, 0.2, 10**6)  # of one class, of two
+    truth = generator.random(10**6) > likelihoods  # True for the other class
+    is_wrong = generator.random(10**6) < 0.03
+    given_is_first = truth == is_wrong  # labeled as the unlikely class
+    expected = label_errors.error_probability(likelihoods, 2)
+    chosen = given_is_first & (likelihoods < 0.05)
+    assert is_wrong[chosen].mean() == pytest.approx(expected[chosen].mean(), abs=0.02)
+    assert label_errors.error_probability(np.array([1.0, 0.0]), 5).tolist() == [0, 1]
+
+
+def test_rare_classes_are_left_out():
+    assert frequent_classes(np.array([0] * 5 + [1] * 4 + [3] * 9), 4).tolist() == [0, 3]
+    assert frequent_classes(np.array([[True, False]] * 4 + [[True, True]] * 2), 2).tolist() == [0]
+
+
+def test_distances_equal_those_of_scikit_learn(clusters, tmp_path):
+    features, _ = clusters
+    x = features.astype(np.float64)
+    components = PCA(12).fit_transform((x - x.mean(0)) / x.std(0))
+    expected = NearestNeighbors(n_neighbors=10).fit(components).kneighbors()[0].mean(axis=1)
+    np.testing.assert_allclose(neighbor_distances(features, np.arange(600), tmp_path), expected, rtol=1e-3)
+    some = np.arange(0, 600, 3)
+    expected = NearestNeighbors(n_neighbors=10).fit(components[some]).kneighbors()[0].mean(axis=1)
+    np.testing.assert_allclose(neighbor_distances(features, some, tmp_path), expected, rtol=0.05)
+
+
+def test_planted_outliers_are_found_the_farthest_first(clusters, tmp_path):
+    features = clusters[0].astype(np.float32)
+    features[40], features[300] = 14.0, -25.0
+    found, scores = find_outliers(features, np.arange(1, 600), tmp_path)
+    assert found.tolist() == [300, 40]
+    assert 0.5 < scores[1] < scores[0] < 1
+    assert not len(find_outliers(features, np.arange(5), tmp_path)[0])
+
+
+def test_more_examples_than_the_reference_have_similar_distances(clusters, tmp_path, monkeypatch):
+    features, _ = clusters
+    complete = neighbor_distances(features, np.arange(600), tmp_path)
+    monkeypatch.setattr(outliers, "_REFERENCE", 300)
+    part = neighbor_distances(features, np.arange(600), tmp_path)
+    assert np.corrcoef(complete, part)[0, 1] > 0.8
+
+
+def test_a_missing_package_is_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cleanlab", None)
+    with pytest.raises(UserError, match=r"needs the package cleanlab: pip install 'resnet_tf\[audit\]'"):
+        label_errors.import_cleanlab()
