@@ -24,7 +24,7 @@ from resnet_tf.data.audit.findings import LISTS, Examples, Finding
 from resnet_tf.data.audit.label_errors import import_cleanlab
 from resnet_tf.data.audit.scan import allocate
 from resnet_tf.data.audit.tables import WrittenTable
-from resnet_tf.data.sources import open_source, open_splits
+from resnet_tf.data.sources import Source, open_source, open_splits, slices
 from resnet_tf.data.sources.tables import MISSING
 from resnet_tf.inputs import ImagePreprocess, input_type
 from resnet_tf.report import audit_page
@@ -193,7 +193,7 @@ def audit(
     if input_type(config.data) is not ImagePreprocess:
         raise UserError(f"`audit` examines images; {input_type(config.data).plural} have no such checks")
     predictor = Predictor(model) if isinstance(model, str | Path) and str(model) else model
-    name, examples = _open(config.data, changes)
+    name, examples, notes = _open(config.data, changes)
     if fix:
         tables.check_files(examples, name)
     preprocess = ImagePreprocess(
@@ -206,18 +206,37 @@ def audit(
         column=config.data.group_column,
         missing=MISSING,
     )
+    checked.notes[:0] = notes
     result = AuditResult(name, examples, checked, config.data, preprocess)
     return dataclasses.replace(result, table=result.write_table(fix, leave_out=leave_out)) if fix else result
 
 
-def _open(config: DataConfig, changes: Mapping[str, Any]) -> tuple[str, Examples]:
-    """Return the name of a data set, and its examples: those of the splits that are set, otherwise all."""
+def _open(config: DataConfig, changes: Mapping[str, Any]) -> tuple[str, Examples, list[str]]:
+    """Return the name of a data set, its examples, and notes: the splits that are set, otherwise all."""
+    notes = []
     if changes.keys() & set(_SPLIT_KEYS):
         source = open_source(config, for_training=False, given=changes)
         splits = {split.name: split for split in source.splits.values()}
     else:
-        source, splits = open_splits(config)
-    return source.name, Examples.join(splits, source.class_names)
+        try:
+            source, splits = open_splits(config)
+        except UserError as error:
+            source, notes = _open_undivided(config, error), [f"the data are examined as one split: {error}"]
+            splits = {slices.ALL: source.train}
+    return source.name, Examples.join(splits, source.class_names), notes
+
+
+def _open_undivided(config: DataConfig, reason: UserError) -> Source:
+    """Return data that cannot be divided, such as those of one image for each class, as one split.
+
+    Raises:
+        UserError: the reason, if they cannot be opened, either.
+    """
+    config = dataclasses.replace(config, train_split=slices.ALL, eval_split=slices.ALL, test_split="")
+    try:
+        return open_source(config, for_training=False)
+    except UserError:
+        raise reason from None
 
 
 def _embed(predictor: Predictor, examples: Examples, indices: np.ndarray, directory: Path) -> np.ndarray:

@@ -15,7 +15,7 @@ from PIL import Image
 from resnet_tf import evaluate, train_and_evaluate
 from resnet_tf.config import CONFIG_FILE, DataConfig, absolute_paths, flatten, load_config, override
 from resnet_tf.core.errors import UserError
-from resnet_tf.data.sources import Split, open_source
+from resnet_tf.data.sources import Split, digests, open_source
 from resnet_tf.data.sources.overlaps import describe_evaluation, describe_overlaps
 from resnet_tf.training.workdir import check_workdir, write_config
 
@@ -326,6 +326,33 @@ def test_copies_in_another_split_are_reported(tmp_path):
     np.savez(tmp_path / "data.npz", x_train=images[:50], y_train=labels, x_test=images[47:97], y_test=labels)
     (text,) = describe_overlaps(open_source(DataConfig(source=str(tmp_path / "data.npz"))))
     assert text.startswith("3 of 50 examples of split 'test' are copies of some in 'train'")
+
+
+@pytest.mark.parametrize("layout", ["files", "arrays"])
+def test_digests_of_large_splits_are_cached_until_they_change(tmp_path, monkeypatch, layout):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(digests, "_CACHED_FROM", 1)
+    monkeypatch.setattr(digests, "_CACHED_ARRAYS", 1)
+    if layout == "files":
+        source = _write_split_folders(tmp_path / "files")
+        copy = source / "test" / "class1" / "copy.png"
+        copy.write_bytes(_png(3))
+    else:
+        source = _write_npz(tmp_path)
+    first = describe_overlaps(open_source(DataConfig(source=str(source))))
+    assert len(first) == (1 if layout == "files" else 0)
+    stored = {path: path.read_bytes() for path in (tmp_path / "cache").rglob("*") if path.is_file()}
+    assert len(stored) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(digests, "_digest", None)  # nothing is read again
+        assert describe_overlaps(open_source(DataConfig(source=str(source)))) == first
+    for path in stored:
+        path.write_bytes(b"short")
+    assert describe_overlaps(open_source(DataConfig(source=str(source)))) == first
+    assert {path: path.read_bytes() for path in stored} == stored
+    if layout == "files":
+        copy.write_bytes(_png(3)[:-1])
+        assert describe_overlaps(open_source(DataConfig(source=str(source)))) == []
 
 
 def test_copies_among_records_are_reported(tmp_path):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -201,6 +202,17 @@ def test_arrays_are_named_by_split_and_index(tmp_path):
     assert [(each["split"], each["index"]) for each in leak["examples"]] == [("test", 3), ("train", 2)]
     with pytest.raises(UserError, match="in archives or records, without paths"):
         resnet_tf.audit(str(path), fix=tmp_path / "list.csv")
+
+
+@pytest.mark.slow
+def test_data_that_cannot_be_divided_are_one_split(planted, tmp_path):
+    for index in range(3):
+        (tmp_path / "single" / f"class{index}").mkdir(parents=True)
+        shutil.copy(planted[1](f"train/dark/{index}.png"), tmp_path / "single" / f"class{index}")
+    values = resnet_tf.audit(tmp_path / "single").to_dict()
+    assert [(each["name"], each["examples"]) for each in values["splits"]] == [("all", 3)]
+    assert values["notes"][0].startswith("the data are examined as one split: data.eval_fraction=0.1 leaves no image")
+    assert any(each.startswith("label errors: 3 of 3 classes have fewer than 5") for each in values["notes"])
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ class Checked:
     """Outcome of the checks.
 
     Attributes:
-        scan: properties of the examples.
+        scan: properties of the examples, without thumbnails.
         findings: the lists of `LISTS`, each with the most certain or severe finding first.
         notes: checks that were left out, and properties of the data set as a whole.
     """
@@ -82,6 +82,7 @@ def check(
         "quality": findings.list_quality(issues, scanned),
     }
     ordered = {name: sorted(found[name], key=lambda finding: -finding.score) for name in LISTS}
+    scanned = dataclasses.replace(scanned, thumbnails=scanned.thumbnails[:0].copy())  # of a temporary file
     return Checked(scanned, ordered, notes)
 
 

@@ -92,7 +92,7 @@ def describe(images: np.ndarray) -> np.ndarray:
 
     coefficients = dctn(images.astype(np.float32), axes=(1, 2), norm="ortho")[:, :_FREQUENCIES, :_FREQUENCIES]
     coefficients[:, 0, 0] -= coefficients[:, 0, 0].mean(axis=-1, keepdims=True)  # brightness
-    vectors = coefficients.reshape(len(images), -1)
+    vectors = coefficients.reshape(len(images), math.prod(coefficients.shape[1:]))
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
 
 
@@ -161,7 +161,7 @@ def _find_pairs(
         others = candidates[positions[rows, columns]]
         forward = chunk[rows] < others  # each pair once
         rows, others = rows[forward], others[forward]
-        similarities = np.einsum("nd,nd->n", vectors[rows], describe(thumbnails[others])) if len(rows) else np.zeros(0)
+        similarities = (vectors[rows] * describe(thumbnails[others])).sum(axis=1)
         alike = 2 - 2 * similarities <= limits.description**2
         rows, others, similarities = rows[alike], others[alike], similarities[alike]
         alike = _pixel_distances(images[rows], thumbnails[others]) <= limits.pixels

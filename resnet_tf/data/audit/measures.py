@@ -152,13 +152,16 @@ def _score_aspect(columns: Columns, sizes: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _score_size(columns: Columns, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the severity of sizes beyond three interquartile ranges from the quartiles (Tukey 1977)."""
+    """Return the severity of sizes beyond three interquartile ranges from the quartiles (Tukey 1977).
+
+    They also differ from the quartiles by a factor of two, as most sizes of a data set may be equal.
+    """
     edges = np.sqrt(sizes.prod(axis=1))
     known = edges > 0
     if not known.any():
         return np.zeros(len(sizes)), edges
     low, high = np.percentile(edges[known], [25, 75])
-    least, most = low - 3 * (high - low), high + 3 * (high - low)
+    least, most = min(low - 3 * (high - low), low / 2), max(high + 3 * (high - low), 2 * high)
     excess = np.maximum((least - edges) / max(least, 1), (edges - most) / np.maximum(edges, 1))
     return np.where(known, excess, 0), edges
 

@@ -1,7 +1,7 @@
 """Warnings about splits: small ones, missing classes, and examples that two splits have in common."""
 
-import hashlib
 import itertools
+import logging
 import os
 from collections.abc import Hashable
 
@@ -10,13 +10,14 @@ import numpy as np
 from resnet_tf.core.progress_line import Progress
 from resnet_tf.core.targets import targets_of
 from resnet_tf.core.text import counted, printable
-from resnet_tf.data.sources import slices
+from resnet_tf.data.sources import digests, slices
 from resnet_tf.data.sources.base import Source, Split, shorten_names
 
+logger = logging.getLogger(__name__)
+
 _FEW = 20  # examples of a split below which its metrics are called coarse
-_MAX_EXAMPLES = 100_000  # in two splits of different names whose files are compared
-_MAX_ARRAYS = 20_000  # the same for examples in memory
-_MAX_BYTES = 2**28  # content of files that is read for a comparison
+_MAX_EXAMPLES = 2_000_000  # in two splits of different names that are compared
+_MAX_BYTES = 2**34  # content of files that is read for a comparison
 
 Locations = dict[Hashable, int]  # location of an example -> its index
 
@@ -45,7 +46,8 @@ def describe_evaluation(split: Split, class_names: tuple[str, ...], *, chooses: 
 def describe_overlaps(source: Source) -> list[str]:
     """Describe the examples that two splits have in common: the same ones, or files and arrays of equal content.
 
-    Contents of records are always compared, those of other examples up to a limited number and size.
+    Contents are compared by digests, which are cached for large data. Of files, only those whose size occurs in both
+    splits are read.
     """
     texts = []
     with Progress("comparing the splits"):
@@ -54,7 +56,7 @@ def describe_overlaps(source: Source) -> list[str]:
             if shared := _count_shared(one, other):
                 texts.append(f"{shared:,} {count} also in {one.name!r}")
             elif copies := _count_copies(one, other):
-                texts.append(f"{copies:,} {count} copies of some in {one.name!r}")
+                texts.append(f"{copies:,} {count} copies of some in {one.name!r}, which `resnet-tf audit` names")
     return [printable(f"{text}: metrics on them are too good for new data") for text in texts]
 
 
@@ -83,15 +85,17 @@ def _count_copies(one: Split, other: Split) -> int:
     """Return the number of examples of the second split whose content is in the first, too."""
     total = one.num_examples + other.num_examples
     layouts = {tuple(sorted(split.locate(0))) for split in (one, other) if split.num_examples}
-    if layouts == {("file",)} and total <= _MAX_EXAMPLES:
+    if one.hashes is not None and other.hashes is not None:
+        return int(np.isin(other.hashes, one.hashes).sum())
+    if total > _MAX_EXAMPLES:
+        return 0
+    if layouts == {("file",)}:
         return _count_equal_files(
             *([split.locate(index)["file"] for index in range(split.num_examples)] for split in (one, other))
         )
-    if one.hashes is not None and other.hashes is not None:
-        return int(np.isin(other.hashes, one.hashes).sum())
-    if layouts == {("file", "index", "split")} and total <= _MAX_ARRAYS:
-        known = {_digest(example.tobytes()) for example, _ in one.examples().as_numpy_iterator()}
-        return sum(_digest(example.tobytes()) in known for example, _ in other.examples().as_numpy_iterator())
+    if layouts == {("file", "index", "split")}:
+        known = set(digests.digest_arrays(one))
+        return sum(digest in known for digest in digests.digest_arrays(other))
     return 0
 
 
@@ -101,20 +105,12 @@ def _count_equal_files(one: list[str], other: list[str]) -> int:
     common = set(sizes[0].values()) & set(sizes[1].values()) - {0}
     candidates = [[file for file, size in each.items() if size in common] for each in sizes]
     if sum(each[file] for each, files in zip(sizes, candidates, strict=True) for file in files) > _MAX_BYTES:
+        logger.info("the contents of the splits are not compared: more than %d GiB have to be read", _MAX_BYTES >> 30)
         return 0
-    known = {_digest_file(file) for file in candidates[0]}
-    return sum(_digest_file(file) in known for file in candidates[1])
+    known = set(digests.digest_files(candidates[0]))
+    return sum(digest in known for digest in digests.digest_files(candidates[1]))
 
 
 def _size(file: str) -> int:
     """Return the size of a file, 0 if it cannot be read: the training names it."""
     return os.path.getsize(file) if os.path.isfile(file) and os.access(file, os.R_OK) else 0
-
-
-def _digest_file(file: str) -> bytes:
-    with open(file, "rb") as stream:
-        return _digest(stream.read())
-
-
-def _digest(content: bytes) -> bytes:
-    return hashlib.blake2b(content, digest_size=16).digest()

@@ -1,0 +1,66 @@
+"""Digests of the content of examples, by which copies are found; those of large data are cached."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+
+from resnet_tf.core.files import write_atomically
+from resnet_tf.core.progress_line import tracked
+from resnet_tf.data.sources.base import Split
+from resnet_tf.data.sources.records import cache_directory
+
+logger = logging.getLogger(__name__)
+
+_SIZE = 16  # bytes of a digest
+_CACHED_FROM = 2**26  # bytes of files; fewer are read in less than a second
+_CACHED_ARRAYS = 20_000
+
+
+def digest_files(files: Sequence[str]) -> list[bytes]:
+    """Return the digest of each file, 16 bytes, from the cache if no path, size and time of a change differs."""
+    stats = list(map(os.stat, files))
+    key = json.dumps([[file, stat.st_size, stat.st_mtime_ns] for file, stat in zip(files, stats, strict=True)])
+    is_large = sum(stat.st_size for stat in stats) >= _CACHED_FROM
+
+    def read() -> Iterator[bytes]:
+        for file in tracked(files, "comparing the splits", noun="file", total=len(files)):
+            with open(file, "rb") as stream:
+                yield _digest(stream.read())
+
+    return _from_cache(key, len(files), read) if is_large else list(read())
+
+
+def digest_arrays(split: Split) -> list[bytes]:
+    """Return the digest of each example of a split, 16 bytes, from the cache if its fingerprint is the same."""
+    key = json.dumps([split.name, split.num_examples, split.fingerprint()])
+
+    def read() -> Iterator[bytes]:
+        examples = split.examples().as_numpy_iterator()
+        for example, _ in tracked(examples, "comparing the splits", noun="example", total=split.num_examples):
+            yield _digest(example if isinstance(example, bytes) else example.tobytes())
+
+    is_large = split.num_examples >= _CACHED_ARRAYS and split.fingerprint()
+    return _from_cache(key, split.num_examples, read) if is_large else list(read())
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=_SIZE).digest()
+
+
+def _from_cache(key: str, count: int, read: Callable[[], Iterator[bytes]]) -> list[bytes]:
+    """Return the digests that are stored under a key; without them, read and store them."""
+    path = cache_directory("digests") / hashlib.sha256(os.fsencode(key)).hexdigest()[:32]
+    try:
+        content = path.read_bytes()
+    except OSError:
+        content = b""
+    if len(content) == count * _SIZE:
+        return [content[start : start + _SIZE] for start in range(0, len(content), _SIZE)]
+    digests = list(read())
+    try:
+        write_atomically(path, b"".join(digests))
+    except OSError as error:
+        logger.warning("cannot write %r (%s); the next run reads the examples again", str(path), error)
+    return digests
