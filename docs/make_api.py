@@ -33,7 +33,10 @@ GROUPS = {
     "Settings": ("load_config", "list_configs", "Config"),
     "Data": ("open_source", "Source", "Preprocess", "ImagePreprocess", "SignalPreprocess", "BandsPreprocess"),
     "Training": ("train_and_evaluate", "load_run", "Run"),
-    "Evaluation": ("evaluate_run", "Evaluation", "SingleLabelEvaluation", "MultiLabelEvaluation"),
+    "Evaluation": (
+        *("evaluate_run", "Evaluation", "SingleLabelEvaluation", "MultiLabelEvaluation"),
+        *("calibrate", "Calibration", "CalibrationCheck", "OutOfDistribution"),
+    ),
     "Exports": ("export_model", "Predictor", "Prediction"),
     "Errors": ("UserError", "Interrupted"),
 }

@@ -10,9 +10,12 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from resnet_tf.config import Config, list_configs, load_config
+    from resnet_tf.core.calibration import Calibration
+    from resnet_tf.core.calibration_check import CalibrationCheck, calibrate
     from resnet_tf.core.errors import Interrupted, UserError
     from resnet_tf.core.metrics import Evaluation, SingleLabelEvaluation
     from resnet_tf.core.multi_label_metrics import MultiLabelEvaluation
+    from resnet_tf.core.out_of_distribution import OutOfDistribution
     from resnet_tf.data.sources import Source, open_source
     from resnet_tf.inputs import BandsPreprocess, ImagePreprocess, Preprocess, SignalPreprocess
     from resnet_tf.model.arch import Arch
@@ -53,6 +56,9 @@ _HOMES = {
     "AuditResult": "resnet_tf.workflows.audit",
     "BandsPreprocess": "resnet_tf.inputs",
     "BatchNormalization": "resnet_tf.model.layers",
+    "Calibration": "resnet_tf.core.calibration",
+    "CalibrationCheck": "resnet_tf.core.calibration_check",
+    "OutOfDistribution": "resnet_tf.core.out_of_distribution",
     "BenchmarkResult": "resnet_tf.workflows.benchmark",
     "CompareResult": "resnet_tf.workflows.compare",
     "Config": "resnet_tf.config",
@@ -80,6 +86,7 @@ _HOMES = {
     "UserError": "resnet_tf.core.errors",
     "WeightsTable": "resnet_tf.model.weights.published",
     "audit": "resnet_tf.workflows.audit",
+    "calibrate": "resnet_tf.core.calibration_check",
     "benchmark": "resnet_tf.workflows.benchmark",
     "compare": "resnet_tf.workflows.compare",
     "convert": "resnet_tf.workflows.convert",
@@ -113,6 +120,8 @@ __all__ = [
     "BandsPreprocess",
     "BatchNormalization",
     "BenchmarkResult",
+    "Calibration",
+    "CalibrationCheck",
     "CompareResult",
     "Config",
     "ConvertResult",
@@ -123,6 +132,7 @@ __all__ = [
     "ImagePreprocess",
     "Interrupted",
     "MultiLabelEvaluation",
+    "OutOfDistribution",
     "Plan",
     "Prediction",
     "Predictor",
@@ -140,6 +150,7 @@ __all__ = [
     "WeightsTable",
     "audit",
     "benchmark",
+    "calibrate",
     "compare",
     "convert",
     "create_model",

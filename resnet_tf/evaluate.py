@@ -4,6 +4,7 @@ python -m resnet_tf.evaluate --workdir=DIR
 python -m resnet_tf.evaluate --model=DIR/export/serving
 python -m resnet_tf.evaluate --model=DIR/export/serving --data=photos/ --json
 python -m resnet_tf.evaluate --model=DIR/export/serving --report=page/       also write a report page
+python -m resnet_tf.evaluate --model=DIR/export/serving --ood=textures/      also the detection of other things
 
 Evaluation of a run on its own data rewrites its report, DIR/report/index.html.
 
@@ -19,6 +20,7 @@ import resnet_tf
 from resnet_tf.config import command_line
 from resnet_tf.core import files
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.text import printable
 
 command_line.refuse_import(__name__)
 
@@ -33,6 +35,12 @@ SET = flags.DEFINE_multi_string(
 JSON = flags.DEFINE_bool("json", False, "print one JSON object", flag_values=FLAGS)
 CLASSES = flags.DEFINE_bool(
     "classes", False, "also the recall and the most frequent confusion of each class", flag_values=FLAGS
+)
+OOD = flags.DEFINE_string(
+    "ood",
+    "",
+    "data set of other things than the classes, to measure how well the energy detects them",
+    flag_values=FLAGS,
 )
 FLIP = flags.DEFINE_bool(
     "flip", False, "average logits over image and mirror image; needs --workdir", flag_values=FLAGS
@@ -57,11 +65,15 @@ def main(arguments: list[str]) -> None:
         if WORKDIR.value
         else resnet_tf.Predictor(MODEL.value)
     )
-    result = resnet_tf.evaluate(subject, data=DATA.value, overrides=SET.value, flip=FLIP.value)
+    result = resnet_tf.evaluate(subject, data=DATA.value, overrides=SET.value, flip=FLIP.value, ood=OOD.value)
     if JSON.value:
         print(files.to_json(result.to_dict(classes=CLASSES.value)))
     else:
         print(result.evaluation)
+        if result.calibration:
+            print(f"calibration  {result.calibration}")
+        if result.out_of_distribution:
+            print(f"ood  {printable(str(result.out_of_distribution))}")
         if CLASSES.value:
             print(result.evaluation.describe_classes(result.class_names))
     if REPORT.value:

@@ -20,7 +20,7 @@ import resnet_tf
 from resnet_tf.config import command_line
 from resnet_tf.core import files
 from resnet_tf.core.errors import UserError
-from resnet_tf.core.text import printable
+from resnet_tf.core.text import counted, printable
 
 command_line.refuse_import(__name__)
 
@@ -45,13 +45,18 @@ def main(arguments: list[str]) -> None:
     if JSON.value and CSV.value:
         raise UserError("give --json or --csv, not both")
 
-    predictor, count = resnet_tf.Predictor(model), 0
+    predictor, count, certain = resnet_tf.Predictor(model), 0, 0
     show = _as_json if JSON.value else _as_csv(predictor) if CSV.value else _as_text(predictor)
     for prediction in resnet_tf.predict(
         predictor, arguments, batch_size=BATCH_SIZE.value, explain=EXPLAIN.value or None
     ):
         show(prediction)
         count += 1
+        certain += not prediction.unsure
+    if (limit := predictor.confidence_threshold) is not None:
+        coverage = f"{certain:,} of {counted(count, 'prediction')} ({certain / count:.1%}) are certain"
+        target = f"export.target_precision={predictor.calibration.target_precision:g}"
+        print(f"coverage  {coverage}: their score reaches {limit:.4f}, of {target}", file=sys.stderr)
     if EXPLAIN.value:
         print(f"{count} overlays in {EXPLAIN.value!r}", file=sys.stderr)
 
@@ -64,13 +69,15 @@ def _as_csv(predictor: "resnet_tf.Predictor") -> Callable[["resnet_tf.Prediction
     writer = csv.writer(sys.stdout, lineterminator="\n")
     ranks = range(1, predictor.top_k + 1)
     columns = [f"{column}{rank}" for rank in ranks for column in ("label", "score")]
-    writer.writerow(["file", *([] if predictor.thresholds is None else ["selected"]), *columns])
+    optional = {"selected": predictor.thresholds, "unsure": predictor.confidence_threshold}
+    writer.writerow(["file", *(name for name, value in optional.items() if value is not None), *columns])
 
     def show(prediction: "resnet_tf.Prediction") -> None:
         pairs = zip(prediction.labels, prediction.scores, strict=True)
         cells = (cell for label, score in pairs for cell in (printable(label), f"{score:.6f}"))
         selected = [] if prediction.selected is None else [_SEPARATOR.join(map(printable, prediction.selected))]
-        writer.writerow([printable(prediction.file), *selected, *cells])
+        unsure = [] if prediction.unsure is None else ["unsure" if prediction.unsure else ""]
+        writer.writerow([printable(prediction.file), *selected, *unsure, *cells])
 
     return show
 
@@ -79,7 +86,7 @@ def _as_text(predictor: "resnet_tf.Predictor") -> Callable[["resnet_tf.Predictio
     width = min(max(len(printable(label)) for label in predictor.labels), _MAX_WIDTH)
 
     def show(prediction: "resnet_tf.Prediction") -> None:
-        print(printable(prediction.file))
+        print(f"{printable(prediction.file)}{'  unsure' if prediction.unsure else ''}")
         pairs = zip(prediction.labels, prediction.scores, strict=True)
         found = list(pairs) if prediction.selected is None else list(prediction.selected.items())
         for rank, (label, score) in enumerate(found, start=1):

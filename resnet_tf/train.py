@@ -46,6 +46,8 @@ def main(arguments: list[str]) -> None:
             top1, top5, loss = (test[f"test_{name}"] for name in ("top1", "top5", "loss"))
             examples = counted(int(test["test_examples"]), "example")
             print(f"test    top-1 {top1:.4f}  top-5 {top5:.4f}  loss {loss:.4f}  on {examples}")
+        if result.calibration:
+            print(f"trust   {result.calibration}")
         print(f"report  {result.report}")
         print(f"export  {result.export}")
         print(f"        {result.verification}")

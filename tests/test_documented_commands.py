@@ -54,6 +54,12 @@ ELSEWHERE = {
     "python -m resnet_tf.compare models/photos/1 models/photos/2 --max-accuracy-drop=0.01 --report=page/": (
         "tests/workflows/test_compare.py"
     ),
+    "python -m resnet_tf.predict --model=runs/digits/export/serving photos/": "tests/workflows/test_trust.py",
+    "python -m resnet_tf.evaluate --model=runs/digits/export/serving --ood=photos/": "tests/workflows/test_trust.py",
+    "python benchmarks/trust.py table": "tests/benchmarks/test_trust.py",
+    "python benchmarks/trust.py measure --data=cifar10/ --weights=weights/ --ood=Fashion-MNIST=fashion/": (
+        "tests/benchmarks/test_trust.py"
+    ),
     "python -m resnet_tf.data_service --port=5050": "tests/data/test_service.py",
     "python -m resnet_tf.data_service --dispatcher=grpc://HOST:5050 --host=MY_NAME": "tests/data/test_service.py",
     "python -m resnet_tf.train --config=imagefolder --set data.source=/photos --set data.service=grpc://HOST:5050": (

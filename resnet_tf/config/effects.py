@@ -33,6 +33,7 @@ _MOMENTUM: Requirement = (
 )
 _TEACHER: Requirement = ("loss.teacher", lambda config: config.loss.teacher != "")
 _ASYMMETRIC: Requirement = ("loss.name=asymmetric", lambda config: config.loss.name == "asymmetric")
+_CALIBRATED: Requirement = ("export.calibrate=true", lambda config: config.export.calibrate)
 _TABLE: Requirement = ("a table as data.source", lambda config: _may_be_table(config.data.source))
 _HAS_LENGTH_LEFT: Requirement = (
     "train.epochs of at least as many",
@@ -102,6 +103,7 @@ REQUIREMENTS: Mapping[str, tuple[Requirement, ...]] = {
     "loss.negative_gamma": (_ASYMMETRIC,),
     "loss.margin": (_ASYMMETRIC,),
     "loss.effective_beta": (("loss.class_weights=effective", lambda config: config.loss.class_weights == "effective"),),
+    "export.target_precision": (_CALIBRATED,),
     "runtime.tpu": (("runtime.strategy=tpu", lambda config: config.runtime.strategy == "tpu"),),
 }
 

@@ -546,6 +546,15 @@ class ExportConfig:
     max_accuracy_drop: float = _key(
         0.01, "largest drop in top-1 accuracy of an export, in [0, 1]", minimum=0, maximum=1
     )
+    calibrate: bool = _key(
+        True, "fit a temperature on the evaluation split, by which exports divide logits to get probabilities"
+    )
+    target_precision: float = _key(
+        0.0,
+        "fraction of the certain predictions that are to be right, in [0, 1]; others are answered as unsure; 0: none",
+        minimum=0,
+        maximum=1,
+    )
 
 
 @dataclass(frozen=True)

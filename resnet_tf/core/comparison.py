@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from resnet_tf.core.calibration import calibration_error
 from resnet_tf.core.paired import Paired, adjust_p_values
 from resnet_tf.core.ranges import Range, check_number
+from resnet_tf.core.reliability import calibration_error
 from resnet_tf.core.text import counted, printable, shortened
 
 _MAX_NAME = 40  # characters of a name in a line
@@ -81,17 +81,44 @@ class Comparison:
     class_names: Sequence[str]
     groups: Mapping[str, Mapping[str, np.ndarray]]
 
+    accuracy_name: ClassVar[str] = "accuracy"
+
     @property
     def paired(self) -> Paired:
         """Accuracies of both models."""
-        return Paired(self.old.predictions == self.targets, self.new.predictions == self.targets)
+        return Paired(self.is_correct(self.old), self.is_correct(self.new))
+
+    def is_correct(self, each: Answers) -> np.ndarray:
+        """Return whether each example is answered correctly, bool [N]."""
+        return each.predictions == self.targets
+
+    def reliability(self, each: Answers) -> tuple[np.ndarray, np.ndarray]:
+        """Return probabilities, and whether what they belong to is true, [N] each."""
+        return each.confidence, self.is_correct(each)
+
+    def name_target(self, index: int) -> str:
+        """Return the name of the class of an example."""
+        return self.class_names[self.targets[index]]
+
+    def name_prediction(self, each: Answers, index: int) -> str:
+        """Return the name of the class that a model predicts for an example."""
+        return self.class_names[each.predictions[index]]
+
+    def flip_confidence(self, index: np.ndarray) -> np.ndarray:
+        """Return the probability of the wrong answer of the new model for each of some examples."""
+        return self.new.confidence[index]
+
+    @property
+    def new_recalls(self) -> dict[str, float]:
+        """Recall of the new model in each class that has examples, by name."""
+        return {each.name: each.paired.accuracies[1] for each in self.slices["class"]}
 
     @property
     def negative_flips(self) -> np.ndarray:
         """Return the indices of the negative flips, those with the most confident new prediction first, int64."""
         paired = self.paired
         indices = np.flatnonzero(paired.old & ~paired.new)
-        return indices[np.argsort(-self.new.confidence[indices], kind="stable")]
+        return indices[np.argsort(-self.flip_confidence(indices), kind="stable")]
 
     @property
     def slices(self) -> dict[str, list[Slice]]:
@@ -107,7 +134,7 @@ class Comparison:
     @property
     def calibration_errors(self) -> tuple[float, float]:
         """Return the expected calibration error of the old and of the new model."""
-        old, new = (calibration_error(each.confidence, each.predictions == self.targets) for each in self.answers)
+        old, new = (calibration_error(*self.reliability(each)) for each in self.answers)
         return old, new
 
     @property
@@ -159,21 +186,31 @@ class Comparison:
         }
 
     def __str__(self) -> str:
-        paired, (before, after), (low, high) = self.paired, self.paired.accuracies, self.paired.interval
-        errors = self.calibration_errors
+        paired, errors = self.paired, self.calibration_errors
         lines = [
             f"data           {counted(paired.examples, 'example')} of {self.data}",
-            f"accuracy       {before:.4f} to {after:.4f}: {paired.difference:+.4f}, 95 % interval {low:+.4f} to "
-            f"{high:+.4f}, McNemar p={paired.p_value:.2g}",
+            *self._metric_lines,
             f"flips          {paired.negative:,} negative (right before, wrong now), {paired.positive:,} positive",
             f"calibration    error {errors[0]:.4f} to {errors[1]:.4f}{self._loss_text}",
             *self._cost_lines,
             f"preprocessing  {self._preprocess_text}",
+            *self._slice_lines,
         ]
+        return "\n".join(printable(line) for line in lines)
+
+    @property
+    def _metric_lines(self) -> list[str]:
+        paired, (before, after), (low, high) = self.paired, self.paired.accuracies, self.paired.interval
+        change = f"{before:.4f} to {after:.4f}: {paired.difference:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}"
+        return [f"{self.accuracy_name:<15}{change}, McNemar p={paired.p_value:.2g}"]
+
+    @property
+    def _slice_lines(self) -> list[str]:
+        lines = []
         for name, slices in self.slices.items():
             worse = [each for each in slices if each.paired.difference < 0][:_MAX_LINES]
             lines += [f"by {name}", *map(_line, worse)] if worse else [f"by {name}: no slice is worse"]
-        return "\n".join(printable(line) for line in lines)
+        return lines
 
     @property
     def _loss_text(self) -> str:
@@ -265,15 +302,14 @@ def check_gates(
 
     # As a quotient of integers, which equals a limit such as 0.01 where the decimal numbers do.
     drop = (paired.negative - paired.positive) / paired.examples
-    check("max_accuracy_drop", max_accuracy_drop, drop, f"the accuracy drops by {drop:.4f}")
+    check("max_accuracy_drop", max_accuracy_drop, drop, f"the {comparison.accuracy_name} drops by {drop:.4f}")
     flips = counted(paired.negative, "negative flip")
     check("max_negative_flips", max_negative_flips, paired.negative, flips)
     if max_latency_ratio is not None:
         ratio = comparison.latency_ratios[1]
         check("max_latency_ratio", max_latency_ratio, ratio, f"the latency is {ratio:.2f} times that of the old model")
-    worst = min(comparison.slices["class"], key=lambda each: each.paired.accuracies[1])
-    recall = worst.paired.accuracies[1]
-    name = shortened(worst.name, _MAX_NAME)
+    worst, recall = min(comparison.new_recalls.items(), key=lambda item: item[1])
+    name = shortened(worst, _MAX_NAME)
     check("min_class_recall", min_class_recall, recall, f"the recall of {name!r} is {recall:.4f}", is_minimum=True)
     return gates
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from resnet_tf.core import files
+from resnet_tf.core.calibration import Calibration, CalibrationFields
 from resnet_tf.core.errors import UserError, prefix_errors
 from resnet_tf.core.paths import user_path
 from resnet_tf.core.targets import check_thresholds
@@ -35,6 +36,7 @@ class ExportMetadata(TypedDict):
         versions: versions of the packages that wrote the export.
         thresholds: probability from which on each class is selected, [C]; only of multi-label networks, whose
             probabilities are sigmoids.
+        calibration: see `Calibration.to_dict`; absent if the probabilities are those of the logits as they are.
         metrics: metrics on the validation split, of a trained run.
         step: training step, of a trained run.
         stopped_epoch: epoch after which the run ended early, if it did.
@@ -52,6 +54,7 @@ class ExportMetadata(TypedDict):
     versions: dict[str, str]
     arch: NotRequired[dict[str, Any]]
     thresholds: NotRequired[list[float]]
+    calibration: NotRequired[CalibrationFields]
     metrics: NotRequired[dict[str, float | None]]
     step: NotRequired[int]
     stopped_epoch: NotRequired[int]
@@ -114,6 +117,7 @@ def _check_values(metadata: ExportMetadata) -> None:
         raise UserError("a label is empty")
     if "thresholds" in metadata:
         check_thresholds(metadata["thresholds"], len(metadata["labels"]))
+    Calibration.from_dict(metadata.get("calibration"), len(metadata["labels"]))
 
 
 def _naming(directory: Path) -> contextlib.AbstractContextManager[None]:

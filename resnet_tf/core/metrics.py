@@ -1,14 +1,17 @@
 """Classification metrics, computed from labels and logits."""
 
 import abc
+import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from resnet_tf.core.calibration import calibration_bins, calibration_error
+from resnet_tf.core.calibration import UNCALIBRATED, Calibration
+from resnet_tf.core.calibration_fit import fit_temperature
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.reliability import brier_score, calibration_bins, calibration_error
 from resnet_tf.core.text import counted, shortened
 
 _MAX_NAME = 60  # characters of a class name in a line
@@ -62,9 +65,13 @@ class NonFiniteError(UserError):
 class Evaluation(abc.ABC):
     """Metrics of one pass over a split, of single-label or multi-label targets.
 
+    Loss, Brier score and calibration error are those of the logits as they are; `calibrated` has those of the
+    probabilities.
+
     Attributes:
         targets: labels in the order of the split, see `core.targets`.
         logits: float32 [N, C].
+        calibration: map from the logits to `probabilities`.
 
     Raises:
         NonFiniteError: if a logit that decides about the metrics is not a number or infinite.
@@ -72,6 +79,7 @@ class Evaluation(abc.ABC):
 
     targets: np.ndarray
     logits: np.ndarray
+    calibration: Calibration = field(default=UNCALIBRATED, kw_only=True)
 
     def __post_init__(self) -> None:
         indices = np.flatnonzero(~self._are_finite)
@@ -90,7 +98,54 @@ class Evaluation(abc.ABC):
     @property
     @abc.abstractmethod
     def probabilities(self) -> np.ndarray:
-        """Return the probabilities of the classes, float64 [N, C]."""
+        """Return the calibrated probabilities of the classes, float64 [N, C]."""
+
+    @property
+    @abc.abstractmethod
+    def energy(self) -> np.ndarray:
+        """Return the energy of each example, float64 [N], which is higher for unknown ones; see `Targets.energy`."""
+
+    @property
+    @abc.abstractmethod
+    def calibration_error(self) -> float:
+        """Return the expected calibration error over 15 bins of equal width (Guo et al. 2017, On Calibration)."""
+
+    @property
+    @abc.abstractmethod
+    def confidence_bins(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return count, mean confidence and accuracy of each of the 15 bins, [15] each; 0 for an empty bin."""
+
+    @property
+    @abc.abstractmethod
+    def brier_score(self) -> float:
+        """Return the Brier score, see `core.reliability.brier_score`."""
+
+    @property
+    @abc.abstractmethod
+    def strata(self) -> np.ndarray:
+        """Return a class of each example by which a random division of the split is stratified, int64 [N]."""
+
+    @abc.abstractmethod
+    def fit_calibration(self) -> Calibration:
+        """Return the temperatures and biases that minimize the loss of this evaluation."""
+
+    @property
+    def calibrated_logits(self) -> np.ndarray:
+        """Return the logits of `probabilities`, float64 [N, C]."""
+        return self.calibration.apply(self.logits.astype(np.float64))
+
+    @property
+    def calibrated(self) -> "Evaluation":
+        """Return the evaluation whose logits are the calibrated ones, so that its loss is that of `probabilities`."""
+        return self.with_logits(self.calibrated_logits)
+
+    def with_logits(self, logits: np.ndarray) -> "Evaluation":
+        """Return the evaluation of other logits of the same examples, without calibration."""
+        return dataclasses.replace(self, logits=logits, calibration=UNCALIBRATED)
+
+    def part(self, indices: np.ndarray) -> "Evaluation":
+        """Return the evaluation of some of the examples."""
+        return dataclasses.replace(self, targets=self.targets[indices], logits=self.logits[indices])
 
     @property
     @abc.abstractmethod
@@ -190,22 +245,51 @@ class SingleLabelEvaluation(Evaluation):
 
     @property
     def probabilities(self) -> np.ndarray:
-        """Return the softmax of the logits, float64 [N, C]."""
-        return np.exp(self.logits - _log_sum_exp(self.logits))
+        """Return the softmax of the calibrated logits, float64 [N, C]."""
+        return _softmax(self.calibrated_logits)
+
+    @property
+    def energy(self) -> np.ndarray:
+        """Return the energy of each example, float64 [N], which is higher for unknown ones; see `Targets.energy`."""
+        return -self.calibration.temperature * _log_sum_exp(self.calibrated_logits)[:, 0]
 
     @property
     def calibration_error(self) -> float:
         """Return the expected calibration error over 15 bins of equal width (Guo et al. 2017, On Calibration)."""
-        return calibration_error(self._confidence, self.predictions == self.targets)
+        return calibration_error(self._confidence, self.is_correct)
 
     @property
-    def calibration(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def confidence_bins(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return count, mean confidence and accuracy of each of the 15 bins, [15] each; 0 for an empty bin."""
-        return calibration_bins(self._confidence, self.predictions == self.targets)
+        return calibration_bins(self._confidence, self.is_correct)
+
+    @property
+    def brier_score(self) -> float:
+        """Return the mean of the sum over the classes of squared errors of the probabilities, in [0, 2]."""
+        return brier_score(self.targets, _softmax(self.logits))
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """Return the calibrated probability of the predicted class of each example, float64 [N]."""
+        return self.probabilities.max(axis=1)
+
+    @property
+    def is_correct(self) -> np.ndarray:
+        """Return whether each prediction is right, bool [N]."""
+        return self.predictions == self.targets
+
+    @property
+    def strata(self) -> np.ndarray:
+        """Return the class of each example, int64 [N]."""
+        return self.targets
+
+    def fit_calibration(self) -> Calibration:
+        """Return the temperature that minimizes the loss of this evaluation, see `fit_temperature`."""
+        return Calibration(temperatures=(fit_temperature(self.targets, self.logits),))
 
     @property
     def _confidence(self) -> np.ndarray:
-        return self.probabilities[np.arange(len(self.targets)), self.predictions]
+        return _softmax(self.logits).max(axis=1)
 
     def confused_pairs(self, count: int) -> list[tuple[int, int, int]]:
         """Return at most `count` of (target class, predicted class, number), the most frequent first."""
@@ -275,6 +359,10 @@ def _diagonal_fractions(counts: np.ndarray, *, axis: int) -> np.ndarray:
     """Return the diagonal as fractions of the sums over `axis`; NaN where the sum is 0."""
     sums = counts.sum(axis=axis)
     return np.divide(np.diag(counts), sums, out=np.full(len(counts), np.nan), where=sums > 0)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    return np.exp(logits - _log_sum_exp(logits))
 
 
 def _log_sum_exp(logits: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Metrics of multi-label classification: average precision, F1, and a threshold for each class."""
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,7 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from resnet_tf.core.calibration import Calibration
+from resnet_tf.core.calibration_fit import fit_vector_scaling
 from resnet_tf.core.metrics import Evaluation
+from resnet_tf.core.reliability import brier_score, calibration_bins, calibration_error
 from resnet_tf.core.text import counted, shortened
 
 DEFAULT_THRESHOLD = 0.5  # probability from which on a class is selected
@@ -91,14 +95,45 @@ class MultiLabelEvaluation(Evaluation):
 
     @property
     def probabilities(self) -> np.ndarray:
-        """Return the sigmoid of the logits, float64 [N, C]."""
-        return 0.5 * (1 + np.tanh(0.5 * self.logits.astype(np.float64)))
+        """Return the sigmoid of the calibrated logits, float64 [N, C]."""
+        return _sigmoid(self.calibrated_logits)
+
+    @property
+    def energy(self) -> np.ndarray:
+        """Return the energy of each example, float64 [N], which is higher for unknown ones; see `Targets.energy`."""
+        return -np.logaddexp(0, self.calibrated_logits).sum(axis=1)
+
+    @property
+    def calibration_error(self) -> float:
+        """Return the expected calibration error of all decisions, over 15 bins of their probabilities."""
+        return calibration_error(_sigmoid(self.logits).ravel(), self.targets.ravel())
+
+    @property
+    def confidence_bins(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return count, mean probability and frequency of the decisions in each of the 15 bins, [15] each."""
+        return calibration_bins(_sigmoid(self.logits).ravel(), self.targets.ravel())
+
+    @property
+    def brier_score(self) -> float:
+        """Return the mean squared error of the probabilities of all decisions, in [0, 1]."""
+        return brier_score(self.targets, _sigmoid(self.logits))
+
+    @property
+    def strata(self) -> np.ndarray:
+        """Return the rarest class of each example, int64 [N]; -1 for an example without a class."""
+        counts = np.where(self.targets, self.targets.sum(axis=0), len(self.targets) + 1)
+        return np.where(self.targets.any(axis=1), counts.argmin(axis=1), -1)
+
+    def fit_calibration(self) -> Calibration:
+        """Return temperature and bias of each class, see `fit_vector_scaling`."""
+        temperatures, biases = fit_vector_scaling(self.targets, self.logits)
+        return Calibration(temperatures=tuple(temperatures.tolist()), biases=tuple(biases.tolist()))
 
     @property
     def ranks(self) -> np.ndarray:
-        """Return, for each example with a class, how many others have a logit of at least its largest, int64."""
+        """Return, for each example with a class, how many others are at least as probable as its best one, int64."""
         labeled = self.targets.any(axis=1)
-        targets, logits = self.targets[labeled], self.logits[labeled]
+        targets, logits = self.targets[labeled], self.calibration.ranking(self.logits[labeled])
         best = np.where(targets, logits, -np.inf).max(axis=1, initial=-np.inf, keepdims=True)
         return np.sum((logits >= best) & ~targets, axis=1)
 
@@ -159,7 +194,7 @@ class MultiLabelEvaluation(Evaluation):
 
     def with_chosen_thresholds(self) -> "MultiLabelEvaluation":
         """Return the metrics with the thresholds of `choose_thresholds`."""
-        return MultiLabelEvaluation(self.targets, self.logits, self.choose_thresholds())
+        return dataclasses.replace(self, thresholds=self.choose_thresholds())
 
     def choose_thresholds(self) -> np.ndarray:
         """Return the probability of each class from which on it has the largest F1 score here, float64 [C].
@@ -240,6 +275,10 @@ def _best_threshold(targets: np.ndarray, probabilities: np.ndarray) -> float:
     best = int(np.argmax(2 * hits / (selected + targets.sum())))
     below = distinct[best + 1] if best + 1 < len(distinct) else 0.0
     return float((distinct[best] + below) / 2)
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    return 0.5 * (1 + np.tanh(0.5 * logits.astype(np.float64)))
 
 
 def _fractions(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from resnet_tf.core.calibration import UNCALIBRATED, Calibration
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.metrics import Evaluation, SingleLabelEvaluation
 from resnet_tf.core.multi_label_metrics import DEFAULT_THRESHOLD, MultiLabelEvaluation
@@ -36,7 +37,12 @@ class Targets(abc.ABC):
 
     @abc.abstractmethod
     def evaluate(
-        self, labels: np.ndarray, logits: np.ndarray, *, thresholds: Sequence[float] | None = None
+        self,
+        labels: np.ndarray,
+        logits: np.ndarray,
+        *,
+        thresholds: Sequence[float] | None = None,
+        calibration: Calibration = UNCALIBRATED,
     ) -> Evaluation:
         """Return the metrics of logits, float32 [N, C].
 
@@ -44,6 +50,7 @@ class Targets(abc.ABC):
             labels: see the module.
             logits: float32 [N, C].
             thresholds: probability from which on each class of multi-label targets is selected, [C]; None for 0.5.
+            calibration: map from logits to probabilities.
         """
 
     @abc.abstractmethod
@@ -78,8 +85,20 @@ class Targets(abc.ABC):
         """Return targets, float32 [B, C], of which a fraction `amount` is spread evenly over all outcomes."""
 
     @abc.abstractmethod
-    def probabilities(self, logits: tf.Tensor) -> tf.Tensor:
-        """Return the probabilities of the classes, float32 [B, C]."""
+    def probabilities(self, logits: tf.Tensor, calibration: Calibration = UNCALIBRATED) -> tf.Tensor:
+        """Return the calibrated probabilities of the classes, float32 [B, C]."""
+
+    @abc.abstractmethod
+    def energy(self, logits: tf.Tensor, calibration: Calibration = UNCALIBRATED) -> tf.Tensor:
+        """Return the energy of each example, float32 [B], which is higher for examples unlike those of the training.
+
+        -T log sum exp(logits / T) of single-label targets, where T is the temperature; the sum over the classes of
+        -log(1 + exp(calibrated logit)) of multi-label targets.
+
+        References:
+            Liu et al., Energy-based Out-of-distribution Detection, 2020.
+            Wang et al., Can multi-label classification networks know what they don't know?, 2021.
+        """
 
 
 class _SingleLabel(Targets):
@@ -93,9 +112,14 @@ class _SingleLabel(Targets):
         return indices[labels]
 
     def evaluate(
-        self, labels: np.ndarray, logits: np.ndarray, *, thresholds: Sequence[float] | None = None
+        self,
+        labels: np.ndarray,
+        logits: np.ndarray,
+        *,
+        thresholds: Sequence[float] | None = None,
+        calibration: Calibration = UNCALIBRATED,
     ) -> SingleLabelEvaluation:
-        return SingleLabelEvaluation(labels, logits)
+        return SingleLabelEvaluation(labels, logits, calibration=calibration)
 
     def thresholds(self, evaluation: Evaluation | None, num_classes: int) -> None:
         return None
@@ -112,8 +136,11 @@ class _SingleLabel(Targets):
     def smooth(self, targets: tf.Tensor, amount: float) -> tf.Tensor:
         return targets * (1.0 - amount) + amount / targets.shape[-1]  # Szegedy et al. 2015
 
-    def probabilities(self, logits: tf.Tensor) -> tf.Tensor:
-        return tf.nn.softmax(logits)
+    def probabilities(self, logits: tf.Tensor, calibration: Calibration = UNCALIBRATED) -> tf.Tensor:
+        return tf.nn.softmax(calibration.apply(logits))
+
+    def energy(self, logits: tf.Tensor, calibration: Calibration = UNCALIBRATED) -> tf.Tensor:
+        return -calibration.temperature * tf.reduce_logsumexp(calibration.apply(logits), axis=1)
 
 
 class _MultiLabel(Targets):
@@ -129,9 +156,15 @@ class _MultiLabel(Targets):
         return renumbered
 
     def evaluate(
-        self, labels: np.ndarray, logits: np.ndarray, *, thresholds: Sequence[float] | None = None
+        self,
+        labels: np.ndarray,
+        logits: np.ndarray,
+        *,
+        thresholds: Sequence[float] | None = None,
+        calibration: Calibration = UNCALIBRATED,
     ) -> MultiLabelEvaluation:
-        return MultiLabelEvaluation(labels, logits, np.asarray(DEFAULT_THRESHOLD if thresholds is None else thresholds))
+        chosen = np.asarray(DEFAULT_THRESHOLD if thresholds is None else thresholds)
+        return MultiLabelEvaluation(labels, logits, chosen, calibration=calibration)
 
     def thresholds(self, evaluation: Evaluation | None, num_classes: int) -> list[float]:
         if not isinstance(evaluation, MultiLabelEvaluation):
@@ -151,8 +184,11 @@ class _MultiLabel(Targets):
     def smooth(self, targets: tf.Tensor, amount: float) -> tf.Tensor:
         return targets * (1.0 - amount) + amount / 2  # each class is a decision between two outcomes
 
-    def probabilities(self, logits: tf.Tensor) -> tf.Tensor:
-        return tf.sigmoid(logits)
+    def probabilities(self, logits: tf.Tensor, calibration: Calibration = UNCALIBRATED) -> tf.Tensor:
+        return tf.sigmoid(calibration.apply(logits))
+
+    def energy(self, logits: tf.Tensor, calibration: Calibration = UNCALIBRATED) -> tf.Tensor:
+        return -tf.reduce_sum(tf.nn.softplus(calibration.apply(logits)), axis=1)
 
 
 SINGLE_LABEL: Targets = _SingleLabel()

@@ -62,8 +62,11 @@ def group_by_column(name: str, values: Sequence[str], num_examples: int) -> Grou
 def all_groups(
     split: Split, preprocess: Preprocess, class_names: Sequence[str], columns: Mapping[str, Sequence[str]]
 ) -> dict[str, Groups]:
-    """Return the groups by class, by original size if that differs, and by each column: property -> groups."""
-    groups = {"class": group_by_class(split.labels, class_names)}
+    """Return the groups by class, by original size if that differs, and by each column: property -> groups.
+
+    There are no groups by class if an example has any number of them.
+    """
+    groups = {"class": group_by_class(split.labels, class_names)} if split.labels.ndim == 1 else {}
     if preprocess.size_name:
         groups[preprocess.size_name] = group_by_size(split, preprocess)
     groups |= {name: group_by_column(name, values, split.num_examples) for name, values in columns.items()}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from resnet_tf.core.calibration import UNCALIBRATED, Calibration
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.targets import check_thresholds
 from resnet_tf.core.validation import find_mismatch
@@ -23,6 +24,7 @@ class Metadata:
         preprocess: preprocessing that the weights need.
         labels: class names in the order of the logits.
         thresholds: of a network of sigmoids, the probability from which on each class is selected.
+        calibration: map from logits to probabilities.
     """
 
     zoo_name: str | None = None
@@ -30,6 +32,7 @@ class Metadata:
     preprocess: Preprocess | None = None
     labels: tuple[str, ...] | None = None
     thresholds: tuple[float, ...] | None = None
+    calibration: Calibration = UNCALIBRATED
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
@@ -39,6 +42,7 @@ class Metadata:
             "preprocess": self.preprocess and self.preprocess.to_dict(),
             "labels": self.labels,
             **({} if self.thresholds is None else {"thresholds": self.thresholds}),
+            **({} if self.calibration == UNCALIBRATED else {"calibration": self.calibration.to_dict()}),
         }
         return json.loads(json.dumps(fields))
 
@@ -65,4 +69,5 @@ class Metadata:
             preprocess=Preprocess.from_dict(preprocess) if preprocess else None,
             labels=tuple(labels) if labels else None,
             thresholds=None if thresholds is None else check_thresholds(thresholds, len(labels or thresholds)),
+            calibration=Calibration.from_dict(fields.get("calibration"), len(labels) if labels else None),
         )

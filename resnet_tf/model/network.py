@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from resnet_tf.core.bounded import parse_json
+from resnet_tf.core.calibration import UNCALIBRATED, Calibration
 from resnet_tf.core.class_names import to_names
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.ranges import shorten
@@ -105,6 +106,23 @@ class ResidualNetwork(keras.Model):
         checked = None if thresholds is None else check_thresholds(thresholds, count or len(thresholds))
         self._metadata = dataclasses.replace(self._metadata, thresholds=checked)
 
+    @property
+    def calibration(self) -> Calibration:
+        """Map from logits to probabilities, of temperature 1 unless set. Settable.
+
+        Exports take it from here. It belongs to the weights: loading others removes it, further training requires
+        another one.
+        """
+        return self._metadata.calibration
+
+    @calibration.setter
+    def calibration(self, calibration: Calibration) -> None:
+        if not isinstance(calibration, Calibration):
+            raise UserError(f"calibration takes a Calibration, got {shorten(calibration)}")
+        count = self._num_outputs()
+        checked = calibration if count is None else calibration.check_classes(count)
+        self._metadata = dataclasses.replace(self._metadata, calibration=checked)
+
     def adopt(self, metadata: Metadata) -> None:
         """Adopt the preprocessing and labels of loaded weights, as far as they fit the input and outputs.
 
@@ -118,6 +136,7 @@ class ResidualNetwork(keras.Model):
             preprocess=found.preprocess or self.preprocess,
             labels=found.labels or self.labels,
             thresholds=found.thresholds if found.labels else self.thresholds,
+            calibration=found.calibration,
         )
 
     def load_weights(self, filepath: str | Path, *args: Any, **kwargs: Any) -> None:
@@ -177,10 +196,12 @@ class ResidualNetwork(keras.Model):
                 preprocess = None
             elif None not in sizes:
                 preprocess = preprocess.with_size(tuple(sizes))
-        thresholds = metadata.thresholds
+        thresholds, calibration = metadata.thresholds, metadata.calibration
         if labels and len(labels) != self._num_outputs():
-            labels = thresholds = None
-        return dataclasses.replace(metadata, preprocess=preprocess, labels=labels, thresholds=thresholds)
+            labels, thresholds, calibration = None, None, UNCALIBRATED
+        return dataclasses.replace(
+            metadata, preprocess=preprocess, labels=labels, thresholds=thresholds, calibration=calibration
+        )
 
     def _num_outputs(self) -> int | None:
         """Return the number of logits or pooled features; None for a dict of feature maps."""

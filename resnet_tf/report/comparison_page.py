@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from resnet_tf.core import files
-from resnet_tf.core.calibration import calibration_bins
 from resnet_tf.core.comparison import Answers, Comparison, Gate, Slice
+from resnet_tf.core.multi_label_comparison import MultiLabelComparison
+from resnet_tf.core.reliability import calibration_bins
 from resnet_tf.core.text import counted, shortened
 from resnet_tf.report import elements
 from resnet_tf.report.elements import cell, escape, row, section
@@ -57,6 +58,7 @@ def write_comparison(
             section("Models", _models(comparison)),
             section("Calibration, and changes by slice", elements.plots(panels)),
             section("Negative flips", _flips(comparison, load_images)),
+            section("Metrics by class, largest drop of average precision first", _class_changes(comparison)),
             *(
                 section(f"By {escape(name)}, largest drop first", _slices(slices))
                 for name, slices in comparison.slices.items()
@@ -76,8 +78,9 @@ def _headline(comparison: Comparison) -> str:
     paired, (low, high) = comparison.paired, comparison.paired.interval
     before, after = comparison.paired.accuracies
     facts = {
-        "accuracy": f"{100 * before:.2f} → {100 * after:.2f}\N{NO-BREAK SPACE}%",
-        "change of the accuracy": _points(paired.difference),
+        **_mean_changes(comparison),
+        comparison.accuracy_name: f"{100 * before:.2f} → {100 * after:.2f}\N{NO-BREAK SPACE}%",
+        f"change of the {comparison.accuracy_name}": _points(paired.difference),
         "95 % interval of the change": f"{100 * low:+.2f} to {_points(high)}",
         "p-value of McNemar's test": f"{paired.p_value:.2g}",
         "negative flips: right before, wrong now": f"{paired.negative:,}",
@@ -87,6 +90,43 @@ def _headline(comparison: Comparison) -> str:
         facts["latency relative to before"] = f"{comparison.latency_ratios[1]:.2f}"
     intro = f"<p>{escape(counted(paired.examples, 'example'))} of {escape(comparison.data)}.</p>"
     return intro + elements.tiles(facts)
+
+
+def _mean_changes(comparison: Comparison) -> dict[str, str]:
+    """Return headline values of multi-label models; none for others."""
+    if not isinstance(comparison, MultiLabelComparison):
+        return {}
+    known = comparison.multi_label
+    changes = {"mean average precision": known.mean_average_precision, "mean F1 of the classes": known.f1_macro}
+    shown = {}
+    for name, change in changes.items():
+        low, high = change.interval
+        shown[name] = f"{100 * change.old:.2f} → {100 * change.new:.2f}\N{NO-BREAK SPACE}%"
+        shown[f"95 % interval of the change of the {name}"] = f"{100 * low:+.2f} to {_points(high)}"
+    return shown
+
+
+def _class_changes(comparison: Comparison) -> str:
+    """Return the changes of average precision and F1 of each class as HTML; empty for one class an example."""
+    if not isinstance(comparison, MultiLabelComparison):
+        return ""
+    rows = []
+    for name, count, precision, f1 in comparison.class_changes:
+        numbers = [f"{count:,}"]
+        for change in (precision, f1):
+            low, high = change.interval
+            numbers += [
+                f"{change.old:.4f}",
+                f"{change.new:.4f}",
+                f"{change.difference:+.4f}",
+                f"{low:+.4f} to {high:+.4f}",
+            ]
+        rows.append(row(cell(name), *(cell(number, "number") for number in numbers)))
+    columns = [
+        "examples",
+        *(f"{metric}{part}" for metric in ("AP", "F1") for part in (", old", ", new", ", change", ", interval")),
+    ]
+    return elements.table(rows, head=elements.head(["class", *columns], numbers=columns))
 
 
 def _points(difference: float) -> str:
@@ -106,7 +146,7 @@ def _models(comparison: Comparison) -> str:
     properties: list[tuple[str, Callable[[Answers, int], str]]] = [
         ("path", lambda each, index: each.name),
         ("network", lambda each, index: each.description or "file of predictions"),
-        ("accuracy", lambda each, index: f"{100 * accuracies[index]:.2f} %"),
+        (comparison.accuracy_name, lambda each, index: f"{100 * accuracies[index]:.2f} %"),
         ("loss (nats)", lambda each, index: _known(each.loss, "{:.4f}")),
         ("calibration error", lambda each, index: f"{100 * errors[index]:.1f} %"),
         ("parameters", lambda each, index: _known(each.parameters, "{:,}")),
@@ -130,11 +170,14 @@ def _flips(comparison: Comparison, load_images: LoadImages) -> str:
     indices = comparison.negative_flips[:_MAX_FLIPS].tolist()
     if not indices:
         return "<p>No example that was right is wrong now.</p>"
-    names, new = comparison.class_names, comparison.new
+    confidence = dict(zip(indices, comparison.flip_confidence(np.array(indices)), strict=True))
     shown = [
         elements.figure(
             image,
-            (names[comparison.targets[index]], f"→ {names[new.predictions[index]]} ({new.confidence[index]:.0%})"),
+            (
+                comparison.name_target(index),
+                f"→ {comparison.name_prediction(comparison.new, index)} ({confidence[index]:.0%})",
+            ),
             alt=f"image {index} of the evaluated split",
         )
         for index, image in zip(indices, load_images(indices), strict=True)
@@ -197,7 +240,7 @@ def _plot_calibration(axes: Axes, comparison: Comparison) -> None:
     for each, error, color, label in zip(
         comparison.answers, comparison.calibration_errors, _COLORS, ("old", "new"), strict=True
     ):
-        counts, confidence, accuracy = calibration_bins(each.confidence, each.predictions == comparison.targets)
+        counts, confidence, accuracy = calibration_bins(*comparison.reliability(each))
         filled = counts > 0
         text = f"{label}, error {100 * error:.1f} %"
         axes.plot(confidence[filled], accuracy[filled], "o-", color=color, markersize=4, label=text)

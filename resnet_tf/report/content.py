@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from resnet_tf.core.calibration_check import CalibrationCheck
 from resnet_tf.core.metrics import Evaluation
 from resnet_tf.report import elements
 
@@ -24,6 +25,7 @@ class Report:
         load_images: loads images of the evaluated split by index.
         metrics: records of metrics.jsonl; empty if the training run is unknown.
         train_counts: training examples per class, int [C], or None if unknown.
+        calibration: probabilities before and after calibration; None without calibration.
         facts: additional headline values: name -> text.
         config: the resolved configuration as text.
         environment: versions and hardware: name -> text.
@@ -35,6 +37,7 @@ class Report:
     load_images: LoadImages
     metrics: Sequence[dict[str, Any]] = ()
     train_counts: np.ndarray | None = None
+    calibration: CalibrationCheck | None = None
     facts: Mapping[str, str] | None = None
     config: str = ""
     environment: Mapping[str, str] | None = None

@@ -59,6 +59,7 @@ class Answer:
         scores: (class name, probability) of the best classes, in descending order.
         selected: names of the classes that reach their thresholds, for a model of any number of classes an example;
             None for one class an example.
+        unsure: True if the best score is below the threshold of the model.
         image: the cropped and resized input, float [H, W, 1 or 3] in [0, 1].
         overlay: the input blended with the Grad-CAM heatmap of the best class, float [H, W, 3]; None without one.
     """
@@ -67,6 +68,7 @@ class Answer:
     error: str = ""
     scores: Sequence[tuple[str, float]] = ()
     selected: Sequence[str] | None = None
+    unsure: bool = False
     image: np.ndarray | None = None
     overlay: np.ndarray | None = None
 
@@ -188,7 +190,8 @@ def _card(answer: Answer) -> str:
         images = [(answer.image, "input of the network"), (answer.overlay, "Grad-CAM of the best class")]
         shown = (elements.figure(image, [text], alt=text) for image, text in images if image is not None)
         bars = "".join(_bar(*each) for each in answer.scores)
-        body = f"{elements.gallery(shown)}<ol>{bars}</ol>{_selected(answer)}"
+        unsure = '<p class="selected">Unsure: the best score is too low.</p>' if answer.unsure else ""
+        body = f"{elements.gallery(shown)}<ol>{bars}</ol>{_selected(answer)}{unsure}"
     return f'<article class="answer"><h3>{escape(answer.file)}</h3>{body}</article>'
 
 

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from resnet_tf.core import files
+from resnet_tf.core.calibration_check import CalibrationCheck
 from resnet_tf.core.metrics import Evaluation, SingleLabelEvaluation
 from resnet_tf.core.multi_label_metrics import MultiLabelEvaluation, precision_recall_curve
 from resnet_tf.core.text import printable, shortened
@@ -79,6 +80,7 @@ def plot_panels(
     evaluation: Evaluation,
     class_names: Sequence[str],
     train_counts: np.ndarray | None,
+    calibration: CalibrationCheck | None = None,
 ) -> dict[str, Path]:
     """Save each plot of a report as `directory/NAME.png`.
 
@@ -88,6 +90,7 @@ def plot_panels(
         evaluation: labels and logits of the evaluated split.
         class_names: names of the classes in label order.
         train_counts: training examples per class, int [C], or None if unknown.
+        calibration: probabilities before and after calibration; None without calibration.
 
     Returns:
         Name of the plot -> file, in reading order.
@@ -100,7 +103,7 @@ def plot_panels(
         panels["loss"] = lambda axes: _plot_loss(axes, metrics)
         panels["error"] = lambda axes: _plot_error(axes, metrics)
         panels["learning_rate"] = lambda axes: _plot_series(axes, metrics, "learning_rate", "learning rate")
-    panels |= evaluation_panels(evaluation, class_names)
+    panels |= evaluation_panels(evaluation, class_names, calibration)
     if train_counts is not None:
         panels["train_counts"] = lambda axes: _plot_train_counts(axes, train_counts, class_names)
     if metrics:
@@ -108,19 +111,24 @@ def plot_panels(
     return {name: _save_panel(directory / f"{name}.png", plot) for name, plot in panels.items()}
 
 
-def evaluation_panels(evaluation: Evaluation, class_names: Sequence[str]) -> dict[str, Callable[[Axes], None]]:
-    """Return the plots of an evaluation by name, the main one first."""
+def evaluation_panels(
+    evaluation: Evaluation, class_names: Sequence[str], calibration: CalibrationCheck | None = None
+) -> dict[str, Callable[[Axes], None]]:
+    """Return the plots of an evaluation by name, the main one first; those of confidence with its calibration."""
+    before = None if calibration is None else calibration.before
+    after = evaluation if calibration is None else calibration.after
     if isinstance(evaluation, MultiLabelEvaluation):
         return {
             "precision_recall": lambda axes: _plot_precision_recall(axes, evaluation, class_names),
             "average_precision": lambda axes: _plot_average_precision(axes, evaluation, class_names),
+            "calibration": lambda axes: _plot_calibration(axes, after, before),
             "co_occurrence": lambda axes: _plot_co_occurrence(axes, evaluation, class_names),
         }
     assert isinstance(evaluation, SingleLabelEvaluation)
     return {
         "confusion": lambda axes: _plot_confusion(axes, evaluation, class_names),
-        "calibration": lambda axes: _plot_calibration(axes, evaluation),
-        "confidence": lambda axes: _plot_confidence(axes, evaluation),
+        "calibration": lambda axes: _plot_calibration(axes, after, before),
+        "confidence": lambda axes: _plot_confidence(axes, after),
         "recall": lambda axes: _plot_recall(axes, evaluation, class_names),
     }
 
@@ -283,20 +291,26 @@ def _plot_confusion(axes: Axes, evaluation: SingleLabelEvaluation, class_names: 
         axes.text(column, row, counts[row, column], ha="center", va="center", color=color, fontsize=size)
 
 
-def _plot_calibration(axes: Axes, evaluation: SingleLabelEvaluation) -> None:
-    """Plot the reliability diagram: accuracy at each confidence (Guo et al. 2017, figure 1)."""
-    counts, confidence, accuracy = evaluation.calibration
+def _plot_calibration(axes: Axes, evaluation: Evaluation, before: Evaluation | None = None) -> None:
+    """Plot the reliability diagram: accuracy at each confidence (Guo et al. 2017, figure 1), and that before it."""
+    counts, confidence, accuracy = evaluation.confidence_bins
     filled = counts > 0
     axes.bar(_bin_centers(counts)[filled], accuracy[filled], 0.9 / len(counts), color=_BAR_COLOR, label="accuracy")
     axes.plot([0, 1], [0, 1], "--", color="gray", linewidth=1, label="perfect calibration")
     axes.scatter(confidence[filled], accuracy[filled], 12, "black", zorder=3, clip_on=False, label="mean confidence")
+    title = f"calibration error {100 * evaluation.calibration_error:.1f} %"
+    if before is not None:
+        counts, confidence, accuracy = before.confidence_bins
+        filled = counts > 0
+        axes.plot(confidence[filled], accuracy[filled], "x-", color="tab:orange", markersize=4, label="uncalibrated")
+        title += f", before {100 * before.calibration_error:.1f} %"
     axes.set(xlabel="confidence", xlim=(0, 1), ylim=(0, 1))
-    _legend_above(axes, f"calibration error {100 * evaluation.calibration_error:.1f} %")
+    _legend_above(axes, title)
 
 
-def _plot_confidence(axes: Axes, evaluation: SingleLabelEvaluation) -> None:
+def _plot_confidence(axes: Axes, evaluation: Evaluation) -> None:
     """Plot the histogram of confidences, whose mean equals the accuracy of a calibrated network."""
-    counts, confidence, _ = evaluation.calibration
+    counts, confidence, _ = evaluation.confidence_bins
     axes.bar(_bin_centers(counts), counts / counts.sum(), 0.9 / len(counts), color=_BAR_COLOR)
     mean = float(np.sum(counts * confidence) / counts.sum())
     axes.axvline(mean, color="black", label=f"mean confidence {mean:.1%}")
@@ -311,13 +325,13 @@ def _bin_centers(counts: np.ndarray) -> np.ndarray:
 
 def _legend_above(axes: Axes, title: str) -> None:
     """Set the title, and a legend between title and axes, so that it covers no bar."""
-    axes.set_title(title, pad=20)
     handles, _ = axes.get_legend_handles_labels()
+    axes.set_title(title, pad=20 if len(handles) <= 3 else 32)
     axes.legend(
         handles=sorted(handles, key=lambda handle: not isinstance(handle, BarContainer)),
         loc="lower center",
         bbox_to_anchor=(0.5, 1.0),
-        ncols=3,
+        ncols=2 if len(handles) > 3 else 3,
         fontsize=7,
         frameon=False,
         columnspacing=1.0,

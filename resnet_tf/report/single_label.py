@@ -21,8 +21,16 @@ def tiles(report: Report) -> dict[str, str]:
         "top-5 accuracy": f"{100 * metrics['top5']:.2f} %",
         "mean recall of the classes": f"{100 * metrics['balanced_accuracy']:.2f} %",
         "loss (nats)": f"{metrics['loss']:.4f}",
-        "calibration error": f"{100 * metrics['calibration_error']:.1f} %",
+        "calibration error": _calibration_error(report),
     }
+
+
+def _calibration_error(report: Report) -> str:
+    check = report.calibration
+    if check is None:
+        return f"{100 * _evaluation(report).calibration_error:.1f} %"
+    before, after = (100 * each.calibration_error for each in (check.before, check.after))
+    return f"{before:.1f} → {after:.1f}\N{NO-BREAK SPACE}%"
 
 
 def sections(report: Report) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from resnet_tf.core.calibration import UNCALIBRATED, Calibration
 from resnet_tf.core.text import counted, markdown, markdown_code, shortened
 from resnet_tf.inputs import Preprocess
 
@@ -136,6 +137,7 @@ def model_card(metadata: Mapping[str, Any], *, signature: str) -> str:
         "## Input": preprocess.description,
         "## Output": _labels(metadata["labels"], metadata.get("thresholds")),
         "## Metrics": "\n".join(_metrics(metadata)),
+        "## Calibration": "\n".join(_calibration(metadata)),
         "## Usage": _usage(metadata, preprocess, signature),
         "## Limitations": "\n".join(_limitations(metadata, preprocess)),
     }
@@ -208,6 +210,37 @@ def _metrics(metadata: Mapping[str, Any]) -> Iterator[str]:
             f"batch size {speed['batch']}: {speed['images_per_second']:,.0f} examples per second. Both are medians on "
             f"{counted(speed['cores'], 'core')}, {markdown(str(speed['processor']))}."
         )
+
+
+def _calibration(metadata: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the way from logits to probabilities, and metrics on examples that did not fit it."""
+    known = Calibration.from_dict(metadata.get("calibration"))
+    if known == UNCALIBRATED:
+        return
+    if "thresholds" in metadata:
+        way = "sigmoids of the logits divided by the temperature of their class plus its bias (vector scaling)"
+    else:
+        way = f"the softmax of the logits divided by the temperature {known.temperature:.4f}"
+    yield f"Probabilities are {way}, `calibration` of `assets.extra/resnet_tf.json`; logits are those of the network."
+    if metadata["target"] == "litert" and metadata["precision"] == "int8":
+        yield "The file returns logits; the temperature is that of the network in float32."
+    if held_out := known.held_out:
+        names = {"calibration_error": "calibration error", "loss": "loss", "brier_score": "Brier score"}
+        pairs = (f"{title} {_change(held_out, name)}" for name, title in names.items())
+        yield f"Before and after, each half of the split of the metrics with the fit on the other: {', '.join(pairs)}."
+    if known.threshold is not None:
+        yield (
+            f"A prediction whose probability is below {known.threshold:.4f} is unsure. Of the others, "
+            f"{known.target_precision:.1%} are to be right."
+        )
+        coverage, precision = ((known.held_out or {}).get(name) for name in ("coverage", "precision"))
+        if coverage is not None and precision is not None:
+            yield f"In the cross-fit, {coverage:.1%} of the predictions are certain; {precision:.1%} of them are right."
+
+
+def _change(held_out: Mapping[str, float | None], name: str) -> str:
+    before, after = (held_out.get(f"{name}_{when}") for when in ("before", "after"))
+    return "unknown" if before is None or after is None else f"{before:.4f} to {after:.4f}"
 
 
 def _usage(metadata: Mapping[str, Any], preprocess: Preprocess, signature: str) -> str:

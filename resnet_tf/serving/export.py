@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from resnet_tf.config import Config, DataConfig, ExportConfig
+from resnet_tf.core.calibration import UNCALIBRATED, Calibration
 from resnet_tf.core.class_names import to_names
 from resnet_tf.core.errors import UserError, closest
 from resnet_tf.core.paths import user_path
@@ -120,6 +121,11 @@ class _Exportable:
         """Probability from which on each class of a multi-label network is selected; otherwise None."""
         return self.origin.thresholds
 
+    @property
+    def calibration(self) -> Calibration:
+        """Map from logits to probabilities."""
+        return self.origin.calibration
+
 
 def export_model(
     run_or_model: "TrainedRun | keras.Model",
@@ -130,6 +136,7 @@ def export_model(
     preprocess: Preprocess | None = None,
     labels: Iterable[str | int] | None = None,
     thresholds: Sequence[float] | None = None,
+    calibration: Calibration | None = None,
     data: DataConfig | None = None,
     default_signature: str = DEFAULT_SIGNATURE,
 ) -> Path:
@@ -152,6 +159,8 @@ def export_model(
         thresholds: for a bare model with a sigmoid for each class, the probability from which on each is selected,
             such as `[0.5] * classes`; by default `model.thresholds`, 0.5 for a model that ends in a sigmoid, and those
             of the run. The `probabilities` of the export are sigmoids then, and it returns `selected`, too.
+        calibration: for a bare model, the map from logits to the probabilities of the export, as `calibrate` returns
+            it; by default `model.calibration`, and that of the run. The `logits` of the export are those of the model.
         data: data source whose validation split measures the drift, and whose training split calibrates `int8`; by
             default that of the run. The drift of a bare model without a data source is measured on random inputs.
         default_signature: `images`, to make the decoded images of a `serving` export the input of `serving_default`.
@@ -175,9 +184,14 @@ def export_model(
     if thresholds is not None:
         origin = dataclasses.replace(source.origin, thresholds=check_thresholds(thresholds, len(source.labels)))
         source = dataclasses.replace(source, origin=origin)
+    if calibration is not None:
+        origin = dataclasses.replace(source.origin, calibration=calibration.check_classes(len(source.labels)))
+        source = dataclasses.replace(source, origin=origin)
     _check_model(source, target)
+    _warn_of_missing_threshold(source)
     precision = _choose_precision(source.model, target, precision)
     _check_default_signature(source, default_signature)
+    has_calibration = source.calibration != UNCALIBRATED
     metadata = {
         "model": source.model.name,
         "target": target,
@@ -187,6 +201,7 @@ def export_model(
         "labels": [] if target == "hub_features" else list(source.labels),
         **({"arch": dataclasses.asdict(source.origin.arch)} if source.origin.arch else {}),
         **({"thresholds": list(source.thresholds)} if source.thresholds and target != "hub_features" else {}),
+        **({"calibration": source.calibration.to_dict()} if has_calibration and target != "hub_features" else {}),
         **source.metadata,
     }
 
@@ -194,7 +209,9 @@ def export_model(
         _write(source, staging, target, precision, default_signature)
         if target != "hub_features":
             targets = targets_with(source.thresholds)
-            runner = runners.load_runner(staging, target, source.preprocess, targets=targets)
+            runner = runners.load_runner(
+                staging, target, source.preprocess, targets=targets, calibration=source.calibration
+            )
             if precision != "float32" or find_precision(source.model) != "float32" or target in ("litert", "onnx"):
                 drift = _checked_drift(source, runner)
                 logger.info("%s %s: %s", target, precision, drift)
@@ -209,7 +226,12 @@ def export_model(
 
 def _write(source: _Exportable, staging: Path, target: str, precision: str, default: str) -> None:
     model, preprocess, labels = source.model, source.preprocess, source.labels
-    outputs: dict[str, Any] = {"top_k": source.settings.top_k, "thresholds": source.thresholds}
+    answers: dict[str, Any] = {"targets": targets_with(source.thresholds), "calibration": source.calibration}
+    outputs: dict[str, Any] = {
+        "top_k": source.settings.top_k,
+        "thresholds": source.thresholds,
+        "calibration": source.calibration,
+    }
     if target == "serving":
         saved_model.write_serving(model, preprocess, labels, staging, precision=precision, default=default, **outputs)
     elif target == "hub":
@@ -218,12 +240,12 @@ def _write(source: _Exportable, staging: Path, target: str, precision: str, defa
         saved_model.write_hub_features(model, preprocess, staging, weight_decay=source.weight_decay)
     elif target == "litert":
         file, examples = staging / runners.LITERT_FILE, _calibration_examples(source) if precision == "int8" else ()
-        litert.write_litert(model, preprocess, file, precision=precision, calibration_examples=examples)
+        litert.write_litert(model, preprocess, file, precision=precision, calibration_examples=examples, **answers)
     elif target == "keras":
         network = ResidualNetwork(model.input, model.output, model.name, metadata=source.origin)
         network.save(staging / runners.KERAS_FILE)
     else:
-        onnx.write_onnx(model, preprocess, staging / runners.ONNX_FILE)
+        onnx.write_onnx(model, preprocess, staging / runners.ONNX_FILE, **answers)
 
 
 def _choose_precision(model: keras.Model, target: str, precision: str) -> str:
@@ -343,6 +365,16 @@ def _check_model(source: _Exportable, target: str) -> None:
     classes = model.output_shape[-1]
     if len(labels) != classes:
         raise UserError(f"{counted(len(labels), 'label')} for the {counted(classes, 'class')} of {model.name}")
+
+
+def _warn_of_missing_threshold(source: _Exportable) -> None:
+    """Log that a run was to have a threshold of confidence, and has none."""
+    target, known = source.settings.target_precision, source.calibration
+    if target and (known.threshold is None or known.target_precision != target):
+        reason = "no confidence reaches it on the evaluation split"
+        if known.target_precision != target:
+            reason = "the evaluation of this checkpoint was without it; it applies to the next evaluation of a run"
+        logger.warning("export.target_precision=%g: %s; no prediction is answered as unsure", target, reason)
 
 
 def _check_default_signature(source: _Exportable, name: str) -> None:

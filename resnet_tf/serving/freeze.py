@@ -6,6 +6,8 @@ import keras
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from resnet_tf.core.calibration import UNCALIBRATED, Calibration
+from resnet_tf.core.targets import SINGLE_LABEL, Targets
 from resnet_tf.inputs import Preprocess
 from resnet_tf.serving.fold import fold
 
@@ -43,15 +45,34 @@ def freeze(
     return constant_network
 
 
-def freeze_from_arrays(model: keras.Model, preprocess: Preprocess) -> tf.types.experimental.PolymorphicFunction:
-    """Return the folded and frozen network, from `Preprocess.unnormalized_input` to `logits`."""
+def freeze_from_arrays(
+    model: keras.Model,
+    preprocess: Preprocess,
+    *,
+    targets: Targets = SINGLE_LABEL,
+    calibration: Calibration = UNCALIBRATED,
+    only_logits: bool = False,
+) -> tf.types.experimental.PolymorphicFunction:
+    """Return the folded and frozen network, from `Preprocess.unnormalized_input` to named outputs.
+
+    Args:
+        model: a network of `create_model`.
+        preprocess: preprocessing, whose normalization the function includes.
+        targets: form of the targets, which decides what the probabilities are.
+        calibration: map from logits to probabilities.
+        only_logits: return `logits` alone, instead of `logits`, `probabilities` and `energy`.
+    """
     network = freeze(fold(model))
 
     @tf.function(input_signature=[preprocess.unnormalized_input.tensor_type])
-    def logits(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"logits": network(preprocess.normalize(inputs))[0]}
+    def answers(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        (logits,) = network(preprocess.normalize(inputs))
+        if only_logits:
+            return {"logits": logits}
+        probabilities, energy = targets.probabilities(logits, calibration), targets.energy(logits, calibration)
+        return {"logits": logits, "probabilities": probabilities, "energy": energy}
 
-    return logits
+    return answers
 
 
 def is_freezable(model: keras.Model) -> bool:

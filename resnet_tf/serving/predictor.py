@@ -1,5 +1,6 @@
 """Predictions of an exported model for files, bytes, images and arrays."""
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_tf.config import Config, flatten, override
+from resnet_tf.core.calibration import Calibration
 from resnet_tf.core.devices import translate_memory_errors
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.export_metadata import read_export
@@ -42,6 +44,8 @@ class Prediction:
         selected: names and probabilities of the classes that reach their threshold, in descending order of probability,
             for a model of any number of classes an example; None for one class an example.
         file: path of the example; empty for one in memory.
+        unsure: True if the best score is below `Predictor.confidence_threshold`; None for a model without one.
+        energy: higher for examples unlike those of the training, see `Targets.energy`.
     """
 
     labels: tuple[str, ...]
@@ -50,6 +54,8 @@ class Prediction:
     probabilities: np.ndarray = field(compare=False)
     file: str = ""
     selected: dict[str, float] | None = None
+    unsure: bool | None = None
+    energy: float = math.nan
 
     @property
     def label(self) -> str:
@@ -62,9 +68,9 @@ class Prediction:
         return self.scores[0]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields without `probabilities`, ready for JSON, as `predict --json` prints them.
+        """Return the fields without `probabilities` and `energy`, ready for JSON, as `predict --json` prints them.
 
-        `selected` is left out for one class an example.
+        `selected` is left out for one class an example, and `unsure` for a model without a threshold.
         """
         return {
             "file": self.file,
@@ -72,6 +78,7 @@ class Prediction:
             "scores": list(self.scores),
             "indices": list(self.indices),
             **({} if self.selected is None else {"selected": self.selected}),
+            **({} if self.unsure is None else {"unsure": self.unsure}),
         }
 
     def __repr__(self) -> str:
@@ -98,6 +105,7 @@ class Predictor:
         config: configuration of the exported run; default values for a bare model.
         top_k: number of best classes in a prediction.
         thresholds: probability from which on each class is selected, [C]; None for one class an example.
+        calibration: map from logits to probabilities.
 
     Raises:
         UserError: if there is no export, it is corrupt, or it returns features instead of logits.
@@ -113,15 +121,26 @@ class Predictor:
         if not self.labels:
             raise UserError(f"{str(self.path)!r} returns features and has no classes to predict")
         self.thresholds = self.metadata.get("thresholds")
+        self.calibration = Calibration.from_dict(self.metadata.get("calibration"))
         self._targets = targets_with(self.thresholds)
         self._runner = runners.load_runner(
-            self.path, self.metadata["target"], self.preprocess, classes=len(self.labels), targets=self._targets
+            self.path,
+            self.metadata["target"],
+            self.preprocess,
+            classes=len(self.labels),
+            targets=self._targets,
+            calibration=self.calibration,
         )
         self.top_k = min(self.config.export.top_k, len(self.labels))
 
     def __repr__(self) -> str:
         model, target, precision = (self.metadata[name] for name in ("model", "target", "precision"))
         return f"Predictor({str(self.path)!r}: {model}, {target} {precision}, {counted(len(self.labels), 'class')})"
+
+    @property
+    def confidence_threshold(self) -> float | None:
+        """Return the score below which a prediction is unsure; None without `export.target_precision`."""
+        return self.calibration.threshold
 
     @overload
     def __call__(self, examples: str | Path | bytes, *, batch_size: int = 32) -> Prediction: ...
@@ -151,10 +170,12 @@ class Predictor:
         """Yield the predictions for several examples, batch by batch; see `__call__`."""
         for batch in forms.batches(examples, self.preprocess, batch_size):
             outputs = self.predict_batch([each.content for each in batch], names=[each.name for each in batch])
-            for example, probabilities in zip(batch, outputs["probabilities"], strict=True):
+            ranking = self.calibration.ranking(outputs["logits"])
+            rows = zip(batch, ranking, outputs["probabilities"], outputs["energy"], strict=True)
+            for example, order, probabilities, energy in rows:
                 if not np.isfinite(probabilities).all():
                     raise UserError(f"the prediction for {example.name} is not finite: {str(self.path)!r} overflows")
-                yield self._best(probabilities, example.file)
+                yield self._best(order, probabilities, float(energy), example.file)
 
     @property
     def explains(self) -> bool:
@@ -173,7 +194,7 @@ class Predictor:
         return self._runner.logits(self.preprocess.check_unnormalized(np.asarray(inputs)))
 
     def predict_batch(self, encoded: Sequence[bytes], *, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """Return `logits` and `probabilities`, float32 [B, C], for one batch of encoded examples.
+        """Return `logits` and `probabilities`, float32 [B, C], and `energy`, float32 [B], for encoded examples.
 
         Args:
             encoded: contents of files.
@@ -210,7 +231,8 @@ class Predictor:
             )
         for batch in forms.batches(examples, self.preprocess, batch_size):
             encoded = [each.content for each in batch]
-            best = self.predict_batch(encoded, names=[each.name for each in batch])["probabilities"].argmax(axis=1)
+            logits = self.predict_batch(encoded, names=[each.name for each in batch])["logits"]
+            best = self.calibration.ranking(logits).argmax(axis=1)
             heatmaps = cast(runners.SavedModelRunner, self._runner).heatmaps(encoded)[..., np.newaxis]
             heatmaps = tf.image.resize(heatmaps, self.preprocess.spatial_shape)[..., 0]
             crops = self.preprocess.decode_batch(encoded)
@@ -254,17 +276,21 @@ class Predictor:
                 progress.done += len(batch)
         found = np.concatenate(logits)
         with naming_nonfinite(split):
-            return self._targets.evaluate(split.labels[: len(found)], found, thresholds=self.thresholds)
+            return self._targets.evaluate(
+                split.labels[: len(found)], found, thresholds=self.thresholds, calibration=self.calibration
+            )
 
-    def _best(self, probabilities: np.ndarray, file: str) -> Prediction:
-        indices = np.argsort(-probabilities, kind="stable")[: self.top_k].tolist()
+    def _best(self, ranking: np.ndarray, probabilities: np.ndarray, energy: float, file: str) -> Prediction:
+        indices = np.argsort(-ranking, kind="stable")[: self.top_k].tolist()
         scores = tuple(float(probabilities[index]) for index in indices)
         labels, selected = tuple(self.labels[index] for index in indices), None
         if self.thresholds is not None:
             above = np.flatnonzero(probabilities >= np.asarray(self.thresholds, np.float32))
             ordered = above[np.argsort(-probabilities[above], kind="stable")].tolist()
             selected = {self.labels[index]: float(probabilities[index]) for index in ordered}
-        return Prediction(labels, scores, tuple(indices), probabilities, file, selected)
+        limit = self.confidence_threshold
+        unsure = None if limit is None else scores[0] < limit
+        return Prediction(labels, scores, tuple(indices), probabilities, file, selected, unsure, energy)
 
     def _raise_unreadable(self, error: Exception, encoded: Sequence[bytes], names: Sequence[str] | None) -> None:
         """Raise a `UserError` with the name of the first unreadable example; return if all can be read."""

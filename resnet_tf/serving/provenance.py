@@ -97,8 +97,8 @@ def stored_metadata(model: keras.Model) -> Metadata:
         return Metadata()  # another layer, such as Rescaling, changes the input before the network
     inner = [stored_metadata(each) for each in first]
     preprocess, *others = (each.preprocess for each in inner)
-    labels, thresholds = None, None
+    found = Metadata()
     if last_operation(graph) is first[0]:
-        labels, thresholds = inner[0].labels, inner[0].thresholds
+        found = Metadata(labels=inner[0].labels, thresholds=inner[0].thresholds, calibration=inner[0].calibration)
     same = all(each == preprocess for each in others)
-    return Metadata(preprocess=preprocess if same else None, labels=labels, thresholds=thresholds)
+    return dataclasses.replace(found, preprocess=preprocess if same else None)

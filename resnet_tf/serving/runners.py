@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
+from resnet_tf.core.calibration import UNCALIBRATED, Calibration
 from resnet_tf.core.errors import UserError, plain_reason
 from resnet_tf.core.export_metadata import SAVED_MODELS
 from resnet_tf.core.machine import cores
@@ -19,7 +20,7 @@ from resnet_tf.serving.signatures import DEFAULT_SIGNATURE, EXPLAIN_SIGNATURE, F
 
 # File names of the targets that are not SavedModels.
 KERAS_FILE, LITERT_FILE, ONNX_FILE = "model.keras", "model.tflite", "model.onnx"
-# `logits` and `probabilities`, float32 [B, C].
+# `logits` and `probabilities`, float32 [B, C], and `energy`, float32 [B].
 Outputs = dict[str, np.ndarray]
 
 
@@ -27,7 +28,7 @@ class Runner(Protocol):
     """A loaded export; both methods are thread-safe."""
 
     def predict(self, encoded: Sequence[bytes]) -> Outputs:
-        """Return `logits` and `probabilities`, float32 [B, C], for encoded examples.
+        """Return `logits` and `probabilities`, float32 [B, C], and `energy`, float32 [B], for encoded examples.
 
         Raises:
             UnreadableError: for an example that cannot be read, if it is decoded outside of the export.
@@ -45,6 +46,7 @@ def load_runner(
     *,
     classes: int | None = None,
     targets: Targets = SINGLE_LABEL,
+    calibration: Calibration = UNCALIBRATED,
 ) -> Runner:
     """Load the export in a directory.
 
@@ -54,17 +56,18 @@ def load_runner(
         preprocess: preprocessing of an example.
         classes: number of logits; None for any.
         targets: form of the targets, which decides what the probabilities are.
+        calibration: map from logits to probabilities, which the graph of a SavedModel contains.
 
     Raises:
         UserError: if the target is unknown, the export cannot be loaded, has other inputs or another number of logits,
             or if a package that it needs is not installed.
     """
     if target in SAVED_MODELS:
-        return SavedModelRunner(export, preprocess, classes=classes)
+        return SavedModelRunner(export, preprocess, classes=classes, targets=targets)
     loaders = {"litert": _load_litert, "keras": _load_keras, "onnx": _load_onnx}
     if target not in loaders:
         raise UserError(f"{str(export)!r} has target {target!r}, which this version of resnet_tf cannot load")
-    return ArraysRunner(loaders[target](export, preprocess, classes), preprocess, targets)
+    return ArraysRunner(loaders[target](export, preprocess, classes), preprocess, targets, calibration)
 
 
 class SavedModelRunner:
@@ -75,8 +78,16 @@ class SavedModelRunner:
         has_features: whether it has the signature `features`.
     """
 
-    def __init__(self, export: Path, preprocess: Preprocess, *, classes: int | None = None):
+    def __init__(
+        self,
+        export: Path,
+        preprocess: Preprocess,
+        *,
+        classes: int | None = None,
+        targets: Targets = SINGLE_LABEL,
+    ):
         self._model = load_saved_model(export)  # owns the variables of the signatures
+        self._targets = targets
         self._signatures, self._preprocess = self._model.signatures, preprocess
         first, *_ = preprocess.serving_inputs()
         self._encoded, self._unnormalized = first.name, preprocess.unnormalized_input.name
@@ -97,6 +108,8 @@ class SavedModelRunner:
     def predict(self, encoded: Sequence[bytes]) -> Outputs:
         """Return the outputs for encoded examples, see `Runner`; the graph decodes images."""
         outputs = self._call(self._encoded, self._preprocess.to_request(encoded))
+        if "energy" not in outputs:  # exports of earlier versions, which have no calibration
+            outputs = {**outputs, "energy": self._targets.energy(outputs["logits"])}
         return {name: value.numpy() for name, value in outputs.items()}
 
     def logits(self, inputs: np.ndarray) -> np.ndarray:
@@ -124,13 +137,24 @@ class SavedModelRunner:
 class ArraysRunner:
     """A model whose input is unnormalized arrays; `predict` decodes examples before it."""
 
-    def __init__(self, logits: Callable[[np.ndarray], np.ndarray], preprocess: Preprocess, targets: Targets):
+    def __init__(
+        self,
+        logits: Callable[[np.ndarray], np.ndarray],
+        preprocess: Preprocess,
+        targets: Targets,
+        calibration: Calibration,
+    ):
         self._logits, self._preprocess, self._targets = logits, preprocess, targets
+        self._calibration = calibration
 
     def predict(self, encoded: Sequence[bytes]) -> Outputs:
         """Return the outputs for encoded examples, see `Runner`."""
         logits = self.logits(self._preprocess.decode_batch(encoded))
-        return {"logits": logits, "probabilities": self._targets.probabilities(logits).numpy()}
+        return {
+            "logits": logits,
+            "probabilities": self._targets.probabilities(logits, self._calibration).numpy(),
+            "energy": self._targets.energy(logits, self._calibration).numpy(),
+        }
 
     def logits(self, inputs: np.ndarray) -> np.ndarray:
         """Return logits for unnormalized inputs, see `Runner`."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from resnet_tf.core.calibration import UNCALIBRATED, Calibration
 from resnet_tf.core.targets import targets_with
 from resnet_tf.inputs import Preprocess, ServingInput
 
@@ -31,6 +32,7 @@ def build_signatures(
     *,
     top_k: int,
     thresholds: Sequence[float] | None = None,
+    calibration: Calibration = UNCALIBRATED,
     default: str = DEFAULT_SIGNATURE,
     explains: bool = True,
 ) -> dict[str, tf.types.experimental.ConcreteFunction]:
@@ -51,7 +53,8 @@ def build_signatures(
     `serving_default` and `images` return `logits` and `probabilities`, float32 [B, C], and the `top_k` best classes in
     descending order of probability: `top_classes` int64 [B, K], `top_scores` float32 [B, K], `top_labels` string
     [B, K]. With `thresholds`, the probabilities are sigmoids, and `selected`, bool [B, C], is True for the classes
-    whose probability reaches their threshold.
+    whose probability reaches their threshold. `energy`, float32 [B], is higher for examples unlike those of the
+    training, see `Targets.energy`. Logits are those of the network; everything else is calibrated.
 
     Args:
         network: the network, see `Network`.
@@ -59,6 +62,7 @@ def build_signatures(
         labels: class names in the order of the logits.
         top_k: number K of best classes to return.
         thresholds: of a multi-label network, a probability for each class; None for a softmax.
+        calibration: map from logits to probabilities.
         default: `images` makes `serving_default` a copy of `images`, for clients that call no other signature and send
             decoded images; the signature of encoded images is then named `image_bytes`.
         explains: True if the logits are linear in the averages of the last feature map, as heatmaps require.
@@ -68,9 +72,10 @@ def build_signatures(
 
     def classify_top_k(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         _, _, logits, _ = network(inputs)
-        probabilities = targets.probabilities(logits)
+        probabilities = targets.probabilities(logits, calibration)
         selected = {} if thresholds is None else {"selected": probabilities >= tf.constant(thresholds, tf.float32)}
-        scores, classes = tf.math.top_k(probabilities, count)
+        _, classes = tf.math.top_k(calibration.ranking(logits), count)
+        scores = tf.gather(probabilities, classes, batch_dims=1)
         return {
             "logits": logits,
             "probabilities": probabilities,
@@ -78,6 +83,7 @@ def build_signatures(
             "top_scores": scores,
             "top_labels": tf.gather(names, classes),
             **selected,
+            "energy": targets.energy(logits, calibration),
         }
 
     inputs = {each.name: each for each in preprocess.serving_inputs()}
@@ -95,7 +101,7 @@ def build_signatures(
         functions[CLASSIFY_SIGNATURE] = _classify(encoded, classify_top_k, names)
         if explains:
             functions[EXPLAIN_SIGNATURE] = (
-                _from_examples(encoded, lambda batch: _explain(network, batch)),
+                _from_examples(encoded, lambda batch: _explain(network, batch, calibration)),
                 encoded.tensor_type,
             )
     return {
@@ -143,9 +149,9 @@ def _classify(
     return classify, tf.TensorSpec([None], tf.string, name="inputs")
 
 
-def _explain(network: Network, batch: tf.Tensor) -> dict[str, tf.Tensor]:
+def _explain(network: Network, batch: tf.Tensor, calibration: Calibration) -> dict[str, tf.Tensor]:
     maps, _, logits, head = network(batch)
-    return {"heatmaps": _heatmaps(maps, logits, head)}
+    return {"heatmaps": _heatmaps(maps, calibration.ranking(logits), head)}
 
 
 def _heatmaps(maps: tf.Tensor, logits: tf.Tensor, head: tf.Tensor) -> tf.Tensor:

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from resnet_tf.core import files, selection
+from resnet_tf.core.calibration import CalibrationFields
 from resnet_tf.core.errors import UserError, prefix_errors, write_failure
 from resnet_tf.core.paths import literal_path
 from resnet_tf.core.selection import AUTO
@@ -37,6 +38,7 @@ class CheckpointMetadata(TypedDict):
         data: identity of the data.
         metrics: metrics of an evaluation at this step; None without one.
         thresholds: probability from which on each class is selected, [C]; None or absent for single-label targets.
+        calibration: see `Calibration.to_dict`; None or absent without one.
     """
 
     step: int
@@ -45,6 +47,7 @@ class CheckpointMetadata(TypedDict):
     data: DataIdentity
     metrics: dict[str, float | None] | None
     thresholds: NotRequired[list[float] | None]
+    calibration: NotRequired[CalibrationFields | None]
 
 
 def save(directory: Path, parts: Parts, metadata: CheckpointMetadata, *, keep: int, metric: str = AUTO) -> Path:

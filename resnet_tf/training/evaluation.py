@@ -8,6 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_tf.core import files
+from resnet_tf.core.calibration import UNCALIBRATED, Calibration
+from resnet_tf.core.calibration_check import check_if_calibrated
 from resnet_tf.core.devices import translate_memory_errors
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.metrics import Evaluation
@@ -41,6 +43,7 @@ class Evaluator:
             and gathers the logits of all workers.
         flip: average the logits of each image and its horizontal flip.
         thresholds: see `Targets.evaluate`.
+        calibration: see `Targets.evaluate`.
         memory_limit_mb: largest size in MB of a preprocessed split that is cached in memory between calls.
     """
 
@@ -54,9 +57,10 @@ class Evaluator:
         strategy: tf.distribute.Strategy,
         flip: bool = False,
         thresholds: Sequence[float] | None = None,
+        calibration: Calibration = UNCALIBRATED,
         memory_limit_mb: int = 0,
     ):
-        self._thresholds = thresholds
+        self._thresholds, self._calibration = thresholds, calibration
         self._strategy, self._split, self._preprocess = strategy, split, preprocess
         cluster, replicas = Cluster(strategy), strategy.num_replicas_in_sync
         per_replica = -(-min(batch_size, split.num_examples) // replicas)  # rounded up
@@ -95,7 +99,9 @@ class Evaluator:
         order = np.argsort(indices)[np.sum(indices < 0) :]
         with naming_nonfinite(self._split):
             labels = self._split.labels
-            return targets_of(labels).evaluate(labels, logits[order], thresholds=self._thresholds)
+            return targets_of(labels).evaluate(
+                labels, logits[order], thresholds=self._thresholds, calibration=self._calibration
+            )
 
     def _predict_all(self, check: Callable[[], None]) -> list[tuple[np.ndarray, ...]]:
         """Return the results of all batches; further calls show their progress on a terminal only."""
@@ -136,8 +142,9 @@ def evaluate_run(run: Run, source: Source, *, batch_size: int, flip: bool = Fals
 def evaluate_test_split(run: Run, source: Source, *, batch_size: int) -> dict[str, float]:
     """Evaluate a run on the test split, once for each step of its weights.
 
-    The metrics and the step are stored in `test_metrics.json` of the run directory. If the file already has the metrics
-    of the current step, they are returned without an evaluation.
+    Metrics of the calibrated probabilities, which the validation split fitted, have names such as
+    `test_calibration_error_after`. The metrics and the step are stored in `test_metrics.json` of the run directory. If
+    the file already has the metrics of the current step, they are returned without an evaluation.
 
     Returns:
         `test_loss`, `test_top1` and further metrics; empty if the source has no test split.
@@ -151,7 +158,9 @@ def evaluate_test_split(run: Run, source: Source, *, batch_size: int) -> dict[st
     if stored := read_test_metrics(run):
         return stored
     evaluation = _evaluate(run, test, batch_size=batch_size)
-    metrics = {f"test_{name}": value for name, value in evaluation.to_dict().items()}
+    check = check_if_calibrated(evaluation, cross_fitted=False)
+    known = (check.to_dict() if check else {}) | evaluation.to_dict()
+    metrics = {f"test_{name}": value for name, value in known.items() if value is not None}
     text = files.to_json({"step": run.step, **metrics}, indent=2) + "\n"
     with files.translate_write_errors(run.workdir / TEST_METRICS):
         files.write_atomically(run.workdir / TEST_METRICS, text)
@@ -189,5 +198,6 @@ def _evaluate(run: Run, split: Split, *, batch_size: int, flip: bool = False) ->
         strategy=strategy,
         flip=flip,
         thresholds=run.thresholds,
+        calibration=run.calibration,
     )
     return evaluator()

@@ -1,6 +1,7 @@
 """The training loop, one for all strategies."""
 
 import contextlib
+import dataclasses
 import logging
 import time
 import zlib
@@ -15,6 +16,7 @@ import tensorflow as tf
 
 from resnet_tf.config import Config
 from resnet_tf.core import files, selection
+from resnet_tf.core.calibration_check import calibrate
 from resnet_tf.core.errors import Interrupted, UserError, plain_reason
 from resnet_tf.core.metrics import Evaluation, NonFiniteError
 from resnet_tf.core.signals import StopRequested, StopSignals
@@ -352,14 +354,22 @@ class _Fit:
         # An evaluation is collective, so a single worker must not end it.
         check = self._signals.check if self._cluster.count == 1 else lambda: None
         try:
-            raw = self._evaluator(check).with_chosen_thresholds()
+            raw = self._evaluator(check)
             if not self._trainer.average:
-                return raw, None
+                return self._fit(raw), None
             with self._trainer.average.swap_weights():
-                return self._evaluator(check).with_chosen_thresholds(), raw
+                return self._fit(self._evaluator(check)), raw.with_chosen_thresholds()
         except NonFiniteError as error:
             where = f"evaluation after step {self._trainer.state.step}"
             raise UserError(f"{where}: {error}; {self._remedies()}. Checkpoints are kept") from error
+
+    def _fit(self, evaluation: Evaluation) -> Evaluation:
+        """Return an evaluation with the calibration and the thresholds that fit it."""
+        export = self._config.export
+        if export.calibrate:
+            calibration = calibrate(evaluation, target_precision=export.target_precision or None)
+            evaluation = dataclasses.replace(evaluation, calibration=calibration)
+        return evaluation.with_chosen_thresholds()
 
     def _resume(self, *, extended: bool) -> None:
         """Restore the newest intact checkpoint, if there is one, of a run that now has more epochs if `extended`."""

@@ -9,6 +9,7 @@ from typing import Any, NotRequired, TypedDict
 
 from resnet_tf.config import CONFIG_FILE, Config, load_config
 from resnet_tf.core import files
+from resnet_tf.core.calibration import UNCALIBRATED, Calibration
 from resnet_tf.core.errors import UserError, prefix_errors
 from resnet_tf.core.paths import user_path
 from resnet_tf.core.targets import check_thresholds
@@ -73,6 +74,7 @@ class Run:
             a checkpoint within an epoch.
         stopped_epoch: epoch after which `train.patience`, `train.minutes` or a callback ended the run; 0 if none did.
         thresholds: probability from which on each class is selected, [C], of multi-label targets; otherwise None.
+        calibration: map from logits to probabilities, fitted on the validation split at this step.
     """
 
     workdir: Path
@@ -84,6 +86,7 @@ class Run:
     metrics: dict[str, Any]
     stopped_epoch: int = 0
     thresholds: tuple[float, ...] | None = None
+    calibration: Calibration = UNCALIBRATED
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the weights as plain values, ready for JSON."""
@@ -97,6 +100,7 @@ class Run:
             "metrics": dict(self.metrics),
             "stopped_epoch": self.stopped_epoch,
             **({} if self.thresholds is None else {"thresholds": list(self.thresholds)}),
+            **({} if self.calibration == UNCALIBRATED else {"calibration": self.calibration.to_dict()}),
             "config": self.config.to_dict(),
         }
 
@@ -144,6 +148,7 @@ def _load_checkpoint(workdir: Path, config: Config, chosen: Path) -> Run:
     with checkpoints.naming_metadata(chosen):
         preprocess = Preprocess.from_dict(metadata["preprocess"])
         thresholds = None if stored is None else check_thresholds(stored, len(labels))
+        calibration = Calibration.from_dict(metadata.get("calibration"), len(labels))
     with runtime.precision_policy("float32"):
         model = create_network(config, num_classes=len(labels))  # its weights come from the checkpoint
     # `weights` instead of `variables`: an average has no state of dropout's random generators.
@@ -154,8 +159,9 @@ def _load_checkpoint(workdir: Path, config: Config, chosen: Path) -> Run:
     with prefix_errors(f"checkpoint {str(chosen)!r}"):
         check_model(model)
     model.preprocess, model.labels, model.thresholds = preprocess, labels, thresholds
+    model.calibration = calibration
     metrics, stopped = metadata["metrics"] or {}, _stopped_epoch(chosen, metadata)
-    return Run(workdir, config, metadata["step"], model, preprocess, labels, metrics, stopped, thresholds)
+    return Run(workdir, config, metadata["step"], model, preprocess, labels, metrics, stopped, thresholds, calibration)
 
 
 def _stopped_epoch(chosen: Path, metadata: checkpoints.CheckpointMetadata) -> int:

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from resnet_tf.config import Config
 from resnet_tf.core import selection
+from resnet_tf.core.calibration import UNCALIBRATED
 from resnet_tf.core.devices import translate_memory_errors
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.metrics import Evaluation
@@ -62,6 +63,11 @@ class Trainer:
         input_type(config.data).check_config(config)
         _check_replicas(config, strategy)
         _check_metric(config, source)
+        if config.export.target_precision and source.targets is MULTI_LABEL:
+            raise UserError(
+                f"export.target_precision does not apply to {source.name!r}, which has multi-label data: each class is "
+                "selected by a threshold of its own"
+            )
         self.config = config
         self.source = source
         self.strategy = strategy
@@ -81,6 +87,7 @@ class Trainer:
             self.preprocess = create_preprocess(config.data, self.model.preprocess)
             self.model.preprocess, self.model.labels = self.preprocess, source.class_names
             self.model.thresholds = source.targets.thresholds(None, len(source.class_names))
+            self.model.calibration = UNCALIBRATED
             path = config.loss.teacher
             teacher = Teacher(path, self.preprocess, source.class_names, source.targets) if path else None
         self._compiled: set[tuple[object, ...]] = set()
@@ -155,6 +162,8 @@ class Trainer:
         if not self.cluster.is_chief:
             return
         thresholds = self.source.targets.thresholds(evaluation, len(self.source.class_names))
+        is_fitted = evaluation is not None and evaluation.calibration != UNCALIBRATED
+        calibration = evaluation.calibration.to_dict() if evaluation is not None and is_fitted else None
         metadata: checkpoint.CheckpointMetadata = {
             "step": self.state.step,
             "run": self.state.to_dict(),
@@ -162,6 +171,7 @@ class Trainer:
             "data": self.source.identity,
             "metrics": None if evaluation is None else evaluation.to_dict(),
             "thresholds": thresholds,
+            "calibration": calibration,
         }
         train = self.config.train
         parts = self._parts()

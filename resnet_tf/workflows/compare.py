@@ -14,9 +14,12 @@ from resnet_tf.core.comparison import Answers, Comparison, Gate, check_gates, ch
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.machine import describe
 from resnet_tf.core.metrics import Evaluation
+from resnet_tf.core.multi_label_comparison import MultiLabelComparison
+from resnet_tf.core.multi_label_metrics import MultiLabelEvaluation
 from resnet_tf.core.paths import user_path
 from resnet_tf.core.prediction_files import PredictionsFile, read_predictions
 from resnet_tf.core.progress_line import Progress
+from resnet_tf.core.targets import targets_of
 from resnet_tf.data import pipeline
 from resnet_tf.data.groups import all_groups
 from resnet_tf.data.sources import Source, Split
@@ -80,9 +83,9 @@ class CompareResult:
         }
 
     def _describe_flip(self, index: int) -> dict[str, str]:
-        names, known = self.comparison.class_names, self.comparison
-        found = {"class": known.targets, "old": known.old.predictions, "new": known.new.predictions}
-        return {name: names[values[index]] for name, values in found.items()}
+        known = self.comparison
+        old, new = (known.name_prediction(each, index) for each in known.answers)
+        return {"class": known.name_target(index), "old": old, "new": new}
 
     def __repr__(self) -> str:
         paired = self.comparison.paired
@@ -159,12 +162,13 @@ def _compare(
 ) -> Comparison:
     """Return the comparison of two subjects on the data on which `result` evaluated the first model."""
     split, labels = result.source.validation, result.subject.labels
-    if split.labels.ndim > 1:
-        raise UserError("models of any number of classes an example cannot be compared; both need one class an example")
     known = set(map(canonical, labels))
     names = [*labels, *(name for model in models for name in model.labels if canonical(name) not in known)]
+    is_multi_label = split.labels.ndim > 1
+    if is_multi_label:
+        _check_multi_label(subjects, names)
     old, new = (_answer(each, result, names) for each in subjects)
-    return Comparison(
+    return (MultiLabelComparison if is_multi_label else Comparison)(
         data=f"{result.source.name}, split {split.name!r}",
         old=old,
         new=new,
@@ -189,12 +193,17 @@ def _answer(subject: Model | PredictionsFile, result: EvaluateResult, names: lis
     evaluation = result.evaluation if subject is result.subject else _evaluate(subject, result.source)
     indices = {canonical(name): index for index, name in enumerate(names)}
     common = np.array([indices[canonical(label)] for label in subject.labels])
-    best = evaluation.logits.argmax(axis=1)
+    if isinstance(evaluation, MultiLabelEvaluation):
+        order = np.argsort(common)  # of the columns, by the common names
+        predictions, confidence = evaluation.selected[:, order], evaluation.probabilities[:, order]
+    else:
+        best = evaluation.logits.argmax(axis=1)
+        predictions, confidence = common[best], evaluation.probabilities[np.arange(len(best)), best]
     return Answers(
         name=str(_path(subject)),
         description=_description(subject),
-        predictions=common[best],
-        confidence=evaluation.probabilities[np.arange(len(best)), best],
+        predictions=predictions,
+        confidence=confidence,
         loss=evaluation.loss,
         preprocess=subject.preprocess.to_dict(),
         parameters=subject.model.count_params() if isinstance(subject, Run) else subject.metadata["parameters"],
@@ -207,14 +216,29 @@ def _evaluate(model: Model, source: Source) -> Evaluation:
     positions = {canonical(label): index for index, label in enumerate(model.labels)}
     indices = np.array([positions.get(canonical(name), -1) for name in source.class_names])
     split = source.validation
-    labels = indices[split.labels]
-    if (labels < 0).any():
-        missing = source.class_names[split.labels[labels < 0][0]]
-        raise UserError(f"{str(_path(model))!r} has no class {missing!r}, which the data have")
+    targets = targets_of(split.labels)
+    present = targets.present(split.labels)
+    if (missing := present[indices[present] < 0]).size:
+        name = source.class_names[missing[0]]
+        raise UserError(f"{str(_path(model))!r} has no class {name!r}, which the data have")
+    labels = targets.renumber(split.labels, indices, len(model.labels))
     split = dataclasses.replace(split, labels=labels)
     if isinstance(model, Predictor):
         return model.evaluate(split)
     return evaluate_run(model, Source(source.name, model.labels, split, split), batch_size=model.config.data.batch_size)
+
+
+def _check_multi_label(subjects: Sequence[Model | PredictionsFile], names: Sequence[str]) -> None:
+    """Refuse a file of predictions, which has no probabilities of all classes, and models with different classes."""
+    for each in subjects:
+        if isinstance(each, PredictionsFile):
+            raise UserError(
+                f"{str(each.path)!r} has no probabilities of all classes: models of any number of classes an example "
+                "are compared as runs or exports"
+            )
+        if len(each.labels) != len(names):
+            missing = next(name for name in names if canonical(name) not in set(map(canonical, each.labels)))
+            raise UserError(f"{str(_path(each))!r} has no class {missing!r}; both models need the same classes")
 
 
 def _files(split: Split, name: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Local page that classifies dropped files with an exported model."""
 
 import contextlib
+import dataclasses
 import ipaddress
 import os
 import socket
@@ -151,8 +152,9 @@ def _answer(predictor: Predictor, file: str, name: str, explain: bool) -> Answer
     prediction, preprocess = predictor(file), predictor.preprocess
     scores = tuple(zip(prediction.labels, prediction.scores, strict=True))
     selected = None if prediction.selected is None else tuple(prediction.selected)
+    answer = Answer(name, scores=scores, selected=selected, unsure=bool(prediction.unsure))
     if explain:
         ((image, heatmap, _),) = predictor.explain([file])
-        return Answer(name, scores=scores, selected=selected, image=image, overlay=blend(image, heatmap))
+        return dataclasses.replace(answer, image=image, overlay=blend(image, heatmap))
     (example,) = preprocess.decode_batch([Path(file).read_bytes()])
-    return Answer(name, scores=scores, selected=selected, image=preprocess.plot(example) / 255)
+    return dataclasses.replace(answer, image=preprocess.plot(example) / 255)

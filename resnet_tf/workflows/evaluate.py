@@ -3,14 +3,18 @@
 import dataclasses
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from resnet_tf.config import CONFIG_FILE, DataConfig, override, parse_assignments
+from resnet_tf.core.calibration_check import CalibrationCheck, check_if_calibrated
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.metrics import Evaluation
+from resnet_tf.core.out_of_distribution import OutOfDistribution, separate
 from resnet_tf.core.paths import user_path
 from resnet_tf.data.sources import Source, match_classes, open_source, slices
 from resnet_tf.data.sources.overlaps import describe_evaluation
@@ -31,6 +35,8 @@ class EvaluateResult:
         evaluation: its metrics.
         source: the data set; the training split of data that is not the run's is the evaluated one.
         class_names: names of the classes, in the order of the logits.
+        calibration: probabilities before and after calibration; None for a model without it.
+        out_of_distribution: separation from another data set; None without `ood`.
         report_directory: the `report` directory of a run that was evaluated as it was trained; None for other data, for
             `flip`, and for exports.
     """
@@ -39,6 +45,8 @@ class EvaluateResult:
     evaluation: Evaluation
     source: Source
     class_names: tuple[str, ...]
+    calibration: CalibrationCheck | None
+    out_of_distribution: OutOfDistribution | None
     report_directory: Path | None
 
     def write_report(self, directory: str | Path) -> Path:
@@ -49,12 +57,28 @@ class EvaluateResult:
         """
         if isinstance(self.subject, Run):
             test_metrics = read_test_metrics(self.subject) if self.report_directory else {}
-            return write_run_report(user_path(directory), self.subject, self.evaluation, self.source, test_metrics)
-        return write_export_report(user_path(directory), self.subject, self.evaluation, self.source)
+            content = (self.evaluation, self.source, test_metrics, self.calibration)
+            return write_run_report(user_path(directory), self.subject, *content)
+        return write_export_report(user_path(directory), self.subject, self.evaluation, self.source, self.calibration)
 
     def to_dict(self, *, classes: bool = False) -> dict[str, Any]:
-        """Return the metrics as plain numbers; with `classes`, also `recall` of each class and `confusion`."""
-        return self.evaluation.to_dict() | (self.evaluation.classes(self.class_names) if classes else {})
+        """Return the metrics as plain numbers; with `classes`, also `recall` of each class and `confusion`.
+
+        `calibration` and `ood` have the metrics of `calibration` and `out_of_distribution`, unless these are None.
+        """
+        metrics = self.evaluation.to_dict()
+        if self.calibration:
+            known = self.evaluation.calibration
+            metrics["calibration"] = {
+                "temperatures": list(known.temperatures),
+                "biases": list(known.biases),
+                "threshold": known.threshold,
+                "cross_fitted": self.calibration.cross_fitted,
+                **self.calibration.to_dict(),
+            }
+        if self.out_of_distribution:
+            metrics["ood"] = self.out_of_distribution.to_dict()
+        return metrics | (self.evaluation.classes(self.class_names) if classes else {})
 
     def __repr__(self) -> str:
         return f"EvaluateResult({self.subject!r}, {self.evaluation!r}, data={self.source.name!r})"
@@ -67,6 +91,7 @@ def evaluate(
     overrides: Sequence[str] = (),
     checkpoint: str = "",
     flip: bool = False,
+    ood: str = "",
 ) -> EvaluateResult:
     """Evaluate a run or an exported model on its evaluation split; every example counts once.
 
@@ -81,6 +106,8 @@ def evaluate(
             `data.eval_split=test` is the part that a training would not use.
         checkpoint: for a run directory, see `load_run`.
         flip: average the logits of each image and of its mirror image; for runs only.
+        ood: data set of other things than the classes, as in `data.source`: `out_of_distribution` states how well the
+            energy separates both.
 
     Raises:
         UserError: if there is neither a run nor an export, it is corrupt, or the data has other classes.
@@ -92,20 +119,55 @@ def evaluate(
         raise UserError("flip averages the logits of a run; an exported model answers as it was exported")
     is_other = _is_other(subject.config.data, settings)
     whole = is_other and "data.eval_split" not in changes
-    if is_other:  # which need not have the other splits of the run
-        eval_split = slices.without_parts(settings.eval_split) if whole else settings.eval_split
-        train_split = settings.train_split if "data.train_split" in changes else eval_split
-        settings = dataclasses.replace(settings, train_split=train_split, eval_split=eval_split, test_split="")
-        if "data.image_folder" not in changes:
-            settings = dataclasses.replace(settings, image_folder="")  # that of another table
+    if is_other:
+        settings = _settings_of_other(settings, changes)
     source = match_classes(subject.labels, open_source(settings, for_training=False, whole=whole, given=changes))
     for text in describe_evaluation(source.validation, source.class_names):
         logger.warning("%s", text)
+    directory = None
     if isinstance(subject, Run):
         evaluation = evaluate_run(subject, source, batch_size=settings.batch_size, flip=flip)
-        own = not (changes or flip)
-        return EvaluateResult(subject, evaluation, source, subject.labels, subject.workdir / REPORT if own else None)
-    return EvaluateResult(subject, subject.evaluate(source.validation), source, subject.labels, None)
+        directory = None if changes or flip else subject.workdir / REPORT
+    else:
+        evaluation = subject.evaluate(source.validation)
+    overlaps = not is_other and _overlap(subject.config.data.eval_split, settings.eval_split)
+    check = check_if_calibrated(evaluation, cross_fitted=overlaps)
+    separation = _separate(subject, evaluation, ood) if ood else None
+    return EvaluateResult(subject, evaluation, source, subject.labels, check, separation, directory)
+
+
+def _settings_of_other(settings: DataConfig, changes: Mapping[str, Any]) -> DataConfig:
+    """Return the settings of another data set, which need not have the other splits of the run."""
+    whole = "data.eval_split" not in changes
+    eval_split = slices.without_parts(settings.eval_split) if whole else settings.eval_split
+    train_split = settings.train_split if "data.train_split" in changes else eval_split
+    settings = dataclasses.replace(settings, train_split=train_split, eval_split=eval_split, test_split="")
+    if "data.image_folder" not in changes:
+        settings = dataclasses.replace(settings, image_folder="")  # that of another table
+    return settings
+
+
+def _overlap(fitted: str, evaluated: str) -> bool:
+    """Return True if two splits of the same data may have common examples, as parts of one split do."""
+    first, second = ({slices.plain_name(term) for term in slices.terms(split)} for split in (fitted, evaluated))
+    return bool(first & second) or slices.ALL in first | second
+
+
+def _separate(subject: Run | Predictor, evaluation: Evaluation, data: str) -> OutOfDistribution:
+    """Return the separation from another data set, whose labels do not matter."""
+    changes = parse_assignments([f"data.source={data}"])
+    settings = override(subject.config, changes).data
+    if not _is_other(subject.config.data, settings):
+        raise UserError(f"--ood={data} is the data set of the model; name one with other things than its classes")
+    source = open_source(_settings_of_other(settings, changes), for_training=False, whole=True, given=changes)
+    shape = (source.validation.num_examples, *evaluation.targets.shape[1:])
+    split = dataclasses.replace(source.validation, labels=np.zeros(shape, evaluation.targets.dtype))
+    if isinstance(subject, Run):
+        unlabeled = Source(source.name, subject.labels, split, split)
+        other = evaluate_run(subject, unlabeled, batch_size=subject.config.data.batch_size)
+    else:
+        other = subject.evaluate(split)
+    return separate(evaluation.energy, other.energy, f"{source.name}, split {split.name!r}")
 
 
 def _is_other(trained: DataConfig, evaluated: DataConfig) -> bool:

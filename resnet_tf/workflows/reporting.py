@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from resnet_tf.config import Config
+from resnet_tf.core.calibration_check import CalibrationCheck
 from resnet_tf.core.machine import describe
 from resnet_tf.core.metrics import Evaluation
 from resnet_tf.data import pipeline
@@ -22,7 +23,12 @@ _TEST_METRICS = {"test_mean_average_precision": "test mean average precision", "
 
 
 def write_run_report(
-    directory: Path, run: Run, evaluation: Evaluation, source: Source, test_metrics: Mapping[str, float] | None = None
+    directory: Path,
+    run: Run,
+    evaluation: Evaluation,
+    source: Source,
+    test_metrics: Mapping[str, float] | None = None,
+    calibration: CalibrationCheck | None = None,
 ) -> Path:
     """Write the page of a run, and return the path of `index.html`.
 
@@ -32,6 +38,7 @@ def write_run_report(
         evaluation: of the run, on the validation split of `source`.
         source: a data set with the classes of the run.
         test_metrics: see `evaluate_test_split`; shown if not empty.
+        calibration: probabilities before and after calibration; None without calibration.
 
     Raises:
         UserError: if `directory` cannot be written.
@@ -49,14 +56,22 @@ def write_run_report(
         rate = statistics.median(line["images_per_second"] for line in metrics)
         minutes = sum(line["train_seconds"] for line in metrics) / 60
         facts |= {"training speed (examples/s)": f"{rate:,.0f}", "training time (minutes)": f"{minutes:,.1f}"}
-    return _write(directory, run.config.model.name, evaluation, source, run.preprocess, run.config, facts, metrics)
+    name = run.config.model.name
+    return _write(directory, name, evaluation, source, run.preprocess, run.config, facts, calibration, metrics)
 
 
-def write_export_report(directory: Path, predictor: Predictor, evaluation: Evaluation, source: Source) -> Path:
+def write_export_report(
+    directory: Path,
+    predictor: Predictor,
+    evaluation: Evaluation,
+    source: Source,
+    calibration: CalibrationCheck | None = None,
+) -> Path:
     """Write the report page of an exported model, as `write_run_report` does."""
     known = predictor.metadata
     facts = {"parameters": f"{known['parameters']:,}", "export": f"{known['target']}, {known['precision']}"}
-    return _write(directory, known["model"], evaluation, source, predictor.preprocess, predictor.config, facts)
+    preprocess, config = predictor.preprocess, predictor.config
+    return _write(directory, known["model"], evaluation, source, preprocess, config, facts, calibration)
 
 
 def _write(
@@ -67,6 +82,7 @@ def _write(
     preprocess: Preprocess,
     config: Config,
     facts: dict[str, str],
+    calibration: CalibrationCheck | None,
     metrics: Sequence[dict[str, Any]] = (),
 ) -> Path:
     def load(indices: Sequence[int]) -> list[np.ndarray]:
@@ -80,6 +96,7 @@ def _write(
         load_images=load,
         metrics=metrics,
         train_counts=source.class_counts,
+        calibration=calibration,
         facts=facts,
         config=config.to_json(),
         environment=describe(),

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from resnet_tf.config import Config, absolute_paths
+from resnet_tf.core.calibration_check import CalibrationCheck, check_if_calibrated
 from resnet_tf.core.devices import default_type, full_float32
 from resnet_tf.core.logs import shown_log
 from resnet_tf.core.metrics import Evaluation
@@ -35,6 +36,7 @@ class TrainResult:
         run: the trained run, with the exported weights.
         evaluation: of these weights, on the validation split.
         test_metrics: of these weights, on the test split, see `train_and_evaluate`; empty without `data.test_split`.
+        calibration: probabilities before and after calibration; None with `export.calibrate=false`.
         report: path of the report page.
         export: directory of the exported version.
         verification: comparison of the export, loaded in a new process, with the model.
@@ -43,6 +45,7 @@ class TrainResult:
     run: Run
     evaluation: Evaluation
     test_metrics: dict[str, float]
+    calibration: CalibrationCheck | None
     report: Path
     export: Path
     verification: Verification
@@ -53,6 +56,7 @@ class TrainResult:
             "workdir": str(self.run.workdir),
             "step": self.run.step,
             "metrics": self.evaluation.to_dict() | self.test_metrics,
+            **({} if self.calibration is None else {"calibration": self.calibration.to_dict()}),
             "report": str(self.report),
             "export": str(self.export),
             "verification": asdict(self.verification),
@@ -108,8 +112,9 @@ def _finish(workdir: Path, source: Source) -> TrainResult:
     logits = evaluation.logits[: settings.export.verify_examples]
     verification = verify(export, logits, batch_size=settings.data.batch_size, device=default_type())
     # Last, because an error of plotting must not cost the export.
-    report = write_run_report(run.workdir / REPORT, run, evaluation, source, test_metrics)
-    return TrainResult(run, evaluation, test_metrics, report, export, verification)
+    check = check_if_calibrated(evaluation, cross_fitted=True)
+    report = write_run_report(run.workdir / REPORT, run, evaluation, source, test_metrics, check)
+    return TrainResult(run, evaluation, test_metrics, check, report, export, verification)
 
 
 @shown_log()

@@ -84,7 +84,11 @@ def test_curves_skip_epochs_without_an_evaluation():
     np.testing.assert_allclose(validation.get_xydata(), [[1, 50], [3, 30]])
 
 
-@pytest.mark.parametrize("plot", [plots._plot_calibration, plots._plot_confidence])
+def _plot_both(axes, evaluation):
+    plots._plot_calibration(axes, evaluation, evaluation)
+
+
+@pytest.mark.parametrize("plot", [plots._plot_calibration, plots._plot_confidence, _plot_both])
 def test_a_legend_covers_no_bar(plot):
     axes = _axes()
     plot(axes, _evaluation(errors=60))

@@ -48,6 +48,7 @@ def test_signatures_and_their_outputs(tiny_export):
             "top_classes": (tf.int64, [None, 5]),
             "top_scores": (tf.float32, [None, 5]),
             "top_labels": (tf.string, [None, 5]),
+            "energy": (tf.float32, [None]),
         }
     assert list(signatures["serving_default"].structured_input_signature[1]) == ["image_bytes"]
     assert signatures["features"].structured_outputs["features"].shape.as_list() == [None, 128]
@@ -61,7 +62,8 @@ def test_signatures_and_predictor_agree_with_the_network(run, tiny_export, tiny_
     by_images = signatures["images"](images=images)
     for outputs in (by_bytes, by_images):
         np.testing.assert_allclose(outputs["logits"], expected, atol=1e-5)
-        probabilities = np.exp(expected) / np.exp(expected).sum(1, keepdims=True)
+        calibrated = expected / run.calibration.temperature
+        probabilities = np.exp(calibrated) / np.exp(calibrated).sum(1, keepdims=True)
         np.testing.assert_allclose(outputs["probabilities"], probabilities, atol=1e-5)
         order = np.argsort(-probabilities, axis=1)[:, :5]
         np.testing.assert_array_equal(outputs["top_classes"], order)

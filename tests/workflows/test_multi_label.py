@@ -13,18 +13,22 @@ from conftest import LONG, override_groups, train_and_kill, untimed_metrics
 from PIL import Image
 
 from resnet_tf.config import AugmentConfig, load_config
+from resnet_tf.core.calibration import UNCALIBRATED
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.export_metadata import read_export
 from resnet_tf.core.multi_label_metrics import MultiLabelEvaluation
+from resnet_tf.core.targets import MULTI_LABEL
 from resnet_tf.data import pipeline
 from resnet_tf.data.augmentation import mixing
 from resnet_tf.data.sources import match_classes, open_source
+from resnet_tf.model.network import ResidualNetwork
 from resnet_tf.serving.card import model_card
 from resnet_tf.serving.export import export_model
 from resnet_tf.serving.predictor import Predictor
 from resnet_tf.training import runtime
 from resnet_tf.training.run import load_run
 from resnet_tf.training.trainer import Trainer
+from resnet_tf.workflows.compare import compare
 from resnet_tf.workflows.evaluate import evaluate
 from resnet_tf.workflows.train import train_and_evaluate
 
@@ -213,6 +217,12 @@ def test_two_replicas_are_one(config):
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
 
 
+def test_a_target_for_the_precision_is_refused(config, tmp_path):
+    settings = override_groups(config, export={"target_precision": 0.9})
+    with pytest.raises(UserError, match=r"export\.target_precision does not apply to .*, which has multi-label data"):
+        train_and_evaluate(settings, tmp_path)
+
+
 def test_a_student_is_trained_by_a_multi_label_teacher(config, export, tmp_path):
     settings = override_groups(config, loss={"teacher": str(export), "teacher_weight": 1.0}, train={"epochs": 2})
     assert train_and_evaluate(settings, tmp_path)["mean_average_precision"] > 0.8
@@ -222,7 +232,10 @@ def test_signatures_return_sigmoids_and_selected_classes(run, export):
     signature = tf.saved_model.load(str(export)).signatures["images"]
     images, _ = _squares(20, 3)
     outputs = signature(images=tf.constant(images / 255, tf.float32))
-    np.testing.assert_allclose(outputs["probabilities"], tf.sigmoid(outputs["logits"]), atol=1e-6)
+    assert len(set(run.calibration.temperatures)) == 3, "one for each class"
+    sigmoids = tf.sigmoid(outputs["logits"] / run.calibration.temperatures + run.calibration.biases)
+    np.testing.assert_allclose(outputs["probabilities"], sigmoids, atol=1e-6)
+    np.testing.assert_allclose(outputs["energy"], MULTI_LABEL.energy(outputs["logits"], run.calibration), rtol=1e-5)
     np.testing.assert_array_equal(outputs["selected"], outputs["probabilities"].numpy() >= np.float32(run.thresholds))
     assert outputs["selected"].numpy().any()
     assert not outputs["selected"].numpy().all()
@@ -342,3 +355,40 @@ def test_a_bare_model_takes_thresholds(stored, run, tmp_path):
 def test_other_losses_learn(name, config, tmp_path):
     settings = override_groups(config, loss={"name": name}, train={"epochs": 3})
     assert train_and_evaluate(settings, tmp_path)["mean_average_precision"] > 0.8
+
+
+def test_two_models_are_compared(run, export, tmp_path):
+    labels = ("blue", "red", "green")  # in another order
+    order = [NAMES.index(label) for label in labels]
+    changed = keras.models.clone_model(run.model)
+    kernel, bias = run.model.layers[-1].get_weights()
+    evaluation = evaluate(run).evaluation
+    bias[0] -= evaluation.logits[:, 0].max() + 1  # red is not selected any more
+    changed.set_weights([*run.model.get_weights()[:-2], kernel[:, order], bias[order]])
+    changed.labels, changed.calibration = labels, UNCALIBRATED
+    new = export_model(changed, tmp_path / "new", thresholds=[0.5] * 3)
+    result = compare(export, new, latency=False, min_class_recall=0.9)
+    comparison = result.comparison
+    assert comparison.class_names == list(NAMES)
+    np.testing.assert_array_equal(comparison.old.predictions, evaluation.selected)
+    assert comparison.multi_label.mean_average_precision.old == pytest.approx(evaluation.mean_average_precision)
+    assert [each.difference for each in comparison.multi_label.average_precision_by_class] == pytest.approx([0] * 3)
+    f1 = {name: change.difference for name, _, _, change in comparison.class_changes}
+    assert min(f1, key=f1.get) == "red"
+    assert comparison.paired.negative > 0
+    assert [gate.text for gate in result.failures] == [gate.text for gate in result.gates]
+    assert "the recall of 'red' is" in result.gates[0].text
+    values = json.loads(json.dumps(result.to_dict()))
+    assert set(values["flips"][0]) >= {"class", "old", "new"}
+    page = result.write_report(tmp_path / "page").read_text()
+    assert "Metrics by class, largest drop of average precision first" in page
+    assert "mean average precision" in page
+    assert "exact match" in page
+    changed = ResidualNetwork(run.model.input, run.model.output, metadata=run.model.metadata)
+    changed.labels = ("red", "green", "other")
+    other = export_model(changed, tmp_path / "other", target="keras")
+    with pytest.raises(UserError, match="has no class 'other'; both models need the same classes"):
+        compare(export, other, latency=False)
+    (tmp_path / "answers.csv").write_text("file,label1,score1\n")
+    with pytest.raises(UserError, match=r"answers.csv' has no probabilities of all classes"):
+        compare(export, tmp_path / "answers.csv", latency=False)

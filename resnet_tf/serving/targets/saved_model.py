@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+from resnet_tf.core.calibration import UNCALIBRATED, Calibration
 from resnet_tf.inputs import Preprocess
 from resnet_tf.model.builder import LOGITS_LAYER, POOL_LAYER
 from resnet_tf.model.network import ResidualNetwork
@@ -27,6 +28,7 @@ def write_serving(
     precision: str,
     top_k: int,
     thresholds: Sequence[float] | None = None,
+    calibration: Calibration = UNCALIBRATED,
     default: str = DEFAULT_SIGNATURE,
 ) -> None:
     """Write a SavedModel of the folded and frozen network, with its signatures and warmup requests.
@@ -39,6 +41,7 @@ def write_serving(
         precision: `float32` or `bfloat16`; stored in the graph, so that a server needs no option.
         top_k: number of best classes that signatures return.
         thresholds: see `build_signatures`.
+        calibration: see `build_signatures`.
         default: see `build_signatures`.
     """
     folded = fold(model, precision)
@@ -48,7 +51,14 @@ def write_serving(
     network = freeze(folded, _network(folded))
     explains = has_linear_head(folded)
     signatures = build_signatures(
-        network, preprocess, labels, top_k=top_k, thresholds=thresholds, default=default, explains=explains
+        network,
+        preprocess,
+        labels,
+        top_k=top_k,
+        thresholds=thresholds,
+        calibration=calibration,
+        default=default,
+        explains=explains,
     )
     tf.saved_model.save(holder, str(export), signatures=signatures)
     _mark_classify(export)
@@ -64,12 +74,19 @@ def write_hub(
     weight_decay: float,
     top_k: int,
     thresholds: Sequence[float] | None = None,
+    calibration: Calibration = UNCALIBRATED,
 ) -> None:
     """Write a SavedModel that can be called and trained, with the signatures of `write_serving`."""
     holder, open_model = hub.reusable_model(model, preprocess, weight_decay=weight_decay)
     explains = has_linear_head(open_model)
     signatures = build_signatures(
-        _network(open_model), preprocess, labels, top_k=top_k, thresholds=thresholds, explains=explains
+        _network(open_model),
+        preprocess,
+        labels,
+        top_k=top_k,
+        thresholds=thresholds,
+        calibration=calibration,
+        explains=explains,
     )
     tf.saved_model.save(holder, str(export), signatures=signatures)
     _mark_classify(export)
