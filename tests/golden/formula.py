@@ -37,3 +37,11 @@ def _uniform(name: str, shape: tuple[int, ...]) -> np.ndarray:
     index = np.arange(1, count + 1, dtype=np.float64)
     # Two incommensurate steps, the second quadratic: neighbors do not correlate.
     return np.reshape((start + index * 0.6180339887498949 + index * index * (0.1414213562373095 + start)) % 1.0, shape)
+
+
+def photo(size: int) -> np.ndarray:
+    """Return an image with smooth areas, edges and colors, uint8 [size, size, 3]."""
+    y, x = np.mgrid[:size, :size] / size
+    smooth = np.stack([np.sin(3 * x + 2 * y), np.cos(4 * y - x), np.sin(5 * x * y + 1)], axis=-1)
+    edges = ((np.hypot(x - 0.4, y - 0.6) < 0.3) ^ ((7 * x).astype(int) % 2 == 0))[..., np.newaxis]
+    return np.rint(127.5 + 80 * smooth + 40 * edges * [1, -1, 0.5]).clip(0, 255).astype(np.uint8)
