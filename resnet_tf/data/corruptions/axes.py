@@ -101,6 +101,13 @@ def apply(images: np.ndarray, rows: Sequence[np.ndarray], columns: Sequence[np.n
     return np.moveaxis(partial @ np.concatenate([each.T for each in columns]), 1, -1)
 
 
+def apply_along(axis: int, images: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Return images, float32 [B, H, W, C], with a map of their vertical axis (1) or horizontal axis (2) applied."""
+    moved = np.ascontiguousarray(images.swapaxes(1, axis), np.float32)
+    batch, size, *others = moved.shape
+    return (matrix @ moved.reshape(batch, size, -1)).reshape(batch, -1, *others).swapaxes(1, axis)
+
+
 def _frozen(matrix: np.ndarray) -> np.ndarray:
     """Return a matrix as float32 that cannot be changed, since it is cached."""
     result = matrix.astype(np.float32)

@@ -56,14 +56,11 @@ def _sample(images: np.ndarray, y: np.ndarray, x: np.ndarray, border: str) -> np
 
 def pixelate(images: np.ndarray, scale: float, generators: Generators) -> np.ndarray:
     """Reduce and enlarge with PIL's BOX filter, which rounds to 8 bits after each axis."""
-    height, width = images.shape[1:3]
-    rows, columns = int(height * scale) or 1, int(width * scale) or 1
-    for vertical, horizontal in (
-        (axes.box_resize(height, rows), axes.box_resize(width, columns)),
-        (axes.box_resize(rows, height), axes.box_resize(columns, width)),
-    ):
-        images = _round(axes.apply(images, [np.eye(images.shape[1], dtype=np.float32)], [horizontal]))
-        images = _round(axes.apply(images, [vertical], [np.eye(images.shape[2], dtype=np.float32)]))
+    sizes = images.shape[1:3]
+    reduced = [int(size * scale) or 1 for size in sizes]
+    for before, after in ((sizes, reduced), (reduced, sizes)):
+        for axis in (2, 1):
+            images = _round(axes.apply_along(axis, images, axes.box_resize(before[axis - 1], after[axis - 1])))
     return images
 
 
