@@ -5,6 +5,7 @@ python -m resnet_tf.evaluate --model=DIR/export/serving
 python -m resnet_tf.evaluate --model=DIR/export/serving --data=photos/ --json
 python -m resnet_tf.evaluate --model=DIR/export/serving --report=page/       also write a report page
 python -m resnet_tf.evaluate --model=DIR/export/serving --ood=textures/      also the detection of other things
+python -m resnet_tf.evaluate --workdir=DIR --corruptions                     also measure robustness
 
 Evaluation of a run on its own data rewrites its report, DIR/report/index.html.
 
@@ -45,6 +46,9 @@ OOD = flags.DEFINE_string(
 FLIP = flags.DEFINE_bool(
     "flip", False, "average logits over image and mirror image; needs --workdir", flag_values=FLAGS
 )
+CORRUPTIONS = flags.DEFINE_bool(
+    "corruptions", False, "also evaluate with 15 common corruptions in five severities", flag_values=FLAGS
+)
 REPORT = flags.DEFINE_string(
     "report",
     "",
@@ -65,7 +69,14 @@ def main(arguments: list[str]) -> None:
         if WORKDIR.value
         else resnet_tf.Predictor(MODEL.value)
     )
-    result = resnet_tf.evaluate(subject, data=DATA.value, overrides=SET.value, flip=FLIP.value, ood=OOD.value)
+    result = resnet_tf.evaluate(
+        subject,
+        data=DATA.value,
+        overrides=SET.value,
+        flip=FLIP.value,
+        ood=OOD.value,
+        corruptions=CORRUPTIONS.value,
+    )
     if JSON.value:
         print(files.to_json(result.to_dict(classes=CLASSES.value)))
     else:
@@ -76,6 +87,8 @@ def main(arguments: list[str]) -> None:
             print(f"ood  {printable(str(result.out_of_distribution))}")
         if CLASSES.value:
             print(result.evaluation.describe_classes(result.class_names))
+        if result.robustness:
+            print(result.robustness.describe(), result.robustness.summary, sep="\n")
     if REPORT.value:
         print(f"report  {result.write_report(REPORT.value)}", file=sys.stderr)
     elif result.report_directory:

@@ -9,6 +9,7 @@ from resnet_tf.core import files
 from resnet_tf.core.calibration import Calibration, CalibrationFields
 from resnet_tf.core.errors import UserError, prefix_errors
 from resnet_tf.core.paths import user_path
+from resnet_tf.core.robustness import Robustness
 from resnet_tf.core.targets import check_thresholds
 from resnet_tf.core.validation import check_types
 
@@ -41,6 +42,7 @@ class ExportMetadata(TypedDict):
         step: training step, of a trained run.
         stopped_epoch: epoch after which the run ended early, if it did.
         config: configuration of the run.
+        robustness: metrics on corrupted images of the validation split, see `Robustness`, if they were measured.
         drift: difference from the network in float32.
         speed: measured latency and throughput.
     """
@@ -59,6 +61,7 @@ class ExportMetadata(TypedDict):
     step: NotRequired[int]
     stopped_epoch: NotRequired[int]
     config: NotRequired[dict[str, dict[str, Any]]]
+    robustness: NotRequired[dict[str, Any]]
     drift: NotRequired[dict[str, float | str | None]]
     speed: NotRequired[dict[str, float | str]]
 
@@ -118,6 +121,8 @@ def _check_values(metadata: ExportMetadata) -> None:
     if "thresholds" in metadata:
         check_thresholds(metadata["thresholds"], len(metadata["labels"]))
     Calibration.from_dict(metadata.get("calibration"), len(metadata["labels"]))
+    if "robustness" in metadata:
+        Robustness.from_dict(metadata["robustness"])
 
 
 def _naming(directory: Path) -> contextlib.AbstractContextManager[None]:

@@ -89,6 +89,8 @@ class Preprocess(abc.ABC):
         *("train.defaults", "train.start_size", "train.end_size"),
         "loss.teacher",
     )
+    # True if the common corruptions of images are defined for the examples.
+    supports_corruptions: ClassVar[bool] = False
     # Keys without effect: recipes may have them, but setting one on the command line is an error.
     unused_settings: ClassVar[tuple[str, ...]] = ()
     # For model cards: name of a file, axes before the channel axis, value range, origins of examples, and limitations.

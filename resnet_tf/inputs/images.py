@@ -86,6 +86,7 @@ class ImagePreprocess(Preprocess):
     )
     unsupported_settings: ClassVar[tuple[str, ...]] = ()
     unused_settings: ClassVar[tuple[str, ...]] = ("data.length",)
+    supports_corruptions: ClassVar[bool] = True
     example_file: ClassVar[str] = "cat.jpg"
     axes: ClassVar[str] = "H, W"
     value_range: ClassVar[str] = "RGB in [0, 1]"

@@ -8,6 +8,7 @@ import numpy as np
 
 from resnet_tf.core.calibration_check import CalibrationCheck
 from resnet_tf.core.metrics import Evaluation
+from resnet_tf.core.robustness import Robustness
 from resnet_tf.report import elements
 
 # Maps indices in the evaluated split to decoded and resized images, each float [H, W, 1 or 3] in [0, 1].
@@ -29,6 +30,7 @@ class Report:
         facts: additional headline values: name -> text.
         config: the resolved configuration as text.
         environment: versions and hardware: name -> text.
+        robustness: metric on corrupted images, if it was measured.
     """
 
     title: str
@@ -41,6 +43,7 @@ class Report:
     facts: Mapping[str, str] | None = None
     config: str = ""
     environment: Mapping[str, str] | None = None
+    robustness: Robustness | None = None
 
 
 def captioned(load_images: LoadImages, indices: Sequence[int], caption: Callable[[int], Sequence[str]]) -> str:

@@ -108,7 +108,7 @@ def plot_panels(
         panels["train_counts"] = lambda axes: _plot_train_counts(axes, train_counts, class_names)
     if metrics:
         panels["speed"] = lambda axes: _plot_series(axes, metrics, "images_per_second", "training speed (examples/s)")
-    return {name: _save_panel(directory / f"{name}.png", plot) for name, plot in panels.items()}
+    return {name: save_panel(directory / f"{name}.png", plot) for name, plot in panels.items()}
 
 
 def evaluation_panels(
@@ -176,7 +176,12 @@ def plot_grid(path: Path, *, title: str, images: Sequence[tuple[np.ndarray, str]
     return save_figure(figure, path)
 
 
-def _save_panel(path: Path, plot: Callable[[Axes], None]) -> Path:
+def save_panel(path: Path, plot: Callable[[Axes], None]) -> Path:
+    """Write one plot of a page, and return `path`.
+
+    Raises:
+        UserError: if `path` cannot be written.
+    """
     figure = Figure(figsize=_PANEL, layout="constrained")
     plot(figure.subplots())
     return save_figure(figure, path, dpi=_PANEL_DPI)

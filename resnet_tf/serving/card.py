@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from resnet_tf.core.calibration import UNCALIBRATED, Calibration
+from resnet_tf.core.robustness import GROUPS, SEVERITIES, Robustness
 from resnet_tf.core.text import counted, markdown, markdown_code, shortened
 from resnet_tf.inputs import Preprocess
 
@@ -138,6 +139,7 @@ def model_card(metadata: Mapping[str, Any], *, signature: str) -> str:
         "## Output": _labels(metadata["labels"], metadata.get("thresholds")),
         "## Metrics": "\n".join(_metrics(metadata)),
         "## Calibration": "\n".join(_calibration(metadata)),
+        "## Robustness": "\n".join(_robustness(metadata)),
         "## Usage": _usage(metadata, preprocess, signature),
         "## Limitations": "\n".join(_limitations(metadata, preprocess)),
     }
@@ -241,6 +243,32 @@ def _calibration(metadata: Mapping[str, Any]) -> Iterator[str]:
 def _change(held_out: Mapping[str, float | None], name: str) -> str:
     before, after = (held_out.get(f"{name}_{when}") for when in ("before", "after"))
     return "unknown" if before is None or after is None else f"{before:.4f} to {after:.4f}"
+
+
+def _robustness(metadata: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a table, and a chart of the means of all severities in the language of Mermaid, which GitHub plots."""
+    if "robustness" not in metadata:
+        return
+    robustness = Robustness.from_dict(metadata["robustness"])
+    yield (
+        "The network in float32 on the evaluated images, with the common corruptions of Hendrycks and Dietterich "
+        "(2019). "
+        f"{markdown(robustness.summary)}\n"
+    )
+    yield f"| corruption | mean | {' | '.join(f'severity {each}' for each in SEVERITIES)} |\n|---{'|---:' * 6}|"
+    for name, values in robustness.scores.items():
+        numbers = (robustness.mean_of([name]), *values)
+        yield f"| {name.replace('_', ' ')} | {' | '.join(f'{value:.4f}' for value in numbers)} |"
+    severities = ", ".join(map(str, (0, *SEVERITIES)))
+    lines = "\n".join(
+        f"    line [{', '.join(f'{value:.4f}' for value in (robustness.clean, *robustness.by_severity(names)))}]"
+        for names in GROUPS.values()
+    )
+    groups = ", ".join(GROUPS)
+    yield (
+        f'\n```mermaid\nxychart-beta\n    title "{robustness.title} by severity: {groups}"\n'
+        f'    x-axis "severity" [{severities}]\n    y-axis 0 --> 1\n{lines}\n```'
+    )
 
 
 def _usage(metadata: Mapping[str, Any], preprocess: Preprocess, signature: str) -> str:

@@ -17,6 +17,7 @@ from resnet_tf.core.errors import UserError, closest
 from resnet_tf.core.paths import user_path
 from resnet_tf.core.progress_line import Progress
 from resnet_tf.core.ranges import shorten
+from resnet_tf.core.robustness import Robustness
 from resnet_tf.core.targets import check_thresholds, targets_with
 from resnet_tf.core.text import counted
 from resnet_tf.data import pipeline
@@ -83,6 +84,10 @@ class TrainedRun(Protocol):
     @property
     def metrics(self) -> dict[str, Any]:
         """Metrics on the validation split."""
+
+    @property
+    def robustness(self) -> Robustness | None:
+        """Metrics on corrupted images of the validation split; None if they were not measured."""
 
 
 @dataclass(frozen=True)
@@ -278,7 +283,7 @@ def _exportable(
         origin = complete_metadata(run_or_model, preprocess, labels, needs_labels=needs_head)
         return _Exportable(model, origin, ExportConfig(), data, 0.0, {})
     run = run_or_model
-    origin = stored_metadata(run.model)
+    origin, robustness = stored_metadata(run.model), run.robustness
     return _Exportable(
         model=canonical_model(run.model, needs_head=needs_head),
         origin=dataclasses.replace(
@@ -290,6 +295,7 @@ def _exportable(
         metadata={
             "metrics": run.metrics,
             "step": run.step,
+            **({"robustness": robustness.to_dict()} if robustness else {}),
             **({"stopped_epoch": run.stopped_epoch} if run.stopped_epoch else {}),
             "config": run.config.to_dict(),
         },

@@ -12,6 +12,7 @@ from resnet_tf.core import files
 from resnet_tf.core.calibration import UNCALIBRATED, Calibration
 from resnet_tf.core.errors import UserError, prefix_errors
 from resnet_tf.core.paths import user_path
+from resnet_tf.core.robustness import Robustness
 from resnet_tf.core.targets import check_thresholds
 from resnet_tf.inputs import Preprocess, input_type
 from resnet_tf.model.create import create_model
@@ -20,6 +21,7 @@ from resnet_tf.model.weights.values import check_model
 from resnet_tf.training import checkpoint as checkpoints
 from resnet_tf.training import runtime
 from resnet_tf.training.progress import RunState
+from resnet_tf.training.robustness import read_robustness
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +89,15 @@ class Run:
     stopped_epoch: int = 0
     thresholds: tuple[float, ...] | None = None
     calibration: Calibration = UNCALIBRATED
+
+    @property
+    def robustness(self) -> Robustness | None:
+        """Robustness of these weights to common corruptions, as `evaluate` stored it; None if it was not measured.
+
+        Raises:
+            UserError: if `robustness.json` of the run directory is corrupt.
+        """
+        return read_robustness(self.workdir, self.step)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the weights as plain values, ready for JSON."""

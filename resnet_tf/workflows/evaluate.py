@@ -16,10 +16,14 @@ from resnet_tf.core.errors import UserError
 from resnet_tf.core.metrics import Evaluation
 from resnet_tf.core.out_of_distribution import OutOfDistribution, separate
 from resnet_tf.core.paths import user_path
+from resnet_tf.core.robustness import Robustness
+from resnet_tf.data.robustness import check_corruptible, measure_robustness
 from resnet_tf.data.sources import Source, match_classes, open_source, slices
 from resnet_tf.data.sources.overlaps import describe_evaluation
 from resnet_tf.serving.predictor import Predictor
+from resnet_tf.serving.runners import keras_logits
 from resnet_tf.training.evaluation import evaluate_run, read_test_metrics
+from resnet_tf.training.robustness import write_robustness
 from resnet_tf.training.run import REPORT, Run, load_run
 from resnet_tf.workflows.reporting import write_export_report, write_run_report
 
@@ -39,6 +43,7 @@ class EvaluateResult:
         out_of_distribution: separation from another data set; None without `ood`.
         report_directory: the `report` directory of a run that was evaluated as it was trained; None for other data, for
             `flip`, and for exports.
+        robustness: metrics on corrupted images, if they were measured.
     """
 
     subject: Run | Predictor
@@ -48,6 +53,7 @@ class EvaluateResult:
     calibration: CalibrationCheck | None
     out_of_distribution: OutOfDistribution | None
     report_directory: Path | None
+    robustness: Robustness | None = None
 
     def write_report(self, directory: str | Path) -> Path:
         """Write a page with metrics, plots and mistakes, `index.html`, to `directory`, and return its path.
@@ -56,15 +62,21 @@ class EvaluateResult:
             UserError: if `directory` cannot be written.
         """
         if isinstance(self.subject, Run):
-            test_metrics = read_test_metrics(self.subject) if self.report_directory else {}
-            content = (self.evaluation, self.source, test_metrics, self.calibration)
+            test_metrics, robustness = {}, self.robustness
+            if self.report_directory:
+                test_metrics = read_test_metrics(self.subject)
+                robustness = robustness or self.subject.robustness
+            content = (self.evaluation, self.source, test_metrics, self.calibration, robustness)
             return write_run_report(user_path(directory), self.subject, *content)
-        return write_export_report(user_path(directory), self.subject, self.evaluation, self.source, self.calibration)
+        return write_export_report(
+            user_path(directory), self.subject, self.evaluation, self.source, self.calibration, self.robustness
+        )
 
     def to_dict(self, *, classes: bool = False) -> dict[str, Any]:
         """Return the metrics as plain numbers; with `classes`, also `recall` of each class and `confusion`.
 
-        `calibration` and `ood` have the metrics of `calibration` and `out_of_distribution`, unless these are None.
+        `calibration` and `ood` have the metrics of `calibration` and `out_of_distribution`, unless these are None, and
+        `robustness` those of `robustness`.
         """
         metrics = self.evaluation.to_dict()
         if self.calibration:
@@ -78,6 +90,8 @@ class EvaluateResult:
             }
         if self.out_of_distribution:
             metrics["ood"] = self.out_of_distribution.to_dict()
+        if self.robustness:
+            metrics["robustness"] = self.robustness.to_dict()
         return metrics | (self.evaluation.classes(self.class_names) if classes else {})
 
     def __repr__(self) -> str:
@@ -92,6 +106,7 @@ def evaluate(
     checkpoint: str = "",
     flip: bool = False,
     ood: str = "",
+    corruptions: bool = False,
 ) -> EvaluateResult:
     """Evaluate a run or an exported model on its evaluation split; every example counts once.
 
@@ -108,15 +123,23 @@ def evaluate(
         flip: average the logits of each image and of its mirror image; for runs only.
         ood: data set of other things than the classes, as in `data.source`: `out_of_distribution` states how well the
             energy separates both.
+        corruptions: also evaluate on the images with each of 15 common corruptions in five severities, as described in
+            docs/trust.md. For a run on its own data, the metrics are stored in `robustness.json` of its directory, and
+            its next exports have them in their model cards.
 
     Raises:
-        UserError: if there is neither a run nor an export, it is corrupt, or the data has other classes.
+        UserError: if there is neither a run nor an export, it is corrupt, or the data has other classes; for
+            corruptions of other examples than images, or together with `flip`.
     """
     subject = load_subject(run_or_export, checkpoint)
     changes = parse_assignments([*overrides, *([f"data.source={data}"] if data else [])])
     settings = override(subject.config, changes).data
     if flip and not isinstance(subject, Run):
         raise UserError("flip averages the logits of a run; an exported model answers as it was exported")
+    if corruptions:
+        if flip:
+            raise UserError("corruptions are measured without flip")
+        check_corruptible(subject.preprocess)
     is_other = _is_other(subject.config.data, settings)
     whole = is_other and "data.eval_split" not in changes
     if is_other:
@@ -133,7 +156,10 @@ def evaluate(
     overlaps = not is_other and _overlap(subject.config.data.eval_split, settings.eval_split)
     check = check_if_calibrated(evaluation, cross_fitted=overlaps)
     separation = _separate(subject, evaluation, ood) if ood else None
-    return EvaluateResult(subject, evaluation, source, subject.labels, check, separation, directory)
+    robustness = _measure_robustness(subject, source, evaluation) if corruptions else None
+    if robustness and directory and isinstance(subject, Run):
+        write_robustness(subject.workdir, subject.step, robustness)
+    return EvaluateResult(subject, evaluation, source, subject.labels, check, separation, directory, robustness)
 
 
 def _settings_of_other(settings: DataConfig, changes: Mapping[str, Any]) -> DataConfig:
@@ -168,6 +194,11 @@ def _separate(subject: Run | Predictor, evaluation: Evaluation, data: str) -> Ou
     else:
         other = subject.evaluate(split)
     return separate(evaluation.energy, other.energy, f"{source.name}, split {split.name!r}")
+
+
+def _measure_robustness(subject: Run | Predictor, source: Source, clean: Evaluation) -> Robustness:
+    logits = subject.logits if isinstance(subject, Predictor) else keras_logits(subject.model, subject.preprocess)
+    return measure_robustness(logits, source.validation, subject.preprocess, clean, thresholds=subject.thresholds)
 
 
 def _is_other(trained: DataConfig, evaluated: DataConfig) -> bool:

@@ -11,6 +11,7 @@ from resnet_tf.config import Config
 from resnet_tf.core.calibration_check import CalibrationCheck
 from resnet_tf.core.machine import describe
 from resnet_tf.core.metrics import Evaluation
+from resnet_tf.core.robustness import Robustness
 from resnet_tf.data import pipeline
 from resnet_tf.data.sources import Source
 from resnet_tf.inputs import Preprocess
@@ -29,6 +30,7 @@ def write_run_report(
     source: Source,
     test_metrics: Mapping[str, float] | None = None,
     calibration: CalibrationCheck | None = None,
+    robustness: Robustness | None = None,
 ) -> Path:
     """Write the page of a run, and return the path of `index.html`.
 
@@ -39,6 +41,7 @@ def write_run_report(
         source: a data set with the classes of the run.
         test_metrics: see `evaluate_test_split`; shown if not empty.
         calibration: probabilities before and after calibration; None without calibration.
+        robustness: of the run, on the same split; shown if it was measured.
 
     Raises:
         UserError: if `directory` cannot be written.
@@ -57,7 +60,8 @@ def write_run_report(
         minutes = sum(line["train_seconds"] for line in metrics) / 60
         facts |= {"training speed (examples/s)": f"{rate:,.0f}", "training time (minutes)": f"{minutes:,.1f}"}
     name = run.config.model.name
-    return _write(directory, name, evaluation, source, run.preprocess, run.config, facts, calibration, metrics)
+    common = (directory, name, evaluation, source, run.preprocess, run.config, facts, calibration)
+    return _write(*common, metrics, robustness)
 
 
 def write_export_report(
@@ -66,12 +70,13 @@ def write_export_report(
     evaluation: Evaluation,
     source: Source,
     calibration: CalibrationCheck | None = None,
+    robustness: Robustness | None = None,
 ) -> Path:
     """Write the report page of an exported model, as `write_run_report` does."""
     known = predictor.metadata
     facts = {"parameters": f"{known['parameters']:,}", "export": f"{known['target']}, {known['precision']}"}
-    preprocess, config = predictor.preprocess, predictor.config
-    return _write(directory, known["model"], evaluation, source, preprocess, config, facts, calibration)
+    common = (evaluation, source, predictor.preprocess, predictor.config, facts, calibration)
+    return _write(directory, known["model"], *common, robustness=robustness)
 
 
 def _write(
@@ -84,6 +89,7 @@ def _write(
     facts: dict[str, str],
     calibration: CalibrationCheck | None,
     metrics: Sequence[dict[str, Any]] = (),
+    robustness: Robustness | None = None,
 ) -> Path:
     def load(indices: Sequence[int]) -> list[np.ndarray]:
         examples = pipeline.load_examples(source.validation, preprocess, indices)
@@ -100,5 +106,6 @@ def _write(
         facts=facts,
         config=config.to_json(),
         environment=describe(),
+        robustness=robustness,
     )
     return write_page(directory, report)

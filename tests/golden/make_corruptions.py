@@ -3,8 +3,8 @@
     pip install imagecorruptions==1.1.2 tensorflow-datasets==4.9.10 'setuptools<81'
     python tests/golden/make_corruptions.py make_cifar_c.py
 
-`make_cifar_c.py` is that of github.com/hendrycks/robustness, `ImageNet-C/create_c`; its functions are run. ImageMagick's
-motion blur is that of the package imagecorruptions. ImageNet-C is computed by imagecorruptions, with the elastic
+`make_cifar_c.py` is that of github.com/hendrycks/robustness, `ImageNet-C/create_c`; its functions are run.
+ImageMagick's motion blur is that of the package imagecorruptions, which also computes ImageNet-C, with the elastic
 transform and the centered zoom of tensorflow-datasets, which are those of the paper. Every function starts from
 `np.random.seed(severity)`. A part of the pixels is stored: every second row and column of 32 pixels, every 16th of 224.
 """
@@ -68,7 +68,14 @@ def cifar_c(path):
     for name, content in modules.items():
         sys.modules[name] = types.ModuleType(name)
         vars(sys.modules[name]).update(content)
-    torch = ("torch", "torch.utils", "torch.utils.data", "torchvision", "torchvision.datasets", "torchvision.transforms")
+    torch = (
+        "torch",
+        "torch.utils",
+        "torch.utils.data",
+        "torchvision",
+        "torchvision.datasets",
+        "torchvision.transforms",
+    )
     sys.modules |= {name: types.ModuleType(name) for name in torch}
     functions: dict = {}
     exec(path.read_text().split(_END)[0], functions)
@@ -80,14 +87,18 @@ def cifar_c(path):
 
 def imagenet_c():
     functions = vars(imagecorruptions)
-    lazy = types.SimpleNamespace(scipy=types.SimpleNamespace(ndimage=ndimage), skimage=skimage, cv2=imagecorruptions.cv2)
+    lazy = types.SimpleNamespace(
+        scipy=types.SimpleNamespace(ndimage=ndimage), skimage=skimage, cv2=imagecorruptions.cv2
+    )
     public_api = types.SimpleNamespace(core=types.SimpleNamespace(lazy_imports=lazy))
     for name in ("tensorflow_datasets", "tensorflow_datasets.core.utils.lazy_imports_utils"):
         sys.modules[name] = types.ModuleType(name)
     sys.modules["tensorflow_datasets"].public_api = public_api
     sys.modules["tensorflow_datasets.public_api"] = public_api
     sys.modules["tensorflow_datasets.core.utils.lazy_imports_utils"].tensorflow = None
-    folder = next(Path(each) / "tensorflow_datasets" for each in sys.path if (Path(each) / "tensorflow_datasets").is_dir())
+    folder = next(
+        Path(each) / "tensorflow_datasets" for each in sys.path if (Path(each) / "tensorflow_datasets").is_dir()
+    )
     spec = util.spec_from_file_location("published", folder / "image_classification" / "corruptions.py")
     published = util.module_from_spec(spec)
     ndimage.interpolation = ndimage

@@ -1,6 +1,6 @@
 """Common corruptions of images: 15 corruptions in five severities, with the parameters of the published data sets.
 
-Reference: Hendrycks and Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and Perturbations, 2019.
+Reference: Hendrycks and Dietterich, Benchmarking Neural Network Robustness to Common Corruptions, 2019.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,16 +9,15 @@ from typing import Any
 import numpy as np
 
 from resnet_tf.core.errors import UserError, closest
+from resnet_tf.core.robustness import CORRUPTION_NAMES, SEVERITIES
 from resnet_tf.data.corruptions import blur, digital, noise, weather
 from resnet_tf.data.corruptions.parameters import CIFAR_10_C, IMAGENET_C, TINY_IMAGENET_C, ParameterSet
-
-SEVERITIES = (1, 2, 3, 4, 5)
 
 # Maps images, float32 [B, H, W, 3] in [0, 1], the parameters of a severity, and a random generator for each image to
 # corrupted images, which are clipped to [0, 1] later.
 Corruption = Callable[[np.ndarray, Any, Sequence[np.random.Generator]], np.ndarray]
 
-# In the order of the paper, by the names of the files of CIFAR-10-C. The position of a name is part of its random seed.
+# By the names of the files of CIFAR-10-C.
 CORRUPTIONS: dict[str, Corruption] = {
     "gaussian_noise": noise.gaussian_noise,
     "shot_noise": noise.shot_noise,
@@ -36,9 +35,6 @@ CORRUPTIONS: dict[str, Corruption] = {
     "pixelate": digital.pixelate,
     "jpeg_compression": digital.jpeg_compression,
 }
-# The published frost is cut from photographs; this package synthesizes its own, so that accuracies are not comparable.
-NOT_COMPARABLE = frozenset({"frost"})
-
 # Beyond float32 rounding, in levels: a value that is exactly a level must not become the one below.
 _ROUNDING = 1e-3
 
@@ -49,9 +45,7 @@ def parameters_for(height: int, width: int) -> ParameterSet:
     return CIFAR_10_C if shorter <= 32 else TINY_IMAGENET_C if shorter <= 64 else IMAGENET_C
 
 
-def corrupt(
-    images: np.ndarray, corruption: str, severity: int, *, indices: Sequence[int], seed: int = 0
-) -> np.ndarray:
+def corrupt(images: np.ndarray, corruption: str, severity: int, *, indices: Sequence[int], seed: int = 0) -> np.ndarray:
     """Corrupt images at the input size of a network, as the published data sets do after resizing and cropping.
 
     The result for an image depends on `seed`, corruption, severity and index only, not on the other images. Images of
@@ -74,7 +68,7 @@ def corrupt(
         raise UserError(f"unknown corruption {corruption!r}; did you mean {closest(corruption, CORRUPTIONS)}?")
     if severity not in SEVERITIES:
         raise UserError(f"severity={severity!r}; expected 1 to 5")
-    position = list(CORRUPTIONS).index(corruption)
+    position = CORRUPTION_NAMES.index(corruption)
     generators = [np.random.default_rng((seed, position, severity, int(index))) for index in indices]
     published = parameters_for(*images.shape[1:3])
     parameters = published.corruptions[corruption][severity - 1]

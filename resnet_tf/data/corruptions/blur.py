@@ -59,7 +59,9 @@ def _glass_sources(height: int, width: int, distance: int, generator: np.random.
     The pixels are visited from the lower right corner to the upper left, and each takes the present value of a
     neighbor: that of the image if the neighbor is visited later or never, and else what the neighbor itself has taken.
     """
-    y, x = np.meshgrid(np.arange(height - distance, distance, -1), np.arange(width - distance, distance, -1), indexing="ij")
+    y, x = np.meshgrid(
+        np.arange(height - distance, distance, -1), np.arange(width - distance, distance, -1), indexing="ij"
+    )
     visited = (y * width + x).ravel()
     moves = generator.integers(-distance, distance, (len(visited), 2))  # horizontal, vertical; the end is excluded
     neighbors = visited + moves[:, 1] * width + moves[:, 0]

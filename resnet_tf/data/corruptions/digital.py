@@ -25,7 +25,7 @@ def elastic_transform(images: np.ndarray, parameters: tuple[float, float, float]
     batch, height, width, _ = images.shape
     amplitude, sigma, jitter = (value * min(height, width) for value in parameters)
     center, arm = np.array([width // 2, height // 2], np.float32), min(height, width) // 3
-    points = np.stack([center + arm, center + [arm, -arm], center - arm]).astype(np.float32)
+    points = center + arm * np.array([[1, 1], [1, -1], [-1, -1]], np.float32)
     moved, fields = [], []
     for generator in generators:
         moved.append(points + generator.uniform(-jitter, jitter, (3, 2)).astype(np.float32))
@@ -35,7 +35,8 @@ def elastic_transform(images: np.ndarray, parameters: tuple[float, float, float]
     homogeneous = np.concatenate([np.stack(moved), np.ones((batch, 3, 1))], axis=-1)
     maps = np.linalg.solve(homogeneous, np.broadcast_to(points, (batch, 3, 2)))
     source = np.stack([x, y, np.ones_like(x)], axis=-1).reshape(-1, 3) @ maps  # [B, H * W, 2]
-    turned = _sample(images, *(source[..., axis].reshape(batch, height, width) for axis in (1, 0)), "mirror")
+    source_x, source_y = np.moveaxis(source, -1, 0).reshape(2, batch, height, width)
+    turned = _sample(images, source_y, source_x, "mirror")
     smooth = [[axes.gaussian(size, sigma, "reflect", 3.0)] for size in (height, width)]
     dx, dy = np.moveaxis(axes.apply(np.moveaxis(np.array(fields), 1, -1), *smooth) * amplitude, -1, 0)
     return _sample(turned, y + dy, x + dx, "reflect")

@@ -74,7 +74,7 @@ def fog(images: np.ndarray, parameters: tuple[float, float], generators: Generat
 
 
 def plasma(size: int, decay: float, generators: Generators) -> np.ndarray:
-    """Return a fractal height map for each generator by the diamond-square algorithm, float64 [B, size, size] in [0, 1].
+    """Return fractal height maps by the diamond-square algorithm, float64 [B, size, size] in [0, 1].
 
     The map is periodic. `size` is a power of two.
     """
