@@ -35,7 +35,7 @@ GROUPS = {
     "Training": ("train_and_evaluate", "load_run", "Run"),
     "Evaluation": (
         *("evaluate_run", "Evaluation", "SingleLabelEvaluation", "MultiLabelEvaluation"),
-        *("calibrate", "Calibration", "CalibrationCheck", "OutOfDistribution"),
+        *("calibrate", "Calibration", "CalibrationCheck", "OutOfDistribution", "Robustness"),
     ),
     "Exports": ("export_model", "Predictor", "Prediction"),
     "Errors": ("UserError", "Interrupted"),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from resnet_tf.core.metrics import Evaluation, SingleLabelEvaluation
     from resnet_tf.core.multi_label_metrics import MultiLabelEvaluation
     from resnet_tf.core.out_of_distribution import OutOfDistribution
+    from resnet_tf.core.robustness import Robustness
     from resnet_tf.data.sources import Source, open_source
     from resnet_tf.inputs import BandsPreprocess, ImagePreprocess, Preprocess, SignalPreprocess
     from resnet_tf.model.arch import Arch
@@ -79,6 +80,7 @@ _HOMES = {
     "PublishedWeights": "resnet_tf.model.weights.published",
     "ResidualNetwork": "resnet_tf.model.network",
     "ProveResult": "resnet_tf.workflows.prove",
+    "Robustness": "resnet_tf.core.robustness",
     "Run": "resnet_tf.training.run",
     "SignalPreprocess": "resnet_tf.inputs",
     "Source": "resnet_tf.data.sources",
@@ -141,6 +143,7 @@ __all__ = [
     "ProveResult",
     "PublishedWeights",
     "ResidualNetwork",
+    "Robustness",
     "Run",
     "SignalPreprocess",
     "SingleLabelEvaluation",

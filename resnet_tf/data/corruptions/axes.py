@@ -111,5 +111,5 @@ def apply_along(axis: int, images: np.ndarray, matrix: np.ndarray) -> np.ndarray
 def _frozen(matrix: np.ndarray) -> np.ndarray:
     """Return a matrix as float32 that cannot be changed, since it is cached."""
     result = matrix.astype(np.float32)
-    result.flags.writeable = False
+    result.setflags(write=False)
     return result
