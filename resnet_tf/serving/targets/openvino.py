@@ -1,0 +1,64 @@
+"""OpenVINO models, for Intel processors."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from resnet_tf.core.errors import UserError
+from resnet_tf.inputs import Preprocess
+from resnet_tf.serving.freeze import freeze_from_arrays
+
+# Precision of an export -> value of OpenVINO's property INFERENCE_PRECISION_HINT. Without one, OpenVINO computes float32
+# models in bfloat16 on processors that have it. 8-bit models keep OpenVINO's own choice for their other layers.
+PRECISION_HINTS = {"float32": "f32", "bfloat16": "bf16"}
+# Path of the precision in the run-time information of a model.
+PRECISION_KEY = ["resnet_tf", "precision"]
+
+
+def write_openvino(
+    model: keras.Model,
+    preprocess: Preprocess,
+    file: Path,
+    *,
+    precision: str,
+    calibration_examples: Iterable[np.ndarray] = (),
+) -> None:
+    """Write an OpenVINO model from unnormalized inputs to `logits`, float32 [B, C]: `file` and a `.bin` beside it.
+
+    The input is `images`, float32 [B, H, W, 3], RGB in [0, 1], or `signals`, float32 [B, L, C].
+
+    Args:
+        model: a network of `create_model`.
+        preprocess: preprocessing, whose normalization the file includes.
+        file: path of the `.xml` file to write.
+        precision: `float32`; `bfloat16`, weights in float32 and computation in bfloat16; `int8`, weights and
+            activations in int8 by the post-training quantization of NNCF, inputs and outputs in float32.
+        calibration_examples: for `int8`, inputs that determine the ranges of activations, each float32 [1, H, W, 3] or
+            [1, L, C].
+
+    Raises:
+        UserError: if openvino, or nncf for `int8`, is not installed.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise UserError("target openvino needs the package openvino: pip install 'resnet_tf[openvino]'") from error
+    converted = openvino.convert_model(freeze_from_arrays(model, preprocess).get_concrete_function())
+    for port, name in ((converted.input(), preprocess.unnormalized_input.name), (converted.output(), "logits")):
+        port.get_tensor().set_names({name})
+    if precision == "int8":
+        converted = _quantize(converted, list(calibration_examples))
+    converted.set_rt_info(precision, PRECISION_KEY)
+    openvino.save_model(converted, file, compress_to_fp16=False)
+
+
+def _quantize(model: Any, examples: list[np.ndarray]) -> Any:
+    """Return the model in 8 bits, with the default settings of NNCF and all examples for calibration."""
+    try:
+        import nncf
+    except ImportError as error:
+        raise UserError("precision int8 needs the package nncf: pip install 'resnet_tf[openvino]'") from error
+    return nncf.quantize(model, nncf.Dataset(examples), subset_size=len(examples))
