@@ -10,6 +10,8 @@ HERE = Path(__file__).parent
 
 HUB = ["huggingface_hub>=1.0"]  # the first with `errors.RemoteEntryNotFoundError`
 LITERT = ["ai-edge-litert>=2.1"]
+# The runtime, and the quantization to int8: nncf 2.17 is the release for openvino 2025.2, the oldest that was tried.
+OPENVINO = ["openvino>=2025.2", "nncf>=2.17"]
 ONNX = ["tf2onnx>=1.16.1", "onnxruntime>=1.22"]  # the writer, and the reader that checks what it wrote
 # The page sets options of `mount_gradio_app` that earlier releases lack, and that a major version may rename.
 DEMO = ["gradio>=6.31,<7"]
@@ -70,6 +72,7 @@ setup(
         "gpu": [f"tensorflow[and-cuda]>={TENSORFLOW}"],
         "litert": LITERT,
         "onnx": ONNX,
+        "openvino": OPENVINO,
         "huggingface": HUB,
         "demo": DEMO,
         "audit": AUDIT,
@@ -98,7 +101,7 @@ setup(
             *LITERT,
             *ONNX,
             *HUB,
-            "openvino>=2025.2",
+            *OPENVINO,
             "tf_keras>=2.21",
             "tensorflow-hub>=0.16.1",
             "setuptools<82",  # tensorflow-hub imports its pkg_resources
@@ -107,6 +110,6 @@ setup(
             WANDB,
             MLFLOW,
         ],
-        "bench": ["torch>=2.6", "torchvision>=0.21", "openvino>=2025.2", JAX, *LITERT, *ONNX],
+        "bench": ["torch>=2.6", "torchvision>=0.21", JAX, *LITERT, *ONNX, *OPENVINO],
     },
 )

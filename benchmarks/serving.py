@@ -6,7 +6,7 @@ ResNet-50 at 224 pixels, float32 images to logits, batches of 1, 8 and 32. Norma
 the ONNX file; Keras and PyTorch receive normalized images. Each case is a process that keeps its model loaded and runs
 for a short time on request; the cases alternate. "Keras export" is `model.export` of the same network with stock
 layers; "torch.compile" runs in channels_last with bfloat16 autocast and freezing; onnxruntime and OpenVINO run our ONNX
-file, OpenVINO with its precision hint. Prints the seconds of each export, the seconds to load an export and make a
+file, OpenVINO with its precision hint, or in int8 after NNCF's post-training quantization of that file. Prints the seconds of each export, the seconds to load an export and make a
 prediction in a new process that has imported TensorFlow, and the milliseconds per batch. `--json` prints one object per
 line: `case` and `seconds`; `case`, `batch` and `milliseconds`; or `case`, `batch`, `ratio_to` and `ratio` (how many
 times faster). Without `--json`, the Markdown table of docs/benchmarks.md follows.
@@ -28,8 +28,11 @@ import numpy as np
 BATCHES = (1, 8, 32)
 SECONDS = 1.5  # per case, batch size and round
 SIZE = 224
-OURS = ("ours float32", "ours bfloat16", "ours int8")
-PEERS = ("Keras export", "torch.compile bfloat16", "onnxruntime float32", "OpenVINO float32", "OpenVINO bfloat16")
+OURS = ("ours float32", "ours bfloat16", "ours int8", "ours openvino bfloat16", "ours openvino int8")
+PEERS = (
+    *("Keras export", "torch.compile bfloat16", "onnxruntime float32"),
+    *("OpenVINO float32", "OpenVINO bfloat16", "OpenVINO int8"),
+)
 
 
 def main() -> None:
@@ -194,6 +197,8 @@ def _export(folder: Path) -> list[dict]:
         ("bfloat16", "serving", "bfloat16"),
         ("int8", "litert", "int8"),
         ("onnx", "onnx", "float32"),
+        ("openvino bfloat16", "openvino", "bfloat16"),
+        ("openvino int8", "openvino", "int8"),
     ):
         data = DataConfig(source=str(folder / "noise.npz"), image_size=SIZE) if precision == "int8" else None
         start = time.perf_counter()
@@ -249,6 +254,15 @@ def _ours_int8(folder: Path) -> Predict:
     return lambda images: run(images=images)["logits"]
 
 
+def _ours_openvino(precision: str) -> Callable[[Path], Predict]:
+    def load(folder: Path) -> Predict:
+        from resnet_tf.serving.predictor import Predictor
+
+        return Predictor(folder / f"openvino {precision}").logits
+
+    return load
+
+
 def _keras_export(folder: Path) -> Predict:
     import tensorflow as tf
 
@@ -292,6 +306,12 @@ def _openvino(precision: str) -> Callable[[Path], Predict]:
         core = openvino.Core()
         model = core.read_model(_onnx_file(folder))
         hints = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+        if precision == "int8":
+            import nncf
+
+            del hints["INFERENCE_PRECISION_HINT"]
+            images = np.load(folder / "noise.npz")["x_train"] / np.float32(255)
+            model = nncf.quantize(model, nncf.Dataset([image[np.newaxis] for image in images]))
         compiled = core.compile_model(model, "CPU", hints)
         return lambda images: compiled({"images": images})[0]
 
@@ -306,11 +326,14 @@ SERVERS: dict[str, Callable[[Path], Predict | list[dict]]] = {
     "ours float32": _ours("float32"),
     "ours bfloat16": _ours("bfloat16"),
     "ours int8": _ours_int8,
+    "ours openvino bfloat16": _ours_openvino("bfloat16"),
+    "ours openvino int8": _ours_openvino("int8"),
     "Keras export": _keras_export,
     "torch.compile bfloat16": _torch_compile,
     "onnxruntime float32": _onnxruntime,
     "OpenVINO float32": _openvino("f32"),
     "OpenVINO bfloat16": _openvino("bf16"),
+    "OpenVINO int8": _openvino("int8"),
 }
 
 if __name__ == "__main__":

@@ -19,12 +19,12 @@ FLAGS = flags.FlagValues()
 WORKDIR = flags.DEFINE_string("workdir", "", "run directory", flag_values=FLAGS)
 CHECKPOINT = command_line.checkpoint_flag(FLAGS)
 TARGET = flags.DEFINE_string(
-    "target", "serving", "serving, hub, hub_features, litert, keras or onnx", flag_values=FLAGS
+    "target", "serving", "serving, hub, hub_features, litert, keras, onnx or openvino", flag_values=FLAGS
 )
 PRECISION = flags.DEFINE_string(
     "precision",
     "auto",
-    "float32 (auto); serving also bfloat16; litert also float16, dynamic, int8",
+    "float32 (auto); serving also bfloat16; litert also float16, dynamic, int8; openvino also bfloat16, int8",
     flag_values=FLAGS,
 )
 TO = flags.DEFINE_string("to", "", "directory of versions; empty is WORKDIR/export/TARGET", flag_values=FLAGS)

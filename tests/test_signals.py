@@ -175,12 +175,12 @@ def test_a_resumed_run_ends_with_equal_weights(archive, trained, tmp_path):
             pytest.param("serving", "bfloat16", marks=LONG),
             pytest.param("hub", "float32", marks=LONG),
         ),
-        *(pytest.param(each, "float32", marks=LONG) for each in ("keras", "litert", "onnx")),
+        *(pytest.param(each, "float32", marks=LONG) for each in ("keras", "litert", "onnx", "openvino")),
     ],
 )
 def test_every_export_predicts_like_the_run(trained, tmp_path, monkeypatch, capsys, target, precision):
-    if target == "onnx":
-        pytest.importorskip("tf2onnx", reason="needs tf2onnx")
+    if package := {"onnx": "tf2onnx", "openvino": "openvino"}.get(target):
+        pytest.importorskip(package, reason=f"needs {package}")
     run = load_run(trained)
     export = export_model(run, tmp_path / "export", target=target, precision=precision)
     predictor = Predictor(export)

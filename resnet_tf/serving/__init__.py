@@ -1,1 +1,1 @@
-"""Export, serving and prediction: SavedModels from encoded images to classes, LiteRT and ONNX."""
+"""Export, serving and prediction: SavedModels from encoded images to classes, LiteRT, ONNX and OpenVINO."""

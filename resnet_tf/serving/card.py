@@ -111,9 +111,25 @@ print(session.run(["logits"], {{"{name}": inputs}})[0])
 ```
 """,
 }
+_USAGE["openvino"] = """OpenVINO (`pip install openvino`):
+
+```python
+import numpy as np
+import openvino
+
+model = openvino.compile_model("model.xml", "CPU"{hint})
+inputs = np.zeros([1, {shape}], np.float32)  # {range}
+print(model({{"{name}": inputs}})["logits"])
+```
+"""
 _USAGE["hub_features"] = _USAGE["hub"].replace(
     "model = tf_keras.Sequential([layer])", "model = tf_keras.Sequential([layer, tf_keras.layers.Dense(3)])"
 )
+# Settings of OpenVINO, which otherwise computes float32 models in bfloat16 on processors that have it.
+_OPENVINO_HINTS = {
+    "float32": ', {"INFERENCE_PRECISION_HINT": "f32"}',
+    "bfloat16": ', {"INFERENCE_PRECISION_HINT": "bf16"}',
+}
 _PACKAGE = """Python, with this package, for every export target:
 
 ```python
@@ -286,6 +302,7 @@ def _usage(metadata: Mapping[str, Any], preprocess: Preprocess, signature: str) 
         "signature": signature,
         "model_input": model_input,
         "loss": "BinaryCrossentropy" if metadata.get("thresholds") else "SparseCategoricalCrossentropy",
+        "hint": _OPENVINO_HINTS.get(metadata["precision"], ""),
         "shape": ", ".join(map(str, (*sizes, channels))),
     }
     if target == "serving" and first.dtype != tf.string:

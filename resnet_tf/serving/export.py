@@ -1,4 +1,4 @@
-"""Export a trained network to SavedModel, LiteRT, ONNX or Keras files."""
+"""Export a trained network to SavedModel, LiteRT, ONNX, OpenVINO or Keras files."""
 
 import dataclasses
 import logging
@@ -34,7 +34,7 @@ from resnet_tf.serving.fold import fold
 from resnet_tf.serving.provenance import complete_metadata, stored_metadata
 from resnet_tf.serving.signatures import DEFAULT_SIGNATURE, default_signatures, signature_names
 from resnet_tf.serving.speed import measure_speed
-from resnet_tf.serving.targets import litert, onnx, saved_model
+from resnet_tf.serving.targets import litert, onnx, openvino, saved_model
 
 logger = logging.getLogger(__name__)
 
@@ -46,9 +46,11 @@ TARGETS = {
     "litert": ("float32", "float16", "dynamic", "int8"),
     "keras": ("float32",),
     "onnx": ("float32",),
+    "openvino": ("float32", "bfloat16", "int8"),
 }
 
 _UNCHANGED = ("hub", "hub_features", "keras")
+_CONVERTED = ("litert", "onnx", "openvino")  # to the format of another library
 
 _BATCH_SIZE = 16
 _RANDOM_EXAMPLES = 32
@@ -153,9 +155,10 @@ def export_model(
         directory: parent directory of the versions `directory/1`, `directory/2`, ...
         target: `serving`, a SavedModel for inference with folded BatchNorm and frozen weights (see
             `resnet_tf.serving.signatures`); `hub`, a SavedModel that can be called and fine-tuned; `hub_features`, the
-            same without the head; `litert`; `keras`; `onnx`.
+            same without the head; `litert`; `keras`; `onnx`; `openvino`.
         precision: for `serving`, `float32` or `bfloat16`, which is fast only on processors with bfloat16 instructions;
-            for `litert`, `float32`, `float16`, `dynamic` or `int8`; `auto` selects `float32`. The other targets keep
+            for `litert`, `float32`, `float16`, `dynamic` or `int8`; for `openvino`, `float32`, `bfloat16` or `int8`;
+            `auto` selects `float32`. The other targets keep
             that of the network, the name of its dtype policy.
         preprocess: preprocessing of a bare model; by default `model.preprocess`, or that of the network that takes the
             input of the model. Only for an untrained network, the default is that of ImageNet, or none for signals.
@@ -217,7 +220,7 @@ def export_model(
             runner = runners.load_runner(
                 staging, target, source.preprocess, targets=targets, calibration=source.calibration
             )
-            if precision != "float32" or find_precision(source.model) != "float32" or target in ("litert", "onnx"):
+            if precision != "float32" or find_precision(source.model) != "float32" or target in _CONVERTED:
                 drift = _checked_drift(source, runner)
                 logger.info("%s %s: %s", target, precision, drift)
                 metadata["drift"] = dataclasses.asdict(drift)
@@ -243,9 +246,13 @@ def _write(source: _Exportable, staging: Path, target: str, precision: str, defa
         saved_model.write_hub(model, preprocess, labels, staging, weight_decay=source.weight_decay, **outputs)
     elif target == "hub_features":
         saved_model.write_hub_features(model, preprocess, staging, weight_decay=source.weight_decay)
-    elif target == "litert":
-        file, examples = staging / runners.LITERT_FILE, _calibration_examples(source) if precision == "int8" else ()
-        litert.write_litert(model, preprocess, file, precision=precision, calibration_examples=examples, **answers)
+    elif target in ("litert", "openvino"):
+        examples = _calibration_examples(source) if precision == "int8" else ()
+        options: dict[str, Any] = {"precision": precision, "calibration_examples": examples}
+        if target == "litert":
+            litert.write_litert(model, preprocess, staging / runners.LITERT_FILE, **options, **answers)
+        else:
+            openvino.write_openvino(model, preprocess, staging / runners.OPENVINO_FILE, **options)
     elif target == "keras":
         network = ResidualNetwork(model.input, model.output, model.name, metadata=source.origin)
         network.save(staging / runners.KERAS_FILE)

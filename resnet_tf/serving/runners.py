@@ -1,4 +1,4 @@
-"""Runners of exports: one interface to SavedModel, LiteRT, Keras and ONNX files."""
+"""Runners of exports: one interface to SavedModel, LiteRT, Keras, ONNX and OpenVINO files."""
 
 import functools
 import threading
@@ -19,7 +19,12 @@ from resnet_tf.inputs import Preprocess
 from resnet_tf.serving.signatures import DEFAULT_SIGNATURE, EXPLAIN_SIGNATURE, FEATURES_SIGNATURE
 
 # File names of the targets that are not SavedModels.
-KERAS_FILE, LITERT_FILE, ONNX_FILE = "model.keras", "model.tflite", "model.onnx"
+KERAS_FILE, LITERT_FILE, ONNX_FILE, OPENVINO_FILE = "model.keras", "model.tflite", "model.onnx", "model.xml"
+# Path of the precision in the run-time information of an OpenVINO model.
+OPENVINO_PRECISION = ["resnet_tf", "precision"]
+# Precision -> OpenVINO's property INFERENCE_PRECISION_HINT. Without one, OpenVINO computes float32 models in bfloat16
+# where the processor has it, as it does for the layers of an 8-bit model that are not quantized.
+_OPENVINO_HINTS = {"float32": "f32", "bfloat16": "bf16"}
 # `logits` and `probabilities`, float32 [B, C], and `energy`, float32 [B].
 Outputs = dict[str, np.ndarray]
 
@@ -64,7 +69,7 @@ def load_runner(
     """
     if target in SAVED_MODELS:
         return SavedModelRunner(export, preprocess, classes=classes, targets=targets)
-    loaders = {"litert": _load_litert, "keras": _load_keras, "onnx": _load_onnx}
+    loaders = {"litert": _load_litert, "keras": _load_keras, "onnx": _load_onnx, "openvino": _load_openvino}
     if target not in loaders:
         raise UserError(f"{str(export)!r} has target {target!r}, which this version of resnet_tf cannot load")
     return ArraysRunner(loaders[target](export, preprocess, classes), preprocess, targets, calibration)
@@ -218,6 +223,37 @@ def _load_onnx(export: Path, preprocess: Preprocess, classes: int | None) -> Cal
     _check_shapes(export / ONNX_FILE, taken, {name: preprocess.unnormalized_shape})
     _check_shapes(export / ONNX_FILE, given, {"logits": (classes,)})
     return lambda inputs: session.run(["logits"], {name: inputs})[0]
+
+
+def _load_openvino(export: Path, preprocess: Preprocess, classes: int | None) -> Callable[[np.ndarray], np.ndarray]:
+    try:
+        from openvino import Core
+    except ImportError as error:
+        raise UserError("OpenVINO models need the package openvino: pip install 'resnet_tf[openvino]'") from error
+    core = Core()
+    model = _load(export, core.read_model, OPENVINO_FILE)
+    name = preprocess.unnormalized_input.name
+    taken, given = (
+        {
+            label: [size.get_length() if size.is_static else None for size in port.partial_shape]
+            for port in ports
+            for label in port.names
+        }
+        for ports in (model.inputs, model.outputs)
+    )
+    _check_shapes(export / OPENVINO_FILE, taken, {name: preprocess.unnormalized_shape})
+    _check_shapes(export / OPENVINO_FILE, given, {"logits": (classes,)})
+    known = model.has_rt_info(OPENVINO_PRECISION)
+    hint = _OPENVINO_HINTS.get(model.get_rt_info(OPENVINO_PRECISION).astype(str)) if known else None
+    settings = {"INFERENCE_PRECISION_HINT": hint} if hint else {}
+    compiled = _load(export, lambda file: core.compile_model(model, "CPU", settings), OPENVINO_FILE)
+    lock = threading.Lock()  # a compiled model has a single request for calls
+
+    def logits(inputs: np.ndarray) -> np.ndarray:
+        with lock:
+            return compiled({name: inputs})["logits"]
+
+    return logits
 
 
 def _load(export: Path, load: Callable[[str], Any], file: str) -> Any:

@@ -250,12 +250,14 @@ def _predictions(path: Path, images: np.ndarray) -> np.ndarray:
         *(
             pytest.param(name, target, marks=LONG)
             for name in ("softmax in the head", "hidden layer", "rescaling", "two towers")
-            for target in ("serving", "hub", "keras", "litert", "onnx")
+            for target in ("serving", "hub", "keras", "litert", "onnx", "openvino")
         ),
     ],
 )
 def test_probabilities_of_an_export_are_those_of_the_model(name, target, tmp_path):
-    for package in {"litert": ("ai_edge_litert",), "onnx": ("onnxruntime", "tf2onnx")}.get(target, ()):
+    for package in {"litert": ("ai_edge_litert",), "onnx": ("onnxruntime", "tf2onnx"), "openvino": ("openvino",)}.get(
+        target, ()
+    ):
         pytest.importorskip(package)
     create, are_probabilities, linear = MODELS[name]
     model = create()

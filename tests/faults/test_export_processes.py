@@ -13,7 +13,7 @@ from resnet_tf.serving.predictor import Predictor
 from resnet_tf.serving.verify import verify
 from resnet_tf.training.run import load_run
 
-PACKAGES = {"litert": ("ai_edge_litert",), "onnx": ("onnxruntime", "tf2onnx")}
+PACKAGES = {"litert": ("ai_edge_litert",), "onnx": ("onnxruntime", "tf2onnx"), "openvino": ("openvino",)}
 TIMEOUT = 300  # seconds
 
 
@@ -28,7 +28,11 @@ def _python(*arguments: str, directory=None) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "target", ["serving", *(pytest.param(each, marks=pytest.mark.long) for each in ("keras", "hub", "litert", "onnx"))]
+    "target",
+    [
+        "serving",
+        *(pytest.param(each, marks=pytest.mark.long) for each in ("keras", "hub", "litert", "onnx", "openvino")),
+    ],
 )
 def test_every_target_is_used_in_new_processes(target, tiny_run, tiny_images, tmp_path):
     for package in PACKAGES.get(target, ()):

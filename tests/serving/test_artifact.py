@@ -272,11 +272,13 @@ def test_heatmaps_equal_grad_cam(run, tiny_export, tiny_images):
     "target",
     [
         "serving",
-        *(pytest.param(each, marks=LONG) for each in ("hub", "litert", "keras", "onnx")),
+        *(pytest.param(each, marks=LONG) for each in ("hub", "litert", "keras", "onnx", "openvino")),
     ],
 )
 def test_targets_compute_the_same_logits(run, tiny_export, tiny_images, tmp_path, target):
-    for package in {"litert": ["ai_edge_litert"], "onnx": ["tf2onnx", "onnxruntime"]}.get(target, []):
+    for package in {"litert": ["ai_edge_litert"], "onnx": ["tf2onnx", "onnxruntime"], "openvino": ["openvino"]}.get(
+        target, []
+    ):
         pytest.importorskip(package)
     path = export_model(run, tmp_path, target=target)
     expected, found = Predictor(tiny_export).predict_batch(tiny_images), Predictor(path).predict_batch(tiny_images)

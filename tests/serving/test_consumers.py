@@ -183,5 +183,25 @@ def test_the_litert_interpreter_computes_the_same_logits(run, tiny_images, image
     assert len(predictor(tiny_images)) == len(tiny_images)
 
 
+@pytest.mark.parametrize("precision", ["float32", *(pytest.param(each, marks=LONG) for each in ("bfloat16", "int8"))])
+def test_openvino_computes_the_same_logits(run, tiny_images, images, tmp_path, capsys, precision):
+    openvino = pytest.importorskip("openvino")
+    if precision == "int8":
+        pytest.importorskip("nncf")
+    path = export_model(run, tmp_path, target="openvino", precision=precision)
+    assert not capsys.readouterr().out
+    hints = {"float32": "f32", "bfloat16": "bf16"}
+    settings = {"INFERENCE_PRECISION_HINT": hints[precision]} if precision in hints else {}
+    compiled = openvino.compile_model(path / "model.xml", "CPU", settings)
+    found, tolerance = compiled({"images": images})["logits"], 1e-4 if precision == "float32" else 0.3
+    np.testing.assert_allclose(found, _expected(run, images), atol=tolerance)
+    predictor = Predictor(path)
+    np.testing.assert_allclose(predictor.logits(images), found, atol=1e-4)
+    assert predictor.metadata["drift"]["examples"] == 100
+    assert len(predictor(tiny_images)) == len(tiny_images)
+    layers = (path / "model.xml").read_text().count('type="FakeQuantize"')
+    assert (layers > 0) == (precision == "int8")
+
+
 def _expected(run, images) -> np.ndarray:
     return run.model(run.preprocess.normalize(images), training=False).numpy()

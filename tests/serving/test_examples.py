@@ -47,8 +47,8 @@ def _probabilities_of_all_formats(predictor: Predictor, file: Path) -> list[np.n
 
 @pytest.mark.parametrize(("target", "precision"), RUNNERS)
 def test_every_format_has_the_same_prediction(tmp_path, target, precision):
-    if target == "onnx":
-        pytest.importorskip("tf2onnx", reason="requires tf2onnx")
+    if package := {"onnx": "tf2onnx", "openvino": "openvino"}.get(target):
+        pytest.importorskip(package, reason=f"requires {package}")
     predictor = _export(tmp_path / "export", target=target)
     (tmp_path / "a.png").write_bytes(_encoded("PNG", Image.fromarray(PIXELS)))
     expected, *others = _probabilities_of_all_formats(predictor, tmp_path / "a.png")

@@ -245,13 +245,13 @@ def test_signatures_return_sigmoids_and_selected_classes(run, export):
     "target",
     [
         "litert",
-        *(pytest.param(name, marks=LONG) for name in ("hub", "keras")),
+        *(pytest.param(name, marks=LONG) for name in ("hub", "keras", "openvino")),
         pytest.param("onnx", marks=pytest.mark.slow),
     ],
 )
 def test_every_target_selects_the_same_classes(target, run, export, tmp_path):
-    if target == "onnx":
-        pytest.importorskip("tf2onnx")
+    if package := {"onnx": "tf2onnx", "openvino": "openvino"}.get(target):
+        pytest.importorskip(package)
     other = Predictor(export_model(run, tmp_path / target, target=target))
     images, _ = _squares(20, 3)
     expected, found = (predictor(images) for predictor in (Predictor(export), other))

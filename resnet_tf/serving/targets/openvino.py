@@ -1,5 +1,8 @@
 """OpenVINO models, for Intel processors."""
 
+import contextlib
+import logging
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,12 +13,7 @@ import numpy as np
 from resnet_tf.core.errors import UserError
 from resnet_tf.inputs import Preprocess
 from resnet_tf.serving.freeze import freeze_from_arrays
-
-# Precision of an export -> value of OpenVINO's property INFERENCE_PRECISION_HINT. Without one, OpenVINO computes float32
-# models in bfloat16 on processors that have it. 8-bit models keep OpenVINO's own choice for their other layers.
-PRECISION_HINTS = {"float32": "f32", "bfloat16": "bf16"}
-# Path of the precision in the run-time information of a model.
-PRECISION_KEY = ["resnet_tf", "precision"]
+from resnet_tf.serving.runners import OPENVINO_PRECISION
 
 
 def write_openvino(
@@ -51,7 +49,7 @@ def write_openvino(
         port.get_tensor().set_names({name})
     if precision == "int8":
         converted = _quantize(converted, list(calibration_examples))
-    converted.set_rt_info(precision, PRECISION_KEY)
+    converted.set_rt_info(precision, OPENVINO_PRECISION)
     openvino.save_model(converted, file, compress_to_fp16=False)
 
 
@@ -61,4 +59,6 @@ def _quantize(model: Any, examples: list[np.ndarray]) -> Any:
         import nncf
     except ImportError as error:
         raise UserError("precision int8 needs the package nncf: pip install 'resnet_tf[openvino]'") from error
-    return nncf.quantize(model, nncf.Dataset(examples), subset_size=len(examples))
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    with contextlib.redirect_stdout(sys.stderr):  # its progress; stdout is for the result of a command
+        return nncf.quantize(model, nncf.Dataset(examples), subset_size=len(examples))
