@@ -6,10 +6,11 @@ ResNet-50 at 224 pixels, float32 images to logits, batches of 1, 8 and 32. Norma
 the ONNX file; Keras and PyTorch receive normalized images. Each case is a process that keeps its model loaded and runs
 for a short time on request; the cases alternate. "Keras export" is `model.export` of the same network with stock
 layers; "torch.compile" runs in channels_last with bfloat16 autocast and freezing; onnxruntime and OpenVINO run our ONNX
-file, OpenVINO with its precision hint, or in int8 after NNCF's post-training quantization of that file. Prints the seconds of each export, the seconds to load an export and make a
-prediction in a new process that has imported TensorFlow, and the milliseconds per batch. `--json` prints one object per
-line: `case` and `seconds`; `case`, `batch` and `milliseconds`; or `case`, `batch`, `ratio_to` and `ratio` (how many
-times faster). Without `--json`, the Markdown table of docs/benchmarks.md follows.
+file, OpenVINO with its precision hint, or in int8 after NNCF's post-training quantization of that file. Prints the
+seconds of each export, the seconds to load an export and make a prediction in a new process that has imported
+TensorFlow, and the milliseconds per batch. `--json` prints one object per line: `case` and `seconds`; `case`, `batch`
+and `milliseconds`; or `case`, `batch`, `ratio_to` and `ratio` (how many times faster). Without `--json`, the Markdown
+table of docs/benchmarks.md follows.
 """
 
 import argparse
