@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 
 HUB = ["huggingface_hub>=1.0"]  # the first with `errors.RemoteEntryNotFoundError`
 LITERT = ["ai-edge-litert>=2.1"]
-# The runtime, and the quantization to int8: nncf 2.17 is the release for openvino 2025.2, the oldest that was tried.
+# The runtime, and the quantization to int8; nncf 2.17 is the release for openvino 2025.2.
 OPENVINO = ["openvino>=2025.2", "nncf>=2.17"]
 ONNX = ["tf2onnx>=1.16.1", "onnxruntime>=1.22"]  # the writer, and the reader that checks what it wrote
 # The page sets options of `mount_gradio_app` that earlier releases lack, and that a major version may rename.
