@@ -99,10 +99,10 @@ def imagenet_c():
     folder = next(
         Path(each) / "tensorflow_datasets" for each in sys.path if (Path(each) / "tensorflow_datasets").is_dir()
     )
-    spec = util.spec_from_file_location("published", folder / "image_classification" / "corruptions.py")
-    published = util.module_from_spec(spec)
+    loadable = util.spec_from_file_location("published", folder / "image_classification" / "corruptions.py")
+    published = util.module_from_spec(loadable)
     ndimage.interpolation = ndimage
-    spec.loader.exec_module(published)
+    loadable.loader.exec_module(published)
     functions |= {"gaussian": gaussian, "clipped_zoom": published.clipped_zoom}
     return {**functions, "elastic_transform": published.elastic_transform}
 
