@@ -240,7 +240,7 @@ def _calibration(metadata: Mapping[str, Any]) -> Iterator[str]:
     else:
         way = f"the softmax of the logits divided by the temperature {known.temperature:.4f}"
     yield f"Probabilities are {way}, `calibration` of `assets.extra/resnet_tf.json`; logits are those of the network."
-    if metadata["target"] == "litert" and metadata["precision"] == "int8":
+    if metadata["target"] == "openvino" or (metadata["target"] == "litert" and metadata["precision"] == "int8"):
         yield "The file returns logits; the temperature is that of the network in float32."
     if held_out := known.held_out:
         names = {"calibration_error": "calibration error", "loss": "loss", "brier_score": "Brier score"}

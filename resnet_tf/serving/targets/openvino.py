@@ -44,7 +44,8 @@ def write_openvino(
         import openvino
     except ImportError as error:
         raise UserError("target openvino needs the package openvino: pip install 'resnet_tf[openvino]'") from error
-    converted = openvino.convert_model(freeze_from_arrays(model, preprocess).get_concrete_function())
+    logits = freeze_from_arrays(model, preprocess, only_logits=True)
+    converted = openvino.convert_model(logits.get_concrete_function())
     for port, name in ((converted.input(), preprocess.unnormalized_input.name), (converted.output(), "logits")):
         port.get_tensor().set_names({name})
     if precision == "int8":
