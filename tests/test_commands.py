@@ -179,7 +179,8 @@ def test_evaluate_export_and_predict(command, tiny_run, tmp_path):
     assert len(detailed["recall"]) == len(detailed["confusion"]) == 10
     text = command("evaluate", f"--workdir={tiny_run}", "--flip", "--classes").out.splitlines()
     assert text[0].startswith("top-1 ")
-    assert len(text) == 11
+    assert text[1].startswith("calibration  calibration error ")
+    assert len(text) == 12
 
     exported = command("export", f"--workdir={tiny_run}", f"--to={tmp_path / 'models'}")
     assert exported.out.strip() == str(tmp_path / "models" / "1")

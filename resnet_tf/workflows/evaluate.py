@@ -75,19 +75,16 @@ class EvaluateResult:
     def to_dict(self, *, classes: bool = False) -> dict[str, Any]:
         """Return the metrics as plain numbers; with `classes`, also `recall` of each class and `confusion`.
 
-        `calibration` and `ood` have the metrics of `calibration` and `out_of_distribution`, unless these are None, and
-        `robustness` those of `robustness`.
+        With a calibration, there are also its metrics, see `CalibrationCheck.to_dict`, and its temperature, of several
+        ones the geometric mean. `ood` and `robustness` have the metrics of `out_of_distribution` and `robustness`,
+        unless these are None.
         """
         metrics = self.evaluation.to_dict()
         if self.calibration:
             known = self.evaluation.calibration
-            metrics["calibration"] = {
-                "temperatures": list(known.temperatures),
-                "biases": list(known.biases),
-                "threshold": known.threshold,
-                "cross_fitted": self.calibration.cross_fitted,
-                **self.calibration.to_dict(),
-            }
+            metrics |= self.calibration.to_dict() | {"cross_fitted": self.calibration.cross_fitted}
+            metrics |= {"temperature": known.temperature}
+            metrics |= {} if known.threshold is None else {"threshold": known.threshold}
         if self.out_of_distribution:
             metrics["ood"] = self.out_of_distribution.to_dict()
         if self.robustness:

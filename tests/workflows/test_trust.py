@@ -199,8 +199,8 @@ def test_evaluate_reports_data_that_did_not_fit(run, tiny_export, command):
     assert other.calibration.after.loss == pytest.approx(other.evaluation.calibrated.loss)
     assert evaluate(tiny_export, overrides=["data.eval_split=test[50:]"]).calibration.cross_fitted, "a part overlaps"
     printed = json.loads(command("evaluate", f"--model={tiny_export}", "--json").out)
-    assert printed["calibration"]["temperatures"] == list(run.calibration.temperatures)
-    assert printed["calibration"]["loss_after"] == pytest.approx(own.calibration.after.loss, abs=1e-6)
+    assert (printed["temperature"], printed["cross_fitted"]) == (run.calibration.temperature, True)
+    assert printed["loss_after"] == pytest.approx(own.calibration.after.loss, abs=1e-6)
     assert printed["loss"] == pytest.approx(run.metrics["loss"], abs=1e-5), "the loss is that of the logits"
 
 
