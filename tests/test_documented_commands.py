@@ -38,6 +38,14 @@ ELSEWHERE = {
     "python benchmarks/gpu.py run steps/ --json": "tests/benchmarks/test_gpu.py",
     "python benchmarks/gpu.py table": "tests/benchmarks/test_gpu.py",
     "python benchmarks/tpu.py check": "tests/benchmarks/test_tpu.py",
+    **dict.fromkeys(
+        (
+            "python benchmarks/audit.py plant data/cifar10 --name=cifar10",
+            "python benchmarks/audit.py real data/fashion-mnist --name=fashion_mnist --split=test",
+            "python benchmarks/audit.py table",
+        ),
+        "tests/benchmarks/test_audit_faults.py",
+    ),
     "python -m resnet_tf.train --config=imagenet_resnet50_v15 --set runtime.strategy=tpu --workdir=/mnt/run": (
         "tests/training/test_cluster.py"
     ),
