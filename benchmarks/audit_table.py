@@ -1,5 +1,6 @@
 """Write the tables of docs/trust.md from results/audit/*.jsonl, the output of `benchmarks/audit.py`."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,8 @@ def real(rows: Rows) -> str:
 
 
 def _seconds(row: dict[str, Any]) -> str:
-    return "" if row["seconds"] is None else f"{row['seconds']:,.0f}"
+    """Return the seconds; empty if other work loaded the machine, which is stored as null and read as NaN."""
+    return "" if math.isnan(row["seconds"]) else f"{row['seconds']:,.0f}"
 
 
 def _markdown(head: tuple[str, ...], cells: list[tuple[str, ...]]) -> str:
