@@ -3,7 +3,7 @@
 import itertools
 import logging
 import os
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 
 import numpy as np
 
@@ -17,7 +17,6 @@ logger = logging.getLogger(__name__)
 
 _FEW = 20  # examples of a split below which its metrics are called coarse
 _MAX_EXAMPLES = 2_000_000  # in two splits of different names that are compared
-_MAX_BYTES = 2**34  # content of files that is read for a comparison
 
 Locations = dict[Hashable, int]  # location of an example -> its index
 
@@ -88,6 +87,9 @@ def _count_copies(one: Split, other: Split) -> int:
     if one.hashes is not None and other.hashes is not None:
         return int(np.isin(other.hashes, one.hashes).sum())
     if total > _MAX_EXAMPLES:
+        logger.info(
+            "the contents of %s examples are not compared, those of at most %s are", f"{total:,}", f"{_MAX_EXAMPLES:,}"
+        )
         return 0
     if layouts == {("file",)}:
         return _count_equal_files(
@@ -100,15 +102,23 @@ def _count_copies(one: Split, other: Split) -> int:
 
 
 def _count_equal_files(one: list[str], other: list[str]) -> int:
-    """Return the number of files of the second list with the content of one in the first; sizes are compared first."""
-    sizes = [{file: _size(file) for file in files} for files in (one, other)]
-    common = set(sizes[0].values()) & set(sizes[1].values()) - {0}
-    candidates = [[file for file, size in each.items() if size in common] for each in sizes]
-    if sum(each[file] for each, files in zip(sizes, candidates, strict=True) for file in files) > _MAX_BYTES:
-        logger.info("the contents of the splits are not compared: more than %d GiB have to be read", _MAX_BYTES >> 30)
-        return 0
+    """Return the number of files of the second list with the content of one in the first.
+
+    Only files that agree in size and in their last bytes with one of the other list are read whole.
+    """
+    sizes = [{file: size for file in files if (size := _size(file))} for files in (one, other)]
+    equal_sizes = _in_both(*sizes)
+    ends = [dict(zip(files, digests.digest_files(files, end_only=True), strict=True)) for files in equal_sizes]
+    candidates = _in_both(*ends)
     known = set(digests.digest_files(candidates[0]))
     return sum(digest in known for digest in digests.digest_files(candidates[1]))
+
+
+def _in_both(one: Mapping[str, Hashable], other: Mapping[str, Hashable]) -> tuple[list[str], list[str]]:
+    """Return the keys of each mapping whose value is in the other mapping, too."""
+    common = set(one.values()) & set(other.values())
+    first, second = ([key for key, value in each.items() if value in common] for each in (one, other))
+    return first, second
 
 
 def _size(file: str) -> int:
