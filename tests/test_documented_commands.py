@@ -64,9 +64,9 @@ ELSEWHERE = {
     ),
     "python -m resnet_tf.predict --model=runs/digits/export/serving photos/": "tests/workflows/test_trust.py",
     "python -m resnet_tf.evaluate --model=runs/digits/export/serving --ood=photos/": "tests/workflows/test_trust.py",
-    "python benchmarks/trust.py table": "tests/benchmarks/test_trust.py",
+    "python benchmarks/trust.py table": "tests/benchmarks/test_trust_tables.py",
     "python benchmarks/trust.py measure --data=cifar10/ --weights=weights/ --ood=Fashion-MNIST=fashion/": (
-        "tests/benchmarks/test_trust.py"
+        "tests/benchmarks/test_trust_tables.py"
     ),
     "python -m resnet_tf.data_service --port=5050": "tests/data/test_service.py",
     "python -m resnet_tf.data_service --dispatcher=grpc://HOST:5050 --host=MY_NAME": "tests/data/test_service.py",
