@@ -68,6 +68,10 @@ ELSEWHERE = {
     "python benchmarks/trust.py measure --data=cifar10/ --weights=weights/ --ood=Fashion-MNIST=fashion/": (
         "tests/benchmarks/test_trust_tables.py"
     ),
+    "python -m resnet_tf.evaluate --workdir=runs/photos --corruptions": "tests/workflows/test_robustness.py",
+    "python -m resnet_tf.evaluate --model=models/photos --corruptions --json --report=page/": (
+        "tests/workflows/test_robustness.py"
+    ),
     "python -m resnet_tf.data_service --port=5050": "tests/data/test_service.py",
     "python -m resnet_tf.data_service --dispatcher=grpc://HOST:5050 --host=MY_NAME": "tests/data/test_service.py",
     "python -m resnet_tf.train --config=imagefolder --set data.source=/photos --set data.service=grpc://HOST:5050": (

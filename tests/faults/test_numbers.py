@@ -193,6 +193,7 @@ EFFECTS = {
     "loss.negative_gamma": ("1", [], ["loss.name=asymmetric"]),
     "loss.margin": ("0.1", [], ["loss.name=asymmetric"]),
     "loss.effective_beta": ("0.9", ["loss.class_weights=inverse"], ["loss.class_weights=effective"]),
+    "export.target_precision": ("0.9", ["export.calibrate=false"], ["export.calibrate=true"]),
     "runtime.tpu": ("v5", ["runtime.strategy=single"], ["runtime.strategy=tpu"]),
 }
 
