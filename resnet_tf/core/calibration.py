@@ -108,6 +108,10 @@ class Calibration:
             fields["held_out"] = dict(self.held_out)
         return fields
 
+    def to_entry(self) -> dict[str, CalibrationFields]:
+        """Return {"calibration": `to_dict()`} for metadata; empty for probabilities of the logits as they are."""
+        return {} if self == UNCALIBRATED else {"calibration": self.to_dict()}
+
     @classmethod
     def from_dict(cls, fields: Any, classes: int | None = None) -> "Calibration":
         """Return the calibration that `to_dict` described; None gives that of probabilities as they are.

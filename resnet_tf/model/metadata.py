@@ -42,7 +42,7 @@ class Metadata:
             "preprocess": self.preprocess and self.preprocess.to_dict(),
             "labels": self.labels,
             **({} if self.thresholds is None else {"thresholds": self.thresholds}),
-            **({} if self.calibration == UNCALIBRATED else {"calibration": self.calibration.to_dict()}),
+            **self.calibration.to_entry(),
         }
         return json.loads(json.dumps(fields))
 

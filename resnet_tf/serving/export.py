@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from resnet_tf.config import Config, DataConfig, ExportConfig
-from resnet_tf.core.calibration import UNCALIBRATED, Calibration
+from resnet_tf.core.calibration import Calibration
 from resnet_tf.core.class_names import to_names
 from resnet_tf.core.errors import UserError, closest
 from resnet_tf.core.paths import user_path
@@ -133,6 +133,33 @@ class _Exportable:
         """Map from logits to probabilities."""
         return self.origin.calibration
 
+    def with_answers(self, thresholds: Sequence[float] | None, calibration: Calibration | None) -> "_Exportable":
+        """Return a copy with other thresholds and another calibration, as far as they are given."""
+        changes: dict[str, Any] = {}
+        if thresholds is not None:
+            changes["thresholds"] = check_thresholds(thresholds, len(self.labels))
+        if calibration is not None:
+            changes["calibration"] = calibration.check_classes(len(self.labels))
+        return dataclasses.replace(self, origin=dataclasses.replace(self.origin, **changes))
+
+    def describe(self, target: str, precision: str) -> dict[str, Any]:
+        """Return the metadata of an export, without drift and speed."""
+        answers: dict[str, Any] = {}
+        if target != "hub_features":
+            answers = {"thresholds": list(self.thresholds)} if self.thresholds else {}
+            answers |= self.calibration.to_entry()
+        return {
+            "model": self.model.name,
+            "target": target,
+            "precision": precision,
+            "parameters": self.model.count_params(),
+            "preprocess": self.preprocess.to_dict(),
+            "labels": [] if target == "hub_features" else list(self.labels),
+            **({"arch": dataclasses.asdict(self.origin.arch)} if self.origin.arch else {}),
+            **answers,
+            **self.metadata,
+        }
+
 
 def export_model(
     run_or_model: "TrainedRun | keras.Model",
@@ -158,8 +185,7 @@ def export_model(
             same without the head; `litert`; `keras`; `onnx`; `openvino`.
         precision: for `serving`, `float32` or `bfloat16`, which is fast only on processors with bfloat16 instructions;
             for `litert`, `float32`, `float16`, `dynamic` or `int8`; for `openvino`, `float32`, `bfloat16` or `int8`;
-            `auto` selects `float32`. The other targets keep
-            that of the network, the name of its dtype policy.
+            `auto` selects `float32`. The other targets keep that of the network, the name of its dtype policy.
         preprocess: preprocessing of a bare model; by default `model.preprocess`, or that of the network that takes the
             input of the model. Only for an untrained network, the default is that of ImageNet, or none for signals.
         labels: class names of a bare model, in the order of its logits; by default `model.labels`. Only for an
@@ -189,29 +215,12 @@ def export_model(
         raise UserError(f"a default signature applies to target 'serving' only, not to {target!r}")
     names = None if labels is None else to_names(labels)
     source = _exportable(run_or_model, preprocess, names, data, needs_head=target != "hub_features")
-    if thresholds is not None:
-        origin = dataclasses.replace(source.origin, thresholds=check_thresholds(thresholds, len(source.labels)))
-        source = dataclasses.replace(source, origin=origin)
-    if calibration is not None:
-        origin = dataclasses.replace(source.origin, calibration=calibration.check_classes(len(source.labels)))
-        source = dataclasses.replace(source, origin=origin)
+    source = source.with_answers(thresholds, calibration)
     _check_model(source, target)
     _warn_of_missing_threshold(source)
     precision = _choose_precision(source.model, target, precision)
     _check_default_signature(source, default_signature)
-    has_calibration = source.calibration != UNCALIBRATED
-    metadata = {
-        "model": source.model.name,
-        "target": target,
-        "precision": precision,
-        "parameters": source.model.count_params(),
-        "preprocess": source.preprocess.to_dict(),
-        "labels": [] if target == "hub_features" else list(source.labels),
-        **({"arch": dataclasses.asdict(source.origin.arch)} if source.origin.arch else {}),
-        **({"thresholds": list(source.thresholds)} if source.thresholds and target != "hub_features" else {}),
-        **({"calibration": source.calibration.to_dict()} if has_calibration and target != "hub_features" else {}),
-        **source.metadata,
-    }
+    metadata = source.describe(target, precision)
 
     def write(staging: Path) -> None:
         _write(source, staging, target, precision, default_signature)

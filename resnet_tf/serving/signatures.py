@@ -67,25 +67,8 @@ def build_signatures(
             decoded images; the signature of encoded images is then named `image_bytes`.
         explains: True if the logits are linear in the averages of the last feature map, as heatmaps require.
     """
-    names, targets = tf.constant(list(labels)), targets_with(thresholds)
-    count = min(top_k, len(labels))
-
-    def classify_top_k(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        _, _, logits, _ = network(inputs)
-        probabilities = targets.probabilities(logits, calibration)
-        selected = {} if thresholds is None else {"selected": probabilities >= tf.constant(thresholds, tf.float32)}
-        _, classes = tf.math.top_k(calibration.ranking(logits), count)
-        scores = tf.gather(probabilities, classes, batch_dims=1)
-        return {
-            "logits": logits,
-            "probabilities": probabilities,
-            "top_classes": tf.cast(classes, tf.int64),
-            "top_scores": scores,
-            "top_labels": tf.gather(names, classes),
-            **selected,
-            "energy": targets.energy(logits, calibration),
-        }
-
+    names = tf.constant(list(labels))
+    classify_top_k = _top_classes(network, names, min(top_k, len(labels)), thresholds, calibration)
     inputs = {each.name: each for each in preprocess.serving_inputs()}
     functions = {
         signature: (_from_examples(inputs[name], classify_top_k), inputs[name].tensor_type)
@@ -127,6 +110,30 @@ def default_signatures(preprocess: Preprocess) -> tuple[str, ...]:
     """Return the values that `default` of `build_signatures` can have."""
     _, *others = preprocess.serving_inputs()
     return DEFAULT_SIGNATURE, *(each.name for each in others)
+
+
+def _top_classes(
+    network: Network, names: tf.Tensor, count: int, thresholds: Sequence[float] | None, calibration: Calibration
+) -> SignatureFunction:
+    """Return the function from the model input to logits, probabilities and best classes, see `build_signatures`."""
+    targets = targets_with(thresholds)
+
+    def classify_top_k(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        _, _, logits, _ = network(inputs)
+        probabilities = targets.probabilities(logits, calibration)
+        selected = {} if thresholds is None else {"selected": probabilities >= tf.constant(thresholds, tf.float32)}
+        _, classes = tf.math.top_k(calibration.ranking(logits), count)
+        return {
+            "logits": logits,
+            "probabilities": probabilities,
+            "top_classes": tf.cast(classes, tf.int64),
+            "top_scores": tf.gather(probabilities, classes, batch_dims=1),
+            "top_labels": tf.gather(names, classes),
+            **selected,
+            "energy": targets.energy(logits, calibration),
+        }
+
+    return classify_top_k
 
 
 def _from_examples(serving_input: ServingInput, function: SignatureFunction) -> SignatureFunction:

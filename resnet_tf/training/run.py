@@ -111,7 +111,7 @@ class Run:
             "metrics": dict(self.metrics),
             "stopped_epoch": self.stopped_epoch,
             **({} if self.thresholds is None else {"thresholds": list(self.thresholds)}),
-            **({} if self.calibration == UNCALIBRATED else {"calibration": self.calibration.to_dict()}),
+            **self.calibration.to_entry(),
             "config": self.config.to_dict(),
         }
 

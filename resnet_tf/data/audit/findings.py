@@ -60,6 +60,10 @@ class Examples:
         """Return the names of the classes of an example."""
         return targets_of(self.split.labels).names(self.split.labels[index], self.class_names)
 
+    def splits_of(self, indices: Sequence[int] | np.ndarray) -> list[str]:
+        """Return the names of the splits that have some of the examples."""
+        return [self.names[owner] for owner in np.unique(self.owners[indices])]
+
     def to_dict(self, index: int) -> dict[str, Any]:
         """Return path, split, index in it, and classes of an example, ready for JSON."""
         owner = int(self.owners[index])
@@ -121,21 +125,16 @@ def _list_wrong_suffixes(examples: Examples, scan: Scan) -> Iterator[Finding]:
 
 def list_duplicates(groups: Sequence[Group]) -> list[Finding]:
     """Return groups of duplicates as findings."""
-    return [
-        Finding(tuple(each.indices.tolist()), each.score, _describe(each), {"match": each.match}) for each in groups
-    ]
+    return [_from_group(each) for each in groups]
 
 
 def list_leaks(examples: Examples, groups: Sequence[Group]) -> list[Finding]:
     """Return the groups of duplicates with examples in several splits."""
     found = []
     for each in groups:
-        splits = [examples.names[owner] for owner in np.unique(examples.owners[each.indices])]
+        splits = examples.splits_of(each.indices)
         if len(splits) > 1:
-            reason = f"{_describe(each)} in {' and '.join(splits)}"
-            found.append(
-                Finding(tuple(each.indices.tolist()), each.score, reason, {"match": each.match, "splits": splits})
-            )
+            found.append(_from_group(each, f" in {' and '.join(splits)}", splits=splits))
     return found
 
 
@@ -153,7 +152,7 @@ def list_group_leaks(examples: Examples, column: str, values: Sequence[str], mis
         members.setdefault(value, []).append(index)
     found = []
     for value, indices in members.items():
-        splits = [examples.names[owner] for owner in np.unique(examples.owners[indices])]
+        splits = examples.splits_of(indices)
         if value != missing and len(splits) > 1:
             reason = f"group {value} of column {column} in {' and '.join(splits)}"
             found.append(Finding(tuple(indices), 1.0, reason, {"match": GROUP, "group": value, "splits": splits}))
@@ -166,10 +165,7 @@ def list_label_conflicts(examples: Examples, groups: Sequence[Group]) -> list[Fi
     for each in groups:
         if len(np.unique(examples.split.labels[each.indices], axis=0)) > 1:
             names = list(dict.fromkeys(", ".join(examples.classes(index)) or "no class" for index in each.indices))
-            reason = f"{_describe(each)}, labeled {' and '.join(names)}"
-            found.append(
-                Finding(tuple(each.indices.tolist()), each.score, reason, {"match": each.match, "labels": names})
-            )
+            found.append(_from_group(each, f", labeled {' and '.join(names)}", labels=names))
     return found
 
 
@@ -207,6 +203,12 @@ def list_quality(issues: Sequence[Issue], scan: Scan) -> list[Finding]:
         reason = f"rotated: EXIF orientation {value}, which only data.exif_orientation=true applies"
         found.append(Finding((index,), 0.5, reason, {"issue": "rotated", "value": value}))
     return found
+
+
+def _from_group(group: Group, addition: str = "", **details: Any) -> Finding:
+    """Return a group of duplicates as a finding, with an addition to its reason."""
+    reason = _describe(group) + addition
+    return Finding(tuple(group.indices.tolist()), group.score, reason, {"match": group.match, **details})
 
 
 def _describe(group: Group) -> str:
