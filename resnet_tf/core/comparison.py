@@ -24,6 +24,7 @@ class Answers:
         description: network, target and precision; empty for a predictions file.
         predictions: predicted class of each example, index in `Comparison.class_names`, int64 [N].
         confidence: probability of the predicted class, float64 [N].
+        held_out_confidence: the same, by a calibration that was not fitted to the example; None for `confidence`.
         loss: mean cross-entropy in nats; None if only the best classes are known.
         preprocess: preprocessing as plain values; None for a predictions file.
         milliseconds: latency by batch size, measured in turns with the other model; empty if it was not measured.
@@ -35,11 +36,17 @@ class Answers:
     description: str
     predictions: np.ndarray
     confidence: np.ndarray
+    held_out_confidence: np.ndarray | None = None
     loss: float | None = None
     preprocess: Mapping[str, Any] | None = None
     milliseconds: Mapping[int, float] = field(default_factory=dict)
     parameters: int | None = None
     bytes: int | None = None
+
+    @property
+    def reported_confidence(self) -> np.ndarray:
+        """Confidence from which the calibration error is computed."""
+        return self.confidence if self.held_out_confidence is None else self.held_out_confidence
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,7 @@ class Comparison:
 
     def reliability(self, each: Answers) -> tuple[np.ndarray, np.ndarray]:
         """Return probabilities, and whether what they belong to is true, [N] each."""
-        return each.confidence, self.is_correct(each)
+        return each.reported_confidence, self.is_correct(each)
 
     def name_target(self, index: int) -> str:
         """Return the name of the class of an example."""

@@ -59,7 +59,7 @@ class MultiLabelComparison(Comparison):
 
     def reliability(self, each: Answers) -> tuple[np.ndarray, np.ndarray]:
         """Return the probabilities of all decisions, and whether each example has the class, [N * C] each."""
-        return each.confidence.ravel(), self.targets.ravel()
+        return each.reported_confidence.ravel(), self.targets.ravel()
 
     def name_target(self, index: int) -> str:
         """Return the names of the classes of an example."""

@@ -30,7 +30,7 @@ from resnet_tf.serving.runners import keras_logits
 from resnet_tf.serving.speed import measure_in_turns
 from resnet_tf.training.evaluation import evaluate_run
 from resnet_tf.training.run import Run
-from resnet_tf.workflows.evaluate import EvaluateResult, evaluate, load_subject
+from resnet_tf.workflows.evaluate import EvaluateResult, check_held_out, evaluate, load_subject
 
 _BATCH_SIZES = (1, 16)  # of latencies
 _SECONDS = 3.0  # of the calls for each of them
@@ -193,17 +193,20 @@ def _answer(subject: Model | PredictionsFile, result: EvaluateResult, names: lis
     evaluation = result.evaluation if subject is result.subject else _evaluate(subject, result.source)
     indices = {canonical(name): index for index, name in enumerate(names)}
     common = np.array([indices[canonical(label)] for label in subject.labels])
+    check = check_held_out(subject, evaluation, result.settings)
+    held_out = evaluation if check is None else check.after
     if isinstance(evaluation, MultiLabelEvaluation):
-        order = np.argsort(common)  # of the columns, by the common names
-        predictions, confidence = evaluation.selected[:, order], evaluation.probabilities[:, order]
+        chosen: Any = (slice(None), np.argsort(common))  # the columns by the common names
+        predictions = evaluation.selected[chosen]
     else:
         best = evaluation.logits.argmax(axis=1)
-        predictions, confidence = common[best], evaluation.probabilities[np.arange(len(best)), best]
+        chosen, predictions = (np.arange(len(best)), best), common[best]
     return Answers(
         name=str(_path(subject)),
         description=_description(subject),
         predictions=predictions,
-        confidence=confidence,
+        confidence=evaluation.probabilities[chosen],
+        held_out_confidence=held_out.probabilities[chosen],
         loss=evaluation.loss,
         preprocess=subject.preprocess.to_dict(),
         parameters=subject.model.count_params() if isinstance(subject, Run) else subject.metadata["parameters"],

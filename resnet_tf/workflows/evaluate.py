@@ -43,6 +43,7 @@ class EvaluateResult:
         out_of_distribution: separation from another data set; None without `ood`.
         report_directory: the `report` directory of a run that was evaluated as it was trained; None for other data, for
             `flip`, and for exports.
+        settings: the `data` group of the evaluation.
         robustness: metrics on corrupted images, if they were measured.
     """
 
@@ -53,6 +54,7 @@ class EvaluateResult:
     calibration: CalibrationCheck | None
     out_of_distribution: OutOfDistribution | None
     report_directory: Path | None
+    settings: DataConfig
     robustness: Robustness | None = None
 
     def write_report(self, directory: str | Path) -> Path:
@@ -150,13 +152,24 @@ def evaluate(
         directory = None if changes or flip else subject.workdir / REPORT
     else:
         evaluation = subject.evaluate(source.validation)
-    overlaps = not is_other and _overlap(subject.config.data.eval_split, settings.eval_split)
-    check = check_if_calibrated(evaluation, cross_fitted=overlaps)
+    check = check_held_out(subject, evaluation, settings)
     separation = _separate(subject, evaluation, ood) if ood else None
     robustness = _measure_robustness(subject, source, evaluation) if corruptions else None
     if robustness and directory and isinstance(subject, Run):
         write_robustness(subject.workdir, subject.step, robustness)
-    return EvaluateResult(subject, evaluation, source, subject.labels, check, separation, directory, robustness)
+    return EvaluateResult(
+        subject, evaluation, source, subject.labels, check, separation, directory, settings, robustness
+    )
+
+
+def check_held_out(subject: Run | Predictor, evaluation: Evaluation, settings: DataConfig) -> CalibrationCheck | None:
+    """Return the calibration of an evaluation on data that did not fit it, None without one.
+
+    A cross-fit replaces the calibration if `settings` name the data that fitted it.
+    """
+    fitted = subject.config.data
+    is_fitted = not _is_other(fitted, settings) and _overlap(fitted.eval_split, settings.eval_split)
+    return check_if_calibrated(evaluation, cross_fitted=is_fitted)
 
 
 def _settings_of_other(settings: DataConfig, changes: Mapping[str, Any]) -> DataConfig:

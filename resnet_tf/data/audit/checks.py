@@ -17,7 +17,7 @@ from resnet_tf.data.audit.features import patch_features
 from resnet_tf.data.audit.findings import LISTS, Examples, Finding
 from resnet_tf.data.audit.label_errors import LabelError, find_label_errors, frequent_classes
 from resnet_tf.data.audit.measures import find_issues
-from resnet_tf.data.audit.outliers import find_outliers
+from resnet_tf.data.audit.outliers import find_outliers, find_unexplained
 from resnet_tf.data.audit.probe import FOLDS, cross_validate
 from resnet_tf.data.audit.scan import Scan, scan
 from resnet_tf.inputs import ImagePreprocess
@@ -66,7 +66,8 @@ def check(
         near = _with_copies(find_near(scanned.thumbnails, distinct), exact)
         issues = find_issues(scanned.measures, scanned.sizes)
         notes = [_describe_prevalence(each.name, each.prevalence) for each in issues if each.prevalence > 0.5]
-        errors, outliers = _check_features(examples, scanned, distinct, embed, directory, notes)
+        errors, far = _check_features(examples, scanned, distinct, embed, directory, notes)
+        unexplained = find_unexplained(scanned.thumbnails, distinct)
     groups = [*exact, *near]
     leaks = findings.list_leaks(examples, groups)
     if column:
@@ -78,7 +79,7 @@ def check(
         "leaks": leaks,
         "label_conflicts": findings.list_label_conflicts(examples, groups),
         "label_errors": findings.list_label_errors(examples, errors),
-        "outliers": findings.list_outliers(*outliers),
+        "outliers": findings.list_outliers(far, unexplained),
         "quality": findings.list_quality(issues, scanned),
     }
     ordered = {name: sorted(found[name], key=lambda finding: -finding.score) for name in LISTS}
@@ -108,7 +109,7 @@ def _with_copies(groups: Sequence[Group], exact: Sequence[Group]) -> list[Group]
 def _check_features(
     examples: Examples, scanned: Scan, distinct: np.ndarray, embed: Embed | None, directory: Path, notes: list[str]
 ) -> tuple[list[LabelError], tuple[np.ndarray, np.ndarray]]:
-    """Return the likely label errors, and the outliers with their scores; append the checks that are left out."""
+    """Return the likely label errors, and outliers by features with scores; append the checks that are left out."""
     readable = np.flatnonzero(scanned.readable)
     if not len(readable):
         return [], (np.zeros(0, np.int64), np.zeros(0))

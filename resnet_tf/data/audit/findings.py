@@ -181,12 +181,24 @@ def list_label_errors(examples: Examples, errors: Sequence[LabelError]) -> list[
     return found
 
 
-def list_outliers(indices: np.ndarray, scores: np.ndarray) -> list[Finding]:
-    """Return outliers as findings; a score is 1 minus the ratio of the usual distance to that of the example."""
-    return [
-        Finding((index,), score, f"{1 / max(1 - score, 1e-9):.1f} times the usual distance to its nearest neighbors")
-        for index, score in zip(indices.tolist(), scores.tolist(), strict=True)
-    ]
+Scored = tuple[np.ndarray, np.ndarray]  # indices, int64 [n], and scores in [0, 1), float64 [n]
+
+
+def list_outliers(far: Scored, unexplained: Scored) -> list[Finding]:
+    """Return the outliers by features and by pixels as findings, an example once, with its higher score.
+
+    A score is 1 minus the ratio of the usual distance to that of the example.
+    """
+    found: dict[int, Finding] = {}
+    for (indices, scores), distance in (
+        (far, "distance to its nearest neighbors"),
+        (unexplained, "difference from the patterns of the other images"),
+    ):
+        for index, score in zip(indices.tolist(), scores.tolist(), strict=True):
+            if index not in found or score > found[index].score:
+                reason = f"{1 / max(1 - score, 1e-9):.1f} times the usual {distance}"
+                found[index] = Finding((index,), score, reason)
+    return list(found.values())
 
 
 def list_quality(issues: Sequence[Issue], scan: Scan) -> list[Finding]:

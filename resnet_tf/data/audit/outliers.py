@@ -1,4 +1,4 @@
-"""Outliers: examples that are far from their nearest neighbors, compared with the rest of the data set."""
+"""Outliers: examples whose features or pixels are unlike those of the rest of the data set."""
 
 from pathlib import Path
 
@@ -10,13 +10,15 @@ from resnet_tf.data.audit.scan import allocate
 _DIMENSIONS = 64
 _NEIGHBORS = 10
 _SAMPLE = 5_000  # examples that the principal components are computed from
+_PATTERNS = 128  # principal components of the pixels, at most, and at most one for `_PER_PATTERN` images
+_PER_PATTERN = 4
 _REFERENCE = 20_000  # examples among which neighbors are searched, so that the time is linear in their number
-_DEVIATIONS = 3.5  # of the logarithm of the distance above the median, from which on an example is an outlier
+_DEVIATIONS = 3.5  # of the logarithm of a distance above the median, from which on an example is an outlier
 _CHUNK = 1024
 
 
 def find_outliers(features: np.ndarray, rows: np.ndarray, directory: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices of the outliers, the farthest first, int64 [n], and their scores in [0, 1).
+    """Return the indices of examples far from their neighbors, the farthest first, int64 [n], and scores in [0, 1).
 
     The distance of an example is the mean of those to its ten nearest neighbors, as in cleanlab's out-of-distribution
     scores (Kuan and Mueller 2022), in the leading principal components. The score is the part of the distance beyond
@@ -27,15 +29,68 @@ def find_outliers(features: np.ndarray, rows: np.ndarray, directory: Path) -> tu
         rows: rows of the features that are examined, such as one of each group of copies, ascending, int64 [n].
         directory: of temporary files, see `allocate`.
     """
-    distances = neighbor_distances(features, rows, directory)
+    found, scores = _conspicuous(neighbor_distances(features, rows, directory), 1e-12)
+    return rows[found], scores
+
+
+def find_unexplained(thumbnails: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices of images without the patterns that the others have, and scores, as `find_outliers` does.
+
+    Noise, test patterns and text among photos have features near those of textures. The distance of an image is what
+    the leading principal components of the pixels of other images leave of it (Jackson and Mudholkar, Control
+    procedures for residuals associated with principal component analysis, 1979): each half of the images has the
+    components of the other half, because with few images, an outlier is a component of its own.
+
+    Args:
+        thumbnails: uint8 [N, h, w, 3].
+        rows: indices of the images that are examined, ascending, int64 [n].
+    """
+    distances = np.zeros(len(rows))
+    halves = np.array_split(np.random.default_rng(0).permutation(len(rows)), 2)
+    for own, other in (halves, halves[::-1]):
+        distances[own] = _residuals(thumbnails, rows[own], rows[other])
+    found, scores = _conspicuous(distances, 1 / 255)
+    return rows[found], scores
+
+
+def _conspicuous(distances: np.ndarray, smallest: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the positions of unusually large distances, the largest first, and their scores; see `find_outliers`.
+
+    Args:
+        distances: float64 [n].
+        smallest: distance below which differences do not matter.
+    """
     if len(distances) <= _NEIGHBORS:
         return np.zeros(0, np.int64), np.zeros(0)
-    logarithms = np.log(np.maximum(distances, 1e-12))
+    logarithms = np.log(np.maximum(distances, smallest))
     median = np.median(logarithms)
     deviation = 1.4826 * np.median(np.abs(logarithms - median))  # that of a normal distribution
     found = np.flatnonzero(logarithms > median + _DEVIATIONS * max(deviation, 1e-3))
     found = found[np.argsort(-distances[found], kind="stable")]
-    return rows[found], 1 - np.exp(median - logarithms[found])
+    return found, 1 - np.exp(median - logarithms[found])
+
+
+def _residuals(thumbnails: np.ndarray, rows: np.ndarray, fitted: np.ndarray) -> np.ndarray:
+    """Return the distance of images from the leading components of other images, float64 [n], root mean square."""
+    from sklearn.utils.extmath import randomized_svd
+
+    sample = _pixels(thumbnails, fitted[:_SAMPLE])
+    mean = sample.mean(axis=0)
+    components = min(_PATTERNS, len(sample) // _PER_PATTERN)
+    if not components:
+        return np.zeros(len(rows))
+    _, _, axes = randomized_svd(sample - mean, components, random_state=0)
+    distances = np.zeros(len(rows))
+    for start in range(0, len(rows), _CHUNK):
+        part = _pixels(thumbnails, rows[start : start + _CHUNK]) - mean
+        left = np.square(part).sum(axis=1) - np.square(part @ axes.T).sum(axis=1)
+        distances[start : start + len(part)] = np.sqrt(np.maximum(left, 0) / part.shape[1])
+    return distances
+
+
+def _pixels(thumbnails: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the pixels of images, float32 [n, h * w * 3] in [0, 1]."""
+    return thumbnails[rows].reshape(len(rows), -1).astype(np.float32) / 255
 
 
 def neighbor_distances(features: np.ndarray, rows: np.ndarray, directory: Path) -> np.ndarray:

@@ -10,9 +10,9 @@ from sklearn.metrics import log_loss
 from sklearn.neighbors import NearestNeighbors
 
 from resnet_tf.core.errors import UserError
-from resnet_tf.data.audit import label_errors, outliers, probe
+from resnet_tf.data.audit import findings, label_errors, outliers, probe
 from resnet_tf.data.audit.label_errors import find_label_errors, frequent_classes
-from resnet_tf.data.audit.outliers import find_outliers, neighbor_distances
+from resnet_tf.data.audit.outliers import find_outliers, find_unexplained, neighbor_distances
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +117,45 @@ def test_planted_outliers_are_found_the_farthest_first(clusters, tmp_path):
     assert found.tolist() == [300, 40]
     assert 0.5 < scores[1] < scores[0] < 1
     assert not len(find_outliers(features, np.arange(5), tmp_path)[0])
+
+
+@pytest.fixture(scope="module")
+def smooth():
+    """Return images [400, 8, 8, 3] of few patterns: mixtures of three gradients, with slight noise."""
+    generator = np.random.default_rng(1)
+    y, x = np.indices((8, 8)) / 7
+    patterns = np.stack([y, x, 1 - x * y])[..., np.newaxis].repeat(3, axis=-1)
+    mixed = np.tensordot(generator.uniform(20, 80, (400, 3)), patterns, 1)
+    return np.clip(mixed + generator.normal(0, 2, mixed.shape), 0, 255).astype(np.uint8)
+
+
+def test_noise_and_test_patterns_are_outliers_by_their_pixels(smooth):
+    images = smooth.copy()
+    images[7:9] = np.random.default_rng(2).integers(0, 256, (2, 8, 8, 3), np.uint8)
+    images[250] = (np.indices((8, 8)).sum(axis=0) % 2 * 255)[..., np.newaxis]
+    found, scores = find_unexplained(images, np.arange(8, 400))
+    assert sorted(found.tolist()) == [8, 250]
+    assert 0.5 < scores[1] <= scores[0] < 1
+    assert not len(find_unexplained(images, np.arange(3))[0])
+    assert not len(find_unexplained(np.zeros((50, 4, 4, 3), np.uint8), np.arange(50))[0])
+
+
+def test_unexplained_pixels_equal_those_of_scikit_learn(smooth, monkeypatch):
+    monkeypatch.setattr(outliers, "_PATTERNS", 3)  # those of the images; the order of others is that of noise
+    rows, fitted = np.arange(0, 400, 2), np.arange(1, 400, 2)
+    x = smooth.reshape(400, -1) / 255
+    components = PCA(3, svd_solver="full").fit(x[fitted])
+    left = x[rows] - components.inverse_transform(components.transform(x[rows]))
+    expected = np.sqrt((left**2).mean(axis=1))
+    np.testing.assert_allclose(outliers._residuals(smooth, rows, fitted), expected, rtol=1e-3)
+
+
+def test_an_outlier_in_two_ways_is_listed_once():
+    far = np.array([3, 5]), np.array([0.5, 0.6])
+    unexplained = np.array([5, 9]), np.array([0.75, 0.2])
+    listed = {each.indices[0]: each for each in findings.list_outliers(far, unexplained)}
+    assert {index: each.score for index, each in listed.items()} == {3: 0.5, 5: 0.75, 9: 0.2}
+    assert listed[5].reason == "4.0 times the usual difference from the patterns of the other images"
 
 
 def test_more_examples_than_the_reference_have_similar_distances(clusters, tmp_path, monkeypatch):
