@@ -3,6 +3,7 @@
     python benchmarks/tpu.py --quick                  # check some steps of every part, in minutes
     python benchmarks/tpu.py check                    # check every recipe, family and setting
     python benchmarks/tpu.py measure                  # add what results/tpu/memory.jsonl lacks, in hours
+    python benchmarks/tpu.py measure --chip=v5e:2x2   # for one chip, as a compilation keeps one core busy
     python benchmarks/tpu.py table                    # write the results into docs/accelerators.md
 
 A step is translated to HLO by tensorflow-tpu, which has the kernels of TPUs, and compiled by libtpu for a named chip.
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("command", nargs="?", default="check", choices=("check", "measure", "table"))
     parser.add_argument("--quick", action="store_true", help="few steps: with `check`, one of each part")
     parser.add_argument("--environments", type=Path, default=CACHE, help="directory of the two environments")
+    parser.add_argument("--chip", choices=tpu_cases.CHIPS, action="append", help="with `measure`; default: all")
     arguments = parser.parse_args()
     environments = Environments(arguments.environments)
     match arguments.command:
@@ -45,7 +47,8 @@ def main() -> None:
             check(environments, tpu_cases.QUICK if arguments.quick else tpu_cases.TRANSLATED)
         case "measure":
             environments.install()
-            measure(environments, tpu_cases.MEASURED[:1] if arguments.quick else tpu_cases.MEASURED)
+            cases = tpu_cases.MEASURED[:1] if arguments.quick else tpu_cases.MEASURED
+            measure(environments, cases, arguments.chip or list(tpu_cases.CHIPS))
         case "table":
             from tpu_table import update
 
@@ -100,15 +103,16 @@ def describe(row: dict[str, Any]) -> str:
     )
 
 
-def measure(environments: Environments, cases: list[Case]) -> None:
-    """Compile steps until the largest batch of each on each chip is known; add every compilation to the results."""
+def measure(environments: Environments, cases: list[Case], topologies: list[str]) -> None:
+    """Compile steps until the largest batch of each on the chips is known; add every compilation to the results."""
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     rows = read_json_lines(RESULTS) if RESULTS.is_file() else []
     for case in cases:
-        for topology, memory in tpu_cases.CHIPS.items():
+        for topology in topologies:
             own = [row for row in rows if (row["case"], row["topology"]) == (case.name, topology)]
             # The guess is the largest batch of the step before on this chip, else one that a ResNet-50 fits.
             before = [row["batch"] for row in rows if row["topology"] == topology and "error" not in row]
+            memory = tpu_cases.CHIPS[topology]
             guess = before[-1] if before else 2 ** int(math.log2(memory / 30e6))
             while batch := next_batch(own, guess):
                 row = _compile(environments, case.of_batch(batch), topology)
