@@ -22,7 +22,7 @@ GROUPS = {
         *("train", "TrainResult", "evaluate", "EvaluateResult", "predict", "export"),
         *("audit", "AuditResult", "compare", "CompareResult"),
         *("prepare", "PrepareResult", "preview", "plan", "Plan", "prove", "ProveResult"),
-        *("benchmark", "BenchmarkResult"),
+        *("benchmark", "BenchmarkResult", "ServingBenchmark"),
         *("convert", "ConvertResult", "push_to_hub", "demo", "DemoServer", "serve_data", "DataService"),
     ),
     "Networks": (

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from resnet_tf.core.multi_label_metrics import MultiLabelEvaluation
     from resnet_tf.core.out_of_distribution import OutOfDistribution
     from resnet_tf.core.robustness import Robustness
+    from resnet_tf.core.serving_benchmark import ServingBenchmark
     from resnet_tf.data.sources import Source, open_source
     from resnet_tf.inputs import BandsPreprocess, ImagePreprocess, Preprocess, SignalPreprocess
     from resnet_tf.model.arch import Arch
@@ -82,6 +83,7 @@ _HOMES = {
     "ProveResult": "resnet_tf.workflows.prove",
     "Robustness": "resnet_tf.core.robustness",
     "Run": "resnet_tf.training.run",
+    "ServingBenchmark": "resnet_tf.core.serving_benchmark",
     "SignalPreprocess": "resnet_tf.inputs",
     "Source": "resnet_tf.data.sources",
     "TrainResult": "resnet_tf.workflows.train",
@@ -145,6 +147,7 @@ __all__ = [
     "ResidualNetwork",
     "Robustness",
     "Run",
+    "ServingBenchmark",
     "SignalPreprocess",
     "SingleLabelEvaluation",
     "Source",

@@ -167,6 +167,11 @@ def final_path(path: Path) -> Path:
     return Path(*(part for part in path.parts if not part.startswith(_STAGING_PREFIX)))
 
 
+def total_size(directory: Path) -> int:
+    """Return the size of all files under a directory, in bytes."""
+    return sum(os.path.getsize(file) for file in directory.rglob("*") if file.is_file())
+
+
 def make_directory(path: Path) -> None:
     """Create a directory and its missing parents, and bring their names to the disk."""
     missing = [each for each in (path, *path.parents) if not each.exists()]

@@ -51,10 +51,26 @@ def cpu_flags() -> set[str]:
     return set(_cpu_info("flags").split())
 
 
+def bfloat16_flags() -> set[str]:
+    """Return the instruction-set extensions of the CPU that compute in bfloat16; without one, bfloat16 is slow."""
+    return cpu_flags() & {"avx512_bf16", "amx_bf16"}
+
+
+def resident_memory(*, peak: bool = False) -> float | None:
+    """Return the resident memory of this process in MB, or its peak, as Linux reports it; elsewhere None."""
+    kib = _field("/proc/self/status", "VmHWM" if peak else "VmRSS").removesuffix(" kB")
+    return int(kib) * 1024 / 1e6 if kib else None
+
+
 def _cpu_info(field: str) -> str:
     """Return a field of the first core in `/proc/cpuinfo`, empty where there is none."""
+    return _field("/proc/cpuinfo", field)
+
+
+def _field(path: str, field: str) -> str:
+    """Return the first field of a name in a file of lines `name: value`; empty without the file or the field."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
     except OSError:
         return ""
     values = (line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == field)

@@ -4,7 +4,7 @@ import abc
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from resnet_tf.core.calibration_fit import fit_temperature
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.reliability import brier_score, calibration_bins, calibration_error
 from resnet_tf.core.text import counted, shortened
+
+# Main metric of an evaluation, a fraction in [0, 1] -> its name in words.
+MAIN_METRICS = {"top1": "top-1 accuracy", "mean_average_precision": "mean average precision"}
 
 _MAX_NAME = 60  # characters of a class name in a line
 _MAX_NAMED = 3  # examples in a message
@@ -72,6 +75,7 @@ class Evaluation(abc.ABC):
         targets: labels in the order of the split, see `core.targets`.
         logits: float32 [N, C].
         calibration: map from the logits to `probabilities`.
+        main_metric: name of the metric in `to_dict` that stands for the evaluation, a key of `MAIN_METRICS`.
 
     Raises:
         NonFiniteError: if a logit that decides about the metrics is not a number or infinite.
@@ -80,6 +84,8 @@ class Evaluation(abc.ABC):
     targets: np.ndarray
     logits: np.ndarray
     calibration: Calibration = field(default=UNCALIBRATED, kw_only=True)
+
+    main_metric: ClassVar[str]
 
     def __post_init__(self) -> None:
         indices = np.flatnonzero(~self._are_finite)
@@ -186,6 +192,8 @@ class SingleLabelEvaluation(Evaluation):
         targets: true class indices, int64 [N], in the order of the split.
         logits: float32 [N, C]; the largest of each example and that of its target are finite.
     """
+
+    main_metric: ClassVar[str] = "top1"
 
     @property
     def _are_finite(self) -> np.ndarray:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -58,6 +58,8 @@ class MultiLabelEvaluation(Evaluation):
     """
 
     thresholds: np.ndarray = field(default_factory=lambda: np.array(DEFAULT_THRESHOLD))
+
+    main_metric: ClassVar[str] = "mean_average_precision"
 
     def __post_init__(self) -> None:
         super().__post_init__()

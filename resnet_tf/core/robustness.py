@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.metrics import MAIN_METRICS
 from resnet_tf.core.text import counted
 from resnet_tf.core.validation import check_types
 
@@ -24,8 +25,6 @@ CORRUPTION_NAMES = tuple(name for names in GROUPS.values() for name in names)
 # The published frost is cut from photographs; this package synthesizes its own, so that results are not comparable.
 NOT_COMPARABLE = ("frost",)
 SEVERITIES = (1, 2, 3, 4, 5)
-
-METRICS = {"top1": "top-1 accuracy", "mean_average_precision": "mean average precision"}
 
 
 class _Stored(TypedDict):
@@ -71,8 +70,8 @@ class Robustness:
         found = [stored["clean"], *(value for values in scores.values() for value in values)]
         if not all(0 <= value <= 1 for value in found):
             raise UserError("a value of a corruption is outside of [0, 1]")
-        if stored["metric"] not in METRICS:
-            raise UserError(f"metric is {stored['metric']!r}, not one of {', '.join(METRICS)}")
+        if stored["metric"] not in MAIN_METRICS:
+            raise UserError(f"metric is {stored['metric']!r}, not one of {', '.join(MAIN_METRICS)}")
         ordered = {name: scores[name] for name in CORRUPTION_NAMES}
         return cls(stored["metric"], stored["clean"], ordered, stored["parameters"], stored["examples"], stored["seed"])
 
@@ -117,7 +116,7 @@ class Robustness:
     @property
     def title(self) -> str:
         """Name of the metric in words."""
-        return METRICS[self.metric]
+        return MAIN_METRICS[self.metric]
 
     @property
     def summary(self) -> str:

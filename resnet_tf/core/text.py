@@ -37,6 +37,17 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}"
 
 
+def short_number(number: float) -> str:
+    """Return a positive number with three digits, and those of thousands with commas.
+
+    >>> [short_number(each) for each in (0.01234, 1.5, 12.345, 999.9, 12345.6)]
+    ['0.0123', '1.50', '12.3', '1,000', '12,346']
+    """
+    if number >= 999.5:  # with three digits 1000
+        return f"{number:,.0f}"
+    return f"{number:#.3g}".rstrip(".")
+
+
 def shortened(text: str, length: int) -> str:
     """Return `printable(text)` in at most `length` characters, the last one an ellipsis if it is cut.
 

@@ -10,7 +10,6 @@ import tensorflow as tf
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.machine import cores
 from resnet_tf.core.metrics import Evaluation
-from resnet_tf.core.multi_label_metrics import MultiLabelEvaluation
 from resnet_tf.core.progress_line import Progress
 from resnet_tf.core.robustness import SEVERITIES, Robustness
 from resnet_tf.core.targets import targets_of
@@ -62,7 +61,7 @@ def measure_robustness(
     check_corruptible(preprocess)
     height, width, _ = preprocess.unnormalized_shape
     batches = _decoded(split, preprocess)
-    metric = "mean_average_precision" if isinstance(clean, MultiLabelEvaluation) else "top1"
+    metric = clean.main_metric
     scores: dict[str, list[float]] = {name: [] for name in CORRUPTIONS}
     total = split.num_examples * len(CORRUPTIONS) * len(SEVERITIES)
     progress = Progress("measuring robustness", noun="corrupted image", total=total)

@@ -9,6 +9,7 @@ import numpy as np
 from resnet_tf.core.calibration_check import CalibrationCheck
 from resnet_tf.core.metrics import Evaluation
 from resnet_tf.core.robustness import Robustness
+from resnet_tf.core.serving_benchmark import ServingBenchmark
 from resnet_tf.report import elements
 
 # Maps indices in the evaluated split to decoded and resized images, each float [H, W, 1 or 3] in [0, 1].
@@ -31,6 +32,7 @@ class Report:
         config: the resolved configuration as text.
         environment: versions and hardware: name -> text.
         robustness: metric on corrupted images, if it was measured.
+        serving: speed, memory and accuracy of exports, if they were measured.
     """
 
     title: str
@@ -44,6 +46,7 @@ class Report:
     config: str = ""
     environment: Mapping[str, str] | None = None
     robustness: Robustness | None = None
+    serving: ServingBenchmark | None = None
 
 
 def captioned(load_images: LoadImages, indices: Sequence[int], caption: Callable[[int], Sequence[str]]) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from resnet_tf.core import files
 from resnet_tf.core.metrics import SingleLabelEvaluation
 from resnet_tf.core.multi_label_metrics import MultiLabelEvaluation
-from resnet_tf.report import calibrated, corruptions, elements, multi_label, single_label
+from resnet_tf.report import calibrated, corruptions, elements, exports, multi_label, single_label
 from resnet_tf.report.content import Report
 from resnet_tf.report.elements import cell, escape, row, section
 from resnet_tf.report.plots import SUMMARY_IMAGES, plot_panels, plot_summary
@@ -47,6 +47,7 @@ def _write_files(directory: Path, report: Report) -> None:
         section("Training and evaluation", elements.plots(panels)),
         section("Calibration of the probabilities", calibrated.section(report.calibration)),
         section(corruptions.TITLE, corruptions.section(directory, report.robustness)) if report.robustness else "",
+        section(exports.TITLE, exports.section(directory, report.serving)) if report.serving else "",
         *(section(title, content) for title, content in form.sections(report).items()),
         section("Configuration", f"<pre>{escape(report.config)}</pre>" if report.config else ""),
         section("Environment", _environment(report)),

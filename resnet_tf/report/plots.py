@@ -242,8 +242,8 @@ def _scale_logarithmically(axes: Axes, values: np.ndarray) -> None:
         return  # all values are zero: keep the linear axis
     if len(positive) == len(finite):
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(_PlainFormatter())
-        axes.yaxis.set_minor_formatter(_PlainFormatter())
+        axes.yaxis.set_major_formatter(PlainFormatter())
+        axes.yaxis.set_minor_formatter(PlainFormatter())
         return
     lowest, highest = np.floor(np.log10(positive.min())), np.ceil(np.log10(positive.max()))
     decades = 10 ** np.arange(lowest, highest + 1)
@@ -253,10 +253,11 @@ def _scale_logarithmically(axes: Axes, values: np.ndarray) -> None:
     axes.set_ylim(-0.2 * decades[0], positive.max() * 1.3)
 
 
-class _PlainFormatter(LogFormatter):
+class PlainFormatter(LogFormatter):
     """Tick labels such as 0.6, for which matplotlib prints 6e-01."""
 
     def __call__(self, x: float, pos: int | None = None) -> str:
+        """Return the label of a tick; empty where `LogFormatter` leaves it out."""
         return f"{x:g}" if super().__call__(x, pos) else ""
 
 
@@ -393,7 +394,7 @@ def _plot_train_counts(axes: Axes, counts: np.ndarray, class_names: Sequence[str
     axes.set(title="training examples per class")
     if counts.max() > 10 * max(counts.min(), 1):
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(_PlainFormatter())
+        axes.yaxis.set_major_formatter(PlainFormatter())
     _name_ticks(axes, class_names)
 
 

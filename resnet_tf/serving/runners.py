@@ -20,6 +20,12 @@ from resnet_tf.serving.signatures import DEFAULT_SIGNATURE, EXPLAIN_SIGNATURE, F
 
 # File names of the targets that are not SavedModels.
 KERAS_FILE, LITERT_FILE, ONNX_FILE, OPENVINO_FILE = "model.keras", "model.tflite", "model.onnx", "model.xml"
+# Modules that the other targets need, the first of which runs the export; the extra of setup.py has the target's name.
+MODULES = {
+    "litert": ("ai_edge_litert.interpreter",),
+    "onnx": ("onnxruntime", "tf2onnx"),
+    "openvino": ("openvino",),
+}
 # Path of the precision in the run-time information of an OpenVINO model.
 OPENVINO_PRECISION = ["resnet_tf", "precision"]
 # Precision -> OpenVINO's property INFERENCE_PRECISION_HINT. Without one, OpenVINO computes float32 models in bfloat16

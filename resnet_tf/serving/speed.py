@@ -1,22 +1,23 @@
-"""Latency and throughput of an export on this machine."""
+"""Latency and throughput of loaded exports on this machine."""
 
 import functools
 import statistics
+import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from resnet_tf.core.export_metadata import Export
 from resnet_tf.core.machine import cores, processor
 from resnet_tf.inputs import Preprocess
-from resnet_tf.serving import runners
 from resnet_tf.serving.runners import Runner
 
 _BATCH_SIZE = 16
 # Limits of a measurement, which ends at the first one reached; a warmup call comes before.
 _SECONDS, _CALLS = 0.5, 20
+_WARMUP_CALLS = 3  # runtimes prepare the first calls with a batch size
 
 
 def measure_speed(runner: Runner, preprocess: Preprocess) -> dict[str, Any]:
@@ -35,21 +36,56 @@ def measure_speed(runner: Runner, preprocess: Preprocess) -> dict[str, Any]:
     }
 
 
-def measure_batch_latencies(export: Export, batch_sizes: Sequence[int], *, seconds: float) -> dict[int, float]:
-    """Return the latency of an export in milliseconds for each batch size, a median over calls.
+def measure_latency(runner: Runner, preprocess: Preprocess, batch_size: int, *, seconds: float) -> list[float]:
+    """Return the durations in seconds of calls with one batch size, one after another, after a warmup.
 
     Args:
-        export: the export, see `read_export`.
-        batch_sizes: numbers of examples per call.
-        seconds: time limit of the calls for each batch size.
-
-    Raises:
-        UserError: if the metadata of the export are invalid, or a package that its target needs is not installed.
+        runner: the export.
+        preprocess: its preprocessing.
+        batch_size: examples per call.
+        seconds: time limit of all calls, of which there is at least one.
     """
-    with export.naming_metadata():
-        preprocess = Preprocess.from_dict(export.metadata["preprocess"])
-    runner = runners.load_runner(export.directory, export.metadata["target"], preprocess)
-    return {size: 1000 * _seconds(runner, preprocess, size, seconds) for size in batch_sizes}
+    call = functools.partial(runner.logits, _inputs(preprocess, batch_size))
+    for _ in range(_WARMUP_CALLS):
+        call()
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while not times or time.perf_counter() < end:
+        times.append(_duration(call))
+    return times
+
+
+def measure_throughput(
+    runner: Runner, preprocess: Preprocess, batch_size: int, *, threads: int, seconds: float
+) -> float:
+    """Return the examples per second of several threads that call an export at the same time, after a warmup.
+
+    Args:
+        runner: the export.
+        preprocess: its preprocessing.
+        batch_size: examples per call.
+        threads: number of threads, each of which calls again as soon as it has the answer.
+        seconds: time until the last call of each thread starts; each makes at least one.
+    """
+    inputs = _inputs(preprocess, batch_size)
+    runner.logits(inputs)
+    calls = [0] * threads
+    ready = threading.Barrier(threads + 1)
+
+    def work(index: int) -> None:
+        ready.wait()
+        end = time.perf_counter() + seconds
+        while not calls[index] or time.perf_counter() < end:
+            runner.logits(inputs)
+            calls[index] += 1
+
+    with ThreadPoolExecutor(threads) as pool:
+        working = [pool.submit(work, index) for index in range(threads)]
+        ready.wait()
+        start = time.perf_counter()
+        for each in working:
+            each.result()
+        return batch_size * sum(calls) / (time.perf_counter() - start)
 
 
 def measure_in_turns(

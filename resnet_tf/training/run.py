@@ -13,6 +13,7 @@ from resnet_tf.core.calibration import UNCALIBRATED, Calibration
 from resnet_tf.core.errors import UserError, prefix_errors
 from resnet_tf.core.paths import user_path
 from resnet_tf.core.robustness import Robustness
+from resnet_tf.core.serving_benchmark import ServingBenchmark
 from resnet_tf.core.targets import check_thresholds
 from resnet_tf.inputs import Preprocess, input_type
 from resnet_tf.model.create import create_model
@@ -20,8 +21,8 @@ from resnet_tf.model.network import ResidualNetwork
 from resnet_tf.model.weights.values import check_model
 from resnet_tf.training import checkpoint as checkpoints
 from resnet_tf.training import runtime
+from resnet_tf.training.measurements import read_measurement
 from resnet_tf.training.progress import RunState
-from resnet_tf.training.robustness import read_robustness
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +98,16 @@ class Run:
         Raises:
             UserError: if `robustness.json` of the run directory is corrupt.
         """
-        return read_robustness(self.workdir, self.step)
+        return read_measurement(self.workdir, self.step, Robustness)
+
+    @property
+    def serving(self) -> ServingBenchmark | None:
+        """Speed, memory and accuracy of the exports of these weights, as `benchmark` stored it; None if not measured.
+
+        Raises:
+            UserError: if `serving.json` of the run directory is corrupt.
+        """
+        return read_measurement(self.workdir, self.step, ServingBenchmark)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the weights as plain values, ready for JSON."""

@@ -11,7 +11,7 @@ import tensorflow as tf
 from resnet_tf.config import RuntimeConfig
 from resnet_tf.core import devices
 from resnet_tf.core.errors import UserError
-from resnet_tf.core.machine import cpu_flags
+from resnet_tf.core.machine import bfloat16_flags
 from resnet_tf.core.signals import restore_signal_handlers
 from resnet_tf.core.text import counted
 from resnet_tf.core.waiting import killed_after
@@ -65,8 +65,7 @@ def choose_precision(asked: str, *, on_tpu: bool = False) -> tuple[str, str]:
         # NVIDIA, CUDA C++ Programming Guide, Tensor Cores: float16 from 7.0, bfloat16 from 8.0.
         policy = next((name for least, name in _GPU_PRECISIONS if capability >= least), "float32")
         return policy, f"auto: GPU of compute capability {capability[0]}.{capability[1]}"
-    flags = cpu_flags() & {"avx512_bf16", "amx_bf16"}
-    if flags:
+    if flags := bfloat16_flags():
         return "mixed_bfloat16", f"auto: the CPU has {', '.join(sorted(flags))}"
     return "float32", "auto: the CPU has no bfloat16 instructions"
 

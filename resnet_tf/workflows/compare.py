@@ -1,7 +1,6 @@
 """Comparison of a new model with the one in use, as a gate for its release."""
 
 import dataclasses
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from resnet_tf.core import files
 from resnet_tf.core.class_names import canonical
 from resnet_tf.core.comparison import Answers, Comparison, Gate, check_gates, check_limits
 from resnet_tf.core.errors import UserError
@@ -210,7 +210,7 @@ def _answer(subject: Model | PredictionsFile, result: EvaluateResult, names: lis
         loss=evaluation.loss,
         preprocess=subject.preprocess.to_dict(),
         parameters=subject.model.count_params() if isinstance(subject, Run) else subject.metadata["parameters"],
-        bytes=None if isinstance(subject, Run) else _size(subject.path),
+        bytes=None if isinstance(subject, Run) else files.total_size(subject.path),
     )
 
 
@@ -275,7 +275,3 @@ def _description(model: Model) -> str:
         return f"{model.model.name}, run, step {model.step:,}"
     known = model.metadata
     return f"{known['model']}, {known['target']}, {known['precision']}"
-
-
-def _size(directory: Path) -> int:
-    return sum(os.path.getsize(file) for file in directory.rglob("*") if file.is_file())

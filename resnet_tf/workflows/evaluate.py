@@ -23,7 +23,7 @@ from resnet_tf.data.sources.overlaps import describe_evaluation
 from resnet_tf.serving.predictor import Predictor
 from resnet_tf.serving.runners import keras_logits
 from resnet_tf.training.evaluation import evaluate_run, read_test_metrics
-from resnet_tf.training.robustness import write_robustness
+from resnet_tf.training.measurements import write_measurement
 from resnet_tf.training.run import REPORT, Run, load_run
 from resnet_tf.workflows.reporting import write_export_report, write_run_report
 
@@ -64,11 +64,11 @@ class EvaluateResult:
             UserError: if `directory` cannot be written.
         """
         if isinstance(self.subject, Run):
-            test_metrics, robustness = {}, self.robustness
+            test_metrics, robustness, serving = {}, self.robustness, None
             if self.report_directory:
-                test_metrics = read_test_metrics(self.subject)
+                test_metrics, serving = read_test_metrics(self.subject), self.subject.serving
                 robustness = robustness or self.subject.robustness
-            content = (self.evaluation, self.source, test_metrics, self.calibration, robustness)
+            content = (self.evaluation, self.source, test_metrics, self.calibration, robustness, serving)
             return write_run_report(user_path(directory), self.subject, *content)
         return write_export_report(
             user_path(directory), self.subject, self.evaluation, self.source, self.calibration, self.robustness
@@ -156,7 +156,7 @@ def evaluate(
     separation = _separate(subject, evaluation, ood) if ood else None
     robustness = _measure_robustness(subject, source, evaluation) if corruptions else None
     if robustness and directory and isinstance(subject, Run):
-        write_robustness(subject.workdir, subject.step, robustness)
+        write_measurement(subject.workdir, subject.step, robustness)
     return EvaluateResult(
         subject, evaluation, source, subject.labels, check, separation, directory, settings, robustness
     )

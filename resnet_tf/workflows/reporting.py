@@ -12,6 +12,7 @@ from resnet_tf.core.calibration_check import CalibrationCheck
 from resnet_tf.core.machine import describe
 from resnet_tf.core.metrics import Evaluation
 from resnet_tf.core.robustness import Robustness
+from resnet_tf.core.serving_benchmark import ServingBenchmark
 from resnet_tf.data import pipeline
 from resnet_tf.data.sources import Source
 from resnet_tf.inputs import Preprocess
@@ -31,6 +32,7 @@ def write_run_report(
     test_metrics: Mapping[str, float] | None = None,
     calibration: CalibrationCheck | None = None,
     robustness: Robustness | None = None,
+    serving: ServingBenchmark | None = None,
 ) -> Path:
     """Write the page of a run, and return the path of `index.html`.
 
@@ -42,6 +44,7 @@ def write_run_report(
         test_metrics: see `evaluate_test_split`; shown if not empty.
         calibration: probabilities before and after calibration; None without calibration.
         robustness: of the run, on the same split; shown if it was measured.
+        serving: speed of its exports; shown if it was measured.
 
     Raises:
         UserError: if `directory` cannot be written.
@@ -61,7 +64,7 @@ def write_run_report(
         facts |= {"training speed (examples/s)": f"{rate:,.0f}", "training time (minutes)": f"{minutes:,.1f}"}
     name = run.config.model.name
     common = (directory, name, evaluation, source, run.preprocess, run.config, facts, calibration)
-    return _write(*common, metrics, robustness)
+    return _write(*common, metrics, robustness, serving)
 
 
 def write_export_report(
@@ -90,6 +93,7 @@ def _write(
     calibration: CalibrationCheck | None,
     metrics: Sequence[dict[str, Any]] = (),
     robustness: Robustness | None = None,
+    serving: ServingBenchmark | None = None,
 ) -> Path:
     def load(indices: Sequence[int]) -> list[np.ndarray]:
         examples = pipeline.load_examples(source.validation, preprocess, indices)
@@ -107,5 +111,6 @@ def _write(
         config=config.to_json(),
         environment=describe(),
         robustness=robustness,
+        serving=serving,
     )
     return write_page(directory, report)

@@ -113,7 +113,8 @@ def _finish(workdir: Path, source: Source) -> TrainResult:
     verification = verify(export, logits, batch_size=settings.data.batch_size, device=default_type())
     # Last, because an error of plotting must not cost the export.
     check = check_if_calibrated(evaluation, cross_fitted=True)
-    report = write_run_report(run.workdir / REPORT, run, evaluation, source, test_metrics, check)
+    content = (evaluation, source, test_metrics, check, run.robustness, run.serving)
+    report = write_run_report(run.workdir / REPORT, run, *content)
     return TrainResult(run, evaluation, test_metrics, check, report, export, verification)
 
 

@@ -19,7 +19,11 @@ COMMANDS = sorted(path.stem for path in (ROOT / "resnet_tf").glob("*.py") if not
 FUNCTIONS = {"data_service": "serve_data", "push": "push_to_hub", "weights": "list_weights"}
 OTHER_FUNCTIONS = {"plan"}  # without a command of their own: `train --dry-run`
 MODULES = {"push_to_hub": "push"}  # of `workflows`, where their name is not that of the function
-WORKFLOWS = {path.stem for path in (ROOT / "resnet_tf" / "workflows").glob("*.py")} - {"__init__", "reporting"}
+WORKFLOWS = {path.stem for path in (ROOT / "resnet_tf" / "workflows").glob("*.py")} - {
+    "__init__",
+    "reporting",
+    "serving_benchmark",
+}
 
 
 def test_every_command_has_a_function_in_the_api():

@@ -1,0 +1,99 @@
+"""Section of a page about the exports of a network: plots and table of their speed, accuracy, memory and size."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from resnet_tf.core.metrics import MAIN_METRICS
+from resnet_tf.core.serving_benchmark import ServingBenchmark
+from resnet_tf.core.text import short_number
+from resnet_tf.report import elements
+from resnet_tf.report.elements import cell, escape, row
+from resnet_tf.report.fonts import literal
+from resnet_tf.report.plots import PlainFormatter, save_panel
+
+TITLE = "Exports on this machine"
+_COLOR = "tab:blue"
+
+
+def section(directory: Path, benchmark: ServingBenchmark) -> str:
+    """Save the plots as `directory/export_*.png`; return recommendation, plots, table and notes as HTML.
+
+    Raises:
+        UserError: if a file cannot be written.
+    """
+    before = [benchmark.recommendation.sentence, benchmark.conditions]
+    panels = {name: save_panel(directory / f"{name}.png", plot) for name, plot in _plots(benchmark).items()}
+    parts = [elements.plots(panels), _table(benchmark)] if benchmark.exports else []
+    return "".join([*map(_paragraph, before), *parts, *map(_paragraph, benchmark.notes)])
+
+
+def _paragraph(text: str) -> str:
+    return f"<p>{escape(text)}</p>"
+
+
+def _plots(benchmark: ServingBenchmark) -> dict[str, Callable[[Axes], None]]:
+    if not benchmark.exports:
+        return {}
+    plots: dict[str, Callable[[Axes], None]] = {
+        "export_latency": lambda axes: _plot_latency(axes, benchmark),
+        "export_throughput": lambda axes: _plot_throughput(axes, benchmark),
+    }
+    if benchmark.reference is not None:
+        plots["export_accuracy"] = lambda axes: _plot_accuracy(axes, benchmark)
+    return plots
+
+
+def _plot_latency(axes: Axes, benchmark: ServingBenchmark) -> None:
+    """Plot the median latency of one example, with a line to the 99th percentile, on a logarithmic axis."""
+    for index, export in enumerate(benchmark.by_latency):
+        latency = export.latency[0]
+        axes.plot([latency.p50_milliseconds, latency.p99_milliseconds], [index] * 2, "|-", color=_COLOR, alpha=0.6)
+        axes.plot(latency.p50_milliseconds, index, "o", color=_COLOR, markersize=5)
+    axes.set(title="latency of one image (ms): p50, line to p99", xscale="log")
+    axes.xaxis.set_major_formatter(PlainFormatter())
+    axes.xaxis.set_minor_formatter(PlainFormatter())
+    axes.tick_params(axis="x", which="both", labelsize=7)
+    axes.grid(alpha=0.3, which="both", axis="x")
+    _name_exports(axes, benchmark)
+
+
+def _plot_throughput(axes: Axes, benchmark: ServingBenchmark) -> None:
+    exports = benchmark.by_latency
+    bars = axes.barh(np.arange(len(exports)), [each.best.images_per_second for each in exports], color=_COLOR)
+    axes.bar_label(bars, [short_number(each.best.images_per_second) for each in exports], padding=2, fontsize=7)
+    axes.margins(x=0.18)
+    axes.set_title("best throughput (images/s)")
+    _name_exports(axes, benchmark)
+
+
+def _plot_accuracy(axes: Axes, benchmark: ServingBenchmark) -> None:
+    exports = benchmark.by_latency
+    changes = [benchmark.change_points(each) for each in exports]
+    known = [np.nan if change is None else change for change in changes]
+    labels = ["unknown" if change is None else f"{change + 0.0:+.2f}" for change in changes]
+    axes.barh(np.arange(len(exports)), np.nan_to_num(known), color=_COLOR)
+    limit = 100 * benchmark.max_accuracy_drop
+    axes.axvline(-limit, color="black", linestyle="--", linewidth=1)
+    axes.axvline(0, color="black", linewidth=0.5)
+    reach = max(limit, *np.abs(np.nan_to_num(known)), 0.01)
+    for index, (change, label) in enumerate(zip(np.nan_to_num(known), labels, strict=True)):
+        axes.text(max(change, 0.0) + 0.03 * reach, index, label, va="center", fontsize=7)
+    axes.set_xlim(-1.1 * reach, max(*np.nan_to_num(known), 0.0) + 0.5 * reach)
+    axes.set_title(f"change of {MAIN_METRICS[benchmark.metric]} (points)", fontsize="medium")
+    _name_exports(axes, benchmark)
+
+
+def _name_exports(axes: Axes, benchmark: ServingBenchmark) -> None:
+    """Name the positions on the vertical axis, the fastest export at the top."""
+    names = [each.name for each in benchmark.by_latency]
+    axes.set_yticks(np.arange(len(names)), names, fontsize=7, **literal(*names))
+    axes.set_ylim(len(names) - 0.4, -0.6)
+
+
+def _table(benchmark: ServingBenchmark) -> str:
+    titles = [" ".join(filter(None, lines)) for lines in benchmark.columns()]
+    rows = [row(cell(name, "name"), *(cell(value, "number") for value in values)) for name, *values in benchmark.rows()]
+    return elements.table(rows, head=elements.head(titles, numbers=titles[1:]))
