@@ -453,18 +453,11 @@ def test_benchmark_measures_the_input_and_the_model(command, photos):
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_benchmark_measures_a_step_and_exports(command, tiny_export):
+def test_benchmark_measures_a_step(command):
     small = ["--seconds=0.1", "--data.image_size=32", "--data.batch_size=4"]
     outcome = command("benchmark", "--what=train", "--model=resnet8_w32", *small)
     assert outcome.code == 0, outcome.err
     assert re.fullmatch(r"images per second\n +resnet8_w32, 32 pixels, 4 in a step +[\d,]+\n", outcome.out)
-    outcome = command("benchmark", "--what=serving", "--model=resnet8_w32", *small, "--json")
-    assert outcome.code == 0, outcome.err
-    lines = [json.loads(line) for line in outcome.out.splitlines()]
-    assert [line["case"] for line in lines[:3]] == [f"resnet8_w32 float32, batch of {size}" for size in (1, 8, 32)]
-    assert all(line["milliseconds"] > 0 for line in lines)
-    outcome = command("benchmark", "--what=serving", f"--model={tiny_export}", "--seconds=0.1")
-    assert outcome.out.splitlines()[0] == f"{tiny_export}: milliseconds"
     unknown = command("benchmark", "--what=train", "--model=resnet51")
     assert (unknown.code, "unknown model 'resnet51'; did you mean" in unknown.err) == (2, True)
 

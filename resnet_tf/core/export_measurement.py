@@ -8,7 +8,10 @@ from typing import Any, TypedDict
 import numpy as np
 
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.ranges import shorten
 from resnet_tf.core.validation import check_types
+
+_MAX_NAME = 40  # characters of a target or a precision
 
 
 class _StoredLatency(TypedDict):
@@ -148,9 +151,16 @@ class ExportMeasurement:
         return max(self.throughput, key=lambda each: each.images_per_second)
 
 
+def _check_name(name: str) -> None:
+    if not name.isidentifier() or len(name) > _MAX_NAME:
+        raise UserError(f"{shorten(name)} is no target or precision")
+
+
 def _check_values(latency: Sequence[Latency], throughput: Sequence[Throughput], stored: _Stored) -> None:
     if not latency or latency[0].batch != 1 or not throughput:
         raise UserError("latency must begin with that of one example, and throughput must not be empty")
+    _check_name(stored["target"])
+    _check_name(stored["precision"])
     numbers = [value for each in latency for value in dataclasses.astuple(each)]
     numbers += [value for each in throughput for value in dataclasses.astuple(each)]
     numbers += [stored["first_answer_seconds"], stored["disk_mb"]]

@@ -84,4 +84,4 @@ def _throughput(export: ExportMeasurement, baseline: ExportMeasurement | None) -
 def _times(ratio: float, export: ExportMeasurement, baseline: ExportMeasurement | None) -> str:
     if baseline is None or export is baseline:
         return ""
-    return f" ({ratio:.2f} times as fast as {baseline.name})"
+    return f" ({short_number(ratio)} times as fast as {baseline.name})"

@@ -1,7 +1,7 @@
 """Benchmark of the exports of one network: a table of all targets and precisions, and a recommendation."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -155,18 +155,16 @@ class ServingBenchmark:
         return 100 * (export.accuracy - self.reference)
 
     @property
-    def conditions(self) -> str:
-        """Circumstances of the measurements, complete sentences."""
-        data = ""
-        if self.reference is not None:
-            data = (
-                f" The {MAIN_METRICS[self.metric]} of the network is {self.reference:.2%} on "
-                f"{counted(self.examples, 'example')}."
-            )
-        return (
+    def conditions(self) -> list[str]:
+        """Circumstances of the measurements, one sentence each."""
+        machine = (
             f"{printable(self.network)} on {counted(self.cores, 'core')} of {printable(self.processor)}, "
-            f"up to {self.seconds:g} s of calls for each number.{data}"
+            f"{self.seconds:g} s of calls for each speed."
         )
+        if self.reference is None:
+            return [machine]
+        examples = counted(self.examples, "example")
+        return [machine, f"The {MAIN_METRICS[self.metric]} of the network is {self.reference:.2%} on {examples}."]
 
     @property
     def notes(self) -> list[str]:
@@ -174,39 +172,58 @@ class ServingBenchmark:
         unknown = [printable(f"{each.name}: {each.note}") for each in self.exports if each.note]
         return [*unknown, *(f"not measured: {each}" for each in self.omitted)]
 
-    def columns(self) -> list[tuple[str, str]]:
-        """Return the two lines of the title of each column of `rows`."""
-        batches = [each.batch for each in self.exports[0].latency] if self.exports else []
+    def titles(self) -> list[str]:
+        """Return the title of each column of `rows`."""
         return [
-            ("", "export"),
-            *((f"{rank}, ms", f"batch {batch}") for batch in batches for rank in ("p50", "p99")),
-            ("images/s", "thr. x batch"),
-            (_SHORT_METRICS[self.metric], "change"),
-            ("disk", "MB"),
-            ("memory", "MB"),
-            ("model", "MB"),
-            ("first", "s"),
+            "export",
+            *(f"batch {batch} {rank} (ms)" for batch in self.batches for rank in ("p50", "p99")),
+            "best images/s",
+            "threads x batch",
+            f"{_SHORT_METRICS[self.metric]} change (points)",
+            "disk (MB)",
+            "memory (MB)",
+            "model memory (MB)",
+            "first answer (s)",
         ]
 
     def rows(self) -> list[list[str]]:
-        """Return the table as text, the fastest export first; the columns are those of `columns`."""
+        """Return the table as text, the fastest export first; the columns are those of `titles`."""
         return [[each.name, *self._cells(each)] for each in self.by_latency]
 
     def describe(self) -> str:
         """Return the conditions, the table, what was not measured, and the recommendation."""
-        table = _align([*map(list, zip(*self.columns(), strict=True)), *self.rows()]) if self.exports else []
-        return "\n".join([self.conditions, *table, *self.notes, self.recommendation.sentence])
+        metric = _SHORT_METRICS[self.metric]
+        batches = [title for batch in self.batches for title in ("batch", f"{batch}, ms")]
+        heads = [
+            ["", *batches, "best", "thr x", metric, "disk", "memory", "model", "first"],
+            ["export", *["p50", "p99"] * len(self.batches), "images/s", "batch", "points", "MB", "MB", "MB", "s"],
+        ]
+        table = _align([*heads, *self.rows()]) if self.exports else []
+        return "\n".join([*self.conditions, *table, *self.notes, self.recommendation.sentence])
 
-    def _cells(self, export: ExportMeasurement) -> Iterable[str]:
+    @property
+    def batches(self) -> list[int]:
+        """Batch sizes of the latencies."""
+        return [each.batch for each in self.exports[0].latency] if self.exports else []
+
+    def _cells(self, export: ExportMeasurement) -> Iterator[str]:
         for each in export.latency:
             yield from (short_number(each.p50_milliseconds), short_number(each.p99_milliseconds))
-        best, change = export.best, self.change_points(export)
-        yield f"{short_number(best.images_per_second)} {best.threads}x{best.batch}"
-        yield _UNKNOWN if change is None else f"{change + 0.0:+.2f}"
+        best = export.best
+        yield from (short_number(best.images_per_second), f"{best.threads}x{best.batch}")
+        yield self.change_text(export)
         yield short_number(export.disk_mb)
         for memory in (export.memory_mb, export.model_memory_mb):
             yield _UNKNOWN if memory is None else f"{memory:,.0f}"
-        yield short_number(export.first_answer_seconds)
+        seconds = export.first_answer_seconds
+        yield f"{seconds:.3f}" if seconds < 1 else short_number(seconds)
+
+    def change_text(self, export: ExportMeasurement) -> str:
+        """Return the result of `change_points` with its sign, as text."""
+        change = self.change_points(export)
+        if change is None:
+            return _UNKNOWN
+        return f"{change:+.2f}" if round(change, 2) else "0.00"
 
     def __repr__(self) -> str:
         return f"ServingBenchmark({self.network!r}, exports={len(self.exports)}, omitted={len(self.omitted)})"

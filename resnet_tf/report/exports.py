@@ -24,10 +24,10 @@ def section(directory: Path, benchmark: ServingBenchmark) -> str:
     Raises:
         UserError: if a file cannot be written.
     """
-    before = [benchmark.recommendation.sentence, benchmark.conditions]
+    before = [f"<p><b>{escape(benchmark.recommendation.sentence)}</b></p>", _paragraph(" ".join(benchmark.conditions))]
     panels = {name: save_panel(directory / f"{name}.png", plot) for name, plot in _plots(benchmark).items()}
     parts = [elements.plots(panels), _table(benchmark)] if benchmark.exports else []
-    return "".join([*map(_paragraph, before), *parts, *map(_paragraph, benchmark.notes)])
+    return "".join([*before, *parts, *map(_paragraph, benchmark.notes)])
 
 
 def _paragraph(text: str) -> str:
@@ -50,13 +50,20 @@ def _plot_latency(axes: Axes, benchmark: ServingBenchmark) -> None:
     """Plot the median latency of one example, with a line to the 99th percentile, on a logarithmic axis."""
     for index, export in enumerate(benchmark.by_latency):
         latency = export.latency[0]
-        axes.plot([latency.p50_milliseconds, latency.p99_milliseconds], [index] * 2, "|-", color=_COLOR, alpha=0.6)
-        axes.plot(latency.p50_milliseconds, index, "o", color=_COLOR, markersize=5)
-    axes.set(title="latency of one image (ms): p50, line to p99", xscale="log")
+        axes.plot(
+            [latency.p50_milliseconds, latency.p99_milliseconds],
+            [index] * 2,
+            "|-",
+            color=_COLOR,
+            label="" if index else "to p99",
+        )
+        axes.plot(latency.p50_milliseconds, index, "o", color=_COLOR, markersize=5, label="" if index else "p50")
+    axes.set(title="latency of one image (ms)", xscale="log")
     axes.xaxis.set_major_formatter(PlainFormatter())
     axes.xaxis.set_minor_formatter(PlainFormatter())
     axes.tick_params(axis="x", which="both", labelsize=7)
     axes.grid(alpha=0.3, which="both", axis="x")
+    axes.legend(fontsize=7)
     _name_exports(axes, benchmark)
 
 
@@ -65,23 +72,23 @@ def _plot_throughput(axes: Axes, benchmark: ServingBenchmark) -> None:
     bars = axes.barh(np.arange(len(exports)), [each.best.images_per_second for each in exports], color=_COLOR)
     axes.bar_label(bars, [short_number(each.best.images_per_second) for each in exports], padding=2, fontsize=7)
     axes.margins(x=0.18)
+    axes.tick_params(axis="x", labelsize=7)
     axes.set_title("best throughput (images/s)")
     _name_exports(axes, benchmark)
 
 
 def _plot_accuracy(axes: Axes, benchmark: ServingBenchmark) -> None:
-    exports = benchmark.by_latency
-    changes = [benchmark.change_points(each) for each in exports]
-    known = [np.nan if change is None else change for change in changes]
-    labels = ["unknown" if change is None else f"{change + 0.0:+.2f}" for change in changes]
-    axes.barh(np.arange(len(exports)), np.nan_to_num(known), color=_COLOR)
-    limit = 100 * benchmark.max_accuracy_drop
-    axes.axvline(-limit, color="black", linestyle="--", linewidth=1)
+    """Plot the change of the metric, and the limit below which an export is not recommended."""
+    exports, limit = benchmark.by_latency, 100 * benchmark.max_accuracy_drop
+    changes = np.array([benchmark.change_points(each) or 0.0 for each in exports])
+    axes.barh(np.arange(len(exports)), changes, color=_COLOR)
+    axes.tick_params(axis="x", labelsize=7)
     axes.axvline(0, color="black", linewidth=0.5)
-    reach = max(limit, *np.abs(np.nan_to_num(known)), 0.01)
-    for index, (change, label) in enumerate(zip(np.nan_to_num(known), labels, strict=True)):
-        axes.text(max(change, 0.0) + 0.03 * reach, index, label, va="center", fontsize=7)
-    axes.set_xlim(-1.1 * reach, max(*np.nan_to_num(known), 0.0) + 0.5 * reach)
+    axes.axvline(-limit, color="black", linestyle="--", linewidth=1)
+    reach = max(limit, np.abs(changes).max(), 0.01)
+    for index, (change, export) in enumerate(zip(changes, exports, strict=True)):
+        axes.text(max(change, 0.0) + 0.03 * reach, index, benchmark.change_text(export), va="center", fontsize=7)
+    axes.set_xlim(-1.1 * reach, max(changes.max(), 0.0) + 0.5 * reach)
     axes.set_title(f"change of {MAIN_METRICS[benchmark.metric]} (points)", fontsize="medium")
     _name_exports(axes, benchmark)
 
@@ -94,6 +101,6 @@ def _name_exports(axes: Axes, benchmark: ServingBenchmark) -> None:
 
 
 def _table(benchmark: ServingBenchmark) -> str:
-    titles = [" ".join(filter(None, lines)) for lines in benchmark.columns()]
-    rows = [row(cell(name, "name"), *(cell(value, "number") for value in values)) for name, *values in benchmark.rows()]
+    titles = benchmark.titles()
+    rows = [row(cell(name, "name"), *(cell(each, "number") for each in values)) for name, *values in benchmark.rows()]
     return elements.table(rows, head=elements.head(titles, numbers=titles[1:]))

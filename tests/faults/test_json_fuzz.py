@@ -18,8 +18,10 @@ import pytest
 from resnet_tf.config import Config, DataConfig, flatten, load_config, override
 from resnet_tf.core import files
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.export_measurement import ExportMeasurement, Latency, Throughput
 from resnet_tf.core.export_metadata import MANIFEST, METADATA, read_export
 from resnet_tf.core.installation import require_tensorflow_backend
+from resnet_tf.core.serving_benchmark import OmittedExport, ServingBenchmark
 from resnet_tf.data.sources import open_source, records
 from resnet_tf.data.unreadable import FILE_NAME, UnreadableExamples
 from resnet_tf.inputs import Preprocess
@@ -261,6 +263,25 @@ def _test_metrics(folder, request):
     return Subject(json.dumps(metrics).encode(), read)
 
 
+def _serving(folder, request):
+    measured = ExportMeasurement(
+        *("serving", "float32", (Latency(1, 2.0, 3.0, 99),), (Throughput(1, 1, 500.0),)),
+        *(0.5, 1.5, 900.0, 200.0, 0.9),
+    )
+    omitted = (OmittedExport("onnx", "", "it is not installed"),)
+    known = ServingBenchmark("resnet20", "top1", 0.9, 100, 0.01, 5.0, "CPU", 2, (measured,), omitted)
+
+    def read(content: bytes) -> None:
+        (folder / "serving.json").write_bytes(content)
+        found = run.Run(folder, Config(), 7, model=None, preprocess=None, labels=(), metrics={}).serving
+        if found:
+            found.describe()
+            assert len(found.titles()) == len(found.rows()[0]) if found.exports else True
+            found.to_dict()
+
+    return Subject(json.dumps({"step": 7, **known.to_dict()}).encode(), read)
+
+
 def _tfds(file: str):
     def subject(folder, request):
         data_dir = request.getfixturevalue("data_dir")
@@ -359,6 +380,7 @@ SUBJECTS = {
     "report of metrics.jsonl": _report,
     "unreadable.jsonl": _unreadable,
     "test_metrics.json": _test_metrics,
+    "serving.json": _serving,
     "features.json": _tfds("features.json"),
     "dataset_info.json": _tfds("dataset_info.json"),
     "index of records": _index,
