@@ -58,6 +58,7 @@ ELSEWHERE = {
     "python -m resnet_tf.train --config=spectrograms --set data.source=signals/spectrograms.npz": (
         "tests/test_signals.py"
     ),
+    "python -m resnet_tf.benchmark --what=serving --workdir=runs/photos": "tests/workflows/test_serving_benchmark.py",
     "python -m resnet_tf.demo --model=models/photos": "tests/workflows/test_demo.py",
     "python -m resnet_tf.compare models/photos/1 models/photos/2 --max-accuracy-drop=0.01 --report=page/": (
         "tests/workflows/test_compare.py"

@@ -11,6 +11,7 @@ from resnet_tf.core.errors import UserError
 from resnet_tf.core.ranges import shorten
 from resnet_tf.core.validation import check_types
 
+_SMALLEST, _LARGEST = 1e-9, 1e12  # number that can be measured
 _MAX_NAME = 40  # characters of a target or a precision
 
 
@@ -164,8 +165,8 @@ def _check_values(latency: Sequence[Latency], throughput: Sequence[Throughput], 
     numbers = [value for each in latency for value in dataclasses.astuple(each)]
     numbers += [value for each in throughput for value in dataclasses.astuple(each)]
     numbers += [stored["first_answer_seconds"], stored["disk_mb"]]
-    if not all(0 < number < float("inf") for number in numbers):
-        raise UserError("a measured value is not a positive number")
+    if not all(_SMALLEST <= number <= _LARGEST for number in numbers):
+        raise UserError(f"a measured value is outside of [{_SMALLEST:g}, {_LARGEST:g}]")
     accuracy = stored["accuracy"]
     if accuracy is not None and not 0 <= accuracy <= 1:
         raise UserError(f"accuracy is {accuracy}, outside of [0, 1]")

@@ -91,8 +91,9 @@ class ServingBenchmark:
         check_types(stored, _Stored)
         if stored["metric"] not in MAIN_METRICS:
             raise UserError(f"metric is {stored['metric']!r}, not one of {', '.join(MAIN_METRICS)}")
-        if stored["reference"] is not None and not 0 <= stored["reference"] <= 1:
-            raise UserError(f"reference is {stored['reference']}, outside of [0, 1]")
+        for name, value in (("reference", stored["reference"]), ("max_accuracy_drop", stored["max_accuracy_drop"])):
+            if value is not None and not 0 <= value <= 1:
+                raise UserError(f"{name} is {value}, outside of [0, 1]")
         exports = tuple(ExportMeasurement.from_dict(each) for each in stored["exports"])
         if len({tuple(latency.batch for latency in each.latency) for each in exports}) > 1:
             raise UserError("the exports were measured with different batch sizes")

@@ -116,7 +116,7 @@ def test_json_has_everything_and_is_read_back():
         ({"exports": [{"accuracy": 7}]}, r"accuracy is 7, outside of \[0, 1\]"),
         ({"exports": [{"latency": []}]}, "latency must begin with that of one example"),
         ({"exports": [{"target": "a\nb"}]}, r"'a\\nb' is no target or precision"),
-        ({"exports": [{"disk_mb": -1}]}, "a measured value is not a positive number"),
+        ({"exports": [{"disk_mb": -1}]}, "a measured value is outside of"),
         ({"exports": [{}, {"latency": [{"batch": 1, "p50_milliseconds": 1, "p99_milliseconds": 1, "calls": 1}]}]},
          "measured with different batch sizes"),
         ({"omitted": [{"target": "onnx"}]}, r"omitted\[0\] has no 'precision'"),

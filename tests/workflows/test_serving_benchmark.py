@@ -5,6 +5,7 @@ import html
 import json
 import shlex
 import shutil
+import subprocess
 from importlib import util
 from pathlib import Path
 
@@ -164,6 +165,13 @@ def test_an_export_is_measured_in_a_new_process(tiny_export, tiny_run, command):
 def test_the_failure_of_a_process_is_one_line(tmp_path):
     with pytest.raises(UserError, match=r"^no exported model at '.*nowhere'$"):
         measure_export(tmp_path / "nowhere", seconds=0.1)
+
+
+def test_a_killed_process_is_named(monkeypatch):
+    killed = subprocess.CompletedProcess((), -9, stdout="", stderr="a warning\nKilled\n")
+    monkeypatch.setattr(subprocess, "run", lambda *arguments, **options: killed)
+    with pytest.raises(UserError, match=r"^its process ended with exit code -9: Killed$"):
+        measure_export(Path("export"), seconds=0.1)
 
 
 @pytest.mark.parametrize(
