@@ -1,4 +1,4 @@
-"""Measure the speed of the input, of the training step, or of exports, and recommend an export for this machine.
+"""Measure the speed of the input, of the training step, or of exports, of which one is recommended.
 
 python -m resnet_tf.benchmark --what=input --config=imagefolder --set data.source=photos/    the limiting stage
 python -m resnet_tf.benchmark --what=train --model=resnet50                                  on random pixels
