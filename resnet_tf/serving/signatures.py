@@ -138,7 +138,7 @@ def _top_classes(
 
 
 def _traced_once(serving_input: ServingInput) -> ServingInput:
-    """Return the input with its decoding as one graph function, which all signatures share: a model loads faster."""
+    """Return the input with its decoding as one graph function, which all signatures call: a model loads faster."""
     return dataclasses.replace(
         serving_input, to_input=tf.function(serving_input.to_input, input_signature=[serving_input.tensor_type])
     )
