@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from peers import import_torchvision
 from photos import link_photos
 from rounds import measure, report
 
@@ -153,8 +154,9 @@ def _crops(paths: list[str]) -> list[list[int]]:
 
 def _torchvision(folder: Path) -> Iterator[int]:
     from torch.utils.data import DataLoader
-    from torchvision import datasets, transforms
 
+    torchvision = import_torchvision()
+    datasets, transforms = torchvision.datasets, torchvision.transforms
     transform = transforms.Compose(
         [transforms.RandomResizedCrop(SIZE), transforms.RandomHorizontalFlip(), transforms.PILToTensor()]
     )

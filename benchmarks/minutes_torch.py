@@ -17,10 +17,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torchvision
+from peers import import_torchvision
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
-from torchvision.transforms import v2 as transforms
+
+torchvision = import_torchvision()
+from torchvision.transforms import v2 as transforms  # noqa: E402
 
 BATCH, SIZE, SMALL = 64, 224, 64
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from peers import import_torchvision
 from PIL import Image
 from torch import nn
 from torch.nn import functional
@@ -75,8 +76,7 @@ class Images(torch.utils.data.Dataset):
 
 def usual_batches(images: np.ndarray, labels: np.ndarray) -> torch.utils.data.DataLoader:
     """Return batches that torchvision shuffles, crops and flips, one image at a time."""
-    from torchvision import transforms
-
+    transforms = import_torchvision().transforms
     transform = transforms.Compose(
         [
             transforms.RandomCrop(32, padding=4),

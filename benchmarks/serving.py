@@ -273,10 +273,10 @@ def _keras_export(folder: Path) -> Predict:
 
 def _torch_compile(folder: Path) -> Predict:
     import torch
-    import torchvision
+    from peers import import_torchvision
 
     torch._inductor.config.freezing = True
-    model = torchvision.models.resnet50().eval().to(memory_format=torch.channels_last)
+    model = import_torchvision().models.resnet50().eval().to(memory_format=torch.channels_last)
     compiled = torch.compile(model)
 
     def predict(images: np.ndarray) -> np.ndarray:

@@ -149,9 +149,9 @@ def _torch_network(case: str):
     import torch
 
     if case == "resnet50":
-        import torchvision
+        from peers import import_torchvision
 
-        return torchvision.models.resnet50()
+        return import_torchvision().models.resnet50()
     from pytorch_cifar10 import resnet20
 
     torch.manual_seed(0)
