@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from resnet_tf.core.metrics import MAIN_METRICS
 from resnet_tf.core.serving_benchmark import ServingBenchmark
@@ -88,6 +89,7 @@ def _plot_accuracy(axes: Axes, benchmark: ServingBenchmark) -> None:
     reach = max(limit, np.abs(changes).max(), 0.01)
     for index, (change, export) in enumerate(zip(changes, exports, strict=True)):
         axes.text(max(change, 0.0) + 0.03 * reach, index, benchmark.change_text(export), va="center", fontsize=7)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
     axes.set_xlim(-1.1 * reach, max(changes.max(), 0.0) + 0.5 * reach)
     axes.set_title(f"change of {MAIN_METRICS[benchmark.metric]} (points)", fontsize="medium")
     _name_exports(axes, benchmark)
