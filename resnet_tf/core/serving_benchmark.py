@@ -169,8 +169,15 @@ class ServingBenchmark:
 
     @property
     def notes(self) -> list[str]:
-        """Lines about what was not measured."""
-        unknown = [printable(f"{each.name}: {each.note}") for each in self.exports if each.note]
+        """Lines about what was not measured; exports with the same note have one line."""
+        names: dict[str, list[str]] = {}
+        for each in self.exports:
+            names.setdefault(each.note, []).append(each.name)
+        unknown = [
+            printable(f"{'each export' if len(own) == len(self.exports) > 1 else ', '.join(own)}: {note}")
+            for note, own in names.items()
+            if note
+        ]
         return [*unknown, *(f"not measured: {each}" for each in self.omitted)]
 
     def titles(self) -> list[str]:

@@ -150,3 +150,11 @@ def test_the_table_is_aligned_and_fits_a_terminal():
 )
 def test_numbers_have_three_digits(number, text):
     assert short_number(number) == text
+
+
+def test_exports_with_the_same_note_have_one_line():
+    noted = [dataclasses.replace(each, note="no data") for each in MEASURED]
+    assert benchmark(exports=tuple(noted), omitted=()).notes == ["each export: no data"]
+    assert benchmark(exports=(*noted[:2], LITERT), omitted=()).notes == ["serving float32, serving bfloat16: no data"]
+    assert benchmark(exports=tuple(noted[:1]), omitted=()).notes == ["serving float32: no data"]
+    assert benchmark().notes == ["not measured: onnx: it needs pip install 'resnet_tf[onnx]'"]
