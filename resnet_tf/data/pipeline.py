@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from resnet_tf.config import AugmentConfig, Config
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.graphs import without_autograph
 from resnet_tf.core.machine import cores
 from resnet_tf.core.text import counted
 from resnet_tf.data import order, service
@@ -235,7 +236,7 @@ def split_among_replicas(batches: tf.data.Dataset, replicas: int) -> tf.data.Dat
         divided = (tf.reshape(part, [replicas, part.shape[0] // replicas, *part.shape[1:]]) for part in parts)
         return tf.data.Dataset.from_tensor_slices(tuple(divided))
 
-    return batches.flat_map(split)
+    return batches.flat_map(without_autograph(split))
 
 
 def stages(
@@ -321,7 +322,9 @@ def _fits_in_memory(config: Config, split: Split, preprocess: Preprocess) -> boo
 def _interleave(steps: tf.data.Dataset, batch: Callable[[tf.Tensor], tf.data.Dataset]) -> tf.data.Dataset:
     """Return the batches of the steps in order, several computed in parallel: few, since each one occupies memory."""
     parallel = 2 + cores() // 8
-    batches = steps.interleave(batch, cycle_length=parallel, num_parallel_calls=parallel, deterministic=True)
+    batches = steps.interleave(
+        without_autograph(batch), cycle_length=parallel, num_parallel_calls=parallel, deterministic=True
+    )
     return without_autotune(batches)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.graphs import without_autograph
 from resnet_tf.core.machine import cores
 from resnet_tf.core.metrics import Evaluation
 from resnet_tf.core.progress_line import Progress
@@ -91,7 +92,7 @@ def _decoded(split: Split, preprocess: Preprocess) -> tf.data.Dataset:
     """Return the images of a split at the input size in batches, RGB, uint8 [B, H, W, 3]."""
     size = int(np.prod(preprocess.unnormalized_shape))
     images = split.examples().map(
-        lambda example, label: pixels.to_uint8(preprocess.to_unnormalized(example)),
+        without_autograph(lambda example, label: pixels.to_uint8(preprocess.to_unnormalized(example))),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from resnet_tf.config import AugmentConfig, Config, DataConfig
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.graphs import without_autograph
 from resnet_tf.core.ranges import (
     MAX_PIXELS,
     MAX_SIZE,
@@ -391,7 +392,7 @@ class ImagePreprocess(Preprocess):
 
     def from_encoded(self, encoded: tf.Tensor) -> tf.Tensor:
         """Return the network's input, float32 [B, height, width, channels], from images, string [B]."""
-        return self.normalize(self.decode_batch_in_graph(encoded))
+        return self.normalize(_compiled_decode(self)(encoded))
 
     def check_unnormalized(self, values: np.ndarray) -> np.ndarray:
         """Return a batch of RGB images as float32 [B, height, width, 3].
@@ -460,5 +461,6 @@ def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
 
 @functools.cache
 def _compiled_decode(preprocess: ImagePreprocess) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Return `decode_batch_in_graph` as a `tf.function` that is traced once per preprocessing."""
-    return tf.function(preprocess.decode_batch_in_graph, input_signature=[tf.TensorSpec([None], tf.string)])
+    """Return `decode_batch_in_graph` as a function that is traced once, although several signatures contain it."""
+    signature = [tf.TensorSpec([None], tf.string)]
+    return tf.function(without_autograph(preprocess.decode_batch_in_graph), input_signature=signature)

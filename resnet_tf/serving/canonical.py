@@ -5,6 +5,7 @@ returns, the layer `logits` is the last one and linear, and the output of the la
 graph decides, not the names of layers.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -162,8 +163,8 @@ def _tried(copy: Callable[..., Any], layer: Any, scope: str) -> Any:
 
 def _unused(name: str, scope: str, taken: set[str]) -> str:
     """Return the name of a layer, or another one if it is taken, and take it."""
-    candidates = (name, f"{scope}{name}", *(f"{scope}{name}_{number}" for number in range(2, 10_000)))
-    found = next(each for each in candidates if each not in taken)
+    numbered = (f"{scope}{name}_{number}" for number in itertools.count(2))
+    found = next(each for each in itertools.chain((name, f"{scope}{name}"), numbered) if each not in taken)
     taken.add(found)
     return found
 

@@ -28,7 +28,8 @@ def freeze(
         network: function from the model input to outputs; by default, the outputs of `model` at inference.
     """
     shape = (None, *model.input_shape[1:])
-    function = tf.function(network or (lambda inputs: tf.nest.flatten(model(inputs, training=False))))
+    outputs = network or (lambda inputs: tf.nest.flatten(model(inputs, training=False)))
+    function = tf.function(outputs, autograph=False)
     concrete = function.get_concrete_function(tf.TensorSpec(shape, tf.float32))
     if not is_freezable(model):
         return function
@@ -38,7 +39,7 @@ def freeze(
     results = [each.name for each in frozen.outputs]
 
     # `tf.saved_model.save` rejects the frozen function itself, but accepts a function that imports its graph.
-    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32)])
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32)], autograph=False)
     def constant_network(inputs: tf.Tensor) -> list[tf.Tensor]:
         return tf.graph_util.import_graph_def(graph, {source: inputs}, results, name="")
 
@@ -64,7 +65,7 @@ def freeze_from_arrays(
     """
     network = freeze(fold(model))
 
-    @tf.function(input_signature=[preprocess.unnormalized_input.tensor_type])
+    @tf.function(input_signature=[preprocess.unnormalized_input.tensor_type], autograph=False)
     def answers(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         (logits,) = network(preprocess.normalize(inputs))
         if only_logits:

@@ -212,7 +212,7 @@ def keras_logits(model: Any, preprocess: Preprocess) -> Callable[[np.ndarray], n
 
     The inputs are images, float32 [B, H, W, 3], RGB in [0, 1], or signals, float32 [B, L, C].
     """
-    network = tf.function(lambda inputs: model(preprocess.normalize(inputs), training=False))
+    network = tf.function(lambda inputs: model(preprocess.normalize(inputs), training=False), autograph=False)
     return lambda inputs: network(tf.constant(inputs)).numpy()
 
 

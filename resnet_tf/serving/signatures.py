@@ -89,7 +89,7 @@ def build_signatures(
                 encoded.tensor_type,
             )
     return {
-        name: tf.function(function, [tensor_type]).get_concrete_function()
+        name: tf.function(function, [tensor_type], autograph=False).get_concrete_function()
         for name, (function, tensor_type) in functions.items()
     }
 

@@ -74,7 +74,7 @@ class Evaluator:
             logits = model(images, training=False)
             return (logits + model(images[:, :, ::-1], training=False)) / 2 if flip else logits
 
-        @tf.function(reduce_retracing=True)
+        @tf.function(reduce_retracing=True, autograph=False)
         def predict(images: tf.Tensor, labels: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, ...]:
             logits = strategy.run(forward, args=(images,))
             return tuple(strategy.gather(value, axis=0) for value in (logits, indices))

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from resnet_tf.config import Config
+from resnet_tf.core.graphs import without_autograph
 from resnet_tf.core.targets import targets_of
 from resnet_tf.data.augmentation import mixing
 from resnet_tf.inputs import Preprocess
@@ -98,6 +99,7 @@ class TrainStep:
             unreadable = unreadable.write(step, tf.concat(strategy.experimental_local_results(missing), 0))
         return statistics.stack(), unreadable.stack()
 
+    @without_autograph
     def gradients(
         self,
         images: tf.Tensor,
@@ -168,6 +170,7 @@ class TrainStep:
             logits = self._model(inputs, training=training)
         return logits, [scope.get_current_value(variable) for variable in self._state]
 
+    @without_autograph
     def _differentiate(self, *batch: tf.Tensor, head_only: bool, size: int | None) -> Any:
         """Return gradients summed over replicas, BatchNorm statistics averaged over them, and `STATISTICS`."""
         gradients, state, totals = self._gradients(*batch, head_only=head_only, size=size)
@@ -185,6 +188,7 @@ class TrainStep:
         nonfinite = ~tf.math.is_finite(totals[0]) | (~tf.math.is_finite(norm) & (scale <= 1.0))
         return gradients, state, tf.stack([totals[0], totals[1], norm, tf.cast(nonfinite, tf.float32)])
 
+    @without_autograph
     def _complete(self, *batch: tf.Tensor, head_only: bool, size: int | None) -> tf.Tensor:
         """Take a step on one replica without a decision of the host, and return its `STATISTICS`."""
         gradients, state, statistics = self._differentiate(*batch, head_only=head_only, size=size)
@@ -193,6 +197,7 @@ class TrainStep:
         self._update(gradients, state, statistics, head_only=head_only, condition=finite)
         return statistics
 
+    @without_autograph
     def _update(
         self,
         gradients: list[tf.Tensor],
@@ -214,6 +219,7 @@ class TrainStep:
         if self._average:
             self._average.update(self._optimizer.iterations - 1, condition)
 
+    @without_autograph
     def _skip(self) -> None:
         """Count a skipped step, since the learning rate is a function of the step."""
         self._optimizer.iterations.assign_add(1)

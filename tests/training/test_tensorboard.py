@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import train_and_kill
+from conftest import override_groups, train_and_kill
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.graph.keras_util import keras_model_to_graph_def
@@ -19,8 +19,20 @@ from resnet_tf.workflows.train import train_and_evaluate
 
 
 @pytest.fixture(scope="module")
-def events(tiny_run):
-    accumulator = EventAccumulator(str(tiny_run / "tensorboard"), size_guidance={"tensors": 0})
+def config(tiny_config):
+    return override_groups(tiny_config, runtime={"tracker": "tensorboard"})
+
+
+@pytest.fixture(scope="module")
+def run(config, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run")
+    train_and_evaluate(config, workdir)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def events(run):
+    accumulator = EventAccumulator(str(run / "tensorboard"), size_guidance={"tensors": 0})
     accumulator.Reload()
     return accumulator
 
@@ -32,15 +44,15 @@ def _images(events: EventAccumulator, tag: str) -> list[np.ndarray]:
     return [np.asarray(Image.open(io.BytesIO(png))) for png in event.tensor_proto.string_val[2:]]
 
 
-def test_scalars_are_those_of_the_metrics_file(events, tiny_run):
-    lines = read_json_lines(tiny_run / "metrics.jsonl")
+def test_scalars_are_those_of_the_metrics_file(events, run):
+    lines = read_json_lines(run / "metrics.jsonl")
     for name in set(lines[0]) - {"epoch", "step"}:
         found = [(event.step, float(tf.make_ndarray(event.tensor_proto))) for event in events.Tensors(name)]
         assert found == [(line["step"], pytest.approx(line[name], rel=1e-6)) for line in lines]
 
 
-def test_the_first_augmented_batch_is_stored(events, tiny_config):
-    images, _ = pipeline.load_batch(tiny_config, open_source(tiny_config.data), step=0)
+def test_the_first_augmented_batch_is_stored(events, config):
+    images, _ = pipeline.load_batch(config, open_source(config.data), step=0)
     (grid,) = _images(events, "inputs")
     assert grid.shape == (64, 64)  # eight rows of eight digits of eight pixels
     for index in (0, 7, 8, 63):
@@ -54,24 +66,24 @@ def test_the_confusion_matrix_is_stored_as_an_image(events):
     assert image[..., :3].std() > 10
 
 
-def test_tensorboard_reads_the_graph(events, tiny_run):
+def test_tensorboard_reads_the_graph(events, run):
     assert events.summary_metadata["network"].plugin_data.plugin_name == "graph_keras_model"
     (event,) = events.Tensors("network")
     graph = keras_model_to_graph_def(json.loads(event.tensor_proto.string_val[0]))
-    layers = {layer.name for layer in load_run(tiny_run).model.layers}
+    layers = {layer.name for layer in load_run(run).model.layers}
     assert {node.name.split("/")[-1] for node in graph.node} == layers
 
 
-def test_the_configuration_is_text(events, tiny_config):
+def test_the_configuration_is_text(events, config):
     (event,) = events.Tensors("config")
-    assert tiny_config.to_json() in event.tensor_proto.string_val[0].decode()
+    assert config.to_json() in event.tensor_proto.string_val[0].decode()
 
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_a_resumed_run_does_not_store_the_first_batch_again(tiny_config, tmp_path):
-    train_and_kill(tiny_config, tmp_path, epochs=1)
-    train_and_evaluate(tiny_config, tmp_path)
+def test_a_resumed_run_does_not_store_the_first_batch_again(config, tmp_path):
+    train_and_kill(config, tmp_path, epochs=1)
+    train_and_evaluate(config, tmp_path)
     accumulator = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"tensors": 0})
     accumulator.Reload()
     assert [event.step for event in accumulator.Tensors("inputs")] == [0]

@@ -14,6 +14,7 @@ import tensorflow as tf
 from resnet_tf.config import DataConfig
 from resnet_tf.core.class_names import canonical
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.graphs import without_autograph
 from resnet_tf.core.machine import cores
 from resnet_tf.core.targets import Targets, targets_of
 from resnet_tf.core.text import counted, shortened
@@ -112,16 +113,17 @@ class Split:
         positions, parallel = tf.data.Dataset.range(tf.size(indices, tf.int64)), min(cores(), 8)
         if self.stream is None:
             return positions.map(
-                lambda position: function(position, self.load(indices[position])), num_parallel_calls=parallel
+                without_autograph(lambda position: function(position, self.load(indices[position]))),
+                num_parallel_calls=parallel,
             )
         stream = self.stream
         examples = positions.interleave(
-            lambda position: stream(indices[position]).map(lambda example: (position, example)),
+            without_autograph(lambda position: stream(indices[position]).map(lambda example: (position, example))),
             cycle_length=2 * parallel,
             num_parallel_calls=parallel,
             deterministic=True,
         )
-        return examples.map(function, num_parallel_calls=parallel)
+        return examples.map(without_autograph(function), num_parallel_calls=parallel)
 
     def select(self, indices: np.ndarray) -> "Split":
         """Return a split of the examples at `indices`, int64 [n], in that order."""
@@ -163,7 +165,9 @@ class Split:
         def stream(index: tf.Tensor) -> tf.data.Dataset:
             # One of these datasets has an example, and only its file is opened.
             parts = [
-                read(tf.clip_by_value(index, start, end - 1) - start).take(tf.cast(start <= index < end, tf.int64))
+                read(tf.clip_by_value(index, start, end - 1) - start).take(
+                    tf.cast((start <= index) & (index < end), tf.int64)
+                )
                 for read, start, end in zip(streams, starts, ends, strict=True)
             ]
             return functools.reduce(tf.data.Dataset.concatenate, parts)

@@ -5,8 +5,10 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from resnet_tf.core.files import write_atomically
+from resnet_tf.core.graphs import without_autograph
 from resnet_tf.core.progress_line import tracked
 from resnet_tf.data.sources.base import Split
 from resnet_tf.data.sources.records import cache_directory
@@ -17,6 +19,7 @@ _SIZE = 16  # bytes of a digest
 _END = 4096  # bytes at the end of a file
 _CACHED_FROM = 2**26  # bytes of files; fewer are read in less than a second
 _CACHED_ARRAYS = 20_000
+_BATCH = 256  # examples
 
 
 def digest_files(files: Sequence[str], *, end_only: bool = False) -> list[bytes]:
@@ -49,12 +52,21 @@ def digest_arrays(split: Split) -> list[bytes]:
     key = json.dumps([split.name, split.num_examples, split.fingerprint()])
 
     def read() -> Iterator[bytes]:
-        examples = split.examples().as_numpy_iterator()
-        for example, _ in tracked(examples, "comparing the splits", noun="example", total=split.num_examples):
+        for example in tracked(_examples(split), "comparing the splits", noun="example", total=split.num_examples):
             yield _digest(example if isinstance(example, bytes) else example.tobytes())
 
     is_large = split.num_examples >= _CACHED_ARRAYS and split.fingerprint()
     return _from_cache(key, split.num_examples, read) if is_large else list(read())
+
+
+def _examples(split: Split) -> Iterator[Any]:
+    """Yield the examples of a split, encoded or as arrays; those of one shape come from TensorFlow in batches."""
+    examples = split.examples().map(without_autograph(lambda example, label: example))
+    if not examples.element_spec.shape.is_fully_defined():
+        yield from examples.as_numpy_iterator()
+        return
+    for batch in examples.batch(_BATCH).as_numpy_iterator():
+        yield from batch
 
 
 def _digest(content: bytes) -> bytes:

@@ -22,6 +22,7 @@ from resnet_tf.core.bounded import open_regular
 from resnet_tf.core.class_names import decode_name
 from resnet_tf.core.errors import UserError, plain_reason
 from resnet_tf.core.files import write_atomically
+from resnet_tf.core.graphs import without_autograph
 from resnet_tf.core.machine import cores
 from resnet_tf.core.progress_line import Progress
 from resnet_tf.core.text import counted
@@ -157,7 +158,7 @@ def _index_valid(files: Sequence[str], parse: Parse) -> list[Records]:
         return records.map(lambda record: (index, tf.strings.length(record), *hashed(record))).ignore_errors()
 
     dataset = tf.data.Dataset.range(len(files)).interleave(
-        lengths_and_labels, cycle_length=16, block_length=64, num_parallel_calls=min(cores(), 16)
+        without_autograph(lengths_and_labels), cycle_length=16, block_length=64, num_parallel_calls=min(cores(), 16)
     )
     parts = []
     with Progress("indexing record files", noun="record") as progress:

@@ -30,7 +30,7 @@ def reusable_model(model: keras.Model, preprocess: Preprocess, *, weight_decay: 
     )
     open_model.set_weights(model.get_weights())
 
-    @tf.function
+    @tf.function(autograph=False)
     def call(images: tf.Tensor, training: bool = False) -> tf.Tensor:
         return open_model(preprocess.normalize(images), training=training)
 
@@ -48,4 +48,4 @@ def reusable_model(model: keras.Model, preprocess: Preprocess, *, weight_decay: 
 
 
 def _decay(kernel: tf.Variable, weight_decay: float) -> Any:
-    return tf.function(lambda: weight_decay * tf.nn.l2_loss(kernel), input_signature=[])
+    return tf.function(lambda: weight_decay * tf.nn.l2_loss(kernel), input_signature=[], autograph=False)
