@@ -44,8 +44,8 @@ gc.set_threshold(50_000, 20, 20)
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
-# A low learning rate, so that the logits stay moderate after two epochs. The plots of TensorBoard would take a quarter of
-# the time of such a run.
+# A low learning rate, so that the logits stay moderate after two epochs; no TensorBoard, whose plots take a quarter of the
+# time of such a run.
 TINY = (
     "model.name=resnet8_w32",
     "train.epochs=2",
