@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import gc
 import gzip
 import json
@@ -37,15 +38,48 @@ from resnet_tf.core import files, progress_line  # noqa: E402
 from resnet_tf.core.files import read_json_lines  # noqa: E402
 from resnet_tf.model.builder import build  # noqa: E402
 from resnet_tf.model.zoo import MODELS  # noqa: E402
+from resnet_tf.serving import runners  # noqa: E402
+from resnet_tf.training import loop  # noqa: E402
 
 # What is imported is no garbage. Collections at the thresholds of Python took 7 % of the time of the tests.
 gc.freeze()
 gc.set_threshold(50_000, 20, 20)
 
+_open_board = loop._Fit._open_board
+loop._Fit._open_board = lambda fit: None  # the plots of TensorBoard take a quarter of the time of a short run
+
+
+@contextlib.contextmanager
+def writing_tensorboard() -> Iterator[None]:
+    """Let runs write the event files of TensorBoard, for tests that read them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop._Fit, "_open_board", _open_board)
+        yield
+
+
+_load_saved_model = runners.load_saved_model
+
+
+@functools.lru_cache(maxsize=4)
+def _loaded(directory: Path, identity: tuple[tuple[Path, int, int, int], ...]) -> Any:
+    return _load_saved_model(directory)
+
+
+def load_once(directory: Path) -> Any:
+    """Load a SavedModel; one of the last four is returned as it was loaded, unless a file of its graph has changed.
+
+    A graph takes a second to load, and another one in its first call.
+    """
+    files = sorted([*directory.glob("*.pb"), *directory.glob("variables/*")])
+    stats = [(file, file.stat()) for file in files]
+    return _loaded(directory, tuple((file, each.st_ino, each.st_mtime_ns, each.st_size) for file, each in stats))
+
+
+runners.load_saved_model = load_once
+
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
-# A low learning rate, so that the logits stay moderate after two epochs; no TensorBoard, whose plots take a quarter of the
-# time of such a run.
+# A low learning rate, so that the logits stay moderate after two epochs.
 TINY = (
     "model.name=resnet8_w32",
     "train.epochs=2",
@@ -53,7 +87,6 @@ TINY = (
     "data.eval_split=test[:100]",
     "optimizer.base_lr=0.02",
     "optimizer.warmup_epochs=0",
-    "runtime.tracker=",
 )
 
 # Marks of the cases of a test that CI leaves out; see CONTRIBUTING.md.

@@ -16,11 +16,12 @@ import matplotlib.figure
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import LONG, write_imagenet_records
+from conftest import LONG, write_imagenet_records, writing_tensorboard
 from PIL import Image
 
 from resnet_tf.config import iterate_keys, load_config
 from resnet_tf.core.files import read_json_lines
+from resnet_tf.training import time_budget
 from resnet_tf.workflows.train import train_and_evaluate
 
 COMMANDS = (
@@ -253,7 +254,8 @@ def test_train_from_a_folder_with_flags_only(command, photos, tmp_path):
     workdir = tmp_path / "run"
     arguments = ["--data.source", str(photos), "--set", "model.name=resnet8_w32", "--set", "data.image_size=32"]
     arguments += ["--set", "train.epochs=2", "--set", "data.batch_size=4", "--set", "optimizer.warmup_epochs=0"]
-    outcome = command("train", "--config=imagefolder", *arguments, f"--workdir={workdir}")
+    with writing_tensorboard():
+        outcome = command("train", "--config=imagefolder", *arguments, f"--workdir={workdir}")
     assert outcome.code == 0, outcome.err
     assert outcome.err.count("epoch ") >= 2
     assert "verified in a new process: 6 of 6 validation examples have the same top-1 class" in outcome.out
@@ -263,7 +265,8 @@ def test_train_from_a_folder_with_flags_only(command, photos, tmp_path):
     assert {line.split()[1] for line in prediction.out.splitlines()[1:]} == {"blue", "red"}
 
 
-def test_train_takes_the_data_as_an_argument(command, photos, tmp_path):
+def test_train_takes_the_data_as_an_argument(command, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(time_budget, "_MEASURE_SECONDS", 0.1)
     settings = ("--model.name=resnet8_w32", "--data.batch_size=4", "--dry-run")
     with contextlib.chdir(tmp_path):
         outcome = command("train", str(photos), *settings)

@@ -16,7 +16,7 @@ import tensorflow as tf
 from resnet_tf.inputs import headers, orientation
 from resnet_tf.inputs.base import ChooseWindow
 from resnet_tf.inputs.formats import binary, bmp, frames
-from resnet_tf.inputs.formats.inspection import inspect
+from resnet_tf.inputs.formats.inspection import inspect, inspect_jpeg
 
 # The method of PIL. TensorFlow's default is less exact, which lowers the accuracy of pretrained networks, and is not
 # faster with a vectorized JPEG library.
@@ -86,8 +86,15 @@ class Decoder:
     def _limit(self, max_pixels: tf.Tensor | None) -> tf.Tensor:
         return tf.constant(self.max_pixels, tf.int64) if max_pixels is None else max_pixels
 
+    @property
+    def _too_large(self) -> str:
+        return f"its header claims more than max_pixels={self.max_pixels:,}"
+
     def _inspect(self, encoded: tf.Tensor, max_pixels: tf.Tensor) -> frames.Frame:
-        return inspect(encoded, max_pixels, f"its header claims more than max_pixels={self.max_pixels:,}")
+        return inspect(encoded, max_pixels, self._too_large)
+
+    def _inspect_jpeg(self, encoded: tf.Tensor, max_pixels: tf.Tensor) -> frames.Frame:
+        return inspect_jpeg(encoded, max_pixels, self._too_large)
 
     def _decode_encoded(self, encoded: tf.Tensor, max_pixels: tf.Tensor) -> tf.Tensor:
         frame = _traced(self, "_inspect")(encoded, max_pixels)
@@ -128,7 +135,7 @@ class Decoder:
             return sum(tf.cast(largest_ratio >= ratio, tf.int32) for ratio in _RATIOS[1:])
 
         def decode_jpeg() -> tf.Tensor:
-            frame = _traced(self, "_inspect")(example, self._limit(None))
+            frame = _traced(self, "_inspect_jpeg")(example, self._limit(None))
             rotation = headers.exif_orientation(example) if self.exif_orientation else None
             offset, size = _choose_stored(choose, tf.cast(frame.size, tf.int32), rotation)
             window = tf.concat([offset, size], 0) + binary.zero_unless(frame.fault)

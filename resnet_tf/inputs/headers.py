@@ -116,6 +116,7 @@ def _matches(head: tf.Tensor) -> tf.Tensor:
     return tf.reduce_all((head == _SIGNATURES) | (_SIGNATURES < 0), axis=1)
 
 
+@tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)  # contained several times in a pipeline
 def exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
     """Return the EXIF orientation of a JPEG, int32 scalar from 1 (upright) to 8; 1 if absent or invalid.
 

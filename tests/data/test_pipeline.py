@@ -19,6 +19,8 @@ from resnet_tf.data.sources import open_source
 from resnet_tf.data.unreadable import UnreadableExamples
 from resnet_tf.inputs import create_preprocess
 
+EVALUATED = 201
+
 
 def _arrays(folder):
     """Return an archive of digits."""
@@ -31,10 +33,11 @@ def _arrays(folder):
 
 
 def _setup(data_dir, photos, source_type):
+    digits = [f"data.data_dir={data_dir}", "data.train_split=train[:250]", f"data.eval_split=test[:{EVALUATED}]"]
     if source_type == "memory":
-        config = load_config("digits", [f"data.data_dir={data_dir}", "train.epochs=3", "augment.flip=true"])
+        config = load_config("digits", [*digits, "train.epochs=3", "augment.flip=true"])
     elif source_type == "stream":
-        overrides = [f"data.data_dir={data_dir}", "train.epochs=3", "data.memory_limit_mb=0", "augment.pad_crop=1"]
+        overrides = [*digits, "train.epochs=3", "data.memory_limit_mb=0", "augment.pad_crop=1"]
         config = load_config("digits", [*overrides, "data.batch_size=100"])
     elif source_type == "arrays":
         overrides = [f"data.source={_arrays(photos)}", "train.epochs=3", "data.batch_size=60", "data.memory_limit_mb=0"]
@@ -59,7 +62,7 @@ def test_batches_do_not_depend_on_the_first_step(data_dir, photos, source_type):
     config, source, preprocess, length = _setup(data_dir, photos, source_type)
     complete = list(pipeline.train_batches(config, source, preprocess, length, start=0).as_numpy_iterator())
     assert len(complete) == length.total_steps == 3 * length.steps_per_epoch
-    for start in (1, length.steps_per_epoch, length.total_steps - 1):
+    for start in (length.steps_per_epoch, length.total_steps - 1):
         resumed = pipeline.train_batches(config, source, preprocess, length, start=start).as_numpy_iterator()
         for batch, reference in zip(resumed, complete[start:], strict=True):
             for part, expected in zip(batch, reference, strict=True):
@@ -209,7 +212,7 @@ def test_batches_do_not_depend_on_the_global_seed_of_tensorflow(data_dir, photos
     """Training sets it to `runtime.seed`, by default 0."""
     config, source, preprocess, length = _setup(data_dir, photos, source_type)
     first = []
-    for seed in (0, 0, 5):
+    for seed in (0, 5):
         tf.random.set_seed(seed)
         batches = pipeline.train_batches(config, source, preprocess, length, start=1)
         first.append(next(batches.as_numpy_iterator()))
@@ -235,22 +238,22 @@ def test_memory_and_stream_return_the_same_pixels(data_dir, photos):
     for source_type in ("memory", "stream"):
         config, source, preprocess, _ = _setup(data_dir, photos, source_type)
         config = dataclasses.replace(config, augment=AugmentConfig())
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=898))
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=250))
         batches = pipeline.train_batches(config, source, preprocess, TrainingLength.of(config, source), start=0)
         images, labels, *_ = next(batches.as_numpy_iterator())
-        order = np.lexsort((*np.round(images.reshape(898, -1).T, 3), labels))
+        order = np.lexsort((*np.round(images.reshape(250, -1).T, 3), labels))
         results.append(images[order])
     np.testing.assert_allclose(*results, atol=1e-5)
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 100, 899, 1000])
+@pytest.mark.parametrize("batch_size", [1, 7, 50, EVALUATED, 1000])
 def test_evaluation_reads_every_example_once_in_order(data_dir, photos, batch_size):
     _, source, preprocess, _ = _setup(data_dir, photos, "memory")
     batches = list(pipeline.eval_batches(source.validation, preprocess, batch_size).as_numpy_iterator())
     assert {len(images) for images, _, _ in batches} == {batch_size}
     labels, indices = (np.concatenate([batch[part] for batch in batches]) for part in (1, 2))
-    assert labels[:899].tolist() == source.validation.labels.tolist()
-    assert indices.tolist() == [*range(899), *[-1] * (len(indices) - 899)]
+    assert labels[:EVALUATED].tolist() == source.validation.labels.tolist()
+    assert indices.tolist() == [*range(EVALUATED), *[-1] * (len(indices) - EVALUATED)]
 
 
 def test_a_repeated_evaluation_reads_its_images_once(photos):
@@ -274,11 +277,11 @@ def test_workers_have_equal_numbers_of_evaluation_batches(data_dir, photos):
     found = []
     for worker in range(3):
         batches = list(
-            pipeline.eval_batches(source.validation, preprocess, 64, shard=Shard(worker, 3)).as_numpy_iterator()
+            pipeline.eval_batches(source.validation, preprocess, 16, shard=Shard(worker, 3)).as_numpy_iterator()
         )
         assert len(batches) == 5
         found += [index for *_, indices in batches for index in indices if index >= 0]
-    assert found == list(range(899))
+    assert found == list(range(EVALUATED))
 
 
 def test_replicas_have_consecutive_parts_of_a_batch():

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import LONG
+from conftest import LONG, writing_tensorboard
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
@@ -221,7 +221,8 @@ def test_an_error_of_plotting_costs_no_export(tiny_config, tmp_path, monkeypatch
     config = resnet_tf.load_config("digits", [f"data.data_dir={tiny_config.data.data_dir}", "train.epochs=1"])
     config = resnet_tf.load_config("digits", [*_tiny(config), "model.name=resnet8_w32"])
     if faulty == "plot_evaluation":
-        assert resnet_tf.train(config, tmp_path / "run").report.is_file()
+        with writing_tensorboard():
+            assert resnet_tf.train(config, tmp_path / "run").report.is_file()
         assert "no plot of the evaluation in TensorBoard: RuntimeError: a font is missing" in caplog.text
     else:
         with pytest.raises(RuntimeError, match="a font is missing"):

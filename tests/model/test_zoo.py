@@ -8,6 +8,7 @@ from conftest import LONG, shallow
 from resnet_tf.core.errors import UserError
 from resnet_tf.model.create import create_model
 from resnet_tf.model.initializers import FanOutNormal
+from resnet_tf.model.size import count_parameters
 from resnet_tf.model.zoo import MODELS, list_models
 
 # Trainable parameters with the head of the source: 1,000 classes for ImageNet, 10 for CIFAR and the small ones.
@@ -86,8 +87,14 @@ PUBLISHED_PARAMETER_COUNTS = {
     "resnet_article": 600_586,
 }
 
-# Minutes of building between them: they are built in the slow tier, by hand.
-LARGE = {"resnet_rs270", "resnet_rs350", "resnet_rs420", "bit_r50x3", "bit_r152x2", "resnet1202", "resnet1001_v2"}
+# One network for each stem, block and shortcut, and some of other depths. The others take minutes, and are built in the
+# slow tier, by hand.
+BUILT = {
+    *("resnet18", "resnet50", "resnet101", "resnext50_32x4d", "wide_resnet50_2", "resnet50_v1", "resnet50_v2"),
+    *("resnet18_d", "resnet50_d", "seresnet50", "seresnext50_32x4d", "resnet_rs50", "bit_r50x1", "resnet20"),
+    *("resnet164_v2", "wrn_16_4", "plain18", "plain20", "resnet18_1d", "resnet20_w8", "resnet8_w32", "resnet8_w64"),
+    "resnet_article",
+}
 
 
 def _trainable(model: keras.Model) -> int:
@@ -98,10 +105,20 @@ def test_every_model_has_a_published_count():
     assert set(MODELS) == set(PUBLISHED_PARAMETER_COUNTS)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=LONG * (name in LARGE)) for name in MODELS])
-def test_parameter_count(name, monkeypatch):
+def _classes(name: str) -> int:
+    return 1000 if MODELS[name].stem in ("conv7", "deep") else 10
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_parameter_count(name):
+    """Without building the network; `tests/model/test_size.py` compares that number with built networks."""
+    assert count_parameters(MODELS[name], num_classes=_classes(name))[0] == PUBLISHED_PARAMETER_COUNTS[name]
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=LONG * (name not in BUILT)) for name in MODELS])
+def test_parameter_count_of_a_built_network(name, monkeypatch):
     monkeypatch.setattr(FanOutNormal, "__call__", lambda self, shape, dtype=None: keras.ops.zeros(shape, dtype))
-    classes = 1000 if MODELS[name].stem in ("conv7", "deep") else 10
+    classes = _classes(name)
     shape = (224, 3) if MODELS[name].dimensions == 1 else (224, 224, 3)
     assert _trainable(create_model(name, num_classes=classes, input_shape=shape)) == PUBLISHED_PARAMETER_COUNTS[name]
 

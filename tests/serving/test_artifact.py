@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import CORRUPTIONS, LONG
+from conftest import CORRUPTIONS, LONG, load_once
 from PIL import Image
 
 from resnet_tf.core.errors import UserError
@@ -34,7 +34,7 @@ def run(tiny_run):
 
 
 def test_signatures_and_their_outputs(tiny_export):
-    signatures = tf.saved_model.load(str(tiny_export)).signatures
+    signatures = load_once(tiny_export).signatures
     assert set(signatures) == {"serving_default", "images", "features", "classify", "explain"}
     for name, dtype, shape in (("serving_default", tf.string, [None]), ("images", tf.float32, [None, 8, 8, 3])):
         (taken,) = signatures[name].structured_input_signature[1].values()
@@ -57,7 +57,7 @@ def test_signatures_and_their_outputs(tiny_export):
 def test_signatures_and_predictor_agree_with_the_network(run, tiny_export, tiny_images):
     images = tf.stack([run.preprocess.center_crop(run.preprocess.decode(tf.constant(item))) for item in tiny_images])
     expected = run.model(run.preprocess.normalize(images), training=False).numpy()
-    signatures = tf.saved_model.load(str(tiny_export)).signatures
+    signatures = load_once(tiny_export).signatures
     by_bytes = signatures["serving_default"](image_bytes=tf.constant(tiny_images))
     by_images = signatures["images"](images=images)
     for outputs in (by_bytes, by_images):
@@ -178,7 +178,7 @@ def test_a_failed_export_leaves_no_files(run, tmp_path, monkeypatch):
 
 def test_the_graph_reports_the_index_of_an_unreadable_image(tiny_export, tiny_images):
     """The message of the graph itself, which clients without this package receive."""
-    predict = tf.saved_model.load(str(tiny_export)).signatures["serving_default"]
+    predict = load_once(tiny_export).signatures["serving_default"]
     huge = bytearray(tiny_images[0])
     huge[16:24] = (2**20).to_bytes(4, "big") * 2
     photo = tf.io.encode_jpeg(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).numpy()
@@ -204,7 +204,7 @@ def test_the_first_frame_of_an_animated_webp_is_used(tiny_export):
     animated, still = io.BytesIO(), io.BytesIO()
     Image.fromarray(first).save(animated, "WEBP", save_all=True, append_images=[Image.fromarray(second)], lossless=True)
     Image.fromarray(first).save(still, "PNG")
-    predict = tf.saved_model.load(str(tiny_export)).signatures["serving_default"]
+    predict = load_once(tiny_export).signatures["serving_default"]
     logits = predict(image_bytes=tf.constant([animated.getvalue(), still.getvalue()]))["logits"]
     np.testing.assert_array_equal(logits[0], logits[1])
 
@@ -244,7 +244,7 @@ def test_classify_takes_serialized_examples(run, tiny_export, tiny_images):
         ).SerializeToString()
         for item in tiny_images
     ]
-    model = tf.saved_model.load(str(tiny_export))
+    model = load_once(tiny_export)
     outputs = model.signatures["classify"](inputs=tf.constant(examples))
     expected = model.signatures["serving_default"](image_bytes=tf.constant(tiny_images))["probabilities"]
     np.testing.assert_allclose(outputs["scores"], expected, atol=1e-6)
@@ -262,7 +262,7 @@ def test_heatmaps_equal_grad_cam(run, tiny_export, tiny_images):
     weights = tf.reduce_mean(tape.gradient(best, maps), axis=[1, 2])
     expected = tf.nn.relu(tf.einsum("bhwf,bf->bhw", maps, weights)).numpy()
     expected /= np.maximum(expected.max(axis=(1, 2), keepdims=True), 1e-12)
-    explain = tf.saved_model.load(str(tiny_export)).signatures["explain"]
+    explain = load_once(tiny_export).signatures["explain"]
     found = explain(image_bytes=tf.constant(tiny_images))["heatmaps"]
     assert expected.max() > 0
     np.testing.assert_allclose(found, expected, atol=1e-4)

@@ -14,7 +14,14 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-from conftest import LONG, make_first_checkpoint_best, override_groups, train_and_kill, untimed_metrics
+from conftest import (
+    LONG,
+    make_first_checkpoint_best,
+    override_groups,
+    train_and_kill,
+    untimed_metrics,
+    writing_tensorboard,
+)
 
 from resnet_tf.config import list_configs, load_config
 from resnet_tf.core import files
@@ -35,7 +42,8 @@ def _weights(workdir) -> list[np.ndarray]:
 
 def test_a_golden_run_reaches_its_accuracy_and_writes_its_files(data_dir, tmp_path):
     config = load_config("digits", [f"data.data_dir={data_dir}", "train.epochs=12"])
-    result = train_and_evaluate(config, tmp_path / "run")
+    with writing_tensorboard():
+        result = train_and_evaluate(config, tmp_path / "run")
     assert result["examples"] == 899
     assert result["step"] == 12 * 14
     assert result["top1"] > 0.9

@@ -18,7 +18,7 @@ from resnet_tf.training.trainer import Trainer
 
 
 def _config(digits_arrays, *overrides):
-    base = [f"data.source={digits_arrays}", "model.name=resnet20", "data.batch_size=64", "train.epochs=20"]
+    base = [f"data.source={digits_arrays}", "model.name=resnet8_w32", "data.batch_size=64", "train.epochs=20"]
     base += ["optimizer.warmup_epochs=1", "optimizer.base_lr=0.1", "runtime.precision=float32"]
     return load_config("digits", [*base, *overrides])
 

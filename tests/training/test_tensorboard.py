@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import override_groups, train_and_kill
+from conftest import train_and_kill, writing_tensorboard
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.graph.keras_util import keras_model_to_graph_def
@@ -19,14 +19,10 @@ from resnet_tf.workflows.train import train_and_evaluate
 
 
 @pytest.fixture(scope="module")
-def config(tiny_config):
-    return override_groups(tiny_config, runtime={"tracker": "tensorboard"})
-
-
-@pytest.fixture(scope="module")
-def run(config, tmp_path_factory):
+def run(tiny_config, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run")
-    train_and_evaluate(config, workdir)
+    with writing_tensorboard():
+        train_and_evaluate(tiny_config, workdir)
     return workdir
 
 
@@ -51,8 +47,8 @@ def test_scalars_are_those_of_the_metrics_file(events, run):
         assert found == [(line["step"], pytest.approx(line[name], rel=1e-6)) for line in lines]
 
 
-def test_the_first_augmented_batch_is_stored(events, config):
-    images, _ = pipeline.load_batch(config, open_source(config.data), step=0)
+def test_the_first_augmented_batch_is_stored(events, tiny_config):
+    images, _ = pipeline.load_batch(tiny_config, open_source(tiny_config.data), step=0)
     (grid,) = _images(events, "inputs")
     assert grid.shape == (64, 64)  # eight rows of eight digits of eight pixels
     for index in (0, 7, 8, 63):
@@ -74,16 +70,17 @@ def test_tensorboard_reads_the_graph(events, run):
     assert {node.name.split("/")[-1] for node in graph.node} == layers
 
 
-def test_the_configuration_is_text(events, config):
+def test_the_configuration_is_text(events, tiny_config):
     (event,) = events.Tensors("config")
-    assert config.to_json() in event.tensor_proto.string_val[0].decode()
+    assert tiny_config.to_json() in event.tensor_proto.string_val[0].decode()
 
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_a_resumed_run_does_not_store_the_first_batch_again(config, tmp_path):
-    train_and_kill(config, tmp_path, epochs=1)
-    train_and_evaluate(config, tmp_path)
+def test_a_resumed_run_does_not_store_the_first_batch_again(tiny_config, tmp_path):
+    with writing_tensorboard():
+        train_and_kill(tiny_config, tmp_path, epochs=1)
+        train_and_evaluate(tiny_config, tmp_path)
     accumulator = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"tensors": 0})
     accumulator.Reload()
     assert [event.step for event in accumulator.Tensors("inputs")] == [0]

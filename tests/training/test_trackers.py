@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import KilledError, override_groups, train_and_kill
+from conftest import KilledError, override_groups, train_and_kill, writing_tensorboard
 
 from resnet_tf.config import load_config
 from resnet_tf.core.errors import UserError
@@ -46,7 +46,8 @@ def test_a_resumed_run_continues_in_the_same_run_of_each_tracker(tiny_config, of
     first = json.loads((offline / FILE_NAME).read_text())
     (run,) = _mlflow_runs(offline)
     assert (run.info.run_id, run.info.status) == (first["mlflow"], "FAILED")
-    train_and_evaluate(config, offline)
+    with writing_tensorboard():
+        train_and_evaluate(config, offline)
     assert json.loads((offline / FILE_NAME).read_text()) == first
     (run,) = _mlflow_runs(offline)
     assert (run.info.status, run.data.params["data.batch_size"]) == ("FINISHED", "128")

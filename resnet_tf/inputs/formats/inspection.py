@@ -26,27 +26,16 @@ def inspect(encoded: tf.Tensor, max_pixels: tf.Tensor, too_large: str) -> Frame:
         tf.errors.InvalidArgumentError: if the header of a JPEG is corrupt.
     """
 
-    def size_fault(size: tf.Tensor) -> tf.Tensor:
-        pixels = tf.reduce_prod(size)
-        return tf.where(pixels > 0, tf.where(pixels <= max_pixels, "", too_large), _UNKNOWN)
-
-    def inspect_jpeg() -> Frame:
-        size = headers.jpeg_size(encoded)
-        fault, checked = tf.cond(
-            size_fault(size) == "",
-            lambda: jpeg.check(encoded, tf.reduce_prod(size), max_pixels),
-            lambda: (size_fault(size), encoded),
-        )
-        return whole_image(checked, size, fault)
-
     def inspect_png() -> Frame:
         size = headers.non_jpeg_size(encoded)
-        fault = binary.first_fault(size_fault(size), png.check(encoded, tf.reduce_prod(size), max_pixels))
+        fault = binary.first_fault(
+            _size_fault(size, max_pixels, too_large), png.check(encoded, tf.reduce_prod(size), max_pixels)
+        )
         return whole_image(encoded, size, fault)
 
     def inspect_bmp() -> Frame:
         size, fault = bmp.check(encoded)
-        return whole_image(encoded, size, binary.first_fault(size_fault(size), fault))
+        return whole_image(encoded, size, binary.first_fault(_size_fault(size, max_pixels, too_large), fault))
 
     inspections: dict[str, Callable[[], Frame]] = {
         "PNG": inspect_png,
@@ -57,5 +46,23 @@ def inspect(encoded: tf.Tensor, max_pixels: tf.Tensor, too_large: str) -> Frame:
     }
     others = [inspections[name] for name in headers.FORMATS]
     return tf.cond(
-        tf.io.is_jpeg(encoded), inspect_jpeg, lambda: tf.switch_case(headers.non_jpeg_format(encoded), others)
+        tf.io.is_jpeg(encoded),
+        lambda: inspect_jpeg(encoded, max_pixels, too_large),
+        lambda: tf.switch_case(headers.non_jpeg_format(encoded), others),
     )
+
+
+def inspect_jpeg(encoded: tf.Tensor, max_pixels: tf.Tensor, too_large: str) -> Frame:
+    """Check an encoded image that is known to be a JPEG; see `inspect`."""
+    size = headers.jpeg_size(encoded)
+    fault = _size_fault(size, max_pixels, too_large)
+    fault, checked = tf.cond(
+        fault == "", lambda: jpeg.check(encoded, tf.reduce_prod(size), max_pixels), lambda: (fault, encoded)
+    )
+    return whole_image(checked, size, fault)
+
+
+def _size_fault(size: tf.Tensor, max_pixels: tf.Tensor, too_large: str) -> tf.Tensor:
+    """Return the reason to refuse an image of a size in pixels, int64 [2], string scalar; empty if there is none."""
+    pixels = tf.reduce_prod(size)
+    return tf.where(pixels > 0, tf.where(pixels <= max_pixels, "", too_large), _UNKNOWN)
