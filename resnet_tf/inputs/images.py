@@ -459,7 +459,7 @@ def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     raise UserError(f"{name}={shorten(value)}; expected {' or '.join(choices)}{advice}")
 
 
-@functools.cache
+@functools.lru_cache(maxsize=4)  # each takes up to 50 MB
 def _compiled_decode(preprocess: ImagePreprocess) -> Callable[[tf.Tensor], tf.Tensor]:
     """Return `decode_batch_in_graph` as a function that is traced once, although several signatures contain it."""
     signature = [tf.TensorSpec([None], tf.string)]
