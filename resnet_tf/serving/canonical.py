@@ -209,7 +209,9 @@ def last_operation(graph: Any) -> Any:
 
 def ends_in_sigmoid(model: keras.Model) -> bool:
     """Return True if the outputs of a model are sigmoids, so that an example has any number of classes."""
-    flat = _flatten(model)
+    graph = graph_of(model)
+    is_nested = any(isinstance(layer, keras.Model) for layer in graph.layers)
+    flat = _flatten(model) if is_nested else graph
     last, head = _operation(_skip_inactive(flat.output)), last_operation(flat)
     return "sigmoid" in (_probabilities(last), isinstance(head, keras.layers.Dense) and _activation(head))
 
