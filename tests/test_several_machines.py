@@ -60,6 +60,7 @@ def test_the_number_of_workers_is_missing(arguments):
     assert done.stderr.startswith("error: the first argument is the number of workers")
 
 
+@pytest.mark.slow
 def test_a_mistake_ends_all_workers():
     command = [sys.executable, ROOT / "examples" / "workers.py", "2", "--config=digit"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)

@@ -331,6 +331,7 @@ def _in_a_child(call: str) -> dict:
     return json.loads(child.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_no_webp_flags_abort_the_process():
     assert _in_a_child("decode_all_webp_flags()") == {"end": True}
 

@@ -16,7 +16,7 @@ from resnet_tf.model.create import create_model
 from resnet_tf.serving.export import export_model
 from resnet_tf.training.run import load_run
 
-IN_PROCESS = ("serving", "litert", "keras", "onnx", "openvino")
+IN_PROCESS = ("serving", "litert", "keras", "onnx", pytest.param("openvino", marks=pytest.mark.slow))
 
 
 @pytest.fixture(scope="module")

@@ -122,6 +122,7 @@ print(history["accuracy"][-1], sum(changed), len(changed))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["hub", pytest.param("hub_features", marks=LONG)])
 def test_tf_hub_fine_tunes_the_network_in_a_new_process(run, tmp_path, target):
     pytest.importorskip("tensorflow_hub")

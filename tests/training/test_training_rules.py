@@ -553,6 +553,7 @@ with filtered(lambda line: b"hidden" not in line):
 """
 
 
+@pytest.mark.slow
 def test_transposition_of_pixels_is_quiet():
     """TensorFlow prints an error for integers on CPUs whose oneDNN lacks them, once in a process."""
     child = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=120, check=True)
