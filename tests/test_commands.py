@@ -260,7 +260,8 @@ def test_train_from_a_folder_with_flags_only(command, photos, tmp_path):
     assert outcome.err.count("epoch ") >= 2
     assert "verified in a new process: 6 of 6 validation examples have the same top-1 class" in outcome.out
     found = {path.name for path in workdir.iterdir()}
-    assert found == {"config.json", "checkpoints", "metrics.jsonl", "tensorboard", "report", "export"}
+    files = {"config.json", "metrics.jsonl", "environment.jsonl", "hashes.jsonl"}
+    assert found == files | {"checkpoints", "tensorboard", "report", "export"}
     prediction = command("predict", f"--model={workdir / 'export' / 'serving' / '1'}", str(photos / "test/red/0.jpg"))
     assert {line.split()[1] for line in prediction.out.splitlines()[1:]} == {"blue", "red"}
 
