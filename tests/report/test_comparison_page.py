@@ -20,7 +20,17 @@ def _write(directory, *, examples=400):
         predictions = np.where(wrong, (targets + 1) % len(NAMES), targets)
         confidence = generator.uniform(0.3, 1.0, examples)
         latencies = {1: milliseconds, 16: 9 * milliseconds}
-        return Answers(name, "resnet18", predictions, confidence, 0.5, preprocess, latencies, 271_098, 10**6)
+        return Answers(
+            name,
+            "resnet18",
+            predictions,
+            confidence,
+            loss=0.5,
+            preprocess=preprocess,
+            milliseconds=latencies,
+            parameters=271_098,
+            bytes=10**6,
+        )
 
     comparison = Comparison(
         data="<i>photos</i>, split 'test'",
