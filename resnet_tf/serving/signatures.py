@@ -139,9 +139,8 @@ def _top_classes(
 
 def _traced_once(serving_input: ServingInput) -> ServingInput:
     """Return the input with its decoding as one graph function, which all signatures call: a model loads faster."""
-    return dataclasses.replace(
-        serving_input, to_input=tf.function(serving_input.to_input, input_signature=[serving_input.tensor_type])
-    )
+    to_input = tf.function(serving_input.to_input, [serving_input.tensor_type], autograph=False)
+    return dataclasses.replace(serving_input, to_input=to_input)
 
 
 def _from_examples(serving_input: ServingInput, function: SignatureFunction) -> SignatureFunction:
