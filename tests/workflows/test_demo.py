@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import dataclasses
+import functools
 import re
 import signal
 import socket
@@ -126,6 +127,8 @@ def _server(name: str, *arguments: str, directory: Path) -> Iterator[tuple[subpr
     command = [sys.executable, "-m", f"resnet_tf.{name}", "--port=0", *arguments]
     environment = {"PATH": "", "TMPDIR": str(directory), "HOME": str(directory)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # The tests may run in the background of a shell, which lets its processes ignore Ctrl-C.
+    pipes["preexec_fn"] = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(command, env=environment, **pipes) as process:
         try:
             line = process.stdout.readline().strip()
