@@ -41,6 +41,9 @@ from resnet_tf.model.zoo import MODELS  # noqa: E402
 from resnet_tf.serving import runners  # noqa: E402
 from resnet_tf.training import loop  # noqa: E402
 
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+import peers  # noqa: E402
+
 # What is imported is no garbage. Collections at the thresholds of Python took 7 % of the time of the tests.
 gc.freeze()
 gc.set_threshold(50_000, 20, 20)
@@ -391,16 +394,9 @@ def write_imagenet_records(path, examples) -> list[int]:
 
 def import_torch_zoo(name: str) -> ModuleType:
     """Import torchvision or timm; skip the test if it is not installed."""
-    torch = pytest.importorskip("torch", reason="live parity needs torch, torchvision and timm")
-    try:
-        import torchvision  # noqa: F401 (timm imports torchvision as well)
-    except ImportError:
-        pass
-    except RuntimeError:
-        # torchvision's operators need the PyTorch build that they were compiled for. Its networks use no operator, but
-        # the import registers shapes of two, which must therefore exist.
-        for operator in ("nms", "qnms"):
-            torch.library.define(f"torchvision::{operator}", "(Tensor a, Tensor b, float c) -> Tensor")
+    pytest.importorskip("torch", reason="live parity needs torch, torchvision and timm")
+    with contextlib.suppress(ImportError):
+        peers.import_torchvision()  # timm imports it as well
     return pytest.importorskip(name, reason="live parity needs torch, torchvision and timm")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import import_torch_zoo
 from PIL import Image
 from safetensors.numpy import save_file
 
@@ -253,10 +254,7 @@ def test_a_program_runs(line, checkout):
     if any(f"benchmarks/{name}.py" in line for name in WITH_TORCH):
         pytest.importorskip("torch", reason="compares with PyTorch")
     if "benchmarks/input.py --photos" in line:
-        try:
-            import torchvision  # noqa: F401
-        except (ImportError, RuntimeError) as error:  # RuntimeError: built for another PyTorch
-            pytest.skip(f"compares with torchvision, which cannot be imported: {error}")
+        import_torch_zoo("torchvision")
     if "run.py" in line:  # trains only runs without metrics
         shutil.rmtree(checkout / "results" / "plain20_20epochs")
     command = [sys.executable, *shlex.split(line)[1:], *shlex.split(SHORT.get(program, ""))]

@@ -3,42 +3,16 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.ranges import shorten
-from resnet_tf.core.validation import check_types
+from resnet_tf.core.validation import create
 
 _SMALLEST, _LARGEST = 1e-9, 1e12  # number that can be measured
 _MAX_NAME = 40  # characters of a target or a precision
-
-
-class _StoredLatency(TypedDict):
-    batch: int
-    p50_milliseconds: float
-    p99_milliseconds: float
-    calls: int
-
-
-class _StoredThroughput(TypedDict):
-    threads: int
-    batch: int
-    images_per_second: float
-
-
-class _Stored(TypedDict):
-    target: str
-    precision: str
-    latency: list[_StoredLatency]
-    throughput: list[_StoredThroughput]
-    first_answer_seconds: float
-    disk_mb: float
-    memory_mb: float | None
-    model_memory_mb: float | None
-    accuracy: float | None
-    note: str
 
 
 @dataclass(frozen=True)
@@ -120,21 +94,32 @@ class ExportMeasurement:
         Raises:
             UserError: for missing values, or values of other types or ranges.
         """
-        check_types(stored, _Stored)
-        latency = tuple(
-            Latency(**{name: each[name] for name in _StoredLatency.__annotations__}) for each in stored["latency"]
-        )
-        throughput = tuple(
-            Throughput(**{name: each[name] for name in _StoredThroughput.__annotations__})
-            for each in stored["throughput"]
-        )
-        _check_values(latency, throughput, stored)
-        others = {name: stored[name] for name in _Stored.__annotations__ if name not in ("latency", "throughput")}
-        return cls(latency=latency, throughput=throughput, **others)
+        measurement = create(cls, stored)
+        measurement.check_values()
+        return measurement
 
     def to_dict(self) -> dict[str, Any]:
         """Return all values, ready for JSON, with the best throughput as `best_throughput`."""
         return {**dataclasses.asdict(self), "best_throughput": dataclasses.asdict(self.best)}
+
+    def check_values(self) -> None:
+        """Check the values of an object that was read from a file.
+
+        Raises:
+            UserError: for values out of range.
+        """
+        if not self.latency or self.latency[0].batch != 1 or not self.throughput:
+            raise UserError("latency must begin with that of one example, and throughput must not be empty")
+        for name in (self.target, self.precision):
+            if not name.isidentifier() or len(name) > _MAX_NAME:
+                raise UserError(f"{shorten(name)} is no target or precision")
+        numbers = [value for each in self.latency for value in dataclasses.astuple(each)]
+        numbers += [value for each in self.throughput for value in dataclasses.astuple(each)]
+        numbers += [self.first_answer_seconds, self.disk_mb]
+        if not all(_SMALLEST <= number <= _LARGEST for number in numbers):
+            raise UserError(f"a measured value is outside of [{_SMALLEST:g}, {_LARGEST:g}]")
+        if self.accuracy is not None and not 0 <= self.accuracy <= 1:
+            raise UserError(f"accuracy is {self.accuracy}, outside of [0, 1]")
 
     @property
     def name(self) -> str:
@@ -150,23 +135,3 @@ class ExportMeasurement:
     def best(self) -> Throughput:
         """The largest throughput."""
         return max(self.throughput, key=lambda each: each.images_per_second)
-
-
-def _check_name(name: str) -> None:
-    if not name.isidentifier() or len(name) > _MAX_NAME:
-        raise UserError(f"{shorten(name)} is no target or precision")
-
-
-def _check_values(latency: Sequence[Latency], throughput: Sequence[Throughput], stored: _Stored) -> None:
-    if not latency or latency[0].batch != 1 or not throughput:
-        raise UserError("latency must begin with that of one example, and throughput must not be empty")
-    _check_name(stored["target"])
-    _check_name(stored["precision"])
-    numbers = [value for each in latency for value in dataclasses.astuple(each)]
-    numbers += [value for each in throughput for value in dataclasses.astuple(each)]
-    numbers += [stored["first_answer_seconds"], stored["disk_mb"]]
-    if not all(_SMALLEST <= number <= _LARGEST for number in numbers):
-        raise UserError(f"a measured value is outside of [{_SMALLEST:g}, {_LARGEST:g}]")
-    accuracy = stored["accuracy"]
-    if accuracy is not None and not 0 <= accuracy <= 1:
-        raise UserError(f"accuracy is {accuracy}, outside of [0, 1]")

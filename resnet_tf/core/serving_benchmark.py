@@ -3,36 +3,17 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any
 
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.export_measurement import ExportMeasurement
 from resnet_tf.core.metrics import MAIN_METRICS
 from resnet_tf.core.recommendation import Recommendation, recommend
 from resnet_tf.core.text import counted, printable, short_number
-from resnet_tf.core.validation import check_types
+from resnet_tf.core.validation import create
 
 _SHORT_METRICS = {"top1": "top-1", "mean_average_precision": "mAP"}
 _UNKNOWN = "-"
-
-
-class _StoredOmission(TypedDict):
-    target: str
-    precision: str
-    reason: str
-
-
-class _Stored(TypedDict):
-    network: str
-    metric: str
-    reference: float | None
-    examples: int
-    max_accuracy_drop: float
-    seconds: float
-    processor: str
-    cores: int
-    exports: list[dict[str, Any]]
-    omitted: list[_StoredOmission]
 
 
 @dataclass(frozen=True)
@@ -88,20 +69,17 @@ class ServingBenchmark:
         Raises:
             UserError: for missing values, or values of other types or ranges.
         """
-        check_types(stored, _Stored)
-        if stored["metric"] not in MAIN_METRICS:
-            raise UserError(f"metric is {stored['metric']!r}, not one of {', '.join(MAIN_METRICS)}")
-        for name, value in (("reference", stored["reference"]), ("max_accuracy_drop", stored["max_accuracy_drop"])):
+        known = create(cls, stored)
+        if known.metric not in MAIN_METRICS:
+            raise UserError(f"metric is {known.metric!r}, not one of {', '.join(MAIN_METRICS)}")
+        for name, value in (("reference", known.reference), ("max_accuracy_drop", known.max_accuracy_drop)):
             if value is not None and not 0 <= value <= 1:
                 raise UserError(f"{name} is {value}, outside of [0, 1]")
-        exports = tuple(ExportMeasurement.from_dict(each) for each in stored["exports"])
-        if len({tuple(latency.batch for latency in each.latency) for each in exports}) > 1:
+        for export in known.exports:
+            export.check_values()
+        if len({tuple(latency.batch for latency in each.latency) for each in known.exports}) > 1:
             raise UserError("the exports were measured with different batch sizes")
-        values = {name: stored[name] for name in _Stored.__annotations__} | {"exports": exports}
-        values["omitted"] = tuple(
-            OmittedExport(each["target"], each["precision"], each["reason"]) for each in stored["omitted"]
-        )
-        return cls(**values)
+        return known
 
     def to_dict(self) -> dict[str, Any]:
         """Return all values and the recommendation, ready for JSON; `exports` are those of `lines`."""

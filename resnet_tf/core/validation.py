@@ -1,8 +1,9 @@
 """Validation of JSON values against type annotations, for everything that is read from files."""
 
+import dataclasses
 import types
 import typing
-from typing import Any
+from typing import Any, TypeVar
 
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.text import counted, printable
@@ -20,6 +21,8 @@ _WORDS: dict[Any, str] = {
 _INT64 = 2**63
 _SHOWN = 60  # characters of a key in a message
 
+_T = TypeVar("_T")
+
 
 def check_types(value: Any, declared: Any) -> None:
     """Refuse a JSON value that is not of its declared type, see `find_mismatch`.
@@ -29,6 +32,38 @@ def check_types(value: Any, declared: Any) -> None:
     """
     if mismatch := find_mismatch(value, declared, "it"):
         raise UserError(mismatch.removeprefix("it."))
+
+
+def create(declared: type[_T], value: Any) -> _T:
+    """Return an object of a dataclass with the values of a JSON object, whose other keys are ignored.
+
+    Args:
+        declared: the dataclass; its fields are of the types of `find_mismatch`.
+        value: what `json.loads` returned.
+
+    Raises:
+        UserError: naming the first part that is missing or of another type.
+    """
+    check_types(value, declared)
+    return _convert(value, declared)
+
+
+def _convert(value: Any, declared: Any) -> Any:
+    """Return a checked value with tuples and objects of dataclasses where they are declared."""
+    if isinstance(declared, type) and dataclasses.is_dataclass(declared):
+        return declared(**{name: _convert(value[name], hint) for name, hint in _fields(declared).items()})
+    if typing.get_origin(declared) is tuple:
+        item_type, *_ = typing.get_args(declared)
+        return tuple(_convert(each, item_type) for each in value)
+    return value
+
+
+def _fields(declared: Any) -> dict[str, Any]:
+    """Return the type of each field of a dataclass or a `TypedDict`, by name."""
+    hints = typing.get_type_hints(declared)
+    if dataclasses.is_dataclass(declared):
+        return {each.name: hints[each.name] for each in dataclasses.fields(declared)}
+    return hints
 
 
 def find_mismatch(value: Any, declared: Any, name: str) -> str:
@@ -42,7 +77,8 @@ def find_mismatch(value: Any, declared: Any, name: str) -> str:
     Args:
         value: what `json.loads` returned.
         declared: `str`, `int`, `float` (which allows integers), `bool`, `None`, `Any`, lists, tuples and string-keyed
-            dicts of these, unions, or a `TypedDict`, whose unknown keys are allowed.
+            dicts of these, unions, a `TypedDict`, or a dataclass, of which every field is required. Both allow
+            unknown keys.
         name: of the value, for the description.
     """
     origin, arguments = typing.get_origin(declared), typing.get_args(declared)
@@ -54,8 +90,8 @@ def find_mismatch(value: Any, declared: Any, name: str) -> str:
         if inner is not None:
             return inner
         return f"{name} is {_word(value)}, not {' or '.join(map(_declared_word, arguments))}"
-    if typing.is_typeddict(declared):
-        return _find_in_typed_dict(value, declared, name)
+    if typing.is_typeddict(declared) or dataclasses.is_dataclass(declared):
+        return _find_in_object(value, declared, name)
     expected = origin or declared
     if not _is_of(value, expected):
         return f"{name} is {_word(value)}, not {_declared_word(declared)}"
@@ -71,12 +107,13 @@ def find_mismatch(value: Any, declared: Any, name: str) -> str:
     return next((found for part, each, item_type in parts if (found := find_mismatch(each, item_type, part))), "")
 
 
-def _find_in_typed_dict(value: Any, declared: Any, name: str) -> str:
+def _find_in_object(value: Any, declared: Any, name: str) -> str:
     if not isinstance(value, dict):
         return f"{name} is {_word(value)}, not an object"
-    if missing := sorted(declared.__required_keys__ - set(value)):
+    hints = _fields(declared)
+    required = declared.__required_keys__ if typing.is_typeddict(declared) else set(hints)
+    if missing := sorted(required - set(value)):
         return f"{name} has no {missing[0]!r}"
-    hints = typing.get_type_hints(declared)
     found = (find_mismatch(value[key], hint, f"{name}.{key}") for key, hint in hints.items() if key in value)
     return next(filter(None, found), "")
 

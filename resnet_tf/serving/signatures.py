@@ -1,6 +1,5 @@
 """Signatures of an exported model: inputs and outputs of each."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
@@ -70,7 +69,7 @@ def build_signatures(
     """
     names = tf.constant(list(labels))
     classify_top_k = _top_classes(network, names, min(top_k, len(labels)), thresholds, calibration)
-    inputs = {each.name: _traced_once(each) for each in preprocess.serving_inputs()}
+    inputs = {each.name: each for each in preprocess.serving_inputs()}
     functions = {
         signature: (_from_examples(inputs[name], classify_top_k), inputs[name].tensor_type)
         for name, signatures in signature_names(preprocess, default).items()
@@ -135,12 +134,6 @@ def _top_classes(
         }
 
     return classify_top_k
-
-
-def _traced_once(serving_input: ServingInput) -> ServingInput:
-    """Return the input with its decoding as one graph function, which all signatures call: a model loads faster."""
-    to_input = tf.function(serving_input.to_input, [serving_input.tensor_type], autograph=False)
-    return dataclasses.replace(serving_input, to_input=to_input)
 
 
 def _from_examples(serving_input: ServingInput, function: SignatureFunction) -> SignatureFunction:

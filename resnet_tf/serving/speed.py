@@ -1,6 +1,7 @@
 """Latency and throughput of loaded exports on this machine."""
 
 import functools
+import math
 import statistics
 import threading
 import time
@@ -45,14 +46,7 @@ def measure_latency(runner: Runner, preprocess: Preprocess, batch_size: int, *, 
         batch_size: examples per call.
         seconds: time limit of all calls, of which there is at least one.
     """
-    call = functools.partial(runner.logits, _inputs(preprocess, batch_size))
-    for _ in range(_WARMUP_CALLS):
-        call()
-    times: list[float] = []
-    end = time.perf_counter() + seconds
-    while not times or time.perf_counter() < end:
-        times.append(_duration(call))
-    return times
+    return _durations(runner, preprocess, batch_size, seconds, warmup=_WARMUP_CALLS)
 
 
 def measure_throughput(
@@ -111,12 +105,21 @@ def measure_in_turns(
 
 def _seconds(runner: Runner, preprocess: Preprocess, batch_size: int, seconds: float) -> float:
     """Return the median duration in seconds of a call; at most `_CALLS` calls or `seconds` in total."""
+    return statistics.median(_durations(runner, preprocess, batch_size, seconds, warmup=1, most=_CALLS))
+
+
+def _durations(
+    runner: Runner, preprocess: Preprocess, batch_size: int, seconds: float, *, warmup: int, most: float = math.inf
+) -> list[float]:
+    """Return the durations in seconds of calls after `warmup` others, at most `most`, until `seconds` have passed."""
     call = functools.partial(runner.logits, _inputs(preprocess, batch_size))
-    call()
+    for _ in range(warmup):
+        call()
     times: list[float] = []
-    while not times or (len(times) < _CALLS and sum(times) < seconds):
+    end = time.perf_counter() + seconds
+    while not times or (len(times) < most and time.perf_counter() < end):
         times.append(_duration(call))
-    return statistics.median(times)
+    return times
 
 
 def _inputs(preprocess: Preprocess, batch_size: int) -> np.ndarray:

@@ -43,10 +43,7 @@ _PANELS = {
     "leaks": ("Leaks between splits", "Duplicates in several splits: metrics on them are too good for new data."),
     "label_conflicts": ("Label conflicts", "Duplicates with different labels."),
     "label_errors": ("Likely label errors", "A linear probe that was fitted without the image predicts another class."),
-    "outliers": (
-        "Outliers",
-        "Images far from all others by their features, or by their pixels.",
-    ),
+    "outliers": ("Outliers", "Images far from all others by their features, or by their pixels."),
     "quality": ("Quality", "Dark, light, blurred, gray and rotated images, and images of unusual size."),
 }
 

@@ -1,11 +1,12 @@
 """JSON values are compared with their declared types, and the first mismatch is named."""
 
+from dataclasses import dataclass
 from typing import Any, NotRequired, TypedDict
 
 import pytest
 
 from resnet_tf.core.errors import UserError
-from resnet_tf.core.validation import check_types, find_mismatch
+from resnet_tf.core.validation import check_types, create, find_mismatch
 
 
 class _Inner(TypedDict):
@@ -68,3 +69,36 @@ def test_the_first_mismatch_is_named(value, declared, expected):
     with pytest.raises(UserError) as caught:
         check_types(value, declared)
     assert str(caught.value) == expected.removeprefix("it.")
+
+
+@dataclass(frozen=True)
+class _Part:
+    name: str
+    size: float | None = None
+
+
+@dataclass(frozen=True)
+class _Whole:
+    count: int
+    parts: tuple[_Part, ...]
+
+
+def test_a_dataclass_is_created_from_json():
+    stored = {"count": 2, "parts": [{"name": "a", "size": 1.5, "new": 7}, {"name": "b", "size": None}], "unknown": 0}
+    assert create(_Whole, stored) == _Whole(2, (_Part("a", 1.5), _Part("b")))
+    assert create(_Whole, {"count": 0, "parts": []}) == _Whole(0, ())
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        ([], "it is a list, not an object"),
+        ({"count": 1}, "it has no 'parts'"),
+        ({"count": 1, "parts": [{"name": "a"}]}, "parts[0] has no 'size'"),  # also fields with a default are required
+        ({"count": 1, "parts": [{"name": 3, "size": 1}]}, "parts[0].name is an integer, not a string"),
+    ],
+)
+def test_a_dataclass_is_not_created_from_other_values(stored, expected):
+    with pytest.raises(UserError) as caught:
+        create(_Whole, stored)
+    assert str(caught.value) == expected

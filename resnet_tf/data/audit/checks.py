@@ -17,7 +17,7 @@ from resnet_tf.data.audit.features import patch_features
 from resnet_tf.data.audit.findings import LISTS, Examples, Finding
 from resnet_tf.data.audit.label_errors import LabelError, find_label_errors, frequent_classes
 from resnet_tf.data.audit.measures import find_issues
-from resnet_tf.data.audit.outliers import find_outliers, find_unexplained
+from resnet_tf.data.audit.outliers import Scored, find_outliers, find_unexplained
 from resnet_tf.data.audit.probe import FOLDS, cross_validate
 from resnet_tf.data.audit.scan import Scan, scan
 from resnet_tf.inputs import ImagePreprocess
@@ -108,7 +108,7 @@ def _with_copies(groups: Sequence[Group], exact: Sequence[Group]) -> list[Group]
 
 def _check_features(
     examples: Examples, scanned: Scan, distinct: np.ndarray, embed: Embed | None, directory: Path, notes: list[str]
-) -> tuple[list[LabelError], tuple[np.ndarray, np.ndarray]]:
+) -> tuple[list[LabelError], Scored]:
     """Return the likely label errors, and outliers by features with scores; append the checks that are left out."""
     readable = np.flatnonzero(scanned.readable)
     if not len(readable):

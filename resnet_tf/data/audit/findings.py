@@ -11,6 +11,7 @@ from resnet_tf.core.targets import targets_of
 from resnet_tf.data.audit.duplicates import EXACT, Group
 from resnet_tf.data.audit.label_errors import LabelError
 from resnet_tf.data.audit.measures import Issue
+from resnet_tf.data.audit.outliers import Scored
 from resnet_tf.data.audit.scan import ARRAY, FORMATS, UPRIGHT, Scan
 from resnet_tf.data.sources import Split
 
@@ -179,9 +180,6 @@ def list_label_errors(examples: Examples, errors: Sequence[LabelError]) -> list[
         reason = f"labeled {', '.join(given) or 'no class'}, looks like {', '.join(suggested) or 'no class'}"
         found.append(Finding((each.index,), each.score, reason, {"given": given, "suggested": suggested}))
     return found
-
-
-Scored = tuple[np.ndarray, np.ndarray]  # indices, int64 [n], and scores in [0, 1), float64 [n]
 
 
 def list_outliers(far: Scored, unexplained: Scored) -> list[Finding]:

@@ -16,8 +16,10 @@ _REFERENCE = 20_000  # examples among which neighbors are searched, so that the 
 _DEVIATIONS = 3.5  # of the logarithm of a distance above the median, from which on an example is an outlier
 _CHUNK = 1024
 
+Scored = tuple[np.ndarray, np.ndarray]  # indices, int64 [n], and scores in [0, 1), float64 [n]
 
-def find_outliers(features: np.ndarray, rows: np.ndarray, directory: Path) -> tuple[np.ndarray, np.ndarray]:
+
+def find_outliers(features: np.ndarray, rows: np.ndarray, directory: Path) -> Scored:
     """Return the indices of examples far from their neighbors, the farthest first, int64 [n], and scores in [0, 1).
 
     The distance of an example is the mean of those to its ten nearest neighbors, as in cleanlab's out-of-distribution
@@ -33,7 +35,7 @@ def find_outliers(features: np.ndarray, rows: np.ndarray, directory: Path) -> tu
     return rows[found], scores
 
 
-def find_unexplained(thumbnails: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def find_unexplained(thumbnails: np.ndarray, rows: np.ndarray) -> Scored:
     """Return the indices of images without the patterns that the others have, and scores, as `find_outliers` does.
 
     Noise, test patterns and text among photos have features near those of textures. The distance of an image is what
@@ -53,7 +55,7 @@ def find_unexplained(thumbnails: np.ndarray, rows: np.ndarray) -> tuple[np.ndarr
     return rows[found], scores
 
 
-def _conspicuous(distances: np.ndarray, smallest: float) -> tuple[np.ndarray, np.ndarray]:
+def _conspicuous(distances: np.ndarray, smallest: float) -> Scored:
     """Return the positions of unusually large distances, the largest first, and their scores; see `find_outliers`.
 
     Args:
