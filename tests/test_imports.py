@@ -95,3 +95,15 @@ def test_models_use_neither_flags_nor_pipelines(name):
     text = modules()[name].read_text()
     assert "absl" not in text
     assert "tf.data" not in text
+
+
+@pytest.mark.parametrize("path", sorted(Path(__file__).parent.rglob("test_*.py")), ids=lambda path: path.stem)
+def test_a_module_of_tests_is_imported_without_pytorch(path):
+    """The extra `test` does not bring PyTorch: without it, the tests that compare with it are skipped one by one."""
+    imported = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add((node.module or "").split(".")[0])
+    assert not imported & {"torch", "torchvision", "timm"}

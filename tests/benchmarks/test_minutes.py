@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import import_torch_zoo
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "benchmarks"))
@@ -54,8 +55,7 @@ def test_a_tiny_run_of_each_method(tmp_path):
 
 @pytest.mark.slow
 def test_pytorch_trains_on_an_archive(tmp_path):
-    pytest.importorskip("torch", reason="PyTorch is compared with")
-    pytest.importorskip("torchvision", reason="PyTorch is compared with")
+    import_torch_zoo("torchvision")
     import minutes_torch
 
     result = minutes_torch.train(minutes.write_digits(tmp_path / "digits.npz"), 0.1)

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-import torch
 
 from resnet_tf.config import LossConfig
 from resnet_tf.core.errors import UserError
@@ -16,19 +15,24 @@ LOGITS = RNG.normal(0, 3, (6, 5)).astype(np.float32)
 COUNTS = np.array([0, 10, 40, 90, 100])
 
 
+@pytest.fixture
+def torch():
+    return pytest.importorskip("torch", reason="compares with PyTorch")
+
+
 def _loss(logits=LOGITS, targets=TARGETS, teacher=None, **settings):
     return MultiLabelObjective(LossConfig(**settings), COUNTS, examples=100)(targets, logits, teacher)
 
 
 @pytest.mark.parametrize("name", ["cross_entropy", "binary"])
-def test_cross_entropy_is_that_of_pytorch(name):
+def test_cross_entropy_is_that_of_pytorch(name, torch):
     expected = torch.nn.functional.binary_cross_entropy_with_logits(
         torch.tensor(LOGITS), torch.tensor(TARGETS), reduction="none"
     )
     np.testing.assert_allclose(_loss(name=name), expected.mean(1), rtol=1e-5)
 
 
-def test_inverse_class_weights_are_positive_weights_of_pytorch():
+def test_inverse_class_weights_are_positive_weights_of_pytorch(torch):
     expected = torch.nn.functional.binary_cross_entropy_with_logits(
         torch.tensor(LOGITS), torch.tensor(TARGETS), reduction="none", pos_weight=torch.tensor([1, 9, 1.5, 1 / 9, 1])
     )
@@ -63,7 +67,7 @@ def test_asymmetric_loss_is_that_of_the_paper(positive, negative, margin):
     np.testing.assert_allclose(_loss(name="asymmetric", **settings), expected.mean(1), rtol=2e-4)
 
 
-def test_label_smoothing_moves_each_decision_towards_a_half():
+def test_label_smoothing_moves_each_decision_towards_a_half(torch):
     smoothed = torch.nn.functional.binary_cross_entropy_with_logits(
         torch.tensor(LOGITS), torch.tensor(TARGETS * 0.9 + 0.05), reduction="none"
     )
