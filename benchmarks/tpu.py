@@ -110,10 +110,11 @@ def measure(environments: Environments, cases: list[Case], topologies: list[str]
     for case in cases:
         for topology in topologies:
             own = [row for row in rows if (row["case"], row["topology"]) == (case.name, topology)]
-            # The guess is the largest batch of the step before on this chip, else one that a ResNet-50 fits.
+            # Twice the largest batch of the step before on this chip, else of ResNet-50: the search comes from above,
+            # because a refusal takes two minutes, and a batch that fits a quarter of an hour.
             before = [row["batch"] for row in rows if row["topology"] == topology and "error" not in row]
             memory = tpu_cases.CHIPS[topology]
-            guess = before[-1] if before else 2 ** int(math.log2(memory / 30e6))
+            guess = 2 * before[-1] if before else 2 ** int(math.log2(memory / 15e6))
             while batch := next_batch(own, guess):
                 row = _compile(environments, case.of_batch(batch), topology)
                 own.append(row | {"case": case.name, "batch": batch, "memory": memory})

@@ -3,8 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import tpu_cases
 from gpu_table import read, rewrite
 from tpu_search import largest, next_batch
+
+from resnet_tf.config import load_config
 
 Rows = list[dict[str, Any]]
 # Peak FLOP/s in bfloat16 and bytes/s of memory of a chip, as published on the pages that `tpu_cases.CHIPS` cites.
@@ -29,14 +32,16 @@ def found(rows: Rows) -> Rows:
     for row in rows:
         by_search.setdefault((row["case"], row["topology"]), []).append(row)
     complete = [each for each in by_search.values() if next_batch(each, 1) is None]
-    return [dict(row) for each in complete if (row := largest(each))]
+    best = [dict(row) for each in complete if (row := largest(each))]
+    order = [case.name for case in tpu_cases.MEASURED]
+    return sorted(best, key=lambda row: (order.index(row["case"]), list(tpu_cases.CHIPS).index(row["topology"])))
 
 
 def render(rows: Rows) -> str:
     """Return the table of the largest batches, followed by a line of versions."""
     head = (
-        *("training step", "chip", "largest batch that fits", "temporaries, GiB", "weights and state, GiB"),
-        *("GFLOP an image", "MB accessed an image", "bound: ms a step", "bound: images/s"),
+        *("network, recipe, training size", "chip", "largest batch that fits", "temporaries, GiB"),
+        *("weights and state, GiB", "GFLOP an image", "MB accessed an image", "bound: ms a step", "bound: images/s"),
     )
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     lines += ["| " + " | ".join(_cells(row)) + " |" for row in rows]
@@ -90,9 +95,11 @@ def bound(row: dict[str, Any]) -> float:
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     name, batch, seconds = PEAKS[row["chip"]][0], row["batch"], bound(row)
-    size = "x".join(map(str, row["image_shape"][:2]))
+    case = next(each for each in tpu_cases.MEASURED if each.name == row["case"])
+    config = load_config(case.recipe, case.settings)
+    size = config.train.start_size or config.train.end_size or config.data.image_size
     return (
-        f"{row['case'].replace('name_', '')}, {size}",
+        f"{config.model.name}, {case.recipe}, {size}x{size}",
         name,
         f"{batch:,}",
         f"{row['temporaries'] / 2**30:.2f}",

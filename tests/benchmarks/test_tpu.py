@@ -17,6 +17,8 @@ import tpu_search  # noqa: E402
 import tpu_table  # noqa: E402
 from tpu_environments import Environments  # noqa: E402
 
+SEARCH = {"case": tpu_cases.MEASURED[0].name, "topology": next(iter(tpu_cases.CHIPS))}
+
 
 def test_every_recipe_is_translated():
     assert {case.recipe for case in tpu_cases.RECIPES} == set(list_configs())
@@ -38,7 +40,7 @@ def test_the_largest_batch_fits_and_twice_as_many_images_do_not(most, guess):
     rows = []
     while batch := tpu_search.next_batch(rows, guess):
         assert batch not in {row["batch"] for row in rows}
-        rows.append({"case": "a", "topology": "b", "batch": batch} | ({} if batch <= most else {"error": "too large"}))
+        rows.append(SEARCH | {"batch": batch} | ({} if batch <= most else {"error": "too large"}))
     best = tpu_search.largest(rows)["batch"]
     assert best <= most < 2 * best
     assert tpu_table.found(rows)[0]["batch"] == best
@@ -46,7 +48,7 @@ def test_the_largest_batch_fits_and_twice_as_many_images_do_not(most, guess):
 
 
 def test_a_step_of_which_no_image_fits_has_no_row():
-    rows = [{"case": "a", "topology": "b", "batch": batch, "error": "too large"} for batch in (2, 1)]
+    rows = [SEARCH | {"batch": batch, "error": "too large"} for batch in (2, 1)]
     assert tpu_search.next_batch(rows, 2) is None
     assert not tpu_table.found(rows)
 
