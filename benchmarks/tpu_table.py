@@ -8,6 +8,7 @@ from gpu_table import read, rewrite
 from tpu_search import largest, next_batch
 
 from resnet_tf.config import load_config
+from resnet_tf.training.trainer import size_in_epoch
 
 Rows = list[dict[str, Any]]
 # Peak FLOP/s in bfloat16 and bytes/s of memory of a chip, as published on the pages that `tpu_cases.CHIPS` cites.
@@ -28,13 +29,12 @@ def update(root: Path, *, check_only: bool) -> None:
 
 def found(rows: Rows) -> Rows:
     """Return the compilations of the largest batches, of the steps and chips whose search is complete."""
-    by_search: dict[tuple[str, str], Rows] = {}
-    for row in rows:
-        by_search.setdefault((row["case"], row["topology"]), []).append(row)
-    complete = [each for each in by_search.values() if next_batch(each, 1) is None]
-    best = [dict(row) for each in complete if (row := largest(each))]
-    order = [case.name for case in tpu_cases.MEASURED]
-    return sorted(best, key=lambda row: (order.index(row["case"]), list(tpu_cases.CHIPS).index(row["topology"])))
+    searches = [
+        [row for row in rows if (row["case"], row["topology"]) == (case.name, topology)]
+        for case in tpu_cases.MEASURED
+        for topology in tpu_cases.CHIPS
+    ]
+    return [dict(row) for each in searches if next_batch(each, 1) is None and (row := largest(each))]
 
 
 def render(rows: Rows) -> str:
@@ -97,7 +97,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     name, batch, seconds = PEAKS[row["chip"]][0], row["batch"], bound(row)
     case = next(each for each in tpu_cases.MEASURED if each.name == row["case"])
     config = load_config(case.recipe, case.settings)
-    size = config.train.start_size or config.train.end_size or config.data.image_size
+    size = size_in_epoch(config, 0) or config.data.image_size
     return (
         f"{config.model.name}, {case.recipe}, {size}x{size}",
         name,

@@ -11,7 +11,7 @@ from conftest import SHARED_DATA
 import resnet_tf
 from resnet_tf.config import load_config
 from resnet_tf.data.sources import open_source
-from resnet_tf.inputs import ImagePreprocess
+from resnet_tf.inputs.presets import CIFAR
 from resnet_tf.model.create import create_model
 from resnet_tf.serving.export import export_model
 from resnet_tf.training.evaluation import Evaluator
@@ -89,13 +89,10 @@ def test_published_cifar_weights_have_the_accuracy_of_pytorch(
 )
 def test_openvino_in_8_bits_loses_little_accuracy(tmp_path, name, file, correct):
     """int8 with published weights, calibrated on training images: at most 0.3 points on the 10,000 test images."""
-    pytest.importorskip("nncf")
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(tmp_path, filter="data")
     model = create_model(name, num_classes=10, input_shape=(32, 32, 3), weights=SHARED_DATA / "cifar_resnet" / file)
-    model.preprocess = ImagePreprocess(
-        size=(32, 32), crop_fraction=1.0, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
-    )
+    model.preprocess = CIFAR
     data = load_config("cifar10_resnet20", [f"data.source={tmp_path}"]).data
     labels = open_source(data).class_names
     export = export_model(model, tmp_path / "export", target="openvino", precision="int8", labels=labels, data=data)

@@ -249,7 +249,7 @@ def test_a_step_compiles_for_tpus(digits_arrays):
     text = compiled.experimental_get_compiler_ir(images, labels)(stage="hlo")
     convolutions = [line for line in text.splitlines() if " convolution(" in line]
     layers = sum(isinstance(each, keras.layers.Conv2D) for each in trained.model.layers)
-    # One of its output, its kernel's gradient and, but for the images, its input's gradient.
+    # Each layer computes its output, the gradient of its kernel and, except for the first, that of its input.
     assert len(convolutions) >= 3 * layers - 1
     assert all(" bf16[" in line.split("convolution(")[0] for line in convolutions)
     assert "custom-call" not in text
