@@ -128,6 +128,7 @@ def test_an_unwritable_workdir_is_refused(command, data_dir, tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_leaves_no_incomplete_export(command, tiny_run, data_dir, tmp_path, monkeypatch):
     python, native = os.strerror(errno.ENOSPC), "{{node SaveV2}} part-00000; No space left on device [Op:SaveV2]"
     for error in (OSError(errno.ENOSPC, python), tf.errors.ResourceExhaustedError(None, None, native)):
@@ -234,6 +235,7 @@ def test_predict_prints_no_control_characters(command, photos, tiny_export):
     assert outcome.out.splitlines()[0] == str(photos / r"red\x1b[2J.jpg")
 
 
+@pytest.mark.slow
 def test_predict_reads_standard_input_and_writes_heatmaps(command, photos, tiny_export, tmp_path, monkeypatch):
     image = next((photos / "train").rglob("*.jpg"))
     monkeypatch.setattr(sys, "stdin", Mock(buffer=io.BytesIO(image.read_bytes())))
@@ -266,6 +268,7 @@ def test_train_from_a_folder_with_flags_only(command, photos, tmp_path):
     assert {line.split()[1] for line in prediction.out.splitlines()[1:]} == {"blue", "red"}
 
 
+@pytest.mark.slow
 def test_train_takes_the_data_as_an_argument(command, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(time_budget, "_MEASURE_SECONDS", 0.1)
     settings = ("--model.name=resnet8_w32", "--data.batch_size=4", "--dry-run")
@@ -284,6 +287,7 @@ def test_train_takes_the_data_as_an_argument(command, photos, tmp_path, monkeypa
         assert f"unexpected argument {arguments[-1]!r}; flags start with --" in outcome.err
 
 
+@pytest.mark.slow
 def test_predict_takes_the_model_as_an_argument(command, tiny_export, photos):
     image = str(photos / "test" / "red" / "0.jpg")
     short, long = (command("predict", *model, image) for model in ((str(tiny_export),), (f"--model={tiny_export}",)))
@@ -403,6 +407,7 @@ def test_a_dry_run_prints_the_plan_and_plots_the_first_batch(command, photos, tm
     assert "0.004688 at its peak" in reduced.out
 
 
+@pytest.mark.slow
 def test_preview_plots_the_batch_of_a_step(command, photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = ["--config=imagefolder", f"--data.source={photos}", "--data.batch_size=4", "--data.image_size=32"]
@@ -417,6 +422,7 @@ def test_preview_plots_the_batch_of_a_step(command, photos, tmp_path, monkeypatc
         assert (refused.code, refused.err.splitlines()[-1]) == (2, f"error: {message}")
 
 
+@pytest.mark.slow
 def test_preview_titles_show_the_fractions_of_mixed_images(command, photos, tmp_path, monkeypatch):
     titles = []
     from matplotlib.axes import Axes
@@ -485,6 +491,7 @@ def test_train_logs_the_classes_and_the_unreadable_images(command, photos, tmp_p
     assert f"skipped {len(noted)} unreadable examples" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source_type", ["npz", pytest.param("records", marks=LONG), "prepared"])
 def test_train_from_other_sources(command, photos, tmp_path, source_type):
     if source_type == "npz":

@@ -30,6 +30,7 @@ def test_ci_tests_every_supported_python():
     assert {"run": ".ci/run"} in job["steps"]
 
 
+@pytest.mark.slow
 def test_the_command_of_the_bug_report_prints_versions():
     form = yaml.safe_load((GITHUB / "ISSUE_TEMPLATE" / "bug_report.yml").read_text())
     (versions,) = (field["attributes"] for field in form["body"] if field.get("id") == "versions")

@@ -166,6 +166,7 @@ def test_a_resumed_run_ends_with_equal_weights(archive, trained, tmp_path):
         np.testing.assert_array_equal(resumed, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "precision"),
     [

@@ -94,6 +94,11 @@ def same_budget(network: str) -> Run:
     return Run(f"{network}_20epochs", "cifar10_resnet20", overrides)
 
 
+def changed(name: str, *overrides: str) -> tuple[Run, ...]:
+    """Return a run of the fast recipe with other settings."""
+    return cifar(f"fast_{name}", "cifar10_fast", *overrides, count=1, evaluate=("--flip",))
+
+
 def long_tail(name: str, *overrides: str) -> tuple[Run, ...]:
     """Return a run of a smaller network for a fifth of the epochs of Cao et al. 2019, with one method for imbalance."""
     short = ("model.name=resnet20", "train.epochs=40", "optimizer.decay_epochs=[32,36]")
@@ -126,6 +131,12 @@ def finetune_modes(name: str, title: str, weights: str, hub_of: str = "") -> tup
 FULL = Run("resnet20_164epochs", "cifar10_resnet20", (f"data.source={CIFAR}",))
 RESNET20 = cifar("resnet20_20epochs", "cifar10_resnet20", *TWENTY_EPOCHS)
 FAST = cifar("fast", "cifar10_fast", evaluate=("--flip",))
+SGD = ("optimizer.name=sgd", "optimizer.base_lr=0.2", "optimizer.weight_decay=5e-4", "optimizer.decay_all=true")
+PREDECESSOR = (
+    *("model.name=resnet8_w64", "data.batch_size=128", "augment.pad_crop=4", "train.epochs=36", "train.ema=0.998"),
+    *("train.eval_every=6", *SGD, "optimizer.momentum=0.9", "optimizer.schedule=one_cycle"),
+    "loss.label_smoothing=0.1",
+)
 HALF = same_budget("resnet20_w8")
 PLAIN20, PLAIN56, RESNET56 = (same_budget(network) for network in ("plain20", "plain56", "resnet56"))
 
@@ -149,6 +160,23 @@ TABLES = (
                 "Fashion-MNIST, ResNet-20 in 56 epochs, logits averaged over each image and its mirror image",
                 (Run("fashion_mnist", "fashion_mnist", (f"data.source={FASHION}",), evaluate=("--flip",)),),
                 "95.61 (300 epochs)",
+            ),
+        ),
+    ),
+    Table(
+        "fast",
+        "docs/training.md",
+        (
+            Row("`cifar10_fast`", FAST),
+            Row("learned 3x3 stem with normalization", changed("learned_stem", "model.stem=small")),
+            Row("`resnet8_w64`: the same, and strides in place of pooling", changed("w64", "model.name=resnet8_w64")),
+            Row("SGD in place of Muon", changed("sgd", *SGD, "optimizer.momentum=0.9")),
+            Row("random flips", changed("random_flip", "augment.alternating_flip=false", "augment.flip=true")),
+            Row("without label smoothing", changed("hard_labels", "loss.label_smoothing=0")),
+            Row("without averaged weights", changed("last_weights", "train.ema=0")),
+            Row(
+                "its predecessor: SGD with one cycle, `resnet8_w64`",
+                cifar("one_cycle", "cifar10_fast", *PREDECESSOR, evaluate=("--flip",)),
             ),
         ),
     ),

@@ -21,6 +21,7 @@ from pathlib import Path
 from plan import PYTORCH, TABLES, Row, Run, Table
 
 from resnet_tf.config import Config, flatten, load_config
+from resnet_tf.config.effects import REQUIREMENTS
 from resnet_tf.core.files import read_json_lines, write_atomically
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -115,7 +116,9 @@ def read(run: Run) -> Metrics:
 
 
 def _other_settings(run: Run) -> list[str]:
-    """Return keys in which a stored run differs from its command; `train.defaults` may change keys at their default.
+    """Return keys with an effect in which a stored run differs from its command.
+
+    `train.defaults` may change keys at their default.
 
     Runs on the CPU that were stored before `runtime.xla` had the value `auto` were run as `auto` runs there. Runs that
     were stored before `data.drop_remainder` existed omitted the rest, as `auto` does in an epoch of many batches.
@@ -126,8 +129,12 @@ def _other_settings(run: Run) -> list[str]:
     found["runtime.xla"] = "auto" if found["runtime.xla"] == "false" else found["runtime.xla"]
     if expected["data.drop_remainder"] == "auto" and found["data.drop_remainder"] == "true":
         found["data.drop_remainder"] = "auto" if _batches(run) >= _MANY_BATCHES else "true"
-    differing = [key for key in expected if found[key] != expected[key]]
+    differing = [key for key in expected if found[key] != expected[key] and _has_effect(documented, key)]
     return [key for key in differing if not (derived and expected[key] == defaults[key])]
+
+
+def _has_effect(config: Config, key: str) -> bool:
+    return all(is_met(config) for _, is_met in REQUIREMENTS.get(key, ()))
 
 
 def _batches(run: Run) -> int:

@@ -65,7 +65,11 @@ class ModelConfig:
         "channel, otherwise repeated and scaled), average, or zero (zeros for further channels)",
         choices=("repeat", "average", "zero"),
     )
-    stem: str = _key("", "first layers: conv7, deep (ResNet-D), or small (for small images); empty: the network's own")
+    stem: str = _key(
+        "",
+        "first layers: conv7, deep (ResNet-D), small (for small images), or whitening (for small images, with kernels "
+        "computed from the training split); empty: the network's own",
+    )
     stochastic_depth: float = _key(
         0.0,
         "probability of dropping the last block in training, increasing linearly with depth (Huang et al. 2016); "

@@ -307,6 +307,16 @@ def load_images(split: Split, preprocess: Preprocess, unreadable: UnreadableExam
     return np.concatenate(images)
 
 
+def sample_examples(split: Split, preprocess: Preprocess, count: int) -> np.ndarray:
+    """Return `count` examples, evenly spaced across a split, as of `Preprocess.to_batch_element`, [N, *input_shape].
+
+    Unreadable examples are replaced by others.
+    """
+    indices = tf.cast(tf.linspace(0.0, split.num_examples - 1.0, min(count, split.num_examples)), tf.int64)
+    batch = _readable_batch(split, indices, lambda position, example: preprocess.to_batch_element(example), preprocess)
+    return next(batch.as_numpy_iterator())[0]
+
+
 def load_examples(split: Split, preprocess: Preprocess, indices: Sequence[int]) -> list[np.ndarray]:
     """Return examples of a split without normalization: images float32 [H, W, 3] in [0, 1], or signals [L, C]."""
     examples = (split.load(tf.constant(index, tf.int64)) for index in indices)

@@ -23,11 +23,14 @@ class Arch:
         strides: stride of each stage.
         groups: groups of a bottleneck's 3x3 (ResNeXt).
         base_width: channels per group for every 64 of `widths` (ResNeXt, wide ResNet).
-        stem: `conv7` (7x7, stride 2), `deep` (three 3x3, stride 2; ResNet-D), `small` (3x3) or `none`.
-        stem_width: output channels of the stem.
+        stem: `conv7` (7x7, stride 2), `deep` (three 3x3, stride 2; ResNet-D), `small` (3x3), `whitening` (fixed 2x2
+            kernels, which training computes from its examples, see `whiten_stem`) or `none`.
+        stem_width: output channels of the stem; one that whitens has 8 for each channel of an image.
         stem_pool: second downsampling of the stem: `max`, `conv` (a strided 3x3; ResNet-RS) or `none`.
         shortcut: `projection` (option B of the paper), `pad` (option A, parameter-free), `average` (pooling, then a
             projection; ResNet-D) or `none` (a plain network).
+        transition: what changes the shape at the start of a stage: its first `block`, or `pool`, a 3x3 convolution with
+            max pooling before the first block (Page 2018, ResNet-9; Jordan 2024).
         stride_conv: strided convolution of a bottleneck: 1 (v1, He et al. 2015) or 2 (v1.5, torchvision).
         stride_block: strided block of a stage: `first`, or `last` (keras.applications V2).
         preactivation: normalize and activate before each convolution (v2, He et al. 2016).
@@ -62,6 +65,7 @@ class Arch:
     stem_width: int = 64
     stem_pool: str = "max"
     shortcut: str = "projection"
+    transition: str = "block"
     stride_conv: int = 2
     stride_block: str = "first"
     preactivation: bool = False

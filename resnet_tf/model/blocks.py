@@ -148,6 +148,17 @@ def squeeze_excite(x: KerasTensor, arch: Arch, *, name: str) -> KerasTensor:
     return layers.Multiply(name=f"{name}_scale")([x, gate])
 
 
+def pool_transition(x: KerasTensor, arch: Arch, filters: int, *, stride: int, name: str) -> KerasTensor:
+    """Apply a 3x3 convolution, max pooling, normalization and activation, the start of a stage in Page's ResNet-9.
+
+    Normalization after the pooling reads a quarter of the values.
+    """
+    x = conv(x, arch, filters, 3, name=name)
+    if stride > 1:
+        x = layer_class("MaxPooling", arch)(stride, name=f"{name}_pool")(x)
+    return norm(x, arch, name=name)
+
+
 def drop_path(x: KerasTensor, arch: Arch, block: BlockConfig) -> KerasTensor:
     """Drop the residual branch of an example with probability `block.drop_rate` (Huang et al. 2016)."""
     if not block.drop_rate:

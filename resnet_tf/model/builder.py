@@ -13,8 +13,10 @@ from resnet_tf.core.ranges import MAX_CLASSES, MAX_SIZE, MAX_VALUES, check_integ
 from resnet_tf.model import blocks, options
 from resnet_tf.model.arch import Arch
 from resnet_tf.model.blocks import BlockConfig
+from resnet_tf.model.initializers import FanOutNormal
 from resnet_tf.model.metadata import Metadata
 from resnet_tf.model.network import ResidualNetwork
+from resnet_tf.model.whitening import STEM_LAYER
 
 POOL_LAYER = "pool"
 LOGITS_LAYER = "logits"
@@ -59,6 +61,9 @@ def build(
     x = maps["stem"]
     residual = blocks.preactivated_residual if arch.preactivation else blocks.residual
     for stage, configs in enumerate(_block_configs(arch, prefix)):
+        if arch.transition == "pool":
+            width, stride = arch.widths[stage] * options.EXPANSION[arch.block], arch.strides[stage]
+            x = blocks.pool_transition(x, arch, width, stride=stride, name=f"{prefix}stage{stage + 1}_transition")
         for block in configs:
             x = residual(x, arch, block)
         maps[f"stage{stage + 1}"] = x
@@ -75,6 +80,12 @@ def _stem(x: KerasTensor, arch: Arch, prefix: str) -> KerasTensor:
     width = arch.stem_width
     if arch.stem == "none":
         return x
+    if arch.stem == "whitening":
+        convolution = blocks.layer_class("Conv", arch)
+        width, size = options.whitening_width(x.shape[-1], arch.dimensions), options.WHITENING_KERNEL
+        initializer, name = FanOutNormal(), f"{prefix}{STEM_LAYER}"
+        x = convolution(width, size, use_bias=False, trainable=False, kernel_initializer=initializer, name=name)(x)
+        return x if arch.preactivation else blocks.activate(x, arch, name=name)
     if arch.stem == "deep":
         x = blocks.conv_norm(x, arch, width // 2, 3, stride=2, name=f"{prefix}stem_conv1")
         x = blocks.conv_norm(x, arch, width // 2, 3, name=f"{prefix}stem_conv2")
@@ -97,7 +108,7 @@ def _block_configs(arch: Arch, prefix: str) -> Iterator[list[BlockConfig]]:
     total_stride, dilation, index = arch.stem_stride, 1, 0
     for stage, (depth, filters, stage_stride) in enumerate(zip(arch.depths, arch.widths, arch.strides, strict=True)):
         configs = []
-        strided = 0 if arch.stride_block == "first" else depth - 1
+        strided = {"first": 0, "last": depth - 1}[arch.stride_block] if arch.transition == "block" else None
         for block in range(depth):
             stride, first_dilation = (stage_stride if block == strided else 1), dilation
             if arch.output_stride and total_stride * stride > arch.output_stride:
@@ -160,8 +171,9 @@ def _check_input_shape(arch: Arch, input_shape: tuple[int | None, ...], name: st
         check_integer("each size of input_shape", each, minimum=1, maximum=MAX_SIZE ** (3 - arch.dimensions))
     if math.prod(each or 1 for each in input_shape) > MAX_VALUES:
         raise UserError(f"input_shape={tuple(input_shape)} has more than {MAX_VALUES} values")
-    if min(known, default=arch.total_stride) < arch.total_stride:
-        size, least = ("x".join(map(str, each)) for each in (input_shape[:-1], [arch.total_stride] * arch.dimensions))
+    smallest = arch.total_stride + (options.WHITENING_KERNEL - 1 if arch.stem == "whitening" else 0)
+    if min(known, default=smallest) < smallest:
+        size, least = ("x".join(map(str, each)) for each in (input_shape[:-1], [smallest] * arch.dimensions))
         unit = "pixels" if arch.dimensions == 2 else "samples"
         raise UserError(
             f"input of {size} {unit} is too small for {name}, which needs at least {least}; stem='small' suits small "

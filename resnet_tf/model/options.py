@@ -9,7 +9,8 @@ from resnet_tf.core.ranges import Range, check_integer, check_number, shorten
 Arch = Any  # `resnet_tf.model.arch` imports this module
 
 EXPANSION = {"basic": 1, "bottleneck": 4, "single": 1}  # output channels of a block by its filters
-STEM_STRIDES = {"conv7": 2, "deep": 2, "small": 1, "none": 1}
+STEM_STRIDES = {"conv7": 2, "deep": 2, "small": 1, "whitening": 1, "none": 1}
+WHITENING_KERNEL = 2  # size of the kernels of stem="whitening"
 # Channels of a layer: a 3x3 kernel of 16,384 x 16,384 channels has 9.7 GB.
 _MAX_WIDTH = 2**14
 # Blocks of a stage: networks of more layers exceed the recursion of Keras's graph.
@@ -21,6 +22,7 @@ _CHOICES: dict[str, tuple[str | int, ...]] = {
     "stem": tuple(STEM_STRIDES),
     "stem_pool": ("max", "conv", "none"),
     "shortcut": ("projection", "pad", "average", "none"),
+    "transition": ("block", "pool"),
     "stride_conv": (1, 2),
     "stride_block": ("first", "last"),
     "norm": ("batch", "group"),
@@ -74,6 +76,15 @@ def check_fields(arch: Arch) -> None:
     _check_combinations(arch)
 
 
+def whitening_width(channels: int, dimensions: int) -> int:
+    """Return the output channels of stem="whitening": a principal axis and its negative for each value of a patch.
+
+    >>> whitening_width(3, dimensions=2)
+    24
+    """
+    return 2 * channels * WHITENING_KERNEL**dimensions
+
+
 def check_activation(name: str) -> None:
     """Check that a name is that of an elementwise activation of Keras.
 
@@ -114,6 +125,8 @@ def _check_combinations(arch: Arch) -> None:
     for name, default in _NEUTRAL.items():
         if getattr(arch, name) != default:
             _check_effect(arch, name)
+    if arch.transition == "pool" and (arch.preactivation or arch.output_stride):
+        raise UserError("transition='pool' takes preactivation=False and output_stride=0")
     if arch.preactivation and arch.block == "single":
         raise UserError("preactivation=True takes block='basic' or 'bottleneck'")
     if arch.standardize and arch.dimensions != 2:
@@ -145,27 +158,35 @@ def _is_strided(arch: Arch) -> bool:
 def _is_projected(arch: Arch) -> bool:
     """Return whether the shape changes in any block, so that a shortcut is more than the input itself."""
     widths = [width * EXPANSION[arch.block] for width in arch.widths]
-    before = widths[:1] if arch.stem == "none" else [arch.stem_width]  # those of an input may be anything
-    return _is_strided(arch) or arch.stem == "none" or [*before, *widths[:-1]] != widths
+    if arch.transition == "pool":
+        return False
+    return _is_strided(arch) or [*_stem_widths(arch), *widths[:-1]] != widths
+
+
+def _stem_widths(arch: Arch) -> list[int | None]:
+    """Return the channels before the first block: None where they depend on the channels of the input."""
+    return [None if arch.stem in ("whitening", "none") else arch.stem_width]
 
 
 # Field -> (what it needs, whether a network has it). Fields that are not listed always have an effect.
 _Requirement = tuple[str, Callable[[Arch], bool]]
 _POST_ACTIVATION: _Requirement = ("preactivation=False", lambda arch: not arch.preactivation)
 _BOTTLENECK: _Requirement = ("block='bottleneck'", lambda arch: arch.block == "bottleneck")
+_STRIDED_BLOCK: _Requirement = ("transition='block'", lambda arch: arch.transition == "block")
 _STRIDED: _Requirement = ("a stage with a stride", _is_strided)
 _REQUIREMENTS: Mapping[str, tuple[_Requirement, ...]] = {
     "groups": (_BOTTLENECK, _POST_ACTIVATION),
     "base_width": (_BOTTLENECK, _POST_ACTIVATION),
-    "stem_width": (("a stem", lambda arch: arch.stem != "none"),),
+    "stem_width": (("a stem with learned kernels", lambda arch: arch.stem not in ("whitening", "none")),),
     "stem_pool": (("stem='conv7' or 'deep'", lambda arch: STEM_STRIDES[arch.stem] > 1),),
     "shortcut": (
         _POST_ACTIVATION,
         ("a block that changes the shape", lambda arch: arch.shortcut == "none" or _is_projected(arch)),
         ("a stage with a stride", lambda arch: arch.shortcut != "average" or _is_strided(arch)),
     ),
-    "stride_conv": (_BOTTLENECK, _STRIDED),
+    "stride_conv": (_BOTTLENECK, _STRIDED, _STRIDED_BLOCK),
     "stride_block": (
+        _STRIDED_BLOCK,
         (
             "a stage with a stride and more than one block",
             lambda arch: any(map(lambda stride, depth: min(stride, depth) > 1, arch.strides, arch.depths)),

@@ -1,13 +1,13 @@
 """Number of parameters of an architecture, without building the network."""
 
 from resnet_tf.model.arch import Arch
-from resnet_tf.model.options import EXPANSION
+from resnet_tf.model.options import EXPANSION, WHITENING_KERNEL, whitening_width
 
 _STEM_KERNELS = {"conv7": 7, "small": 3}
 
 
 def count_parameters(arch: Arch, *, num_classes: int, channels: int = 3) -> tuple[int, int]:
-    """Return the number of parameters of a network, and that of its moving statistics, which are not trained.
+    """Return the number of parameters of a network, and that of its statistics of the data, which are not trained.
 
     Args:
         arch: the architecture.
@@ -17,7 +17,9 @@ def count_parameters(arch: Arch, *, num_classes: int, channels: int = 3) -> tupl
     count = _Count(arch)
     width = _count_stem(count, arch, channels)
     for depth, filters, stage_stride in zip(arch.depths, arch.widths, arch.strides, strict=True):
-        strided = 0 if arch.stride_block == "first" else depth - 1
+        strided = {"first": 0, "last": depth - 1}[arch.stride_block] if arch.transition == "block" else None
+        if arch.transition == "pool":
+            width = count.conv_norm(width, filters * EXPANSION[arch.block], 3)
         for block in range(depth):
             stride = stage_stride if block == strided else 1
             (_count_preactivated if arch.preactivation else _count_block)(count, arch, width, filters, stride)
@@ -56,6 +58,10 @@ def _count_stem(count: _Count, arch: Arch, channels: int) -> int:
     width = arch.stem_width
     if arch.stem == "none":
         return channels
+    if arch.stem == "whitening":
+        width = whitening_width(channels, arch.dimensions)
+        count.statistics += WHITENING_KERNEL**arch.dimensions * channels * width
+        return width
     if arch.stem == "deep":
         half = count.conv_norm(channels, width // 2, 3)
         count.conv_norm(count.conv_norm(half, half, 3), width, 3)

@@ -18,6 +18,7 @@ _MOST_EPOCHS = {True: 60, False: 200}  # with pretrained weights, and from scrat
 _ENOUGH_EPOCHS = {True: 4, False: 15}
 _ENOUGH_IMAGES = {True: 5_000, False: 60_000}
 _SMALLEST = 96  # of photos that are reduced to save time, in pixels
+_FAST, _FAST_SIZE = "resnet8_pool", 16  # network of `cifar10_fast`, and the smallest images that it suits, in pixels
 _EVALUATIONS = 10  # in a run
 _SAVE_SECONDS = 1.0  # of a checkpoint, with each evaluation
 _EPOCH_SECONDS = 0.1  # of callbacks and logs
@@ -27,9 +28,11 @@ _EVALUATION_SPEEDUP = 3  # an evaluation computes no gradients
 KEYS = (
     *("model.name", "model.weights", "model.new_head", "model.stem"),
     *("data.image_size", "data.crop_fraction", "data.batch_size"),
-    *("augment.random_resized_crop", "augment.min_crop_area", "augment.pad_crop", "augment.flip"),
-    *("train.epochs", "train.eval_every", "train.finetune", "train.head_epochs"),
-    *("optimizer.base_lr", "optimizer.schedule", "optimizer.nesterov", "optimizer.weight_decay"),
+    *("augment.random_resized_crop", "augment.min_crop_area", "augment.pad_crop"),
+    *("augment.flip", "augment.alternating_flip"),
+    *("train.epochs", "train.eval_every", "train.finetune", "train.head_epochs", "train.ema"),
+    *("optimizer.name", "optimizer.base_lr", "optimizer.schedule", "optimizer.warmup_epochs"),
+    *("optimizer.momentum", "optimizer.nesterov", "optimizer.weight_decay"),
     *("loss.label_smoothing", "export.checkpoint"),
 )
 
@@ -140,7 +143,8 @@ def candidates(facts: Facts) -> list[Candidate]:
     size = _size(facts, 0)
     if size <= SMALL:
         stem = "model.stem" not in given
-        found = [Candidate("resnet18", size, small_stem=stem), Candidate("resnet8_w64", size)]
+        fast = _FAST if size >= _FAST_SIZE else "resnet8_w64"
+        found = [Candidate("resnet18", size, small_stem=stem), Candidate(fast, size)]
     else:
         found = [*([Candidate("resnet50", size)] if facts.on_accelerator else []), Candidate("resnet18", size)]
     if name:
@@ -200,13 +204,30 @@ def _enough(facts: Facts, candidate: Candidate) -> int:
     return min(max(_ENOUGH_EPOCHS[pretrained], images), _MOST_EPOCHS[pretrained])
 
 
+def trial_settings(facts: Facts, candidate: Candidate) -> dict[str, Any]:
+    """Return the settings that the speed of a candidate is measured with, key -> value."""
+    return candidate.settings() | {
+        "data.batch_size": batch_size(facts, candidate),
+        "augment.random_resized_crop": candidate.size > SMALL,
+        "optimizer.name": "muon" if _takes_muon(facts, candidate) else "sgd",
+    }
+
+
 def batch_size(facts: Facts, candidate: Candidate) -> int:
-    """Return the batch size: 32 or 64 for fine-tuning, else 16 to 128, at least, to divide among the replicas."""
+    """Return the batch size, at least, to divide among the replicas.
+
+    It is 32 or 64 for fine-tuning. From scratch, an epoch has 20 steps: 16 to 512 images with Muon, else to 128.
+    """
     if candidate.weights:
         size = 32 if facts.examples < 5_000 else 64
     else:
-        size = 2 ** min(max(int(math.log2(max(facts.examples / 20, 1))), 4), 7)
+        most = 9 if _takes_muon(facts, candidate) else 7
+        size = 2 ** min(max(int(math.log2(max(facts.examples / 20, 1))), 4), most)
     return math.ceil(size / facts.replicas) * facts.replicas
+
+
+def _takes_muon(facts: Facts, candidate: Candidate) -> bool:
+    return candidate.network == _FAST and not candidate.weights and facts.given.get("optimizer.name", "muon") == "muon"
 
 
 def _epochs(facts: Facts, candidate: Candidate, rate: float, seconds: float) -> float:
@@ -249,32 +270,63 @@ def _affordable_evaluations(facts: Facts, epochs: int) -> int:
 
 
 def _recipe_choices(facts: Facts, chosen: Candidate, epochs: int) -> Iterator[Choice]:
-    """Yield batch, schedule and augmentation: those of `finetune` with weights, else of `cifar10_fast`."""
+    """Yield batch, schedule and augmentation."""
     batch = batch_size(facts, chosen)
     if chosen.weights:
         yield Choice("data.batch_size", batch, "fine-tuning takes small batches")
-        if epochs > 1:
-            yield Choice("train.finetune", "head_then_all", "a random head would disturb pretrained layers")
-            yield Choice("train.head_epochs", max(1, epochs // 5), "a fifth of the epochs for the head")
-        else:
-            yield Choice("train.finetune", "probe", "one epoch trains a head only")
-        yield Choice("optimizer.base_lr", 0.08, "as in the recipe finetune")
+        yield from _fine_tuning_choices(epochs)
+    elif _takes_muon(facts, chosen):
+        yield Choice("data.batch_size", batch, "at least 20 steps in an epoch, 16 to 512 images")
+        yield from _muon_choices(epochs)
     else:
         yield Choice("data.batch_size", batch, "at least 20 steps in an epoch, 16 to 128 images")
-        if not facts.given.get("optimizer.warmup_epochs"):  # it has a rise of its own
-            yield Choice("optimizer.schedule", "one_cycle", "short runs from scratch (Smith and Topin 2017)")
-        yield Choice("optimizer.base_lr", 0.2, "as in the recipe cifar10_fast")
-        yield Choice("optimizer.weight_decay", 5e-4, "as in the recipe cifar10_fast")
-        yield Choice("loss.label_smoothing", 0.1, "as in the recipe cifar10_fast")
-    yield Choice("optimizer.nesterov", True, "as in both recipes")
+        yield from _sgd_choices(facts)
+    yield Choice("optimizer.nesterov", True, "as in all recipes for short runs")
     yield Choice("export.checkpoint", "best", "the last checkpoint need not be the best")
+    yield from _augmentation_choices(facts, chosen)
+
+
+def _fine_tuning_choices(epochs: int) -> Iterator[Choice]:
+    if epochs > 1:
+        yield Choice("train.finetune", "head_then_all", "a random head would disturb pretrained layers")
+        yield Choice("train.head_epochs", max(1, epochs // 5), "a fifth of the epochs for the head")
+    else:
+        yield Choice("train.finetune", "probe", "one epoch trains a head only")
+    yield Choice("optimizer.base_lr", 0.08, "as in the recipe finetune")
+
+
+def _muon_choices(epochs: int) -> Iterator[Choice]:
+    recipe = "as in the recipe cifar10_fast"
+    yield Choice("optimizer.name", "muon", "reaches the accuracy of SGD in fewer epochs (Jordan et al. 2024)")
+    yield Choice("optimizer.base_lr", 0.015, recipe)
+    yield Choice("optimizer.schedule", "linear", recipe)
+    yield Choice("optimizer.warmup_epochs", epochs / 5, "a fifth of the epochs")
+    yield Choice("optimizer.momentum", 0.85, recipe)
+    yield Choice("optimizer.weight_decay", 0.2, recipe)
+    yield Choice("loss.label_smoothing", 0.2, recipe)
+    yield Choice("train.ema", 0.99, recipe)
+
+
+def _sgd_choices(facts: Facts) -> Iterator[Choice]:
+    if not facts.given.get("optimizer.warmup_epochs"):  # it has a rise of its own
+        yield Choice("optimizer.schedule", "one_cycle", "short runs from scratch (Smith and Topin 2017)")
+    yield Choice("optimizer.base_lr", 0.2, "usual for batches of 256 with one cycle")
+    yield Choice("optimizer.weight_decay", 5e-4, "short runs take stronger decay")
+    yield Choice("loss.label_smoothing", 0.1, "short runs from scratch (Jordan 2024)")
+
+
+def _augmentation_choices(facts: Facts, chosen: Candidate) -> Iterator[Choice]:
+    is_fast = _takes_muon(facts, chosen)
     if chosen.size > SMALL:
         yield Choice("augment.random_resized_crop", True, "photos show objects at any scale")
         yield Choice("augment.min_crop_area", 0.35, "short runs take weaker augmentation")
+    elif is_fast:
+        yield Choice("augment.pad_crop", max(1, chosen.size // 16), "a sixteenth of the image size (Jordan 2024)")
     else:
         yield Choice("augment.pad_crop", max(1, chosen.size // 8), "an eighth of the image size (He et al. 2015)")
-    if facts.is_color:
-        yield Choice("augment.flip", True, "images in color seldom change their class in a mirror")
+    if facts.is_color and not {"augment.flip", "augment.alternating_flip"} & facts.given.keys():
+        key = "augment.alternating_flip" if is_fast else "augment.flip"
+        yield Choice(key, True, "images in color seldom change their class in a mirror")
 
 
 def describe(choices: Sequence[Choice], minutes: float) -> list[str]:

@@ -3,6 +3,7 @@
 import gc
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +20,8 @@ from resnet_tf.model.weights.published_table import PRETRAINED
 from resnet_tf.training import planner, runtime
 from resnet_tf.training.cluster import Cluster
 from resnet_tf.training.default_settings import explicit_settings, with_smaller_batch
-from resnet_tf.training.image_size import SMALL, median_size, trained_size
-from resnet_tf.training.planner import Candidate, Facts, Weights
+from resnet_tf.training.image_size import median_size, trained_size
+from resnet_tf.training.planner import Facts, Weights
 from resnet_tf.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ def fit_into_minutes(config: Config, source: Source, strategy: tf.distribute.Str
     cluster = Cluster(strategy)
     rates = {}
     for candidate in planner.candidates(facts):
-        measured = _measure(config, source, strategy, candidate, planner.batch_size(facts, candidate))
+        measured = _measure(config, source, strategy, planner.trial_settings(facts, candidate))
         rates[candidate] = Rate(*cluster.from_chief([measured.images_per_second, measured.compile_seconds]))
         text = "measured %s at %d pixels: %s images/s in training"
         logger.info(text, candidate.network, candidate.size, f"{rates[candidate].images_per_second:,.0f}")
@@ -155,12 +156,9 @@ def _is_color(config: Config, source: Source) -> bool:
     return max(values.as_numpy_iterator(), default=0.0) > 0.1
 
 
-def _measure(
-    config: Config, source: Source, strategy: tf.distribute.Strategy, candidate: Candidate, batch: int
-) -> Rate:
-    """Train a candidate for some seconds on the real input, and discard it."""
+def _measure(config: Config, source: Source, strategy: tf.distribute.Strategy, settings: Mapping[str, Any]) -> Rate:
+    """Train a network for some seconds on the real input, and discard it."""
     explicit = explicit_settings(config)
-    settings = candidate.settings() | {"data.batch_size": batch, "augment.random_resized_crop": candidate.size > SMALL}
     chosen = override(config, {key: value for key, value in settings.items() if key not in explicit})
     replicas = strategy.num_replicas_in_sync
     trainer = Trainer(with_smaller_batch(chosen, source.train, replicas), source, strategy)

@@ -27,6 +27,7 @@ from resnet_tf.data.sources.base import find_difference
 from resnet_tf.data.unreadable import UnreadableExamples
 from resnet_tf.inputs import create_preprocess, input_type
 from resnet_tf.model.builder import LOGITS_LAYER
+from resnet_tf.model.whitening import has_whitening_stem, whiten_stem
 from resnet_tf.training import checkpoint, proof, run, runtime
 from resnet_tf.training.cluster import Cluster
 from resnet_tf.training.conflicts import describe_conflicts, describe_splits
@@ -40,6 +41,8 @@ from resnet_tf.training.teacher import Teacher
 from resnet_tf.training.weight_average import WeightAverage
 
 logger = logging.getLogger(__name__)
+
+_WHITENED_EXAMPLES = 1_000  # determine the kernels of a whitening stem
 
 
 class Trainer:
@@ -81,10 +84,13 @@ class Trainer:
                 config, num_classes=_count_classes(config, source), weights=config.model.weights or None
             )
             prepare_layers(self.model, config)
-            self.optimizer = create.create_optimizer(config, self.length, self.model)
-            self.average = WeightAverage(self.model, config.train.ema) if config.train.ema else None
             # Randomly initialized networks have no preprocessing of their own.
             self.preprocess = create_preprocess(config.data, self.model.preprocess)
+            if has_whitening_stem(self.model) and not config.model.weights:
+                examples = pipeline.sample_examples(source.train, self.preprocess, _WHITENED_EXAMPLES)
+                whiten_stem(self.model, self.preprocess.from_batch(tf.constant(examples)).numpy())
+            self.optimizer = create.create_optimizer(config, self.length, self.model)
+            self.average = WeightAverage(self.model, config.train.ema) if config.train.ema else None
             self.model.preprocess, self.model.labels = self.preprocess, source.class_names
             self.model.thresholds = source.targets.thresholds(None, len(source.class_names))
             self.model.calibration = UNCALIBRATED

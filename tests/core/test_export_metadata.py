@@ -34,6 +34,7 @@ def copied(tiny_export, tmp_path) -> Path:
     return shutil.copytree(tiny_export, tmp_path / "export" / "3")
 
 
+@pytest.mark.slow
 def test_the_newest_version_is_read(copied):
     for name in ("12", "²", ".resnet_tf-writing-x", "old"):
         (copied.parent / name).mkdir()

@@ -257,6 +257,7 @@ def test_only_the_first_call_of_a_step_reports_compilation():
     assert [isinstance(each, Progress) for each in (first, again, other)] == [True, False, True]
 
 
+@pytest.mark.slow
 def test_evaluations_show_progress_on_every_stream_the_first_time(tiny_config, tiny_run, reported, monkeypatch):
     run = resnet_tf.load_run(tiny_run)
     assert any(line.startswith("verifying the files of") for line in reported())

@@ -69,6 +69,7 @@ def test_batches_do_not_depend_on_the_first_step(data_dir, photos, source_type):
                 np.testing.assert_array_equal(part, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source_type", ["memory", "stream", "folder"])
 def test_no_dataset_has_an_autotuner(data_dir, photos, source_type):
     """The destructor of an iterator waits for the thread of the autotuner, up to one minute."""
@@ -118,6 +119,7 @@ def test_every_image_is_mirrored_in_every_other_epoch(tmp_path, limit):
     assert 15 < mirrored[0].sum() < 45
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source_type", "balance"),
     [
@@ -146,6 +148,7 @@ def test_two_workers_have_the_batches_of_one(data_dir, photos, source_type, bala
             np.testing.assert_array_equal(np.concatenate([left, right]), together)
 
 
+@pytest.mark.slow
 def test_step_one_million_reads_no_earlier_examples(photos):
     """All images that are not in its batch are deleted."""
     overrides = [f"data.source={photos}", "train.epochs=1000000", "data.batch_size=4", "data.image_size=32"]
@@ -182,6 +185,7 @@ def test_the_pipeline_is_parallel_with_op_determinism(data_dir, photos, source_t
     assert "ParallelMapDatasetV2" in present or source_type == "memory"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source_type", ["memory", "stream", "arrays", "folder"])
 def test_an_epoch_has_no_example_twice(data_dir, photos, source_type):
     config, source, preprocess, length = _setup(data_dir, photos, source_type)
@@ -199,6 +203,7 @@ def test_an_epoch_has_no_example_twice(data_dir, photos, source_type):
         assert len(set(images)) >= len(images) - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "source_type",
     [
@@ -221,6 +226,7 @@ def test_batches_do_not_depend_on_the_global_seed_of_tensorflow(data_dir, photos
         np.testing.assert_array_equal(labels, first[0][1])
 
 
+@pytest.mark.slow
 def test_epochs_and_seeds_differ(data_dir, photos):
     config, source, preprocess, length = _setup(data_dir, photos, "memory")
     labels = [

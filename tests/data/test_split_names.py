@@ -153,6 +153,7 @@ def test_usual_names(name, use):
     assert use_of(name) == use
 
 
+@pytest.mark.slow
 def test_a_run_stores_the_split_that_it_evaluates_and_continues(tmp_path):
     path = _write_folder(tmp_path / "photos", ["Training", "val"])
     settings = [

@@ -254,6 +254,7 @@ def test_record_files_of_several_longer_names_are_refused(tmp_path):
         open_source(DataConfig(source=str(tmp_path)))
 
 
+@pytest.mark.slow
 def test_evaluate_takes_all_images_of_another_folder_of_classes(tiny_run, tmp_path):
     for label in range(10):
         (tmp_path / str(label)).mkdir()
@@ -440,6 +441,7 @@ def test_paths_of_a_run_are_absolute(tmp_path, monkeypatch):
     assert absolute_paths(load_config("digits")).data.source == "digits"
 
 
+@pytest.mark.slow
 def test_a_run_works_from_another_working_directory(tiny_config, tmp_path, monkeypatch):
     _write_classes(tmp_path / "photos", (30, 30))
     (tmp_path / "elsewhere").mkdir()

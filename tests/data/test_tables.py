@@ -586,6 +586,7 @@ def test_separators(values, separator):
     assert find_separator(values) == separator
 
 
+@pytest.mark.slow
 def test_a_run_on_a_table_of_several_labels(photos, tmp_path):
     path = _write(_frame(label=["|".join(names) for names in SETS], split=SPLITS), photos / "labels.csv")
     settings = [
@@ -600,6 +601,7 @@ def test_a_run_on_a_table_of_several_labels(photos, tmp_path):
     assert "mean_average_precision" in metrics
 
 
+@pytest.mark.slow
 def test_a_run_on_a_table_is_evaluated_on_another_one(photos, tmp_path):
     path = _write(_frame(label=LABELS, split=SPLITS), photos / "labels.csv")
     settings = [

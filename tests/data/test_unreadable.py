@@ -189,6 +189,7 @@ def test_a_batch_without_readable_images_is_black_and_missing(tmp_path):
     assert labels.shape == [2]
 
 
+@pytest.mark.slow
 def test_too_many_unreadable_images_end_the_run_and_are_listed(command, mixed_folder, tmp_path):
     keys = ["--set", "data.image_size=32", "--set", "data.batch_size=9", "--set", "model.name=resnet8_w32"]
     arguments = ["--config=imagefolder", "--data.source", str(mixed_folder), *keys, f"--workdir={tmp_path / 'run'}"]
@@ -199,6 +200,7 @@ def test_too_many_unreadable_images_end_the_run_and_are_listed(command, mixed_fo
     assert (tmp_path / "run" / "unreadable.jsonl").read_text().count("\n") >= 1
 
 
+@pytest.mark.slow
 def test_training_continues_with_some_unreadable_images(mixed_folder, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     keys = ["data.image_size=32", "data.batch_size=8", "model.name=resnet8_w32", "train.epochs=2"]

@@ -187,6 +187,7 @@ def test_a_file_that_disappeared_is_named(tmp_path):
         source.identity  # noqa: B018
 
 
+@pytest.mark.slow
 def test_a_run_does_not_continue_with_swapped_images(tmp_path):
     """Example files of the same label are swapped between two starts of a run."""
     root = tmp_path / "images"

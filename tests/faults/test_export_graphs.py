@@ -242,6 +242,7 @@ def _predictions(path: Path, images: np.ndarray) -> np.ndarray:
     return Predictor(path).predict_batch([tf.io.encode_png(each).numpy() for each in images])["probabilities"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "target"),
     [
@@ -378,6 +379,7 @@ def test_a_hub_export_computes_as_the_model_in_both_modes(training, tmp_path):
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_architecture_of_an_export_is_compared(tmp_path):
     network = create_model("plain20", num_classes=2, input_shape=(32, 32, 3), model_name="mine")
     path = export_model(network, tmp_path / "hub", target="hub")

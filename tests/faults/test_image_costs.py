@@ -226,6 +226,7 @@ def test_no_small_image_takes_much_time_or_memory(export, tmp_path):
         assert seconds <= 4 * MAX_SECONDS, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -105,6 +105,7 @@ def test_printable_text_has_no_control_characters(name):
     assert not re.search(r"<(?!\w+;)", markdown(name))
 
 
+@pytest.mark.slow
 def test_answers_show_names_literally_and_in_short_lines(command, export, image):
     outcome = command("predict", f"--model={export}", str(image))
     assert outcome.code == 0, outcome.err
@@ -124,6 +125,7 @@ def test_a_model_card_contains_names_as_text(export):
     assert max(map(len, card.split(", "))) < 400
 
 
+@pytest.mark.slow
 def test_names_of_a_run_reach_no_terminal_raw(tmp_path):
     """An error, a warning and a progress line of a real terminal."""
     script = (
@@ -261,6 +263,7 @@ def hub_export(network, tmp_path_factory) -> Path:
     return export_model(network, tmp_path_factory.mktemp("hub"), target="hub")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [*DIRECTORIES[:1], *(pytest.param(name, marks=LONG) for name in DIRECTORIES[1:])],

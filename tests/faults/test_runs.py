@@ -225,6 +225,7 @@ def test_processes_that_export_at_once_get_versions_of_their_own(tmp_path):
     _check_exports({out.strip(): count for (_, out, _), count in zip(outcomes, counts, strict=True)}, directory)
 
 
+@pytest.mark.slow
 def test_threads_that_export_at_once_get_versions_of_their_own(tmp_path):
     directory, barrier, found = tmp_path / "models", threading.Barrier(2), {}
 
@@ -281,6 +282,7 @@ def _exclusive(workdir: Path | None, name: str = "") -> contextlib.AbstractConte
     return exclusive_workdir(workdir, Config(), name=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_run_directory_in_use_names_its_holder_and_is_free_once_that_is_killed(tmp_path, exists):
     workdir = tmp_path / "runs" / "one"
@@ -402,6 +404,7 @@ class _Act(keras.callbacks.Callback):
         self.on_epoch_end = lambda epoch, logs=None: act()
 
 
+@pytest.mark.slow
 def test_a_run_directory_is_used_by_one_training_at_a_time(tiny_config, tmp_path):
     workdir, refused = tmp_path / "run", []
 

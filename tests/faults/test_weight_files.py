@@ -250,6 +250,7 @@ def foreign(tmp_path_factory) -> keras.Model:
     return keras.Sequential([theirs, keras.layers.Dropout(0.1), keras.layers.Dense(4, name="head")], name="tuned")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [_drop_names, _as_tf_keras, _as_windows])
 @pytest.mark.parametrize("nested", [False, True])
 def test_archives_of_older_keras_are_read_by_their_configuration(change, nested, foreign, tmp_path):
@@ -367,6 +368,7 @@ def test_strange_configurations_are_refused_in_one_line(config, network, tmp_pat
         _small(tmp_path / "bad.keras")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "suffix", [".weights.h5", *(pytest.param(each, marks=pytest.mark.slow) for each in (".keras", ".h5"))]
 )

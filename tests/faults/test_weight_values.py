@@ -165,6 +165,7 @@ def test_networks_with_wrong_values_are_not_exported(tmp_path, target, fault):
     assert not (tmp_path / "export" / "1").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "policy",
     [

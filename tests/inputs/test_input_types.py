@@ -117,6 +117,7 @@ def stacks_run(stacks_config, tmp_path_factory):
     return load_run(workdir)
 
 
+@pytest.mark.slow
 def test_a_custom_type_is_trained_and_evaluated(stacks_run, stacks_config, tmp_path):
     preprocess = StackPreprocess(size=(SIZE, SIZE), channels=CHANNELS, mean=(0, 1, 2, 3, 4), std=(2,))
     assert stacks_run.preprocess == preprocess

@@ -298,6 +298,7 @@ ORDERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("imports", ORDERS, ids=["Keras first", "package first", "TensorFlow's Keras"])
 def test_keras_knows_the_classes_after_the_import(imports, tmp_path):
     network = _network("bit_r50x1", num_classes=3)  # its convolutions are this package's
@@ -333,6 +334,7 @@ def _deep_chain(size: int) -> ResidualNetwork:
     return build(arch, name="plain20", num_classes=3, input_shape=(size, size, 3))
 
 
+@pytest.mark.slow
 def test_deep_networks_need_no_higher_limit(shallow_stack, tmp_path):
     network = _deep_chain(8)
     network.labels = LABELS

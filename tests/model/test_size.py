@@ -9,7 +9,7 @@ from resnet_tf.model.weights.published import PRETRAINED
 from resnet_tf.model.zoo import MODELS
 
 # One network for each stem, block and shortcut; the first ones are small.
-SMALL = ("resnet20", "resnet18_1d", "wrn_16_4", "resnet_article", "plain20")
+SMALL = ("resnet20", "resnet18_1d", "wrn_16_4", "resnet_article", "plain20", "resnet8_pool")
 FAMILIES = ("resnet18_d", "resnet50_v2", "resnext50_32x4d", "seresnet50", "resnet_rs50", "bit_r50x1", "resnet50_v1")
 LARGE = [name for name in MODELS if name not in (*SMALL, *FAMILIES)]
 

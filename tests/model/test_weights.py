@@ -71,6 +71,7 @@ def _application(name: str) -> keras.Model:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["keras 3", "keras 2"])
 @pytest.mark.parametrize(
     "name",

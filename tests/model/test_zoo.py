@@ -84,6 +84,7 @@ PUBLISHED_PARAMETER_COUNTS = {
     "resnet20_w8": 68_050,
     "resnet8_w32": 308_650,
     "resnet8_w64": 1_210_410,
+    "resnet8_pool": 1_160_970,
     "resnet_article": 600_586,
 }
 
@@ -93,7 +94,7 @@ BUILT = {
     *("resnet18", "resnet50", "resnet101", "resnext50_32x4d", "wide_resnet50_2", "resnet50_v1", "resnet50_v2"),
     *("resnet18_d", "resnet50_d", "seresnet50", "seresnext50_32x4d", "resnet_rs50", "bit_r50x1", "resnet20"),
     *("resnet164_v2", "wrn_16_4", "plain18", "plain20", "resnet18_1d", "resnet20_w8", "resnet8_w32", "resnet8_w64"),
-    "resnet_article",
+    *("resnet8_pool", "resnet_article"),
 }
 
 
@@ -139,6 +140,9 @@ def test_hand_counts():
     fast = conv(3, 3, 32) + 256 * 10 + 10
     fast += sum(conv(3, i, o) + conv(3, o, o) + conv(1, i, o) for i, o in ((32, 64), (64, 128), (128, 256)))
     assert fast == PUBLISHED_PARAMETER_COUNTS["resnet8_w64"]
+
+    pooled = sum(conv(3, i, o) + conv(3, o, o) for i, o in ((24, 64), (64, 128), (128, 256))) + 256 * 10 + 10
+    assert pooled == PUBLISHED_PARAMETER_COUNTS["resnet8_pool"]
 
     for depths, name in (((2, 2, 2, 2), "resnet18_1d"), ((3, 4, 6, 3), "resnet34_1d")):
         total, inputs = 7 * 3 * 64 + 2 * 64, 64

@@ -105,6 +105,7 @@ def test_versions_count_up_and_are_never_overwritten(run, tmp_path):
     assert Predictor(tmp_path / "models").path.name == "2"
 
 
+@pytest.mark.slow
 def test_a_bare_model_is_exported_with_its_own_preprocess_and_labels(tmp_path):
     model = create_model("resnet20", num_classes=2, input_shape=(32, 32, 3))
     path = export_model(model, tmp_path / "a", preprocess=ImagePreprocess(size=(32, 32)), labels=["cat", "dog"])

@@ -28,6 +28,7 @@ def _blocks(card: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", card, re.DOTALL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", IN_PROCESS)
 def test_code_of_a_card_runs(run, tmp_path, monkeypatch, capsys, target):
     export = export_model(run, tmp_path / target, target=target)

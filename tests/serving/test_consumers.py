@@ -68,6 +68,7 @@ def test_openvino_reads_the_default_signature(run, images, tmp_path, precision):
     np.testing.assert_allclose(found, expected, atol=1e-4 if precision == "float32" else 0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "signature",
     [
@@ -184,6 +185,7 @@ def test_the_litert_interpreter_computes_the_same_logits(run, tiny_images, image
     assert len(predictor(tiny_images)) == len(tiny_images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", *(pytest.param(each, marks=LONG) for each in ("bfloat16", "int8"))])
 def test_openvino_computes_the_same_logits(run, tiny_images, images, tmp_path, capsys, precision):
     openvino = pytest.importorskip("openvino")

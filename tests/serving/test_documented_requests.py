@@ -97,6 +97,7 @@ def _example(features: dict) -> tf.train.Example:
     return tf.train.Example(features=tf.train.Features(feature=features))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
 def test_documented_rest_requests(rest, signatures, folder, tiny_images):
     lines = _block("sh", "curl").replace("127.0.0.1:8501", f"127.0.0.1:{rest}").replace("curl", "curl -sS --fail")
@@ -113,6 +114,7 @@ def test_documented_rest_requests(rest, signatures, folder, tiny_images):
     assert "classify" in known["metadata"]["signature_def"]
 
 
+@pytest.mark.slow
 def test_documented_grpc_request(signatures, folder, tiny_images):
     grpc = pytest.importorskip("grpc", reason="requires tensorflow-serving-api")
     service = pytest.importorskip("tensorflow_serving.apis.prediction_service_pb2_grpc")

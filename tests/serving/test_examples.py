@@ -45,6 +45,7 @@ def _probabilities_of_all_formats(predictor: Predictor, file: Path) -> list[np.n
     return [predictor(form).probabilities for form in forms]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("target", "precision"), RUNNERS)
 def test_every_format_has_the_same_prediction(tmp_path, target, precision):
     if package := {"onnx": "tf2onnx", "openvino": "openvino"}.get(target):
@@ -154,6 +155,7 @@ def test_an_incomplete_file_opened_by_pil_is_rejected(predictor):
         predictor(opened)
 
 
+@pytest.mark.slow
 def test_max_pixels_applies_to_images_in_memory(tmp_path):
     predictor = _export(tmp_path / "export", max_pixels=1000)
     for form in (PIXELS, Image.fromarray(PIXELS)):

@@ -175,6 +175,7 @@ def test_explicit_settings_are_kept(write_images):
     assert default_settings.resolve(load_config("digits")) == load_config("digits")
 
 
+@pytest.mark.slow
 def test_a_run_stores_its_default_settings_and_continues(tmp_path, write_images):
     settings = [f"data.source={write_images(40)}", "model.name=resnet8_w32", "model.weights=", "train.finetune=full"]
     config = load_config("finetune", [*settings, "data.image_size=16", "train.eval_every=20"])

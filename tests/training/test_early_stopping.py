@@ -110,6 +110,7 @@ def stopped(stagnating, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_a_run_without_improvement_ends_and_states_it(stagnating, stopped, tmp_path):
     lines = untimed_metrics(stopped)
     assert [(each["epoch"], each.get("stopped_early", False)) for each in lines] == [(1, False), (2, False), (3, True)]
@@ -121,6 +122,7 @@ def test_a_run_without_improvement_ends_and_states_it(stagnating, stopped, tmp_p
     assert "<b>3 of 5</b>stopped early (epoch)" in page.read_text()
 
 
+@pytest.mark.slow
 def test_the_counter_survives_a_kill(stagnating, stopped, tmp_path, caplog):
     assert train_and_kill(stagnating, tmp_path, epochs=2) == 14
     with caplog.at_level("INFO", "resnet_tf"):

@@ -84,6 +84,7 @@ def _assert_same_run(ours, theirs):
     assert untimed_metrics(ours) == untimed_metrics(theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["in an epoch", pytest.param("in an evaluation", marks=LONG)])
 def test_a_run_stopped_by_a_signal_resumes_bitwise(tiny_config, tiny_run, tmp_path, monkeypatch, moment):
     """With one call per step: a signal in the third step, or in the first evaluation."""
@@ -112,6 +113,7 @@ def test_a_run_stopped_by_a_signal_resumes_bitwise(tiny_config, tiny_run, tmp_pa
     _assert_same_run(tmp_path, tiny_run)
 
 
+@pytest.mark.slow
 def test_checkpoints_within_an_epoch_and_after_corruption(tiny_config, tiny_run, tmp_path, caplog):
     config = override_groups(tiny_config, train={"checkpoint_steps": 3, "keep_checkpoints": 9})
     assert train_and_kill(config, tmp_path, epochs=1) == 7
@@ -189,6 +191,7 @@ class _Forget(keras.callbacks.Callback):
                 weight.assign(np.zeros(weight.shape))
 
 
+@pytest.mark.slow
 def test_a_test_split_is_evaluated_once_on_the_chosen_checkpoint(tiny_config, tmp_path, monkeypatch):
     config = override_groups(tiny_config, data={"test_split": "test[100:300]"}, export={"checkpoint": "best"})
     result = train_and_evaluate(config, tmp_path, callbacks=[_Forget()])
@@ -318,6 +321,7 @@ def test_steps_are_profiled_on_request(tiny_config, tmp_path):
 _FAST_RECIPES = {"single": ("digits",), "mirrored": ()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("strategy", "name"),
     [

@@ -102,6 +102,14 @@ def test_muon_makes_the_updates_of_convolutions_orthogonal():
     np.testing.assert_allclose(kernel.reshape(-1, 8), expected, atol=1e-3)
 
 
+def test_muon_iterates_in_bfloat16_where_the_network_computes_in_it():
+    exact, _ = _run("muon", weight_decay=0.0, momentum=0.0)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    rounded, _ = _run("muon", weight_decay=0.0, momentum=0.0)
+    difference = np.linalg.norm(rounded - exact) / np.linalg.norm(exact - KERNEL)
+    assert 1e-4 < difference < 0.03
+
+
 def _newton_schulz(matrix):
     """The quintic iteration of Jordan et al. 2024."""
     x = matrix.T / np.linalg.norm(matrix)

@@ -6,12 +6,12 @@ import time
 import pytest
 from conftest import override_groups
 
-from resnet_tf.config import Config, iterate_keys, load_config, override
+from resnet_tf.config import Config, flatten, iterate_keys, load_config, override
 from resnet_tf.core.errors import UserError
 from resnet_tf.data.sources import open_source
 from resnet_tf.training import planner, time_budget
 from resnet_tf.training.loop import _Fit
-from resnet_tf.training.planner import Candidate, Facts, Weights
+from resnet_tf.training.planner import Facts, Weights
 from resnet_tf.training.progress import RunState
 from resnet_tf.training.run import load_run
 from resnet_tf.training.start import start
@@ -33,9 +33,9 @@ def _change(facts: Facts, **fields) -> Facts:
 @pytest.mark.parametrize(
     ("facts", "expected"),
     [
-        (CIFAR, [("resnet18", 32, True, ""), ("resnet8_w64", 32, False, "")]),
-        (_change(CIFAR, minutes=2), [("resnet8_w64", 32, False, "")]),
-        (_change(CIFAR, weights=IMAGENET), [("resnet18", 32, True, ""), ("resnet8_w64", 32, False, "")]),
+        (CIFAR, [("resnet18", 32, True, ""), ("resnet8_pool", 32, False, "")]),
+        (_change(CIFAR, minutes=2), [("resnet8_pool", 32, False, "")]),
+        (_change(CIFAR, weights=IMAGENET), [("resnet18", 32, True, ""), ("resnet8_pool", 32, False, "")]),
         (_change(CIFAR, weights=SMALL), [("resnet20", 32, False, "akamaster/cifar10")]),
         (PHOTOS, [("resnet18", 224, False, "")]),
         (_change(PHOTOS, on_accelerator=True), [("resnet50", 224, False, ""), ("resnet18", 224, False, "")]),
@@ -65,7 +65,7 @@ def _plan(facts: Facts, rates: list[float], seconds: float) -> dict:
     ("facts", "rates", "seconds", "expected"),
     [
         # 500 s at 85 % of 1,500 images/s, less 36 s of evaluations, are 11.8 epochs; the large network has 2.
-        (CIFAR, [300, 1500], 500, {"model.name": "resnet8_w64", "train.epochs": 11, "data.batch_size": 128}),
+        (CIFAR, [300, 1500], 500, {"model.name": "resnet8_pool", "train.epochs": 11, "data.batch_size": 512}),
         (CIFAR, [300, 1500], 5000, {"model.name": "resnet18", "train.epochs": 24}),
         (CIFAR, [9000, 30000], 500, {"model.name": "resnet18", "model.stem": "small", "train.epochs": 73}),
         (DIGITS, [500, 5000], 400, {"model.name": "resnet18", "train.epochs": 173, "data.batch_size": 32}),
@@ -86,7 +86,28 @@ def test_the_best_network_that_the_time_allows_is_chosen(facts, rates, seconds, 
     assert {key: plan.get(key) for key in expected} == expected
 
 
-@pytest.mark.parametrize(("replicas", "batch"), [(1, 128), (3, 129), (8, 128)])
+def test_the_fast_network_takes_muon_unless_another_optimizer_is_set():
+    """The values are those of `cifar10_fast`."""
+    recipe = dict(flatten(load_config("cifar10_fast").to_dict()))
+    plan = _plan(CIFAR, [300, 1500], 500)
+    assert plan["optimizer.warmup_epochs"] == plan["train.epochs"] / 5
+    own = {"train.epochs", "train.eval_every", "optimizer.warmup_epochs", "export.checkpoint"}
+    assert {key: value for key, value in plan.items() if key not in own} == {
+        key: recipe[key] for key in plan.keys() - own
+    }
+    changed = {key for key, value in recipe.items() if value != flatten(Config().to_dict())[key]}
+    assert changed - plan.keys() == {"data.source"}
+    sgd = _plan(_change(CIFAR, given={"optimizer.name": "sgd"}), [300, 1500], 500)
+    assert (sgd["optimizer.schedule"], sgd["data.batch_size"], sgd["augment.flip"]) == ("one_cycle", 128, True)
+
+
+def test_a_flip_that_is_set_excludes_the_other():
+    for key in ("augment.flip", "augment.alternating_flip"):
+        plan = _plan(_change(CIFAR, given={key: True}), [300, 1500], 500)
+        assert not {"augment.flip", "augment.alternating_flip"} & plan.keys()
+
+
+@pytest.mark.parametrize(("replicas", "batch"), [(1, 512), (3, 513), (7, 518)])
 def test_batches_divide_among_replicas(replicas, batch):
     assert _plan(_change(CIFAR, replicas=replicas), [300, 1500], 500)["data.batch_size"] == batch
 
@@ -124,11 +145,11 @@ def test_more_time_never_gives_fewer_epochs_of_a_network():
 
 @pytest.fixture
 def measured(monkeypatch):
-    """Replace measurements by a rate, and return the list of measured candidates."""
-    found: list[Candidate] = []
+    """Replace measurements by a rate, and return the list of measured settings."""
+    found: list[dict] = []
 
-    def measure(config, source, strategy, candidate, batch):
-        found.append(candidate)
+    def measure(config, source, strategy, settings):
+        found.append(settings)
         return Rate(400.0, 0.5)
 
     monkeypatch.setattr(time_budget, "_measure", measure)
@@ -144,7 +165,7 @@ def test_choices_are_stored_and_kept(digits_arrays, measured, tmp_path, caplog):
     config = _auto(digits_arrays, "train.minutes=2", "train.epochs=1", "model.name=resnet8_w32")
     with caplog.at_level("INFO", "resnet_tf"):
         train_and_evaluate(config, tmp_path)
-    assert [each.network for each in measured] == ["resnet8_w32"]
+    assert [each["model.name"] for each in measured] == ["resnet8_w32"]
     assert any("chooses optimizer.schedule=one_cycle: short runs" in each for each in caplog.messages)
     stored = load_config(tmp_path / "config.json")
     assert (stored.train.epochs, stored.data.image_size, stored.optimizer.schedule) == (1, 8, "one_cycle")
@@ -164,7 +185,8 @@ def test_a_measurement_takes_steps_on_the_real_input(digits_arrays, monkeypatch)
     monkeypatch.setattr(time_budget, "_MEASURE_SECONDS", 0.01)
     config = override_groups(_auto(digits_arrays), train={"minutes": 0.0})
     started = start(config)
-    rate = time_budget._measure(config, started.source, started.strategy, Candidate("resnet8_w32", 8), 64)
+    settings = {"model.name": "resnet8_w32", "data.image_size": 8, "data.batch_size": 64}
+    rate = time_budget._measure(config, started.source, started.strategy, settings)
     assert rate.images_per_second > 0
     assert rate.compile_seconds > 0
 

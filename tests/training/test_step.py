@@ -88,6 +88,7 @@ def test_gradients_are_clipped_by_the_norm_over_all_weights(digits_arrays, monke
         assert moved == pytest.approx(rate * norm / 5, rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "devices",
     [
@@ -120,6 +121,7 @@ def _on_accelerator(monkeypatch, setting: bool) -> None:
     monkeypatch.setattr(trainer.runtime, "is_on_accelerator", lambda strategy: setting)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
@@ -199,6 +201,7 @@ def test_xla_is_on_where_it_is_faster(monkeypatch):
         assert (runtime.uses_xla("true", strategy), runtime.uses_xla("false", strategy)) == (True, False)
 
 
+@pytest.mark.slow
 def test_float16_shrinks_its_scale_until_gradients_are_finite(digits_arrays):
     trained = _trainer(_config(digits_arrays, "runtime.precision=mixed_float16"))
     trained.optimizer.dynamic_scale.assign(2.0**40)
@@ -210,6 +213,7 @@ def test_float16_shrinks_its_scale_until_gradients_are_finite(digits_arrays):
     assert trained.optimizer.dynamic_scale.numpy() == 2.0 ** (40 - skipped.sum())
 
 
+@pytest.mark.slow
 def test_the_average_follows_the_weights_and_their_statistics(digits_arrays):
     trained = _trainer(_config(digits_arrays, "train.ema=0.9"))
     expected = {each.path: each.numpy().astype(np.float64) for each in trained.model.weights}

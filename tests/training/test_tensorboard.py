@@ -40,6 +40,7 @@ def _images(events: EventAccumulator, tag: str) -> list[np.ndarray]:
     return [np.asarray(Image.open(io.BytesIO(png))) for png in event.tensor_proto.string_val[2:]]
 
 
+@pytest.mark.slow
 def test_scalars_are_those_of_the_metrics_file(events, run):
     lines = read_json_lines(run / "metrics.jsonl")
     for name in set(lines[0]) - {"epoch", "step"}:

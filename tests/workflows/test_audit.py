@@ -283,6 +283,7 @@ def test_mistakes_are_one_line(command, arguments, message):
     assert re.fullmatch(rf"error: .*{re.escape(message)}.*\n", outcome.err), outcome.err
 
 
+@pytest.mark.slow
 def test_examples_are_described(result):
     assert re.search(r"train \d+", str(result))
     assert repr(result).startswith("AuditResult(")

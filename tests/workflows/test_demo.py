@@ -42,6 +42,7 @@ def files(tmp_path, tiny_images) -> list[str]:
     return [str(tmp_path / name) for name in contents]
 
 
+@pytest.mark.slow
 def test_answers_are_those_of_the_predictor(predictor, files):
     first, second, *unreadable = _answers(predictor, files, True)
     for answer, file in ((first, files[0]), (second, files[1])):

@@ -184,6 +184,7 @@ def test_thresholds_are_those_with_the_largest_f1_on_the_validation_split(run):
     assert evaluation.to_dict() == pytest.approx(run.metrics, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_has_the_largest_mean_average_precision(config, tmp_path):
     best = override_groups(config, train={"epochs": 3}, export={"checkpoint": "best"})
     metrics = train_and_evaluate(best, tmp_path)
@@ -191,6 +192,7 @@ def test_the_best_checkpoint_has_the_largest_mean_average_precision(config, tmp_
     assert metrics["mean_average_precision"] == max(line["val_mean_average_precision"] for line in lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "other", [{"loss": {"name": "asymmetric", "class_weights": "inverse"}}, pytest.param({}, marks=LONG)]
 )
@@ -223,6 +225,7 @@ def test_a_target_for_the_precision_is_refused(config, tmp_path):
         train_and_evaluate(settings, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_student_is_trained_by_a_multi_label_teacher(config, export, tmp_path):
     settings = override_groups(config, loss={"teacher": str(export), "teacher_weight": 1.0}, train={"epochs": 2})
     assert train_and_evaluate(settings, tmp_path)["mean_average_precision"] > 0.8
@@ -241,6 +244,7 @@ def test_signatures_return_sigmoids_and_selected_classes(run, export):
     assert not outputs["selected"].numpy().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "target",
     [
@@ -261,6 +265,7 @@ def test_every_target_selects_the_same_classes(target, run, export, tmp_path):
         np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_predictions_list_the_classes_above_their_thresholds(export, tmp_path, command):
     images, labels = _squares(6, 4)
     predictor, files = Predictor(export), []
@@ -302,6 +307,7 @@ def test_the_report_shows_curves_and_selected_classes(run, command):
     assert {"precision_recall", "average_precision", "co_occurrence", "summary"} <= plots
 
 
+@pytest.mark.slow
 def test_the_card_describes_thresholds_and_metrics(export):
     card = (export / "README.md").read_text()
     assert "mean average precision" in card
@@ -357,6 +363,7 @@ def test_other_losses_learn(name, config, tmp_path):
     assert train_and_evaluate(settings, tmp_path)["mean_average_precision"] > 0.8
 
 
+@pytest.mark.slow
 def test_two_models_are_compared(run, export, tmp_path):
     labels = ("blue", "red", "green")  # in another order
     order = [NAMES.index(label) for label in labels]

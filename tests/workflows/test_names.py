@@ -45,6 +45,7 @@ def test_commands_call_the_public_function(name):
     assert not re.findall(r"resnet_tf\.(data|model|training|serving|report|workflows)\b", text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "imports",
     [
@@ -88,6 +89,7 @@ def test_the_package_lists_its_commands_without_heavy_imports():
     assert all(line.endswith(".") and len(line) <= 120 for line in lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", [["-m", "resnet_tf"], ["-c", "from resnet_tf.__main__ import main; main()"]])
 def test_one_program_runs_every_command(program):
     """The second one is what the console script `resnet-tf` does."""

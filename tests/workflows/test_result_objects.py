@@ -135,6 +135,7 @@ def test_export_writes_the_next_version(tiny_run, tmp_path):
     assert path == tmp_path / "models" / "2"
 
 
+@pytest.mark.slow
 def test_predict_yields_a_prediction_for_each_file(tiny_export, photos, tmp_path):
     files = sorted(str(file) for file in (photos / "train").rglob("*.*"))
     expected = resnet_tf.Predictor(tiny_export)(files)

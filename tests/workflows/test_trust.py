@@ -89,6 +89,7 @@ def test_runs_of_earlier_versions_have_none(tiny_run, tmp_path):
                 load_run(workdir)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "precision"),
     [
@@ -170,6 +171,7 @@ def test_a_network_keeps_its_calibration_until_it_has_other_weights(unsure, tmp_
     assert model.calibration == UNCALIBRATED
 
 
+@pytest.mark.slow
 def test_predict_answers_unsure(unsure, unsure_export, command, tmp_path, tiny_images):
     for number, image in enumerate(tiny_images):
         (tmp_path / f"{number:02}.png").write_bytes(image)
@@ -190,6 +192,7 @@ def test_predict_answers_unsure(unsure, unsure_export, command, tmp_path, tiny_i
     assert [row.split(",")[1] for row in rows] == ["unsure" if each.unsure else "" for each in predictions]
 
 
+@pytest.mark.slow
 def test_evaluate_reports_data_that_did_not_fit(run, tiny_export, command):
     own = evaluate(tiny_export)
     assert own.calibration.cross_fitted
@@ -204,6 +207,7 @@ def test_evaluate_reports_data_that_did_not_fit(run, tiny_export, command):
     assert printed["loss"] == pytest.approx(run.metrics["loss"], abs=1e-5), "the loss is that of the logits"
 
 
+@pytest.mark.slow
 def test_evaluate_states_how_well_the_energy_separates(run, tiny_export, tmp_path, command):
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 255, (60, 8, 8), np.uint8), np.arange(60) % 3
@@ -248,6 +252,7 @@ def test_a_precision_that_no_threshold_reaches_is_one_warning(run, unsure, tmp_p
         assert "threshold" not in read_export(path).metadata["calibration"]
 
 
+@pytest.mark.slow
 def test_cards_and_pages_state_the_calibration(run, unsure, unsure_export, tmp_path):
     text = (unsure_export / "README.md").read_text()
     assert "the softmax of the logits divided by the temperature 0.5000" in text

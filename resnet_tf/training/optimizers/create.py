@@ -36,6 +36,8 @@ def create_optimizer(config: Config, length: TrainingLength, model: keras.Model)
     """
     settings = config.optimizer
     base, arguments = _select(settings)
+    if settings.name.lower() == "muon" and model.compute_dtype == "bfloat16":
+        arguments["iteration_dtype"] = "bfloat16"
     optimizer = _with_layer_rates(base)(learning_rate.learning_rate(config, length), name=_NAME, **arguments)
     if model.compute_dtype == "float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name=f"{_NAME}_scale")
