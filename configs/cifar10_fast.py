@@ -5,7 +5,7 @@
 
 From Jordan, 94% on CIFAR-10 in 3.29 seconds, 2024, and its successors: whitening stem, max pooling in place of strides,
 Muon, flips in every other epoch, label smoothing, and logits averaged over each image and its mirror image at the end.
-What each of them brings is measured in docs/training.md.
+docs/training.md compares it with its predecessor.
 """
 
 from resnet_tf.config import AugmentConfig, Config, DataConfig, LossConfig, ModelConfig, OptimizerConfig, TrainConfig

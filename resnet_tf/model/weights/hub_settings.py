@@ -158,7 +158,7 @@ def zoo_name(architecture: str) -> str:
 def is_in_timm(name: str) -> bool:
     """Return True for the networks of the zoo that timm has, too."""
     arch = MODELS[name]
-    is_own = arch.stem in ("small", "none") or arch.dimensions == 1 or arch.shortcut == "none" or arch.stride_conv == 1
+    is_own = arch.stem not in ("conv7", "deep") or arch.dimensions == 1 or arch.shortcut == "none" or arch.stride_conv == 1
     return not is_own and (arch.norm == "group" or not arch.preactivation)
 
 
