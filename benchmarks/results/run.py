@@ -75,10 +75,12 @@ def _run(run: Run, root: Path, torch_python: str) -> None:
         if run.evaluate:
             evaluate = (sys.executable, "-m", "resnet_tf.evaluate", f"--workdir={workdir}", "--json", *run.evaluate)
             evaluation = json.loads(call(*evaluate).splitlines()[-1])
-    _keep(run, workdir, evaluation, _torch_version(torch_python) if run.config == PYTORCH else _tensorflow_version())
+    _keep(
+        run, root, workdir, evaluation, _torch_version(torch_python) if run.config == PYTORCH else _tensorflow_version()
+    )
 
 
-def _keep(run: Run, workdir: Path, evaluation: dict[str, float] | None, framework: str) -> None:
+def _keep(run: Run, root: Path, workdir: Path, evaluation: dict[str, float] | None, framework: str) -> None:
     """Store metrics, configuration and environment; metrics.jsonl, which marks a finished run, is written last."""
     target = RESULTS / run.name
     environment = {
@@ -90,8 +92,11 @@ def _keep(run: Run, workdir: Path, evaluation: dict[str, float] | None, framewor
     write_atomically(target / "environment.json", json.dumps(environment, indent=2) + "\n")
     if evaluation:
         write_atomically(target / "evaluation.json", json.dumps(evaluation, indent=2) + "\n")
-    for name in ("metrics.jsonl",) if run.config == PYTORCH else ("config.json", "metrics.jsonl"):
-        write_atomically(target / name, (workdir / name).read_bytes())
+    if run.config != PYTORCH:
+        # A run stores the absolute path of its data; the commands of the tables run in the root.
+        config = (workdir / "config.json").read_text().replace(f'"{root}/', '"')
+        write_atomically(target / "config.json", config)
+    write_atomically(target / "metrics.jsonl", (workdir / "metrics.jsonl").read_bytes())
 
 
 def _tensorflow_version() -> str:

@@ -158,8 +158,8 @@ def zoo_name(architecture: str) -> str:
 def is_in_timm(name: str) -> bool:
     """Return True for the networks of the zoo that timm has, too."""
     arch = MODELS[name]
-    is_own = arch.stem not in ("conv7", "deep") or arch.dimensions == 1 or arch.shortcut == "none" or arch.stride_conv == 1
-    return not is_own and (arch.norm == "group" or not arch.preactivation)
+    is_own = arch.dimensions == 1 or arch.shortcut == "none" or arch.stride_conv == 1
+    return not is_own and arch.stem in ("conv7", "deep") and (arch.norm == "group" or not arch.preactivation)
 
 
 def to_metadata(metadata: Metadata, input_shape: tuple[int | None, ...], num_classes: int) -> dict[str, Any]:
