@@ -288,5 +288,5 @@ def test_refusals():
         create_model("resnet20", input_shape=(32, 32))
     with pytest.raises(UserError, match=r"output_stride=12 is impossible here; it can be \[4, 8, 16, 32\]"):
         create_model("resnet50", output_stride=12)
-    with pytest.raises(UserError, match=r"stem='tiny'; it takes 'conv7', 'deep', 'small', 'none'"):
+    with pytest.raises(UserError, match=r"stem='tiny'; it takes 'conv7', 'deep', 'small', 'whitening', 'none'"):
         create_model("resnet50", stem="tiny")

@@ -107,7 +107,7 @@ def test_muon_iterates_in_bfloat16_where_the_network_computes_in_it():
     keras.config.set_dtype_policy("mixed_bfloat16")
     rounded, _ = _run("muon", weight_decay=0.0, momentum=0.0)
     difference = np.linalg.norm(rounded - exact) / np.linalg.norm(exact - KERNEL)
-    assert 1e-4 < difference < 0.03
+    assert 1e-4 < difference < 0.1
 
 
 def _newton_schulz(matrix):
