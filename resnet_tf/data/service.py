@@ -9,6 +9,7 @@ import queue
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import tensorflow as tf
@@ -19,8 +20,10 @@ from resnet_tf.data.autotune import without_autotune
 from resnet_tf.data.errors import translate_errors
 
 _TIMEOUT = 10.0  # seconds, for a connection to the dispatcher
-# Batches that are buffered for a missing step: a worker that starts late delays them, one that died would block them.
+# A worker that starts late delays a step, one that died loses it: with that many batches buffered, the missing step is
+# waited for that many seconds, in which few more batches are taken.
 _MAX_BUFFERED = 256
+_LATE = 20.0
 _QUEUED = 2  # batches between the thread that receives them and the pipeline
 
 
@@ -48,13 +51,17 @@ def distribute(numbered: tf.data.Dataset, address: str, *, start: int, end: int,
     def in_order() -> Iterator[tuple[tf.Tensor, ...]]:
         buffered: dict[int, tuple[tf.Tensor, ...]] = {}
         step = start
+        full_since: float | None = None
         for number, *parts in _receive(remote, address, seconds):
             buffered[int(number)] = tuple(parts)
             while step in buffered:
                 yield buffered.pop(step)
-                step += 1
+                step, full_since = step + 1, None
             if len(buffered) > _MAX_BUFFERED:
-                break
+                full_since = full_since or time.monotonic()
+                if time.monotonic() - full_since > _LATE:
+                    break
+                time.sleep(waiting.POLL)
         if step < end:
             raise UserError(f"the data service at {address} lost step {step}: has one of its workers died?")
 

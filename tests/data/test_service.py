@@ -1,12 +1,14 @@
 """Batches from a tf.data service in other processes equal local ones, in the same order."""
 
 import contextlib
+import itertools
 import signal
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from resnet_tf.config import load_config
 from resnet_tf.core.errors import UserError
@@ -45,8 +47,28 @@ def _exhaust(batches, limit):
         next(batches)
 
 
+@pytest.mark.parametrize("late", [True, False])
+def test_a_late_worker_is_waited_for(monkeypatch, late):
+    """One worker sends all its batches before the first one of the other, which is late or died."""
+    monkeypatch.setattr(service, "_MAX_BUFFERED", 4)
+    monkeypatch.setattr(service, "_LATE", 60.0 if late else 0.5)
+    monkeypatch.setattr(service, "_check_address", lambda address: None)
+    monkeypatch.setattr(service, "_wait_for_worker", lambda address, seconds: None)
+    monkeypatch.setattr(service, "_service", lambda address: lambda dataset: dataset)
+    steps = tf.data.Dataset.range(10)
+    received = [0, 2, 3, 4, 5, 6, 7, 8, 9, 1] if late else itertools.chain([0], itertools.count(2))
+    monkeypatch.setattr(service, "_receive", lambda *arguments: ((number, number) for number in received))
+    batches = service.distribute(tf.data.Dataset.zip(steps, steps), "grpc://127.0.0.1:9", start=0, end=10, seconds=60)
+    if late:
+        assert [int(value) for (value,) in batches.as_numpy_iterator()] == list(range(10))
+    else:
+        lost = "lost step 1: has one of its workers died"
+        with pytest.raises(UserError, match=lost), service.translate_service_errors():
+            list(batches)
+
+
 @pytest.mark.slow
-def test_service_batches_equal_local_ones_and_a_lost_worker_is_reported(photos):
+def test_service_batches_equal_local_ones_and_a_lost_worker_is_reported(photos, monkeypatch):
     """Servers of TensorFlow listen on all addresses; this test connects to 127.0.0.1 only."""
     with _server("--port=0") as (first, address), _server(f"--dispatcher={address}") as (second, _):
         for start, shard in ((0, Shard()), (31, Shard(1, 2))):
@@ -61,6 +83,7 @@ def test_service_batches_equal_local_ones_and_a_lost_worker_is_reported(photos):
             next(endless)
         second.kill()
         second.wait(timeout=30)
+        monkeypatch.setattr(service, "_LATE", 1.0)
         lost = rf"the data service at {address} lost step \d+: has one of its workers"
         with pytest.raises(UserError, match=lost), service.translate_service_errors():
             _exhaust(endless, 5000)
