@@ -24,13 +24,18 @@ RUNNERS = {
     "stock Keras bfloat16": ("keras", "mixed_bfloat16"),
     "PyTorch float32": ("torch", "float32"),
     "PyTorch bfloat16": ("torch", "mixed_bfloat16"),
+    "torch.compile float32": ("torch.compile", "float32"),
+    "torch.compile bfloat16": ("torch.compile", "mixed_bfloat16"),
 }
+TORCH = {"torch", "torch.compile"}
 RATIOS = [
     ("ours float32", "stock Keras float32"),
     ("ours bfloat16", "stock Keras float32"),
     ("ours bfloat16", "stock Keras bfloat16"),
     ("ours float32", "PyTorch float32"),
     ("ours bfloat16", "PyTorch bfloat16"),
+    ("ours float32", "torch.compile float32"),
+    ("ours bfloat16", "torch.compile bfloat16"),
 ]
 
 
@@ -56,7 +61,7 @@ def _commands(case: str, arguments: argparse.Namespace) -> dict[str, list[str]]:
     flags = ["--seconds", str(arguments.seconds), "--turn", case]
     return {
         name: [
-            arguments.torch_python if framework == "torch" else sys.executable,
+            arguments.torch_python if framework in TORCH else sys.executable,
             __file__,
             *flags,
             framework,
@@ -83,7 +88,7 @@ def _report(case: str, rates: Rates, as_json: bool) -> None:
 
 def _turn(case: str, framework: str, precision: str, seconds: float) -> float:
     """Return images per second of one framework, after two steps of compilation and warmup."""
-    step = (_torch_step if framework == "torch" else _keras_step)(case, framework, precision)
+    step = (_torch_step if framework in TORCH else _keras_step)(case, framework, precision)
     for _ in range(2):
         step()
     start, count = time.perf_counter(), 0
@@ -125,7 +130,7 @@ def _keras_step(case: str, framework: str, precision: str):
 
 
 def _torch_step(case: str, framework: str, precision: str):
-    """Return an eager PyTorch step in channels_last."""
+    """Return a PyTorch step in channels_last: eager, or with the network and its loss compiled."""
     import torch
 
     size, batch, classes = SHAPES[case]
@@ -134,10 +139,16 @@ def _torch_step(case: str, framework: str, precision: str):
     images = torch.randn(batch, 3, size, size).to(memory_format=torch.channels_last)
     labels = torch.randint(0, classes, (batch,))
 
+    def forward():
+        return torch.nn.functional.cross_entropy(model(images), labels)
+
+    if framework == "torch.compile":
+        forward = torch.compile(forward)
+
     def step():
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=precision != "float32"):
-            loss = torch.nn.functional.cross_entropy(model(images), labels)
+            loss = forward()
         loss.backward()
         optimizer.step()
         return loss.item()
