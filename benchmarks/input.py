@@ -5,13 +5,15 @@
 "photos": random-resized crops to 224 pixels with flips, uint8 output, from the JPEG files in DIR, repeated. "bare" is a
 minimal TensorFlow pipeline: read, `extract_jpeg_shape`, `decode_and_crop_jpeg`, resize, flip, batch, with crops sampled
 in advance from the same distribution; "bare, TF's crops" samples smaller crops with TensorFlow's own operation. The
-DataLoader has 2 workers. "small": 32-pixel images in memory, padded, cropped and flipped, without and with RandAugment.
-Each case runs in its own process, one at a time. `--json` prints one object per line: `case`, `images_per_second`,
-`ratio_to`, `ratio`.
+DataLoader has 2 workers. "mixed": the same from 60,000 files, the photos with longer edges of 320 to 4,032 pixels.
+"small": 32-pixel images in memory, padded, cropped and flipped, without and with RandAugment. Each case runs in its own
+process, one at a time. `--json` prints one object per line: `case`, `images_per_second`, `ratio_to`, `ratio`.
 """
 
 import argparse
+import functools
 import math
+import os
 import sys
 import tempfile
 import time
@@ -19,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from peers import import_torchvision
-from photos import link_photos
+from photos import link_photos, write_mixed_sizes
 from rounds import measure, report
 
 BATCH = 64
@@ -29,6 +31,8 @@ RATIOS = [
     ("photos: ours", "photos: bare, TF's crops"),
     ("photos: ours", "photos: torchvision"),
     ("photos: bare", "photos: torchvision"),
+    ("mixed: ours", "mixed: bare"),
+    ("mixed: ours", "mixed: torchvision"),
 ]
 
 
@@ -42,12 +46,15 @@ def main() -> None:
     parser.add_argument("--turn", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.turn:
-        print(_rate(TURNS[arguments.turn](arguments.photos), arguments.seconds))
+        print(_rate(TURNS[arguments.turn](arguments.photos / arguments.turn.split(":")[0]), arguments.seconds))
         return
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) if arguments.photos else None
-        for split in ("train", "test") if folder else ():
-            link_photos(arguments.photos, folder / split, 2000)
+        if folder:
+            mixed = write_mixed_sizes(arguments.photos, folder / "resized")
+            for photos, name, count in ((arguments.photos, "photos", 2000), (mixed, "mixed", 60_000)):
+                link_photos(photos, folder / name / "train", count)
+                link_photos(photos, folder / name / "test")
         report(measure(_commands(folder, arguments), arguments.rounds), RATIOS, as_json=arguments.json)
 
 
@@ -138,9 +145,13 @@ def _crops(paths: list[str]) -> list[list[int]]:
 
     import tensorflow as tf
 
+    @functools.cache
+    def size(file: str) -> list[int]:
+        return tf.image.extract_jpeg_shape(tf.io.read_file(file)).numpy().tolist()[:2]
+
     generator, windows = random.Random(0), []
     for path in paths:
-        height, width, _ = tf.image.extract_jpeg_shape(tf.io.read_file(path)).numpy().tolist()
+        height, width = size(os.path.realpath(path))
         while True:
             area = height * width * generator.uniform(0.08, 1.0)
             ratio = math.exp(generator.uniform(-1, 1) * math.log(4 / 3))
@@ -172,6 +183,9 @@ TURNS: dict[str, Callable[[Path], Iterator[int]]] = {
     "photos: bare": _bare,
     "photos: bare, TF's crops": lambda folder: _bare(folder, tf_crops=True),
     "photos: torchvision": _torchvision,
+    "mixed: ours": _ours,
+    "mixed: bare": _bare,
+    "mixed: torchvision": _torchvision,
     "small: pad, crop, flip": lambda folder: _small("none"),
     "small: RandAugment": lambda folder: _small("randaugment"),
 }

@@ -1,6 +1,10 @@
-"""JPEG files of a folder, linked as often as a benchmark needs."""
+"""JPEG files of a folder, linked as often as a benchmark needs, and the same files in mixed sizes."""
 
 from pathlib import Path
+
+from PIL import Image
+
+LONGER_EDGES = (320, 500, 800, 1280, 2048, 3264, 4032)  # of thumbnails, of photos on web pages, and of cameras
 
 
 def link_photos(photos: Path, root: Path, count: int | None = None) -> Path:
@@ -14,12 +18,33 @@ def link_photos(photos: Path, root: Path, count: int | None = None) -> Path:
     Raises:
         SystemExit: if there is no JPEG file.
     """
-    files = sorted(path for path in photos.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
-    if not files:
-        raise SystemExit(f"no JPEG files in {str(photos)!r}")
+    files = _jpeg_files(photos)
     for index in range(len(files) if count is None else count):
         file = files[index % len(files)]
         link = root / file.stem / f"{index}.jpg"
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(file.absolute())
     return root
+
+
+def write_mixed_sizes(photos: Path, root: Path) -> Path:
+    """Write each JPEG file below `photos` to the folder `root`, resized to the next of `LONGER_EDGES` in turn.
+
+    Raises:
+        SystemExit: if there is no JPEG file.
+    """
+    root.mkdir(parents=True)
+    for index, file in enumerate(_jpeg_files(photos)):
+        with Image.open(file) as photo:
+            factor = LONGER_EDGES[index % len(LONGER_EDGES)] / max(photo.size)
+            width, height = (round(edge * factor) for edge in photo.size)
+            resized = photo.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+        resized.save(root / f"{index}.jpg", quality=90)
+    return root
+
+
+def _jpeg_files(photos: Path) -> list[Path]:
+    files = sorted(path for path in photos.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+    if not files:
+        raise SystemExit(f"no JPEG files in {str(photos)!r}")
+    return files
