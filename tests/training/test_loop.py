@@ -84,7 +84,6 @@ def _assert_same_run(ours, theirs):
     assert untimed_metrics(ours) == untimed_metrics(theirs)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["in an epoch", pytest.param("in an evaluation", marks=LONG)])
 def test_a_run_stopped_by_a_signal_resumes_bitwise(tiny_config, tiny_run, tmp_path, monkeypatch, moment):
     """With one call per step: a signal in the third step, or in the first evaluation."""
