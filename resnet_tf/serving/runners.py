@@ -231,12 +231,21 @@ def _load_onnx(export: Path, preprocess: Preprocess, classes: int | None) -> Cal
     return lambda inputs: session.run(["logits"], {name: inputs})[0]
 
 
-def _load_openvino(export: Path, preprocess: Preprocess, classes: int | None) -> Callable[[np.ndarray], np.ndarray]:
+@functools.cache
+def _openvino_core() -> Any:
+    """Return the process's only OpenVINO core, which is never freed: the next signal would end the process.
+
+    Its CPU plugin replaces the stack for signal handlers, and frees that stack with itself.
+    """
     try:
         from openvino import Core
     except ImportError as error:
         raise UserError("OpenVINO models need the package openvino: pip install 'resnet_tf[openvino]'") from error
-    core = Core()
+    return Core()
+
+
+def _load_openvino(export: Path, preprocess: Preprocess, classes: int | None) -> Callable[[np.ndarray], np.ndarray]:
+    core = _openvino_core()
     model = _load(export, core.read_model, OPENVINO_FILE)
     name = preprocess.unnormalized_input.name
     taken, given = (
