@@ -186,26 +186,6 @@ def test_the_litert_interpreter_computes_the_same_logits(run, tiny_images, image
 
 
 @pytest.mark.slow
-def test_a_process_that_has_used_openvino_survives_signals(run, tmp_path):
-    """OpenVINO's CPU plugin replaces the stack for signal handlers, and must not be freed."""
-    pytest.importorskip("openvino")
-    path = export_model(run, tmp_path, target="openvino")
-    program = f"""
-import gc, signal
-import numpy as np
-import resnet_tf
-predictor = resnet_tf.Predictor({str(path)!r})
-predictor.logits(np.zeros((1, *predictor.preprocess.unnormalized_shape), np.float32))
-del predictor
-gc.collect()
-signal.signal(signal.SIGTERM, lambda number, frame: print("received"))
-signal.raise_signal(signal.SIGTERM)
-"""
-    child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=TIMEOUT)
-    assert (child.returncode, child.stdout) == (0, "received\n"), child.stderr
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", *(pytest.param(each, marks=LONG) for each in ("bfloat16", "int8"))])
 def test_openvino_computes_the_same_logits(run, tiny_images, images, tmp_path, capsys, precision):
     openvino = pytest.importorskip("openvino")
