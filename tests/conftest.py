@@ -48,14 +48,6 @@ import peers  # noqa: E402
 gc.freeze()
 gc.set_threshold(50_000, 20, 20)
 
-
-@pytest.fixture(scope="module", autouse=True)
-def collect_garbage() -> Iterator[None]:
-    """Free the models of a module, which are cyclic: without it a worker grows to 5 GB."""
-    yield
-    gc.collect()
-
-
 _open_board = loop._Fit._open_board
 loop._Fit._open_board = lambda fit: None  # the plots of TensorBoard take a quarter of the time of a short run
 

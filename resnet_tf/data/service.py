@@ -20,10 +20,9 @@ from resnet_tf.data.autotune import without_autotune
 from resnet_tf.data.errors import translate_errors
 
 _TIMEOUT = 10.0  # seconds, for a connection to the dispatcher
-# A worker that starts late delays a step, one that died loses it: with that many batches buffered, the missing step is
-# waited for that many seconds, in which few more batches are taken.
+# Batches that are buffered while a step is missing, because its worker starts late or died.
 _MAX_BUFFERED = 256
-_LATE = 20.0
+_LATE = 20.0  # seconds to wait for that step once the buffer is full, in which a batch is taken every `waiting.POLL`
 _QUEUED = 2  # batches between the thread that receives them and the pipeline
 
 

@@ -233,9 +233,11 @@ def _load_onnx(export: Path, preprocess: Preprocess, classes: int | None) -> Cal
 
 @functools.cache
 def _openvino_core() -> Any:
-    """Return the process's only OpenVINO core, which is never freed: the next signal would end the process.
+    """Return the only OpenVINO core of the process, which is never freed.
 
-    Its CPU plugin replaces the stack for signal handlers, and frees that stack with itself.
+    A core replaces the alternate signal stack of its thread (sigaltstack) and restores the previous one when it is
+    freed. Of two cores, the one freed last would restore the freed stack of the other, and the next signal would be a
+    segmentation fault.
     """
     try:
         from openvino import Core

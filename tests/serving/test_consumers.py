@@ -186,6 +186,29 @@ def test_the_litert_interpreter_computes_the_same_logits(run, tiny_images, image
 
 
 @pytest.mark.slow
+def test_a_process_that_has_used_openvino_handles_signals(run, tmp_path):
+    """A core of OpenVINO restores the signal stack that it found, which is freed if another core set it."""
+    pytest.importorskip("openvino")
+    path = export_model(run, tmp_path, target="openvino")
+    program = f"""
+import gc, signal
+import numpy as np
+from resnet_tf import Predictor
+first, second = Predictor({str(path)!r}), Predictor({str(path)!r})
+for predictor in (first, second):
+    predictor.logits(np.zeros((1, *predictor.preprocess.unnormalized_shape), np.float32))
+del predictor, first
+gc.collect()
+del second
+gc.collect()
+signal.signal(signal.SIGTERM, lambda number, frame: print("received"))
+signal.raise_signal(signal.SIGTERM)
+"""
+    child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=TIMEOUT)
+    assert (child.returncode, child.stdout) == (0, "received\n"), child.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", *(pytest.param(each, marks=LONG) for each in ("bfloat16", "int8"))])
 def test_openvino_computes_the_same_logits(run, tiny_images, images, tmp_path, capsys, precision):
     openvino = pytest.importorskip("openvino")
