@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from PIL import Image
-
 LONGER_EDGES = (320, 500, 800, 1280, 2048, 3264, 4032)  # of thumbnails, of photos on web pages, and of cameras
 
 
@@ -33,6 +31,8 @@ def write_mixed_sizes(photos: Path, root: Path) -> Path:
     Raises:
         SystemExit: if there is no JPEG file.
     """
+    from PIL import Image  # installed with torchvision
+
     root.mkdir(parents=True)
     for index, file in enumerate(_jpeg_files(photos)):
         with Image.open(file) as photo:
