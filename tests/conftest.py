@@ -12,6 +12,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -81,6 +82,10 @@ def load_once(directory: Path) -> Any:
 runners.load_saved_model = load_once
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+CIFAR_ARCHIVE = SHARED_DATA / "cifar10_jpeg.tar.xz"
+needs_cifar = pytest.mark.skipif(
+    not CIFAR_ARCHIVE.is_file(), reason="CIFAR-10 as JPEG files is not beside the checkout"
+)
 
 # A low learning rate, so that the logits stay moderate after two epochs.
 TINY = (
@@ -390,6 +395,24 @@ def write_imagenet_records(path, examples) -> list[int]:
             offsets.append(position)
             position += len(record) + 16  # length and two checksums around each record
     return offsets
+
+
+def extract_cifar(root: Path, keep: Callable[[str, int], bool] = lambda split, number: True) -> Path:
+    """Write the images of CIFAR-10 to SPLIT/CLASS/NUMBER.jpg below `root`.
+
+    Args:
+        root: folder to write to.
+        keep: function from the split, `train` or `test`, and the number of an image in its class to whether it is
+            written. All are by default.
+    """
+    # `filter`, which Python 3.11.0 to 3.11.3 lack, is the default of Python 3.14, and warned of before without it.
+    options = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+    with tarfile.open(CIFAR_ARCHIVE) as archive:
+        for member in archive:
+            path = Path(member.name)
+            if member.isfile() and keep(path.parts[-3], int(path.stem)):
+                archive.extract(member, root, **options)
+    return root
 
 
 def import_torch_zoo(name: str) -> ModuleType:

@@ -2,11 +2,10 @@
 
 import json
 import shutil
-import tarfile
 
 import pytest
 import tensorflow as tf
-from conftest import SHARED_DATA
+from conftest import SHARED_DATA, extract_cifar, needs_cifar
 
 import resnet_tf
 from resnet_tf.config import load_config
@@ -16,28 +15,21 @@ from resnet_tf.model.create import create_model
 from resnet_tf.serving.export import export_model
 from resnet_tf.training.evaluation import Evaluator
 
-ARCHIVE = SHARED_DATA / "cifar10_jpeg.tar.xz"
 PHOTOS = SHARED_DATA / "imagenet_sample"
 
 
 @pytest.fixture(scope="module")
 def cifar_test(tmp_path_factory):
     """Return a folder of the 10,000 test images."""
-    root = tmp_path_factory.mktemp("cifar")
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(root, [each for each in archive if each.name.startswith("test/")], filter="data")
-    return root
+    return extract_cifar(tmp_path_factory.mktemp("cifar"), lambda split, number: split == "test")
 
 
 @pytest.mark.slow
 @pytest.mark.long
-@pytest.mark.skipif(not ARCHIVE.is_file(), reason="CIFAR-10 as JPEG files is not beside the checkout")
+@needs_cifar
 def test_a_folder_of_cifar_trains_with_flags_only(command, tmp_path):
-    with tarfile.open(ARCHIVE) as archive:
-        for member in archive:  # every fifth image for training, every tenth for evaluation
-            step = 5 if member.name.startswith(("train", "./train")) else 10
-            if member.isfile() and int(member.name.split("/")[-1].split(".")[0]) % step == 0:
-                archive.extract(member, tmp_path / "cifar", filter="data")
+    # Every fifth image for training, every tenth for evaluation.
+    extract_cifar(tmp_path / "cifar", lambda split, number: number % {"train": 5, "test": 10}[split] == 0)
     workdir = tmp_path / "run"
     outcome = command(
         "train",
@@ -54,7 +46,7 @@ def test_a_folder_of_cifar_trains_with_flags_only(command, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not ARCHIVE.is_file(), reason="CIFAR-10 as JPEG files is not beside the checkout")
+@needs_cifar
 @pytest.mark.parametrize(
     ("name", "file", "correct"),
     [
@@ -82,15 +74,14 @@ def test_published_cifar_weights_have_the_accuracy_of_pytorch(
 
 @pytest.mark.slow
 @pytest.mark.long
-@pytest.mark.skipif(not ARCHIVE.is_file(), reason="CIFAR-10 as JPEG files is not beside the checkout")
+@needs_cifar
 @pytest.mark.parametrize(
     ("name", "file", "correct"),
     [("resnet20", "resnet20-12fca82f.th", 8103), ("resnet32", "resnet32-d509ac18.th", 8256)],
 )
 def test_openvino_in_8_bits_loses_little_accuracy(tmp_path, name, file, correct):
     """int8 with published weights, calibrated on training images: at most 0.3 points on the 10,000 test images."""
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(tmp_path, filter="data")
+    extract_cifar(tmp_path)
     model = create_model(name, num_classes=10, input_shape=(32, 32, 3), weights=SHARED_DATA / "cifar_resnet" / file)
     model.preprocess = CIFAR
     data = load_config("cifar10_resnet20", [f"data.source={tmp_path}"]).data

@@ -13,6 +13,7 @@ import threading
 import time
 import urllib.error
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import tensorflow as tf
@@ -66,10 +67,10 @@ def test_missing_workers_are_named(present, missing, caplog, monkeypatch):
     caplog.set_level("INFO", "resnet_tf")
     addresses = _addresses(3)
     named = ", ".join(f"worker {index} at {addresses[index]}" for index in missing)
-    errors = _meet(present, addresses, seconds=2)
+    errors = _meet(present, addresses, seconds=0.5)
     for error in errors:  # those of several workers also name the one whose wait ended first
-        assert re.fullmatch(rf".*{named}.* did not answer within 2 seconds \(runtime.wait_seconds\)", error), errors
-    assert f"waiting for {named}, at most 2 seconds (runtime.wait_seconds)" in caplog.messages
+        assert re.fullmatch(rf".*{named}.* did not answer within 0.5 seconds \(runtime.wait_seconds\)", error), errors
+    assert f"waiting for {named}, at most 0.5 seconds (runtime.wait_seconds)" in caplog.messages
 
 
 def test_a_worker_that_dies_while_it_waits_is_missed_and_its_successor_is_welcome():
@@ -119,8 +120,10 @@ def test_another_server_at_the_address_of_the_chief_is_waited_for_no_longer(answ
     addresses = _addresses(2)
     with socket.create_server(rendezvous.parse_address(addresses[0])) as server:
         threading.Thread(target=_answer, args=(server, answer), daemon=True).start()
-        (error,) = _meet((1,), addresses, seconds=1)
-    assert re.fullmatch(r"worker [01] at 127.0.0.1:\d+ did not answer within 1 seconds \(runtime.wait_seconds\)", error)
+        (error,) = _meet((1,), addresses, seconds=0.3)
+    assert re.fullmatch(
+        r"worker [01] at 127.0.0.1:\d+ did not answer within 0.3 seconds \(runtime.wait_seconds\)", error
+    )
 
 
 def test_workers_of_another_cluster_or_of_the_same_index_are_refused():
@@ -198,6 +201,20 @@ print("done", flush=True)
 """
 
 
+def _wait_for_handlers(parent):
+    """Wait until the only child of a process has handlers for SIGTERM and SIGINT."""
+    wanted = sum(1 << (number - 1) for number in (signal.SIGTERM, signal.SIGINT))
+    deadline = time.monotonic() + TIMEOUT
+    while time.monotonic() < deadline:
+        with contextlib.suppress(FileNotFoundError, ValueError):  # no child yet
+            child = int(Path(f"/proc/{parent}/task/{parent}/children").read_text())
+            caught = re.search(r"^SigCgt:\s*(\w+)$", Path(f"/proc/{child}/status").read_text(), re.MULTILINE)
+            if int(caught[1], 16) & wanted == wanted:
+                return
+        time.sleep(0.05)
+    raise TimeoutError
+
+
 @pytest.mark.parametrize(
     ("seconds", "sleep", "stop", "expected"),
     [
@@ -215,7 +232,7 @@ def test_a_wait_in_native_code_is_bounded(seconds, sleep, stop, expected):
     with subprocess.Popen(command, start_new_session=True, preexec_fn=ignored, **pipes) as process:
         try:
             if stop:
-                time.sleep(5)
+                _wait_for_handlers(process.pid)
                 os.killpg(process.pid, stop)
             found = process.communicate(timeout=TIMEOUT)
         finally:
@@ -251,11 +268,13 @@ def test_a_tpu_that_nobody_serves_is_named(monkeypatch):
     (address,) = _addresses(1)
     name = f"grpc://{address}"
     monkeypatch.setattr(tf.distribute.cluster_resolver, "TPUClusterResolver", lambda tpu: _Resolver(tpu))
-    message = rf"runtime.tpu='{name}' \({address}: Connection refused\) did not answer within 1 seconds \(runtime.wait"
+    message = (
+        rf"runtime.tpu='{name}' \({address}: Connection refused\) did not answer within 0.5 seconds \(runtime.wait"
+    )
     with pytest.raises(UserError, match=message):
-        runtime._strategy(RuntimeConfig(strategy="tpu", tpu=name, wait_seconds=1))
+        runtime._strategy(RuntimeConfig(strategy="tpu", tpu=name, wait_seconds=0.5))
     with pytest.raises(UserError, match=r"runtime.tpu='grpc://no.invalid:8470' \(no.invalid:8470: .*\) did not answer"):
-        runtime._strategy(RuntimeConfig(strategy="tpu", tpu="grpc://no.invalid:8470", wait_seconds=1))
+        runtime._strategy(RuntimeConfig(strategy="tpu", tpu="grpc://no.invalid:8470", wait_seconds=0.5))
 
 
 @pytest.mark.parametrize("error", [urllib.error.URLError("unknown"), ValueError("no TPU"), OSError("x")])

@@ -1,10 +1,8 @@
 """The CIFAR recipe beside PyTorch: the same start, the same batches in the same order, the same first hundred steps."""
 
-import tarfile
-
 import numpy as np
 import pytest
-from conftest import SHARED_DATA
+from conftest import extract_cifar, needs_cifar
 
 from resnet_tf.config import load_config
 from resnet_tf.data.sources import open_source
@@ -12,22 +10,14 @@ from resnet_tf.training import runtime
 from resnet_tf.training.learning_rate import learning_rate
 from resnet_tf.training.trainer import Trainer
 
-ARCHIVE = SHARED_DATA / "cifar10_jpeg.tar.xz"
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not ARCHIVE.is_file(), reason="CIFAR-10 as JPEG files is not beside the checkout"),
-]
+pytestmark = [pytest.mark.slow, needs_cifar]
 
 
 @pytest.fixture(scope="module")
 def cifar(tmp_path_factory):
     """Directory of every fourth test image of CIFAR-10, as train/CLASS and test/CLASS."""
     root = tmp_path_factory.mktemp("cifar")
-    with tarfile.open(ARCHIVE) as archive:
-        for member in archive:
-            if member.isfile() and "test/" in member.name and int(member.name[-8:-4]) % 4 == 0:
-                archive.extract(member, root, filter="data")
+    extract_cifar(root, lambda split, number: split == "test" and number % 4 == 0)
     (root / "train").symlink_to(root / "test")
     return root
 
