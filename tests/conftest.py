@@ -87,14 +87,16 @@ needs_cifar = pytest.mark.skipif(
     not CIFAR_ARCHIVE.is_file(), reason="CIFAR-10 as JPEG files is not beside the checkout"
 )
 
-# A low learning rate, so that the logits stay moderate after two epochs.
+# SGD with a low learning rate, so that the logits stay moderate after two epochs.
 TINY = (
     "model.name=resnet8_w32",
     "train.epochs=2",
     "data.batch_size=128",
     "data.eval_split=test[:100]",
+    *("optimizer.name=sgd", "optimizer.schedule=cosine", "optimizer.momentum=0.9", "optimizer.weight_decay=1e-3"),
     "optimizer.base_lr=0.02",
     "optimizer.warmup_epochs=0",
+    "loss.label_smoothing=0",
 )
 
 # Marks of the cases of a test that CI leaves out; see CONTRIBUTING.md.

@@ -21,6 +21,7 @@ OWN = (
     "imagefolder",
     "finetune",
     "cifar10_fast",
+    "cifar10_wide",
     "signals",
     "spectrograms",
 )  # recipes of this package

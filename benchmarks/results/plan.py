@@ -131,6 +131,7 @@ def finetune_modes(name: str, title: str, weights: str, hub_of: str = "") -> tup
 FULL = Run("resnet20_164epochs", "cifar10_resnet20", (f"data.source={CIFAR}",))
 RESNET20 = cifar("resnet20_20epochs", "cifar10_resnet20", *TWENTY_EPOCHS)
 FAST = cifar("fast", "cifar10_fast", evaluate=("--flip",))
+WIDE = cifar("wide", "cifar10_wide", evaluate=("--flip",))
 SGD = ("optimizer.name=sgd", "optimizer.base_lr=0.2", "optimizer.weight_decay=5e-4", "optimizer.decay_all=true")
 PREDECESSOR = (
     *("model.name=resnet8_w64", "data.batch_size=128", "augment.pad_crop=4", "train.epochs=36", "train.ema=0.998"),
@@ -147,6 +148,7 @@ TABLES = (
         (
             Row("ResNet-20, the paper's full recipe", (FULL,), "91.25"),
             Row("fast recipe, logits averaged over each image and its mirror image", FAST),
+            Row("the same with a wider network and more epochs", WIDE),
             Row("ResNet-20, the paper's recipe in 20 epochs", RESNET20),
             Row(
                 "PyTorch, usual loop: float32, torchvision's DataLoader and transforms",
@@ -168,6 +170,7 @@ TABLES = (
         "docs/training.md",
         (
             Row("`cifar10_fast`", FAST),
+            Row("`cifar10_wide`", WIDE),
             Row("learned 3x3 stem with normalization", changed("learned_stem", "model.stem=small")),
             Row("`resnet8_w64`: the same, and strides in place of pooling", changed("w64", "model.name=resnet8_w64")),
             Row("SGD in place of Muon", changed("sgd", *SGD, "optimizer.momentum=0.9")),

@@ -25,6 +25,20 @@ def _cifar(blocks: int, *, width: int = 16) -> Arch:
     )
 
 
+def _pooled(*widths: int) -> Arch:
+    """Return a network of one residual block after each of three max poolings, with a whitening stem."""
+    return Arch(
+        depths=(1, 1, 1),
+        block="single",
+        widths=widths,
+        strides=(2, 2, 2),
+        stem="whitening",
+        stem_width=24,
+        transition="pool",
+        zero_gamma=False,
+    )
+
+
 def _cifar_preactivated(blocks: int, *, block: str = "bottleneck", widen: int = 1) -> Arch:
     """Return a pre-activation CIFAR network, a v2 (He et al. 2016) or a wide one (Zagoruyko and Komodakis 2016).
 
@@ -149,17 +163,9 @@ MODELS: dict[str, Arch] = {
     "resnet8_w64": dataclasses.replace(
         _cifar(1, width=64), strides=(2, 2, 2), stem_width=32, shortcut="projection", zero_gamma=False
     ),
-    # Most accurate in a few minutes on a CPU; residual blocks between the poolings of Page's ResNet-9.
-    "resnet8_pool": Arch(
-        depths=(1, 1, 1),
-        block="single",
-        widths=(64, 128, 256),
-        strides=(2, 2, 2),
-        stem="whitening",
-        stem_width=24,
-        transition="pool",
-        zero_gamma=False,
-    ),
+    # Most accurate in a few minutes on a CPU, and in an hour; residual blocks between the poolings of Page's ResNet-9.
+    "resnet8_pool": _pooled(64, 128, 256),
+    "resnet8_pool_wide": _pooled(64, 256, 256),
     # Five 3x3 convolutions with the residual connections that the original lacks; see examples/article_keras.py.
     "resnet_article": Arch(
         depths=(2, 2, 1), block="single", widths=(64, 128, 256), strides=(1, 1, 1), stem="none", zero_gamma=False

@@ -85,6 +85,7 @@ PUBLISHED_PARAMETER_COUNTS = {
     "resnet8_w32": 308_650,
     "resnet8_w64": 1_210_410,
     "resnet8_pool": 1_160_970,
+    "resnet8_pool_wide": 1_972_490,
     "resnet_article": 600_586,
 }
 
@@ -141,8 +142,10 @@ def test_hand_counts():
     fast += sum(conv(3, i, o) + conv(3, o, o) + conv(1, i, o) for i, o in ((32, 64), (64, 128), (128, 256)))
     assert fast == PUBLISHED_PARAMETER_COUNTS["resnet8_w64"]
 
-    pooled = sum(conv(3, i, o) + conv(3, o, o) for i, o in ((24, 64), (64, 128), (128, 256))) + 256 * 10 + 10
-    assert pooled == PUBLISHED_PARAMETER_COUNTS["resnet8_pool"]
+    for name, middle in (("resnet8_pool", 128), ("resnet8_pool_wide", 256)):
+        widths = ((24, 64), (64, middle), (middle, 256))
+        pooled = sum(conv(3, i, o) + conv(3, o, o) for i, o in widths) + 256 * 10 + 10
+        assert pooled == PUBLISHED_PARAMETER_COUNTS[name]
 
     for depths, name in (((2, 2, 2, 2), "resnet18_1d"), ((3, 4, 6, 3), "resnet34_1d")):
         total, inputs = 7 * 3 * 64 + 2 * 64, 64

@@ -98,7 +98,7 @@ def test_a_step_that_does_not_fit_is_explained(data_dir, monkeypatch):
 
     monkeypatch.setattr(trained.step, "run", run)
     message = (
-        r"out of memory in a training step of data.batch_size=64: OOM when allocating tensor with shape\[64,8,8,16\]; "
+        r"out of memory in a training step of data.batch_size=128: OOM when allocating tensor with shape\[64,8,8,16\]; "
         r"it takes about [\d,]+ MB on each replica: .*; a smaller data.batch_size, train.accumulate=2 or "
         r"runtime.precision=mixed_bfloat16 takes less"
     )

@@ -41,19 +41,20 @@ def _weights(workdir) -> list[np.ndarray]:
 
 
 def test_a_golden_run_reaches_its_accuracy_and_writes_its_files(data_dir, tmp_path):
-    config = load_config("digits", [f"data.data_dir={data_dir}", "train.epochs=12"])
+    config = load_config("digits", [f"data.data_dir={data_dir}", "train.epochs=6"])
     with writing_tensorboard():
         result = train_and_evaluate(config, tmp_path / "run")
     assert result["examples"] == 899
-    assert result["step"] == 12 * 14
+    assert result["step"] == 6 * 7
     assert result["top1"] > 0.9
     lines = files.read_json_lines(tmp_path / "run" / "metrics.jsonl")
-    assert [line["epoch"] for line in lines] == list(range(1, 13))
+    assert [line["epoch"] for line in lines] == list(range(1, 7))
     assert lines[-1]["val_top1"] == result["top1"]
-    assert lines[-1]["loss"] < 0.3 * lines[0]["loss"]
+    smallest = 0.5003  # cross-entropy of labels of 0.91, and 0.01 for each of the nine other classes
+    assert lines[-1]["loss"] - smallest < 0.3 * (lines[0]["loss"] - smallest)
     assert load_config(tmp_path / "run" / "config.json") == default_settings.resolve(config)
     best = max(files.read_json_lines(tmp_path / "run" / "metrics.jsonl"), key=lambda line: line["val_top1"])["step"]
-    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == sorted({best, 11 * 14, 12 * 14})
+    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == sorted({best, 5 * 7, 6 * 7})
     assert any((tmp_path / "run" / "tensorboard").iterdir())
 
 
