@@ -29,6 +29,7 @@ ELSEWHERE = {
     "python -m venv .venv": ".ci/run",
     "python -m resnet_tf.train": "tests/test_commands.py",
     "python -m resnet_tf.evaluate --workdir=runs/fast --flip": "tests/test_commands.py",
+    "python -m resnet_tf.evaluate --workdir=runs/wide --flip": "tests/test_commands.py",
     "python -m resnet_tf.evaluate --workdir=run --flip": "tests/test_commands.py",
     "python -m resnet_tf.evaluate --workdir=runs/fashion --flip": "tests/test_commands.py",
     "python -m pytest -n 2": ".ci/run",

@@ -1,14 +1,16 @@
 """Verification of an export: a new process loads it and compares its logits with those of the model.
 
-The training process calls `verify`; the new process runs this module as a program.
+The training process has a `Verifier`; the new process runs this module as a program.
 """
 
+import contextlib
 import json
 import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -21,6 +23,8 @@ from resnet_tf.core.text import counted
 # CPU. Both compute in float32, but the export has folded BatchNorm, another graph optimization and another batch size,
 # and the convolutions of a GPU sum in another order, or by Winograd's method.
 TOLERANCES = {"CPU": 1e-4, "GPU": 1e-3}
+
+_PROGRAM = ("-m", "resnet_tf.serving.verify")
 
 
 @dataclass(frozen=True)
@@ -44,47 +48,87 @@ class Verification:
         )
 
 
-def verify(export: Path, logits: np.ndarray, *, batch_size: int, device: str = "CPU") -> Verification:
-    """Load an export in a new process on the CPU, and compare its logits with those of the model.
+class Verifier:
+    """New process on the CPU that compares the logits of an export with those of the model, as a context.
 
-    Args:
-        export: directory of the version.
-        logits: logits of the model for the first N examples of its validation split, float32 [N, C].
-        batch_size: examples per batch in the new process.
-        device: type of the device that computed `logits`, a key of `TOLERANCES`.
+        with Verifier() as verifier:
+            verifier.begin(export_model(run, directory), logits, batch_size=64)
+            write_report()
+            print(verifier.result())
 
-    Raises:
-        UserError: if `Verification.largest_difference` exceeds the tolerance of `device`, or the new process fails.
+    The process starts with the context, since most of its time goes into imports; nothing waits for it before `result`.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        reference = Path(scratch) / "logits.npy"
+
+    def __enter__(self) -> Self:
+        self._scratch = tempfile.TemporaryDirectory()
+        command, pipe = [sys.executable, *_PROGRAM], subprocess.PIPE
+        environment = cpu_environment()  # this process holds the memory of GPUs and TPUs
+        self._child = subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with self._scratch, self._child:
+            self._child.kill()  # has no effect after `result`
+
+    def begin(self, export: Path, logits: np.ndarray, *, batch_size: int, device: str = "CPU") -> None:
+        """Let the process load an export and compute its logits.
+
+        Args:
+            export: directory of the version.
+            logits: logits of the model for the first N examples of its validation split, float32 [N, C].
+            batch_size: examples per batch in the new process.
+            device: type of the device that computed `logits`, a key of `TOLERANCES`.
+        """
+        self._export, self._device = export, device
+        reference = Path(self._scratch.name) / "logits.npy"
         np.save(reference, logits)
-        command = [sys.executable, "-m", "resnet_tf.serving.verify", str(export), str(reference), str(batch_size)]
-        # On the CPU: this process holds the memory of GPUs and TPUs.
+        assert self._child.stdin
+        with contextlib.suppress(BrokenPipeError):  # of a process that has failed; `result` reports it
+            self._child.stdin.write(json.dumps([str(export), str(reference), batch_size]) + "\n")
+            self._child.stdin.flush()
+
+    def result(self) -> Verification:
+        """Wait for the comparison and return it.
+
+        Raises:
+            UserError: if `Verification.largest_difference` exceeds the tolerance of the device, or the process fails.
+        """
         with Progress("verifying the export in a new process"):
-            child = subprocess.run(command, env=cpu_environment(), capture_output=True, text=True, check=False)
-    if child.returncode:
-        raise UserError(f"verification of {str(export)!r} failed: {child.stderr.strip()[-500:]}")
-    result = Verification(**json.loads(child.stdout.splitlines()[-1]))
-    if not result.largest_difference <= TOLERANCES[device]:
-        raise UserError(f"the logits of {str(export)!r} differ from those of the model: {result}")
-    return result
+            output, errors = self._child.communicate()
+        if self._child.returncode:
+            raise UserError(f"verification of {str(self._export)!r} failed: {errors.strip()[-500:]}")
+        result = Verification(**json.loads(output.splitlines()[-1]))
+        if not result.largest_difference <= TOLERANCES[self._device]:
+            raise UserError(f"the logits of {str(self._export)!r} differ from those of the model: {result}")
+        return result
 
 
-def _compare(export: Path, reference: Path, batch_size: int) -> Verification:
+def verify(export: Path, logits: np.ndarray, *, batch_size: int, device: str = "CPU") -> Verification:
+    """Compare the logits of an export with those of the model; see `Verifier`."""
+    with Verifier() as verifier:
+        verifier.begin(export, logits, batch_size=batch_size, device=device)
+        return verifier.result()
+
+
+def _compare_requested() -> None:
+    """Compare what a line of standard input names; nothing if the input ends first, as the starting process does."""
     from resnet_tf.data.sources import open_source
     from resnet_tf.serving.predictor import Predictor
 
+    if not (line := sys.stdin.readline()):
+        return
+    export, reference, batch_size = json.loads(line)
     expected = np.load(reference)
     predictor = Predictor(export)
     split = open_source(predictor.config.data, for_training=False).validation
     found = predictor.evaluate(split, batch_size=batch_size, count=len(expected)).logits
-    return Verification(
+    result = Verification(
         examples=len(found),
         same_top1=int(np.sum(found.argmax(axis=1) == expected.argmax(axis=1))),
         largest_difference=float(np.abs(found - expected).max() / np.abs(expected).max()),
     )
+    print(json.dumps(vars(result)))
 
 
 if __name__ == "__main__":
-    print(json.dumps(vars(_compare(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])))))
+    _compare_requested()

@@ -18,7 +18,7 @@ from resnet_tf.data.sources import Source, warn_of_clash
 from resnet_tf.report.plots import plot_evaluation
 from resnet_tf.serving.artifact import find_export_of_step
 from resnet_tf.serving.export import export_model
-from resnet_tf.serving.verify import Verification, verify
+from resnet_tf.serving.verify import Verification, Verifier
 from resnet_tf.training import loop
 from resnet_tf.training.cluster import is_chief
 from resnet_tf.training.evaluation import evaluate_run, evaluate_test_split
@@ -104,17 +104,19 @@ def _finish(workdir: Path, source: Source) -> TrainResult:
     """Evaluate, export, verify and report a trained run."""
     run = load_run(workdir)
     settings = run.config  # with the settings that follow from the data
-    with full_float32():  # its logits are compared with those of the export
-        evaluation = evaluate_run(run, source, batch_size=settings.data.batch_size)
-    test_metrics = evaluate_test_split(run, source, batch_size=settings.data.batch_size)
-    versions = run.workdir / EXPORTS / "serving"
-    export = find_export_of_step(versions, run.step) or export_model(run, versions)
-    logits = evaluation.logits[: settings.export.verify_examples]
-    verification = verify(export, logits, batch_size=settings.data.batch_size, device=default_type())
-    # Last, because an error of plotting must not cost the export.
-    check = check_if_calibrated(evaluation, cross_fitted=True)
-    content = (evaluation, source, test_metrics, check, run.robustness, run.serving)
-    report = write_run_report(run.workdir / REPORT, run, *content)
+    with Verifier() as verifier:
+        with full_float32():  # its logits are compared with those of the export
+            evaluation = evaluate_run(run, source, batch_size=settings.data.batch_size)
+        test_metrics = evaluate_test_split(run, source, batch_size=settings.data.batch_size)
+        versions = run.workdir / EXPORTS / "serving"
+        export = find_export_of_step(versions, run.step) or export_model(run, versions)
+        logits = evaluation.logits[: settings.export.verify_examples]
+        verifier.begin(export, logits, batch_size=settings.data.batch_size, device=default_type())
+        # After the export, because an error of plotting must not cost it; meanwhile, it is verified.
+        check = check_if_calibrated(evaluation, cross_fitted=True)
+        content = (evaluation, source, test_metrics, check, run.robustness, run.serving)
+        report = write_run_report(run.workdir / REPORT, run, *content)
+        verification = verifier.result()
     return TrainResult(run, evaluation, test_metrics, check, report, export, verification)
 
 

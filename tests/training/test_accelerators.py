@@ -1,6 +1,5 @@
 """Accelerators that are not here: memory, arithmetic and input of a GPU, by what is called on TensorFlow."""
 
-import subprocess
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +12,6 @@ from resnet_tf.core import devices
 from resnet_tf.core.devices import translate_memory_errors
 from resnet_tf.core.errors import UserError
 from resnet_tf.data.sources import open_source
-from resnet_tf.serving import verify
 from resnet_tf.training import runtime
 from resnet_tf.training.trainer import Trainer
 from resnet_tf.workflows.plan import plan
@@ -51,20 +49,6 @@ def test_float32_is_not_rounded_within_the_context():
     with devices.full_float32():
         assert not enabled()
     assert enabled() == before
-
-
-def test_the_process_that_verifies_sees_no_gpu(monkeypatch, tmp_path):
-    seen = {}
-
-    def run(command, *, env, **options):
-        seen.update(env)
-        return SimpleNamespace(returncode=0, stdout='{"examples": 1, "same_top1": 1, "largest_difference": 5e-4}\n')
-
-    monkeypatch.setattr(subprocess, "run", run)
-    assert verify.verify(tmp_path, np.zeros((1, 2)), batch_size=1, device="GPU").largest_difference == 5e-4
-    assert seen["CUDA_VISIBLE_DEVICES"] == "-1"
-    with pytest.raises(UserError, match="differ from those of the model"):
-        verify.verify(tmp_path, np.zeros((1, 2)), batch_size=1)
 
 
 def test_a_single_gpu_has_a_strategy_that_copies_ahead(monkeypatch):

@@ -1,0 +1,44 @@
+"""The process that verifies an export: its device, its failures, and its end with the caller."""
+
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from resnet_tf.core.errors import UserError
+from resnet_tf.serving import verify
+
+PROGRAM = """
+import json, os
+input()
+difference = 5e-4 if os.environ["CUDA_VISIBLE_DEVICES"] == "-1" else 1.0
+print(json.dumps({"examples": 1, "same_top1": 1, "largest_difference": difference}))
+"""
+
+
+def test_the_process_that_verifies_sees_no_gpu(monkeypatch, tmp_path):
+    monkeypatch.setattr(verify, "_PROGRAM", ("-c", PROGRAM))
+    assert verify.verify(tmp_path, np.zeros((1, 2)), batch_size=1, device="GPU").largest_difference == 5e-4
+    with pytest.raises(UserError, match="differ from those of the model"):
+        verify.verify(tmp_path, np.zeros((1, 2)), batch_size=1)
+
+
+@pytest.mark.parametrize("program", ["raise SystemExit('no export')", "input(); raise SystemExit('no export')"])
+def test_a_process_that_fails_to_verify_is_reported(program, monkeypatch, tmp_path):
+    """Before or after it has read what to verify."""
+    monkeypatch.setattr(verify, "_PROGRAM", ("-c", program))
+    with verify.Verifier() as verifier:
+        if "input" not in program:
+            verifier._child.wait(timeout=60)
+        verifier.begin(tmp_path, np.zeros((1, 2)), batch_size=1)
+        with pytest.raises(UserError, match=r"verification of '.*' failed: no export$"):
+            verifier.result()
+
+
+def test_an_error_of_the_caller_ends_the_process_that_verifies(monkeypatch):
+    monkeypatch.setattr(verify, "_PROGRAM", ("-c", "input()"))
+    with pytest.raises(ZeroDivisionError), verify.Verifier() as verifier:
+        raise ZeroDivisionError
+    assert verifier._child.returncode == -signal.SIGKILL
+    assert not Path(verifier._scratch.name).exists()
