@@ -12,13 +12,16 @@ from typing import Any
 from resnet_tf.training.image_size import SMALL, choose_size
 
 _FEW_MINUTES = 5  # below, one network is measured only
+_MANY_MINUTES = 120  # from which on a CPU trains the networks of accelerators on small images
 _MARGIN = 0.85  # fraction of the measured rate that is counted on
 _MOST_EPOCHS = {True: 60, False: 200}  # with pretrained weights, and from scratch
 # Fewest epochs and fewest images of a run for which a larger network or a larger image is worth its time.
 _ENOUGH_EPOCHS = {True: 4, False: 15}
 _ENOUGH_IMAGES = {True: 5_000, False: 60_000}
 _SMALLEST = 96  # of photos that are reduced to save time, in pixels
-_FAST, _FAST_SIZE = "resnet8_pool", 16  # network of `cifar10_fast`, and the smallest images that it suits, in pixels
+# Networks of `cifar10_fast` and `cifar10_wide`, the smallest images that they suit, in pixels, and that of smaller ones
+_FAST, _WIDE, _FAST_SIZE, _TINY = "resnet8_pool", "resnet8_pool_wide", 16, "resnet8_w64"
+_LONG = 20  # epochs from which on a network of these overfits with weak augmentation
 _EVALUATIONS = 10  # in a run
 _SAVE_SECONDS = 1.0  # of a checkpoint, with each evaluation
 _EPOCH_SECONDS = 0.1  # of callbacks and logs
@@ -29,7 +32,7 @@ KEYS = (
     *("model.name", "model.weights", "model.new_head", "model.stem"),
     *("data.image_size", "data.crop_fraction", "data.batch_size"),
     *("augment.random_resized_crop", "augment.min_crop_area", "augment.pad_crop"),
-    *("augment.flip", "augment.alternating_flip"),
+    *("augment.flip", "augment.alternating_flip", "augment.cutout"),
     *("train.epochs", "train.eval_every", "train.finetune", "train.head_epochs", "train.ema"),
     *("optimizer.name", "optimizer.base_lr", "optimizer.schedule", "optimizer.warmup_epochs"),
     *("optimizer.momentum", "optimizer.nesterov", "optimizer.weight_decay"),
@@ -127,8 +130,8 @@ class Choice:
 def candidates(facts: Facts) -> list[Candidate]:
     """Return at most two networks to measure, the better one first; in a few minutes, only the faster one.
 
-    Pretrained weights are preferred to a random start. Small images without weights have networks of the CIFAR family
-    or ImageNet networks with a stem for small images.
+    Pretrained weights are preferred to a random start. Small images without weights have the networks of `cifar10_wide`
+    and `cifar10_fast`; on accelerators, and in hours, also ResNet-18 with a stem for small images.
     """
     given, name = facts.given, facts.given.get("model.name")
     if "model.weights" in given:
@@ -142,9 +145,10 @@ def candidates(facts: Facts) -> list[Candidate]:
         return [Candidate(each.network, _size(facts, each.size), each) for each in best_and_fastest][most]
     size = _size(facts, 0)
     if size <= SMALL:
-        stem = "model.stem" not in given
-        fast = _FAST if size >= _FAST_SIZE else "resnet8_w64"
-        found = [Candidate("resnet18", size, small_stem=stem), Candidate(fast, size)]
+        fast = [_WIDE, _FAST] if size >= _FAST_SIZE else [_TINY]
+        found = [Candidate(network, size) for network in fast]
+        if facts.on_accelerator or facts.minutes >= _MANY_MINUTES:
+            found = [Candidate("resnet18", size, small_stem="model.stem" not in given), found[0]]
     else:
         found = [*([Candidate("resnet50", size)] if facts.on_accelerator else []), Candidate("resnet18", size)]
     if name:
@@ -216,18 +220,20 @@ def trial_settings(facts: Facts, candidate: Candidate) -> dict[str, Any]:
 def batch_size(facts: Facts, candidate: Candidate) -> int:
     """Return the batch size, at least, to divide among the replicas.
 
-    It is 32 or 64 for fine-tuning. From scratch, an epoch has 20 steps: 16 to 512 images with Muon, else to 128.
+    It is 32 or 64 for fine-tuning. From scratch, it is 16 to 128 images, with 20 steps in an epoch; with Muon, 16 to
+    512 images, with 7 steps.
     """
     if candidate.weights:
         size = 32 if facts.examples < 5_000 else 64
     else:
-        most = 9 if _takes_muon(facts, candidate) else 7
-        size = 2 ** min(max(int(math.log2(max(facts.examples / 20, 1))), 4), most)
+        steps, most = (7, 9) if _takes_muon(facts, candidate) else (20, 7)
+        size = 2 ** min(max(int(math.log2(max(facts.examples / steps, 1))), 4), most)
     return math.ceil(size / facts.replicas) * facts.replicas
 
 
 def _takes_muon(facts: Facts, candidate: Candidate) -> bool:
-    return candidate.network == _FAST and not candidate.weights and facts.given.get("optimizer.name", "muon") == "muon"
+    fits = candidate.network in (_FAST, _WIDE, _TINY) and not candidate.weights
+    return fits and facts.given.get("optimizer.name", "muon") == "muon"
 
 
 def _epochs(facts: Facts, candidate: Candidate, rate: float, seconds: float) -> float:
@@ -276,14 +282,14 @@ def _recipe_choices(facts: Facts, chosen: Candidate, epochs: int) -> Iterator[Ch
         yield Choice("data.batch_size", batch, "fine-tuning takes small batches")
         yield from _fine_tuning_choices(epochs)
     elif _takes_muon(facts, chosen):
-        yield Choice("data.batch_size", batch, "at least 20 steps in an epoch, 16 to 512 images")
-        yield from _muon_choices(epochs)
+        yield Choice("data.batch_size", batch, "at least 7 steps in an epoch, 16 to 512 images")
+        yield from _muon_choices(epochs, epochs * math.ceil(facts.examples / batch))
     else:
         yield Choice("data.batch_size", batch, "at least 20 steps in an epoch, 16 to 128 images")
         yield from _sgd_choices(facts)
     yield Choice("optimizer.nesterov", True, "as in all recipes for short runs")
     yield Choice("export.checkpoint", "best", "the last checkpoint need not be the best")
-    yield from _augmentation_choices(facts, chosen)
+    yield from _augmentation_choices(facts, chosen, epochs)
 
 
 def _fine_tuning_choices(epochs: int) -> Iterator[Choice]:
@@ -295,7 +301,7 @@ def _fine_tuning_choices(epochs: int) -> Iterator[Choice]:
     yield Choice("optimizer.base_lr", 0.08, "as in the recipe finetune")
 
 
-def _muon_choices(epochs: int) -> Iterator[Choice]:
+def _muon_choices(epochs: int, steps: int) -> Iterator[Choice]:
     recipe = "as in the recipe cifar10_fast"
     yield Choice("optimizer.name", "muon", "reaches the accuracy of SGD in fewer epochs (Jordan et al. 2024)")
     yield Choice("optimizer.base_lr", 0.015, recipe)
@@ -304,7 +310,8 @@ def _muon_choices(epochs: int) -> Iterator[Choice]:
     yield Choice("optimizer.momentum", 0.85, recipe)
     yield Choice("optimizer.weight_decay", 0.2, recipe)
     yield Choice("loss.label_smoothing", 0.2, recipe)
-    yield Choice("train.ema", 0.99, recipe)
+    decay = min(max(round(1 - 14 / steps, 2), 0.0), 0.99)
+    yield Choice("train.ema", decay, "averages a fourteenth of the steps as that recipe, 100 at most")
 
 
 def _sgd_choices(facts: Facts) -> Iterator[Choice]:
@@ -315,15 +322,17 @@ def _sgd_choices(facts: Facts) -> Iterator[Choice]:
     yield Choice("loss.label_smoothing", 0.1, "short runs from scratch (Jordan 2024)")
 
 
-def _augmentation_choices(facts: Facts, chosen: Candidate) -> Iterator[Choice]:
+def _augmentation_choices(facts: Facts, chosen: Candidate, epochs: int) -> Iterator[Choice]:
     is_fast = _takes_muon(facts, chosen)
     if chosen.size > SMALL:
         yield Choice("augment.random_resized_crop", True, "photos show objects at any scale")
         yield Choice("augment.min_crop_area", 0.35, "short runs take weaker augmentation")
-    elif is_fast:
+    elif is_fast and epochs < _LONG:
         yield Choice("augment.pad_crop", max(1, chosen.size // 16), "a sixteenth of the image size (Jordan 2024)")
     else:
         yield Choice("augment.pad_crop", max(1, chosen.size // 8), "an eighth of the image size (He et al. 2015)")
+    if is_fast and epochs >= _LONG and chosen.size >= _FAST_SIZE:
+        yield Choice("augment.cutout", chosen.size // 4, "a quarter of the image size, as in the recipe cifar10_wide")
     if facts.is_color and not {"augment.flip", "augment.alternating_flip"} & facts.given.keys():
         key = "augment.alternating_flip" if is_fast else "augment.flip"
         yield Choice(key, True, "images in color seldom change their class in a mirror")

@@ -19,6 +19,7 @@ from resnet_tf.training.time_budget import Deadline, Rate
 from resnet_tf.workflows.train import train_and_evaluate
 
 CIFAR = Facts(examples=50_000, evaluated=10_000, median=32, is_color=True, minutes=10)
+LONG_CIFAR = dataclasses.replace(CIFAR, minutes=180)
 DIGITS = Facts(examples=898, evaluated=899, median=8, is_color=False, minutes=10)
 PHOTOS = Facts(examples=180, evaluated=20, median=375, is_color=True, minutes=10)
 IMAGENET = (Weights("resnet50", "a", 224), Weights("resnet18", "b", 224))
@@ -33,9 +34,11 @@ def _change(facts: Facts, **fields) -> Facts:
 @pytest.mark.parametrize(
     ("facts", "expected"),
     [
-        (CIFAR, [("resnet18", 32, True, ""), ("resnet8_pool", 32, False, "")]),
+        (CIFAR, [("resnet8_pool_wide", 32, False, ""), ("resnet8_pool", 32, False, "")]),
+        (_change(CIFAR, minutes=120), [("resnet18", 32, True, ""), ("resnet8_pool_wide", 32, False, "")]),
+        (_change(CIFAR, on_accelerator=True), [("resnet18", 32, True, ""), ("resnet8_pool_wide", 32, False, "")]),
         (_change(CIFAR, minutes=2), [("resnet8_pool", 32, False, "")]),
-        (_change(CIFAR, weights=IMAGENET), [("resnet18", 32, True, ""), ("resnet8_pool", 32, False, "")]),
+        (_change(CIFAR, weights=IMAGENET), [("resnet8_pool_wide", 32, False, ""), ("resnet8_pool", 32, False, "")]),
         (_change(CIFAR, weights=SMALL), [("resnet20", 32, False, "akamaster/cifar10")]),
         (PHOTOS, [("resnet18", 224, False, "")]),
         (_change(PHOTOS, on_accelerator=True), [("resnet50", 224, False, ""), ("resnet18", 224, False, "")]),
@@ -44,7 +47,11 @@ def _change(facts: Facts, **fields) -> Facts:
         (_change(TUNED, weights=IMAGENET + SMALL, given={"model.name": "resnet18"}), [("resnet18", 224, False, "b")]),
         (_change(PHOTOS, given={"model.name": "resnet34", "data.image_size": 128}), [("resnet34", 128, False, "")]),
         (_change(TUNED, given={"model.weights": ""}), [("resnet18", 224, False, "")]),
-        (_change(DIGITS, given={"model.stem": "conv7"}), [("resnet18", 8, False, ""), ("resnet8_w64", 8, False, "")]),
+        (DIGITS, [("resnet8_w64", 8, False, "")]),
+        (
+            _change(DIGITS, on_accelerator=True, given={"model.stem": "conv7"}),
+            [("resnet18", 8, False, ""), ("resnet8_w64", 8, False, "")],
+        ),
     ],
     ids=str,
 )
@@ -66,11 +73,11 @@ def _plan(facts: Facts, rates: list[float], seconds: float) -> dict:
     [
         # 500 s at 85 % of 1,500 images/s, less 36 s of evaluations, are 11.8 epochs; the large network has 2.
         (CIFAR, [300, 1500], 500, {"model.name": "resnet8_pool", "train.epochs": 11, "data.batch_size": 512}),
-        (CIFAR, [300, 1500], 5000, {"model.name": "resnet18", "train.epochs": 24}),
-        (CIFAR, [9000, 30000], 500, {"model.name": "resnet18", "model.stem": "small", "train.epochs": 73}),
-        (DIGITS, [500, 5000], 400, {"model.name": "resnet18", "train.epochs": 173, "data.batch_size": 32}),
-        (DIGITS, [500, 5000], 4000, {"model.name": "resnet18", "train.epochs": 200}),
-        (DIGITS, [20, 1500], 40, {"model.name": "resnet8_w64", "train.epochs": 34, "train.eval_every": 4}),
+        (CIFAR, [800, 1500], 2400, {"model.name": "resnet8_pool_wide", "train.epochs": 31, "augment.cutout": 8}),
+        (LONG_CIFAR, [300, 1500], 5000, {"model.name": "resnet18", "train.epochs": 24}),
+        (LONG_CIFAR, [9000, 30000], 500, {"model.name": "resnet18", "model.stem": "small", "train.epochs": 73}),
+        (DIGITS, [5000], 400, {"model.name": "resnet8_w64", "train.epochs": 200, "data.batch_size": 128}),
+        (DIGITS, [1500], 40, {"train.epochs": 34, "train.eval_every": 4, "optimizer.name": "muon", "train.ema": 0.95}),
         # Fine-tuning: 28 epochs of 180 photos are enough for the larger network.
         (TUNED, [14, 40], 500, {"model.name": "resnet50", "train.epochs": 31, "data.image_size": 224}),
         # Half of the time: smaller images, before the smaller network.
@@ -86,10 +93,12 @@ def test_the_best_network_that_the_time_allows_is_chosen(facts, rates, seconds, 
     assert {key: plan.get(key) for key in expected} == expected
 
 
-def test_the_fast_network_takes_muon_unless_another_optimizer_is_set():
-    """The values are those of `cifar10_fast`."""
-    recipe = dict(flatten(load_config("cifar10_fast").to_dict()))
-    plan = _plan(CIFAR, [300, 1500], 500)
+@pytest.mark.parametrize(
+    ("name", "rates", "seconds"), [("cifar10_fast", [300, 1500], 500), ("cifar10_wide", [800, 1500], 2400)]
+)
+def test_plans_for_small_images_are_recipes(name, rates, seconds):
+    recipe = dict(flatten(load_config(name).to_dict()))
+    plan = _plan(CIFAR, rates, seconds)
     assert plan["optimizer.warmup_epochs"] == plan["train.epochs"] / 5
     own = {"train.epochs", "train.eval_every", "optimizer.warmup_epochs", "export.checkpoint"}
     assert {key: value for key, value in plan.items() if key not in own} == {
@@ -97,6 +106,9 @@ def test_the_fast_network_takes_muon_unless_another_optimizer_is_set():
     }
     changed = {key for key, value in recipe.items() if value != flatten(Config().to_dict())[key]}
     assert changed - plan.keys() == {"data.source"}
+
+
+def test_the_fast_network_takes_another_optimizer():
     sgd = _plan(_change(CIFAR, given={"optimizer.name": "sgd"}), [300, 1500], 500)
     assert (sgd["optimizer.schedule"], sgd["data.batch_size"], sgd["augment.flip"]) == ("one_cycle", 128, True)
 
