@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from resnet_tf.inputs import headers, orientation
 from resnet_tf.inputs.base import ChooseWindow
+from resnet_tf.inputs.deferred import deferred
 from resnet_tf.inputs.formats import binary, bmp, frames
 from resnet_tf.inputs.formats.inspection import inspect, inspect_jpeg
 
@@ -103,7 +104,7 @@ class Decoder:
             "BMP": lambda: bmp.decode(checked),
             "other": lambda: tf.io.decode_image(checked, channels=3, expand_animations=False),
         }
-        others = [decoders.get(name, decoders["other"]) for name in headers.FORMATS]
+        others = [deferred(decoders.get(name, decoders["other"])) for name in headers.FORMATS]
         pixels = tf.cond(
             tf.io.is_jpeg(checked),
             lambda: tf.io.decode_jpeg(checked, channels=3, dct_method=_DCT),
@@ -193,9 +194,10 @@ class Decoder:
             order = tf.argsort(tf.concat([indices, found], 0))
             return tf.gather(tf.concat([indices, found], 0), order), tf.gather(tf.concat([images, crops], 0), order)
 
-        indices, images = tf.cond(tf.size(indices, tf.int64) < count, with_large, lambda: (indices, images))
+        indices, images = tf.cond(tf.size(indices, tf.int64) < count, deferred(with_large), lambda: (indices, images))
         unreadable = tf.sets.difference(tf.range(count)[tf.newaxis], indices[tf.newaxis]).values
-        explanation = tf.cond(tf.size(unreadable) > 0, lambda: self._explain(encoded, unreadable[0]), lambda: "")
+        explain = deferred(lambda: self._explain(encoded, unreadable[0]))
+        explanation = tf.cond(tf.size(unreadable) > 0, explain, lambda: "")
         with tf.control_dependencies([tf.debugging.Assert(tf.size(unreadable) == 0, [explanation])]):
             return tf.ensure_shape(images, (None, *size, 3))
 

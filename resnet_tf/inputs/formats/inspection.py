@@ -6,6 +6,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from resnet_tf.inputs import headers
+from resnet_tf.inputs.deferred import deferred
 from resnet_tf.inputs.formats import binary, bmp, gif, jpeg, png, webp
 from resnet_tf.inputs.formats.frames import Frame, whole_image
 
@@ -44,7 +45,7 @@ def inspect(encoded: tf.Tensor, max_pixels: tf.Tensor, too_large: str) -> Frame:
         "WebP": functools.partial(webp.first_frame, encoded, max_pixels),
         "other": lambda: whole_image(encoded, tf.zeros([2], tf.int64), tf.where(encoded == "", _EMPTY, _UNKNOWN)),
     }
-    others = [inspections[name] for name in headers.FORMATS]
+    others = [deferred(inspections[name]) for name in headers.FORMATS]
     return tf.cond(
         tf.io.is_jpeg(encoded),
         lambda: inspect_jpeg(encoded, max_pixels, too_large),
