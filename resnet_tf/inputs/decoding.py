@@ -158,9 +158,10 @@ class Decoder:
             ratio = tf.gather(tf.constant(_RATIOS), ratio_index(size))
             return tf.cast(tf.round(tf.image.resize(window, size // ratio, method="area")), tf.uint8)
 
-        window = (
-            decode_other() if example.dtype == tf.uint8 else tf.cond(tf.io.is_jpeg(example), decode_jpeg, decode_other)
-        )
+        if example.dtype == tf.uint8:
+            window = decode_other()
+        else:
+            window = tf.cond(tf.io.is_jpeg(example), decode_jpeg, deferred(decode_other))
         return tf.ensure_shape(window, (None, None, 3))
 
     def decode_batch(self, encoded: tf.Tensor, crop: Crop, size: tuple[int, int]) -> tf.Tensor:
