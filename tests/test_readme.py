@@ -25,7 +25,7 @@ def test_the_first_python_block_runs(tmp_path, monkeypatch, data_dir):
     assert names["predictor"].path == names["result"].export
     prediction = names["predictor"](np.zeros((8, 8, 1), np.uint8))
     assert prediction.probabilities.shape == (10,)
-    assert names["result"].run.step == names["run"].step == 3 * 14
+    assert names["result"].run.step == names["run"].step == 3 * 7
     assert (tmp_path / "runs" / "three" / "export" / "serving" / "1").is_dir()
 
 
