@@ -215,9 +215,9 @@ def test_imagenet_is_the_best_of_torchvision():
 
 
 # Networks without published weights: those of papers that published none, and those of this package.
-UNPUBLISHED = {"resnet200_v2", "resnet164_v2", "resnet1001_v2", "resnet20_w8", "resnet8_w32", "resnet8_w64"}
+UNPUBLISHED = {"resnet200_v2", "resnet164_v2", "resnet1001_v2", "resnet20_w8"}
 UNPUBLISHED |= {
-    name for name in MODELS if name.startswith(("plain", "wrn")) or name.endswith(("_1d", "_pool", "article"))
+    name for name in MODELS if name.startswith(("plain", "wrn", "resnet8_")) or name.endswith(("_1d", "article"))
 }
 
 
