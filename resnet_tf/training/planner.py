@@ -12,7 +12,7 @@ from typing import Any
 from resnet_tf.training.image_size import SMALL, choose_size
 
 _FEW_MINUTES = 5  # below, one network is measured only
-_MANY_MINUTES = 120  # from which on a CPU trains the networks of accelerators on small images
+_MANY_MINUTES = 120  # from which on a CPU has time for the network that accelerators train on small images
 _MARGIN = 0.85  # fraction of the measured rate that is counted on
 _MOST_EPOCHS = {True: 60, False: 200}  # with pretrained weights, and from scratch
 # Fewest epochs and fewest images of a run for which a larger network or a larger image is worth its time.
@@ -145,10 +145,10 @@ def candidates(facts: Facts) -> list[Candidate]:
         return [Candidate(each.network, _size(facts, each.size), each) for each in best_and_fastest][most]
     size = _size(facts, 0)
     if size <= SMALL:
-        fast = [_WIDE, _FAST] if size >= _FAST_SIZE else [_TINY]
-        found = [Candidate(network, size) for network in fast]
-        if facts.on_accelerator or facts.minutes >= _MANY_MINUTES:
-            found = [Candidate("resnet18", size, small_stem="model.stem" not in given), found[0]]
+        large = Candidate("resnet18", size, small_stem="model.stem" not in given)
+        fast = [Candidate(each, size) for each in ((_WIDE, _FAST) if size >= _FAST_SIZE else (_TINY,))]
+        takes_large = facts.on_accelerator or facts.minutes >= _MANY_MINUTES or name == large.network
+        found = [large, fast[0]] if takes_large else fast
     else:
         found = [*([Candidate("resnet50", size)] if facts.on_accelerator else []), Candidate("resnet18", size)]
     if name:

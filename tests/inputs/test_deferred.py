@@ -17,9 +17,12 @@ def test_a_branch_has_the_same_results_and_errors():
     @tf.function(input_signature=[tf.TensorSpec([], tf.int64)])
     def compute(number):
         size = tf.stack([number, number])
-        positive = deferred(lambda: whole_image("x", size, tf.strings.as_string(number)))
-        with tf.control_dependencies([tf.debugging.assert_less(number, tf.constant(9, tf.int64), "too large")]):
-            return tf.cond(number > 0, positive, lambda: whole_image("", size, ""))
+
+        def positive():
+            with tf.control_dependencies([tf.debugging.assert_less(number, tf.constant(9, tf.int64), "too large")]):
+                return whole_image("x", size, tf.strings.as_string(number))
+
+        return tf.cond(number > 0, deferred(positive), lambda: whole_image("", size, ""))
 
     for number, expected in ((3, (b"x", b"3")), (-3, (b"", b""))):
         frame = compute(tf.constant(number, tf.int64))

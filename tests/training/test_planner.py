@@ -47,6 +47,7 @@ def _change(facts: Facts, **fields) -> Facts:
         (_change(TUNED, weights=IMAGENET + SMALL, given={"model.name": "resnet18"}), [("resnet18", 224, False, "b")]),
         (_change(PHOTOS, given={"model.name": "resnet34", "data.image_size": 128}), [("resnet34", 128, False, "")]),
         (_change(TUNED, given={"model.weights": ""}), [("resnet18", 224, False, "")]),
+        (_change(CIFAR, given={"model.name": "resnet18"}), [("resnet18", 32, True, "")]),
         (DIGITS, [("resnet8_w64", 8, False, "")]),
         (
             _change(DIGITS, on_accelerator=True, given={"model.stem": "conv7"}),
