@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from photos import list_animals
 from PIL import Image, ImageEnhance, ImageFilter
 
 # List of findings, with an issue of quality, -> fraction of the images.
@@ -21,7 +22,6 @@ PLANTED = {
     "quality: dark": 0.002,
     "quality: gray": 0.002,
 }
-_ANIMALS = 398  # the first classes of ImageNet
 
 
 @dataclass
@@ -103,7 +103,7 @@ def plant(source: Path, root: Path, *, images: int = 0, animals: bool = False, s
         animals: label photos as animals and other things, by the order of their names; a quarter is the test split.
         seed: of the random numbers.
     """
-    found = _list_photos(source) if animals else _list_folder(source)
+    found = list_animals(source) if animals else _list_folder(source)
     if images and images < len(found):
         chosen = np.random.default_rng(seed + 1).permutation(len(found))[:images]
         found = [found[index] for index in np.sort(chosen)]
@@ -121,13 +121,6 @@ def plant(source: Path, root: Path, *, images: int = 0, animals: bool = False, s
 def _list_folder(source: Path) -> list[tuple[str, str, Path]]:
     files = (path for path in sorted(source.glob("*/*/*")) if path.is_file())
     return [(path.parent.parent.name, path.parent.name, path) for path in files]
-
-
-def _list_photos(source: Path) -> list[tuple[str, str, Path]]:
-    files = sorted(path for path in source.iterdir() if path.suffix.lower() in (".jpg", ".jpeg"))
-    step = 1000 / len(files)
-    labels = ["animal" if index * step < _ANIMALS else "thing" for index in range(len(files))]
-    return [("train" if index % 4 else "test", labels[index], file) for index, file in enumerate(files)]
 
 
 def _plant_labels(planter: _Planter) -> None:

@@ -4,12 +4,13 @@
 
 ResNet-20 on random 32-pixel images in memory, padded, cropped and flipped, batch 128, SGD, 50 steps per epoch. "bare
 step" is our compiled step on one cached batch. "Keras fit" is `model.fit` on the same network with stock layers and our
-input pipeline, 50 steps per execution. "PyTorch" is an eager loop in channels_last that crops and flips tensors. "two
-replicas" are two logical CPU devices under MirroredStrategy. Each case runs in its own process. `--json` prints one
-object per line: `case`, `images_per_second`, `ratio_to`, `ratio`.
+input pipeline, 50 steps per execution. "PyTorch" is an eager loop in channels_last that crops and flips tensors,
+"torch.compile" the same with a compiled network. "two replicas" are two logical devices under MirroredStrategy. Each
+case runs in its own process. `--json` prints one object per line: `case`, `images_per_second`, `ratio_to`, `ratio`.
 """
 
 import argparse
+import functools
 import sys
 import tempfile
 import time
@@ -26,6 +27,7 @@ RATIOS = [
     ("ours bfloat16", "Keras fit bfloat16"),
     ("ours bfloat16", "Keras fit float32"),
     ("ours bfloat16", "PyTorch bfloat16"),
+    ("ours bfloat16", "torch.compile bfloat16"),
     ("two replicas bfloat16", "ours bfloat16"),
 ]
 
@@ -48,7 +50,7 @@ def main() -> None:
 def _commands(arguments: argparse.Namespace) -> dict[str, list[str]]:
     flags = ["--epochs", str(arguments.epochs)]
     return {
-        name: [arguments.torch_python if "PyTorch" in name else sys.executable, __file__, *flags, "--turn", name]
+        name: [arguments.torch_python if "orch" in name else sys.executable, __file__, *flags, "--turn", name]
         for name in sorted({name for pair in RATIOS for name in pair})
     }
 
@@ -148,19 +150,20 @@ def _keras_fit(precision: str, epochs: int) -> float:
     return epochs * STEPS * BATCH / (times[-1] - times[0])
 
 
-def _torch(precision: str, epochs: int) -> float:
+def _torch(precision: str, epochs: int, *, compiled: bool = False) -> float:
     import torch
     from pytorch_cifar10 import FastBatches, resnet20, take_step
 
     model = resnet20().to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=1e-4)
+    network = torch.compile(model) if compiled else model
     batches = FastBatches(*_random_images())
     start = 0.0
     for epoch in range(epochs + 1):
         if epoch == 1:
             start = time.perf_counter()
         for images, labels in batches:
-            take_step(model, optimizer, images, labels, bfloat16=precision == "bfloat16")
+            take_step(network, optimizer, images, labels, bfloat16=precision == "bfloat16")
     return epochs * STEPS * BATCH / (time.perf_counter() - start)
 
 
@@ -170,6 +173,7 @@ TURNS: dict[str, Callable[[str, int], float]] = {
     "bare step": _bare,
     "Keras fit": _keras_fit,
     "PyTorch": _torch,
+    "torch.compile": functools.partial(_torch, compiled=True),
 }
 
 if __name__ == "__main__":

@@ -4,12 +4,13 @@
 
 Each case trains in a process of its own, one after the other, and adds a line to results/minutes/results.jsonl; cases
 that have a line are skipped, so that the same command continues. A data set is a folder of train/CLASS/* and
-test/CLASS/*, or an `.npz` archive; `digits` is that of the package, without a path. The minutes of this package include
-export, verification and report; those of PyTorch the evaluation. `fixed` is the recipe `imagefolder`, ended by a
-callback when its time is over.
+test/CLASS/*, of the files of Fashion-MNIST, or of ImageNet's photos, which are labeled as animals or other things;
+`digits` is that of the package, without a path. The minutes of this package include export, verification and report;
+those of PyTorch the evaluation. `fixed` is the recipe `imagefolder`, ended by a callback when its time is over.
 """
 
 import argparse
+import gzip
 import json
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from photos import list_animals
 
 from resnet_tf.core import machine
 from resnet_tf.core.files import append_json_lines, read_json_lines
@@ -81,7 +83,7 @@ def list_cases(arguments: argparse.Namespace, scratch: Path) -> list[Case]:
     sources = {}
     for text in arguments.data or ["digits"]:
         name, _, path = text.partition("=")
-        sources[name] = Path(path).absolute() if path else write_digits(scratch / "digits.npz")
+        sources[name] = prepare(Path(path).absolute(), scratch / name) if path else write_digits(scratch / "digits.npz")
     minutes = sorted(float(each) for each in arguments.minutes.split(","))
     methods = arguments.methods.split(",")
     if unknown := set(methods) - set(METHODS):
@@ -112,6 +114,32 @@ def measure(case: Case, settings: Sequence[str], scratch: Path) -> dict[str, Any
     if done.returncode:
         raise SystemExit(f"{case.key} failed: {done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1]) | {"total_minutes": round((time.monotonic() - start) / 60, 3)}
+
+
+def prepare(path: Path, target: Path) -> Path:
+    """Return the path of a data set that this package and PyTorch read."""
+    if (path / "train").is_dir():
+        return path
+    if (path / "train-images-idx3-ubyte.gz").is_file():
+        return write_fashion(path, target.with_suffix(".npz"))
+    for split, label, file in list_animals(path):
+        (target / split / label).mkdir(parents=True, exist_ok=True)
+        (target / split / label / file.name).symlink_to(file)
+    return target
+
+
+def write_fashion(folder: Path, path: Path) -> Path:
+    """Write the images of Fashion-MNIST, and their labels, as an archive, and return its path."""
+
+    def read(name: str, header: int) -> np.ndarray:
+        return np.frombuffer(gzip.decompress((folder / f"{name}-ubyte.gz").read_bytes()), np.uint8, offset=header)
+
+    arrays = {}
+    for split, prefix in (("train", "train"), ("test", "t10k")):
+        arrays[f"x_{split}"] = read(f"{prefix}-images-idx3", 16).reshape(-1, 28, 28)
+        arrays[f"y_{split}"] = read(f"{prefix}-labels-idx1", 8)
+    np.savez(path, **arrays)
+    return path
 
 
 def write_digits(path: Path) -> Path:

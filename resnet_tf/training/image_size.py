@@ -69,7 +69,7 @@ def resolve_size(config: Config, source: Source) -> Config:
     choice = choose_size(median_size(source), trained_size(config))
     values: dict[str, Any] = {"data.image_size": choice.size}
     if choice.is_small:
-        values |= {"data.crop_fraction": 1.0} | ({"model.stem": "small"} if _downsamples(config) else {})
+        values |= {"data.crop_fraction": 1.0} | ({"model.stem": "small"} if downsamples(config.model.name) else {})
     settings = {key: value for key, value in values.items() if key in size_keys(config)}
     chosen = ", ".join(f"{key}={value}" for key, value in settings.items())
     logger.info("data.image_size=auto: %s, since %s", chosen, choice.reason)
@@ -129,6 +129,7 @@ def _are_images(config: Config) -> bool:
     return len(input_type(config.data).shape_from_config(config.data)) == _DIMENSIONS
 
 
-def _downsamples(config: Config) -> bool:
-    arch = get_arch(config.model.name)
+def downsamples(network: str) -> bool:
+    """Return True for a network whose stem divides the height and width of images."""
+    arch = get_arch(network)
     return arch.dimensions == 2 and arch.stem in ("conv7", "deep")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from resnet_tf.training.image_size import SMALL, choose_size
+from resnet_tf.training.image_size import SMALL, choose_size, downsamples
 
 _FEW_MINUTES = 5  # below, one network is measured only
 _MANY_MINUTES = 120  # from which on a CPU has time for the network that accelerators train on small images
@@ -144,16 +144,16 @@ def candidates(facts: Facts) -> list[Candidate]:
         best_and_fastest = [fitting[0], *fitting[1:][-1:]]
         return [Candidate(each.network, _size(facts, each.size), each) for each in best_and_fastest][most]
     size = _size(facts, 0)
+    takes_small_stem = size <= SMALL and "model.stem" not in given
+    if name:
+        return [Candidate(name, size, small_stem=takes_small_stem and downsamples(name))]
     if size <= SMALL:
-        large = Candidate("resnet18", size, small_stem="model.stem" not in given)
+        large = Candidate("resnet18", size, small_stem=takes_small_stem)
         fast = [Candidate(each, size) for each in ((_WIDE, _FAST) if size >= _FAST_SIZE else (_TINY,))]
-        takes_large = facts.on_accelerator or facts.minutes >= _MANY_MINUTES or name == large.network
+        takes_large = facts.on_accelerator or facts.minutes >= _MANY_MINUTES
         found = [large, fast[0]] if takes_large else fast
     else:
         found = [*([Candidate("resnet50", size)] if facts.on_accelerator else []), Candidate("resnet18", size)]
-    if name:
-        known = next((each for each in found if each.network == name), Candidate(name, size))
-        return [known]
     return found[most]
 
 

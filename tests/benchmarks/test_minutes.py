@@ -1,5 +1,6 @@
 """benchmarks/minutes.py: cases, results that are kept, and one tiny run of each of our methods."""
 
+import gzip
 import json
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ def _arguments(tmp_path, *arguments: str) -> list[str]:
 
 def test_cases_with_a_result_are_skipped(tmp_path, monkeypatch, capsys):
     measured = []
+    (tmp_path / "train").mkdir()
     monkeypatch.setattr(minutes, "measure", lambda case, settings, scratch: measured.append(case.key) or {"top1": 0.5})
     append_json_lines(tmp_path / "r.jsonl", [{"data": "photos", "minutes": 2.0, "method": "auto", "top1": 0.7}])
     for _ in range(2):
@@ -38,6 +40,31 @@ def test_the_digits_are_written_as_an_archive(tmp_path):
     arrays = np.load(minutes.write_digits(tmp_path / "digits.npz"))
     assert arrays["x_train"].shape == (898, 8, 8, 1)
     assert arrays["x_test"].max() == 255
+
+
+def test_fashion_mnist_is_written_as_an_archive(tmp_path):
+    for prefix, count in (("train", 3), ("t10k", 2)):
+        images = bytes(16) + bytes(range(count)) * 784
+        (tmp_path / f"{prefix}-images-idx3-ubyte.gz").write_bytes(gzip.compress(images))
+        (tmp_path / f"{prefix}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(bytes(8) + bytes(range(count))))
+    arrays = np.load(minutes.prepare(tmp_path, tmp_path / "fashion"))
+    assert arrays["x_train"].shape == (3, 28, 28)
+    assert arrays["x_train"].ravel()[:4].tolist() == [0, 1, 2, 0]
+    assert arrays["y_test"].tolist() == [0, 1]
+
+
+def test_photos_of_imagenet_are_labeled_by_their_order(tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for index in range(10):
+        (photos / f"{index}.jpg").touch()
+    folder = minutes.prepare(photos, tmp_path / "split")
+    found = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.jpg"))
+    assert found == [
+        *("test/animal/0.jpg", "test/thing/4.jpg", "test/thing/8.jpg"),
+        *("train/animal/1.jpg", "train/animal/2.jpg", "train/animal/3.jpg"),
+        *(f"train/thing/{index}.jpg" for index in (5, 6, 7, 9)),
+    ]
 
 
 @pytest.mark.slow

@@ -48,6 +48,8 @@ def _change(facts: Facts, **fields) -> Facts:
         (_change(PHOTOS, given={"model.name": "resnet34", "data.image_size": 128}), [("resnet34", 128, False, "")]),
         (_change(TUNED, given={"model.weights": ""}), [("resnet18", 224, False, "")]),
         (_change(CIFAR, given={"model.name": "resnet18"}), [("resnet18", 32, True, "")]),
+        (_change(CIFAR, given={"model.name": "resnet50_d"}), [("resnet50_d", 32, True, "")]),
+        (_change(CIFAR, given={"model.name": "resnet56"}), [("resnet56", 32, False, "")]),
         (DIGITS, [("resnet8_w64", 8, False, "")]),
         (
             _change(DIGITS, on_accelerator=True, given={"model.stem": "conv7"}),

@@ -5,6 +5,7 @@ Reference: ITU-T T.81, annex B.
 
 import tensorflow as tf
 
+from resnet_tf.inputs.deferred import deferred
 from resnet_tf.inputs.formats import binary
 
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"
@@ -38,7 +39,9 @@ def check(encoded: tf.Tensor, pixels: tf.Tensor, max_pixels: tf.Tensor) -> tuple
     few = pixels * (size // _SHORTEST_SCAN) <= limit
     few = tf.cond(few, lambda: True, lambda: pixels * binary.count(encoded, _SCAN) <= limit)
     return tf.cond(
-        few & (_MEMORY * pixels <= max_pixels), lambda: ("", encoded), lambda: _check_scans(encoded, pixels, max_pixels)
+        few & (_MEMORY * pixels <= max_pixels),
+        lambda: ("", encoded),
+        deferred(lambda: _check_scans(encoded, pixels, max_pixels)),
     )
 
 
