@@ -12,6 +12,9 @@ from resnet_tf.config import Config
 
 # Exponent of a class's count in its sampling probability (Kang et al., Decoupling, 2020, sec. 4.1).
 _POWERS = {"sqrt": 0.5, "uniform": 0.0}
+# Of the block cipher that permutes the numbers. With the 4 of `tf.random.experimental.index_shuffle`, the orders of two
+# epochs of 50,000 examples correlate by up to 0.7, and batches of small splits may hold one class only.
+_ROUNDS = 12
 
 
 def examples_at(config: Config, labels: np.ndarray, *, positions_per_epoch: int) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -34,19 +37,11 @@ def examples_at(config: Config, labels: np.ndarray, *, positions_per_epoch: int)
     pick = _balanced(labels, _POWERS[config.data.balance], seed) if config.data.balance in _POWERS else _unbalanced
 
     def examples(positions: tf.Tensor) -> tf.Tensor:
-        epoch, within = positions[0] // positions_per_epoch, positions % positions_per_epoch
-        epoch_seed = tf.stack([tf.constant(seed, tf.int64), epoch])
-        shuffled = tf.random.experimental.index_shuffle(within // config.augment.repeats, epoch_seed, last)
-        return pick(shuffled, epoch)
-
-    def examples_of_passes(positions: tf.Tensor) -> tf.Tensor:
-        """Return examples of batches that span two passes, each with a permutation of its own."""
+        """Return the examples of a batch, which may span two passes, each with a permutation of its own."""
         passes, within = positions // length, positions % length // config.augment.repeats
-        seeds = tf.stack([tf.fill(tf.shape(passes), tf.constant(seed, tf.int64)), passes, passes], axis=1)
-        shuffled = tf.raw_ops.RandomIndexShuffle(index=within, seed=seeds, max_index=last, rounds=4)
-        return pick(shuffled, passes)
+        return pick(_shuffle(within, last, (seed, passes, passes)), passes)
 
-    return examples if length == positions_per_epoch else examples_of_passes
+    return examples
 
 
 def pass_length(config: Config, num_examples: int, positions_per_epoch: int) -> int:
@@ -56,6 +51,18 @@ def pass_length(config: Config, num_examples: int, positions_per_epoch: int) -> 
     examples, the batch continues with the next pass, so that all examples occur equally often in a run.
     """
     return positions_per_epoch if positions_per_epoch <= num_examples else num_examples * config.augment.repeats
+
+
+def _shuffle(index: tf.Tensor, last: tf.Tensor, seeds: tuple[int | tf.Tensor, ...]) -> tf.Tensor:
+    """Return numbers in [0, last] permuted as three seeds determine, int64 [n].
+
+    Args:
+        index: the numbers, int64 [n].
+        last: int64 scalar, or one for each number.
+        seeds: int64 scalars, or one for each number.
+    """
+    each = [tf.broadcast_to(tf.convert_to_tensor(seed, tf.int64), tf.shape(index)) for seed in seeds]
+    return tf.raw_ops.RandomIndexShuffle(index=index, seed=tf.stack(each, axis=1), max_index=last, rounds=_ROUNDS)
 
 
 def _unbalanced(shuffled: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
@@ -82,10 +89,7 @@ def _balanced(labels: np.ndarray, power: float, seed: int) -> Callable[[tf.Tenso
         fraction = (point - tf.gather(starts, label)) / tf.gather(lengths, label)
         size = tf.gather(sizes, label)
         rank = tf.clip_by_value(tf.cast(fraction * tf.cast(size, tf.float64), tf.int64), 0, size - 1)
-        # Members are shuffled by class and epoch; the raw operation takes a seed per element, unlike `index_shuffle`.
-        parts = (tf.constant(seed, tf.int64), epoch, tf.cast(label, tf.int64))
-        seeds = tf.stack([tf.broadcast_to(part, tf.shape(shuffled)) for part in parts], axis=1)
-        member = tf.raw_ops.RandomIndexShuffle(index=rank, seed=seeds, max_index=size - 1, rounds=4)
+        member = _shuffle(rank, size - 1, (seed, epoch, tf.cast(label, tf.int64)))  # by class and epoch
         return tf.gather(members, tf.gather(first_member, label) + member)
 
     return pick

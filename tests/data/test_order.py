@@ -29,6 +29,23 @@ def test_every_epoch_is_another_permutation():
     assert (_epochs("runtime.seed=1")[0] != epochs[0]).mean() > 0.9
 
 
+@pytest.mark.parametrize("examples", [200, 1000, 50_000])
+def test_orders_of_epochs_are_independent(examples):
+    """Pearson's correlation of independent permutations has a standard deviation of 1 / sqrt(n - 1)."""
+    epochs = _epochs(labels=np.zeros(examples, np.int64), epochs=12)
+    correlations = np.corrcoef(epochs)[np.triu_indices(12, 1)]
+    assert np.abs(correlations * np.sqrt(examples - 1)).max() < 5
+
+
+def test_batches_hold_classes_in_their_proportions():
+    """Batches of a split that is sorted by class: counts of a class follow the hypergeometric distribution."""
+    is_first = np.arange(200) < 80
+    batches = is_first[_epochs(labels=np.zeros(200, np.int64), epochs=200).reshape(-1, 50)]
+    deviations = (batches.sum(axis=1) - 20) / np.sqrt(50 * 0.4 * 0.6 * (200 - 50) / (200 - 1))
+    assert np.abs(deviations).max() < 4.5
+    assert 0.9 < deviations.std() < 1.1
+
+
 def test_repeats_are_adjacent_and_an_epoch_has_fewer_examples():
     epochs = _epochs("augment.repeats=5")
     runs = epochs.reshape(3, -1, 5)
