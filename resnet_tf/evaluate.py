@@ -1,5 +1,6 @@
 """Evaluate a run or an exported model; every example counts once.
 
+python -m resnet_tf.evaluate DIR                                             a run, or an exported model
 python -m resnet_tf.evaluate --workdir=DIR
 python -m resnet_tf.evaluate --model=DIR/export/serving
 python -m resnet_tf.evaluate --model=DIR/export/serving --data=photos/ --json
@@ -18,9 +19,10 @@ import sys
 from absl import flags
 
 import resnet_tf
-from resnet_tf.config import command_line
+from resnet_tf.config import CONFIG_FILE, command_line
 from resnet_tf.core import files
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.paths import user_path
 from resnet_tf.core.text import printable
 
 command_line.refuse_import(__name__)
@@ -59,16 +61,14 @@ REPORT = flags.DEFINE_string(
 
 def main(arguments: list[str]) -> None:
     """Run the command."""
-    command_line.no_arguments(arguments)
-    if bool(WORKDIR.value) == bool(MODEL.value):
+    path, workdir, model = command_line.optional_argument(arguments), WORKDIR.value, MODEL.value
+    if sum(map(bool, (path, workdir, model))) != 1:
         raise UserError("give either --workdir=DIR or --model=EXPORTED")
-    if FLIP.value and MODEL.value:
+    if path:
+        workdir, model = (path, "") if (user_path(path) / CONFIG_FILE).is_file() else ("", path)
+    if FLIP.value and model:
         raise UserError("--flip needs --workdir=DIR; predictions of an exported model are fixed")
-    subject = (
-        resnet_tf.load_run(WORKDIR.value, checkpoint=CHECKPOINT.value)
-        if WORKDIR.value
-        else resnet_tf.Predictor(MODEL.value)
-    )
+    subject = resnet_tf.load_run(workdir, checkpoint=CHECKPOINT.value) if workdir else resnet_tf.Predictor(model)
     result = resnet_tf.evaluate(
         subject,
         data=DATA.value,

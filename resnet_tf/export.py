@@ -11,7 +11,6 @@ from absl import flags
 
 import resnet_tf
 from resnet_tf.config import command_line
-from resnet_tf.core.errors import UserError
 
 command_line.refuse_import(__name__)
 
@@ -38,11 +37,8 @@ DEFAULT_SIGNATURE = flags.DEFINE_string(
 
 def main(arguments: list[str]) -> None:
     """Run the command."""
-    command_line.no_arguments(arguments)
-    if not WORKDIR.value:
-        raise UserError("--workdir=DIR is missing: the run to export")
     path = resnet_tf.export(
-        WORKDIR.value,
+        command_line.run_directory(arguments, WORKDIR.value, "export"),
         TO.value or None,
         checkpoint=CHECKPOINT.value,
         target=TARGET.value,

@@ -15,7 +15,6 @@ from absl import flags
 import resnet_tf
 from resnet_tf.config import command_line
 from resnet_tf.core import files
-from resnet_tf.core.errors import UserError
 
 command_line.refuse_import(__name__)
 
@@ -27,9 +26,7 @@ JSON = flags.DEFINE_bool("json", False, "print one JSON object", flag_values=FLA
 
 def main(arguments: list[str]) -> None:
     """Run the command."""
-    workdir = WORKDIR.value or command_line.optional_argument(arguments)
-    if not workdir:
-        raise UserError("--workdir=DIR is missing: the run to prove")
+    workdir = command_line.run_directory(arguments, WORKDIR.value, "prove")
     result = resnet_tf.prove(workdir, steps=STEPS.value)
     print(files.to_json(result.to_dict()) if JSON.value else result)
     if not result:

@@ -50,7 +50,14 @@ def test_help_does_not_import_tensorflow(name):
         (["train", "--set", "data.sorce=x"], "unknown key 'data.sorce'; did you mean 'data.source'"),
         (["train", "--data.sorce=x"], "unknown key 'data.sorce'; did you mean 'data.source'"),
         (["train", "--wokdir=x"], "unknown flag 'wokdir'; did you mean 'workdir'?"),
-        (["evaluate", "digits"], "unexpected argument 'digits'; flags start with --"),
+        (["train", "--epochs=3"], "unknown flag 'epochs'; did you mean --train.epochs?"),
+        (["train", "--batch-size=3"], "unknown flag 'batch-size'; did you mean --data.batch_size?"),
+        (["train", "--lr=3"], "unknown flag 'lr'; did you mean --optimizer.base_lr or --optimizer.end_lr_fraction?"),
+        (["train", "--model=resnet50"], "unknown flag 'model'; did you mean --model.name?"),
+        (["evaluate", "digits"], "no exported model at 'digits'"),
+        (["evaluate", "digits", "--workdir=x"], "give either --workdir=DIR or --model=EXPORTED"),
+        (["export", "runs/x", "--workdir=runs/y"], "both 'runs/x' and --workdir=runs/y are given"),
+        (["evaluate", "runs/x", "runs/y"], "unexpected argument 'runs/y'; flags start with --"),
         (["evaluate"], "give either --workdir=DIR or --model=EXPORTED"),
         (["evaluate", "--workdir=/nowhere"], "'/nowhere' is not a run directory: it has no config.json"),
         (["evaluate", "--model=/nowhere"], "no exported model at '/nowhere'"),
@@ -172,7 +179,7 @@ def test_another_backend_is_refused_from_python():
 
 
 def test_evaluate_export_and_predict(command, tiny_run, tmp_path):
-    evaluated = command("evaluate", f"--workdir={tiny_run}", "--json")
+    evaluated = command("evaluate", str(tiny_run), "--json")
     metrics = json.loads(evaluated.out)
     assert metrics["examples"] == 100
     assert 0 <= metrics["top1"] <= metrics["top5"] <= 1
@@ -184,10 +191,10 @@ def test_evaluate_export_and_predict(command, tiny_run, tmp_path):
     assert text[1].startswith("calibration  calibration error ")
     assert len(text) == 12
 
-    exported = command("export", f"--workdir={tiny_run}", f"--to={tmp_path / 'models'}")
+    exported = command("export", str(tiny_run), f"--to={tmp_path / 'models'}")
     assert exported.out.strip() == str(tmp_path / "models" / "1")
 
-    again = command("evaluate", f"--model={tmp_path / 'models'}", "--json")
+    again = command("evaluate", str(tmp_path / "models"), "--json")
     assert json.loads(again.out) == pytest.approx(metrics, abs=1e-5)
 
     image = tmp_path / "seven.png"
@@ -398,7 +405,7 @@ def test_a_dry_run_prints_the_plan_and_plots_the_first_batch(command, photos, tm
     assert facts["steps"] == "9 of 5: 3 epochs of 3; the last of an epoch has 3 examples of the next pass"
     assert "0.0406 billion multiply-adds at 32 pixels" in facts["network"]
     assert re.fullmatch(r"(float32|mixed_bfloat16) \(auto: .*\)", facts["precision"])
-    assert facts["runs on"].startswith("1 replica by ")
+    assert facts["runs on"] == "1 replica of 5 images (runtime.strategy=auto)"
     assert re.match(r"about \d+ MB on each replica", facts["memory"])
     assert facts["first batch"] == "imagefolder-dry-run.png"
     assert set(tmp_path.iterdir()) - before == {tmp_path / "imagefolder-dry-run.png"}

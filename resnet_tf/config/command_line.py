@@ -48,8 +48,8 @@ def _run(main: Callable[[list[str]], None], flag_values: flags.FlagValues, doc: 
             _start_tensorflow()
         main(arguments)
     except flags.UnrecognizedFlagError as error:
-        unknown, *known = (name.replace("_", "-") for name in (error.flagname, *flag_values))
-        sys.exit(_fail(f"unknown flag {unknown!r}; did you mean {closest(unknown, known)}?"))
+        keys = [key for key, _ in config_lib.iterate_keys()] if with_config else []
+        sys.exit(_fail(_describe_unknown(error.flagname, list(flag_values), keys)))
     except (UserError, flags.Error) as error:
         sys.exit(_fail(str(error)))
     except Interrupted as stop:
@@ -126,6 +126,20 @@ def optional_argument(arguments: list[str]) -> str:
     return arguments[0]
 
 
+def run_directory(arguments: list[str], workdir: str, purpose: str) -> str:
+    """Return the run directory, which is the only positional argument, or the value of `--workdir`.
+
+    Raises:
+        UserError: for both, for neither, and for further arguments.
+    """
+    path = optional_argument(arguments)
+    if path and workdir:
+        raise UserError(f"both {path!r} and --workdir={workdir} are given; one run directory is needed")
+    if not path and not workdir:
+        raise UserError(f"--workdir=DIR is missing: the run to {purpose}")
+    return path or workdir
+
+
 def require(*required: flags.FlagHolder) -> None:
     """Refuse a command line without one of the flags that have no default."""
     for flag in required:
@@ -141,6 +155,21 @@ def _log_to_stderr() -> None:
 def _fail(message: str) -> int:
     print(f"error: {printable(' '.join(message.split()))}", file=sys.stderr)
     return 2
+
+
+def _describe_unknown(unknown: str, known: list[str], keys: list[str]) -> str:
+    """Return the message for an unknown flag, with the keys of the configuration that have its name or a part of it.
+
+    >>> _describe_unknown("epochs", ["workdir"], ["train.epochs", "data.batch_size"])
+    "unknown flag 'epochs'; did you mean --train.epochs?"
+    """
+    groups, names = ([key.split(".")[part] for key in keys] for part in (0, 1))
+    same = [key for key, name in zip(keys, names, strict=True) if name == unknown]
+    if not same and unknown in groups:
+        same = [keys[groups.index(unknown)]]  # the name of the model, the source of the data
+    same = same or [key for key, name in zip(keys, names, strict=True) if unknown in name.split("_")]
+    near = " or ".join(f"--{key}" for key in same) if same else closest(unknown, known).replace("_", "-")
+    return f"unknown flag {unknown.replace('_', '-')!r}; did you mean {near}?"
 
 
 def _with_underscores(argv: list[str]) -> list[str]:

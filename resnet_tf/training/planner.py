@@ -171,12 +171,14 @@ def choose(facts: Facts, rates: Mapping[Candidate, float], seconds: float) -> li
     for chosen, rate in options:
         epochs, enough = _epochs(facts, chosen, rate, seconds), _enough(facts, chosen)
         if epochs >= enough:
-            reason = f"{epochs:,.0f} epochs fit at {rate:,.0f} images/s, and {enough} are enough"
+            speed = f"{rate:,.0f} images/s of {chosen.size} pixels"
+            reason = f"{epochs:,.0f} epochs fit at {speed}, and {enough} are enough"
             break
     else:
         chosen, rate = max(options, key=lambda option: option[1])
         epochs, enough = _epochs(facts, chosen, rate, seconds), _enough(facts, chosen)
-        reason = f"the fastest, {rate:,.0f} images/s; {enough} epochs would be better than the {epochs:.1f} that fit"
+        speed = f"the fastest, {rate:,.0f} images/s of {chosen.size} pixels"
+        reason = f"{speed}; {enough} epochs would be better than the {epochs:.1f} that fit"
     most = _MOST_EPOCHS[chosen.weights is not None]
     number = facts.given.get("train.epochs") or max(1, min(math.floor(epochs), most))
     found = [
@@ -251,7 +253,9 @@ def _network_choices(facts: Facts, chosen: Candidate, reason: str) -> Iterator[C
         yield Choice("model.weights", chosen.weights.name, "pretrained weights at hand need fewer epochs")
         yield Choice("model.new_head", True, "the classes are others")
         images += f", and the weights were trained at {chosen.weights.size}"
-    yield Choice("data.image_size", chosen.size, images)
+    full = _size(facts, chosen.weights.size if chosen.weights else 0)
+    reduced = f"; {full} would leave time for fewer epochs" if chosen.size < full else ""
+    yield Choice("data.image_size", chosen.size, images + reduced)
     if chosen.small_stem:
         yield Choice("model.stem", "small", f"{images}, which a stem of stride four would reduce too much")
     if chosen.size <= SMALL:

@@ -96,6 +96,13 @@ def test_the_best_network_that_the_time_allows_is_chosen(facts, rates, seconds, 
     assert {key: plan.get(key) for key in expected} == expected
 
 
+def test_reasons_name_the_size_that_a_rate_belongs_to():
+    chosen = planner.choose(TUNED, dict(zip(planner.candidates(TUNED), [14, 40], strict=True)), 250)
+    reasons = {choice.key: choice.reason for choice in chosen}
+    assert reasons["model.name"] == "30 epochs fit at 27 images/s of 160 pixels, and 28 are enough"
+    assert reasons["data.image_size"].endswith("trained at 224; 224 would leave time for fewer epochs")
+
+
 @pytest.mark.parametrize(
     ("name", "rates", "seconds"), [("cifar10_fast", [300, 1500], 500), ("cifar10_wide", [800, 1500], 2400)]
 )
