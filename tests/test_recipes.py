@@ -14,7 +14,6 @@ from resnet_tf.training.trainer import size_in_epoch
 
 CIFAR = 50_000
 IMAGENET = 1_281_167
-FASHION = 60_000
 OWN = (
     "auto",
     "digits",
@@ -22,6 +21,7 @@ OWN = (
     "finetune",
     "cifar10_fast",
     "cifar10_wide",
+    "fashion_mnist",
     "signals",
     "spectrograms",
 )  # recipes of this package
@@ -88,23 +88,6 @@ SOURCES = {
         "loss": "cross_entropy",
         "mean": (0.4914, 0.4822, 0.4465),
         "std": (0.2023, 0.1994, 0.2010),
-    },
-    "fashion_mnist": {
-        # Zhong et al. 2017 train for 300 epochs with learning rates from 0.1, crop with 4 pixels of padding, and erase.
-        # This recipe has one cycle with a peak of 0.1 and averaged weights; as in Jordan 2024, it flips images in
-        # alternate epochs and crops with 2 pixels of padding.
-        "network": "resnet20",
-        "epochs": 56,
-        "batch": 128,
-        "optimizer": "sgd, Nesterov momentum 0.9, decay 0.0005 of all",
-        "learning rates": {0: 0.1 / 25, 16.8: 0.1, 56: 0.1 / 25 / 1e4},
-        "training size": 28,
-        "evaluation size": "28 of 28",
-        "augmentation": {"alternating_flip": True, "pad_crop": 2},
-        "loss": "cross_entropy",
-        "ema": 0.999,
-        "mean": (0.2860,),  # statistics of the training images
-        "std": (0.3530,),
     },
     "imagenet_resnet50": {
         "network": "resnet50",
@@ -200,7 +183,7 @@ def test_every_published_recipe_has_a_source():
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_recipe_agrees_with_its_source(name):
-    source, images = SOURCES[name], {"cifar10": CIFAR, "fashion": FASHION, "imagenet": IMAGENET}
+    source, images = SOURCES[name], {"cifar10": CIFAR, "imagenet": IMAGENET}
     recipe = resolve(load_config(name), epochs_of_rates=source["learning rates"], images=images[name.split("_")[0]])
     print("\n".join(f"{key}: {value}" for key, value in recipe.items()))
     assert recipe == {

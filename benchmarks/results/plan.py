@@ -159,7 +159,7 @@ TABLES = (
                 seeds("pytorch_best", PYTORCH, "--data=cifar", "--style=best", count=1),
             ),
             Row(
-                "Fashion-MNIST, ResNet-20 in 56 epochs, logits averaged over each image and its mirror image",
+                "Fashion-MNIST, ResNet-20 with Muon, logits averaged over each image and its mirror image",
                 (Run("fashion_mnist", "fashion_mnist", (f"data.source={FASHION}",), evaluate=("--flip",)),),
                 "95.61 (300 epochs)",
             ),
