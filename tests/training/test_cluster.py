@@ -59,7 +59,7 @@ def _settings(data_dir, *further):
     ]
     settings += [
         "train.epochs=2",
-        "optimizer.base_lr=0.005",
+        "optimizer.base_lr=0.002",  # at 0.005, differences in rounding exceed the tolerance in some orders
         "optimizer.warmup_epochs=0",
         "runtime.sync_batch_norm=true",
     ]
