@@ -47,7 +47,7 @@ MIRRORED = ("runtime.strategy=mirrored", "runtime.logical_devices=2", "runtime.s
     ],
 )
 def test_two_replicas_with_common_statistics_are_one_device(digits_arrays, further):
-    # At a high rate a difference in rounding doubles every few steps: at 0.002, it exceeds the tolerance in some orders.
+    # At a high rate a difference in rounding doubles every few steps; from 0.002, some orders exceed the tolerance.
     settings = ["model.name=resnet8_w32", "optimizer.base_lr=0.001", *further]
     one = _take(_trainer(_config(digits_arrays, *settings)), 50)
     two = _take(_trainer(_config(digits_arrays, *settings, *MIRRORED)), 50)
