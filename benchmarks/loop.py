@@ -21,6 +21,7 @@ import numpy as np
 from rounds import measure, report
 
 BATCH, STEPS, SIZE = 128, 50, 32
+TORCH = ("PyTorch", "torch.compile")
 RATIOS = [
     ("ours bfloat16", "bare step bfloat16"),
     ("ours float32", "bare step float32"),
@@ -50,7 +51,7 @@ def main() -> None:
 def _commands(arguments: argparse.Namespace) -> dict[str, list[str]]:
     flags = ["--epochs", str(arguments.epochs)]
     return {
-        name: [arguments.torch_python if "orch" in name else sys.executable, __file__, *flags, "--turn", name]
+        name: [arguments.torch_python if name.startswith(TORCH) else sys.executable, __file__, *flags, "--turn", name]
         for name in sorted({name for pair in RATIOS for name in pair})
     }
 

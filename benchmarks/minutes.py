@@ -4,13 +4,13 @@
 
 Each case trains in a process of its own, one after the other, and adds a line to results/minutes/results.jsonl; cases
 that have a line are skipped, so that the same command continues. A data set is a folder of train/CLASS/* and
-test/CLASS/*, of the files of Fashion-MNIST, or of ImageNet's photos, which are labeled as animals or other things;
-`digits` is that of the package, without a path. The minutes of this package include export, verification and report;
-those of PyTorch the evaluation. `fixed` is the recipe `imagefolder`, ended by a callback when its time is over.
+test/CLASS/*, of the files of Fashion-MNIST, or of ImageNet's photos, which are labeled as animals or other things, or
+an `.npz` archive; `digits` is that of the package, without a path. The minutes of this package include export,
+verification and report; those of PyTorch the evaluation. `fixed` is the recipe `imagefolder`, ended by a callback when
+its time is over.
 """
 
 import argparse
-import gzip
 import json
 import subprocess
 import sys
@@ -27,6 +27,7 @@ from photos import list_animals
 
 from resnet_tf.core import machine
 from resnet_tf.core.files import append_json_lines, read_json_lines
+from resnet_tf.data.sources import idx
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results" / "minutes" / "results.jsonl"
@@ -118,7 +119,7 @@ def measure(case: Case, settings: Sequence[str], scratch: Path) -> dict[str, Any
 
 def prepare(path: Path, target: Path) -> Path:
     """Return the path of a data set that this package and PyTorch read."""
-    if (path / "train").is_dir():
+    if path.is_file() or (path / "train").is_dir():
         return path
     if (path / "train-images-idx3-ubyte.gz").is_file():
         return write_fashion(path, target.with_suffix(".npz"))
@@ -130,14 +131,10 @@ def prepare(path: Path, target: Path) -> Path:
 
 def write_fashion(folder: Path, path: Path) -> Path:
     """Write the images of Fashion-MNIST, and their labels, as an archive, and return its path."""
-
-    def read(name: str, header: int) -> np.ndarray:
-        return np.frombuffer(gzip.decompress((folder / f"{name}-ubyte.gz").read_bytes()), np.uint8, offset=header)
-
     arrays = {}
     for split, prefix in (("train", "train"), ("test", "t10k")):
-        arrays[f"x_{split}"] = read(f"{prefix}-images-idx3", 16).reshape(-1, 28, 28)
-        arrays[f"y_{split}"] = read(f"{prefix}-labels-idx1", 8)
+        arrays[f"x_{split}"] = idx.read_array(folder / f"{prefix}-images-idx3-ubyte.gz", 3)
+        arrays[f"y_{split}"] = idx.read_array(folder / f"{prefix}-labels-idx1-ubyte.gz", 1)
     np.savez(path, **arrays)
     return path
 

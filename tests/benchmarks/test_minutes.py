@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import struct
 import sys
 from pathlib import Path
 
@@ -44,9 +45,10 @@ def test_the_digits_are_written_as_an_archive(tmp_path):
 
 def test_fashion_mnist_is_written_as_an_archive(tmp_path):
     for prefix, count in (("train", 3), ("t10k", 2)):
-        images = bytes(16) + bytes(range(count)) * 784
+        images = struct.pack(">HBBIII", 0, 8, 3, count, 28, 28) + bytes(range(count)) * 784
+        labels = struct.pack(">HBBI", 0, 8, 1, count) + bytes(range(count))
         (tmp_path / f"{prefix}-images-idx3-ubyte.gz").write_bytes(gzip.compress(images))
-        (tmp_path / f"{prefix}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(bytes(8) + bytes(range(count))))
+        (tmp_path / f"{prefix}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels))
     arrays = np.load(minutes.prepare(tmp_path, tmp_path / "fashion"))
     assert arrays["x_train"].shape == (3, 28, 28)
     assert arrays["x_train"].ravel()[:4].tolist() == [0, 1, 2, 0]

@@ -59,7 +59,7 @@ def _read_split(directory: Path, split: str, config: DataConfig) -> tuple[Path, 
     prefix = _SPLITS.get(split, split)
     advice = slices.advise(config, split, _list_splits(directory))
     files = [_find(directory, f"{prefix}-{content}-ubyte", advice) for content in ("images-idx3", "labels-idx1")]
-    images, labels = (_read(file, rank) for file, rank in zip(files, (3, 1), strict=True))
+    images, labels = (read_array(file, rank) for file, rank in zip(files, (3, 1), strict=True))
     if len(images) != len(labels) or not len(labels):
         raise UserError(
             f"{str(files[0])!r} has {counted(len(images), 'image')}, {str(files[1])!r} {counted(len(labels), 'label')}"
@@ -81,7 +81,7 @@ def _find(directory: Path, name: str, advice: str) -> Path:
     raise UserError(f"{str(directory)!r} has no {name}; it has {present}; {advice}")
 
 
-def _read(file: Path, rank: int) -> np.ndarray:
+def read_array(file: Path, rank: int) -> np.ndarray:
     """Read an array of uint8.
 
     Format: two zero bytes, the type (8 for uint8), the rank, each dimension as a big-endian int32, and the values.
