@@ -3,8 +3,7 @@
     python -m resnet_tf.train --config=fashion_mnist --workdir=runs/fashion
     python -m resnet_tf.evaluate --workdir=runs/fashion --flip
 
-For a folder of the four IDX files instead of TFDS, add --set data.source=fashion-mnist/ to the first.
-
+With --set data.source=fashion-mnist/ it reads a folder of the four IDX files instead of TFDS.
 Zhong et al. 2017 train this network for 300 epochs with SGD: 95.61 % with flips and crops of 4 pixels. Muon (Jordan et
 al. 2024) and averaged weights need fewer epochs, for which weaker augmentation is better: flips in every other epoch
 (Jordan 2024), crops of 2 pixels. Logits are averaged over each image and its mirror image, as in Jordan 2024.
