@@ -30,8 +30,10 @@ logger = logging.getLogger(__name__)
 _PRETRAINED = ("resnet50", "resnet34", "resnet18", "resnet56", "resnet20")
 _MEASURE_SECONDS = 3.0
 _COLOR_SAMPLE = 16  # images that are decoded to find out whether they have colors
-# Seconds of export, verification in a new process, and report, beside the evaluations.
-_FINISH_SECONDS = 60.0
+# Export, verification in a new process, and report take as long as 1.2 imports and 3.3 compilations (digits, ResNet-18
+# and ResNet-50 on two cores: 6, 10 and 17 s), beside the evaluations; half as much again is reserved for them, and so
+# many seconds at most, also for a run that continues and has compiled nothing yet.
+_FINISH_IMPORTS, _FINISH_COMPILATIONS, _FINISH_SECONDS = 2.0, 5.0, 60.0
 _FINISH_EVALUATIONS = 4  # of the validation split: one of training, and those of report and verification, in float32
 _LEAST_FRACTION = 0.2  # of the minutes that training has, however long everything else takes
 
@@ -60,11 +62,22 @@ class Deadline:
     def __init__(self, minutes: float, start: float | None = None):
         self._start = time.monotonic() if start is None else start
         self._seconds = 60 * minutes
+        self._import_seconds = time.process_time()  # most of what a process computes before it trains
+        self._finish_seconds = _FINISH_SECONDS
 
     @property
     def is_set(self) -> bool:
         """True if the run has a limit."""
         return self._seconds > 0
+
+    def reserve(self, compile_seconds: float) -> None:
+        """Reserve as much time for export, verification and report as the machine needs.
+
+        Args:
+            compile_seconds: duration of the compilation of a training step.
+        """
+        seconds = _FINISH_IMPORTS * self._import_seconds + _FINISH_COMPILATIONS * compile_seconds
+        self._finish_seconds = min(seconds, _FINISH_SECONDS)
 
     def left(self, evaluation_seconds: float) -> float:
         """Return the seconds left for training, if export, verification and report are to be ready in time.
@@ -72,7 +85,7 @@ class Deadline:
         Args:
             evaluation_seconds: duration of an evaluation of the validation split.
         """
-        finishing = min(_FINISH_SECONDS, self._seconds / 2) + _FINISH_EVALUATIONS * evaluation_seconds
+        finishing = min(self._finish_seconds, self._seconds / 2) + _FINISH_EVALUATIONS * evaluation_seconds
         return self._start + self._seconds - finishing - time.monotonic()
 
 
@@ -102,8 +115,10 @@ def fit_into_minutes(config: Config, source: Source, strategy: tf.distribute.Str
         text = "measured %s at %d pixels: %s images/s in training"
         logger.info(text, candidate.network, candidate.size, f"{rates[candidate].images_per_second:,.0f}")
     slowest = min(rate.images_per_second for rate in rates.values())
+    compiling = max(rate.compile_seconds for rate in rates.values())
+    deadline.reserve(compiling)
     (left,) = cluster.from_chief([deadline.left(facts.evaluated / slowest)])
-    left -= max(rate.compile_seconds for rate in rates.values())
+    left -= compiling
     seconds = max(left, 60 * config.train.minutes * _LEAST_FRACTION)
     choices = planner.choose(facts, {each: rate.images_per_second for each, rate in rates.items()}, seconds)
     for line in planner.describe(choices, config.train.minutes):

@@ -218,6 +218,18 @@ def test_the_time_left_reserves_export_and_evaluations(monkeypatch):
     deadline = Deadline(10.0, start=1000.0)
     assert deadline.left(5.0) == 600 - 100 - 60 - 4 * 5
     assert Deadline(1.0, start=1100.0).left(0.0) == 30
+
+
+@pytest.mark.parametrize(("importing", "compiling", "reserved"), [(3.0, 2.0, 16.0), (3.0, 30.0, 60.0), (0.0, 0.0, 0.0)])
+def test_export_and_report_get_the_time_that_they_take_on_the_machine(importing, compiling, reserved, monkeypatch):
+    monkeypatch.setattr(time, "monotonic", lambda: 1100.0)
+    monkeypatch.setattr(time, "process_time", lambda: importing)
+    deadline = Deadline(10.0, start=1100.0)
+    deadline.reserve(compiling)
+    assert deadline.left(0.0) == 600 - reserved
+
+
+def test_a_run_without_minutes_has_no_deadline():
     assert not Deadline(0.0).is_set
 
 
