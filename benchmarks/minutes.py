@@ -1,13 +1,15 @@
 """Accuracy after a number of minutes: the recipe `auto`, a fixed recipe, and PyTorch with the defaults of fastai.
 
     python benchmarks/minutes.py --data=cifar10=cifar/ --data=photos=photos/ --minutes=2,10,30
+    python benchmarks/minutes.py --data=photos=photos/ --weights=photos=resnet20:resnet20.th
 
 Each case trains in a process of its own, one after the other, and adds a line to results/minutes/results.jsonl; cases
 that have a line are skipped, so that the same command continues. A data set is a folder of train/CLASS/* and
 test/CLASS/*, of the files of Fashion-MNIST, or of ImageNet's photos, which are labeled as animals or other things, or
 an `.npz` archive; `digits` is that of the package, without a path. The minutes of this package include export,
-verification and report; those of PyTorch the evaluation. `fixed` is the recipe `imagefolder`, ended by a callback when
-its time is over.
+verification and report; those of PyTorch the evaluation. `fixed` is the recipe `imagefolder`, or with pretrained
+weights `finetune`, ended by a callback when its time is over. The accuracy is that of the last epoch: the best one
+would be selected by the images that it is computed on.
 """
 
 import argparse
@@ -45,12 +47,16 @@ class Case:
         source: its folder or archive.
         minutes: time of the training.
         method: one of `METHODS`.
+        network: network of the pretrained weights, or empty.
+        weights: file of pretrained weights, or empty.
     """
 
     data: str
     source: Path
     minutes: float
     method: str
+    network: str = ""
+    weights: str = ""
 
     @property
     def key(self) -> dict[str, Any]:
@@ -62,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure the cases that have no result yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", action="append", default=[], help="NAME=PATH of a data set, or digits; repeatable")
+    text = "NAME=NETWORK:FILE of pretrained weights for a data set; PyTorch reads those of ResNet-20; repeatable"
+    parser.add_argument("--weights", action="append", default=[], help=text)
     parser.add_argument("--minutes", default="2,10,30", help="minutes, separated by commas")
     parser.add_argument("--methods", default=",".join(METHODS), help="methods, separated by commas")
     parser.add_argument("--results", type=Path, default=RESULTS, help="file of JSON Lines that results are added to")
@@ -89,8 +97,16 @@ def list_cases(arguments: argparse.Namespace, scratch: Path) -> list[Case]:
     methods = arguments.methods.split(",")
     if unknown := set(methods) - set(METHODS):
         raise SystemExit(f"unknown methods {', '.join(sorted(unknown))}; there are {', '.join(METHODS)}")
+    weights = {}
+    for text in arguments.weights:
+        name, _, rest = text.partition("=")
+        network, _, file = rest.partition(":")
+        weights[name] = network, str(Path(file).absolute())
     return [
-        Case(name, source, each, method) for each in minutes for name, source in sources.items() for method in methods
+        Case(name, source, each, method, *weights.get(name, ()))
+        for each in minutes
+        for name, source in sources.items()
+        for method in methods
     ]
 
 
@@ -103,10 +119,12 @@ def missing_cases(cases: Sequence[Case], results: Path) -> Iterator[Case]:
 def measure(case: Case, settings: Sequence[str], scratch: Path) -> dict[str, Any]:
     """Train a case in a new process; return its accuracy, its duration in minutes and its settings."""
     workdir = scratch / f"{case.data}-{case.minutes:g}-{case.method}"
+    if case.weights:
+        settings = [*settings, f"model.name={case.network}", f"model.weights={case.weights}"]
     request = {"source": str(case.source), "workdir": str(workdir), "settings": list(settings), **case.key}
     if case.method == "pytorch":
         program = [str(ROOT / "benchmarks" / "minutes_torch.py")]
-        program += [f"--data={case.source}", f"--minutes={case.minutes}"]
+        program += [f"--data={case.source}", f"--minutes={case.minutes}", f"--weights={case.weights}"]
     else:
         program = [__file__, f"--child={json.dumps(request)}"]
     start = time.monotonic()
@@ -168,8 +186,10 @@ def _train(request: dict[str, Any]) -> dict[str, Any]:
 
     is_auto, minutes = request["method"] == "auto", request["minutes"]
     own = [f"train.minutes={minutes}"] if is_auto else []
-    recipe = "auto" if is_auto else "imagefolder"
-    config = resnet_tf.load_config(recipe, [f"data.source={request['source']}", *own, *request["settings"]])
+    pretrained = any(each.startswith("model.weights=") for each in request["settings"])
+    recipe = "auto" if is_auto else "finetune" if pretrained else "imagefolder"
+    own += [f"data.source={request['source']}", "export.checkpoint=latest"]
+    config = resnet_tf.load_config(recipe, [*own, *request["settings"]])
     callbacks = [] if is_auto else [StopInTime(60 * minutes)]
     result = resnet_tf.train(config, request["workdir"], callbacks=callbacks)
     assert result is not None

@@ -282,7 +282,7 @@ def test_train_takes_the_data_as_an_argument(command, photos, tmp_path, monkeypa
     with contextlib.chdir(tmp_path):
         outcome = command("train", str(photos), *settings)
         assert outcome.code == 0, outcome.err
-        assert f"{photos}: 12 training and 6 validation examples, 2 classes" in outcome.out
+        assert f"{photos}: 12 training and 6 validation examples (splits 'train', 'test'), 2 classes" in outcome.out
         assert (tmp_path / "auto-dry-run.png").is_file()
         assert command("train", str(photos), "--config=digits", *settings).code == 0
         (tmp_path / "digits-dry-run.png").unlink()
@@ -400,7 +400,7 @@ def test_a_dry_run_prints_the_plan_and_plots_the_first_batch(command, photos, tm
     outcome = command("train", *arguments, "--model.name=resnet20", "--train.epochs=3", "--dry-run")
     assert outcome.code == 0, outcome.err
     facts = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in outcome.out.splitlines())
-    assert facts["data"] == f"{photos}: 12 training and 6 validation examples, 2 classes"
+    assert facts["data"] == f"{photos}: 12 training and 6 validation examples (splits 'train', 'test'), 2 classes"
     assert facts["classes"] == "blue 6, red 6"
     assert facts["steps"] == "9 of 5: 3 epochs of 3; the last of an epoch has 3 examples of the next pass"
     assert "0.0406 billion multiply-adds at 32 pixels" in facts["network"]

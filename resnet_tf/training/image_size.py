@@ -19,6 +19,7 @@ from resnet_tf.model.zoo import get_arch
 logger = logging.getLogger(__name__)
 
 USUAL = 224  # training size of ImageNet networks, and the largest that is chosen
+_CIFAR = 32  # training size of networks for CIFAR
 SMALL = 64  # largest size of images that a stem without downsampling is for
 _DIMENSIONS = 3  # of an image: height, width, channels
 _SMALLEST_FOR_WEIGHTS = 128  # the stem of ImageNet networks divides height and width by four
@@ -111,7 +112,10 @@ def describe_enlargement(config: Config, source: Source) -> str:
 
 
 def trained_size(config: Config) -> int:
-    """Return the size that `model.weights` were trained at, in pixels; 224 if it is unknown, 0 without weights."""
+    """Return the size that `model.weights` were trained at, in pixels; 0 without weights.
+
+    If it is unknown, it is 32 for a stem that does not downsample, as those of CIFAR, and 224 for others.
+    """
     weights = config.model.weights
     if not weights:
         return 0
@@ -121,7 +125,9 @@ def trained_size(config: Config) -> int:
         preprocess = Preprocess.from_dict(fields) if fields else None
     elif name := find_pretrained(config.model.name, weights):
         preprocess = name.inputs[0]
-    return min(preprocess.spatial_shape) if preprocess else USUAL
+    if preprocess:
+        return min(preprocess.spatial_shape)
+    return USUAL if downsamples(config.model.name) and config.model.stem not in ("small", "whitening") else _CIFAR
 
 
 def _are_images(config: Config) -> bool:

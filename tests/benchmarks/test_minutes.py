@@ -8,14 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import import_torch_zoo
+from conftest import SHARED_DATA, import_torch_zoo
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "benchmarks"))
 import minutes  # noqa: E402
 
+from resnet_tf import create_model  # noqa: E402
 from resnet_tf.core.files import append_json_lines, read_json_lines  # noqa: E402
 
+WEIGHTS = SHARED_DATA / "cifar_resnet" / "resnet20-12fca82f.th"
 TINY = ("model.name=resnet8_w32", "runtime.precision=float32", "train.epochs=1", "data.image_size=8")
 
 
@@ -69,6 +71,16 @@ def test_photos_of_imagenet_are_labeled_by_their_order(tmp_path):
     ]
 
 
+def test_cases_have_the_weights_of_their_data(tmp_path, monkeypatch):
+    (tmp_path / "train").mkdir()
+    measured = []
+    monkeypatch.setattr(minutes, "measure", lambda case, settings, scratch: measured.append(case) or {"top1": 0.5})
+    data = [f"--data=photos={tmp_path}", f"--data=others={tmp_path}", f"--weights=photos=resnet20:{tmp_path / 'x.th'}"]
+    minutes.main(_arguments(tmp_path, *data, "--methods=auto", "--minutes=2"))
+    found = [(each.data, each.network, each.weights) for each in measured]
+    assert found == [("photos", "resnet20", str(tmp_path / "x.th")), ("others", "", "")]
+
+
 @pytest.mark.slow
 @pytest.mark.long
 def test_a_tiny_run_of_each_method(tmp_path):
@@ -90,3 +102,22 @@ def test_pytorch_trains_on_an_archive(tmp_path):
     result = minutes_torch.train(minutes.write_digits(tmp_path / "digits.npz"), 0.1)
     assert 0 <= result["top1"] <= 1
     assert result["planned_epochs"] >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not WEIGHTS.is_file(), reason="trained weights are not beside the checkout")
+def test_pytorch_fine_tunes_the_weights_of_this_package(tmp_path):
+    torch = import_torch_zoo("torchvision") and pytest.importorskip("torch")
+    import minutes_torch
+
+    network = minutes_torch.pretrained(WEIGHTS, 2).eval()
+    images = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
+    ours = create_model("resnet20", num_classes=0, input_shape=(32, 32, 3), weights=WEIGHTS)
+    with torch.no_grad():
+        theirs = network[:-1](torch.from_numpy(images.transpose(0, 3, 1, 2))).numpy()
+    np.testing.assert_allclose(theirs, ours.predict(images), rtol=1e-4, atol=1e-5)
+    frozen, cycle = minutes_torch.stages(network, 9, is_pretrained=True)
+    trained = sum(each.numel() for group, _ in cycle.groups for each in group)
+    assert trained == sum(each.numel() for each in network.parameters())
+    assert (frozen.epochs, cycle.epochs) == (1, 8)
+    assert sum(each.numel() for group, _ in frozen.groups for each in group) == 2 * 688 + 2 * 65

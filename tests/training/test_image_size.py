@@ -102,12 +102,17 @@ def test_signals_have_no_size(folder):
 def test_weights_state_their_size(tmp_path):
     path = tmp_path / "x.weights.h5"
     model = create_model("resnet8_w32", num_classes=3, input_shape=(24, 24, 3))
-    for size in (224, 24):
+    for size in (32, 24):  # unknown: that of CIFAR, whose networks have the stem of this one
         if size == 24:
             model.preprocess = ImagePreprocess(size=(24, 24))
         model.save_weights(path)
         config = override_groups(Config(), model={"name": "resnet8_w32", "weights": str(path)})
         assert trained_size(config) == size
+    ours = create_model("resnet18", num_classes=3)
+    ours.save_weights(tmp_path / "18.weights.h5")
+    for stem, size in (("", 224), ("small", 32)):
+        model = {"name": "resnet18", "weights": str(tmp_path / "18.weights.h5"), "stem": stem}
+        assert trained_size(override_groups(Config(), model=model)) == size
     for weights, size in (("imagenet", 224), ("timm/a1_in1k", 288), ("", 0)):
         assert trained_size(override_groups(Config(), model={"name": "resnet18", "weights": weights})) == size
     assert trained_size(override_groups(Config(), model={"name": "resnet20", "weights": "cifar10"})) == 32

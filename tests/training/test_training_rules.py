@@ -604,7 +604,7 @@ def test_a_run_of_one_is_described_in_the_singular(caplog):
     """One example in each split, one class, one step, one epoch, one replica."""
     split = Split("train", np.array([0]), lambda index: index, lambda index: {})
     source = Source("photos", ("cat",), split, dataclasses.replace(split, name="test"))
-    assert source.describe_splits() == "1 training and 1 validation example"
+    assert source.describe_splits() == "1 training and 1 validation example (splits 'train', 'test')"
     assert repr(source) == "Source('photos', 1 class, train=1, test=1)"
     config = _config("train.epochs=1", "optimizer.warmup_epochs=0", "loss.name=focal")
     trainer = SimpleNamespace(
@@ -617,6 +617,6 @@ def test_a_run_of_one_is_described_in_the_singular(caplog):
     with caplog.at_level(logging.INFO, "resnet_tf"):
         Trainer.log_summary(trainer)
         runtime.start(dataclasses.replace(config.runtime, precision="float32"))
-    data = "photos: 1 training and 1 validation example, 1 class"
+    data = "photos: 1 training and 1 validation example (splits 'train', 'test'), 1 class"
     assert f"resnet50: 1 parameter; {data}; 1 step an epoch, 1 epoch" in caplog.text
     assert "precision float32 (as configured); 1 replica: " in caplog.text

@@ -258,10 +258,11 @@ class Source:
         return self.targets.class_counts(self.train.labels, len(self.class_names))
 
     def describe_splits(self) -> str:
-        """Describe the number of examples of each split."""
+        """Describe the number of examples of each split, and the names of the splits."""
         *parts, last = ((split.num_examples, use) for use, split in self.splits.items())
         first = ", ".join(f"{count:,} {use}" for count, use in parts)
-        return f"{first} and {counted(last[0], f'{last[1]} example')}"
+        names = ", ".join(repr(split.name) for split in self.splits.values())
+        return f"{first} and {counted(last[0], f'{last[1]} example')} (splits {names})"
 
     def describe_classes(self) -> str:
         """Describe the class counts in one line: all of at most 10 classes, otherwise smallest, largest and median."""
