@@ -124,7 +124,8 @@ def measure(case: Case, settings: Sequence[str], scratch: Path) -> dict[str, Any
     request = {"source": str(case.source), "workdir": str(workdir), "settings": list(settings), **case.key}
     if case.method == "pytorch":
         program = [str(ROOT / "benchmarks" / "minutes_torch.py")]
-        program += [f"--data={case.source}", f"--minutes={case.minutes}", f"--weights={case.weights}"]
+        program += [f"--data={case.source}", f"--minutes={case.minutes}"]
+        program += [f"--weights={case.weights}"] if case.weights else []
     else:
         program = [__file__, f"--child={json.dumps(request)}"]
     start = time.monotonic()

@@ -11,6 +11,7 @@ import pytest
 import table
 
 from resnet_tf.config import list_configs, load_config
+from resnet_tf.core.files import append_json_lines
 
 ROOT = Path(__file__).parents[1]
 OURS = [run for run in plan.all_runs() if run.config != plan.PYTORCH]
@@ -55,6 +56,25 @@ def test_a_row_is_computed_from_its_files(tmp_path, monkeypatch):
     assert head == "|  | accuracy (%) | seeds | epochs | minutes | images/s | published (%) | command |"
     command = "`python -m resnet_tf.train --config=cifar10_resnet20 --set train.epochs=3`"
     assert row == f"| small | **81.00** ± 1.41 | 2 | 3 | 3.2 | 1,000 | 91.25 | {command} |"
+
+
+def test_rows_of_minutes_are_ordered_and_the_highest_accuracy_is_bold(tmp_path, monkeypatch):
+    monkeypatch.setattr(table, "RESULTS", tmp_path)
+    assert table.render_minutes() == ""
+    (tmp_path / "minutes").mkdir()
+    rows = [
+        {"data": "b", "minutes": 10.0, "method": "auto", "top1": 0.9, "total_minutes": 9.94},
+        {"data": "b", "minutes": 2.0, "method": "auto", "top1": 0.8, "total_minutes": 1.9},
+        {"data": "a", "minutes": 2.0, "method": "fixed", "top1": 0.7, "total_minutes": 2.0},
+        {"data": "b", "minutes": 2.0, "method": "pytorch", "top1": 0.85, "total_minutes": 2.04},
+    ]
+    for row in rows:
+        append_json_lines(tmp_path / "minutes" / "results.jsonl", [row | {"network": "n", "image_size": 8, "epochs": 3}])
+    assert table.render_minutes().splitlines()[2:] == [
+        "| b | 2 | 80.00 % in 1.9 |  | **85.00 %** in 2.0 | `n`, 8 pixels, 3 epochs |",
+        "| b | 10 | **90.00 %** in 9.9 |  |  | `n`, 8 pixels, 3 epochs |",
+        "| a | 2 |  | **70.00 %** in 2.0 |  |  |",
+    ]
 
 
 def test_a_run_with_other_settings_is_refused(tmp_path, monkeypatch):

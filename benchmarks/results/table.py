@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from plan import PYTORCH, TABLES, Row, Run, Table
 
@@ -30,6 +31,7 @@ HEAD = ("", "accuracy (%)", "seeds", "epochs", "minutes", "images/s", "published
 # those of long-tailed CIFAR-10 omit 118 of 12,406.
 _MANY_BATCHES = 96
 COST = ("docs/serving.md", "cost")  # page and section of results/cost.json
+MINUTES = ("docs/benchmarks.md", "minutes")  # page and section of results/minutes/results.jsonl
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ def main() -> None:
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
     stale = []
-    for page, name, lines in [*((each.page, each.name, render(each)) for each in TABLES), (*COST, render_cost())]:
+    tables = [*((each.page, each.name, render(each)) for each in TABLES)]
+    for page, name, lines in [*tables, (*COST, render_cost()), (*MINUTES, render_minutes())]:
         path = RESULTS.parent / page
         old = path.read_text()
         new = insert(old, name, lines)
@@ -88,6 +91,30 @@ def render_cost() -> str:
         for row in json.loads((RESULTS / "cost.json").read_text())
     ]
     return _markdown(head, rows)
+
+
+def render_minutes() -> str:
+    """Return the table of the results of `benchmarks/minutes.py`: the highest accuracy of each row is bold."""
+    rows: dict[tuple[str, float], dict[str, dict[str, Any]]] = {}
+    for each in read_json_lines(RESULTS / "minutes" / "results.jsonl"):
+        rows.setdefault((each["data"], each["minutes"]), {})[each["method"]] = each
+    names = list(dict.fromkeys(name for name, _ in rows))
+    cells = []
+    for name, minutes in sorted(rows, key=lambda key: (names.index(key[0]), key[1])):
+        methods = rows[name, minutes]
+        best = max(each["top1"] for each in methods.values())
+        auto = methods.get("auto")
+        chosen = f"`{auto['network']}`, {auto['image_size']} pixels, {auto['epochs']} epochs" if auto else ""
+        results = (_accuracy_in_minutes(methods.get(each), best) for each in ("auto", "fixed", "pytorch"))
+        cells.append((name, f"{minutes:g}", *results, chosen))
+    return _markdown(("data", "minutes", "`auto`", "fixed recipe", "PyTorch", "chosen by `auto`"), cells)
+
+
+def _accuracy_in_minutes(row: dict[str, Any] | None, best: float) -> str:
+    if row is None:
+        return ""
+    percent = f"{100 * row['top1']:.2f} %"
+    return f"{f'**{percent}**' if row['top1'] == best else percent} in {row['total_minutes']:.1f}"
 
 
 def finished(run: Run) -> bool:

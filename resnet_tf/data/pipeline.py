@@ -132,7 +132,7 @@ def train_batches(
             f"{counted(shard.count, 'worker')}"
             + (" with images mixed in pairs" if mixing.is_enabled(config.augment) else "")
         )
-    create = _load_from_memory if _fits_in_memory(config, source.train, preprocess) else _load_from_source
+    create = _load_from_memory if fits_in_memory(config, source.train, preprocess) else _load_from_source
     load = create(config, source.train, preprocess, _number_sampler(config, source.train, length), unreadable)
     batch = _batch_function(config, source.train, length, shard, preprocess, load)
     steps = tf.data.Dataset.range(start, length.total_steps)
@@ -266,7 +266,7 @@ def stages(
 
         return _interleave(tf.data.Dataset.range(length.total_steps), count)
 
-    complete = "batches, from memory" if _fits_in_memory(config, split, preprocess) else "+ batches"
+    complete = "batches, from memory" if fits_in_memory(config, split, preprocess) else "+ batches"
     return {
         "reading alone": up_to(lambda positions, indices: lambda position, example: example),
         "+ decoding": up_to(
@@ -323,7 +323,8 @@ def load_examples(split: Split, preprocess: Preprocess, indices: Sequence[int]) 
     return [preprocess.to_unnormalized(example).numpy() for example in examples]
 
 
-def _fits_in_memory(config: Config, split: Split, preprocess: Preprocess) -> bool:
+def fits_in_memory(config: Config, split: Split, preprocess: Preprocess) -> bool:
+    """Return True if training loads the split into memory before the first step, see `data.memory_limit_mb`."""
     megabytes = split.num_examples * math.prod(preprocess.input_shape) * preprocess.batch_dtype.size / 2**20
     random_crops = config.augment.random_resized_crop  # need the images in their original size
     return megabytes <= config.data.memory_limit_mb and not random_crops and not config.data.service

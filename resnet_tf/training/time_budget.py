@@ -1,5 +1,6 @@
 """Measurements for `train.minutes`: facts about data and weights, and the rates of candidate networks."""
 
+import dataclasses
 import gc
 import logging
 import time
@@ -13,6 +14,7 @@ import tensorflow as tf
 from resnet_tf.config import Config, override
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.text import counted
+from resnet_tf.data.pipeline import fits_in_memory
 from resnet_tf.data.sources import Source
 from resnet_tf.inputs import ImagePreprocess, create_preprocess, input_type
 from resnet_tf.model.weights.download import cached_path
@@ -29,6 +31,7 @@ logger = logging.getLogger(__name__)
 # Networks whose cached weights are considered, the best first.
 _PRETRAINED = ("resnet50", "resnet34", "resnet18", "resnet56", "resnet20")
 _MEASURE_SECONDS = 3.0
+_MEASURE_BATCHES = 16  # different ones
 _COLOR_SAMPLE = 16  # images that are decoded to find out whether they have colors
 # Export, verification in a new process, and report take as long as 1.2 imports and 3.3 compilations (digits, ResNet-18
 # and ResNet-50 on two cores: 6, 10 and 17 s), beside the evaluations; half as much again is reserved for them, and so
@@ -175,8 +178,8 @@ def _measure(config: Config, source: Source, strategy: tf.distribute.Strategy, s
     """Train a network for some seconds on the real input, and discard it."""
     explicit = explicit_settings(config)
     chosen = override(config, {key: value for key, value in settings.items() if key not in explicit})
-    replicas = strategy.num_replicas_in_sync
-    trainer = Trainer(with_smaller_batch(chosen, source.train, replicas), source, strategy)
+    chosen = with_smaller_batch(chosen, source.train, strategy.num_replicas_in_sync)
+    trainer = Trainer(chosen, _part(chosen, source), strategy)
     batches = trainer.batches()
     first = _seconds(trainer, batches, 1)
     count, total = 0, 0.0
@@ -189,6 +192,15 @@ def _measure(config: Config, source: Source, strategy: tf.distribute.Strategy, s
     del trainer, batches
     gc.collect()
     return Rate(size / step, max(first - step, 0.0))
+
+
+def _part(config: Config, source: Source) -> Source:
+    """Return the part of the data that a measurement needs, where training would first load all into memory."""
+    count = _MEASURE_BATCHES * config.data.batch_size
+    if source.train.num_examples <= count or not fits_in_memory(config, source.train, create_preprocess(config.data)):
+        return source
+    indices = np.linspace(0, source.train.num_examples - 1, count).astype(np.int64)
+    return dataclasses.replace(source, train=source.train.select(indices))
 
 
 def _seconds(trainer: Trainer, batches: Any, steps: int) -> float:

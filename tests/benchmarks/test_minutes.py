@@ -97,11 +97,10 @@ def test_a_tiny_run_of_each_method(tmp_path):
 @pytest.mark.slow
 def test_pytorch_trains_on_an_archive(tmp_path):
     import_torch_zoo("torchvision")
-    import minutes_torch
-
-    result = minutes_torch.train(minutes.write_digits(tmp_path / "digits.npz"), 0.1)
-    assert 0 <= result["top1"] <= 1
-    assert result["planned_epochs"] >= 1
+    minutes.main(["--minutes=0.1", f"--results={tmp_path / 'r.jsonl'}", "--methods=pytorch"])
+    (row,) = read_json_lines(tmp_path / "r.jsonl")
+    assert 0 <= row["top1"] <= 1
+    assert row["planned_epochs"] >= 1
 
 
 @pytest.mark.slow

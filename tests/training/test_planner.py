@@ -213,6 +213,19 @@ def test_a_measurement_takes_steps_on_the_real_input(digits_arrays, monkeypatch)
     assert rate.compile_seconds > 0
 
 
+@pytest.mark.parametrize(
+    ("settings", "count"),
+    [({"data.batch_size": 16}, 256), ({"data.batch_size": 512}, 0), ({"augment.random_resized_crop": True}, 0)],
+)
+def test_a_measurement_loads_only_the_examples_that_it_trains_on(digits_arrays, settings, count):
+    source = open_source(_auto(digits_arrays).data)
+    config = override(_auto(digits_arrays), {"data.batch_size": 16, "data.image_size": 8, **settings})
+    part = time_budget._part(config, source)
+    assert part.train.num_examples == (count or source.train.num_examples)
+    assert part.validation is source.validation
+    assert set(part.train.labels) == set(source.train.labels)
+
+
 def test_the_time_left_reserves_export_and_evaluations(monkeypatch):
     monkeypatch.setattr(time, "monotonic", lambda: 1100.0)
     deadline = Deadline(10.0, start=1000.0)
