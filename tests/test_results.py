@@ -68,8 +68,8 @@ def test_rows_of_minutes_are_ordered_and_the_highest_accuracy_is_bold(tmp_path, 
         {"data": "a", "minutes": 2.0, "method": "fixed", "top1": 0.7, "total_minutes": 2.0},
         {"data": "b", "minutes": 2.0, "method": "pytorch", "top1": 0.85, "total_minutes": 2.04},
     ]
-    for row in rows:
-        append_json_lines(tmp_path / "minutes" / "results.jsonl", [row | {"network": "n", "image_size": 8, "epochs": 3}])
+    chosen = {"network": "n", "image_size": 8, "epochs": 3}
+    append_json_lines(tmp_path / "minutes" / "results.jsonl", [row | chosen for row in rows])
     assert table.render_minutes().splitlines()[2:] == [
         "| b | 2 | 80.00 % in 1.9 |  | **85.00 %** in 2.0 | `n`, 8 pixels, 3 epochs |",
         "| b | 10 | **90.00 %** in 9.9 |  |  | `n`, 8 pixels, 3 epochs |",
