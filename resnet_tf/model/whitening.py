@@ -1,12 +1,14 @@
 """Whitening stem: a convolution with fixed kernels, computed from training examples."""
 
 import numpy as np
+import tensorflow as tf
 
 from resnet_tf.model.network import ResidualNetwork, layers_by_name
 from resnet_tf.model.options import WHITENING_KERNEL
 
 STEM_LAYER = "stem_conv"
 _EPSILON = 5e-4  # added to variances: the smallest are noise
+_LEAST_SIGNAL = 10  # of an axis: its variance, divided by that of the errors of rounding its inputs to bfloat16
 
 
 def has_whitening_stem(model: ResidualNetwork) -> bool:
@@ -31,13 +33,19 @@ def whitening_kernel(examples: np.ndarray) -> np.ndarray:
     """Return the kernel [k, k, C, 2 k k C], or [k, C, 2 k C], whose outputs on patches of the examples are white.
 
     The first half of the outputs are the principal axes of the patches, each scaled to a variance of 1, the axis of
-    the largest variance first; the second half are their negatives, so that ReLU loses nothing.
+    the largest variance first; the second half are their negatives, so that ReLU loses nothing. The kernels of axes
+    without variance, such as those of colors in gray images, are zero: they would amplify the errors of rounding to
+    bfloat16, which a network learns and does not find in float32.
     """
     space = tuple(range(1, examples.ndim - 1))
     size = (WHITENING_KERNEL,) * len(space)
     windows = np.lib.stride_tricks.sliding_window_view(examples, size, space)
     patches = np.moveaxis(windows, examples.ndim - 1, -1)  # [N, H - 1, W - 1, k, k, C]
     shape = patches.shape[-len(size) - 1 :]
-    variances, axes = np.linalg.eigh(np.cov(patches.reshape(-1, np.prod(shape)), rowvar=False))
-    whitening = (axes / np.sqrt(variances + _EPSILON))[:, ::-1]
+    vectors = patches.reshape(-1, np.prod(shape))
+    variances, axes = np.linalg.eigh(np.cov(vectors, rowvar=False))
+    errors = vectors - vectors.astype(tf.bfloat16.as_numpy_dtype).astype(np.float32)
+    has_signal = variances > _LEAST_SIGNAL * np.mean((errors @ axes) ** 2, axis=0)
+    scales = np.where(has_signal, 1 / np.sqrt(np.maximum(variances, 0) + _EPSILON), 0)
+    whitening = (axes * scales)[:, ::-1]
     return np.concatenate([whitening, -whitening], axis=1).reshape(*shape, -1).astype(np.float32)

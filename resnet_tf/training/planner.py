@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from resnet_tf.core.text import counted
 from resnet_tf.training.image_size import SMALL, choose_size, downsamples
 
 _FEW_MINUTES = 5  # below, one network is measured only
@@ -22,7 +23,7 @@ _SMALLEST = 96  # of photos that are reduced to save time, in pixels
 # Networks of `cifar10_fast` and `cifar10_wide`, the smallest images that they suit, in pixels, and that of smaller ones
 _FAST, _WIDE, _FAST_SIZE, _TINY = "resnet8_pool", "resnet8_pool_wide", 16, "resnet8_w64"
 _LONG = 20  # epochs from which on a network of these overfits with weak augmentation
-_EVALUATIONS = 10  # in a run
+_EVALUATIONS = 10  # in a run, at most
 _SAVE_SECONDS = 1.0  # of a checkpoint, with each evaluation
 _EPOCH_SECONDS = 0.1  # of callbacks and logs
 _EVALUATION_SPEEDUP = 3  # an evaluation computes no gradients
@@ -241,9 +242,13 @@ def _takes_muon(facts: Facts, candidate: Candidate) -> bool:
 def _epochs(facts: Facts, candidate: Candidate, rate: float, seconds: float) -> float:
     """Return the number of epochs in a time, with their evaluations."""
     rate *= _MARGIN
-    evaluating = _EVALUATIONS * (facts.evaluated / (rate * _EVALUATION_SPEEDUP) + _SAVE_SECONDS)
-    # Evaluations take a third of the time at most: a short run has fewer of them.
-    return max(seconds - evaluating, seconds * 2 / 3) / (facts.examples / rate + _EPOCH_SECONDS)
+    evaluation = facts.evaluated / (rate * _EVALUATION_SPEEDUP) + _SAVE_SECONDS
+    epoch = facts.examples / rate + _EPOCH_SECONDS
+    for evaluations in range(_EVALUATIONS, 1, -1):
+        epochs = (seconds - evaluations * evaluation) / epoch
+        if epochs >= 1 and _evaluations(facts, int(epochs)) >= evaluations:
+            return epochs
+    return max(seconds - evaluation, seconds * 2 / 3) / epoch
 
 
 def _network_choices(facts: Facts, chosen: Candidate, reason: str) -> Iterator[Choice]:
@@ -270,13 +275,19 @@ def _length_choices(facts: Facts, number: int, epochs: float, most: int, rate: f
     else:
         reason = f"as many as fit in train.minutes={facts.minutes:g}"
     yield Choice("train.epochs", number, reason)
-    every = math.ceil(number / max(1, min(_EVALUATIONS, _affordable_evaluations(facts, number))))
-    yield Choice("train.eval_every", every, f"{math.ceil(number / every)} evaluations of {facts.evaluated:,} examples")
+    count, each = counted(_evaluations(facts, number), "evaluation"), counted(facts.evaluated, "example")
+    yield Choice("train.eval_every", _eval_every(facts, number), f"{count} of {each}")
 
 
-def _affordable_evaluations(facts: Facts, epochs: int) -> int:
-    """Return the number of evaluations that take half of the time of training at most."""
-    return int(epochs * facts.examples * _EVALUATION_SPEEDUP / 2 / max(facts.evaluated, 1))
+def _evaluations(facts: Facts, epochs: int) -> int:
+    """Return the number of evaluations in a run."""
+    return math.ceil(epochs / _eval_every(facts, epochs))
+
+
+def _eval_every(facts: Facts, epochs: int) -> int:
+    """Return the epochs between evaluations, which take half of the time of training at most."""
+    affordable = int(epochs * facts.examples * _EVALUATION_SPEEDUP / 2 / max(facts.evaluated, 1))
+    return math.ceil(epochs / max(1, min(_EVALUATIONS, affordable)))
 
 
 def _recipe_choices(facts: Facts, chosen: Candidate, epochs: int) -> Iterator[Choice]:

@@ -1,6 +1,7 @@
 """Training runs: train, evaluate, export, verify and report."""
 
 import contextlib
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Any
 import keras
 
 from resnet_tf.config import Config, absolute_paths
+from resnet_tf.core import selection
 from resnet_tf.core.calibration_check import CalibrationCheck, check_if_calibrated
 from resnet_tf.core.devices import default_type, full_float32
 from resnet_tf.core.logs import shown_log
 from resnet_tf.core.metrics import Evaluation
 from resnet_tf.core.paths import user_path
+from resnet_tf.core.targets import MULTI_LABEL
 from resnet_tf.data.sources import Source, warn_of_clash
 from resnet_tf.report.plots import plot_evaluation
 from resnet_tf.serving.artifact import find_export_of_step
@@ -26,6 +29,11 @@ from resnet_tf.training.run import EXPORTS, REPORT, Run, load_run
 from resnet_tf.training.start import Start, start
 from resnet_tf.training.workdir import check_workdir, exclusive_workdir, stored_config
 from resnet_tf.workflows.reporting import write_run_report
+
+logger = logging.getLogger(__name__)
+
+# Loss of accuracy, and of correct examples, between training and float32 that is warned of.
+_PRECISION_LOSS, _PRECISION_EXAMPLES = 0.02, 5
 
 
 @dataclass(frozen=True, repr=False)
@@ -107,6 +115,7 @@ def _finish(workdir: Path, source: Source) -> TrainResult:
     with Verifier() as verifier:
         with full_float32():  # its logits are compared with those of the export
             evaluation = evaluate_run(run, source, batch_size=settings.data.batch_size)
+        _warn_of_precision(run, evaluation, source)
         test_metrics = evaluate_test_split(run, source, batch_size=settings.data.batch_size)
         versions = run.workdir / EXPORTS / "serving"
         export = find_export_of_step(versions, run.step) or export_model(run, versions)
@@ -118,6 +127,18 @@ def _finish(workdir: Path, source: Source) -> TrainResult:
         report = write_run_report(run.workdir / REPORT, run, *content)
         verification = verifier.result()
     return TrainResult(run, evaluation, test_metrics, check, report, export, verification)
+
+
+def _warn_of_precision(run: Run, evaluation: Evaluation, source: Source) -> None:
+    """Warn if the model is less accurate in float32, in which it is exported, than it was in training."""
+    metric = selection.find_metric(selection.AUTO, multi_label=source.targets is MULTI_LABEL)
+    metrics = evaluation.to_dict()
+    before, now = selection.score(metric, run.metrics), selection.score(metric, metrics)
+    if before is None or now is None or before - now <= _PRECISION_LOSS:
+        return
+    if (before - now) * metrics["examples"] > _PRECISION_EXAMPLES:
+        text = "%s was %.4f in training, and is %.4f in float32, in which the model is evaluated and exported"
+        logger.warning(f"{text}; runtime.precision=float32 trains as it is exported", metric, before, now)
 
 
 @shown_log()

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from sklearn.decomposition import PCA
 from sklearn.feature_extraction.image import extract_patches_2d
 
@@ -29,6 +30,17 @@ def test_kernels_are_the_principal_axes_of_patches():
     for ours, theirs in zip(kernel.T[:12], expected, strict=True):  # axes have no sign
         np.testing.assert_allclose(ours * np.sign(ours @ theirs), theirs, rtol=1e-2, atol=1e-3)
     np.testing.assert_array_equal(kernel[:, 12:], -kernel[:, :12])
+
+
+def test_kernels_do_not_amplify_rounding_in_gray_images():
+    """A network that trains in bfloat16 would take the rounding errors of absent colors for a feature."""
+    gray = np.repeat(IMAGES[..., :1], 3, axis=-1) * [1.0, 1.1, 0.9] + [0.3, 0.1, -0.2]  # as normalization changes it
+    kernel = whitening_kernel(gray.astype(np.float32))
+    assert np.count_nonzero(np.abs(kernel).max(axis=(0, 1, 2))) == 8, "four axes and their negatives"
+    patches = np.concatenate([extract_patches_2d(image, (2, 2)) for image in gray]).reshape(-1, 12)
+    rounded = patches.astype(tf.bfloat16.as_numpy_dtype).astype(np.float32)
+    outputs, inexact = patches @ kernel.reshape(12, 24), rounded @ kernel.reshape(12, 24)
+    assert np.abs(outputs - inexact).std() < 0.02 * outputs.std()
 
 
 @pytest.mark.parametrize("dimensions", [1, 2])

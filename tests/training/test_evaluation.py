@@ -1,5 +1,7 @@
 """Evaluation metrics for any batch size and number of replicas, compared with scikit-learn."""
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -15,12 +17,14 @@ from sklearn.metrics import (
 from resnet_tf.config import load_config
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.metrics import SingleLabelEvaluation
+from resnet_tf.core.targets import SINGLE_LABEL
 from resnet_tf.data import pipeline
 from resnet_tf.data.sources import open_source
 from resnet_tf.inputs import create_preprocess
 from resnet_tf.training import runtime
 from resnet_tf.training.evaluation import Evaluator, evaluate_run
 from resnet_tf.training.run import load_run
+from resnet_tf.workflows import train
 
 
 def test_metrics_equal_those_of_scikit_learn():
@@ -124,3 +128,15 @@ def test_a_run_is_tested_on_its_own_or_other_data(tiny_run, photos):
     with pytest.raises(UserError, match=r"the model has the classes 0, 1, 2, 3, 4, ... \(10\), but .* has blue, red"):
         evaluate_run(run, other, batch_size=64)
     assert run.preprocess == create_preprocess(run.config.data)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "examples", "warned"),
+    [(0.91, 0.80, 1000, True), (0.91, 0.80, 20, False), (0.91, 0.90, 1000, False), (None, 0.80, 1000, False)],
+)
+def test_a_lower_accuracy_in_float32_than_in_training_is_warned_of(before, now, examples, warned, caplog):
+    run = SimpleNamespace(metrics={} if before is None else {"top1": before})
+    evaluation = SimpleNamespace(to_dict=lambda: {"top1": now, "examples": examples})
+    train._warn_of_precision(run, evaluation, SimpleNamespace(targets=SINGLE_LABEL))
+    text = "accuracy was 0.9100 in training, and is 0.8000 in float32, in which the model is evaluated and exported"
+    assert (text in caplog.text) == warned
