@@ -35,7 +35,7 @@ def whitening_kernel(examples: np.ndarray) -> np.ndarray:
     The first half of the outputs are the principal axes of the patches, each scaled to a variance of 1, the axis of
     the largest variance first; the second half are their negatives, so that ReLU loses nothing. The kernels of axes
     without variance, such as those of colors in gray images, are zero: they would amplify the errors of rounding to
-    bfloat16, which a network learns and does not find in float32.
+    bfloat16, which a network would take for features and not find in float32.
     """
     space = tuple(range(1, examples.ndim - 1))
     size = (WHITENING_KERNEL,) * len(space)

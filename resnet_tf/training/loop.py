@@ -119,6 +119,7 @@ class _Fit:
         self._profile = Profile(config.runtime.profile, workdir / run.TENSORBOARD)
         self._callbacks, self._plot_evaluation, self._deadline = callbacks, plot_evaluation, deadline
         self._evaluation_seconds = 0.0
+        self._step_seconds = 0.0  # in the last call, without the compilation of the first one
         self._batches: Any = None
         self._board: TensorBoard | None = None
         self._metrics_file: MetricsFile | None = None
@@ -177,7 +178,7 @@ class _Fit:
 
     def _epoch(self, observers: keras.callbacks.CallbackList) -> Evaluation | None:
         """Train, evaluate, report and save; return the evaluation, if this epoch has one."""
-        epoch, begin = self._trainer.state.epochs, time.monotonic()
+        epoch = self._trainer.state.epochs
         self._call_back(observers.on_epoch_begin, epoch)
         with service.translate_service_errors():
             logs = self._train(observers)
@@ -198,7 +199,7 @@ class _Fit:
             state.end(of=train.epochs)
         if evaluation is not None:
             self._check_patience(evaluation)
-        self._check_deadline(time.monotonic() - begin)
+        self._check_deadline()
         if state.ended and self._metrics_file:
             epoch, logs = self._logs_of_epoch
             self._metrics_file.on_epoch_end(epoch, logs | {"stopped_early": True})
@@ -208,11 +209,12 @@ class _Fit:
             self._trainer.save(self._checkpoints, evaluation)
         return evaluation
 
-    def _check_deadline(self, epoch_seconds: float) -> None:
+    def _check_deadline(self) -> None:
         """End the run after this epoch if another one would end after `train.minutes`, which the plan avoids."""
         state, epochs = self._trainer.state, self._config.train.epochs
         if not self._deadline.is_set or state.ended or state.epochs + 1 >= epochs:
             return
+        epoch_seconds = self._trainer.length.steps_per_epoch * self._step_seconds
         (late,) = self._cluster.from_chief([float(self._deadline.left(self._evaluation_seconds) < epoch_seconds)])
         if late:
             state.end(of=epochs)
@@ -331,6 +333,7 @@ class _Fit:
         statistics, missing = self._trainer.take(self._batches, count)
         self._profile.end(state.step + count)
         seconds = time.monotonic() - start
+        self._step_seconds = seconds / count
         self._pace.note(count, seconds)
         self._unreadable.record(missing)
         state.add(statistics, batch_size=self._config.data.batch_size)

@@ -8,6 +8,7 @@ from conftest import override_groups
 
 from resnet_tf.config import Config, flatten, iterate_keys, load_config, override
 from resnet_tf.core.errors import UserError
+from resnet_tf.data.pipeline import TrainingLength
 from resnet_tf.data.sources import open_source
 from resnet_tf.training import planner, time_budget
 from resnet_tf.training.loop import _Fit
@@ -254,12 +255,13 @@ class _Loop:
         self._config = override_groups(Config(), train={"epochs": 5, "minutes": 1.0})
         self._deadline = type("Deadline", (), {"is_set": True, "left": lambda self, seconds: left})()
         self._cluster = type("Cluster", (), {"from_chief": lambda self, values: values})()
-        self._evaluation_seconds = 1.0
+        self._trainer.length = TrainingLength(5, 20)
+        self._evaluation_seconds, self._step_seconds = 1.0, 2.0
 
 
 @pytest.mark.parametrize(("left", "ended"), [(100.0, False), (9.0, True)])
 def test_a_run_that_is_slower_than_measured_ends_after_an_epoch(left, ended, caplog):
     loop = _Loop(left)
-    _Fit._check_deadline(loop, 10.0)
+    _Fit._check_deadline(loop)
     assert loop._trainer.state.ended == ended
     assert ("slower than measured; the run ends after epoch 3 of 5" in caplog.text) == ended
