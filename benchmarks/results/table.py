@@ -24,6 +24,7 @@ from plan import PYTORCH, TABLES, Row, Run, Table
 from resnet_tf.config import Config, flatten, load_config
 from resnet_tf.config.effects import REQUIREMENTS
 from resnet_tf.core.files import read_json_lines, write_atomically
+from resnet_tf.core.text import counted
 
 RESULTS = Path(__file__).parents[2] / "results"
 HEAD = ("", "accuracy (%)", "seeds", "epochs", "minutes", "images/s", "published (%)", "command")
@@ -104,7 +105,7 @@ def render_minutes() -> str:
         methods = rows[name, minutes]
         best = max(each["top1"] for each in methods.values())
         auto = methods.get("auto")
-        chosen = f"`{auto['network']}`, {auto['image_size']} pixels, {auto['epochs']} epochs" if auto else ""
+        chosen = f"`{auto['network']}`, {auto['image_size']} pixels, {counted(auto['epochs'], 'epoch')}" if auto else ""
         results = (_accuracy_in_minutes(methods.get(each), best) for each in ("auto", "fixed", "pytorch"))
         cells.append((name, f"{minutes:g}", *results, chosen))
     return _markdown(("data", "minutes", "`auto`", "fixed recipe", "PyTorch", "chosen by `auto`"), cells)
