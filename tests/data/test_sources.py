@@ -395,8 +395,10 @@ def test_every_source_has_a_test_split_if_asked(data_dir, tmp_path, source_type)
     assert source.test is not None
     assert _read(source.test) == _read(without.validation) != _read(source.validation)
     assert source.test.name in source.identity["splits"]
-    counts = [f"{split.num_examples:,}" for split in (source.train, source.validation, source.test)]
-    assert source.describe_splits() == "{} training, {} validation and {} test examples".format(*counts)
+    splits = (source.train, source.validation, source.test)
+    counts, names = [f"{split.num_examples:,}" for split in splits], ", ".join(repr(split.name) for split in splits)
+    expected = "{} training, {} validation and {} test examples (splits {})".format(*counts, names)
+    assert source.describe_splits() == expected
 
 
 def test_idx_files_have_a_test_split_if_asked(mnist):
