@@ -71,11 +71,10 @@ def endless(loader: DataLoader) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
 def pretrained(weights: Path, classes: int) -> nn.Sequential:
     """Create ResNet-20 of akamaster/pytorch_resnet_cifar10 with its weights and a new head."""
     network = resnet20()
-    stored = torch.load(weights, map_location="cpu", weights_only=True)[
-        "state_dict"
-    ].values()  # in the order of the layers
+    stored = torch.load(weights, map_location="cpu", weights_only=True)["state_dict"]
     names = (name for name in network.state_dict() if not name.endswith("num_batches_tracked"))
-    network.load_state_dict(dict(zip(names, stored, strict=True)), strict=False)
+    # Names differ, and the order of the layers does not.
+    network.load_state_dict(dict(zip(names, stored.values(), strict=True)), strict=False)
     network[-1] = nn.Linear(network[-1].in_features, classes)
     return network
 
