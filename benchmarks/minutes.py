@@ -198,7 +198,7 @@ def _train(request: dict[str, Any]) -> dict[str, Any]:
     return {
         "top1": result.evaluation.top(1),
         "network": chosen.model.name,
-        "weights": chosen.model.weights,
+        "weights": Path(chosen.model.weights).name,
         "image_size": chosen.data.image_size,
         "batch_size": chosen.data.batch_size,
         "epochs": len(read_json_lines(Path(request["workdir"]) / "metrics.jsonl")),
