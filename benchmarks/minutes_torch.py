@@ -6,9 +6,9 @@ Defaults of `vision_learner(...).fit_one_cycle` (Howard and Gugger, fastai, 2020
 0.99, weight decay 0.01, one cycle up to 0.001 in the first quarter, batches of 64, flips, and random crops of 224
 pixels, which two workers prepare; small images keep their size. The number of epochs follows from the time of the first
 steps. With `--weights`, ResNet-20 for CIFAR-10 is fine-tuned at 32 pixels by the defaults of `fine_tune`: one epoch of
-a new head, then all layers up to 0.001 in the first three tenths, with rates of 1/100 and 1/10 of that for the first
-and the second half of the layers. At most 60 epochs with weights, and 200 without, are trained, as in this package.
-Prints one JSON object.
+a new head, then all layers up to 0.001 in the first three tenths, with learning rates of 1/100 and 1/10 of that for the
+first and the second half of the layers. At most 60 epochs with weights, and 200 without, are trained, as in this
+package. Prints one JSON object.
 """
 
 import argparse
@@ -80,26 +80,26 @@ def pretrained(weights: Path, classes: int) -> nn.Sequential:
 
 
 @dataclass
-class Stage:
-    """A cycle of the learning rate.
+class Cycle:
+    """One cycle of the learning rate, with the argument names of fastai.
 
     Attributes:
-        groups: parameters, each group with its highest rate.
+        groups: parameter groups, each with its maximum learning rate.
         epochs: number of epochs.
-        rising: fraction of the steps in which the rate rises.
-        division: highest rate divided by the first one.
+        pct_start: fraction of the steps in which the learning rate increases.
+        div_factor: ratio of the maximum to the initial learning rate.
     """
 
     groups: list[tuple[list[nn.Parameter], float]]
     epochs: int
-    rising: float
-    division: float = 25.0
+    pct_start: float
+    div_factor: float = 25.0
 
 
-def stages(network: nn.Module, epochs: int, *, is_pretrained: bool) -> list[Stage]:
-    """Return the cycles of `fit_one_cycle`, or with pretrained weights those of `fine_tune`."""
+def cycles(network: nn.Module, epochs: int, *, is_pretrained: bool) -> list[Cycle]:
+    """Return the cycle of `fit_one_cycle`, or with pretrained weights those of `fine_tune`."""
     if not is_pretrained:
-        return [Stage([(list(network.parameters()), 1e-3)], epochs, 0.25)]
+        return [Cycle([(list(network.parameters()), 1e-3)], epochs, 0.25)]
     layers = list(network.children())
     first, second, head = layers[: len(layers) // 2], layers[len(layers) // 2 : -1], layers[-1]
     body = [module for layer in (*first, *second) for module in layer.modules()]
@@ -110,8 +110,8 @@ def stages(network: nn.Module, epochs: int, *, is_pretrained: bool) -> list[Stag
     ]
     new = list(head.parameters())
     return [
-        Stage([(norms, 2e-4), (new, 2e-3)], 1, 0.99),  # BatchNorm is not frozen
-        Stage([*groups, (new, 1e-3)], max(1, epochs - 1), 0.3, division=5.0),
+        Cycle([(norms, 2e-4), (new, 2e-3)], 1, 0.99),  # BatchNorm is not frozen
+        Cycle([*groups, (new, 1e-3)], max(1, epochs - 1), 0.3, div_factor=5.0),
     ]
 
 
@@ -123,16 +123,16 @@ def step(network: nn.Module, optimizer: torch.optim.Optimizer, images: torch.Ten
     optimizer.step()
 
 
-def adamw(stage: Stage) -> torch.optim.Optimizer:
-    """Create the optimizer of a stage; parameters outside of its groups are frozen."""
-    groups = [{"params": parameters, "lr": rate} for parameters, rate in stage.groups]
+def adamw(cycle: Cycle) -> torch.optim.Optimizer:
+    """Create the optimizer of a cycle; parameters outside of its groups are frozen."""
+    groups = [{"params": parameters, "lr": rate} for parameters, rate in cycle.groups]
     return torch.optim.AdamW(groups, betas=(0.95, 0.99), weight_decay=0.01, eps=1e-5)
 
 
-def measure(network: nn.Module, batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> float:
-    """Return the seconds of a step of all layers, on a copy of the network."""
+def seconds_per_step(network: nn.Module, batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> float:
+    """Return the duration of a step that trains all layers, measured on a copy of the network."""
     network = copy.deepcopy(network)
-    optimizer = adamw(stages(network, 1, is_pretrained=False)[0])
+    optimizer = adamw(cycles(network, 1, is_pretrained=False)[0])
     step(network, optimizer, *next(batches))
     start = time.monotonic()
     for _ in range(TIMED_STEPS):
@@ -140,22 +140,22 @@ def measure(network: nn.Module, batches: Iterator[tuple[torch.Tensor, torch.Tens
     return (time.monotonic() - start) / TIMED_STEPS
 
 
-def fit(network: nn.Module, stage: Stage, batches: Iterator, steps_per_epoch: int, end: float) -> int:
-    """Train for a stage, until a time at the latest; return the number of steps."""
-    steps = stage.epochs * steps_per_epoch
-    optimizer = adamw(stage)
-    trained = {id(each) for parameters, _ in stage.groups for each in parameters}
+def fit(network: nn.Module, cycle: Cycle, batches: Iterator, steps_per_epoch: int, end: float) -> int:
+    """Train for a cycle, until a time at the latest; return the number of steps."""
+    steps = cycle.epochs * steps_per_epoch
+    optimizer = adamw(cycle)
+    trained = {id(each) for parameters, _ in cycle.groups for each in parameters}
     for each in network.parameters():
         each.requires_grad = id(each) in trained
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
-        [rate for _, rate in stage.groups],
+        [rate for _, rate in cycle.groups],
         total_steps=steps + 1,
-        pct_start=stage.rising,
+        pct_start=cycle.pct_start,
         base_momentum=0.85,
         max_momentum=0.95,
-        div_factor=stage.division,
-        final_div_factor=1e5 / stage.division,
+        div_factor=cycle.div_factor,
+        final_div_factor=1e5 / cycle.div_factor,
     )
     for taken in range(steps):
         if time.monotonic() > end:
@@ -175,13 +175,13 @@ def train(path: Path, minutes: float, weights: Path | None = None) -> dict[str, 
     loader = DataLoader(train_split, batch, shuffle=True, drop_last=True, **options)
     network = pretrained(weights, classes) if weights else torchvision.models.resnet18(num_classes=classes)
     batches, steps_per_epoch = endless(loader), len(loader)
-    seconds = measure(network, batches)
+    seconds = seconds_per_step(network, batches)
     end -= len(test_split) / batch * seconds / 2  # type: ignore[arg-type]
     epochs = max(1, math.floor((end - time.monotonic()) * MARGIN / seconds / steps_per_epoch))
     epochs = min(epochs, MOST_EPOCHS[bool(weights)])
     taken = 0
-    for stage in stages(network, epochs, is_pretrained=bool(weights)):
-        taken += fit(network, stage, batches, steps_per_epoch, end)
+    for cycle in cycles(network, epochs, is_pretrained=bool(weights)):
+        taken += fit(network, cycle, batches, steps_per_epoch, end)
     network.eval()
     correct = 0
     with torch.inference_mode():

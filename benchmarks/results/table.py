@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
     stale = []
-    tables = [*((each.page, each.name, render(each)) for each in TABLES)]
+    tables = [(each.page, each.name, render(each)) for each in TABLES]
     for page, name, lines in [*tables, (*COST, render_cost()), (*MINUTES, render_minutes())]:
         path = RESULTS.parent / page
         old = path.read_text()

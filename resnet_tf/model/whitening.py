@@ -8,7 +8,7 @@ from resnet_tf.model.options import WHITENING_KERNEL
 
 STEM_LAYER = "stem_conv"
 _EPSILON = 5e-4  # added to variances: the smallest are noise
-_LEAST_SIGNAL = 10  # of an axis: its variance, divided by that of the errors of rounding its inputs to bfloat16
+_MIN_SNR = 10  # signal-to-noise ratio of an axis: its variance relative to that of rounding to bfloat16
 
 
 def has_whitening_stem(model: ResidualNetwork) -> bool:
@@ -34,8 +34,8 @@ def whitening_kernel(examples: np.ndarray) -> np.ndarray:
 
     The first half of the outputs are the principal axes of the patches, each scaled to a variance of 1, the axis of
     the largest variance first; the second half are their negatives, so that ReLU loses nothing. The kernels of axes
-    without variance, such as those of colors in gray images, are zero: they would amplify the errors of rounding to
-    bfloat16, which a network would take for features and not find in float32.
+    without variance, such as the color axes of gray images, are zero: they would amplify rounding errors of bfloat16,
+    which the network would fit in training, and which are absent when it is evaluated in float32.
     """
     space = tuple(range(1, examples.ndim - 1))
     size = (WHITENING_KERNEL,) * len(space)
@@ -45,7 +45,7 @@ def whitening_kernel(examples: np.ndarray) -> np.ndarray:
     vectors = patches.reshape(-1, np.prod(shape))
     variances, axes = np.linalg.eigh(np.cov(vectors, rowvar=False))
     errors = vectors - vectors.astype(tf.bfloat16.as_numpy_dtype).astype(np.float32)
-    has_signal = variances > _LEAST_SIGNAL * np.mean((errors @ axes) ** 2, axis=0)
+    has_signal = variances > _MIN_SNR * np.mean((errors @ axes) ** 2, axis=0)
     scales = np.where(has_signal, 1 / np.sqrt(np.maximum(variances, 0) + _EPSILON), 0)
     whitening = (axes * scales)[:, ::-1]
     return np.concatenate([whitening, -whitening], axis=1).reshape(*shape, -1).astype(np.float32)

@@ -7,23 +7,26 @@ class Pace:
     Args:
         most: largest number of steps.
         seconds: target duration of a call.
+
+    Attributes:
+        step_seconds: duration of a step in the last call, without compilation; before the second call, `seconds`.
     """
 
     def __init__(self, most: int, seconds: float = 2.0):
         self._most, self._seconds = most, seconds
         self._calls, self._first = 0, (0, 0.0)
-        self._step_seconds = seconds
+        self.step_seconds = seconds
 
     @property
     def count(self) -> int:
         """Steps of the next call; the first call, which compiles, has one."""
-        return max(1, min(self._most, int(self._seconds / self._step_seconds)))
+        return max(1, min(self._most, int(self._seconds / self.step_seconds)))
 
     def note(self, count: int, seconds: float) -> None:
         """Record the duration of a call of `count` steps."""
         self._calls += 1
         if self._calls > 1:
-            self._step_seconds = max(seconds / count, 1e-6)
+            self.step_seconds = max(seconds / count, 1e-6)
         else:
             self._first = count, seconds
 
@@ -33,4 +36,4 @@ class Pace:
         if self._calls < 2:
             return None
         count, seconds = self._first
-        return max(seconds - count * self._step_seconds, 0.0)
+        return max(seconds - count * self.step_seconds, 0.0)

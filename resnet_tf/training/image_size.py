@@ -12,6 +12,7 @@ from resnet_tf.core.paths import user_path
 from resnet_tf.data.sources import Source
 from resnet_tf.data.sources.base import sample_sizes
 from resnet_tf.inputs import Preprocess, input_type
+from resnet_tf.model.options import STEM_STRIDES
 from resnet_tf.model.weights import readers
 from resnet_tf.model.weights.published import find_pretrained
 from resnet_tf.model.zoo import get_arch
@@ -127,7 +128,7 @@ def trained_size(config: Config) -> int:
         preprocess = name.inputs[0]
     if preprocess:
         return min(preprocess.spatial_shape)
-    return USUAL if downsamples(config.model.name) and config.model.stem not in ("small", "whitening") else _CIFAR
+    return USUAL if downsamples(config.model.name, config.model.stem) else _CIFAR
 
 
 def _are_images(config: Config) -> bool:
@@ -135,7 +136,12 @@ def _are_images(config: Config) -> bool:
     return len(input_type(config.data).shape_from_config(config.data)) == _DIMENSIONS
 
 
-def downsamples(network: str) -> bool:
-    """Return True for a network whose stem divides the height and width of images."""
+def downsamples(network: str, stem: str = "") -> bool:
+    """Return True for a network whose stem divides the height and width of images.
+
+    Args:
+        network: name of the network.
+        stem: value of `model.stem`; empty for the network's own.
+    """
     arch = get_arch(network)
-    return arch.dimensions == 2 and arch.stem in ("conv7", "deep")
+    return arch.dimensions == 2 and STEM_STRIDES.get(stem or arch.stem, 1) > 1

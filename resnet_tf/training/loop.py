@@ -119,7 +119,6 @@ class _Fit:
         self._profile = Profile(config.runtime.profile, workdir / run.TENSORBOARD)
         self._callbacks, self._plot_evaluation, self._deadline = callbacks, plot_evaluation, deadline
         self._evaluation_seconds = 0.0
-        self._step_seconds = 0.0  # in the last call, without the compilation of the first one
         self._batches: Any = None
         self._board: TensorBoard | None = None
         self._metrics_file: MetricsFile | None = None
@@ -214,7 +213,7 @@ class _Fit:
         state, epochs = self._trainer.state, self._config.train.epochs
         if not self._deadline.is_set or state.ended or state.epochs + 1 >= epochs:
             return
-        epoch_seconds = self._trainer.length.steps_per_epoch * self._step_seconds
+        epoch_seconds = self._trainer.length.steps_per_epoch * self._pace.step_seconds
         (late,) = self._cluster.from_chief([float(self._deadline.left(self._evaluation_seconds) < epoch_seconds)])
         if late:
             state.end(of=epochs)
@@ -333,7 +332,6 @@ class _Fit:
         statistics, missing = self._trainer.take(self._batches, count)
         self._profile.end(state.step + count)
         seconds = time.monotonic() - start
-        self._step_seconds = seconds / count
         self._pace.note(count, seconds)
         self._unreadable.record(missing)
         state.add(statistics, batch_size=self._config.data.batch_size)

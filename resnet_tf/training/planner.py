@@ -248,7 +248,7 @@ def _epochs(facts: Facts, candidate: Candidate, rate: float, seconds: float) -> 
         epochs = (seconds - evaluations * evaluation) / epoch
         if epochs >= 1 and _evaluations(facts, int(epochs)) >= evaluations:
             return epochs
-    return max(seconds - evaluation, seconds * 2 / 3) / epoch
+    return max(seconds - evaluation, seconds * 2 / 3) / epoch  # an evaluation takes a third of the time at most
 
 
 def _network_choices(facts: Facts, chosen: Candidate, reason: str) -> Iterator[Choice]:

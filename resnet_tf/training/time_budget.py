@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 # Networks whose cached weights are considered, the best first.
 _PRETRAINED = ("resnet50", "resnet34", "resnet18", "resnet56", "resnet20")
 _MEASURE_SECONDS = 3.0
-_MEASURE_BATCHES = 16  # different ones
+_MEASURE_BATCHES = 16  # distinct batches of a measurement
 _COLOR_SAMPLE = 16  # images that are decoded to find out whether they have colors
 # Export, verification in a new process, and report take as long as 1.2 imports and 3.3 compilations (digits, ResNet-18
 # and ResNet-50 on two cores: 6, 10 and 17 s), beside the evaluations; half as much again is reserved for them, and so

@@ -105,8 +105,9 @@ def test_pytorch_trains_on_an_archive(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not WEIGHTS.is_file(), reason="trained weights are not beside the checkout")
-def test_pytorch_fine_tunes_the_weights_of_this_package(tmp_path):
-    torch = import_torch_zoo("torchvision") and pytest.importorskip("torch")
+def test_pytorch_fine_tunes_the_weights_of_this_package():
+    import_torch_zoo("torchvision")
+    torch = pytest.importorskip("torch")
     import minutes_torch
 
     network = minutes_torch.pretrained(WEIGHTS, 2).eval()
@@ -115,7 +116,7 @@ def test_pytorch_fine_tunes_the_weights_of_this_package(tmp_path):
     with torch.no_grad():
         theirs = network[:-1](torch.from_numpy(images.transpose(0, 3, 1, 2))).numpy()
     np.testing.assert_allclose(theirs, ours.predict(images), rtol=1e-4, atol=1e-5)
-    frozen, cycle = minutes_torch.stages(network, 9, is_pretrained=True)
+    frozen, cycle = minutes_torch.cycles(network, 9, is_pretrained=True)
     trained = sum(each.numel() for group, _ in cycle.groups for each in group)
     assert trained == sum(each.numel() for each in network.parameters())
     assert (frozen.epochs, cycle.epochs) == (1, 8)

@@ -11,6 +11,7 @@ from resnet_tf.core.errors import UserError
 from resnet_tf.data.pipeline import TrainingLength
 from resnet_tf.data.sources import open_source
 from resnet_tf.training import planner, time_budget
+from resnet_tf.training.early_exit import Pace
 from resnet_tf.training.loop import _Fit
 from resnet_tf.training.planner import Facts, Weights
 from resnet_tf.training.progress import RunState
@@ -256,7 +257,9 @@ class _Loop:
         self._deadline = type("Deadline", (), {"is_set": True, "left": lambda self, seconds: left})()
         self._cluster = type("Cluster", (), {"from_chief": lambda self, values: values})()
         self._trainer.length = TrainingLength(5, 20)
-        self._evaluation_seconds, self._step_seconds = 1.0, 2.0
+        self._evaluation_seconds, self._pace = 1.0, Pace(most=5)
+        for seconds in (30.0, 2.0):  # the first step compiles
+            self._pace.note(1, seconds)
 
 
 @pytest.mark.parametrize(("left", "ended"), [(100.0, False), (9.0, True)])
