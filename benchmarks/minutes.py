@@ -14,6 +14,7 @@ would be selected by the images that it is computed on.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -128,9 +129,13 @@ def measure(case: Case, settings: Sequence[str], scratch: Path) -> dict[str, Any
         program += [f"--weights={case.weights}"] if case.weights else []
     else:
         program = [__file__, f"--child={json.dumps(request)}"]
+    # Programs import their neighbors, which PYTHONSAFEPATH would hide.
+    paths = [str(ROOT / "benchmarks"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     start = time.monotonic()
     limit = 60 * case.minutes * _SLACK + 300
-    done = subprocess.run([sys.executable, *program], capture_output=True, text=True, timeout=limit, check=False)
+    command = [sys.executable, *program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False, env=environment)
     if done.returncode:
         raise SystemExit(f"{case.key} failed: {done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1]) | {"total_minutes": round((time.monotonic() - start) / 60, 3)}
