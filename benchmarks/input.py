@@ -4,12 +4,13 @@
 
 "photos": random-resized crops to 224 pixels with flips, uint8 output, from the JPEG files in DIR, repeated. "bare" is a
 minimal TensorFlow pipeline: read, `extract_jpeg_shape`, `decode_and_crop_jpeg`, resize, flip, batch, with crops sampled
-in advance from the same distribution; "bare, TF's crops" samples smaller crops with TensorFlow's own operation. The
-DataLoader has 2 workers. "coefficients" decodes the crops of "bare" at an eighth of their scale and drops them: hardly
-more than reading the coefficients of a JPEG, so that no pipeline with this JPEG library is faster. "mixed": the same as
-"photos" from 60,000 files, the photos with longer edges of 320 to 4,032 pixels. "small": 32-pixel images in memory,
-padded, cropped and flipped, without and with RandAugment. Each case runs in its own process, one at a time. `--json`
-prints one object per line: `case`, `images_per_second`, `ratio_to`, `ratio`.
+in advance from the same distribution; "bare, TF's crops" samples smaller crops with TensorFlow's own operation;
+"upright" rotates by the EXIF orientation, as the recipes for own images do. The DataLoader has 2 workers.
+"coefficients" decodes the crops of "bare" at an eighth of their scale and drops them: hardly more than reading the
+coefficients of a JPEG, so that no pipeline with this JPEG library is faster. "mixed": the same as "photos" from 60,000
+files, the photos with longer edges of 320 to 4,032 pixels. "small": 32-pixel images in memory, padded, cropped and
+flipped, without and with RandAugment. Each case runs in its own process, one at a time. `--json` prints one object per
+line: `case`, `images_per_second`, `ratio_to`, `ratio`.
 """
 
 import argparse
@@ -32,6 +33,7 @@ RATIOS = [
     ("photos: ours", "photos: bare"),
     ("photos: ours", "photos: bare, TF's crops"),
     ("photos: ours", "photos: torchvision"),
+    ("photos: ours, upright", "photos: ours"),
     ("photos: bare", "photos: torchvision"),
     ("photos: coefficients", "photos: torchvision"),
     ("mixed: ours", "mixed: bare"),
@@ -82,10 +84,10 @@ def _rate(batches: Iterator[int], seconds: float) -> float:
     return images / (time.perf_counter() - start)
 
 
-def _ours(folder: Path) -> Iterator[int]:
+def _ours(folder: Path, *, upright: bool = False) -> Iterator[int]:
     from resnet_tf.config import AugmentConfig, DataConfig
 
-    data = DataConfig(source=str(folder), image_size=SIZE, batch_size=BATCH)
+    data = DataConfig(source=str(folder), image_size=SIZE, batch_size=BATCH, exif_orientation=upright)
     return _batches(data, AugmentConfig(random_resized_crop=True, flip=True))
 
 
@@ -200,6 +202,7 @@ def _torchvision(folder: Path) -> Iterator[int]:
 
 TURNS: dict[str, Callable[[Path], Iterator[int]]] = {
     "photos: ours": _ours,
+    "photos: ours, upright": functools.partial(_ours, upright=True),
     "photos: bare": _bare,
     "photos: bare, TF's crops": lambda folder: _bare(folder, tf_crops=True),
     "photos: coefficients": _coefficients,

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from resnet_tf.inputs.formats import binary
+
 _HEAD = 32  # bytes, enough for the header of every format except JPEG
 
 
@@ -58,8 +60,7 @@ for _format, _header in enumerate(_HEADERS):
 _MODULI, _DIVISORS = np.array([(each.moduli, each.divisors) for each in _HEADERS], np.int64).swapaxes(0, 1)
 _ADDED, _SIGNED = (np.array([[getattr(each, name)] for each in _HEADERS]) for name in ("added", "signed"))
 
-_EXIF_SEARCH_BYTES = 2**17  # cameras write the EXIF segment first; a segment holds at most 64 kB
-_MAX_SEGMENTS = 16
+_MAX_SEGMENTS = 16  # before that with EXIF data, which cameras write first
 _ORIENTATION = 0x0112
 
 
@@ -120,44 +121,48 @@ def _matches(head: tf.Tensor) -> tf.Tensor:
 def exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
     """Return the EXIF orientation of a JPEG, int32 scalar from 1 (upright) to 8; 1 if absent or invalid.
 
+    Reads only the headers of the first segments, and the first directory of the EXIF data.
+
     Reference: Exif 2.32, tag 0x0112.
 
     Args:
         encoded: image bytes, string scalar.
     """
-    raw = tf.io.decode_raw(tf.strings.substr(encoded, 0, _EXIF_SEARCH_BYTES), tf.uint8)
-    data = tf.concat([tf.cast(raw, tf.int32), tf.zeros([_HEAD], tf.int32)], 0)
-    size = tf.size(raw)
 
-    def number(position: tf.Tensor, count: int, little: tf.Tensor | bool = False) -> tf.Tensor:
-        """Return the unsigned integer in `count` bytes (2 or 4) at an offset; 0 beyond the end of the data."""
-        inside = (position >= 0) & (position <= size)
-        digits = data[tf.where(inside, position, size) : tf.where(inside, position, size) + count]
-        digits = tf.where(little, tf.reverse(digits, [0]), digits)
-        return tf.reduce_sum(digits * tf.constant([1 << (8 * (count - 1 - index)) for index in range(count)]))
+    def read_segment(position: tf.Tensor) -> tf.Tensor:
+        """Return marker, length and name of the segment at an offset, int64 [3]."""
+        return binary.numbers(encoded, position, [2, 2, 4], big_endian=True)
 
-    def is_exif(position: tf.Tensor) -> tf.Tensor:
-        return (number(position, 2) == 0xFFE1) & (number(position + 4, 4) == 0x45786966)  # APP1, "Exif"
+    def is_skipped(_: tf.Tensor, segment: tf.Tensor) -> tf.Tensor:
+        application_or_comment = (segment[0] // 16 == 0xFFE) | (segment[0] == 0xFFFE)
+        return application_or_comment & ~_is_exif(segment)
 
-    def is_skipped(position: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-        marker = number(position, 2)
-        application_or_comment = ((marker >= 0xFFE0) & (marker <= 0xFFEF)) | (marker == 0xFFFE)
-        return application_or_comment & ~is_exif(position) & (count < _MAX_SEGMENTS)
+    def skip(position: tf.Tensor, segment: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        following = position + 2 + segment[1]
+        return following, read_segment(following)
 
-    position, _ = tf.while_loop(
-        is_skipped, lambda position, count: (position + 2 + number(position + 2, 2), count + 1), (2, 0)
-    )
+    start = tf.constant(2, tf.int64)
+    position, segment = tf.while_loop(is_skipped, skip, (start, read_segment(start)), maximum_iterations=_MAX_SEGMENTS)
+    return tf.cond(_is_exif(segment), lambda: _read_orientation(encoded, position + 10), lambda: tf.constant(1))
 
-    def read_orientation() -> tf.Tensor:
-        tiff = position + 10
-        little = number(tiff, 2) == 0x4949
-        directory = tiff + number(tiff + 4, 4, little)
-        first = tf.clip_by_value(directory + 2, 0, size)
-        count = tf.minimum(number(directory, 2, little), (size - first) // 12)
-        fields = tf.reshape(data[first : first + 12 * count], [count, 12])
-        pairs = tf.where(little, tf.reverse(tf.reshape(fields, [count, 6, 2]), [2]), tf.reshape(fields, [count, 6, 2]))
-        values = 256 * pairs[..., 0] + pairs[..., 1]
-        orientation = tf.reduce_max(tf.where(values[:, 0] == _ORIENTATION, values[:, 4], 1))
-        return tf.where((orientation >= 1) & (orientation <= 8), orientation, 1)
 
-    return tf.cond(is_exif(position), read_orientation, lambda: tf.constant(1))
+def _is_exif(segment: tf.Tensor) -> tf.Tensor:
+    return (segment[0] == 0xFFE1) & (segment[2] == 0x45786966)  # APP1, "Exif"
+
+
+def _read_orientation(encoded: tf.Tensor, tiff: tf.Tensor) -> tf.Tensor:
+    """Return the orientation in the EXIF data at an offset, int32 scalar; 1 if absent or invalid."""
+    little = binary.numbers(encoded, tiff, [2])[0] == 0x4949
+
+    def number(position: tf.Tensor, size: int) -> tf.Tensor:
+        both = (binary.numbers(encoded, position, [size], big_endian=big_endian)[0] for big_endian in (False, True))
+        return tf.where(little, *both)
+
+    directory = tiff + number(tiff + 4, 4)
+    start, count = directory + 2, number(directory, 2)
+    data = tf.io.decode_raw(binary.between(encoded, start, start + 12 * count), tf.uint8)
+    pairs = tf.reshape(tf.cast(data[: tf.size(data) // 12 * 12], tf.int32), [-1, 6, 2])
+    pairs = tf.where(little, tf.reverse(pairs, [2]), pairs)
+    values = 256 * pairs[..., 0] + pairs[..., 1]
+    orientation = tf.reduce_max(tf.where(values[:, 0] == _ORIENTATION, values[:, 4], 1))
+    return tf.where((orientation >= 1) & (orientation <= 8), orientation, 1)

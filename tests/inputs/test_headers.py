@@ -94,6 +94,13 @@ def test_photos_are_rotated_upright_as_by_pil(write, orientation):
     )
 
 
+def test_the_orientation_is_found_behind_a_long_color_profile():
+    profile = b"\xff\xe2" + struct.pack(">H", 60_000) + bytes(59_998)
+    encoded = b"\xff\xd8" + 4 * profile + _photo(6)[2:]
+    assert Image.open(io.BytesIO(encoded)).getexif()[0x0112] == 6
+    assert headers.exif_orientation(tf.constant(encoded)).numpy() == 6
+
+
 def test_the_crop_of_a_rotated_photo_is_chosen_in_the_upright_image():
     shapes = []
 
