@@ -37,6 +37,7 @@ tf.config.set_logical_device_configuration(
 from resnet_tf.config import Config, load_config  # noqa: E402 (after the devices are set)
 from resnet_tf.core import files, progress_line  # noqa: E402
 from resnet_tf.core.files import read_json_lines  # noqa: E402
+from resnet_tf.core.saved_models import load_saved_model  # noqa: E402
 from resnet_tf.model.builder import build  # noqa: E402
 from resnet_tf.model.zoo import MODELS  # noqa: E402
 from resnet_tf.serving import runners  # noqa: E402
@@ -61,25 +62,22 @@ def writing_tensorboard() -> Iterator[None]:
         yield
 
 
-_load_saved_model = runners.load_saved_model
+@functools.lru_cache(maxsize=8)
+def _loaded(load: Callable[[Path], Any], directory: Path, identity: tuple[tuple[Path, int, int, int], ...]) -> Any:
+    return load(directory)
 
 
-@functools.lru_cache(maxsize=4)
-def _loaded(directory: Path, identity: tuple[tuple[Path, int, int, int], ...]) -> Any:
-    return _load_saved_model(directory)
-
-
-def load_once(directory: Path) -> Any:
-    """Load a SavedModel; one of the last four is returned as it was loaded, unless a file of its graph has changed.
+def load_once(directory: Path, load: Callable[[Path], Any] = load_saved_model) -> Any:
+    """Load a SavedModel; one of the last eight is returned as it was loaded, unless a file of its graph has changed.
 
     A graph takes a second to load, and another one in its first call.
     """
     files = sorted([*directory.glob("*.pb"), *directory.glob("variables/*")])
     stats = [(file, file.stat()) for file in files]
-    return _loaded(directory, tuple((file, each.st_ino, each.st_mtime_ns, each.st_size) for file, each in stats))
+    return _loaded(load, directory, tuple((file, each.st_ino, each.st_mtime_ns, each.st_size) for file, each in stats))
 
 
-runners.load_saved_model = load_once
+runners.load_signatures = functools.partial(load_once, load=runners.load_signatures)
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 CIFAR_ARCHIVE = SHARED_DATA / "cifar10_jpeg.tar.xz"

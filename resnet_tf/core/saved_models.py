@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from resnet_tf.core.errors import UserError, plain_reason
+from resnet_tf.core.frozen_signatures import load_frozen
 from resnet_tf.core.native_log import silence_unsupported_types
 from resnet_tf.core.paths import literal_path
 
@@ -23,6 +24,20 @@ def load_saved_model(directory: Path) -> Any:
             return tf.saved_model.load(str(path))
     except Exception as error:  # TensorFlow raises many types for a graph that does not fit together
         raise UserError(f"{str(directory)!r} cannot be loaded: {plain_reason(error)}") from error
+
+
+def load_signatures(directory: Path) -> Any:
+    """Load a SavedModel for calls of its signatures, which are the only attribute that the result is sure to have.
+
+    Raises:
+        UserError: if it cannot be loaded.
+    """
+    try:
+        silence_unsupported_types()
+        frozen = load_frozen(directory)
+    except Exception as error:  # as in `load_saved_model`
+        raise UserError(f"{str(directory)!r} cannot be loaded: {plain_reason(error)}") from error
+    return frozen or load_saved_model(directory)
 
 
 def check_signature(

@@ -13,7 +13,7 @@ from resnet_tf.core.calibration import UNCALIBRATED, Calibration
 from resnet_tf.core.errors import UserError, plain_reason
 from resnet_tf.core.export_metadata import SAVED_MODELS
 from resnet_tf.core.machine import cores
-from resnet_tf.core.saved_models import check_signature, load_saved_model
+from resnet_tf.core.saved_models import check_signature, load_signatures
 from resnet_tf.core.targets import SINGLE_LABEL, Targets
 from resnet_tf.inputs import Preprocess
 from resnet_tf.serving.signatures import DEFAULT_SIGNATURE, EXPLAIN_SIGNATURE, FEATURES_SIGNATURE
@@ -97,7 +97,7 @@ class SavedModelRunner:
         classes: int | None = None,
         targets: Targets = SINGLE_LABEL,
     ):
-        self._model = load_saved_model(export)  # owns the variables of the signatures
+        self._model = load_signatures(export)  # owns the variables of the signatures
         self._targets = targets
         self._signatures, self._preprocess = self._model.signatures, preprocess
         first, *_ = preprocess.serving_inputs()
