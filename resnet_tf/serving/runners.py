@@ -13,7 +13,7 @@ from resnet_tf.core.calibration import UNCALIBRATED, Calibration
 from resnet_tf.core.errors import UserError, plain_reason
 from resnet_tf.core.export_metadata import SAVED_MODELS
 from resnet_tf.core.machine import cores
-from resnet_tf.core.saved_models import check_signature, load_signatures
+from resnet_tf.core.saved_models import check_signature, load_saved_model, load_signatures
 from resnet_tf.core.targets import SINGLE_LABEL, Targets
 from resnet_tf.inputs import Preprocess
 from resnet_tf.serving.signatures import DEFAULT_SIGNATURE, EXPLAIN_SIGNATURE, FEATURES_SIGNATURE
@@ -58,6 +58,7 @@ def load_runner(
     classes: int | None = None,
     targets: Targets = SINGLE_LABEL,
     calibration: Calibration = UNCALIBRATED,
+    standard_loader: bool = False,
 ) -> Runner:
     """Load the export in a directory.
 
@@ -68,13 +69,15 @@ def load_runner(
         classes: number of logits; None for any.
         targets: form of the targets, which decides what the probabilities are.
         calibration: map from logits to probabilities, which the graph of a SavedModel contains.
+        standard_loader: load a SavedModel with `tf.saved_model.load`, as other programs do.
 
     Raises:
         UserError: if the target is unknown, the export cannot be loaded, has other inputs or another number of logits,
             or if a package that it needs is not installed.
     """
     if target in SAVED_MODELS:
-        return SavedModelRunner(export, preprocess, classes=classes, targets=targets)
+        model = (load_saved_model if standard_loader else load_signatures)(export)
+        return SavedModelRunner(model, export, preprocess, classes=classes, targets=targets)
     loaders = {"litert": _load_litert, "keras": _load_keras, "onnx": _load_onnx, "openvino": _load_openvino}
     if target not in loaders:
         raise UserError(f"{str(export)!r} has target {target!r}, which this version of resnet_tf cannot load")
@@ -84,6 +87,13 @@ def load_runner(
 class SavedModelRunner:
     """A SavedModel, called by its signatures.
 
+    Args:
+        model: what `load_signatures` returns.
+        export: directory that it was loaded from, for messages.
+        preprocess: preprocessing of an example.
+        classes: number of logits; None for any.
+        targets: form of the targets.
+
     Attributes:
         explains: whether it has the signature `explain`, which returns Grad-CAM heatmaps.
         has_features: whether it has the signature `features`.
@@ -91,13 +101,14 @@ class SavedModelRunner:
 
     def __init__(
         self,
+        model: Any,
         export: Path,
         preprocess: Preprocess,
         *,
         classes: int | None = None,
         targets: Targets = SINGLE_LABEL,
     ):
-        self._model = load_signatures(export)  # owns the variables of the signatures
+        self._model = model  # owns the variables of the signatures
         self._targets = targets
         self._signatures, self._preprocess = self._model.signatures, preprocess
         first, *_ = preprocess.serving_inputs()

@@ -1,6 +1,7 @@
 """Verification of an export: a new process loads it and compares its logits with those of the model.
 
-The training process has a `Verifier`; the new process runs this module as a program.
+The training process has a `Verifier`; the new process runs this module as a program. It loads a SavedModel as any other
+program does, with `tf.saved_model.load`.
 """
 
 import contextlib
@@ -119,7 +120,7 @@ def _compare_requested() -> None:
         return
     export, reference, batch_size = json.loads(line)
     expected = np.load(reference)
-    predictor = Predictor(export)
+    predictor = Predictor(export, standard_loader=True)
     split = open_source(predictor.config.data, for_training=False).validation
     found = predictor.evaluate(split, batch_size=batch_size, count=len(expected)).logits
     result = Verification(

@@ -12,6 +12,7 @@ from tensorflow.python.eager import context
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.frozen_signatures import load_frozen
 from resnet_tf.core.saved_models import load_saved_model, load_signatures
+from resnet_tf.serving.predictor import Predictor
 
 
 class _Linear(tf.Module):
@@ -79,6 +80,16 @@ def test_functions_of_the_same_name_are_kept_apart(tmp_path):
         outputs = model.signatures["serving_default"](values=values)
         np.testing.assert_array_equal(outputs["scaled"], factor * values)
         np.testing.assert_array_equal(outputs["same"], values)
+
+
+def test_a_predictor_can_take_the_standard_loader(tiny_export, tiny_images):
+    gc.collect()
+    before = _frozen_functions()
+    standard = Predictor(tiny_export, standard_loader=True)
+    assert _frozen_functions() <= before
+    expected = Predictor(tiny_export).predict_batch(tiny_images)
+    for name, value in standard.predict_batch(tiny_images).items():
+        np.testing.assert_array_equal(value, expected[name])
 
 
 def _frozen_functions() -> set[str]:
