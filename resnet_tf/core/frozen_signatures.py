@@ -99,9 +99,11 @@ def load_frozen(directory: Path) -> FrozenModel | None:
     # Other names are those of the initialization of the SavedModel.
     found = {name: each for name, each in graphs[0].signature_def.items() if not name.startswith("__")}
     calls = {name: _call(signature, nodes) for name, signature in found.items()}
-    if not all(calls.values()):
+    definitions = graphs[0].graph_def.library.function
+    stored = {each.signature.name for each in definitions}
+    if not all(call is not None and call.attr["f"].func.name in stored for call in calls.values()):
         return None
-    functions = _Functions(graphs[0].graph_def.library.function)
+    functions = _Functions(definitions)
     return FrozenModel({name: _signature(found[name], call, nodes, functions) for name, call in calls.items()})
 
 
@@ -158,8 +160,8 @@ def _rename(definitions: Iterable[Any], prefix: str) -> None:
 def _call_options() -> tuple[str | bytes, ...]:
     """Return the attributes of a call, names and values in turn: those of any function, but for the optimization.
 
-    TensorFlow optimizes a graph twice by default; the second pass finds nothing in a frozen
-    network, and takes a third of the time of its first call.
+    TensorFlow optimizes a graph twice by default; the second pass finds nothing in a frozen network, and takes a third
+    of the time of its first call.
     """
     from tensorflow.core.protobuf import config_pb2, rewriter_config_pb2
 

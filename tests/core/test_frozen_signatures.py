@@ -116,6 +116,16 @@ def test_a_model_with_variables_is_left_to_the_loader(tmp_path):
     np.testing.assert_array_equal(signature(values=tf.constant([[1.0, 1.0]]))["total"], [[5.0]])
 
 
+def test_a_model_without_its_function_is_left_to_the_loader_which_refuses_it(tmp_path):
+    file = _save(tmp_path / "a", 2.0) / "saved_model.pb"
+    changed = SavedModel.FromString(file.read_bytes())
+    del changed.meta_graphs[0].graph_def.library.function[:]
+    file.write_bytes(changed.SerializeToString())
+    assert load_frozen(tmp_path / "a") is None
+    with pytest.raises(UserError, match="a' cannot be loaded: "):
+        load_signatures(tmp_path / "a")
+
+
 @pytest.mark.parametrize("content", [b"no protocol buffer", None])
 def test_a_corrupt_or_missing_graph_is_an_error_of_one_line(tmp_path, content):
     (tmp_path / "a").mkdir()
