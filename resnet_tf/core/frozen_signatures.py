@@ -113,17 +113,23 @@ def _call(signature: Any, nodes: Mapping[str, Any]) -> Any:
     call = nodes.get(sources.pop()) if len(sources) == 1 else None
     if call is None or call.op not in _CALLS:
         return None
-    arguments = {each.name.partition(":")[0] for each in signature.inputs.values()}
+    arguments = _arguments(signature)
     known = all(name in arguments or (name in nodes and nodes[name].op == "Const") for name in call.input)
     return call if known else None
 
 
+def _arguments(signature: Any) -> dict[str, str]:
+    """Return the name of each argument of a SignatureDef, by its node."""
+    return {each.name.partition(":")[0]: name for name, each in signature.inputs.items()}
+
+
 def _signature(signature: Any, call: Any, nodes: Mapping[str, Any], functions: _Functions) -> FrozenSignature:
-    arguments = {each.name.partition(":")[0]: name for name, each in signature.inputs.items()}
+    arguments = _arguments(signature)
 
     def source(name: str) -> str | tf.Tensor:
-        constant = nodes[name].attr["value"].tensor
-        return arguments[name] if name in arguments else tf.constant(tf.make_ndarray(constant))
+        if name in arguments:
+            return arguments[name]
+        return tf.constant(tf.make_ndarray(nodes[name].attr["value"].tensor))
 
     return FrozenSignature(
         functions,

@@ -1,6 +1,7 @@
 """Loading of SavedModels, with checks of the signatures that are called."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,8 @@ def load_saved_model(directory: Path) -> Any:
     Raises:
         UserError: if it cannot be loaded.
     """
-    try:
-        with literal_path(directory) as path:
-            silence_unsupported_types()
-            return tf.saved_model.load(str(path))
-    except Exception as error:  # TensorFlow raises many types for a graph that does not fit together
-        raise UserError(f"{str(directory)!r} cannot be loaded: {plain_reason(error)}") from error
+    with _naming(directory), literal_path(directory) as path:
+        return tf.saved_model.load(str(path))
 
 
 def load_signatures(directory: Path) -> Any:
@@ -32,12 +29,19 @@ def load_signatures(directory: Path) -> Any:
     Raises:
         UserError: if it cannot be loaded.
     """
-    try:
-        silence_unsupported_types()
+    with _naming(directory):
         frozen = load_frozen(directory)
-    except Exception as error:  # as in `load_saved_model`
-        raise UserError(f"{str(directory)!r} cannot be loaded: {plain_reason(error)}") from error
     return frozen or load_saved_model(directory)
+
+
+@contextlib.contextmanager
+def _naming(directory: Path) -> Iterator[None]:
+    """Convert the errors of loading a SavedModel."""
+    silence_unsupported_types()
+    try:
+        yield
+    except Exception as error:  # TensorFlow raises many types for a graph that does not fit together
+        raise UserError(f"{str(directory)!r} cannot be loaded: {plain_reason(error)}") from error
 
 
 def check_signature(
