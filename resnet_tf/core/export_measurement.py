@@ -67,7 +67,7 @@ class ExportMeasurement:
         latency: for each batch size, the first of which is 1.
         throughput: for each number of threads and batch size.
         first_answer_seconds: duration of loading the export and of the first call with one example, without the imports
-            of Python packages.
+            of Python packages; the shorter one of two processes.
         disk_mb: size of all files of the export, in MB.
         memory_mb: largest resident memory of the process during these calls, in MB, with TensorFlow, which it imports
             for every target; None where the system does not report it.

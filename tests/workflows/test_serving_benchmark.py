@@ -161,6 +161,23 @@ def test_an_export_is_measured_in_a_new_process(tiny_export, tiny_run, command):
     assert summary["reference"] == pytest.approx(export["accuracy"], abs=1e-6)
 
 
+@pytest.mark.parametrize("seconds", [(4.5, 1.5), (1.5, 1.6)])
+def test_the_first_answer_is_the_sooner_one_of_two_processes(seconds, monkeypatch):
+    """The first process starts while the memory of the one that wrote the export is being freed."""
+    commands = []
+
+    def run(command, **options):
+        answer = {"first_answer_seconds": seconds[len(commands)]}
+        commands.append(command[3:])
+        stored = dataclasses.asdict(fixed(Path("litert int8"), seconds=1)) | answer if command[3] == "all" else answer
+        return subprocess.CompletedProcess(command, 0, stdout=json.dumps(stored), stderr="")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    known = measure_export(Path("export"), seconds=0.1)
+    assert known == dataclasses.replace(fixed(Path("litert int8"), seconds=1), first_answer_seconds=1.5)
+    assert commands == [["all", "export", "0.1"], ["first_answer", "export"]]
+
+
 @pytest.mark.slow
 def test_the_failure_of_a_process_is_one_line(tmp_path):
     with pytest.raises(UserError, match=r"^no exported model at '.*nowhere'$"):
