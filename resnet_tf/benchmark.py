@@ -55,7 +55,8 @@ def main(arguments: list[str]) -> None:
     if isinstance(result, resnet_tf.ServingBenchmark):
         _print_serving(result)
     elif not JSON.value:
-        print(f"{Path(CONFIG.value).stem}: images per second" if WHAT.value == "input" else "images per second")
+        recipe = Path(command_line.chosen_config(CONFIG, SET.value)).stem
+        print(f"{recipe}: images per second" if WHAT.value == "input" else "images per second")
         for each in result.measurements:
             print(f"  {each.case:<24} {each.images_per_second:>12,.0f}")
         if result.verdict:
@@ -87,7 +88,7 @@ def _subject() -> "Config | resnet_tf.Run | Path":
         return user_path(MODEL.value)
     if MODEL.value and not FLAGS["config"].present:
         return override(Config(), {"data.batch_size": 32, "model.name": MODEL.value, **parse_assignments(SET.value)})
-    config = load_config(CONFIG.value, overrides=SET.value)
+    config = load_config(command_line.chosen_config(CONFIG, SET.value), overrides=SET.value)
     return override(config, {"model.name": MODEL.value}) if MODEL.value else config
 
 

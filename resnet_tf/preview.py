@@ -24,8 +24,8 @@ COUNT = flags.DEFINE_integer("count", 32, "plotted examples of the batch", lower
 def main(arguments: list[str]) -> None:
     """Run the command."""
     command_line.no_arguments(arguments)
-    config = load_config(CONFIG.value, overrides=SET.value)
-    name = Path(CONFIG.value).stem
+    recipe = command_line.chosen_config(CONFIG, SET.value)
+    config, name = load_config(recipe, overrides=SET.value), Path(recipe).stem
     print(resnet_tf.preview(config, OUT.value, step=STEP.value, count=COUNT.value, name=name))
 
 

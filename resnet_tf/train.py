@@ -29,8 +29,6 @@ DRY_RUN = flags.DEFINE_bool(
     flag_values=FLAGS,
 )
 
-_RECIPE = "auto"  # for a data source without a recipe
-
 
 def main(arguments: list[str]) -> None:
     """Run the command."""
@@ -55,11 +53,10 @@ def main(arguments: list[str]) -> None:
 
 def _recipe(argument: str) -> tuple[str, list[str]]:
     """Return the recipe and the overrides for a positional argument: the name of a recipe, or a data source."""
-    if not argument:
-        return CONFIG.value, SET.value
     if not CONFIG.present and argument in list_configs() and not user_path(argument).exists():
         return argument, SET.value
-    return CONFIG.value if CONFIG.present else _RECIPE, [f"data.source={argument}", *SET.value]
+    overrides = [f"data.source={argument}", *SET.value] if argument else SET.value
+    return command_line.chosen_config(CONFIG, overrides), overrides
 
 
 if __name__ == "__main__":

@@ -16,12 +16,15 @@ import matplotlib.figure
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import flags
 from conftest import LONG, write_imagenet_records, writing_tensorboard
 from PIL import Image
 
-from resnet_tf.config import iterate_keys, load_config
+from resnet_tf.config import command_line, iterate_keys, load_config
 from resnet_tf.core.files import read_json_lines
+from resnet_tf.serving import runners
 from resnet_tf.training import time_budget
+from resnet_tf.workflows import preview
 from resnet_tf.workflows.train import train_and_evaluate
 
 COMMANDS = (
@@ -292,6 +295,61 @@ def test_train_takes_the_data_as_an_argument(command, photos, tmp_path, monkeypa
         outcome = command("train", *arguments, "--dry-run")
         assert outcome.code == 2
         assert f"unexpected argument {arguments[-1]!r}; flags start with --" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "recipe"),
+    [
+        ([], "digits"),
+        (["--set=train.epochs=1"], "digits"),
+        (["--set=data.source=digits"], "digits"),
+        (["--set=data.source=photos"], "auto"),
+        (["--set=data.source=digits", "--set=data.source=photos"], "auto"),
+        (["--set=data.source=photos", "--config=digits"], "digits"),
+        (["--set=data.source=photos", "--config=imagefolder"], "imagefolder"),
+    ],
+)
+def test_the_default_recipe_is_for_the_digits_only(arguments, recipe):
+    flag_values = flags.FlagValues()
+    config, overrides = command_line.config_flags(flag_values)
+    flag_values(["train", *arguments])
+    assert command_line.chosen_config(config, overrides.value) == recipe
+
+
+@pytest.mark.slow
+def test_commands_without_a_recipe_take_auto_for_images(command, photos, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(time_budget, "_MEASURE_SECONDS", 0.1)
+    titles: list[str] = []
+    monkeypatch.setattr(preview, "plot_grid", lambda path, *, title, images: titles.append(title) or path)
+    data = (f"--set=data.source={photos}", "--data.batch_size=4")
+    with contextlib.chdir(tmp_path):
+        for arguments in (("train", "--dry-run"), ("preview",)):
+            outcome = command(*arguments, *data, "--model.name=resnet8_w32")
+            assert outcome.code == 0, outcome.err
+            assert "train.minutes=10 chooses augment." in caplog.text, "the plot has the augmentation of the plan"
+            caplog.clear()
+    assert [title.partition(":")[0] for title in titles] == ["auto", "auto"]
+    outcome = command("benchmark", *data, "--seconds=0.1")
+    assert outcome.code == 0, outcome.err
+    title, *rows, _ = outcome.out.splitlines()
+    assert title == "auto: images per second"
+    (chosen,) = re.findall(r"model.name=(\w+)", caplog.text)
+    assert rows[-1].split()[:2] == [chosen, "takes"]
+
+
+@pytest.mark.parametrize("what", ["train", "serving"])
+def test_a_network_that_follows_from_data_is_not_measured_without_them(command, what):
+    outcome = command("benchmark", f"--what={what}", "--config=auto")
+    assert outcome.code == 2
+    reason = "train.minutes=10 chooses the network from the data, which are not read here; set model.name"
+    assert outcome.err == f"error: {reason}\n"
+
+
+def test_an_export_without_its_package_is_refused_before_the_run_is_read(command, monkeypatch):
+    monkeypatch.setattr(runners, "MODULES", {"onnx": ("no_onnxruntime",)})
+    outcome = command("export", "--workdir=/nowhere", "--target=onnx")
+    assert (outcome.code, outcome.err) == (2, "error: target 'onnx' needs pip install 'resnet_tf[onnx]'\n")
 
 
 @pytest.mark.slow

@@ -19,6 +19,8 @@ from resnet_tf.core.streams import standard_streams
 from resnet_tf.core.text import printable
 
 _TEMPORARY_FAILURE = 75  # EX_TEMPFAIL of sysexits.h
+_DEFAULT_CONFIG = "digits"
+_CONFIG_OF_OWN_DATA = "auto"
 _GROUP_FLAG = re.compile(r"--([a-z_]+\.[a-z_]+)(=.*)?", re.DOTALL)
 
 
@@ -86,14 +88,24 @@ def config_flags(flag_values: flags.FlagValues) -> tuple[flags.FlagHolder, flags
     """Define `--config` and the repeatable `--set`."""
     config = flags.DEFINE_string(
         "config",
-        "digits",
-        f"path of a .py or .json config, or a recipe: {', '.join(config_lib.list_configs())}",
+        _DEFAULT_CONFIG,
+        f"path of a .py or .json config, or a recipe: {', '.join(config_lib.list_configs())}; without it, "
+        f"{_CONFIG_OF_OWN_DATA} for a data source that is set",
         flag_values=flag_values,
     )
     overrides = flags.DEFINE_multi_string(
         "set", [], "override a key, as in --set data.batch_size=64; repeatable", flag_values=flag_values
     )
     return config, overrides
+
+
+def chosen_config(config: flags.FlagHolder, overrides: Iterable[str]) -> str:
+    """Return the value of `--config`; without that flag, the recipe for any images if `overrides` set a data source.
+
+    The default recipe is made for the digits: other images would be trained at their size, by their network.
+    """
+    source = config_lib.parse_assignments(overrides).get("data.source", _DEFAULT_CONFIG)
+    return _CONFIG_OF_OWN_DATA if not config.present and source != _DEFAULT_CONFIG else config.value
 
 
 def checkpoint_flag(flag_values: flags.FlagValues) -> flags.FlagHolder:

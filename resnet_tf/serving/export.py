@@ -161,6 +161,18 @@ class _Exportable:
         }
 
 
+def check_target(target: str, precision: str = "auto") -> None:
+    """Refuse what no export can have, before a network is loaded.
+
+    Raises:
+        UserError: for an unknown target or precision, and for a target whose packages are not installed.
+    """
+    _check_choice("target", target, tuple(TARGETS))
+    _check_choice("precision", precision, ("auto", *TARGETS[target]))
+    if not runners.is_installed(target):
+        raise UserError(f"target {target!r} needs pip install 'resnet_tf[{target}]'")
+
+
 def export_model(
     run_or_model: "TrainedRun | keras.Model",
     directory: str | Path,
@@ -203,14 +215,12 @@ def export_model(
         The directory of the new version.
 
     Raises:
-        UserError: for an unknown target or precision, unknown preprocessing or class names, a model without a head or
-            with another activation than softmax or sigmoid at the end, labels that do not match the head, a directory
-            that contains other files or cannot be written, a logit drift above `export.max_logit_drift`, or a loss of
-            top-1 accuracy above `export.max_accuracy_drop`.
+        UserError: for an unknown target or precision, a target whose packages are missing, unknown preprocessing or
+            class names, a model without a head or with another activation than softmax or sigmoid at the end, labels
+            that do not match the head, a directory that contains other files or cannot be written, a logit drift above
+            `export.max_logit_drift`, or a loss of top-1 accuracy above `export.max_accuracy_drop`.
     """
-    _check_choice("target", target, tuple(TARGETS))
-    precisions = TARGETS[target]
-    _check_choice("precision", precision, ("auto", *precisions))
+    check_target(target, precision)
     if default_signature != DEFAULT_SIGNATURE and target != "serving":
         raise UserError(f"a default signature applies to target 'serving' only, not to {target!r}")
     names = None if labels is None else to_names(labels)

@@ -3,6 +3,7 @@
 import functools
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,6 +34,11 @@ OPENVINO_PRECISION = ["resnet_tf", "precision"]
 _OPENVINO_HINTS = {"float32": "f32", "bfloat16": "bf16"}
 # `logits` and `probabilities`, float32 [B, C], and `energy`, float32 [B].
 Outputs = dict[str, np.ndarray]
+
+
+def is_installed(target: str) -> bool:
+    """Return True if the packages that write and run the exports of a target are installed."""
+    return all(find_spec(module.partition(".")[0]) is not None for module in MODULES.get(target, ()))
 
 
 class Runner(Protocol):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from resnet_tf.config import AUTO_SIZE, Config, flatten, override
+from resnet_tf.core.errors import UserError
 from resnet_tf.core.paths import user_path
 from resnet_tf.data.sources import Source
 from resnet_tf.data.sources.base import sample_sizes
@@ -88,7 +89,17 @@ def size_keys(config: Config) -> list[str]:
 
 
 def without_data(config: Config) -> Config:
-    """Return the configuration with the usual size in place of `data.image_size=auto`, where no data are read."""
+    """Return the configuration with the usual size in place of `data.image_size=auto`, where no data are read.
+
+    Raises:
+        UserError: if `train.minutes` chooses the network from the data.
+    """
+    is_named = "model.name" in config.given or config.model.name != type(config.model)().name
+    if config.train.minutes and not is_named:
+        raise UserError(
+            f"train.minutes={config.train.minutes:g} chooses the network from the data, which are not read here; "
+            "set model.name"
+        )
     return override(config, {"data.image_size": USUAL}) if config.data.image_size == AUTO_SIZE else config
 
 

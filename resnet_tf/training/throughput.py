@@ -28,10 +28,12 @@ class Throughput:
     Attributes:
         stages: throughput of the input pipeline up to each stage, by name; the last stage is the complete pipeline.
         model: throughput of the training step on batches in memory.
+        network: name of the network, which `train.minutes` may have chosen.
     """
 
     stages: dict[str, float]
     model: float
+    network: str
 
     @property
     def verdict(self) -> str:
@@ -48,7 +50,7 @@ def measure_input(config: Config, *, seconds: float) -> Throughput:
     trainer = Trainer(started.config, started.source, started.strategy)
     stages = pipeline.stages(started.config, started.source, trainer.preprocess, trainer.length)
     rates = {name: _rate(_endless(dataset), seconds) for name, dataset in stages.items()}
-    return Throughput(rates, _rate(_steps(trainer), seconds))
+    return Throughput(rates, _rate(_steps(trainer), seconds), started.config.model.name)
 
 
 def measure_training(config: Config, *, seconds: float) -> float:

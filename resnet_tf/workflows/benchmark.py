@@ -108,7 +108,7 @@ def benchmark(
 
 def _input(config: Config, seconds: float) -> BenchmarkResult:
     found = measure_input(config, seconds=seconds)
-    speeds = {**found.stages, f"{config.model.name} takes": found.model}
+    speeds = {**found.stages, f"{found.network} takes": found.model}
     return BenchmarkResult(tuple(Measurement(*each) for each in speeds.items()), found.verdict)
 
 

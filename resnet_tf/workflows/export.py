@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from resnet_tf.core.paths import user_path
-from resnet_tf.serving.export import export_model
+from resnet_tf.serving.export import check_target, export_model
 from resnet_tf.serving.signatures import DEFAULT_SIGNATURE
 from resnet_tf.training.run import EXPORTS, load_run
 
@@ -30,6 +30,7 @@ def export(
     Raises:
         UserError: as `load_run` and `export_model`.
     """
+    check_target(target, precision)
     run = load_run(workdir, checkpoint=checkpoint)
     versions = user_path(directory or user_path(workdir) / EXPORTS / target)
     return export_model(run, versions, target=target, precision=precision, default_signature=default_signature)

@@ -15,12 +15,14 @@ from resnet_tf.data.sources import Source, open_source
 from resnet_tf.inputs import create_preprocess
 from resnet_tf.report.plots import plot_grid
 from resnet_tf.training import default_settings
+from resnet_tf.training.start import start
 
 
 def preview(config: Config, path: str | Path, *, step: int = 0, count: int = 32, name: str = "") -> Path:
     """Plot the cropped and augmented batch of a training step, and return the path of the plot.
 
-    Every image is titled with its classes, or with their fractions after mixup or CutMix.
+    Every image is titled with its classes, or with their fractions after mixup or CutMix. With `train.minutes`, the
+    augmentation is that of the plan, for which the speed of the machine is measured.
 
     Args:
         config: see `load_config`.
@@ -37,9 +39,13 @@ def preview(config: Config, path: str | Path, *, step: int = 0, count: int = 32,
     path = user_path(path)
     if path.suffix != ".png" or not path.absolute().parent.is_dir():
         raise UserError(f"--out={str(path)!r} must be a .png file in an existing directory")
-    config = default_settings.with_existing_splits(config)
-    source = open_source(config.data)
-    config = default_settings.resolve(config, source)
+    if config.train.minutes:  # the augmentation follows from a measurement of the machine
+        started = start(config)
+        config, source = started.config, started.source
+    else:
+        config = default_settings.with_existing_splits(config)
+        source = open_source(config.data)
+        config = default_settings.resolve(config, source)
     title = f"step {step} of {source.name}, {create_preprocess(config.data).size_text}"
     return plot_batch(path, config, source, step=step, count=count, title=f"{name}: {title}" if name else title)
 

@@ -4,7 +4,6 @@ import functools
 import logging
 import tempfile
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
 import keras
@@ -22,7 +21,7 @@ from resnet_tf.core.serving_benchmark import OmittedExport, ServingBenchmark
 from resnet_tf.inputs import create_preprocess, input_type
 from resnet_tf.serving.export import TARGETS, export_model
 from resnet_tf.serving.export_benchmark import measure_export
-from resnet_tf.serving.runners import MODULES
+from resnet_tf.serving.runners import is_installed
 from resnet_tf.training.image_size import without_data
 from resnet_tf.training.measurements import write_measurement
 from resnet_tf.training.run import Run, create_network, load_run
@@ -149,7 +148,7 @@ def list_candidates() -> tuple[list[tuple[str, str]], list[OmittedExport]]:
     for target, precisions in TARGETS.items():
         if target == "hub_features":
             omitted.append(OmittedExport(target, "", "it returns features; 'hub' is the same network with its head"))
-        elif any(find_spec(module.partition(".")[0]) is None for module in MODULES.get(target, ())):
+        elif not is_installed(target):
             omitted.append(OmittedExport(target, "", f"it needs pip install 'resnet_tf[{target}]'"))
         else:
             slow = [] if bfloat16_flags() else [each for each in precisions if each == "bfloat16"]

@@ -16,6 +16,7 @@ from resnet_tf.config import Config
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.export_measurement import ExportMeasurement, Latency, Throughput
 from resnet_tf.core.serving_benchmark import ServingBenchmark
+from resnet_tf.serving import runners
 from resnet_tf.serving.export import TARGETS
 from resnet_tf.serving.export_benchmark import measure_export
 from resnet_tf.training.measurements import write_measurement
@@ -48,7 +49,7 @@ def few_exports(monkeypatch):
     monkeypatch.setattr(serving_benchmark, "export_model", write)
     monkeypatch.setattr(serving_benchmark, "measure_export", fixed)
     monkeypatch.setattr(serving_benchmark, "TARGETS", targets)
-    monkeypatch.setattr(serving_benchmark, "MODULES", {"onnx": ("no_onnxruntime",)})
+    monkeypatch.setattr(runners, "MODULES", {"onnx": ("no_onnxruntime",)})
     monkeypatch.setattr(serving_benchmark, "bfloat16_flags", lambda: {"amx_bf16"})
 
 
@@ -119,7 +120,7 @@ def test_every_target_is_a_candidate_or_has_a_reason(monkeypatch):
     monkeypatch.setattr(serving_benchmark, "bfloat16_flags", set)
     find_spec = util.find_spec
     missing = ("openvino", "tf2onnx", "ai_edge_litert")
-    monkeypatch.setattr(serving_benchmark, "find_spec", lambda name: None if name in missing else find_spec(name))
+    monkeypatch.setattr(runners, "find_spec", lambda name: None if name in missing else find_spec(name))
     candidates, omitted = list_candidates()
     assert candidates == [("serving", "float32"), ("hub", "float32"), ("keras", "float32")]
     assert [str(each) for each in omitted] == [

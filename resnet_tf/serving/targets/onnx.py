@@ -5,7 +5,6 @@ from pathlib import Path
 import keras
 
 from resnet_tf.core.calibration import UNCALIBRATED, Calibration
-from resnet_tf.core.errors import UserError
 from resnet_tf.core.targets import SINGLE_LABEL, Targets
 from resnet_tf.inputs import Preprocess
 from resnet_tf.serving.freeze import freeze_from_arrays
@@ -32,14 +31,9 @@ def write_onnx(
         file: path of the file to write.
         targets: see `freeze_from_arrays`.
         calibration: see `freeze_from_arrays`.
-
-    Raises:
-        UserError: if tf2onnx is not installed.
     """
-    try:
-        import tf2onnx
-    except ImportError as error:
-        raise UserError("target onnx needs the package tf2onnx: pip install 'resnet_tf[onnx]'") from error
+    import tf2onnx
+
     function = freeze_from_arrays(model, preprocess, targets=targets, calibration=calibration)
     converted, _ = tf2onnx.convert.from_function(function, function.input_signature, opset=_OPSET)
     outputs = {each.name: each for each in converted.graph.output}  # in alphabetical order

@@ -38,12 +38,10 @@ def write_openvino(
             [1, L, C].
 
     Raises:
-        UserError: if openvino, or nncf for `int8`, is not installed.
+        UserError: if nncf is not installed for `int8`.
     """
-    try:
-        import openvino
-    except ImportError as error:
-        raise UserError("target openvino needs the package openvino: pip install 'resnet_tf[openvino]'") from error
+    import openvino
+
     logits = freeze_from_arrays(model, preprocess, only_logits=True)
     converted = openvino.convert_model(logits.get_concrete_function())
     for port, name in ((converted.input(), preprocess.unnormalized_input.name), (converted.output(), "logits")):
