@@ -15,7 +15,7 @@ from absl import flags
 import resnet_tf
 from resnet_tf.config import command_line, list_configs, load_config
 from resnet_tf.core.paths import user_path
-from resnet_tf.core.text import counted
+from resnet_tf.core.text import counted, shows_top5
 
 command_line.refuse_import(__name__)
 
@@ -42,8 +42,9 @@ def main(arguments: list[str]) -> None:
         print(f"val     {result.evaluation}")
         if test := result.test_metrics:
             top1, top5, loss = (test[f"test_{name}"] for name in ("top1", "top5", "loss"))
+            shown_top5 = f"  top-5 {top5:.4f}" if shows_top5(len(result.run.labels)) else ""
             examples = counted(int(test["test_examples"]), "example")
-            print(f"test    top-1 {top1:.4f}  top-5 {top5:.4f}  loss {loss:.4f}  on {examples}")
+            print(f"test    top-1 {top1:.4f}{shown_top5}  loss {loss:.4f}  on {examples}")
         if result.calibration:
             print(f"trust   {result.calibration}")
         print(f"report  {result.report}")

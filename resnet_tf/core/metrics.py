@@ -12,7 +12,7 @@ from resnet_tf.core.calibration import UNCALIBRATED, Calibration
 from resnet_tf.core.calibration_fit import fit_temperature
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.reliability import brier_score, calibration_bins, calibration_error
-from resnet_tf.core.text import counted, shortened
+from resnet_tf.core.text import counted, shortened, shows_top5
 
 # Main metric of an evaluation, a fraction in [0, 1] -> its name in words.
 MAIN_METRICS = {"top1": "top-1 accuracy", "mean_average_precision": "mean average precision"}
@@ -216,8 +216,9 @@ class SingleLabelEvaluation(Evaluation):
         return f"Evaluation({metrics}, examples={len(self.logits)}, classes={self.logits.shape[1]})"
 
     def __str__(self) -> str:
-        metrics = f"top-1 {self.top(1):.4f}  top-5 {self.top(5):.4f}  loss {self.loss:.4f}"
-        return f"{metrics}  balanced {self.balanced_accuracy:.4f}  on {counted(len(self.targets), 'example')}"
+        top5 = f"  top-5 {self.top(5):.4f}" if shows_top5(self.logits.shape[1]) else ""
+        metrics = f"loss {self.loss:.4f}  balanced {self.balanced_accuracy:.4f}"
+        return f"top-1 {self.top(1):.4f}{top5}  {metrics}  on {counted(len(self.targets), 'example')}"
 
     @property
     def ranks(self) -> np.ndarray:

@@ -48,6 +48,11 @@ def short_number(number: float) -> str:
     return f"{number:#.3g}".rstrip(".")
 
 
+def shows_top5(classes: int) -> bool:
+    """Return False for up to five classes, of which the top-5 accuracy is always 1: texts for people leave it out."""
+    return classes > 5
+
+
 def shortened(text: str, length: int) -> str:
     """Return `printable(text)` in at most `length` characters, the last one an ellipsis if it is cut.
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from resnet_tf.core.metrics import ClassMetrics, SingleLabelEvaluation
+from resnet_tf.core.text import shows_top5
 from resnet_tf.report import elements
 from resnet_tf.report.content import Report, captioned
 from resnet_tf.report.elements import cell, escape, row
@@ -16,9 +17,10 @@ _MAX_PAIRS, _MAX_IMAGES_PER_PAIR = 8, 4
 def tiles(report: Report) -> dict[str, str]:
     """Return headline values: name -> text."""
     metrics = report.evaluation.to_dict()
+    top5 = {"top-5 accuracy": f"{100 * metrics['top5']:.2f} %"} if shows_top5(report.evaluation.logits.shape[1]) else {}
     return {
         "top-1 accuracy": f"{100 * metrics['top1']:.2f} %",
-        "top-5 accuracy": f"{100 * metrics['top5']:.2f} %",
+        **top5,
         "mean recall of the classes": f"{100 * metrics['balanced_accuracy']:.2f} %",
         "loss (nats)": f"{metrics['loss']:.4f}",
         "calibration error": _calibration_error(report),

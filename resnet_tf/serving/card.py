@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from resnet_tf.core.calibration import UNCALIBRATED, Calibration
 from resnet_tf.core.robustness import GROUPS, SEVERITIES, Robustness
-from resnet_tf.core.text import counted, markdown, markdown_code, shortened
+from resnet_tf.core.text import counted, markdown, markdown_code, shortened, shows_top5
 from resnet_tf.inputs import Preprocess
 
 _MAX_LABELS, _MAX_LABEL = 20, 60  # labels, characters of a label
@@ -209,7 +209,9 @@ def _metrics(metadata: Mapping[str, Any]) -> Iterator[str]:
     if metrics := metadata.get("metrics"):
         split = markdown_code(metadata["config"]["data"]["eval_split"])
         yield f"Metrics of the network in float32 on the {counted(metrics['examples'], 'example')} of split {split}:\n"
-        shown = {name: title for name, title in _METRICS.items() if name in metrics}
+        classes = len(metadata["labels"])  # 0 for features
+        left_out = {"top5"} if classes and not shows_top5(classes) else set()
+        shown = {name: title for name, title in _METRICS.items() if name in {*metrics} - left_out}
         yield f"| {' | '.join(shown.values())} |\n{'|---' * len(shown)}|"
         yield f"| {' | '.join(f'{metrics[name]:.4f}' for name in shown)} |\n"
     if drift := metadata.get("drift"):

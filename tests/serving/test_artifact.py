@@ -207,7 +207,8 @@ def test_the_first_frame_of_an_animated_webp_is_used(tiny_export):
     Image.fromarray(first).save(still, "PNG")
     predict = load_once(tiny_export).signatures["serving_default"]
     logits = predict(image_bytes=tf.constant([animated.getvalue(), still.getvalue()]))["logits"]
-    np.testing.assert_array_equal(logits[0], logits[1])
+    # The index in the batch changes the last bit on some processors.
+    np.testing.assert_allclose(logits[0], logits[1], atol=1e-6)
 
 
 def test_an_unreadable_image_is_named_and_the_next_request_works(tiny_export, tiny_images):
