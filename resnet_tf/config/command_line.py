@@ -38,7 +38,7 @@ def run(
 
 def _run(main: Callable[[list[str]], None], flag_values: flags.FlagValues, doc: str, with_config: bool) -> None:
     argv = _with_underscores(sys.argv)
-    argv = _expand_group_flags(argv) if with_config else argv
+    argv = _expand_group_flags(argv) if "set" in flag_values else argv
     if {"--help", "-h"} & set(argv[1:]):
         print(_help(flag_values, doc, with_config))
         return
@@ -50,7 +50,8 @@ def _run(main: Callable[[list[str]], None], flag_values: flags.FlagValues, doc: 
             _start_tensorflow()
         main(arguments)
     except flags.UnrecognizedFlagError as error:
-        keys = [key for key, _ in config_lib.iterate_keys()] if with_config else []
+        settable = ("" if with_config else "data.") if "set" in flag_values else None
+        keys = [key for key, _ in config_lib.iterate_keys() if settable is not None and key.startswith(settable)]
         sys.exit(_fail(_describe_unknown(error.flagname, list(flag_values), keys)))
     except (UserError, flags.Error) as error:
         sys.exit(_fail(str(error)))

@@ -23,7 +23,7 @@ from resnet_tf.training import planner, runtime
 from resnet_tf.training.cluster import Cluster
 from resnet_tf.training.default_settings import explicit_settings, with_smaller_batch
 from resnet_tf.training.image_size import median_size, trained_size
-from resnet_tf.training.planner import Facts, Weights
+from resnet_tf.training.planner import Candidate, Facts, Weights
 from resnet_tf.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -111,19 +111,29 @@ def fit_into_minutes(config: Config, source: Source, strategy: tf.distribute.Str
         )
     facts = _collect(config, source, strategy)
     cluster = Cluster(strategy)
-    rates = {}
-    for candidate in planner.candidates(facts):
+    rates: dict[Candidate, float] = {}
+
+    def measure(candidate: Candidate) -> Rate:
         measured = _measure(config, source, strategy, planner.trial_settings(facts, candidate))
-        rates[candidate] = Rate(*cluster.from_chief([measured.images_per_second, measured.compile_seconds]))
+        rate = Rate(*cluster.from_chief([measured.images_per_second, measured.compile_seconds]))
+        rates[candidate] = rate.images_per_second
         text = "measured %s at %d pixels: %s images/s in training"
-        logger.info(text, candidate.network, candidate.size, f"{rates[candidate].images_per_second:,.0f}")
-    slowest = min(rate.images_per_second for rate in rates.values())
-    compiling = max(rate.compile_seconds for rate in rates.values())
-    deadline.reserve(compiling)
-    (left,) = cluster.from_chief([deadline.left(facts.evaluated / slowest)])
-    left -= compiling
-    seconds = max(left, 60 * config.train.minutes * _LEAST_FRACTION)
-    choices = planner.choose(facts, {each: rate.images_per_second for each, rate in rates.items()}, seconds)
+        logger.info(text, candidate.network, candidate.size, f"{rate.images_per_second:,.0f}")
+        return rate
+
+    def seconds_left(*measured: Rate) -> float:
+        """Return the seconds for training a network that is as fast as the slowest of these."""
+        compiling = max(rate.compile_seconds for rate in measured)
+        deadline.reserve(compiling)
+        slowest = min(rate.images_per_second for rate in measured)
+        (left,) = cluster.from_chief([deadline.left(facts.evaluated / slowest)])
+        return max(left - compiling, 60 * config.train.minutes * _LEAST_FRACTION)
+
+    seconds = seconds_left(*map(measure, planner.candidates(facts)))
+    chosen = planner.select(facts, rates, seconds)
+    if chosen not in rates:  # reduced images take more time for each pixel
+        seconds = seconds_left(measure(chosen))
+    choices = planner.choose(facts, rates, seconds)
     for line in planner.describe(choices, config.train.minutes):
         logger.info("%s", line)
     return override(config, {choice.key: choice.value for choice in choices})

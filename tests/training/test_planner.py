@@ -3,6 +3,7 @@
 import dataclasses
 import time
 
+import numpy as np
 import pytest
 from conftest import override_groups
 
@@ -116,6 +117,27 @@ def test_reasons_name_the_size_that_a_rate_belongs_to():
 
 
 @pytest.mark.parametrize(
+    ("small", "rates"),
+    [
+        # 0.05 s for an image, and as much for every 128x128 pixels.
+        ({128: 10.0}, {224: 4.92, 192: 6.15, 160: 7.80, 128: 10.0, 96: 12.8}),
+        # The smaller image takes less than its part of the pixels: rates below are in proportion to the pixels.
+        ({128: 40.0}, {224: 4.92, 128: 40.0, 96: 71.1}),
+        # The smaller image takes as long as the larger one.
+        ({128: 4.92}, {224: 4.92, 192: 4.92, 96: 4.92}),
+        ({}, {224: 4.92, 192: 6.70, 128: 15.1, 96: 26.8}),
+    ],
+    ids=str,
+)
+def test_rates_at_other_sizes_follow_from_those_of_one_or_two(small, rates):
+    largest = planner.candidates(PHOTOS)[0]
+    measured = {largest: 4.92} | {dataclasses.replace(largest, size=size): rate for size, rate in small.items()}
+    found = {each.size: rate for each, rate in planner._options(PHOTOS, measured)}
+    assert sorted(found) == [96, 128, 160, 192, 224]
+    assert {size: found[size] for size in rates} == pytest.approx(rates, rel=0.01)
+
+
+@pytest.mark.parametrize(
     ("name", "rates", "seconds"), [("cifar10_fast", [300, 1500], 500), ("cifar10_wide", [800, 1500], 2400)]
 )
 def test_plans_for_small_images_are_recipes(name, rates, seconds):
@@ -207,6 +229,24 @@ def test_choices_are_stored_and_kept(digits_arrays, measured, tmp_path, caplog):
     result = train_and_evaluate(config, tmp_path)
     assert len(measured) == 1, "a run that continues does not measure"
     assert result["step"] == load_run(tmp_path).step
+
+
+def test_reduced_images_are_measured_at_their_size(tmp_path, measured, monkeypatch, caplog):
+    rates = {192: 6.0, 96: 18.0}
+
+    def measure(config, source, strategy, settings):
+        measured.append(settings)
+        return Rate(rates[settings["data.image_size"]], 0.5)
+
+    monkeypatch.setattr(time_budget, "_measure", measure)
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 200, 200, 3), np.uint8)
+    labels = np.arange(40) % 2
+    np.savez(tmp_path / "photos.npz", x_train=pixels, y_train=labels, x_test=pixels[:4], y_test=labels[:4])
+    with caplog.at_level("INFO", "resnet_tf"):
+        planned = start(_auto(tmp_path / "photos.npz", "train.minutes=2", "data.channels=3")).config
+    assert [each["data.image_size"] for each in measured] == [192, 96]
+    assert planned.data.image_size == 96
+    assert "model.name=resnet18: the fastest, 18 images/s of 96 pixels; " in caplog.text
 
 
 def test_signals_have_no_plan(measured, tiny_config):
