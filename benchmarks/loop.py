@@ -25,6 +25,9 @@ TORCH = ("PyTorch", "torch.compile")
 RATIOS = [
     ("ours bfloat16", "bare step bfloat16"),
     ("ours float32", "bare step float32"),
+    ("ours float32", "Keras fit float32"),
+    ("ours float32", "PyTorch float32"),
+    ("ours float32", "torch.compile float32"),
     ("ours bfloat16", "Keras fit bfloat16"),
     ("ours bfloat16", "Keras fit float32"),
     ("ours bfloat16", "PyTorch bfloat16"),

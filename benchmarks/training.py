@@ -78,6 +78,8 @@ def _report(case: str, rates: Rates, as_json: bool) -> None:
             print(f"| {name} | {median(values):.1f} |")
         print("\n| ratio | median | least | most |\n|---|---|---|---|")
     for ours, peer in RATIOS:
+        if not {ours, peer} <= rates.keys():
+            continue
         values = ratios(rates, ours, peer)
         if as_json:
             row = {"case": f"{case} {ours}", "images_per_second": median(rates[ours])}

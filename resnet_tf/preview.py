@@ -1,5 +1,6 @@
 """Plot a training batch of a recipe, cropped and augmented, with its labels.
 
+python -m resnet_tf.preview photos/                                a data source, with the recipe auto
 python -m resnet_tf.preview --config=cifar10_resnet20 --out=grid.png
 python -m resnet_tf.preview --config=imagefolder --set data.source=photos/ --set augment.policy=randaugment
 python -m resnet_tf.preview --step=1000 --count=64                 the batch of a later step
@@ -23,9 +24,8 @@ COUNT = flags.DEFINE_integer("count", 32, "plotted examples of the batch", lower
 
 def main(arguments: list[str]) -> None:
     """Run the command."""
-    command_line.no_arguments(arguments)
-    recipe = command_line.chosen_config(CONFIG, SET.value)
-    config, name = load_config(recipe, overrides=SET.value), Path(recipe).stem
+    recipe, overrides = command_line.recipe_or_data(arguments, CONFIG, SET)
+    config, name = load_config(recipe, overrides=overrides), Path(recipe).stem
     print(resnet_tf.preview(config, OUT.value, step=STEP.value, count=COUNT.value, name=name))
 
 

@@ -13,8 +13,7 @@ from pathlib import Path
 from absl import flags
 
 import resnet_tf
-from resnet_tf.config import command_line, list_configs, load_config
-from resnet_tf.core.paths import user_path
+from resnet_tf.config import command_line, load_config
 from resnet_tf.core.text import counted, shows_top5
 
 command_line.refuse_import(__name__)
@@ -32,7 +31,7 @@ DRY_RUN = flags.DEFINE_bool(
 
 def main(arguments: list[str]) -> None:
     """Run the command."""
-    recipe, overrides = _recipe(command_line.optional_argument(arguments))
+    recipe, overrides = command_line.recipe_or_data(arguments, CONFIG, SET)
     config, name = load_config(recipe, overrides=overrides), Path(recipe).stem
     if DRY_RUN.value:
         print(resnet_tf.plan(config, path=f"{name}-dry-run.png", name=name))
@@ -50,14 +49,6 @@ def main(arguments: list[str]) -> None:
         print(f"report  {result.report}")
         print(f"export  {result.export}")
         print(f"        {result.verification}")
-
-
-def _recipe(argument: str) -> tuple[str, list[str]]:
-    """Return the recipe and the overrides for a positional argument: the name of a recipe, or a data source."""
-    if not CONFIG.present and argument in list_configs() and not user_path(argument).exists():
-        return argument, SET.value
-    overrides = [f"data.source={argument}", *SET.value] if argument else SET.value
-    return command_line.chosen_config(CONFIG, overrides), overrides
 
 
 if __name__ == "__main__":

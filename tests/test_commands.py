@@ -330,12 +330,12 @@ def test_commands_without_a_recipe_take_auto_for_images(command, photos, tmp_pat
     monkeypatch.setattr(preview, "plot_grid", lambda path, *, title, images: titles.append(title) or path)
     data = (f"--set=data.source={photos}", "--data.batch_size=4")
     with contextlib.chdir(tmp_path):
-        for arguments in (("train", "--dry-run"), ("preview",)):
-            outcome = command(*arguments, *data, "--model.name=resnet8_w32")
+        for arguments in (("train", "--dry-run", *data), ("preview", *data), ("preview", str(photos), data[1])):
+            outcome = command(*arguments, "--model.name=resnet8_w32")
             assert outcome.code == 0, outcome.err
             assert "train.minutes=10 chooses augment." in caplog.text, "the plot has the augmentation of the plan"
             caplog.clear()
-    assert [title.partition(":")[0] for title in titles] == ["auto", "auto"]
+    assert [title.partition(":")[0] for title in titles] == ["auto"] * 3
     outcome = command("benchmark", *data, "--seconds=0.1")
     assert outcome.code == 0, outcome.err
     title, *rows, _ = outcome.out.splitlines()

@@ -15,6 +15,7 @@ from resnet_tf.core import native_log
 from resnet_tf.core.errors import Interrupted, UserError, closest, is_full_disk, write_failure
 from resnet_tf.core.installation import check_installation
 from resnet_tf.core.logs import stderr_handler
+from resnet_tf.core.paths import user_path
 from resnet_tf.core.streams import standard_streams
 from resnet_tf.core.text import printable
 
@@ -98,6 +99,21 @@ def config_flags(flag_values: flags.FlagValues) -> tuple[flags.FlagHolder, flags
         "set", [], "override a key, as in --set data.batch_size=64; repeatable", flag_values=flag_values
     )
     return config, overrides
+
+
+def recipe_or_data(
+    arguments: list[str], config: flags.FlagHolder, overrides: flags.FlagHolder
+) -> tuple[str, list[str]]:
+    """Return the config and the overrides of a command line whose only argument is a recipe's name or a data source.
+
+    Raises:
+        UserError: for further arguments, and for an assignment without dashes.
+    """
+    argument = optional_argument(arguments)
+    if not config.present and argument in config_lib.list_configs() and not user_path(argument).exists():
+        return argument, overrides.value
+    values = [f"data.source={argument}", *overrides.value] if argument else overrides.value
+    return chosen_config(config, values), values
 
 
 def chosen_config(config: flags.FlagHolder, overrides: Iterable[str]) -> str:
