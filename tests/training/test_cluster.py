@@ -59,7 +59,7 @@ def _settings(data_dir, *further):
     ]
     settings += [
         "train.epochs=2",
-        # At 0.005, differences in rounding exceed the tolerance in some orders; at 0.002, on processors without AVX-512.
+        # Rounding exceeds the tolerance at 0.005 in some orders, and at 0.002 on processors without AVX-512.
         "optimizer.base_lr=0.001",
         "optimizer.warmup_epochs=0",
         "runtime.sync_batch_norm=true",
