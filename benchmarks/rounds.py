@@ -40,14 +40,17 @@ def ratios(rates: Rates, case: str, peer: str) -> list[float]:
     return [a / b for a, b in zip(rates[case], rates[peer], strict=True)]
 
 
+def measured_pairs(rates: Rates, pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the pairs (case, peer) of which both were measured."""
+    return [pair for pair in pairs if set(pair) <= rates.keys()]
+
+
 def report(rates: Rates, pairs: Iterable[tuple[str, str]], *, as_json: bool) -> None:
     """Print the median images per second of each case, and the median ratio of each pair (case, peer)."""
     for case, values in rates.items():
         row = {"case": case, "images_per_second": round(median(values), 1)}
         print(json.dumps(row) if as_json else f"{case}: {row['images_per_second']} images/s")
-    for case, peer in pairs:
-        if not {case, peer} <= rates.keys():
-            continue
+    for case, peer in measured_pairs(rates, pairs):
         values = ratios(rates, case, peer)
         row = {"case": case, "ratio_to": peer, "ratio": round(median(values), 3)}
         spread = f"({min(values):.2f} to {max(values):.2f})"

@@ -13,7 +13,7 @@ import sys
 import time
 from statistics import median
 
-from rounds import Rates, measure, ratios
+from rounds import Rates, measure, measured_pairs, ratios
 
 # case -> (image size, batch size, classes)
 SHAPES = {"resnet50": (224, 32, 1000), "resnet20": (32, 128, 10)}
@@ -77,9 +77,7 @@ def _report(case: str, rates: Rates, as_json: bool) -> None:
         for name, values in rates.items():
             print(f"| {name} | {median(values):.1f} |")
         print("\n| ratio | median | least | most |\n|---|---|---|---|")
-    for ours, peer in RATIOS:
-        if not {ours, peer} <= rates.keys():
-            continue
+    for ours, peer in measured_pairs(rates, RATIOS):
         values = ratios(rates, ours, peer)
         if as_json:
             row = {"case": f"{case} {ours}", "images_per_second": median(rates[ours])}

@@ -51,8 +51,8 @@ def _run(main: Callable[[list[str]], None], flag_values: flags.FlagValues, doc: 
             _start_tensorflow()
         main(arguments)
     except flags.UnrecognizedFlagError as error:
-        settable = ("" if with_config else "data.") if "set" in flag_values else None
-        keys = [key for key, _ in config_lib.iterate_keys() if settable is not None and key.startswith(settable)]
+        group = "" if with_config else "data."  # of the keys that --set takes
+        keys = [key for key, _ in config_lib.iterate_keys() if key.startswith(group)] if "set" in flag_values else []
         sys.exit(_fail(_describe_unknown(error.flagname, list(flag_values), keys)))
     except (UserError, flags.Error) as error:
         sys.exit(_fail(str(error)))

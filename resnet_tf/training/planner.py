@@ -174,7 +174,7 @@ def choose(facts: Facts, rates: Mapping[Candidate, float], seconds: float) -> li
         rates: images per second in training of `candidates(facts)`, and of smaller sizes of them.
         seconds: time for training and evaluations.
     """
-    chosen, rate = _select(facts, rates, seconds)
+    chosen, rate = select(facts, rates, seconds)
     epochs, enough = _epochs(facts, chosen, rate, seconds), _enough(facts, chosen)
     speed = f"{rate:,.0f} images/s of {chosen.size} pixels"
     if epochs >= enough:
@@ -191,13 +191,8 @@ def choose(facts: Facts, rates: Mapping[Candidate, float], seconds: float) -> li
     return [choice for choice in found if choice.key not in facts.given]
 
 
-def select(facts: Facts, rates: Mapping[Candidate, float], seconds: float) -> Candidate:
-    """Return the network and size that `choose` chooses."""
-    return _select(facts, rates, seconds)[0]
-
-
-def _select(facts: Facts, rates: Mapping[Candidate, float], seconds: float) -> tuple[Candidate, float]:
-    """Return the chosen network and size, and its images per second."""
+def select(facts: Facts, rates: Mapping[Candidate, float], seconds: float) -> tuple[Candidate, float]:
+    """Return the network and size that `choose` chooses, and its images per second."""
     options = list(_options(facts, rates))
     for chosen, rate in options:
         if _epochs(facts, chosen, rate, seconds) >= _enough(facts, chosen):

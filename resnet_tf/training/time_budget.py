@@ -130,7 +130,7 @@ def fit_into_minutes(config: Config, source: Source, strategy: tf.distribute.Str
         return max(left - compiling, 60 * config.train.minutes * _LEAST_FRACTION)
 
     seconds = seconds_left(*map(measure, planner.candidates(facts)))
-    chosen = planner.select(facts, rates, seconds)
+    chosen, _ = planner.select(facts, rates, seconds)
     if chosen not in rates:  # reduced images take more time for each pixel
         seconds = seconds_left(measure(chosen))
     choices = planner.choose(facts, rates, seconds)
