@@ -16,16 +16,13 @@ def measure(commands: Mapping[str, Sequence[str]], rounds: int) -> Rates:
         commands: case -> command whose last line on stdout is a number of images per second.
         rounds: number of rounds.
 
+    Commands inherit the environment, in which an import of `resnet_tf` turns oneDNN on for TensorFlow.
+
     Returns:
         Images per second of each case, one value per round, without cases in bfloat16 on a processor without
         instructions for it, where they would take minutes.
     """
-    from resnet_tf.core.machine import bfloat16_flags  # not in a turn of another Python interpreter
-
-    emulated = [case for case in commands if "bfloat16" in case and not bfloat16_flags()]
-    if emulated:
-        print(f"the processor has no bfloat16 instructions; not measured: {', '.join(emulated)}", file=sys.stderr)
-    rates: Rates = {case: [] for case in commands if case not in emulated}
+    rates: Rates = {case: [] for case in without_emulated(commands)}
     for _ in range(rounds):
         for case in rates:
             command = commands[case]
@@ -33,6 +30,16 @@ def measure(commands: Mapping[str, Sequence[str]], rounds: int) -> Rates:
             rates[case].append(float(output.stdout.splitlines()[-1]))
             print(f"{case}: {rates[case][-1]:.1f} images/s", file=sys.stderr)
     return rates
+
+
+def without_emulated(cases: Iterable[str]) -> list[str]:
+    """Return the cases without those in bfloat16 if the processor has no instructions for it, and name these."""
+    from resnet_tf.core.machine import bfloat16_flags  # not in a turn of another Python interpreter
+
+    emulated = [case for case in cases if "bfloat16" in case and not bfloat16_flags()]
+    if emulated:
+        print(f"the processor has no bfloat16 instructions; not measured: {', '.join(emulated)}", file=sys.stderr)
+    return [case for case in cases if case not in emulated]
 
 
 def ratios(rates: Rates, case: str, peer: str) -> list[float]:

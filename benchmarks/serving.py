@@ -5,9 +5,9 @@
 ResNet-50 at 224 pixels, float32 images to logits, batches of 1, 8 and 32. Normalization is part of our exports and of
 the ONNX file; Keras and PyTorch receive normalized images. Each case is a process that keeps its model loaded and runs
 for a short time on request; the cases alternate. "Keras export" is `model.export` of the same network with stock
-layers; "torch.compile" runs in channels_last with bfloat16 autocast and freezing; onnxruntime and OpenVINO run our ONNX
-file, OpenVINO with its precision hint, or in int8 after NNCF's post-training quantization of that file. Prints the
-seconds of each export, the seconds to load an export and make a prediction in a new process that has imported
+layers; "torch.compile" runs in channels_last with freezing, and with autocast for bfloat16; onnxruntime and OpenVINO
+run our ONNX file, OpenVINO with its precision hint, or in int8 after NNCF's post-training quantization of that file.
+Prints the seconds of each export, the seconds to load an export and make a prediction in a new process that imported
 TensorFlow, and the milliseconds per batch. `--json` prints one object per line: `case` and `seconds`; `case`, `batch`
 and `milliseconds`; or `case`, `batch`, `ratio_to` and `ratio` (how many times faster). Without `--json`, the Markdown
 table of docs/benchmarks.md follows.
@@ -25,13 +25,16 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+from rounds import without_emulated
+
+from resnet_tf.core.onednn import turn_on as turn_on_onednn
 
 BATCHES = (1, 8, 32)
 SECONDS = 1.5  # per case, batch size and round
 SIZE = 224
 OURS = ("ours float32", "ours bfloat16", "ours int8", "ours openvino bfloat16", "ours openvino int8")
 PEERS = (
-    *("Keras export", "torch.compile bfloat16", "onnxruntime float32"),
+    *("Keras export", "torch.compile float32", "torch.compile bfloat16", "onnxruntime float32"),
     *("OpenVINO float32", "OpenVINO bfloat16", "OpenVINO int8"),
 )
 
@@ -45,9 +48,11 @@ def main() -> None:
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    turn_on_onednn()  # also for the export of Keras, whose process imports TensorFlow alone
     if arguments.serve:
         _serve(SERVERS[arguments.serve], arguments.folder)
         return
+    arguments.only = without_emulated(arguments.only)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         for name in ("export", *(each for each in SERVERS if each.startswith("first prediction"))):
@@ -193,14 +198,16 @@ def _export(folder: Path) -> list[dict]:
     labels = np.arange(64) % 2
     np.savez(folder / "noise.npz", x_train=noise, y_train=labels, x_test=noise, y_test=labels)
     model, rows = _network(), []
-    for name, target, precision in (
-        ("float32", "serving", "float32"),
-        ("bfloat16", "serving", "bfloat16"),
-        ("int8", "litert", "int8"),
-        ("onnx", "onnx", "float32"),
-        ("openvino bfloat16", "openvino", "bfloat16"),
-        ("openvino int8", "openvino", "int8"),
-    ):
+    exports = {
+        "float32": ("serving", "float32"),
+        "bfloat16": ("serving", "bfloat16"),
+        "int8": ("litert", "int8"),
+        "onnx": ("onnx", "float32"),
+        "openvino bfloat16": ("openvino", "bfloat16"),
+        "openvino int8": ("openvino", "int8"),
+    }
+    for name in without_emulated(exports):
+        target, precision = exports[name]
         data = DataConfig(source=str(folder / "noise.npz"), image_size=SIZE) if precision == "int8" else None
         start = time.perf_counter()
         path = export_model(
@@ -271,21 +278,24 @@ def _keras_export(folder: Path) -> Predict:
     return lambda images: model.serve(tf.constant(images)).numpy()
 
 
-def _torch_compile(folder: Path) -> Predict:
-    import torch
-    from peers import import_torchvision
+def _torch_compile(precision: str) -> Callable[[Path], Predict]:
+    def load(folder: Path) -> Predict:
+        import torch
+        from peers import import_torchvision
 
-    torch._inductor.config.freezing = True
-    model = import_torchvision().models.resnet50().eval().to(memory_format=torch.channels_last)
-    compiled = torch.compile(model)
+        torch._inductor.config.freezing = True
+        model = import_torchvision().models.resnet50().eval().to(memory_format=torch.channels_last)
+        compiled = torch.compile(model)
 
-    def predict(images: np.ndarray) -> np.ndarray:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-            return compiled(torch.from_numpy(images).permute(0, 3, 1, 2)).float().numpy()
+        def predict(images: np.ndarray) -> np.ndarray:
+            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+                return compiled(torch.from_numpy(images).permute(0, 3, 1, 2)).float().numpy()
 
-    for batch in BATCHES:
-        predict(np.zeros((batch, SIZE, SIZE, 3), np.float32))
-    return predict
+        for batch in BATCHES:
+            predict(np.zeros((batch, SIZE, SIZE, 3), np.float32))
+        return predict
+
+    return load
 
 
 def _onnx_file(folder: Path) -> str:
@@ -330,7 +340,8 @@ SERVERS: dict[str, Callable[[Path], Predict | list[dict]]] = {
     "ours openvino bfloat16": _ours_openvino("bfloat16"),
     "ours openvino int8": _ours_openvino("int8"),
     "Keras export": _keras_export,
-    "torch.compile bfloat16": _torch_compile,
+    "torch.compile float32": _torch_compile("float32"),
+    "torch.compile bfloat16": _torch_compile("bfloat16"),
     "onnxruntime float32": _onnxruntime,
     "OpenVINO float32": _openvino("f32"),
     "OpenVINO bfloat16": _openvino("bf16"),

@@ -3,7 +3,8 @@
     pip install '.[bench]' && python benchmarks/training.py --case=resnet50 --case=resnet20
 
 A step is the forward and backward pass and SGD with momentum, on one batch of random images in memory. Each case runs
-in its own process, one at a time. `--json` prints one object per line: `case`, `images_per_second`, `ratio_to` (the
+in its own process, one at a time; those of TensorFlow use oneDNN, which TensorFlow leaves off by default on processors
+without AVX-512 VNNI. `--json` prints one object per line: `case`, `images_per_second`, `ratio_to` (the
 peer's case) and `ratio`.
 """
 
@@ -20,6 +21,7 @@ SHAPES = {"resnet50": (224, 32, 1000), "resnet20": (32, 128, 10)}
 RUNNERS = {
     "ours float32": ("ours", "float32"),
     "ours bfloat16": ("ours", "mixed_bfloat16"),
+    "ours float32 without oneDNN": ("ours", "float32"),
     "stock Keras float32": ("keras", "float32"),
     "stock Keras bfloat16": ("keras", "mixed_bfloat16"),
     "PyTorch float32": ("torch", "float32"),
@@ -29,6 +31,7 @@ RUNNERS = {
 }
 TORCH = {"torch", "torch.compile"}
 RATIOS = [
+    ("ours float32", "ours float32 without oneDNN"),
     ("ours float32", "stock Keras float32"),
     ("ours bfloat16", "stock Keras float32"),
     ("ours bfloat16", "stock Keras bfloat16"),
@@ -61,6 +64,7 @@ def _commands(case: str, arguments: argparse.Namespace) -> dict[str, list[str]]:
     flags = ["--seconds", str(arguments.seconds), "--turn", case]
     return {
         name: [
+            *(["env", "TF_ENABLE_ONEDNN_OPTS=0"] if "without oneDNN" in name else []),
             arguments.torch_python if framework in TORCH else sys.executable,
             __file__,
             *flags,

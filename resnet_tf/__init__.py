@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from resnet_tf.core.after_import import call_after_import
 from resnet_tf.core.installation import check_installation
+from resnet_tf.core.onednn import turn_on as turn_on_onednn
 
 __version__ = "0.1.0"
 
@@ -203,6 +204,8 @@ def _register_with_keras() -> None:
         for module in ("initializers", "layers", "network"):
             importlib.import_module(f"resnet_tf.model.{module}")
 
+
+turn_on_onednn()  # before TensorFlow is imported
 
 # Importing Keras here would make `--help` wait for TensorFlow.
 call_after_import("keras", _register_with_keras)

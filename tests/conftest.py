@@ -22,6 +22,7 @@ from types import ModuleType
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as `import resnet_tf` does if it precedes TensorFlow
 
 import keras
 import numpy as np

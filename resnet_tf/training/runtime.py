@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from resnet_tf.config import RuntimeConfig
-from resnet_tf.core import devices
+from resnet_tf.core import devices, onednn
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.machine import bfloat16_flags
 from resnet_tf.core.signals import restore_signal_handlers
@@ -37,6 +37,8 @@ def start(config: RuntimeConfig) -> tf.distribute.Strategy:
     among = f" on each of {counted(cluster.count, 'worker')}" if cluster.count > 1 else ""
     names = ", ".join(_devices()[: cluster.replicas])
     logger.info("precision %s (%s); %s%s: %s", policy, reason, counted(cluster.replicas, "replica"), among, names)
+    if not is_on_accelerator(strategy) and (advice := onednn.advice()):
+        logger.warning(advice)
     return strategy
 
 

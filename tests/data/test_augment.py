@@ -145,9 +145,12 @@ def test_random_resized_crop_is_within_its_ranges():
     rows, columns = np.mgrid[:60, :80]
     image = tf.io.encode_png(np.stack([rows * 4, columns * 3, 0 * rows], -1).astype(np.uint8))
     preprocess = ImagePreprocess(size=(32, 32))
+    crop_once_traced = tf.function(
+        lambda sampled: transforms.random_resized_crop(image, sampled, preprocess, antialias=False)
+    )
     areas, ratios = [], []
     for sampled in transforms.sample_crops(1, tf.constant(0, tf.int64), 150, min_area=0.08):
-        crop = transforms.random_resized_crop(image, sampled, preprocess, antialias=False).numpy().astype(float)
+        crop = crop_once_traced(sampled).numpy().astype(float)
         height = (crop[-1, 0, 0] - crop[0, 0, 0]) / 4 * 32 / 31
         width = (crop[0, -1, 1] - crop[0, 0, 1]) / 3 * 32 / 31
         areas.append(height * width / (60 * 80))
