@@ -88,3 +88,4 @@ def test_card_of_a_bare_model_has_no_training_data(tmp_path):
     assert 'model.signatures["image_bytes"]' in card
     assert re.search(r"the same top-1 class as the network on \d+ of 32 examples \(random\)", card)
     assert "slow on others" in card
+    assert "`TF_ENABLE_ONEDNN_OPTS=1` in the environment makes it faster" in card
