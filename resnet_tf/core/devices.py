@@ -2,11 +2,11 @@
 
 import contextlib
 import logging
-import os
 from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
+from resnet_tf.core import processes
 from resnet_tf.core.errors import UserError, plain_reason
 
 logger = logging.getLogger(__name__)
@@ -41,8 +41,8 @@ def default_type() -> str:
 
 
 def cpu_environment() -> dict[str, str]:
-    """Return the environment of a process that computes on the CPU."""
-    return os.environ | CPU_ONLY
+    """Return the environment of a new Python process that computes on the CPU."""
+    return processes.environment() | CPU_ONLY
 
 
 @contextlib.contextmanager

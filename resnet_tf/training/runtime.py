@@ -37,7 +37,7 @@ def start(config: RuntimeConfig) -> tf.distribute.Strategy:
     among = f" on each of {counted(cluster.count, 'worker')}" if cluster.count > 1 else ""
     names = ", ".join(_devices()[: cluster.replicas])
     logger.info("precision %s (%s); %s%s: %s", policy, reason, counted(cluster.replicas, "replica"), among, names)
-    if not is_on_accelerator(strategy) and (advice := onednn.advice()):
+    if (advice := onednn.advice()) and not is_on_accelerator(strategy):
         logger.warning(advice)
     return strategy
 

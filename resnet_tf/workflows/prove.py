@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_tf.config import CONFIG_FILE, Config, load_config
+from resnet_tf.core import processes
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.paths import user_path
 from resnet_tf.core.ranges import check_integer
@@ -88,7 +89,8 @@ def prove(workdir: str | Path, *, steps: int = 0) -> ProveResult:
 def _train(config: Path, workdir: Path, end: int) -> None:
     """Train in a new process, as the results of a process can depend on what it computed before."""
     command = [sys.executable, "-m", "resnet_tf.workflows.prove", str(config), str(workdir), str(end)]
-    child = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+    environment, pipe = processes.environment(), subprocess.PIPE
+    child = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=pipe, text=True, check=False)
     if child.returncode:
         lines = child.stderr.strip().splitlines() or ["no message"]
         raise UserError(f"the run cannot be trained again: {lines[-1].removeprefix('error: ')}")
