@@ -16,8 +16,6 @@ def measure(commands: Mapping[str, Sequence[str]], rounds: int) -> Rates:
         commands: case -> command whose last line on stdout is a number of images per second.
         rounds: number of rounds.
 
-    Commands inherit the environment, in which an import of `resnet_tf` turns oneDNN on for TensorFlow.
-
     Returns:
         Images per second of each case, one value per round, without cases in bfloat16 on a processor without
         instructions for it, where they would take minutes.
@@ -33,7 +31,10 @@ def measure(commands: Mapping[str, Sequence[str]], rounds: int) -> Rates:
 
 
 def without_emulated(cases: Iterable[str]) -> list[str]:
-    """Return the cases without those in bfloat16 if the processor has no instructions for it, and name these."""
+    """Return the cases without those in bfloat16 if the processor has no instructions for it, and name these.
+
+    The import of `resnet_tf` turns oneDNN on for TensorFlow in the processes of the cases, also in those of peers.
+    """
     from resnet_tf.core.machine import bfloat16_flags  # not in a turn of another Python interpreter
 
     emulated = [case for case in cases if "bfloat16" in case and not bfloat16_flags()]

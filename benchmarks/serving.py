@@ -27,8 +27,6 @@ from statistics import median
 import numpy as np
 from rounds import without_emulated
 
-from resnet_tf.core.onednn import turn_on as turn_on_onednn
-
 BATCHES = (1, 8, 32)
 SECONDS = 1.5  # per case, batch size and round
 SIZE = 224
@@ -48,7 +46,6 @@ def main() -> None:
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    turn_on_onednn()  # also for the export of Keras, whose process imports TensorFlow alone
     if arguments.serve:
         _serve(SERVERS[arguments.serve], arguments.folder)
         return

@@ -28,11 +28,13 @@ _METRICS = {
     "calibration_error": "calibration error",
 }
 
+_TENSORFLOW_ALONE = """Python, with TensorFlow alone; `TF_ENABLE_ONEDNN_OPTS=1` in the environment makes it faster
+on x86 processors without AVX-512 VNNI:
+"""
 # Usage examples by target, at most six lines of code each.
 _USAGE = {
-    "serving": """Python, with TensorFlow alone; `TF_ENABLE_ONEDNN_OPTS=1` in the environment makes it faster
-on x86 processors without AVX-512 VNNI:
-
+    "serving": _TENSORFLOW_ALONE
+    + """
 ```python
 import tensorflow as tf
 
@@ -49,9 +51,8 @@ curl -d "{{\\"instances\\": [{{\\"b64\\": \\"$(base64 -w0 {file})\\"}}]}}" \\
     http://127.0.0.1:8501/v1/models/NAME:predict
 ```
 """,
-    "serving of arrays": """Python, with TensorFlow alone; `TF_ENABLE_ONEDNN_OPTS=1` in the environment makes it faster
-on x86 processors without AVX-512 VNNI:
-
+    "serving of arrays": _TENSORFLOW_ALONE
+    + """
 ```python
 import numpy as np
 import tensorflow as tf
