@@ -22,8 +22,10 @@ from types import ModuleType
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as `import resnet_tf` does if it precedes TensorFlow
 
+import resnet_tf  # noqa: F401 (before TensorFlow, which then computes with oneDNN)
+
+# isort: split
 import keras
 import numpy as np
 import pytest
