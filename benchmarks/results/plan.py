@@ -171,16 +171,23 @@ TABLES = (
         (
             Row("`cifar10_fast`", FAST),
             Row("`cifar10_wide`", WIDE),
+            Row(
+                "its predecessor: SGD with one cycle, `resnet8_w64`",
+                cifar("one_cycle", "cifar10_fast", *PREDECESSOR, evaluate=("--flip",)),
+            ),
+        ),
+    ),
+    Table(
+        "ablation",
+        "docs/training.md",
+        (
+            Row("`cifar10_fast`", changed("unchanged")),
             Row("learned 3x3 stem with normalization", changed("learned_stem", "model.stem=small")),
             Row("`resnet8_w64`: the same, and strides in place of pooling", changed("w64", "model.name=resnet8_w64")),
             Row("SGD in place of Muon", changed("sgd", *SGD, "optimizer.momentum=0.9")),
             Row("random flips", changed("random_flip", "augment.alternating_flip=false", "augment.flip=true")),
             Row("without label smoothing", changed("hard_labels", "loss.label_smoothing=0")),
             Row("without averaged weights", changed("last_weights", "train.ema=0")),
-            Row(
-                "its predecessor: SGD with one cycle, `resnet8_w64`",
-                cifar("one_cycle", "cifar10_fast", *PREDECESSOR, evaluate=("--flip",)),
-            ),
         ),
     ),
     Table(
