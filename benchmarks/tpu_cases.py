@@ -114,9 +114,10 @@ OPTIONS = [
     Case("cifar10_resnet20", ("augment.mixup=0.2", "train.ema=0.999", "train.accumulate=2", *_SMALL), 10, chips=4),
 ]
 LARGE = Case("imagenet_resnet50_v15", ("data.batch_size=128",))
-TRANSLATED = [*RECIPES, *FAMILIES, *OPTIONS, LARGE]
-_RESNET20 = Case("cifar10_resnet20", _SMALL, 10)
+# Compiled in a quarter of the time that 32 images take.
+_RESNET20 = Case("cifar10_resnet20", ("data.batch_size=8",), 10)
 _FOUR = OPTIONS[-1]
+TRANSLATED = [*RECIPES, *FAMILIES, *OPTIONS, LARGE, _RESNET20]
 QUICK = [_RESNET20, _FOUR, dataclasses.replace(_RESNET20, part="evaluation"), RECIPES[-1], OPTIONS[2]]
 COMPILED = [_RESNET20, _FOUR, LARGE]  # the last one in minutes, the others in seconds
 # Bytes of a chip's memory that programs can use: published gigabytes.
