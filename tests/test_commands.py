@@ -336,7 +336,7 @@ def test_commands_without_a_recipe_take_auto_for_images(command, photos, tmp_pat
             assert "train.minutes=10 chooses augment." in caplog.text, "the plot has the augmentation of the plan"
             caplog.clear()
     assert [title.partition(":")[0] for title in titles] == ["auto"] * 3
-    outcome = command("benchmark", *data, "--train.minutes=4", "--seconds=0.1")  # plans measure one network below 5
+    outcome = command("benchmark", *data, "--seconds=0.1")
     assert outcome.code == 0, outcome.err
     title, *rows, _ = outcome.out.splitlines()
     assert title == "auto: images per second"

@@ -94,8 +94,8 @@ def same_budget(network: str) -> Run:
     return Run(f"{network}_20epochs", "cifar10_resnet20", overrides)
 
 
-def changed(name: str, *overrides: str) -> tuple[Run, ...]:
-    """Return a run of the fast recipe with other settings."""
+def variant(name: str, *overrides: str) -> tuple[Run, ...]:
+    """Return a run of the fast recipe, with other settings if there are any."""
     return cifar(f"fast_{name}", "cifar10_fast", *overrides, count=1, evaluate=("--flip",))
 
 
@@ -181,13 +181,13 @@ TABLES = (
         "ablation",
         "docs/training.md",
         (
-            Row("`cifar10_fast`", changed("unchanged")),
-            Row("learned 3x3 stem with normalization", changed("learned_stem", "model.stem=small")),
-            Row("`resnet8_w64`: the same, and strides in place of pooling", changed("w64", "model.name=resnet8_w64")),
-            Row("SGD in place of Muon", changed("sgd", *SGD, "optimizer.momentum=0.9")),
-            Row("random flips", changed("random_flip", "augment.alternating_flip=false", "augment.flip=true")),
-            Row("without label smoothing", changed("hard_labels", "loss.label_smoothing=0")),
-            Row("without averaged weights", changed("last_weights", "train.ema=0")),
+            Row("`cifar10_fast`", variant("unchanged")),
+            Row("learned 3x3 stem with normalization", variant("learned_stem", "model.stem=small")),
+            Row("`resnet8_w64`: the same, and strides in place of pooling", variant("w64", "model.name=resnet8_w64")),
+            Row("SGD in place of Muon", variant("sgd", *SGD, "optimizer.momentum=0.9")),
+            Row("random flips", variant("random_flip", "augment.alternating_flip=false", "augment.flip=true")),
+            Row("without label smoothing", variant("hard_labels", "loss.label_smoothing=0")),
+            Row("without averaged weights", variant("last_weights", "train.ema=0")),
         ),
     ),
     Table(

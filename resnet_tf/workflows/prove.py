@@ -89,8 +89,14 @@ def prove(workdir: str | Path, *, steps: int = 0) -> ProveResult:
 def _train(config: Path, workdir: Path, end: int) -> None:
     """Train in a new process, as the results of a process can depend on what it computed before."""
     command = [sys.executable, "-m", "resnet_tf.workflows.prove", str(config), str(workdir), str(end)]
-    environment, pipe = processes.environment(), subprocess.PIPE
-    child = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=pipe, text=True, check=False)
+    child = subprocess.run(
+        command,
+        env=processes.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
     if child.returncode:
         lines = child.stderr.strip().splitlines() or ["no message"]
         raise UserError(f"the run cannot be trained again: {lines[-1].removeprefix('error: ')}")
