@@ -5,20 +5,28 @@ import functools
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 
 _UNSUPPORTED_TYPE = b"oneDNN supports "
+# Of two threads that replace the file descriptor of stderr, the second one would save the file of the first.
+_stderr_lock = threading.RLock()
 
 
 @contextlib.contextmanager
 def filtered(is_shown: Callable[[bytes], bool]) -> Iterator[None]:
     """Hold back what the process writes to stderr within the block, and write the lines that are shown at its end.
 
-    After an exception, all lines are written.
+    After an exception, all lines are written. Of several threads, one is in such a block at a time.
 
     Args:
         is_shown: returns True for lines to write.
     """
+    with _stderr_lock:
+        yield from _filtered(is_shown)
+
+
+def _filtered(is_shown: Callable[[bytes], bool]) -> Iterator[None]:
     sys.stderr.flush()
     try:
         saved = os.dup(2)

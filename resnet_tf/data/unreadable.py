@@ -30,12 +30,14 @@ class UnreadableLine(TypedDict):
     Attributes:
         file: path of the file.
         offset: offset of the example in the file, in bytes, if there is one.
+        row: row of the example in the file, from 1, if the file is a table.
         split: split of the file that holds the example, if it holds several.
         index: index of the example in the file, or in the split of the file, if there is one.
     """
 
     file: str
     offset: NotRequired[int]
+    row: NotRequired[int]
     split: NotRequired[str]
     index: NotRequired[int]
 
@@ -110,7 +112,7 @@ class UnreadableExamples:
 
     @staticmethod
     def _key(line: dict[str, Any]) -> tuple[Any, ...]:
-        return line["file"], line.get("offset"), line.get("split"), line.get("index")
+        return tuple(line.get(name) for name in UnreadableLine.__annotations__)
 
 
 def translate_read_errors(split: Split, preprocess: Preprocess) -> contextlib.AbstractContextManager[None]:
@@ -134,9 +136,14 @@ def naming_nonfinite(split: Split) -> Iterator[None]:
     except NonFiniteError as error:
 
         def locate(index: int) -> str:
-            return f"example {index} ({_describe_location(split.locate(index))})"
+            return f"example {index} ({location(split, index)})"
 
         raise NonFiniteError(error.indices, error.count, locate) from None
+
+
+def location(split: Split, index: int) -> str:
+    """Return the file of an example of a split and, if it holds several, the position in it."""
+    return _describe_location(split.locate(index))
 
 
 def explain_unreadable(split: Split, preprocess: Preprocess, index: int, *, is_unreadable: bool = True) -> str:
@@ -172,5 +179,5 @@ def _describe(line: dict[str, Any]) -> str:
 
 def _describe_location(line: dict[str, Any]) -> str:
     """Describe the location of an example, see `Split.locate`."""
-    position = next((f", {key} {line[key]}" for key in ("offset", "index") if key in line), "")
+    position = next((f", {key} {line[key]}" for key in ("offset", "row", "index") if key in line), "")
     return f"{line['file']}{position}"

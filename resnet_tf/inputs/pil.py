@@ -46,5 +46,5 @@ def to_pixels(image: Any, *, exif_orientation: bool) -> np.ndarray:
         if "transparency" in image.info:  # by way of RGBA, which keeps the color of transparent pixels
             image = image.convert("RGBA")
         return np.asarray(image.convert("RGB"))
-    except OSError as error:
+    except Exception as error:  # PIL's decoders have no common class of errors: a broken PNG is a SyntaxError
         raise UserError(f"PIL cannot read the image: {error}") from error

@@ -15,6 +15,7 @@ from resnet_tf.core.errors import UserError
 from resnet_tf.model.builder import LOGITS_LAYER, POOL_LAYER
 from resnet_tf.model.metadata import Metadata
 from resnet_tf.model.network import ResidualNetwork, layer_prefix
+from resnet_tf.serving.layers import is_inactive, is_of_keras, set_weights
 
 _POOLING = (
     keras.layers.GlobalAveragePooling1D,
@@ -64,10 +65,10 @@ def canonical_model(model: keras.Model, *, needs_head: bool = True) -> keras.Mod
 
 def has_linear_head(model: keras.Model) -> bool:
     """Return True if the logits of a canonical model are linear in the averages of the last feature maps."""
-    if not isinstance(_operation(model.output), keras.layers.Dense):
+    if type(_operation(model.output)) is not keras.layers.Dense:
         return False
     pool = _operation(_skip_inactive(_inputs(model.output)[0]))
-    return isinstance(pool, _AVERAGE) and pool.name == POOL_LAYER and pool.data_format == "channels_last"
+    return type(pool) in _AVERAGE and pool.name == POOL_LAYER and pool.data_format == "channels_last"
 
 
 def _is_canonical(model: keras.Model, *, needs_head: bool) -> bool:
@@ -149,7 +150,7 @@ def _copied(graph: Any, copy: Callable[..., Any], *, name: str) -> keras.Model:
     model = ResidualNetwork(inputs, outputs, name, metadata=Metadata())
     for original, copied in copies.values():
         if isinstance(original, keras.Layer):
-            copied.set_weights(original.get_weights())
+            set_weights(copied, original.get_weights())
     return model
 
 
@@ -229,8 +230,8 @@ def _find_pool(features: keras.KerasTensor) -> Any:
 def _skip_inactive(tensor: keras.KerasTensor) -> keras.KerasTensor:
     """Return the tensor before layers that do nothing at inference."""
     operation = _operation(tensor)
-    linear = isinstance(operation, keras.layers.Activation) and _activation(operation) == "linear"
-    if linear or isinstance(operation, keras.layers.Dropout | keras.layers.Identity):
+    is_activation = isinstance(operation, keras.layers.Activation) and is_of_keras(operation)
+    if is_inactive(operation) or (is_activation and _activation(operation) == "linear"):
         return _skip_inactive(_inputs(tensor)[0])
     return tensor
 
@@ -248,6 +249,8 @@ def _inputs(tensor: keras.KerasTensor) -> list[keras.KerasTensor]:
 
 def _probabilities(operation: Any) -> str:
     """Return `softmax` or `sigmoid` if an operation computes it from the output of another; empty if not."""
+    if not is_of_keras(operation):
+        return ""
     if isinstance(operation, keras.layers.Activation):
         return _activation(operation) if _activation(operation) in _PROBABILITIES else ""
     name = type(operation).__name__.lower()

@@ -14,7 +14,8 @@ from resnet_tf.config import Config, DataConfig, ExportConfig
 from resnet_tf.core.calibration import Calibration
 from resnet_tf.core.class_names import to_names
 from resnet_tf.core.errors import UserError, closest
-from resnet_tf.core.paths import user_path
+from resnet_tf.core.export_metadata import SAVED_MODELS
+from resnet_tf.core.paths import check_writable_by_tensorflow, user_path
 from resnet_tf.core.progress_line import Progress
 from resnet_tf.core.ranges import shorten
 from resnet_tf.core.robustness import Robustness
@@ -224,6 +225,8 @@ def export_model(
     if default_signature != DEFAULT_SIGNATURE and target != "serving":
         raise UserError(f"a default signature applies to target 'serving' only, not to {target!r}")
     names = None if labels is None else to_names(labels)
+    if target in (*SAVED_MODELS, "hub_features"):
+        check_writable_by_tensorflow(user_path(directory))
     source = _exportable(run_or_model, preprocess, names, data, needs_head=target != "hub_features")
     source = source.with_answers(thresholds, calibration)
     _check_model(source, target)

@@ -3,6 +3,7 @@
 The calling process uses `measure_export`; the new processes run this module as a program.
 """
 
+import contextlib
 import dataclasses
 import importlib
 import json
@@ -95,7 +96,8 @@ def _measure(export: Export, seconds: float) -> ExportMeasurement:
 def _prepare(export: Export) -> Preprocess:
     """Import what the target needs, and return the preprocessing of the export."""
     for module in runners.MODULES.get(export.metadata["target"], ())[:1]:
-        importlib.import_module(module)
+        with contextlib.suppress(ImportError):  # `load_runner` names the package
+            importlib.import_module(module)
     with export.naming_metadata():
         return Preprocess.from_dict(export.metadata["preprocess"])
 

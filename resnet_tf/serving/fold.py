@@ -7,13 +7,16 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_tf.model.builder import LOGITS_LAYER, POOL_LAYER
-from resnet_tf.model.layers import StandardizedConv2D
+from resnet_tf.model.layers import BatchNormalization, StandardizedConv2D
+from resnet_tf.serving.layers import is_inactive, set_weights
 
 # Computed in float32 in every precision, as in training: their cost is negligible, and logits are more accurate.
 _FLOAT32 = (POOL_LAYER, LOGITS_LAYER)
 # Layers of other heads, and layers that normalize the input.
 _FLOAT32_TYPES = (keras.layers.Dense, keras.layers.Rescaling, keras.layers.Normalization)
-_CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.Conv1D)
+# Layers with known computations. A layer of a subclass may compute anything, and is kept as it is.
+_CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.Conv1D, StandardizedConv2D)
+_NORMS = (keras.layers.BatchNormalization, BatchNormalization)
 
 
 def fold(model: keras.Model, precision: str = "float32") -> keras.Model:
@@ -22,7 +25,7 @@ def fold(model: keras.Model, precision: str = "float32") -> keras.Model:
     BatchNorm after a convolution is folded into its kernel and bias: W' = W gamma / sqrt(variance + epsilon) and
     b' = beta + (b - mean) gamma / sqrt(variance + epsilon), which is exact (Jacob et al. 2017, sec. 3.2). BatchNorm
     without a convolution before it, as in pre-activation networks, is kept. Standardized kernels are replaced by their
-    values, and dropout is removed.
+    values, and dropout is removed. Layers of the user's own types are copied by their configuration.
 
     Args:
         model: a network of `create_model`; it is not changed.
@@ -34,7 +37,7 @@ def fold(model: keras.Model, precision: str = "float32") -> keras.Model:
     """
     norms = {_producer(layer).name: layer for layer in model.layers if _is_foldable(layer)}
     removed = {norm.name for norm in norms.values()}
-    removed |= {layer.name for layer in model.layers if isinstance(layer, keras.layers.Dropout)}
+    removed |= {layer.name for layer in model.layers if is_inactive(layer)}
 
     def clone(layer: Any) -> Any:
         if not isinstance(layer, keras.Layer):  # an operation, such as a division
@@ -42,7 +45,7 @@ def fold(model: keras.Model, precision: str = "float32") -> keras.Model:
         config = layer.get_config()
         exact = layer.name in _FLOAT32 or isinstance(layer, _FLOAT32_TYPES)
         config["dtype"] = "float32" if exact else precision
-        if not isinstance(layer, _CONVOLUTIONS):
+        if type(layer) not in _CONVOLUTIONS:
             return type(layer).from_config(config)
         plain = keras.layers.Conv1D if isinstance(layer, keras.layers.Conv1D) else keras.layers.Conv2D
         return plain.from_config(config | {"use_bias": layer.use_bias or layer.name in norms})
@@ -52,7 +55,7 @@ def fold(model: keras.Model, precision: str = "float32") -> keras.Model:
 
     folded = keras.models.clone_model(model, clone_function=clone, call_function=call)
     for layer in folded.layers:
-        layer.set_weights(_folded_weights(model.get_layer(layer.name), norms.get(layer.name)))
+        set_weights(layer, _folded_weights(model.get_layer(layer.name), norms.get(layer.name)))
     return folded
 
 
@@ -63,10 +66,10 @@ def _producer(layer: keras.layers.Layer) -> keras.layers.Layer:
 
 def _is_foldable(layer: keras.layers.Layer) -> bool:
     """Return whether a layer is a BatchNorm over channels and the only consumer of a linear convolution's output."""
-    if not isinstance(layer, keras.layers.BatchNormalization) or len(layer._inbound_nodes) != 1:
+    if type(layer) not in _NORMS or len(layer._inbound_nodes) != 1:
         return False
     producer = _producer(layer)
-    if not isinstance(producer, _CONVOLUTIONS) or len(producer._inbound_nodes) != 1:
+    if type(producer) not in _CONVOLUTIONS or len(producer._inbound_nodes) != 1:
         return False
     over_channels = layer.axis in (-1, len(layer.input.shape) - 1) and producer.data_format == "channels_last"
     linear = producer.activation is keras.activations.linear
@@ -74,7 +77,9 @@ def _is_foldable(layer: keras.layers.Layer) -> bool:
 
 
 def _folded_weights(layer: keras.layers.Layer, norm: keras.layers.BatchNormalization | None) -> list[np.ndarray]:
-    """Return the weights of a layer with the BatchNorm after it folded in, float64."""
+    """Return the weights of a layer; of a convolution, float64 and with the BatchNorm after it folded in."""
+    if type(layer) not in _CONVOLUTIONS:
+        return layer.get_weights()
     weights = [np.asarray(each, np.float64) for each in layer.get_weights()]
     if isinstance(layer, StandardizedConv2D):
         weights[0] = layer.standardized(tf.constant(weights[0])).numpy()

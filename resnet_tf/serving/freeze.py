@@ -1,5 +1,6 @@
 """Freezing of Keras models: graph functions with constants for weights, which TensorFlow optimizes further."""
 
+import math
 from collections.abc import Callable
 
 import keras
@@ -78,4 +79,4 @@ def freeze_from_arrays(
 
 def is_freezable(model: keras.Model) -> bool:
     """Return whether the weights take at most `MAX_FROZEN_BYTES`."""
-    return sum(tf.size(each.value).numpy() * each.value.dtype.size for each in model.variables) <= MAX_FROZEN_BYTES
+    return sum(math.prod(each.shape) * each.value.dtype.size for each in model.variables) <= MAX_FROZEN_BYTES

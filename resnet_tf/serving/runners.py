@@ -32,6 +32,7 @@ OPENVINO_PRECISION = ["resnet_tf", "precision"]
 # Precision -> OpenVINO's property INFERENCE_PRECISION_HINT. Without one, OpenVINO computes float32 models in bfloat16
 # where the processor has it, as it does for the layers of an 8-bit model that are not quantized.
 _OPENVINO_HINTS = {"float32": "f32", "bfloat16": "bf16"}
+_openvino_lock = threading.Lock()
 # `logits` and `probabilities`, float32 [B, C], and `energy`, float32 [B].
 Outputs = dict[str, np.ndarray]
 
@@ -264,7 +265,8 @@ def _openvino_core() -> Any:
 
 
 def _load_openvino(export: Path, preprocess: Preprocess, classes: int | None) -> Callable[[np.ndarray], np.ndarray]:
-    core = _openvino_core()
+    with _openvino_lock:  # a cache computes twice for two threads that call it first
+        core = _openvino_core()
     model = _load(export, core.read_model, OPENVINO_FILE)
     name = preprocess.unnormalized_input.name
     taken, given = (

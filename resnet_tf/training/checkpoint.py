@@ -142,15 +142,24 @@ def naming_metadata(checkpoint: Path) -> contextlib.AbstractContextManager[None]
     return prefix_errors(f"{str(checkpoint / _METADATA)!r} is invalid")
 
 
-def restore(checkpoint: Path, parts: Parts, *, partly: bool = False) -> None:
+def restore(checkpoint: Path, parts: Parts, *, partly: bool = False, optional: str = "") -> None:
     """Load variables from a checkpoint that has exactly these variables, or others too if `partly`.
+
+    Args:
+        checkpoint: directory of the checkpoint.
+        parts: the variables.
+        partly: whether the checkpoint may have other variables.
+        optional: first part of the path of variables that the checkpoint or `parts` may lack, all of them: these
+            keep their values, or are not loaded.
 
     Raises:
         UserError: if the checkpoint is corrupt or does not have these variables.
     """
-    reader = tf.train.Checkpoint(**parts)
     try:
         with literal_path(checkpoint) as path:
+            if optional:
+                parts = _with_optional(parts, str(path / _STATE), optional)
+            reader = tf.train.Checkpoint(**parts)
             status = reader.read(str(path / _STATE))
             status.assert_existing_objects_matched()
             if partly:
@@ -174,6 +183,26 @@ def variables_of(owner: keras.Model | keras.optimizers.Optimizer) -> dict[str, t
     values = {layers.get(id(variable), variable.path): variable.value for variable in owner.variables}
     assert len(values) == len(owner.variables), "two variables have the same path"
     return values
+
+
+def _with_optional(parts: Parts, state: str, optional: str) -> Parts:
+    """Return the variables with those optional ones that a checkpoint has, see `restore`."""
+    stored = tf.train.load_checkpoint(state)
+    found: dict[str, dict[str, tf.Variable]] = {}
+    for part, variables in parts.items():
+        # Keys of TensorFlow, which writes `.S` for a slash in a name.
+        prefix, suffix = f"{part}/{optional}.S", "/.ATTRIBUTES/VARIABLE_VALUE"
+        keys = [key for key in stored.get_variable_to_shape_map() if key.startswith(prefix)]
+        own = {name for name in variables if name.startswith(f"{optional}/")}
+        found[part] = dict(variables)
+        if keys and not own:
+            logger.info("%s of the checkpoint is dropped: this precision has none", optional)
+            names = [f"{optional}/{key.removeprefix(prefix).removesuffix(suffix)}" for key in keys]
+            found[part] |= {name: tf.Variable(stored.get_tensor(key)) for name, key in zip(names, keys, strict=True)}
+        elif own and not keys:
+            logger.info("%s starts anew: the checkpoint has none", optional)
+            found[part] = {name: each for name, each in variables.items() if name not in own}
+    return found
 
 
 def _path(directory: Path, step: int) -> Path:

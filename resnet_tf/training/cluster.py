@@ -1,15 +1,16 @@
 """Workers of a run: index of this process, chief, and communication between workers."""
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 
 from resnet_tf.config import RuntimeConfig
-from resnet_tf.core.errors import UserError
+from resnet_tf.core.errors import Interrupted, UserError, plain_reason
 
 _TASK_TYPES = ("chief", "worker")  # in the order of their indices
 
@@ -69,6 +70,19 @@ class Cluster:
         """Return the chief's numbers on every worker. All workers must call it at the same point."""
         return self.sum(numbers if self.is_chief else [0.0] * len(numbers))
 
+    def text_from_chief(self, text: str) -> str:
+        """Return the chief's text on every worker. All workers must call it at the same point."""
+        own = list(text.encode())
+        (length,) = self.from_chief([len(own)])
+        if not length:
+            return ""
+        return bytes(map(int, self.from_chief(own if self.is_chief else [0] * int(length)))).decode()
+
+    def where(self, condition: bool) -> list[int]:
+        """Return the indices of the workers where a condition is true. All workers must call it at the same point."""
+        flags = [float(condition and index == self.index) for index in range(self.count)]
+        return [index for index, flag in enumerate(self.sum(flags)) if flag]
+
     def sum(self, numbers: Sequence[float]) -> list[float]:
         """Return sums over the workers, float64, on every worker. All workers must call it at the same point."""
         if self.count == 1:
@@ -95,6 +109,36 @@ class Cluster:
             return self._strategy.experimental_local_results(self._strategy.run(contribute, args=(value,)))[0]
 
         return total(value)
+
+
+def describe_workers(indices: Sequence[int]) -> str:
+    """Return the name of one worker, or of several, by their indices.
+
+    >>> describe_workers([1]), describe_workers([1, 3])
+    ('worker 1', 'workers 1, 3')
+    """
+    return f"worker{'s' if len(indices) > 1 else ''} {', '.join(map(str, indices))}"
+
+
+@contextlib.contextmanager
+def translate_lost_workers(
+    cluster: Cluster, moment: Callable[[], str] = lambda: "before the first step"
+) -> Iterator[None]:
+    """Raise the failure of a collective operation among several workers as `Interrupted`: all can be restarted.
+
+    Args:
+        cluster: the workers.
+        moment: function that returns the moment of the failure, for the message.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if cluster.count == 1:
+            raise
+        raise Interrupted(
+            f"worker {cluster.index} lost another one {moment()} ({plain_reason(error)}); restart all workers to "
+            "resume from the newest checkpoint"
+        ) from error
 
 
 def read_addresses() -> list[str]:

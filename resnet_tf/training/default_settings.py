@@ -74,8 +74,8 @@ def _keep_derived(config: Config, stored: Config) -> Config:
     if config.train.defaults == stored.train.defaults != "none":
         settings = _Settings(config)
         _DEFAULTS[config.train.defaults](settings, 1, 1)  # the keys depend on no number
-        keys = set(settings.derived)
-    if _is_shortened(config, epochs_are_given="train.epochs" in config.given):
+        keys |= set(settings.derived)
+    if _is_shortened(config, epochs_are_given="train.epochs" in config.given | keys):
         keys.add(_WARMUP)
     kept = {key: before[key] for key in sorted(keys) if before[key] != now[key]}
     if kept:
@@ -156,14 +156,18 @@ def with_smaller_batch(config: Config, split: Split, replicas: int) -> Config:
     size, count = config.data.batch_size, split.num_examples
     if size <= count:
         return config
-    # Batches divide among replicas, micro-batches, and pairs that are mixed.
-    multiple = replicas * math.lcm(mixing.group_size(config.augment), config.train.accumulate)
+    multiple = replicas * batch_group(config)
     reduced = max(count // multiple, 1) * multiple
     if reduced >= size:
         return config
     examples = counted(count, "example")
     logger.info("data.batch_size=%d in place of %d: split %r has %s", reduced, size, split.name, examples)
     return override(config, {"data.batch_size": reduced})
+
+
+def batch_group(config: Config) -> int:
+    """Return the divisor of the batch of a replica: it divides into micro-batches, and into pairs that are mixed."""
+    return math.lcm(mixing.group_size(config.augment), config.train.accumulate)
 
 
 def _bit(settings: _Settings, examples: int, size: int) -> None:

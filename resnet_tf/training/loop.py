@@ -4,15 +4,13 @@ import contextlib
 import dataclasses
 import logging
 import time
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from resnet_tf.config import Config
 from resnet_tf.core import files, selection
@@ -27,11 +25,12 @@ from resnet_tf.data.sources import Source
 from resnet_tf.data.unreadable import UnreadableExamples
 from resnet_tf.training import proof, run
 from resnet_tf.training.callbacks import MetricsFile, Profile, ProgressLine, TensorBoard
-from resnet_tf.training.cluster import Cluster
+from resnet_tf.training.cluster import Cluster, translate_lost_workers
 from resnet_tf.training.early_exit import Pace
 from resnet_tf.training.evaluation import Evaluator
 from resnet_tf.training.optimizers.create import last_learning_rate, learning_rate_factor
-from resnet_tf.training.start import Start
+from resnet_tf.training.progress import RunState
+from resnet_tf.training.start import Start, check_workers_agree
 from resnet_tf.training.time_budget import Deadline
 from resnet_tf.training.trackers import check_trackers, open_trackers
 from resnet_tf.training.trainer import Trainer
@@ -77,10 +76,12 @@ def fit(
     config = started.config
     _check_callbacks(config, callbacks)
     check_trackers(config.runtime.trackers)
-    _check_workers_agree(config, started.strategy)
-    trainer = Trainer(config, started.source, started.strategy)
-    changed = write_config(workdir, config) if trainer.cluster.is_chief else []
-    with translate_lost_workers(trainer):
+    cluster = Cluster(started.strategy)
+    with translate_lost_workers(cluster):
+        check_workers_agree(config, cluster)
+        trainer = Trainer(config, started.source, started.strategy)
+    changed = write_config(workdir, config) if cluster.is_chief else []
+    with translate_lost_workers(cluster, lambda: f"after step {trainer.state.step}"):
         fit = _Fit(trainer, workdir, callbacks, plot_evaluation, started.deadline, extended="train.epochs" in changed)
         return fit.run()
 
@@ -103,6 +104,7 @@ class _Fit:
         self._trainer, self._config = trainer, config
         self._workdir, self._checkpoints = workdir, workdir / run.CHECKPOINTS
         self._cluster = trainer.cluster
+        self._saved: RunState | None = None  # progress of the newest checkpoint, if the weights are those of it
         self._resume(extended=extended)
         self._evaluator = Evaluator(
             trainer.model,
@@ -128,11 +130,7 @@ class _Fit:
         """Train to the last epoch."""
         state, model = self._trainer.state, self._trainer.model
         if state.epochs == self._config.train.epochs or state.ended:
-            if state.ended:
-                cause = "train.patience" if state.out_of_patience else "a callback"
-                cause = "train.minutes" if self._config.train.minutes and not state.out_of_patience else cause
-                logger.info("%s ended the run at step %d", cause, state.step)
-            return self._fitted(self._evaluate()[0])
+            return self._evaluate_finished()
         model.stop_training = False
         evaluation: Evaluation | None = None
         with self._signals, open_trackers(self._config, self._workdir, is_chief=self._cluster.is_chief) as trackers:
@@ -144,7 +142,7 @@ class _Fit:
                 changed = self._call_back(observers.on_train_end)
                 if evaluation is None or changed:  # a callback ended the run between two evaluations
                     evaluation = self._evaluate_again() if changed else self._evaluate()[0]
-                    self._trainer.save(self._checkpoints, evaluation)
+                    self._save(evaluation)
             except StopRequested as request:
                 raise Interrupted(self._stop(str(request))) from None
         if self._board:
@@ -152,6 +150,18 @@ class _Fit:
         if self._unreadable.count:
             file = self._workdir / unreadable.FILE_NAME
             logger.warning("skipped %s; see %s", counted(self._unreadable.count, "unreadable example"), file)
+        return self._fitted(evaluation)
+
+    def _evaluate_finished(self) -> Fitted:
+        """Evaluate a run that has no epoch left, and save the metrics if a signal came in its last evaluation."""
+        state = self._trainer.state
+        if state.ended:
+            cause = "train.patience" if state.out_of_patience else "a callback"
+            cause = "train.minutes" if self._config.train.minutes and not state.out_of_patience else cause
+            logger.info("%s ended the run at step %d", cause, state.step)
+        evaluation = self._evaluate()[0]
+        if not self._trainer.has_metrics:
+            self._save(evaluation)
         return self._fitted(evaluation)
 
     @property
@@ -181,8 +191,8 @@ class _Fit:
         self._call_back(observers.on_epoch_begin, epoch)
         with service.translate_service_errors():
             logs = self._train(observers)
-        state = self._trainer.state  # another one after a return to a checkpoint
-        evaluation, train = None, self._config.train
+        state = self._trainer.state  # another one after a return to a checkpoint, which may be of another epoch
+        epoch, evaluation, train = state.epochs, None, self._config.train
         if (epoch + 1) % train.eval_every == 0 or epoch + 1 == train.epochs:
             start = time.monotonic()
             evaluation, raw = self._evaluate()
@@ -191,7 +201,6 @@ class _Fit:
         # Before the checkpoint: a run that is killed in between repeats the epoch and overwrites its lines.
         self._logs_of_epoch = epoch, logs
         changed = self._call_back(observers.on_epoch_end, epoch, logs)
-        self._follow_callbacks()
         if changed:
             evaluation = self._evaluate_again()
         if self._trainer.model.stop_training and not self._is_last_step:
@@ -205,8 +214,13 @@ class _Fit:
         if not self._steps_left():
             state.end_epoch()
         if evaluation is not None:
-            self._trainer.save(self._checkpoints, evaluation)
+            self._save(evaluation)
         return evaluation
+
+    def _save(self, evaluation: Evaluation | None) -> None:
+        """Write a checkpoint, see `Trainer.save`."""
+        self._trainer.save(self._checkpoints, evaluation)
+        self._saved = dataclasses.replace(self._trainer.state)
 
     def _check_deadline(self) -> None:
         """End the run after this epoch if another one would end after `train.minutes`, which the plan avoids."""
@@ -259,8 +273,10 @@ class _Fit:
             call(*arguments)  # the package's own callbacks use no weights
         (changed_by_chief,) = self._cluster.from_chief([float(changed)])
         if changed_by_chief:
+            self._saved = None
             averages = average.values.values() if average else ()
             self._cluster.broadcast_variables([*(each.value for each in model.variables), *averages])
+        self._follow_callbacks()
         return bool(changed_by_chief)
 
     def _evaluate_again(self) -> Evaluation:
@@ -293,13 +309,13 @@ class _Fit:
             self._call(count)
             state = self._trainer.state
             if state.nonfinite_streak >= self._config.train.max_nonfinite_steps:
-                self._roll_back()
+                self._roll_back(observers)
                 continue
             # The averaged weights are not swapped in for each call: that would cost as much as a small network's step.
             observers.on_train_batch_end(state.step - state.epochs * steps_per_epoch - 1, self._logs())
             every = self._config.train.checkpoint_steps
             if every and state.step % every == 0 and self._steps_left():
-                self._trainer.save(self._checkpoints, None)
+                self._save(None)
         return self._logs()
 
     def _agree_on_steps(self) -> int:
@@ -307,6 +323,7 @@ class _Fit:
 
         A signal to one worker stops all.
         """
+        self._follow_callbacks()  # those after the last call of the compiled function
         state, every = self._trainer.state, self._config.train.checkpoint_steps
         steps = min(self._steps_left(), self._pace.count)
         if every:
@@ -386,6 +403,7 @@ class _Fit:
             state.extend(self._config.train.epochs, changed=bool(changed))
             if changed and self._cluster.is_chief:
                 self._log_extension()
+            self._saved = dataclasses.replace(state)
         if self._cluster.is_chief:
             proof.write_environment(self._workdir, self._trainer.state.step)
 
@@ -399,7 +417,7 @@ class _Fit:
         )
         logger.info(text, rate, before, state.step, total, self._config.optimizer.schedule, epochs)
 
-    def _roll_back(self) -> None:
+    def _roll_back(self, observers: keras.callbacks.CallbackList) -> None:
         """Restore the newest checkpoint after non-finite steps, once in a run; fail the second time."""
         state = self._trainer.state
         first = state.step - state.nonfinite_streak
@@ -409,17 +427,21 @@ class _Fit:
                 f"{what}{', again' if state.rolled_back else ''}; {self._remedies()}. "
                 f"`python -m resnet_tf.preview --step={first}` plots the batch of the first. Checkpoints are kept"
             )
-        self._trainer.state.rolled_back = True
-        self._batches = None
-        logger.warning("%s; the run returns to step %d, once", what, self._trainer.state.step)
+        restored = self._trainer.state
+        restored.rolled_back = True
+        self._saved, self._batches = dataclasses.replace(restored), None
+        logger.warning("%s; the run returns to step %d, once", what, restored.step)
+        if restored.epochs != state.epochs:
+            self._call_back(observers.on_epoch_begin, restored.epochs)
 
     def _remedies(self) -> str:
         rate = self._config.optimizer.base_lr
         return f"a lower optimizer.base_lr (now {rate}), a longer warmup or optimizer.clip_norm often helps"
 
     def _stop(self, signal: str) -> str:
-        """Save a checkpoint, and return a message that names it."""
-        self._trainer.save(self._checkpoints, None)
+        """Save a checkpoint, and return a message that names it; one of the same state keeps its metrics."""
+        if self._trainer.state != self._saved:
+            self._save(None)
         where = f"stopped at step {self._trainer.state.step}, saved in {str(self._checkpoints)!r}"
         return f"{signal}: {where}; the same command resumes"
 
@@ -496,24 +518,3 @@ def _are_equal(before: np.ndarray, after: np.ndarray) -> bool:
 def _prefixed(prefix: str, evaluation: Evaluation | None) -> dict[str, Any]:
     metrics = evaluation.to_dict() if evaluation else {}
     return {f"{prefix}{name}": value for name, value in metrics.items() if name != "examples"}
-
-
-@contextlib.contextmanager
-def translate_lost_workers(trainer: Trainer) -> Iterator[None]:
-    """Raise the failure of a collective operation among several workers as `Interrupted`: all can be restarted."""
-    try:
-        yield
-    except tf.errors.OpError as error:
-        if trainer.cluster.count == 1:
-            raise
-        raise Interrupted(
-            f"worker {trainer.cluster.index} lost another one after step {trainer.state.step} "
-            f"({plain_reason(error)}); restart all workers to resume from the newest checkpoint"
-        ) from error
-
-
-def _check_workers_agree(config: Config, strategy: tf.distribute.Strategy) -> None:
-    own = float(zlib.crc32(config.to_json().encode()))
-    (chiefs,) = Cluster(strategy).from_chief([own])
-    if chiefs != own:
-        raise UserError("the configuration of this worker differs from that of the chief; all workers need the same")

@@ -99,6 +99,7 @@ class Facts:
         weights: pretrained weights at hand, the best first.
         on_accelerator: whether the machine has a GPU or TPU.
         replicas: number of replicas that a batch is divided among.
+        group: divisor of the batch of a replica, which micro-batches and pairs that are mixed need.
         given: settings that stay, key -> value.
     """
 
@@ -110,6 +111,7 @@ class Facts:
     weights: tuple[Weights, ...] = ()
     on_accelerator: bool = False
     replicas: int = 1
+    group: int = 1
     given: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -182,7 +184,7 @@ def choose(facts: Facts, rates: Mapping[Candidate, float], seconds: float) -> li
     else:
         reason = f"the fastest, {speed}; {enough} epochs would be better than the {epochs:.1f} that fit"
     most = _most_epochs(facts, chosen)
-    number = facts.given.get("train.epochs") or max(1, min(math.floor(epochs), most))
+    number = facts.given.get("train.epochs") or max(_fewest_epochs(facts), min(math.floor(epochs), most))
     found = [
         *_network_choices(facts, chosen, reason),
         *_length_choices(facts, number, epochs, most, rate),
@@ -213,7 +215,8 @@ def _options(facts: Facts, rates: Mapping[Candidate, float]) -> Iterator[tuple[C
             continue  # one of the sizes below
         sizes = [network.size]
         if "data.image_size" not in facts.given and network.size > SMALL:
-            sizes += range(network.size - 32, _SMALLEST - 1, -32)
+            smallest = max(_SMALLEST, facts.given.get("train.start_size", 0))
+            sizes += range(network.size - 32, smallest - 1, -32)
         for size in sizes:
             yield dataclasses.replace(network, size=size), _rate_at(size, measured)
 
@@ -246,6 +249,12 @@ def _most_epochs(facts: Facts, candidate: Candidate) -> int:
     return min(math.ceil(_MOST_IMAGES_UNMIRRORED / facts.examples), most)
 
 
+def _fewest_epochs(facts: Facts) -> int:
+    """Return the epochs that a run has at least: if the head is trained first, one more than those of the head."""
+    given = facts.given
+    return given.get("train.head_epochs", 1) + 1 if given.get("train.finetune") == "head_then_all" else 1
+
+
 def _is_mirrored(facts: Facts) -> bool:
     """Return True if training mirrors images: by default, those in color."""
     given = [facts.given[key] for key in _FLIPS if key in facts.given]
@@ -262,7 +271,7 @@ def trial_settings(facts: Facts, candidate: Candidate) -> dict[str, Any]:
 
 
 def batch_size(facts: Facts, candidate: Candidate) -> int:
-    """Return the batch size, at least, to divide among the replicas.
+    """Return the batch size, at least, to divide among the replicas and their groups.
 
     It is 32 or 64 for fine-tuning. From scratch, it is 16 to 128 images, with 20 steps in an epoch; with Muon, 16 to
     512 images, with 7 steps.
@@ -272,7 +281,8 @@ def batch_size(facts: Facts, candidate: Candidate) -> int:
     else:
         steps, most = (7, 9) if _takes_muon(facts, candidate) else (20, 7)
         size = 2 ** min(max(int(math.log2(max(facts.examples / steps, 1))), 4), most)
-    return math.ceil(size / facts.replicas) * facts.replicas
+    multiple = facts.replicas * facts.group
+    return math.ceil(size / multiple) * multiple
 
 
 def _takes_muon(facts: Facts, candidate: Candidate) -> bool:
@@ -309,7 +319,9 @@ def _network_choices(facts: Facts, chosen: Candidate, reason: str) -> Iterator[C
 
 
 def _length_choices(facts: Facts, number: int, epochs: float, most: int, rate: float) -> Iterator[Choice]:
-    if epochs < 1:
+    if number > max(epochs, 1):
+        reason = f"{epochs:.2g} fit, and train.finetune=head_then_all needs more than train.head_epochs={number - 1}"
+    elif epochs < 1:
         reason = f"{epochs:.0%} of one fits, so that the run ends within it"
     elif number == most:
         reason = f"{epochs:,.0f} fit, and more than {most} seldom help"
@@ -336,7 +348,7 @@ def _recipe_choices(facts: Facts, chosen: Candidate, epochs: int) -> Iterator[Ch
     batch = batch_size(facts, chosen)
     if chosen.weights:
         yield Choice("data.batch_size", batch, "fine-tuning takes small batches")
-        yield from _fine_tuning_choices(epochs)
+        yield from _fine_tuning_choices(facts, epochs)
     elif _takes_muon(facts, chosen):
         yield Choice("data.batch_size", batch, "at least 7 steps in an epoch, 16 to 512 images")
         yield from _muon_choices(epochs, epochs * math.ceil(facts.examples / batch))
@@ -348,12 +360,14 @@ def _recipe_choices(facts: Facts, chosen: Candidate, epochs: int) -> Iterator[Ch
     yield from _augmentation_choices(facts, chosen, epochs)
 
 
-def _fine_tuning_choices(epochs: int) -> Iterator[Choice]:
-    if epochs > 1:
+def _fine_tuning_choices(facts: Facts, epochs: int) -> Iterator[Choice]:
+    head_epochs = facts.given.get("train.head_epochs", 1)
+    if epochs > head_epochs:
         yield Choice("train.finetune", "head_then_all", "a random head would disturb pretrained layers")
         yield Choice("train.head_epochs", max(1, epochs // 5), "a fifth of the epochs for the head")
     else:
-        yield Choice("train.finetune", "probe", "one epoch trains a head only")
+        reason = f"train.head_epochs={head_epochs} leaves no epoch for the other layers"
+        yield Choice("train.finetune", "probe", "one epoch trains a head only" if epochs == 1 else reason)
     yield Choice("optimizer.base_lr", 0.08, "as in the recipe finetune")
 
 

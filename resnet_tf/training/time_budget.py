@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import json
 import logging
 import time
 from collections.abc import Mapping
@@ -20,8 +21,8 @@ from resnet_tf.inputs import ImagePreprocess, create_preprocess, input_type
 from resnet_tf.model.weights.download import cached_path
 from resnet_tf.model.weights.published_table import PRETRAINED
 from resnet_tf.training import planner, runtime
-from resnet_tf.training.cluster import Cluster
-from resnet_tf.training.default_settings import explicit_settings, with_smaller_batch
+from resnet_tf.training.cluster import Cluster, describe_workers
+from resnet_tf.training.default_settings import batch_group, explicit_settings, with_smaller_batch
 from resnet_tf.training.image_size import median_size, trained_size
 from resnet_tf.training.planner import Candidate, Facts, Weights
 from resnet_tf.training.trainer import Trainer
@@ -140,10 +141,9 @@ def fit_into_minutes(config: Config, source: Source, strategy: tf.distribute.Str
 
 
 def _collect(config: Config, source: Source, strategy: tf.distribute.Strategy) -> Facts:
-    weights = _weights_at_hand()
     if named := config.model.weights:
-        weights = (Weights(config.model.name, named, trained_size(config)),)
-    elif not weights:
+        weights: tuple[Weights, ...] = (Weights(config.model.name, named, trained_size(config)),)
+    elif not (weights := _agree_on_weights(Cluster(strategy))):
         logger.info("no pretrained weights in the cache; model.weights=imagenet downloads those of model.name")
     facts = Facts(
         examples=source.train.num_examples,
@@ -154,12 +154,31 @@ def _collect(config: Config, source: Source, strategy: tf.distribute.Strategy) -
         weights=weights,
         on_accelerator=runtime.is_on_accelerator(strategy),
         replicas=strategy.num_replicas_in_sync,
+        group=batch_group(config),
         given=explicit_settings(config),
     )
     counts = f"{counted(facts.examples, 'training example')}, {counted(len(source.class_names), 'class')}"
     color = "color" if facts.is_color else "gray"
     logger.info("train.minutes=%g: %s, %s images of %d pixels", facts.minutes, counts, color, facts.median)
     return facts
+
+
+def _agree_on_weights(cluster: Cluster) -> tuple[Weights, ...]:
+    """Return the published weights in the chief's cache, which all workers need.
+
+    Raises:
+        UserError: on all workers, if one of them lacks a file.
+    """
+    own = json.dumps([dataclasses.astuple(each) for each in _weights_at_hand()])
+    found = tuple(Weights(*fields) for fields in json.loads(cluster.text_from_chief(own)))
+    for each in found:
+        path = cached_path(PRETRAINED[each.network][each.name])
+        if lacking := cluster.where(not path.is_file()):
+            raise UserError(
+                f"{describe_workers(lacking)}: {str(path)!r} is missing, which the chief has in its cache and "
+                "train.minutes considers; copy it from there, or name weights with model.weights"
+            )
+    return found
 
 
 def _weights_at_hand() -> tuple[Weights, ...]:
@@ -187,13 +206,16 @@ def _is_color(config: Config, source: Source) -> bool:
 def _measure(config: Config, source: Source, strategy: tf.distribute.Strategy, settings: Mapping[str, Any]) -> Rate:
     """Train a network for some seconds on the real input, and discard it."""
     explicit = explicit_settings(config)
-    chosen = override(config, {key: value for key, value in settings.items() if key not in explicit})
+    chosen = override(config, {key: value for key, value in settings.items() if key not in explicit} | _full(config))
     chosen = with_smaller_batch(chosen, source.train, strategy.num_replicas_in_sync)
     trainer = Trainer(chosen, _part(chosen, source), strategy)
     batches = trainer.batches()
     first = _seconds(trainer, batches, 1)
     count, total = 0, 0.0
-    while total < _MEASURE_SECONDS and trainer.state.step + 4 < trainer.length.total_steps:
+    while trainer.state.step + 4 < trainer.length.total_steps:
+        (is_short,) = trainer.cluster.from_chief([float(total < _MEASURE_SECONDS)])  # by one clock for all workers
+        if not is_short:
+            break
         total += _seconds(trainer, batches, 4)
         count += 4
         trainer.state.step += 4
@@ -202,6 +224,12 @@ def _measure(config: Config, source: Source, strategy: tf.distribute.Strategy, s
     del trainer, batches
     gc.collect()
     return Rate(size / step, max(first - step, 0.0))
+
+
+def _full(config: Config) -> dict[str, Any]:
+    """Return the settings of the slowest steps of a run; those of the head only, or of smaller images, come first."""
+    finetune = config.train.finetune
+    return {"train.finetune": "full" if finetune == "head_then_all" else finetune, "train.start_size": 0}
 
 
 def _part(config: Config, source: Source) -> Source:

@@ -60,6 +60,7 @@ class Trainer:
         average: moving average of the weights, or None.
         preprocess: preprocessing of the model.
         step: compiled training step.
+        has_metrics: whether the restored checkpoint has metrics of an evaluation; only the chief knows.
     """
 
     def __init__(self, config: Config, source: Source, strategy: tf.distribute.Strategy):
@@ -77,6 +78,7 @@ class Trainer:
         self.cluster = Cluster(strategy)
         self.length = TrainingLength.of(config, source)
         self.state = RunState()
+        self.has_metrics = False
         # Directly before initialization: preparing a data set uses the same random generators.
         keras.utils.set_random_seed(config.runtime.seed)
         with strategy.scope():
@@ -205,13 +207,14 @@ class Trainer:
         if difference := find_difference(metadata["data"], self.source.identity):
             name = self.source.name
             raise UserError(f"checkpoint {str(path)!r} was trained on other data than {name!r} holds now: {difference}")
-        checkpoint.restore(path, self._parts())
+        # The precision follows from the devices, which may be others now.
+        checkpoint.restore(path, self._parts(), optional=create.LOSS_SCALE)
         with checkpoint.naming_metadata(path):
             state = RunState.from_dict(metadata["run"])
             taken = state.step - state.epochs * self.length.steps_per_epoch
             if state.step != metadata["step"] or not 0 <= taken <= self.length.steps_per_epoch:
                 raise UserError(f"run.step is {state.step} in epoch {state.epochs}, at step {metadata['step']}")
-            self.state = state
+            self.state, self.has_metrics = state, metadata["metrics"] is not None
 
     def log_summary(self) -> None:
         """Log the network and the data, the classes, and warnings about conflicting settings."""

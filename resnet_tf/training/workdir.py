@@ -13,6 +13,7 @@ from resnet_tf.config import CONFIG_FILE, Config, flatten, load_config
 from resnet_tf.core import files, locks
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.export_metadata import METADATA
+from resnet_tf.core.paths import check_writable_by_tensorflow
 from resnet_tf.training import checkpoint as checkpoints
 from resnet_tf.training.run import CHECKPOINTS
 
@@ -90,6 +91,7 @@ def check_workdir(workdir: Path, config: Config | None = None) -> None:
     Raises:
         UserError: if `workdir` is a file, cannot be written, holds something else, or a run of another configuration.
     """
+    check_writable_by_tensorflow(workdir)
     if not workdir.exists():
         parent = next(folder for folder in workdir.absolute().parents if folder.exists())
         if not os.access(parent, os.W_OK | os.X_OK):

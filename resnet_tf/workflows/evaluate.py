@@ -156,10 +156,18 @@ def evaluate(
     separation = _separate(subject, evaluation, ood) if ood else None
     robustness = _measure_robustness(subject, source, evaluation) if corruptions else None
     if robustness and directory and isinstance(subject, Run):
-        write_measurement(subject.workdir, subject.step, robustness)
+        _store(subject, robustness)
     return EvaluateResult(
         subject, evaluation, source, subject.labels, check, separation, directory, settings, robustness
     )
+
+
+def _store(run: Run, robustness: Robustness) -> None:
+    """Store the metrics in a run directory; one of somebody else, which cannot be written, stays as it is."""
+    try:
+        write_measurement(run.workdir, run.step, robustness)
+    except UserError as error:
+        logger.warning("the metrics on corrupted images are not stored in the run: %s", error)
 
 
 def check_held_out(subject: Run | Predictor, evaluation: Evaluation, settings: DataConfig) -> CalibrationCheck | None:

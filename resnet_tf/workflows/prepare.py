@@ -9,7 +9,7 @@ from typing import Any
 from resnet_tf.config import Config, override, parse_assignments
 from resnet_tf.config.effects import check_effects
 from resnet_tf.core.errors import UserError
-from resnet_tf.core.paths import user_path
+from resnet_tf.core.paths import check_writable_by_tensorflow, user_path
 from resnet_tf.core.ranges import Range, check_number
 from resnet_tf.core.signals import clean_up_on_sigterm
 from resnet_tf.data.prepare import prepare_source
@@ -66,6 +66,7 @@ def prepare(
     """
     check_number("eval_fraction", eval_fraction, Range(above=0, below=1))
     target, source = user_path(target), str(user_path(source))
+    check_writable_by_tensorflow(target)
     if not os.path.exists(source) and not parse_name(source):
         raise UserError(f"--from={source!r}: no such folder or file")
     changes = parse_assignments([*overrides, f"data.source={source}"])

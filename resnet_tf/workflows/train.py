@@ -192,9 +192,8 @@ def _start(config: Config, workdir: str | Path | None) -> Start:
     if absolute.data != config.data:
         warn_of_clash(config.data)  # an absolute path is none
     stored = None
-    if workdir and is_chief(config.runtime):
+    if workdir and is_chief(config.runtime):  # other workers may not have the directory
         check_workdir(user_path(workdir))
-    if workdir:
         stored = stored_config(user_path(workdir))
     return start(absolute, stored)
 

@@ -359,12 +359,13 @@ def test_slices_keep_groups_whole(photos):
     assert 7 <= found.train.num_examples <= 13
 
 
-def _hugging_face(table: pd.DataFrame, path, names=("dog", "cat"), **options):
+def _hugging_face(table: pd.DataFrame, path, names=("dog", "cat"), label_type=None, **options):
     """Write a shard as `datasets` does: structs of bytes and path, indices of class names, and their metadata."""
     features = {"image": {"_type": "Image"}, "label": {"names": list(names), "_type": "ClassLabel"}}
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     schema = pa.schema(
-        [("image", image), ("label", pa.int64())], {"huggingface": json.dumps({"info": {"features": features}})}
+        [("image", image), ("label", label_type or pa.int64())],
+        {"huggingface": json.dumps({"info": {"features": features}})},
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [{"bytes": image, "path": None} for image in table["image"]]
@@ -437,6 +438,43 @@ def test_a_single_split_of_shards_is_divided(tmp_path):
     source = _open(tmp_path)
     assert source.train.num_examples + source.validation.num_examples == 30
     assert np.bincount(source.validation.labels).min() >= 1
+
+
+# Type of a `ClassLabel` with the names 3, 1, 0 -> its cells in four rows, and the labels that they are.
+NUMERIC_NAMES = {
+    "indices": (pa.int64(), [0, 1, 2, 1], [0, 1, 2, 1]),
+    "indices of one byte": (pa.uint8(), [0, 1, 2, 1], [0, 1, 2, 1]),
+    "indices as real numbers": (pa.float64(), [0.0, 1.0, 2.0, 1.0], [0, 1, 2, 1]),
+    "names": (pa.string(), ["0", "1", "3", "1"], [2, 1, 0, 1]),
+    "names in a dictionary": (pa.dictionary(pa.int32(), pa.string()), ["0", "1", "3", "1"], [2, 1, 0, 1]),
+    "lists of indices": (pa.list_(pa.int64()), [[0], [1], [2], [2, 1]], [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 1, 1]]),
+    "lists of names": (pa.list_(pa.string()), [["0"], ["1"], ["3"], []], [[0, 0, 1], [0, 1, 0], [1, 0, 0], [0, 0, 0]]),
+}
+
+
+@pytest.mark.parametrize("name", NUMERIC_NAMES)
+def test_an_index_is_not_taken_for_a_class_name_that_is_a_number(tmp_path, name):
+    label_type, cells, labels = NUMERIC_NAMES[name]
+    table = pd.DataFrame({"image": map(_png, range(4)), "label": pd.Series(cells, dtype=object)})
+    path = _hugging_face(table, tmp_path / "data.parquet", names=("3", "1", "0"), label_type=label_type)
+    source = _open(path, eval_split="all")
+    assert source.class_names == ("3", "1", "0")
+    assert source.validation.labels.tolist() == labels
+
+
+def test_a_number_in_a_column_of_class_names_is_no_index(tmp_path):
+    table = pd.DataFrame({"image": map(_png, range(4)), "label": ["1", "2", "0", "1"]})
+    path = _hugging_face(table, tmp_path / "data.parquet", names=("1", "2"), label_type=pa.string())
+    with pytest.raises(UserError, match=r"1 row of .* without one of the 2 class names, such as 0: row 3"):
+        _open(path)
+
+
+def test_shards_have_the_same_class_names(tmp_path):
+    table = pd.DataFrame({"image": map(_png, range(4)), "label": [0, 1, 0, 1]})
+    _hugging_face(table, tmp_path / "train.parquet")
+    _hugging_face(table, tmp_path / "validation.parquet", names=("cat", "dog"))
+    with pytest.raises(UserError, match=r"validation.parquet' has other class names of column 'label' than '.*train"):
+        _open(tmp_path)
 
 
 def test_binary_columns_and_columns_of_categories(tmp_path):

@@ -13,6 +13,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from PIL import Image
@@ -174,6 +175,45 @@ def test_training_skips_and_lists_unreadable_images(mixed_folder, tmp_path, stre
     assert again.count == 0, "listed files may have been repaired"
     again.record(np.concatenate([missing for _, _, missing in complete]))
     assert len((tmp_path / "unreadable.jsonl").read_text().splitlines()) == len(UNREADABLE)
+
+
+@pytest.fixture
+def mixed_shard(tmp_path):
+    """Write a Parquet file of 20 training images and 4 of validation; the training images 3, 5 and 8 are unreadable."""
+    encoded = [b"no" if number in (3, 5, 8) else READABLE["gray JPEG"] for number in range(24)]
+    split = ["train"] * 20 + ["validation"] * 4
+    table = pd.DataFrame({"image": encoded, "label": ["a", "b"] * 12, "split": split})
+    table.to_parquet(tmp_path / "images.parquet")
+    return tmp_path / "images.parquet"
+
+
+def test_unreadable_rows_of_one_file_are_counted_and_listed(mixed_shard, tmp_path, caplog):
+    config = _config(mixed_shard, "data.max_unreadable_fraction=0.5")
+    source, preprocess, _ = _setup(config)
+    for _ in range(2):
+        examples = UnreadableExamples(source.train, preprocess, config.data, tmp_path / "unreadable.jsonl")
+        examples.record(np.array([3, -1, 5, 3, 8]))
+        assert examples.count == 3
+    lines = [json.loads(line) for line in (tmp_path / "unreadable.jsonl").read_text().splitlines()]
+    assert [(line["file"], line["row"]) for line in lines] == [(str(mixed_shard), row) for row in (4, 6, 9)]
+    assert f"skipped unreadable image {mixed_shard}, row 9: " in caplog.text
+
+
+def test_unreadable_rows_of_one_file_are_limited(mixed_shard):
+    config = _config(mixed_shard, "data.max_unreadable_fraction=0.1")
+    source, preprocess, _ = _setup(config)
+    examples = UnreadableExamples(source.train, preprocess, config.data)
+    examples.record(np.array([3, 5]))
+    with pytest.raises(UserError, match=r"3 of 20 images .*max_unreadable_fraction=0.1; last: .*parquet, row 9: "):
+        examples.record(np.array([8]))
+
+
+def test_every_location_is_counted_and_described():
+    """The keys of `Split.locate`, of records, tables, and arrays."""
+    for key, text in (("offset", "offset 8"), ("row", "row 8"), ("index", "index 8")):
+        location = {"file": "f", key: 8}
+        assert unreadable._describe_location(location) == f"f, {text}"
+        assert UnreadableExamples._key(location) != UnreadableExamples._key({"file": "f", key: 9})
 
 
 def test_a_batch_without_readable_images_is_black_and_missing(tmp_path):

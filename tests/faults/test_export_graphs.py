@@ -25,6 +25,30 @@ PREPROCESS = resnet_tf.ImagePreprocess(size=(16, 16), crop_fraction=1.0, mean=(0
 layers = keras.layers
 
 
+@keras.saving.register_keras_serializable("test")
+class _CenteredConv(layers.Conv2D):
+    """A convolution whose kernel is centered in each call."""
+
+    def convolution_op(self, inputs, kernel):
+        return super().convolution_op(inputs, 3.0 * (kernel - keras.ops.mean(kernel, axis=(0, 1, 2))))
+
+
+@keras.saving.register_keras_serializable("test")
+class _ShiftedNorm(layers.BatchNormalization):
+    """A BatchNorm that adds a constant."""
+
+    def call(self, inputs, training=None, mask=None):
+        return super().call(inputs, training=training, mask=mask) + 0.7
+
+
+@keras.saving.register_keras_serializable("test")
+class _ActiveDropout(layers.Dropout):
+    """A dropout that changes its inputs at inference, as Monte Carlo dropout does (Gal and Ghahramani 2016)."""
+
+    def call(self, inputs, training=False):
+        return 0.5 * inputs
+
+
 def _network(*, num_classes=3, **settings) -> keras.Model:
     """Return a network with one block per stage and random statistics, which has preprocessing but no labels."""
     network = create_model("resnet8_w32", num_classes=num_classes, input_shape=SHAPE, **settings)
@@ -90,6 +114,24 @@ def _both_pools(network: keras.Model) -> keras.KerasTensor:
     return layers.Dense(3, name="logits")(both)
 
 
+def _own(layer: keras.Layer) -> Callable:
+    """Return a form of a model with BatchNorm after a convolution, of which one is of the user's type."""
+
+    def build(network: keras.Model) -> keras.KerasTensor:
+        convolution = layer if isinstance(layer, layers.Conv2D) else layers.Conv2D(8, 1)
+        norm = layer if isinstance(layer, layers.BatchNormalization) else layers.BatchNormalization()
+        maps = norm(convolution(_maps(network)))
+        return layers.Dense(3)(layers.GlobalAveragePooling2D()(maps))
+
+    return lambda: _reheaded(build)()
+
+
+def _adapted(inputs: keras.KerasTensor, backbone: keras.Model) -> keras.KerasTensor:
+    normalization = layers.Normalization()
+    normalization.adapt(9.0 * _images(16) + 3.0)
+    return layers.Dense(3)(backbone(normalization(inputs)))
+
+
 # Model, whether its outputs are probabilities, and whether its head is linear in the averages of feature maps.
 MODELS = {
     "network": (_network, False, True),
@@ -136,6 +178,10 @@ MODELS = {
         False,
         True,
     ),
+    "adapted normalization": (_functional(_adapted), False, True),
+    "own convolution": (_own(_CenteredConv(8, 1)), False, True),
+    "own BatchNorm": (_own(_ShiftedNorm()), False, True),
+    "own dropout": (_sequential(lambda: _ActiveDropout(0.5), _dense()), False, False),
     "operation": (_functional(lambda inputs, each: layers.Dense(3)(each(2.0 * inputs - 1.0))), False, True),
     "two towers": (_towers, False, False),
 }
@@ -377,6 +423,15 @@ def test_a_hub_export_computes_as_the_model_in_both_modes(training, tmp_path):
     found = tf.saved_model.load(str(path))(images, training=training)
     expected = model(PREPROCESS.normalize(tf.constant(images)), training=training)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("target", ["serving", *(pytest.param(target, marks=LONG) for target in ("hub", "keras"))])
+def test_an_adapted_normalization_is_exported(target, tmp_path):
+    """Regression: its count of examples was refused, and copies had mean 0 and variance 1."""
+    model, images = MODELS["adapted normalization"][0](), _images()
+    path = export_model(model, tmp_path, target=target, preprocess=PREPROCESS, labels=LABELS)
+    expected = model(PREPROCESS.normalize(tf.constant(images)), training=False)
+    np.testing.assert_allclose(Predictor(path).logits(images), expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow

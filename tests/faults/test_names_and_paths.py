@@ -356,6 +356,34 @@ def test_file_names_need_not_be_utf_8(tmp_path, image, command, export):
     assert r"k\xe4se/\xe9t\xe9 0.png" in outcome.out
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("train", ["--workdir=stra\udcdfe"]),
+        ("prepare", ["--from={photos}", "--to=stra\udcdfe"]),
+        ("export", ["--workdir={run}", "--to=stra\udcdfe"]),
+        ("export", ["--workdir={run}", "--to=stra\udcdfe", "--target=hub_features"]),
+    ],
+)
+def test_paths_that_tensorflow_cannot_write_to_are_refused(
+    command, tmp_path, monkeypatch, tiny_run, photos, name, arguments
+):
+    """Bytes that are not UTF-8, as Python decodes them."""
+    monkeypatch.chdir(tmp_path)
+    outcome = command(name, *(each.format(photos=photos, run=tiny_run) for each in arguments))
+    assert outcome.code == 2
+    assert outcome.err == (
+        r"error: TensorFlow cannot write to 'stra\udcdfe', whose name is not UTF-8; take another one" + "\n"
+    )
+    assert not os.path.exists("stra\udcdfe")
+
+
+def test_exports_are_read_from_paths_that_are_not_utf_8(tmp_path, command, export, image):
+    moved = shutil.copytree(export, tmp_path / "stra\udcdfe")
+    assert command("predict", f"--model={moved}", str(image)).code == 0
+    assert resnet_tf.Predictor(moved, standard_loader=True)(image).labels == resnet_tf.Predictor(export)(image).labels
+
+
 def test_names_are_the_same_in_every_locale():
     assert from_file_name("k\udcc3\udca4se") == "k\u00e4se"  # as Python decodes it in an ASCII locale
     ascii_locale = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

@@ -11,6 +11,7 @@ from PIL import Image
 
 import resnet_tf
 from resnet_tf import ImagePreprocess, Predictor, UserError
+from resnet_tf.config import DataConfig
 from resnet_tf.serving.export import TARGETS
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (30, 41, 3), np.uint8)
@@ -153,6 +154,29 @@ def test_an_incomplete_file_opened_by_pil_is_rejected(predictor):
     opened = Image.open(io.BytesIO(_encoded("JPEG", Image.fromarray(PIXELS))[:-200]))
     with pytest.raises(UserError, match="image 0: PIL cannot read the image: image file is truncated"):
         predictor(opened)
+
+
+def test_a_corrupt_png_opened_by_pil_is_rejected(predictor):
+    """PIL raises a SyntaxError if the header of a later part is corrupt."""
+    noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)
+    corrupt = bytearray(_encoded("PNG", Image.fromarray(noise)))
+    corrupt[corrupt.find(b"IDAT", corrupt.find(b"IDAT") + 4)] = 0
+    with pytest.raises(UserError, match="image 0: PIL cannot read the image: broken PNG file"):
+        predictor(Image.open(io.BytesIO(bytes(corrupt))))
+
+
+@pytest.mark.parametrize("target", ["serving", pytest.param("keras", marks=pytest.mark.slow)])
+def test_an_evaluation_names_the_file_that_it_cannot_read(predictor, tmp_path, target):
+    if target != "serving":
+        predictor = _export(tmp_path / "export", target=target)
+    for label in "01":
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for index in range(5):
+            (tmp_path / "photos" / label / f"{index}.png").write_bytes(_encoded("PNG", Image.fromarray(PIXELS)))
+    (tmp_path / "photos" / "1" / "3.png").write_bytes(_encoded("PNG", Image.fromarray(PIXELS))[:60])
+    split = resnet_tf.open_source(DataConfig(source=str(tmp_path / "photos"), train_split="all")).train
+    with pytest.raises(UserError, match=r"photos/1/3.png is not a readable image: "):
+        predictor.evaluate(split, batch_size=4)
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """Folded and frozen networks compared with the original ones."""
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -68,4 +70,10 @@ def test_a_network_too_large_for_a_graph_keeps_its_variables(monkeypatch):
     monkeypatch.setattr(freezing, "MAX_FROZEN_BYTES", 1000)
     model = fold(_with_random_weights("resnet20"))
     assert not is_freezable(model)
+    monkeypatch.undo()
+    assert is_freezable(model)
+    weights = SimpleNamespace(shape=(25_000_000,), value=SimpleNamespace(dtype=tf.float32))
+    assert is_freezable(SimpleNamespace(variables=19 * [weights]))
+    assert not is_freezable(SimpleNamespace(variables=30 * [weights]))  # more bytes than an int32 holds
+    monkeypatch.setattr(freezing, "MAX_FROZEN_BYTES", 1000)
     np.testing.assert_allclose(freeze(model)(tf.constant(IMAGES))[0], model(IMAGES), rtol=1e-4, atol=1e-5)

@@ -8,14 +8,20 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import CORRUPTIONS
 
+from resnet_tf.config import load_config
 from resnet_tf.core import files
 from resnet_tf.core.errors import UserError
+from resnet_tf.data.pipeline import TrainingLength
+from resnet_tf.data.sources import open_source
 from resnet_tf.model.create import create_model
-from resnet_tf.training import checkpoint
+from resnet_tf.training import checkpoint, runtime
+from resnet_tf.training.optimizers.create import LOSS_SCALE, create_optimizer
 from resnet_tf.training.progress import RunState
 from resnet_tf.training.run import load_run
+from resnet_tf.training.trainer import Trainer
 
 FILES = ["state.index", "state.data-00000-of-00001", "metadata.json", "sha256.json"]
 
@@ -90,6 +96,49 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path, parts):
     path = _save(tmp_path, parts, 1)
     with pytest.raises(UserError, match=r"is corrupt or of another network"):
         checkpoint.restore(path, _parts("resnet32"))
+
+
+def _parts_in(precision):
+    with runtime.precision_policy(precision):
+        model = create_model("resnet8_w32", num_classes=3, input_shape=(8, 8, 1))
+        optimizer = create_optimizer(load_config("digits"), TrainingLength(5, 10), model)
+    return {"model": checkpoint.variables_of(model), "optimizer": checkpoint.variables_of(optimizer)}
+
+
+def _fill(parts):
+    for part in parts.values():
+        for variable in part.values():
+            values = np.random.default_rng(0).uniform(1, 5, variable.shape)
+            variable.assign(np.asarray(values, variable.dtype.as_numpy_dtype))
+
+
+@pytest.mark.parametrize("after", ["float32", "mixed_float16"])
+@pytest.mark.parametrize("before", ["float32", "mixed_float16"])
+def test_only_the_loss_scale_may_be_missing_in_a_checkpoint_or_in_the_optimizer(tmp_path, before, after):
+    ours, theirs = _parts_in(before), _parts_in(after)
+    _fill(ours)
+    path = _save(tmp_path, ours, 1)
+    checkpoint.restore(path, theirs, optional=LOSS_SCALE)
+    for part, variables in theirs.items():
+        for name, variable in variables.items():
+            if name in ours[part]:
+                np.testing.assert_array_equal(variable.numpy(), ours[part][name].numpy())
+        assert all(name.startswith(f"{LOSS_SCALE}/") for name in variables.keys() ^ ours[part].keys())
+    others = {name for name in theirs["optimizer"] if not name.startswith(LOSS_SCALE) or before == after}
+    for name in sorted(others)[::10]:
+        fewer = {key: variable for key, variable in theirs["optimizer"].items() if key != name}
+        for optimizer in (fewer, theirs["optimizer"] | {f"{name}_2": tf.Variable(1.0)}):
+            with pytest.raises(UserError, match=r"is corrupt or of another network"):
+                checkpoint.restore(path, theirs | {"optimizer": optimizer}, optional=LOSS_SCALE)
+
+
+def test_a_run_continues_in_the_precision_of_another_device(tiny_config, tiny_run):
+    """Regression: a checkpoint in float32 was called corrupt where `runtime.precision=auto` chose float16."""
+    with runtime.precision_policy("mixed_float16"):
+        trainer = Trainer(tiny_config, open_source(tiny_config.data), tf.distribute.get_strategy())
+        assert trainer.restore_newest(tiny_run / "checkpoints")
+    assert (trainer.state.step, int(trainer.optimizer.iterations)) == (14, 14)
+    assert float(trainer.optimizer.dynamic_scale) == trainer.optimizer.initial_scale
 
 
 @pytest.mark.parametrize("name", FILES)

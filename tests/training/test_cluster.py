@@ -3,21 +3,36 @@
 import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import override_groups
 
 from resnet_tf.config import RuntimeConfig, load_config
-from resnet_tf.core.errors import UserError
+from resnet_tf.core.errors import Interrupted, UserError
 from resnet_tf.core.files import read_json_lines
-from resnet_tf.training import checkpoint, runtime
-from resnet_tf.training.cluster import Task, is_chief, read_tf_config
+from resnet_tf.data.sources import open_source
+from resnet_tf.training import checkpoint, loop, runtime, time_budget
+from resnet_tf.training import start as start_module
+from resnet_tf.training.callbacks import Profile
+from resnet_tf.training.cluster import Cluster, Task, is_chief, read_tf_config
+from resnet_tf.training.early_exit import Pace
+from resnet_tf.training.planner import Weights
+from resnet_tf.training.progress import RunState
 from resnet_tf.training.run import load_run
+from resnet_tf.training.start import Start, check_workers_agree, start
+from resnet_tf.training.time_budget import Deadline
+from resnet_tf.workflows import train as train_module
 from resnet_tf.workflows.train import train_and_evaluate
 
 TIMEOUT = 240  # seconds
@@ -25,8 +40,11 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "workers.py"
 
 
 @contextlib.contextmanager
-def _workers(workdir, settings, count=2):
-    """`python -m resnet_tf.train` twice, in one cluster on 127.0.0.1; only the first has a directory to write to."""
+def _workers(workdir, settings, count=2, further=()):
+    """`python -m resnet_tf.train` twice, in one cluster on 127.0.0.1; only the first has a directory to write to.
+
+    Workers but the first have `further` settings.
+    """
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     hosts = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
     for each in sockets:
@@ -38,7 +56,7 @@ def _workers(workdir, settings, count=2):
             command = [sys.executable, "-m", "resnet_tf.train", "--set=runtime.strategy=multiworker"]
             command += [
                 f"--workdir={workdir if index == 0 else workdir / 'never'}",
-                *(f"--set={each}" for each in settings),
+                *(f"--set={each}" for each in (*settings, *(further if index else ()))),
             ]
             environment = {**os.environ, "TF_CONFIG": json.dumps(task), "CUDA_VISIBLE_DEVICES": "-1"}
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -128,6 +146,222 @@ def test_a_lost_worker_ends_the_other_and_both_continue(data_dir, tmp_path, lost
     assert "resuming from step" in outputs[0][1]
     assert "another worker was stopped: stopped at step" in outputs[0][1].splitlines()[-1]
     assert "SIGTERM: stopped at step" in outputs[1][1].splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_lost_before_the_first_step_ends_the_other(data_dir, tmp_path):
+    with _workers(tmp_path / "run", _settings(data_dir)) as processes:
+        while "on each of 2 workers" not in processes[1].stderr.readline():
+            assert processes[1].poll() is None
+        processes[1].kill()
+        _, errors = processes[0].communicate(timeout=TIMEOUT)
+    assert processes[0].returncode == 75, errors
+    assert "worker 0 lost another one before the first step" in errors.splitlines()[-1]
+    assert "Traceback" not in errors
+
+
+@pytest.mark.slow
+def test_workers_with_different_configurations_all_end(data_dir, tmp_path):
+    with _workers(tmp_path / "run", _settings(data_dir), further=["train.epochs=3"]) as processes:
+        outputs = [process.communicate(timeout=TIMEOUT) for process in processes]
+    assert [process.returncode for process in processes] == [2, 2], outputs
+    message = "the configuration of worker 1 differs from that of the chief; all workers need the same"
+    for _, errors in outputs:
+        assert message in errors.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_workers_without_the_run_directory_continue_with_its_settings(data_dir, tmp_path):
+    """The warmup is that of the run, and not a tenth of the epochs that the run has now."""
+    settings = [each for each in _settings(data_dir) if not each.startswith("optimizer.warmup")]
+    train_and_evaluate(load_config("digits", settings), tmp_path / "run")
+    with _workers(tmp_path / "run", [*settings, "train.epochs=3", "train.extend=true"]) as processes:
+        for process in processes:
+            lines = [process.stderr.readline()]
+            while "steps an epoch, 3 epochs" not in lines[-1]:  # all workers have the same configuration
+                lines.append(process.stderr.readline())
+                assert lines[-1], lines
+            assert "settings of the run continue: optimizer.warmup_epochs=0.2\n" in lines
+
+
+_HERE = threading.local()  # with the index of the worker that runs in the thread
+
+
+class _Worker(Cluster):
+    """Worker of a cluster of two threads; it fails where the other one takes part in no sum, or in another one."""
+
+    num_replicas_in_sync = 2
+
+    def __init__(self, index, barrier, numbers):
+        self.index, self.count, self.is_chief, self.replicas = index, 2, index == 0, 1
+        self._barrier, self._numbers = barrier, numbers
+
+    def sum(self, numbers):
+        self._numbers[self.index] = list(numbers)
+        self._barrier.wait(timeout=20)
+        total = [sum(each) for each in zip(*self._numbers, strict=True)]
+        self._barrier.wait(timeout=20)
+        return total
+
+
+def _on_both(call):
+    """Return the results of a function of a worker, or the messages of its errors, on both workers."""
+    barrier, numbers = threading.Barrier(2), [[], []]
+
+    def run(index):
+        _HERE.index = index
+        try:
+            return call(_Worker(index, barrier, numbers))
+        except UserError as error:
+            return str(error)
+        except BaseException:
+            barrier.abort()
+            raise
+
+    with ThreadPoolExecutor(2) as executor:
+        return list(executor.map(run, range(2)))
+
+
+@pytest.mark.parametrize("text", ["", "k\u00e4se", '{"a": 1}\n' * 100])
+def test_the_text_of_the_chief_reaches_all_workers(text):
+    assert _on_both(lambda worker: worker.text_from_chief(text if worker.is_chief else "other")) == [text, text]
+
+
+def test_all_workers_know_where_a_condition_is_true():
+    assert _on_both(lambda worker: worker.where(worker.index == 1)) == [[1], [1]]
+    assert _on_both(lambda worker: worker.where(False)) == [[], []]
+
+
+def test_different_configurations_are_refused_on_all_workers(tiny_config):
+    other = override_groups(tiny_config, train={"epochs": 3})
+    message = "the configuration of worker 1 differs from that of the chief; all workers need the same"
+    found = _on_both(lambda worker: check_workers_agree(tiny_config if worker.is_chief else other, worker))
+    assert found == [message, message]
+    assert _on_both(lambda worker: check_workers_agree(tiny_config, worker)) == [None, None]
+
+
+def test_the_stored_configuration_of_the_chief_applies_to_all_workers(tiny_config, tmp_path, monkeypatch):
+    stored = override_groups(tiny_config, optimizer={"decay_epochs": (1.0, 2.5)}, train={"minutes": 0.5})
+    for chiefs, others in ((stored, None), (None, stored)):
+        found = _on_both(lambda worker, own=(chiefs, others): start_module._from_chief(own[worker.index], worker))
+        assert found == [chiefs, chiefs]
+    (tmp_path / "config.json").write_text(stored.to_json())
+    monkeypatch.setattr(train_module, "start", lambda config, stored: stored)
+    for chief, expected in ((True, stored), (False, None)):
+        monkeypatch.setattr(train_module, "is_chief", lambda config, chief=chief: chief)
+        assert train_module._start(tiny_config, tmp_path) == expected
+
+
+def _lose_worker(*arguments):
+    raise tf.errors.UnavailableError(None, None, "Socket closed")
+
+
+@pytest.mark.parametrize("collective", ["check_workers_agree", "_from_chief", "fit_into_minutes"])
+def test_a_loss_at_the_start_is_one_line(tiny_config, monkeypatch, collective):
+    monkeypatch.setattr(start_module, "Cluster", lambda strategy: SimpleNamespace(index=1, count=2))
+    monkeypatch.setattr(start_module, "check_workers_agree", lambda config, cluster: None)
+    monkeypatch.setattr(start_module, "_from_chief", lambda stored, cluster: stored)
+    monkeypatch.setattr(start_module, collective, _lose_worker)
+    message = r"worker 1 lost another one before the first step \(Socket closed\); restart all workers"
+    with pytest.raises(Interrupted, match=message):
+        start(override_groups(tiny_config, train={"minutes": 1.0}))
+
+
+def test_a_loss_while_the_network_is_created_is_one_line(tiny_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "Cluster", lambda strategy: SimpleNamespace(index=0, count=2))
+    monkeypatch.setattr(loop, "check_workers_agree", lambda config, cluster: None)
+    monkeypatch.setattr(loop, "Trainer", _lose_worker)
+    with pytest.raises(Interrupted, match=r"worker 0 lost another one before the first step \(Socket closed\)"):
+        loop.fit(Start(tiny_config, None, None, Deadline(0.0)), tmp_path, plot_evaluation=None)
+
+
+def test_workers_take_the_same_steps_in_a_measurement(tiny_config, monkeypatch):
+    """The first worker measures 1 s for four steps, the other one 0.2 s."""
+    trainers = {}
+
+    def create(config, source, worker):
+        trainers[worker.index] = SimpleNamespace(
+            config=config,
+            cluster=worker,
+            state=RunState(),
+            length=SimpleNamespace(total_steps=1000),
+            batches=lambda: None,
+        )
+        return trainers[worker.index]
+
+    monkeypatch.setattr(time_budget, "Trainer", create)
+    monkeypatch.setattr(time_budget, "_seconds", lambda trainer, batches, steps: 0.2 if trainer.cluster.index else 1.0)
+    source = open_source(tiny_config.data)
+    _on_both(lambda worker: time_budget._measure(tiny_config, source, worker, {}))
+    assert [trainers[index].state.step for index in range(2)] == [12, 12]
+
+
+def test_the_weights_of_the_chief_are_considered_on_all_workers(tmp_path, monkeypatch):
+    monkeypatch.setattr(time_budget, "cached_path", lambda row: tmp_path / f"{_HERE.index}" / row.file_name)
+    rows = {name: next(iter(time_budget.PRETRAINED[name].items())) for name in ("resnet50", "resnet18")}
+
+    def put(index, name):
+        (tmp_path / f"{index}").mkdir(exist_ok=True)
+        (tmp_path / f"{index}" / rows[name][1].file_name).touch()
+
+    put(0, "resnet18")
+    put(1, "resnet50")
+    found = _on_both(time_budget._agree_on_weights)
+    file = rows["resnet18"][1].file_name
+    for index in range(2):
+        assert found[index].startswith(f"worker 1: '{tmp_path / str(index) / file}' is missing, which the chief has")
+    put(1, "resnet18")
+    expected = (Weights("resnet18", rows["resnet18"][0], 224),)
+    assert _on_both(time_budget._agree_on_weights) == [expected, expected]
+    shutil.rmtree(tmp_path / "0")
+    assert _on_both(time_budget._agree_on_weights) == [(), ()]
+
+
+def _fit(worker, config, callbacks=()):
+    """Return the parts of a loop that follow the chief, within an epoch of ten steps."""
+    fit = loop._Fit.__new__(loop._Fit)
+    model = SimpleNamespace(stop_training=False, get_weights=list)
+    optimizer = SimpleNamespace(learning_rate_factor=keras.Variable(1.0))
+    fit._trainer = SimpleNamespace(
+        state=RunState(), model=model, optimizer=optimizer, average=None, length=SimpleNamespace(steps_per_epoch=10)
+    )
+    fit._config, fit._cluster, fit._callbacks = config, worker, callbacks
+    fit._deadline = Deadline(1.0)
+    fit._batches, fit._evaluation_seconds, fit._pace = iter(()), 0.0, Pace(most=5)
+    fit._profile, fit._signals = Profile("", Path()), SimpleNamespace(received="")
+    return fit
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_all_workers_follow_a_callback_of_the_chief_within_an_epoch(tiny_config, ended):
+    """`on_train_batch_end` of the chief may end the run, and set the learning rate."""
+
+    def take_call(worker):
+        fit = _fit(worker, tiny_config)
+        if worker.is_chief:
+            fit._trainer.model.stop_training = ended
+            fit._trainer.optimizer.learning_rate_factor.assign(0.5)
+        steps = fit._agree_on_steps()
+        return steps, fit._trainer.model.stop_training, float(fit._trainer.optimizer.learning_rate_factor.value)
+
+    assert _on_both(take_call) == [(0 if ended else 1, ended, 0.5)] * 2
+
+
+def test_all_workers_follow_a_callback_of_the_chief_at_the_begin_of_the_run(tiny_config):
+    """Such as `on_train_begin` that ends the run, and `on_epoch_begin` of `LearningRateScheduler`."""
+
+    def call_back(worker):
+        fit = _fit(worker, tiny_config, callbacks=[None])
+
+        def act():
+            fit._trainer.model.stop_training = worker.is_chief
+            fit._trainer.optimizer.learning_rate_factor.assign(0.5 if worker.is_chief else 1.0)
+
+        fit._call_back(act)
+        return fit._is_ended, float(fit._trainer.optimizer.learning_rate_factor.value)
+
+    assert _on_both(call_back) == [(True, 0.5)] * 2
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from resnet_tf.config import CONFIG_FILE, flatten, load_config
+from resnet_tf.config import CONFIG_FILE, flatten, list_configs, load_config, override
 from resnet_tf.core.errors import UserError
 from resnet_tf.data import pipeline
 from resnet_tf.data.pipeline import TrainingLength
@@ -166,6 +166,29 @@ def test_a_key_that_is_set_to_its_default_stays(simulate_data, recipe, settings)
     texts = [f"{key}={str(value).strip('()')}" for key, value in settings.items()]
     resolved = flatten(default_settings.resolve(load_config(recipe, texts)).to_dict())
     assert {key: resolved[key] for key in settings} == settings
+
+
+@pytest.mark.parametrize("settings", [[], ["train.epochs=5"]], ids=str)
+@pytest.mark.parametrize("name", list_configs())
+def test_a_run_that_continues_has_the_settings_of_its_start(simulate_data, name, settings):
+    """Regression: from 2,106 photos on, `finetune` had a shorter warmup when it continued, and was refused."""
+    for examples in (20, 1_000, 2_105, 2_106, 3_000, 30_000):
+        simulate_data(examples, 300)
+        source = default_settings.open_source(None)
+        first = default_settings.resolve(load_config(name, settings), source)
+        assert default_settings.resolve(load_config(name, settings), source, stored=first) == first, examples
+        if first.train.defaults != "none":
+            assert default_settings.resolve(load_config(name), source, stored=first) == first, examples
+
+
+@pytest.mark.parametrize("name", ["finetune", "bit_finetune"])
+def test_a_plan_for_minutes_is_kept_beside_other_default_settings(simulate_data, name):
+    """Regression: only the keys of `train.defaults` were kept."""
+    simulate_data(3_000, 300)
+    config = load_config(name, ["train.minutes=10"])
+    planned = {"data.image_size": 128, "train.eval_every": 3, "train.epochs": 20, "train.head_epochs": 4}
+    stored = override(default_settings.resolve(config), planned)
+    assert default_settings.resolve(config, stored=stored) == stored
 
 
 def test_explicit_settings_are_kept(write_images):

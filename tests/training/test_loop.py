@@ -113,6 +113,41 @@ def test_a_run_stopped_by_a_signal_resumes_bitwise(tiny_config, tiny_run, tmp_pa
     _assert_same_run(tmp_path, tiny_run)
 
 
+class _End(keras.callbacks.Callback):
+    """Ends the run after its first epoch."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = True
+
+
+def test_a_signal_in_the_last_evaluation_of_an_ended_run_loses_no_metrics(tiny_config, tmp_path, monkeypatch):
+    """Regression: the run that continued evaluated, and did not save metrics and calibration."""
+    config, original = override_groups(tiny_config, train={"eval_every": 2}), Evaluator.__call__
+
+    def stop(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Evaluator, "__call__", stop)
+        with pytest.raises(Interrupted, match=r"SIGTERM: stopped at step 7, saved in "):
+            train_and_evaluate(config, tmp_path, callbacks=[_End()])
+    assert load_run(tmp_path).metrics == {}
+    result = train_and_evaluate(config, tmp_path)
+    assert (result["step"], load_run(tmp_path).metrics["top1"]) == (7, result["top1"])
+
+
+def test_a_signal_between_two_epochs_keeps_the_metrics_of_the_first(tiny_config, tmp_path):
+    """Regression: the checkpoint at the end of the epoch was replaced by one without metrics."""
+    stop = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: os.kill(os.getpid(), signal.SIGTERM) if epoch == 1 else None
+    )
+    with pytest.raises(Interrupted, match=r"SIGTERM: stopped at step 7, saved in "):
+        train_and_evaluate(tiny_config, tmp_path, callbacks=[stop])
+    (line,) = files.read_json_lines(tmp_path / "metrics.jsonl")
+    assert load_run(tmp_path).metrics["top1"] == line["val_top1"]
+
+
 @pytest.mark.slow
 def test_checkpoints_within_an_epoch_and_after_corruption(tiny_config, tiny_run, tmp_path, caplog):
     config = override_groups(tiny_config, train={"checkpoint_steps": 3, "keep_checkpoints": 9})
@@ -169,6 +204,26 @@ def test_nonfinite_steps_restore_a_checkpoint_once(tiny_config, tmp_path, monkey
     ):
         train_and_evaluate(config, tmp_path / "forever")
     assert checkpoint.steps(tmp_path / "forever" / "checkpoints") == [7]
+
+
+def test_epochs_keep_their_numbers_after_a_return_over_several(tiny_config, tmp_path, monkeypatch):
+    """Regression: an epoch after the return had the number of the one that failed."""
+    original, begun = loop._Fit._call, []
+
+    def spoil(self, steps):
+        original(self, steps)
+        state = self._trainer.state
+        if state.step >= 23 and not state.rolled_back:
+            state.nonfinite_streak = 5
+
+    monkeypatch.setattr(loop._Fit, "_call", spoil)
+    config = override_groups(tiny_config, train={"epochs": 4, "eval_every": 2, "max_nonfinite_steps": 5})
+    note = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: begun.append(epoch))
+    train_and_evaluate(config, tmp_path, callbacks=[note])
+    assert begun == [0, 1, 2, 3, 2, 3]
+    lines = files.read_json_lines(tmp_path / "metrics.jsonl")
+    assert [(line["epoch"], line["step"]) for line in lines] == [(1, 7), (2, 14), (3, 21), (4, 28)]
+    assert [line["epoch"] for line in lines if "val_top1" in line] == [2, 4]
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from resnet_tf.config import Config, flatten, iterate_keys, load_config, overrid
 from resnet_tf.core.errors import UserError
 from resnet_tf.data.pipeline import TrainingLength
 from resnet_tf.data.sources import open_source
+from resnet_tf.model.create import create_model
 from resnet_tf.training import planner, time_budget
 from resnet_tf.training.early_exit import Pace
 from resnet_tf.training.loop import _Fit
@@ -19,6 +20,7 @@ from resnet_tf.training.progress import RunState
 from resnet_tf.training.run import load_run
 from resnet_tf.training.start import start
 from resnet_tf.training.time_budget import Deadline, Rate
+from resnet_tf.training.trainer import size_in_epoch
 from resnet_tf.workflows.train import train_and_evaluate
 
 CIFAR = Facts(examples=50_000, evaluated=10_000, median=32, is_color=True, minutes=10)
@@ -107,6 +109,36 @@ def _plan(facts: Facts, rates: list[float], seconds: float) -> dict:
 def test_the_best_network_that_the_time_allows_is_chosen(facts, rates, seconds, expected):
     plan = _plan(facts, rates, seconds)
     assert {key: plan.get(key) for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "rates", "expected"),
+    [
+        ({"train.finetune": "head_then_all"}, [0.2, 0.5], {"train.epochs": 2, "train.head_epochs": 1}),
+        ({"train.finetune": "head_then_all", "train.head_epochs": 3}, [0.2, 0.5], {"train.epochs": 4}),
+        ({"train.finetune": "head_then_all", "train.head_epochs": 3}, [1, 2], {"train.epochs": 4}),
+        ({"train.head_epochs": 3}, [1, 2], {"train.epochs": 2, "train.finetune": "probe"}),
+        ({"train.head_epochs": 3, "train.epochs": 3}, [14, 40], {"train.finetune": "probe"}),
+    ],
+    ids=str,
+)
+def test_plans_have_an_epoch_for_the_other_layers_or_train_the_head_only(given, rates, expected):
+    """Regression: a plan of one epoch was refused, with an error about settings that the user had not made."""
+    plan = _plan(_change(TUNED, given=given), rates, 60)
+    assert {key: plan.get(key) for key in expected} == expected
+    override(Config(), given | plan)
+
+
+def test_more_epochs_than_fit_have_a_reason():
+    facts = _change(TUNED, given={"train.finetune": "head_then_all"})
+    chosen = planner.choose(facts, dict(zip(planner.candidates(facts), [0.2, 0.5], strict=True)), 60)
+    (reason,) = (choice.reason for choice in chosen if choice.key == "train.epochs")
+    assert reason == "0.72 fit, and train.finetune=head_then_all needs more than train.head_epochs=1"
+
+
+def test_images_of_a_plan_are_as_large_as_those_of_the_first_epoch():
+    for size in (160, 192, 224):
+        assert _plan(_change(TUNED, given={"train.start_size": size}), [14, 40], 250)["data.image_size"] >= size
 
 
 def test_reasons_name_the_size_that_a_rate_belongs_to():
@@ -231,6 +263,11 @@ def test_choices_are_stored_and_kept(digits_arrays, measured, tmp_path, caplog):
     assert result["step"] == load_run(tmp_path).step
 
 
+def test_a_planned_batch_divides_into_micro_batches_and_pairs(digits_arrays, measured):
+    settings = ["train.minutes=2", "model.name=resnet8_w32", "train.accumulate=3", "augment.mixup=0.2"]
+    assert start(_auto(digits_arrays, *settings)).config.data.batch_size == 36, "32 or more, divided by 6"
+
+
 def test_reduced_images_are_measured_at_their_size(tmp_path, measured, monkeypatch, caplog):
     rates = {192: 6.0, 96: 18.0}
 
@@ -263,6 +300,22 @@ def test_a_measurement_takes_steps_on_the_real_input(digits_arrays, monkeypatch)
     rate = time_budget._measure(config, started.source, started.strategy, settings)
     assert rate.images_per_second > 0
     assert rate.compile_seconds > 0
+
+
+@pytest.mark.parametrize(("finetune", "trained"), [("head_then_all", "full"), ("probe", "probe")])
+def test_a_measurement_takes_the_slowest_steps_of_the_run(digits_arrays, tmp_path, monkeypatch, finetune, trained):
+    """Regression: steps of the head only, and on small images, gave plans of several times too many epochs."""
+    found = []
+    monkeypatch.setattr(time_budget, "_seconds", lambda trainer, *rest: found.append(trainer.config) or 9.0)
+    weights = tmp_path / "start.weights.h5"
+    create_model("resnet8_w32", num_classes=10, input_shape=(8, 8, 1)).save_weights(weights)
+    started = start(override_groups(_auto(digits_arrays), train={"minutes": 0.0}))
+    settings = {"model.name": "resnet8_w32", "model.weights": str(weights), "train.start_size": 4}
+    config = override(started.config, settings | {"train.finetune": finetune})
+    time_budget._measure(config, started.source, started.strategy, {"data.batch_size": 64})
+    assert {each.train.finetune for each in found} == {trained}
+    assert size_in_epoch(config, 0) == 4
+    assert size_in_epoch(found[0], 0) is None
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from resnet_tf.data import pipeline, robustness
 from resnet_tf.data.corruptions import corrupt
 from resnet_tf.data.sources import arrays
 from resnet_tf.serving.export import export_model
+from resnet_tf.workflows import evaluate
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +113,15 @@ def test_multi_label_targets_have_mean_average_precision(run):
     assert measured.metric == "mean_average_precision"
     assert measured.clean == clean.mean_average_precision
     assert len({value for values in measured.scores.values() for value in values}) > 5
+
+
+def test_a_run_that_cannot_be_written_is_measured(run, tmp_path, monkeypatch, caplog):
+    workdir = shutil.copytree(run.workdir, tmp_path / "run")
+    (workdir / "robustness.json").unlink()
+    (workdir / "robustness.json").mkdir()
+    monkeypatch.setattr(evaluate, "_measure_robustness", lambda *_: run.robustness)
+    assert resnet_tf.evaluate(workdir, corruptions=True).robustness == run.robustness
+    assert "the metrics on corrupted images are not stored in the run: cannot write" in caplog.text
 
 
 def test_mistakes_are_named(run):

@@ -1,13 +1,16 @@
 """`benchmark --what=serving`: exports of a run, of a network and of an export, stored in the run and in its report."""
 
+import contextlib
 import dataclasses
 import html
 import json
 import shlex
 import shutil
 import subprocess
+import sys
 from importlib import util
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,7 +19,7 @@ from resnet_tf.config import Config
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.export_measurement import ExportMeasurement, Latency, Throughput
 from resnet_tf.core.serving_benchmark import ServingBenchmark
-from resnet_tf.serving import runners
+from resnet_tf.serving import export_benchmark, runners
 from resnet_tf.serving.export import TARGETS
 from resnet_tf.serving.export_benchmark import measure_export
 from resnet_tf.training.measurements import write_measurement
@@ -183,6 +186,16 @@ def test_the_first_answer_is_the_sooner_one_of_two_processes(seconds, monkeypatc
 def test_the_failure_of_a_process_is_one_line(tmp_path):
     with pytest.raises(UserError, match=r"^no exported model at '.*nowhere'$"):
         measure_export(tmp_path / "nowhere", seconds=0.1)
+
+
+def test_a_missing_package_is_left_to_the_loader_to_name(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    preprocess = resnet_tf.ImagePreprocess(size=(8, 8))
+    metadata = {"target": "onnx", "preprocess": preprocess.to_dict()}
+    export = SimpleNamespace(directory=tmp_path, metadata=metadata, naming_metadata=contextlib.nullcontext)
+    prepared = export_benchmark._prepare(export)
+    with pytest.raises(UserError, match=r"^ONNX models need the package onnxruntime: pip install 'resnet_tf\[onnx\]'$"):
+        export_benchmark._load(export, prepared)
 
 
 def test_a_killed_process_is_named(monkeypatch):

@@ -66,7 +66,7 @@ class Split:
         load: function, in graph operations, from the index of an example, an int64 scalar, to the example: an encoded
             image, a string scalar; pixels, uint8 [H, W, 1 or 3]; or a signal, float32 [L, C].
         locate: function from the index of an example to its location: `file`, and, if the file holds several examples,
-            `offset` (bytes), or `split` and `index`.
+            `offset` (bytes), `row` (from 1), or `split` and `index`.
         hashes: hash of the content of each example, int64 [N], where it is known without reading the examples.
         corruption: corrupt parts of the files; their examples are not in the split.
         stream: like `load`, but returns a dataset of one example, for sources that read datasets; otherwise None.

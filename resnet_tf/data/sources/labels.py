@@ -212,7 +212,7 @@ def _check_range(split: Split, count: int) -> None:
     if not len(wrong):
         return
     label, location = split.labels[wrong[0]], split.locate(int(wrong[0]))
-    units = {"offset": "byte", "index": "index"}
+    units = {"offset": "byte", "row": "row", "index": "index"}
     position = next((f", {unit} {location[key]}" for key, unit in units.items() if key in location), "")
     reason = f"but the number of classes is {count:,}" if label >= 0 else "expected non-negative integers"
     if label == -1:

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from resnet_tf.inputs import Preprocess
+from resnet_tf.serving.layers import set_weights
 
 
 def reusable_model(model: keras.Model, preprocess: Preprocess, *, weight_decay: float) -> tuple[Any, keras.Model]:
@@ -28,7 +29,7 @@ def reusable_model(model: keras.Model, preprocess: Preprocess, *, weight_decay: 
     open_model = keras.models.clone_model(
         model, input_tensors=keras.Input((*sizes, preprocess.channels), name="images")
     )
-    open_model.set_weights(model.get_weights())
+    set_weights(open_model, model.get_weights())
 
     @tf.function(autograph=False)
     def call(images: tf.Tensor, training: bool = False) -> tf.Tensor:

@@ -15,6 +15,7 @@ from resnet_tf.training.optimizers.update_rules import UPDATE_RULES
 
 # A fixed name: Keras numbers the optimizers of a process, and checkpoints are keyed by variable names.
 _NAME = "optimizer"
+LOSS_SCALE = f"{_NAME}_scale"  # of the variables that only an optimizer in float16 has
 # Wrappers, and one that works with `fit` only.
 _UNSUPPORTED = {"Optimizer", "MultiOptimizer", "OptimizerMap", "LossScaleOptimizer", "ScheduleFreeAdamW"}
 
@@ -40,7 +41,7 @@ def create_optimizer(config: Config, length: TrainingLength, model: keras.Model)
         arguments["iteration_dtype"] = "bfloat16"
     optimizer = _with_layer_rates(base)(learning_rate.learning_rate(config, length), name=_NAME, **arguments)
     if model.compute_dtype == "float16":
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name=f"{_NAME}_scale")
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name=LOSS_SCALE)
     optimizer.build(model.trainable_variables)
     variables = model.trainable_variables
     inner = getattr(optimizer, "inner_optimizer", optimizer)

@@ -122,6 +122,13 @@ def is_list(type_: pa.DataType) -> bool:
     return pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_)
 
 
+def holds_numbers(type_: pa.DataType) -> bool:
+    """Return True for a column of whole or real numbers, or of lists of them."""
+    if is_list(type_) or pa.types.is_dictionary(type_):
+        return holds_numbers(type_.value_type)
+    return pa.types.is_integer(type_) or pa.types.is_floating(type_)
+
+
 def is_indicator(column: Column) -> bool:
     """Return True for a column of 0 and 1, or false and true, without other and missing values."""
     values = {column.values[code] for code in np.unique(column.codes)}

@@ -237,7 +237,7 @@ def _read_parquet(path: Path) -> Table:
         files=tuple(file for file, _ in found),
         file_rows=tuple(reader.metadata.num_rows for reader in readers),
         file_splits=splits if len(set(splits)) > 1 else ("",) * len(splits),
-        class_names=_read_class_names(schema.metadata or {}, path),
+        class_names=_read_class_names({file: reader for (file, _), reader in zip(found, readers, strict=True)}),
     )
 
 
@@ -305,7 +305,28 @@ def _item(feature: Any) -> Any:
     return feature.get("feature", feature) if isinstance(feature, dict) else feature
 
 
-def _read_class_names(metadata: Mapping[bytes, bytes], path: Path) -> dict[str, tuple[str, ...]]:
+def _read_class_names(readers: Mapping[str, pq.ParquetFile]) -> dict[str, tuple[str, ...]]:
+    """Return the names of each `ClassLabel` by column.
+
+    Args:
+        readers: files by their paths.
+
+    Raises:
+        UserError: if two files have different names, as an index would be another class in each.
+    """
+    named = {file: _parse_class_names(reader.schema_arrow.metadata or {}, file) for file, reader in readers.items()}
+    first, *others = named
+    for key, names in named[first].items():
+        for other in others:
+            if named[other].get(key, names) != names:
+                raise UserError(
+                    f"{other!r} has other class names of column {key!r} than {first!r}, so that the same index is "
+                    "another class; write both with the same names in the same order"
+                )
+    return named[first]
+
+
+def _parse_class_names(metadata: Mapping[bytes, bytes], file: str) -> dict[str, tuple[str, ...]]:
     """Return the names of each `ClassLabel` in the metadata that Hugging Face writes, by column."""
     try:
         info = parse_json(metadata.get(b"huggingface", b"{}"))
@@ -313,10 +334,8 @@ def _read_class_names(metadata: Mapping[bytes, bytes], path: Path) -> dict[str, 
         labels = {key: _item(each) for key, each in features.items()}
         named = {key: each["names"] for key, each in labels.items() if isinstance(each, dict) and "names" in each}
     except (ValueError, AttributeError, RecursionError) as error:
-        raise UserError(f"{str(path)!r} has corrupt metadata of Hugging Face: {plain_reason(error)}") from error
+        raise UserError(f"{file!r} has corrupt metadata of Hugging Face: {plain_reason(error)}") from error
     for key, names in named.items():
         if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
-            raise UserError(
-                f"{str(path)!r} has class names of column {key!r} that are not text: {json.dumps(names)[:80]}"
-            )
+            raise UserError(f"{file!r} has class names of column {key!r} that are not text: {json.dumps(names)[:80]}")
     return {key: tuple(names) for key, names in named.items()}

@@ -16,7 +16,7 @@ from resnet_tf.core.ranges import MAX_CLASSES
 from resnet_tf.core.targets import MULTI_LABEL, Targets, targets_of
 from resnet_tf.core.text import counted
 from resnet_tf.data.sources.labels import columns_to_labels
-from resnet_tf.data.sources.tables.columns import Roles, is_indicator, is_list, is_one
+from resnet_tf.data.sources.tables.columns import Roles, holds_numbers, is_indicator, is_list, is_one
 from resnet_tf.data.sources.tables.files import Column, Table
 
 logger = logging.getLogger(__name__)
@@ -131,10 +131,9 @@ def _encode_names(column: Column) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def _find_indices(table: Table, name: str, column: Column, class_names: tuple[str, ...]) -> np.ndarray:
-    """Return labels that are indices of class names, or the names, int64 [N]."""
-    indices = {str(index): index for index in range(len(class_names))} | {
-        each: index for index, each in enumerate(class_names)
-    }
+    """Return the indices of the class names, int64 [N], that a column of numbers holds, or one of text names."""
+    known = map(str, range(len(class_names))) if holds_numbers(table.types[name]) else class_names
+    indices = {each: index for index, each in enumerate(known)}
     found = np.array([indices.get(value or "", -1) for value in column.values], np.int64)[column.codes]
     wrong = np.flatnonzero(found < 0)
     if len(wrong):

@@ -1,0 +1,33 @@
+"""Layers of users' models in exports: of which the computation is known, and how weights are copied."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+_INACTIVE = (keras.layers.Dropout, keras.layers.Identity)
+
+
+def is_of_keras(operation: Any) -> bool:
+    """Return True for a layer or operation of Keras; one of a subclass may compute anything."""
+    return type(operation).__module__.startswith("keras.")
+
+
+def is_inactive(operation: Any) -> bool:
+    """Return True for a layer that returns its input at inference, such as Keras's dropout.
+
+    A user's subclass may be active, such as Monte Carlo dropout (Gal and Ghahramani 2016).
+    """
+    return isinstance(operation, _INACTIVE) and is_of_keras(operation)
+
+
+def set_weights(layer: keras.Layer, weights: Sequence[np.ndarray]) -> None:
+    """Set the weights of a layer or model, and what `keras.layers.Normalization` derives from its own.
+
+    `set_weights` of Keras does not derive the mean and the standard deviation that this layer computes with.
+    """
+    layer.set_weights(list(weights))
+    for part in layer._flatten_layers():
+        if isinstance(part, keras.layers.Normalization):
+            part.finalize_state()
