@@ -12,7 +12,7 @@ from absl import flags
 
 import resnet_tf
 from resnet_tf.config import command_line
-from resnet_tf.core.text import counted
+from resnet_tf.core.text import counted, printable
 
 command_line.refuse_import(__name__)
 
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> None:
 
     result = resnet_tf.prepare(FROM.value, TO.value, eval_fraction=EVAL_FRACTION.value, overrides=SET.value)
     for name, split in result.splits.items():
-        print(f"{name}: {counted(split.examples, 'image')} in {counted(split.files, 'file')}")
+        print(f"{printable(name)}: {counted(split.examples, 'image')} in {counted(split.files, 'file')}")
     print(f"data.source={TO.value}")
 
 

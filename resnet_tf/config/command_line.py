@@ -1,6 +1,7 @@
 """Shared parts of all commands: flags, `--help`, one-line errors with exit code 2, and a quiet start of TensorFlow."""
 
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -22,6 +23,7 @@ from resnet_tf.core.text import printable
 _TEMPORARY_FAILURE = 75  # EX_TEMPFAIL of sysexits.h
 _DEFAULT_CONFIG = "digits"
 _CONFIG_OF_OWN_DATA = "auto"
+_REFUSED = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)  # errors about a path, which the user can correct
 _GROUP_FLAG = re.compile(r"--([a-z_]+\.[a-z_]+)(=.*)?", re.DOTALL)
 
 
@@ -65,9 +67,9 @@ def _run(main: Callable[[list[str]], None], flag_values: flags.FlagValues, doc: 
     except BrokenPipeError:
         raise
     except Exception as error:
-        if not is_full_disk(error):
+        if not (message := _describe_failure(error)):
             raise
-        sys.exit(_fail(write_failure(error)))
+        sys.exit(_fail(message))
 
 
 def refuse_import(module: str) -> None:
@@ -184,6 +186,15 @@ def _log_to_stderr() -> None:
 def _fail(message: str) -> int:
     print(f"error: {printable(' '.join(message.split()))}", file=sys.stderr)
     return 2
+
+
+def _describe_failure(error: Exception) -> str:
+    """Return the message for a full disk, or a path that the system refuses; empty for another error."""
+    if is_full_disk(error):
+        return write_failure(error)
+    if isinstance(error, OSError) and error.errno in _REFUSED and error.filename is not None:
+        return f"{str(error.filename)!r}: {error.strerror}"
+    return ""
 
 
 def _describe_unknown(unknown: str, known: list[str], keys: list[str]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from resnet_tf.config.effects import check_effects
 from resnet_tf.config.schema import Config, iterate_keys
 from resnet_tf.core.errors import UserError, closest, prefix_errors
+from resnet_tf.core.export_metadata import holds_weights
 from resnet_tf.core.files import read_json
 from resnet_tf.core.paths import user_path
 from resnet_tf.core.ranges import shorten
@@ -86,13 +87,14 @@ def absolute_paths(config: Config) -> Config:
     """Return a configuration that names existing files and folders by absolute paths, for use in any working directory.
 
     Names of data sets and weights, and paths of remote file systems, are unchanged, as is `digits`, the data set in the
-    package.
+    package. Published weights may have the name of a folder of data, such as `imagenet`.
     """
     for dotted in _PATHS:
         group, name = dotted.split(".")
         value = getattr(getattr(config, group), name)
         path = user_path(value)
-        if value not in ("", "digits") and path.exists():
+        exists = holds_weights(path) if dotted == "model.weights" else path.exists()
+        if value not in ("", "digits") and exists:
             changed = dataclasses.replace(getattr(config, group), **{name: str(path.absolute())})
             config = dataclasses.replace(config, **{group: changed})
     return config

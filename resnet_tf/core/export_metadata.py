@@ -105,6 +105,15 @@ def read_export(path: str | Path) -> Export:
     return Export(found, content)
 
 
+def holds_weights(path: Path) -> bool:
+    """Return True for a file, the prefix of a TensorFlow checkpoint, and an export or the directory of its versions.
+
+    Other directories may have the name of published weights, such as a data set in `imagenet`.
+    """
+    exports = (path.glob(str(METADATA)), path.glob(f"[0-9]*/{METADATA}"))
+    return path.is_file() or Path(f"{path}.index").is_file() or any(map(any, exports))
+
+
 def list_versions(directory: Path) -> list[int]:
     """Return the version numbers under a directory, in order."""
     return list(files.list_numbered(directory))

@@ -78,6 +78,7 @@ class Evaluation(abc.ABC):
         main_metric: name of the metric in `to_dict` that stands for the evaluation, a key of `MAIN_METRICS`.
 
     Raises:
+        UserError: for labels of another form, or of classes that the logits do not have.
         NonFiniteError: if a logit that decides about the metrics is not a number or infinite.
     """
 
@@ -86,8 +87,17 @@ class Evaluation(abc.ABC):
     calibration: Calibration = field(default=UNCALIBRATED, kw_only=True)
 
     main_metric: ClassVar[str]
+    _expected_targets: ClassVar[str]
 
     def __post_init__(self) -> None:
+        targets, logits = np.asarray(self.targets), np.asarray(self.logits)
+        if logits.ndim != 2 or not self._fit(targets, logits):
+            raise UserError(
+                f"labels are {targets.dtype} {list(targets.shape)} and logits {list(logits.shape)}; expected labels "
+                f"{self._expected_targets}, and logits [N, C]"
+            )
+        object.__setattr__(self, "targets", targets)
+        object.__setattr__(self, "logits", logits)
         indices = np.flatnonzero(~self._are_finite)
         if len(indices):
             raise NonFiniteError(indices.tolist(), len(self.logits))
@@ -170,6 +180,11 @@ class Evaluation(abc.ABC):
         """Return the metrics with the thresholds of `MultiLabelEvaluation.choose_thresholds`, if there are any."""
         return self
 
+    @classmethod
+    @abc.abstractmethod
+    def _fit(cls, targets: np.ndarray, logits: np.ndarray) -> bool:
+        """Return whether labels have the form of the class, and belong to logits [N, C]."""
+
     @property
     @abc.abstractmethod
     def _are_finite(self) -> np.ndarray:
@@ -194,6 +209,12 @@ class SingleLabelEvaluation(Evaluation):
     """
 
     main_metric: ClassVar[str] = "top1"
+    _expected_targets: ClassVar[str] = "integers [N] from 0 to C - 1"
+
+    @classmethod
+    def _fit(cls, targets: np.ndarray, logits: np.ndarray) -> bool:
+        is_known = targets.dtype.kind in "iu" and targets.shape == logits.shape[:1]
+        return is_known and bool(np.all((targets >= 0) & (targets < logits.shape[1])))
 
     @property
     def _are_finite(self) -> np.ndarray:
@@ -240,7 +261,7 @@ class SingleLabelEvaluation(Evaluation):
     @property
     def recall(self) -> np.ndarray:
         """Return the recall of each class, float64 [C]; NaN for a class without examples."""
-        return _diagonal_fractions(self.confusion, axis=1)
+        return self._fractions_correct(self.targets)
 
     @property
     def balanced_accuracy(self) -> float:
@@ -250,7 +271,7 @@ class SingleLabelEvaluation(Evaluation):
     @property
     def precision(self) -> np.ndarray:
         """Return the precision of each class, float64 [C]; NaN for a class that is never predicted."""
-        return _diagonal_fractions(self.confusion, axis=0)
+        return self._fractions_correct(self.predictions)
 
     @property
     def probabilities(self) -> np.ndarray:
@@ -302,15 +323,11 @@ class SingleLabelEvaluation(Evaluation):
 
     def confused_pairs(self, count: int) -> list[tuple[int, int, int]]:
         """Return at most `count` of (target class, predicted class, number), the most frequent first."""
-        counts = self.confusion
-        np.fill_diagonal(counts, 0)
-        order = np.argsort(-counts, axis=None, kind="stable")[:count]
-        pairs = [tuple(map(int, np.unravel_index(index, counts.shape))) for index in order]
-        return [
-            (target, predicted, int(counts[target, predicted]))
-            for target, predicted in pairs
-            if counts[target, predicted]
-        ]
+        wrong = ~self.is_correct
+        # Not from `confusion`, which takes 80 GB for 100,000 classes.
+        pairs, counts = np.unique([self.targets[wrong], self.predictions[wrong]], axis=1, return_counts=True)
+        order = np.argsort(-counts, kind="stable")[:count]
+        return list(zip(*pairs[:, order].tolist(), counts[order].tolist(), strict=True))
 
     def classes(self, labels: Sequence[str]) -> dict[str, Any]:
         """Return `recall`, by class name, None without examples, and `confusion`, in the order of `labels`."""
@@ -322,14 +339,15 @@ class SingleLabelEvaluation(Evaluation):
     @property
     def by_class(self) -> list[ClassMetrics]:
         """Return the metrics of each class that has examples, in the order of their recall."""
-        counts, found = self.confusion, []
-        for index, (recall, precision) in enumerate(zip(self.recall, self.precision, strict=True)):
-            errors = counts[index].copy()
-            errors[index] = 0
-            other = int(errors.argmax())
-            examples, confusions = int(counts[index].sum()), int(errors[other])
-            found.append(ClassMetrics(index, examples, float(recall), float(precision), other, confusions))
-        return sorted((each for each in found if each.examples), key=lambda each: each.recall)
+        most: dict[int, tuple[int, int]] = {}
+        for target, predicted, number in self.confused_pairs(len(self.targets)):
+            most.setdefault(target, (predicted, number))
+        counts, recall, precision = np.bincount(self.targets), self.recall.tolist(), self.precision.tolist()
+        found = [
+            ClassMetrics(each, int(counts[each]), recall[each], precision[each], *most.get(each, (0, 0)))
+            for each in np.flatnonzero(counts).tolist()
+        ]
+        return sorted(found, key=lambda each: each.recall)
 
     def describe_classes(self, labels: Sequence[str]) -> str:
         """Return one line for each class, in the order of recall: recall, examples and most frequent confusion."""
@@ -358,16 +376,21 @@ class SingleLabelEvaluation(Evaluation):
         excess = (self.logits.max(axis=1, keepdims=True) - self._target_logits)[indices, 0]
         return indices[np.argsort(-excess, kind="stable")[:count]].tolist()
 
+    def _fractions_correct(self, of: np.ndarray) -> np.ndarray:
+        """Return the fraction of correct predictions by class, float64 [C]; NaN for a class without examples.
+
+        Args:
+            of: class of each example, int64 [N].
+        """
+        classes = self.logits.shape[1]
+        counts = np.bincount(of, minlength=classes)
+        correct = np.bincount(of[self.is_correct], minlength=classes)
+        return np.divide(correct, counts, out=np.full(classes, np.nan), where=counts > 0)
+
     @property
     def _target_logits(self) -> np.ndarray:
         """Return the logits of the targets, float32 [N, 1]."""
         return np.take_along_axis(self.logits, self.targets[:, None], axis=1)
-
-
-def _diagonal_fractions(counts: np.ndarray, *, axis: int) -> np.ndarray:
-    """Return the diagonal as fractions of the sums over `axis`; NaN where the sum is 0."""
-    sums = counts.sum(axis=axis)
-    return np.divide(np.diag(counts), sums, out=np.full(len(counts), np.nan), where=sums > 0)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

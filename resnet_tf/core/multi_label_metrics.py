@@ -60,6 +60,11 @@ class MultiLabelEvaluation(Evaluation):
     thresholds: np.ndarray = field(default_factory=lambda: np.array(DEFAULT_THRESHOLD))
 
     main_metric: ClassVar[str] = "mean_average_precision"
+    _expected_targets: ClassVar[str] = "bool [N, C]"
+
+    @classmethod
+    def _fit(cls, targets: np.ndarray, logits: np.ndarray) -> bool:
+        return targets.dtype.kind == "b" and targets.shape == logits.shape
 
     def __post_init__(self) -> None:
         super().__post_init__()

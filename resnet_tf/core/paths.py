@@ -48,10 +48,10 @@ def literal_path(directory: Path) -> Iterator[Path]:
         yield directory
         return
     with tempfile.TemporaryDirectory(prefix="resnet_tf-") as temporary:
-        if _PATTERN & set(temporary):
+        if _PATTERN & set(temporary) or not _is_utf8(Path(temporary)):
             raise UserError(
-                f"TensorFlow cannot read {str(directory)!r}, which contains *, ?, [ or \\; set TMPDIR to a directory "
-                "without them"
+                f"TensorFlow cannot read {str(directory)!r}, which contains *, ?, [ or \\, or is not UTF-8; set TMPDIR "
+                "to a directory without them"
             )
         link = Path(temporary) / "link"
         link.symlink_to(directory.absolute(), target_is_directory=True)

@@ -22,6 +22,7 @@ from resnet_tf.core.logs import only_errors
 from resnet_tf.core.paths import user_path
 from resnet_tf.core.progress_line import Progress
 from resnet_tf.core.targets import MULTI_LABEL, SINGLE_LABEL, Targets, targets_of
+from resnet_tf.core.text import from_file_name
 from resnet_tf.data.sources import folder, is_image_folder, open_splits, tables
 from resnet_tf.data.sources.base import Split
 from resnet_tf.data.sources.labels import check_classes
@@ -41,7 +42,7 @@ class _Part:
 
     num_examples: int
     class_names: Sequence[str]
-    examples: Callable[[], Iterator[tuple[str | int, Any, Any, str]]]
+    examples: Callable[[], Iterator[tuple[bytes | int, Any, Any, str]]]
 
 
 @dataclass(frozen=True)
@@ -124,11 +125,12 @@ def prepare_folder(
 def _folder_part(split: folder.ClassFolder, class_names: Sequence[str]) -> _Part:
     labels = {name: label for label, name in enumerate(class_names)}
 
-    def examples() -> Iterator[tuple[str | int, Any, Any, str]]:
+    def examples() -> Iterator[tuple[bytes | int, Any, Any, str]]:
         for name, paths in split.classes.items():
             for file in paths:
-                file_name = split.relative(file)
-                yield file_name, io.BytesIO(_read(file)), labels[name], file_name
+                path = split.relative(file)
+                # The bytes of a path are a key that no other file has, unlike its text with escapes.
+                yield os.fsencode(path), io.BytesIO(_read(file)), labels[name], from_file_name(path)
 
     return _Part(sum(map(len, split.classes.values())), list(split.classes), examples)
 
@@ -157,7 +159,7 @@ def _split_part(split: Split, class_names: Sequence[str], config: DataConfig) ->
     root = user_path(config.source)
     root = (root if root.is_dir() else root.parent).absolute()
 
-    def examples() -> Iterator[tuple[str | int, Any, Any, str]]:
+    def examples() -> Iterator[tuple[bytes | int, Any, Any, str]]:
         index = 0
         try:
             for index, (image, label) in enumerate(split.examples().as_numpy_iterator()):
@@ -175,7 +177,7 @@ def _file_name(location: dict[str, Any], root: Path) -> str:
     """Return the path of a file, relative to that of the source, and the position of an example in it."""
     file, *position = map(str, location.values())
     file = os.path.relpath(file, root) if Path(file).absolute().is_relative_to(root) else file
-    return os.fsencode(":".join([file, *position])).decode("utf-8", errors="backslashreplace")
+    return from_file_name(":".join([file, *position]))
 
 
 def _store(content: _Content, target: Path, name: str, check: Callable[[], None]) -> tfds.core.DatasetInfo:
@@ -255,7 +257,7 @@ def _check_written(version: Path, content: _Content) -> None:
 
 def _examples(
     part: _Part, label: str, check: Callable[[], None], progress: Progress
-) -> Iterator[tuple[str | int, dict[str, Any]]]:
+) -> Iterator[tuple[bytes | int, dict[str, Any]]]:
     for key, image, value, file_name in part.examples():
         check()
         yield key, {"image": image, label: value, "file_name": file_name}

@@ -98,9 +98,10 @@ class ArrayPreprocess(Preprocess):
         array = array[..., np.newaxis] if array.ndim == len(expected) - 1 else array
         if array.dtype.kind != "f" or array.shape != expected:
             raise UnreadableError(f"it is {array.dtype} {list(array.shape)}, not floating-point {list(expected)}")
-        if not np.isfinite(array).all():
-            raise UnreadableError("it holds numbers that are not finite")
-        return array.astype(np.float32)
+        values = _to_float32(array)
+        if not np.isfinite(values).all():
+            raise UnreadableError("it holds numbers that are not finite in float32")
+        return values
 
     def check_unnormalized(self, values: np.ndarray) -> np.ndarray:
         """Return a batch as float32 [B, *input_shape].
@@ -109,9 +110,10 @@ class ArrayPreprocess(Preprocess):
             UserError: if the shape differs, or if values are not finite floating-point numbers.
         """
         check_shape(values, self.input_shape, self.plural)
-        if not (np.issubdtype(values.dtype, np.floating) and np.isfinite(values).all()):
-            raise UserError(f"{self.plural} of {values.dtype}; expected finite floating-point numbers")
-        return values.astype(np.float32, copy=False)
+        batch = _to_float32(values) if np.issubdtype(values.dtype, np.floating) else None
+        if batch is None or not np.isfinite(batch).all():
+            raise UserError(f"{self.plural} of {values.dtype}; expected floating-point numbers, finite in float32")
+        return batch
 
     @classmethod
     def check_archive(cls, array: np.ndarray, name: str, data: DataConfig) -> np.ndarray:
@@ -128,11 +130,14 @@ class ArrayPreprocess(Preprocess):
                 f"{name} is {array.dtype} {list(array.shape)}; {cls.size_key}={size} and data.channels={data.channels} "
                 f"take floating-point numbers [N, {', '.join(map(str, expected))}]"
             )
-        finite = np.isfinite(examples).all(axis=tuple(range(1, examples.ndim)))
+        values = _to_float32(examples)
+        finite = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
         if not finite.all():
             first = int(np.argmin(finite))
-            raise UserError(f"{name} holds numbers that are not finite; {cls.noun} {first} is the first with one")
-        return examples.astype(np.float32)
+            raise UserError(
+                f"{name} holds numbers that are not finite in float32; {cls.noun} {first} is the first with one"
+            )
+        return values
 
     @classmethod
     def random_examples(cls, data: DataConfig, count: int, generator: np.random.Generator) -> np.ndarray:
@@ -142,6 +147,12 @@ class ArrayPreprocess(Preprocess):
     def random_requests(self, count: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
         """Return normal noise, float32 [count, *input_shape]."""
         return {self.plural: generator.normal(size=(count, *self.input_shape)).astype(np.float32)}
+
+
+def _to_float32(array: np.ndarray) -> np.ndarray:
+    """Convert floating-point numbers to float32, in which those beyond its range are infinite."""
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32, copy=False)
 
 
 def check_shape(values: np.ndarray, expected: tuple[int, ...], plural: str) -> None:

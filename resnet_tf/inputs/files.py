@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from resnet_tf.core.errors import UserError
@@ -75,7 +75,7 @@ def list_files(
     """
     listing = Listing()
     with contextlib.nullcontext(progress) if progress else indexing(folder) as counter:
-        for entry, reason in _walk(folder, set(), (), recursive):
+        for entry, reason in _walk(folder, recursive):
             if description := reason or _skip_reason(entry, input_type):
                 listing.skipped[entry.path] = description
             else:
@@ -107,31 +107,34 @@ def log_skipped(folder: str, skipped: dict[str, str], input_type: type[Preproces
     logger.warning("%s", printable(text))
 
 
-def _walk(
-    folder: str, visited: set[str], above: tuple[str, ...], recursive: bool
-) -> Iterator[tuple[os.DirEntry[str], str]]:
+def _walk(folder: str, recursive: bool) -> Iterator[tuple[os.DirEntry[str], str]]:
     """Yield the entries below a folder that are no folders; with a description, also folders that are not listed.
 
     Args:
         folder: path of the folder.
-        visited: canonical paths of the folders that were listed, to which this one is added.
-        above: canonical paths of the folders that led to this one.
         recursive: include subfolders.
     """
-    above = (*above, os.path.realpath(folder))
-    visited.add(above[-1])
-    for entry in _scan(folder):
-        if not _is_directory(entry):
+    root = os.path.realpath(folder)
+    visited = {root}  # canonical paths of the folders that were listed
+    # A stack instead of recursion, which Python limits to 1,000 folders: the entries of each open folder that remain,
+    # and the canonical path of the folder.
+    opened = [(iter(_scan(folder)), root)]
+    while opened:
+        entry = next(opened[-1][0], None)
+        if entry is None:
+            opened.pop()
+        elif not _is_directory(entry):
             yield entry, ""
-        elif _is_loop(entry, above):
+        elif _is_loop(entry, [path for _, path in opened]):
             yield entry, "link to a folder above it"
-        elif recursive and os.path.realpath(entry.path) in visited:
+        elif recursive and (target := os.path.realpath(entry.path)) in visited:
             yield entry, "folder listed before, through a link"
         elif recursive:
-            yield from _walk(entry.path, visited, above, recursive)
+            visited.add(target)
+            opened.append((iter(_scan(entry.path)), target))
 
 
-def _is_loop(entry: os.DirEntry[str], above: tuple[str, ...]) -> bool:
+def _is_loop(entry: os.DirEntry[str], above: Sequence[str]) -> bool:
     """Return True for a link to one of some folders, or to a folder that contains one of them."""
     if not entry.is_symlink():
         return False

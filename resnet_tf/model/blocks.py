@@ -80,7 +80,7 @@ def preactivated_bottleneck(x: KerasTensor, arch: Arch, block: BlockConfig) -> K
     name, filters = block.name, block.filters
     first, second = _bottleneck_strides(arch, block)
     y = conv_norm(x, arch, filters, 1, stride=first, name=f"{name}_conv1")
-    y = conv_norm(y, arch, filters, 3, stride=second, dilation=block.first_dilation, name=f"{name}_conv2")
+    y = conv_norm(y, arch, filters, 3, stride=second, dilation=_bottleneck_dilation(arch, block), name=f"{name}_conv2")
     return conv(y, arch, 4 * filters, 1, use_bias=arch.conv_bias, name=f"{name}_conv3")
 
 
@@ -97,15 +97,19 @@ def bottleneck(x: KerasTensor, arch: Arch, block: BlockConfig) -> KerasTensor:
     first, second = _bottleneck_strides(arch, block)
     width = block.filters * arch.base_width // 64 * arch.groups
     y = conv_norm(x, arch, width, 1, stride=first, name=f"{name}_conv1")
-    y = conv_norm(
-        y, arch, width, 3, stride=second, dilation=block.first_dilation, groups=arch.groups, name=f"{name}_conv2"
-    )
+    dilation = _bottleneck_dilation(arch, block)
+    y = conv_norm(y, arch, width, 3, stride=second, dilation=dilation, groups=arch.groups, name=f"{name}_conv2")
     return conv_norm(y, arch, 4 * block.filters, 1, ends_branch=True, name=f"{name}_conv3")
 
 
 def _bottleneck_strides(arch: Arch, block: BlockConfig) -> tuple[int, int]:
     """Return the strides of the 1x1 and the 3x3 convolution: v1 strides in the first, v1.5 in the second."""
     return (block.stride, 1) if arch.stride_conv == 1 else (1, block.stride)
+
+
+def _bottleneck_dilation(arch: Arch, block: BlockConfig) -> int:
+    """Return the dilation of the 3x3 convolution: with strides in the 1x1 (v1), it sees what they have left."""
+    return block.dilation if arch.stride_conv == 1 else block.first_dilation
 
 
 def single(x: KerasTensor, arch: Arch, block: BlockConfig) -> KerasTensor:

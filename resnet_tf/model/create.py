@@ -8,9 +8,9 @@ from typing import Any
 
 from resnet_tf.core import files
 from resnet_tf.core.errors import UserError, closest
+from resnet_tf.core.export_metadata import holds_weights
 from resnet_tf.core.paths import user_path
 from resnet_tf.core.ranges import shorten
-from resnet_tf.inputs import Preprocess
 from resnet_tf.model import options
 from resnet_tf.model.arch import Arch
 from resnet_tf.model.builder import LOGITS_LAYER, build
@@ -20,9 +20,10 @@ from resnet_tf.model.weights import hub, readers
 from resnet_tf.model.weights.channels import check_method
 from resnet_tf.model.weights.download import fetch
 from resnet_tf.model.weights.hub import HubAddress
-from resnet_tf.model.weights.keras_files import is_checkpoint
-from resnet_tf.model.weights.mapping import load_weights, to_torchvision
-from resnet_tf.model.weights.published import get_pretrained
+from resnet_tf.model.weights.hub_settings import HubSettings
+from resnet_tf.model.weights.mapping import load_weights, stored_channels, to_torchvision
+from resnet_tf.model.weights.pretrained import Pretrained
+from resnet_tf.model.weights.published import find_pretrained, get_pretrained
 from resnet_tf.model.zoo import get_arch
 
 
@@ -70,9 +71,9 @@ def create_model(
 
     Returns:
         A model from normalized inputs, float [N, H, W, C], to logits, float32 [N, num_classes]. Its attributes
-        `preprocess` (preprocessing of images) and `labels` (class names) are those of the weights, or None if unknown;
-        `export_model` uses both. They are preserved when the model is cloned, copied, saved and loaded (see
-        `ResidualNetwork`).
+        `preprocess` (preprocessing of images), `labels` (class names), `thresholds` and `calibration` are those of the
+        weights, if known; `export_model` uses them. They are preserved when the model is cloned, copied, saved and
+        loaded (see `ResidualNetwork`).
 
     Raises:
         UserError: if the name or a knob is unknown, if a knob is out of range or has no effect on the network, if the
@@ -156,10 +157,11 @@ def convert_file(source: str | Path, name: str, target: Path, *, num_classes: in
     """Convert weights of any dialect to a file for Keras or PyTorch, depending on its suffix.
 
     Args:
-        source: weights file, or name of published weights, as for `create_model`.
+        source: weights file, or name of published weights, as for `create_model`. The number of input channels is that
+            of the weights.
         name: one of `list_models()`.
-        target: file to write atomically, with preprocessing and class names: `.weights.h5` or `.keras` for Keras,
-            `.safetensors` for torchvision or timm.
+        target: file to write atomically, with preprocessing, class names, thresholds and calibration: `.weights.h5` or
+            `.keras` for Keras, `.safetensors` for torchvision or timm.
         num_classes: number of classes of the head; with 0, the head is dropped.
 
     Returns:
@@ -174,8 +176,11 @@ def convert_file(source: str | Path, name: str, target: Path, *, num_classes: in
         raise UserError(f"{str(target)!r} must end in {', '.join(suffixes)}")
     if not target.absolute().parent.is_dir():
         raise UserError(f"there is no directory {str(target.absolute().parent)!r} to write to")
-    arch = get_arch(name)
-    model = create_model(name, num_classes=num_classes, input_shape=(*(None,) * arch.dimensions, 3))
+    sizes = (None,) * get_arch(name).dimensions
+    model = create_model(name, num_classes=num_classes, input_shape=(*sizes, 3))
+    # Otherwise, weights for gray or multispectral images or for signals would be adapted to color.
+    if (channels := stored_channels(model, _find(model, source)[0])) != 3:
+        model = create_model(name, num_classes=num_classes, input_shape=(*sizes, channels))
     dialect = _load(model, source)
     with files.translate_write_errors(target), files.atomic_file(target) as staging:
         if suffix == ".safetensors":
@@ -190,23 +195,29 @@ def convert_file(source: str | Path, name: str, target: Path, *, num_classes: in
 def _load(
     model: ResidualNetwork, weights: str | Path, *, new_head: bool = False, adapt_channels: str = "repeat"
 ) -> str:
-    """Load weights with their preprocessing and labels; return the name of the file's dialect."""
-    if hub.is_address(weights):
-        return _load_repository(model, str(weights), new_head=new_head, adapt_channels=adapt_channels)
-    path = user_path(weights)
-    if path.suffix in readers.SUFFIXES or path.exists() or is_checkpoint(path):
-        origin = load_weights(model, path, new_head=new_head, adapt_channels=adapt_channels)
-        preprocess, labels = origin.preprocess, origin.labels
-    else:
-        published = get_pretrained(str(model.zoo_name), str(weights))
-        origin = load_weights(model, fetch(published), new_head=new_head, adapt_channels=adapt_channels)
-        preprocess, labels = published.preprocess_at(model.input_shape[1:-1]), published.labels or None
-    _adopt(model, preprocess, labels, new_head=new_head)
+    """Load weights with the metadata that belongs to them; return the name of the file's dialect."""
+    path, publisher = _find(model, weights)
+    origin = load_weights(model, path, new_head=new_head, adapt_channels=adapt_channels)
+    metadata = publisher.metadata_at(model.input_shape[1:-1]) if publisher else origin.metadata
+    _adopt(model, metadata, new_head=new_head)
     return origin.dialect
 
 
-def _load_repository(model: ResidualNetwork, address: str, *, new_head: bool, adapt_channels: str) -> str:
-    """Load weights with preprocessing and labels from the Hugging Face Hub; return the name of their dialect."""
+def _find(model: ResidualNetwork, weights: str | Path) -> tuple[Path, HubSettings | Pretrained | None]:
+    """Return the path of weights, after a download if necessary, and the publisher's metadata of them, if any."""
+    if hub.is_address(weights):
+        return _find_in_hub(model, str(weights))
+    path, name = user_path(weights), str(model.zoo_name)
+    # A directory of data may have the name of published weights, such as ./imagenet.
+    is_other_directory = path.is_dir() and not find_pretrained(name, str(weights))
+    if holds_weights(path) or path.suffix in readers.SUFFIXES or is_other_directory:
+        return path, None
+    published = get_pretrained(name, str(weights))
+    return fetch(published), published
+
+
+def _find_in_hub(model: ResidualNetwork, address: str) -> tuple[Path, HubSettings | None]:
+    """Return the path of weights from the Hugging Face Hub, and the settings of their repository, if it has any."""
     network = hub.fetch_network(HubAddress.parse(address))
     settings = network.settings
     if settings and model.arch:
@@ -214,23 +225,16 @@ def _load_repository(model: ResidualNetwork, address: str, *, new_head: bool, ad
         if conflicts := model.arch.conflicts(theirs):
             fields = ", ".join(f"{name}={value!r}" for name, (value,) in conflicts.items())
             raise UserError(f"{address} has weights of {settings.name}, with {fields}; {model.name} is another network")
-    origin = load_weights(model, network.weights, new_head=new_head, adapt_channels=adapt_channels)
-    if settings:
-        _adopt(model, settings.preprocess_at(model.input_shape[1:-1]), settings.labels, new_head=new_head)
-    else:
-        _adopt(model, origin.preprocess, origin.labels, new_head=new_head)
-    return origin.dialect
+    return network.weights, settings
 
 
-def _adopt(
-    model: ResidualNetwork, preprocess: Preprocess | None, labels: tuple[str, ...] | None, *, new_head: bool
-) -> None:
-    """Give a model the preprocessing and labels of its weights, as far as they fit it."""
-    channels = model.input_shape[-1]
+def _adopt(model: ResidualNetwork, metadata: Metadata, *, new_head: bool) -> None:
+    """Give a model the metadata of its weights, as far as it fits: all of a loaded head, otherwise preprocessing."""
+    channels, preprocess = model.input_shape[-1], metadata.preprocess
     if preprocess and preprocess.supports_channels(channels):
         preprocess = preprocess.with_channels(channels)
     has_loaded_head = model.layers[-1].name == f"{layer_prefix(model)}{LOGITS_LAYER}" and not new_head
-    model.adopt(Metadata(preprocess=preprocess, labels=labels if has_loaded_head else None))
+    model.adopt(dataclasses.replace(metadata if has_loaded_head else Metadata(), preprocess=preprocess))
 
 
 def _checked_knobs(knobs: dict[str, Any]) -> dict[str, Any]:

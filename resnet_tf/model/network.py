@@ -124,7 +124,7 @@ class ResidualNetwork(keras.Model):
         self._metadata = dataclasses.replace(self._metadata, calibration=checked)
 
     def adopt(self, metadata: Metadata) -> None:
-        """Adopt the preprocessing and labels of loaded weights, as far as they fit the input and outputs.
+        """Adopt the metadata of loaded weights but the architecture, as far as it fits the input and outputs.
 
         Raises:
             UserError: if the weights are of another architecture, which has the same names and shapes.
@@ -135,7 +135,7 @@ class ResidualNetwork(keras.Model):
             self._metadata,
             preprocess=found.preprocess or self.preprocess,
             labels=found.labels or self.labels,
-            thresholds=found.thresholds if found.labels else self.thresholds,
+            thresholds=found.thresholds if found.labels or found.thresholds else self.thresholds,
             calibration=found.calibration,
         )
 
@@ -151,8 +151,10 @@ class ResidualNetwork(keras.Model):
         whole = path.suffix == ".h5" and not path.name.endswith(".weights.h5") and path.is_file()
         metadata = Metadata.from_dict(readers.read_metadata(path)) if whole else Metadata()
         self.check_architecture(metadata)
+        before = self._metadata
         super().load_weights(filepath, *args, **kwargs)
-        self.adopt(metadata)
+        if self._metadata is before:  # otherwise, Keras has restored that of the file
+            self.adopt(metadata)
 
     def check_architecture(self, metadata: Metadata) -> None:
         """Compare the architecture with that of weights, which may have the same names and shapes.
@@ -197,7 +199,9 @@ class ResidualNetwork(keras.Model):
             elif None not in sizes:
                 preprocess = preprocess.with_size(tuple(sizes))
         thresholds, calibration = metadata.thresholds, metadata.calibration
-        if labels and len(labels) != self._num_outputs():
+        # One temperature fits any number of classes.
+        lengths = {len(each) for each in (labels, thresholds) if each} | ({len(calibration.temperatures)} - {1})
+        if lengths - {self._num_outputs()}:
             labels, thresholds, calibration = None, None, UNCALIBRATED
         return dataclasses.replace(
             metadata, preprocess=preprocess, labels=labels, thresholds=thresholds, calibration=calibration

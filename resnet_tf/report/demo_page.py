@@ -1,9 +1,10 @@
 """Page of the demo: files are dropped, and each is answered by a card with probabilities and a Grad-CAM overlay."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from resnet_tf.report.elements import escape
 
 MAX_FILES = 100  # of one upload: the page holds all of their images
 _MAX_FILE_SIZE = "100mb"
+_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")  # RFC 9110, section 9.2.1
+_PORTS = {"http": 80, "https": 443}  # which browsers leave out of an origin
 
 # Gradio's pages load fonts and scripts from the same server with the settings below. The policy makes a browser refuse
 # any other origin, whatever a later release of Gradio asks for.
@@ -130,7 +133,7 @@ def create_app(content: Content, classify: Classify, *, hosts: Sequence[str]) ->
     )
     # Against other sites, whose name an attacker's DNS server answers with 127.0.0.1 (DNS rebinding).
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
-    return _with_policy(app)
+    return _with_policy(_refuse_other_sites(app))
 
 
 def answers_html(answers: Iterable[Answer]) -> str:
@@ -205,6 +208,44 @@ def _bar(label: str, score: float) -> str:
     width = f"{100 * min(max(score, 0.0), 1.0):.1f}"
     bar = f'<span class="bar"><i style="width: {width}%"></i></span>'
     return f"<li><span>{escape(label)}</span><span>{100 * score:.1f} %</span>{bar}</li>"
+
+
+def _refuse_other_sites(app: Any) -> Any:
+    """Return an ASGI application that answers 403 to a page of another origin that sends files (CSRF)."""
+    from starlette.datastructures import Headers
+    from starlette.responses import PlainTextResponse
+
+    async def checked(scope: Any, receive: Any, send: Any) -> None:
+        changes_nothing = scope["type"] != "http" or scope["method"] in _SAFE_METHODS
+        if changes_nothing or _is_own_page(Headers(scope=scope)):
+            await app(scope, receive, send)
+        else:
+            await PlainTextResponse("request of another site", status_code=403)(scope, receive, send)
+
+    return checked
+
+
+def _is_own_page(headers: Mapping[str, str]) -> bool:
+    """Return True for a request by the page itself, and by a program that is no browser, which states no origin."""
+    if headers.get("sec-fetch-site") == "cross-site":
+        return False
+    return "origin" not in headers or _is_same_address(headers["origin"], headers.get("host", ""))
+
+
+def _is_same_address(origin: str, host: str) -> bool:
+    """Return True if an origin, such as `https://name`, has the host and port of a `Host` header, as of a proxy.
+
+    >>> _is_same_address("https://name", "name:443"), _is_same_address("null", "name")
+    (True, False)
+    """
+    try:
+        sender, own = urlsplit(origin), urlsplit(f"{urlsplit(origin).scheme}://{host}")
+        default = _PORTS.get(sender.scheme)
+        return bool(sender.hostname) and (
+            (sender.hostname, sender.port or default) == (own.hostname, own.port or default)
+        )
+    except ValueError:  # not a URL
+        return False
 
 
 def _with_policy(app: Any) -> Any:

@@ -25,6 +25,7 @@ Metrics = Sequence[dict[str, Any]]
 SUMMARY_IMAGES = 12
 
 _MAX_NAMED_CLASSES = 20
+_MAX_CELLS = 1000  # rows of a confusion matrix, more than its pixels; of more classes, neighbors have one together
 _MAX_TICK_LABEL = 18  # characters
 _MAX_IMAGE_LABEL = 14
 _MAX_CURVES = 10  # with a name
@@ -280,10 +281,14 @@ def _label_epochs(axes: Axes, title: str) -> None:
 
 def _plot_confusion(axes: Axes, evaluation: SingleLabelEvaluation, class_names: Sequence[str]) -> None:
     """Plot the fraction of each class (row) that is predicted as each class (column)."""
-    counts, classes = evaluation.confusion, len(class_names)
+    classes = len(class_names)
+    cells = min(classes, _MAX_CELLS)
+    counts = np.zeros((cells, cells), np.int64)
+    np.add.at(counts, (evaluation.targets * cells // classes, evaluation.predictions * cells // classes), 1)
     fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    correct, total = int(np.trace(counts)), int(counts.sum())
+    low, high = -0.5, classes - 0.5
+    axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1, aspect="auto", extent=(low, high, high, low))
+    correct, total = int(evaluation.is_correct.sum()), len(evaluation.targets)
     axes.set(title=f"{correct:,} of {total:,} correct", xlabel="predicted class", ylabel="true class")
     if classes > _MAX_NAMED_CLASSES:
         axes.set(xlabel="index of the predicted class", ylabel="index of the true class")

@@ -400,6 +400,8 @@ def _check_model(source: _Exportable, target: str) -> None:
     classes = model.output_shape[-1]
     if len(labels) != classes:
         raise UserError(f"{counted(len(labels), 'label')} for the {counted(classes, 'class')} of {model.name}")
+    if classes == 1 and source.thresholds is None:
+        raise UserError(f"the softmax of {model.name} is always 1, with one class; thresholds=[0.5] takes its sigmoid")
 
 
 def _warn_of_missing_threshold(source: _Exportable) -> None:

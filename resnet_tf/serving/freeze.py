@@ -1,5 +1,6 @@
 """Freezing of Keras models: graph functions with constants for weights, which TensorFlow optimizes further."""
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -8,6 +9,7 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from resnet_tf.core.calibration import UNCALIBRATED, Calibration
+from resnet_tf.core.errors import UserError
 from resnet_tf.core.targets import SINGLE_LABEL, Targets
 from resnet_tf.inputs import Preprocess
 from resnet_tf.serving.fold import fold
@@ -27,6 +29,9 @@ def freeze(
     Args:
         model: the Keras model that owns the weights.
         network: function from the model input to outputs; by default, the outputs of `model` at inference.
+
+    Raises:
+        UserError: for a model whose variables change at inference, such as one with Monte Carlo dropout.
     """
     shape = (None, *model.input_shape[1:])
     outputs = network or (lambda inputs: tf.nest.flatten(model(inputs, training=False)))
@@ -34,6 +39,7 @@ def freeze(
     concrete = function.get_concrete_function(tf.TensorSpec(shape, tf.float32))
     if not is_freezable(model):
         return function
+    _check_unchanging(concrete.graph.as_graph_def(), model)
     frozen = convert_variables_to_constants_v2(concrete)
     graph = frozen.graph.as_graph_def()
     (source,) = (each.name for each in frozen.inputs)
@@ -45,6 +51,15 @@ def freeze(
         return tf.graph_util.import_graph_def(graph, {source: inputs}, results, name="")
 
     return constant_network
+
+
+def _check_unchanging(graph: tf.compat.v1.GraphDef, model: keras.Model) -> None:
+    nodes = itertools.chain(graph.node, *(function.node_def for function in graph.library.function))
+    if changed := next((node.name for node in nodes if node.op.startswith("Assign")), ""):
+        raise UserError(
+            f"{model.name} changes a variable at inference ({changed!r}), as random layers do, and cannot be frozen; "
+            "targets hub and keras keep such layers"
+        )
 
 
 def freeze_from_arrays(

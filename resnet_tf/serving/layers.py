@@ -1,4 +1,4 @@
-"""Layers of users' models in exports: of which the computation is known, and how weights are copied."""
+"""Layers of exported models: checks for Keras's own types, and copying of weights."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,9 +23,9 @@ def is_inactive(operation: Any) -> bool:
 
 
 def set_weights(layer: keras.Layer, weights: Sequence[np.ndarray]) -> None:
-    """Set the weights of a layer or model, and what `keras.layers.Normalization` derives from its own.
+    """Set the weights of a layer or model.
 
-    `set_weights` of Keras does not derive the mean and the standard deviation that this layer computes with.
+    Layers of the type `keras.layers.Normalization` compute with tensors that Keras does not update in `set_weights`.
     """
     layer.set_weights(list(weights))
     for part in layer._flatten_layers():

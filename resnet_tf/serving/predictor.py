@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -210,17 +210,12 @@ class Predictor:
         Raises:
             UserError: for an example that cannot be read, with its name.
         """
-        if names:
-            return self._predict(encoded, names.__getitem__)
-        return self._predict(encoded, lambda index: f"{self.preprocess.noun} {index} of the batch")
-
-    def _predict(self, encoded: Sequence[bytes], name: Callable[[int], str]) -> dict[str, np.ndarray]:
         memory = f"a batch of {counted(len(encoded), 'image')}", lambda: "a smaller batch size takes less"
         try:
             with translate_memory_errors(*memory):
                 return self._runner.predict(encoded)
         except (tf.errors.InvalidArgumentError, UnreadableError) as error:
-            self._raise_unreadable(error, encoded, name)
+            self._raise_unreadable(error, encoded, names)
             raise
 
     def explain(self, examples: Iterable[Any], *, batch_size: int = 32) -> Iterator[tuple[np.ndarray, np.ndarray, str]]:
@@ -284,7 +279,8 @@ class Predictor:
         with translate_read_errors(split, self.preprocess), progress:
             encoded = (self.preprocess.encode(each) for each, _ in split.examples(count).as_numpy_iterator())
             while batch := list(islice(encoded, batch_size)):
-                logits.append(self._predict(batch, lambda index: location(split, progress.done + index))["logits"])
+                names = [location(split, progress.done + index) for index in range(len(batch))]
+                logits.append(self.predict_batch(batch, names=names)["logits"])
                 progress.done += len(batch)
         found = np.concatenate(logits)
         with naming_nonfinite(split):
@@ -304,7 +300,7 @@ class Predictor:
         unsure = None if limit is None else scores[0] < limit
         return Prediction(labels, scores, tuple(indices), probabilities, file, selected, unsure, energy)
 
-    def _raise_unreadable(self, error: Exception, encoded: Sequence[bytes], name: Callable[[int], str]) -> None:
+    def _raise_unreadable(self, error: Exception, encoded: Sequence[bytes], names: Sequence[str] | None) -> None:
         """Raise a `UserError` with the name of the first unreadable example; return if all can be read."""
         noun = self.preprocess.noun
         if named := _UNREADABLE.search(str(error)):
@@ -313,4 +309,5 @@ class Predictor:
             reasons = (self.preprocess.explain_unreadable(tf.constant(item)) for item in encoded)
             found = {index: reason for index, reason in enumerate(reasons) if reason}
         for index, reason in found.items():
-            raise UserError(f"{name(index)} is not a readable {noun}: {reason}") from error
+            name = names[index] if names else f"{noun} {index} of the batch"
+            raise UserError(f"{name} is not a readable {noun}: {reason}") from error

@@ -149,8 +149,8 @@ def restore(checkpoint: Path, parts: Parts, *, partly: bool = False, optional: s
         checkpoint: directory of the checkpoint.
         parts: the variables.
         partly: whether the checkpoint may have other variables.
-        optional: first part of the path of variables that the checkpoint or `parts` may lack, all of them: these
-            keep their values, or are not loaded.
+        optional: first part of the path of variables that may all be absent from the checkpoint, where they keep their
+            values, or from `parts`.
 
     Raises:
         UserError: if the checkpoint is corrupt or does not have these variables.

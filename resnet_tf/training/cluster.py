@@ -13,6 +13,14 @@ from resnet_tf.config import RuntimeConfig
 from resnet_tf.core.errors import Interrupted, UserError, plain_reason
 
 _TASK_TYPES = ("chief", "worker")  # in the order of their indices
+# Errors of a worker itself, which a restart repeats: memory, data and files.
+_LOCAL_ERRORS = (
+    tf.errors.ResourceExhaustedError,
+    tf.errors.InvalidArgumentError,
+    tf.errors.NotFoundError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.DataLossError,
+)
 
 
 @dataclass(frozen=True)
@@ -133,7 +141,7 @@ def translate_lost_workers(
     try:
         yield
     except tf.errors.OpError as error:
-        if cluster.count == 1:
+        if cluster.count == 1 or isinstance(error, _LOCAL_ERRORS):
             raise
         raise Interrupted(
             f"worker {cluster.index} lost another one {moment()} ({plain_reason(error)}); restart all workers to "

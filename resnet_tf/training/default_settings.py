@@ -166,7 +166,7 @@ def with_smaller_batch(config: Config, split: Split, replicas: int) -> Config:
 
 
 def batch_group(config: Config) -> int:
-    """Return the divisor of the batch of a replica: it divides into micro-batches, and into pairs that are mixed."""
+    """Return the number that the batch of a replica is a multiple of, for micro-batches and mixed pairs."""
     return math.lcm(mixing.group_size(config.augment), config.train.accumulate)
 
 

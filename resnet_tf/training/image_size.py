@@ -9,6 +9,7 @@ import numpy as np
 
 from resnet_tf.config import AUTO_SIZE, Config, flatten, override
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.export_metadata import holds_weights
 from resnet_tf.core.paths import user_path
 from resnet_tf.data.sources import Source
 from resnet_tf.data.sources.base import sample_sizes
@@ -132,7 +133,7 @@ def trained_size(config: Config) -> int:
     if not weights:
         return 0
     path, preprocess = user_path(weights), None
-    if path.exists():
+    if holds_weights(path):
         fields = readers.read(path).metadata.get("preprocess")
         preprocess = Preprocess.from_dict(fields) if fields else None
     elif name := find_pretrained(config.model.name, weights):

@@ -292,12 +292,22 @@ class _Fit:
             self._metrics_file.on_epoch_end(epoch, logs)
         return evaluation
 
-    def _follow_callbacks(self) -> None:
-        """Send the decisions of the chief's callbacks, end of training and learning rate, to all workers."""
+    def _follow_callbacks(self, steps: int = 0, has_signal: bool = False) -> tuple[int, int]:
+        """Send the decisions of the chief and its callbacks, end of training and learning rate, to all workers.
+
+        Returns:
+            The `steps` of the chief, and the number of workers with a signal.
+        """
+        if self._cluster.count == 1:  # reading the learning rate would wait for the steps before
+            return steps, int(has_signal)
         model, factor = self._trainer.model, learning_rate_factor(self._trainer.optimizer)
-        ended, value = self._cluster.from_chief([float(model.stop_training), float(factor.value.numpy())])
+        own = [float(model.stop_training), float(factor.value.numpy()), float(steps)]
+        ended, value, agreed, signals = self._cluster.sum(
+            [*(own if self._cluster.is_chief else [0.0] * len(own)), float(has_signal)]
+        )
         model.stop_training = bool(ended)
         factor.assign(value)
+        return int(agreed), int(signals)
 
     def _train(self, observers: keras.callbacks.CallbackList) -> dict[str, Any]:
         """Train to the end of the epoch, and return its metrics."""
@@ -323,22 +333,24 @@ class _Fit:
 
         A signal to one worker stops all.
         """
-        self._follow_callbacks()  # those after the last call of the compiled function
         state, every = self._trainer.state, self._config.train.checkpoint_steps
         steps = min(self._steps_left(), self._pace.count)
         if every:
             steps = min(steps, every - state.step % every)
-        if self._deadline.is_set and self._batches is not None and not self._trainer.model.stop_training:
-            (late,) = self._cluster.from_chief([float(self._deadline.left(self._evaluation_seconds) < 0)])
-            if late:
-                logger.warning("train.minutes=%g end within epoch %d", self._config.train.minutes, state.epochs + 1)
-                self._trainer.model.stop_training = True
-        steps = 0 if self._trainer.model.stop_training else self._profile.shorten(state.step, steps)
-        (agreed,) = self._cluster.from_chief([float(steps)])
-        (signals,) = self._cluster.sum([float(bool(self._signals.received))])
+        model = self._trainer.model
+        if self._cluster.is_chief and self._is_late() and not model.stop_training:
+            logger.warning("train.minutes=%g end within epoch %d", self._config.train.minutes, state.epochs + 1)
+            model.stop_training = True
+        steps = 0 if model.stop_training else self._profile.shorten(state.step, steps)
+        agreed, signals = self._follow_callbacks(steps, bool(self._signals.received))
         if signals:
             raise StopRequested(self._signals.received or "another worker was stopped")
-        return int(agreed)
+        return agreed
+
+    def _is_late(self) -> bool:
+        """Return True if an evaluation, and what follows, would end after `train.minutes`."""
+        is_running = self._deadline.is_set and self._batches is not None
+        return is_running and self._deadline.left(self._evaluation_seconds) < 0
 
     def _call(self, count: int) -> None:
         """Take `count` steps in one call of the compiled function."""
@@ -399,11 +411,11 @@ class _Fit:
         if self._trainer.restore_newest(self._checkpoints):
             state = self._trainer.state
             logger.info("resuming from step %d of %s", state.step, self._workdir)
+            self._saved = dataclasses.replace(state)
             (changed,) = self._cluster.from_chief([float(extended)])
             state.extend(self._config.train.epochs, changed=bool(changed))
             if changed and self._cluster.is_chief:
                 self._log_extension()
-            self._saved = dataclasses.replace(state)
         if self._cluster.is_chief:
             proof.write_environment(self._workdir, self._trainer.state.step)
 

@@ -250,7 +250,7 @@ def _most_epochs(facts: Facts, candidate: Candidate) -> int:
 
 
 def _fewest_epochs(facts: Facts) -> int:
-    """Return the epochs that a run has at least: if the head is trained first, one more than those of the head."""
+    """Return the least number of epochs: if the head is trained first, one for the other layers, too."""
     given = facts.given
     return given.get("train.head_epochs", 1) + 1 if given.get("train.finetune") == "head_then_all" else 1
 

@@ -164,21 +164,19 @@ def _collect(config: Config, source: Source, strategy: tf.distribute.Strategy) -
 
 
 def _agree_on_weights(cluster: Cluster) -> tuple[Weights, ...]:
-    """Return the published weights in the chief's cache, which all workers need.
-
-    Raises:
-        UserError: on all workers, if one of them lacks a file.
-    """
+    """Return the published weights in the chief's cache that all workers have."""
     own = json.dumps([dataclasses.astuple(each) for each in _weights_at_hand()])
     found = tuple(Weights(*fields) for fields in json.loads(cluster.text_from_chief(own)))
+    common = []
     for each in found:
-        path = cached_path(PRETRAINED[each.network][each.name])
-        if lacking := cluster.where(not path.is_file()):
-            raise UserError(
-                f"{describe_workers(lacking)}: {str(path)!r} is missing, which the chief has in its cache and "
-                "train.minutes considers; copy it from there, or name weights with model.weights"
+        if lacking := cluster.where(not cached_path(PRETRAINED[each.network][each.name]).is_file()):
+            without = describe_workers(lacking)
+            logger.warning(
+                "weights %s of %s are not in the cache of %s, and are left out", each.name, each.network, without
             )
-    return found
+        else:
+            common.append(each)
+    return tuple(common)
 
 
 def _weights_at_hand() -> tuple[Weights, ...]:
@@ -227,7 +225,7 @@ def _measure(config: Config, source: Source, strategy: tf.distribute.Strategy, s
 
 
 def _full(config: Config) -> dict[str, Any]:
-    """Return the settings of the slowest steps of a run; those of the head only, or of smaller images, come first."""
+    """Return settings that train all layers at the full image size, in the slowest steps of a run."""
     finetune = config.train.finetune
     return {"train.finetune": "full" if finetune == "head_then_all" else finetune, "train.start_size": 0}
 

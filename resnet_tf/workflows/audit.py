@@ -17,7 +17,7 @@ from resnet_tf.core.machine import describe
 from resnet_tf.core.paths import user_path
 from resnet_tf.core.progress_line import tracked
 from resnet_tf.core.targets import targets_of
-from resnet_tf.core.text import counted
+from resnet_tf.core.text import counted, printable
 from resnet_tf.data.audit import tables
 from resnet_tf.data.audit.checks import Checked, check, describe_splits
 from resnet_tf.data.audit.findings import LISTS, Examples, Finding
@@ -146,7 +146,7 @@ class AuditResult:
         splits = ", ".join(
             f"{each['name']} {each['examples']:,}" for each in describe_splits(self.examples, self.checked.scan)
         )
-        return "\n".join([f"{self.name}: {splits}", *counts])
+        return "\n".join([printable(f"{self.name}: {splits}"), *counts])
 
     def __repr__(self) -> str:
         found = sum(map(len, self.findings.values()))

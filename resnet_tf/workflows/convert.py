@@ -31,10 +31,12 @@ def convert(source: str | Path, model: str, target: str | Path, *, num_classes: 
     """Read the weights of a network in any dialect and write them for Keras or for PyTorch.
 
     Args:
-        source: a file or the name of published weights, as for `create_model`.
+        source: a file or the name of published weights, as for `create_model`. The number of input channels is that of
+            the weights.
         model: one of `list_models()`.
         target: `.weights.h5` or `.keras` for Keras, `.safetensors` for torchvision or timm. An existing file is
-            replaced once the new one is complete. Preprocessing and class names of the weights are stored with them.
+            replaced once the new one is complete. Preprocessing, class names, thresholds and calibration of the weights
+            are stored with them.
         num_classes: classes of the head; 0 drops it.
 
     Raises:

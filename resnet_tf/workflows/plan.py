@@ -8,7 +8,7 @@ import keras
 from resnet_tf.config import Config
 from resnet_tf.core import devices
 from resnet_tf.core.paths import user_path
-from resnet_tf.core.text import counted
+from resnet_tf.core.text import counted, printable
 from resnet_tf.model.cost import count_multiply_adds
 from resnet_tf.training import runtime
 from resnet_tf.training.memory import megabytes
@@ -40,7 +40,7 @@ class Plan:
         return f"Plan({self.facts['network']!r}, steps={self.facts['steps']!r})"
 
     def __str__(self) -> str:
-        return "\n".join(f"{name:<14} {text}" for name, text in self.to_dict().items())
+        return "\n".join(f"{name:<14} {printable(text)}" for name, text in self.to_dict().items())
 
 
 def plan(config: Config, *, path: str | Path | None = None, name: str = "") -> Plan:

@@ -96,6 +96,35 @@ def test_records_of_another_format_are_refused(tmp_path):
         open_source(DataConfig(source=str(tmp_path)))
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_an_empty_file_is_a_shard_without_records(shards, tmp_path, number):
+    others = _numbers(open_source(shards).train)
+    count = len(others) - 12 if number == 0 else 12
+    (tmp_path / f"train-0000{number}-of-00002").write_bytes(b"")
+    source = open_source(shards)
+    assert _numbers(source.train) == (others[-count:] if number == 0 else others[:count])
+    assert source.train.labels.dtype == np.int64
+    assert source.train.corruption == ()
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_split_of_empty_files_is_refused(shards, tmp_path, split):
+    for path in tmp_path.glob(f"{split}-*"):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match=rf"no record of .*{split}-00000-of-0000\d' has .*: it is empty"):
+        open_source(shards)
+
+
+def test_an_empty_tfds_file_is_incomplete(tmp_path, data_dir):
+    open_source(DataConfig(source="digits", data_dir=str(data_dir)))
+    shutil.copytree(data_dir / "digits" / "1.0.0", tmp_path / "digits")
+    (file,) = (tmp_path / "digits").glob("*-test.*")
+    file.write_bytes(b"")
+    validation = open_source(DataConfig(source=str(tmp_path / "digits"))).validation
+    with pytest.raises(UserError, match=r"split 'test' is corrupt: .* 899 of 899 examples are missing"):
+        validation.check_complete()
+
+
 def _corrupt(path, change):
     data = bytearray(path.read_bytes())
     change(data)

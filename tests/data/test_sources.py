@@ -1,6 +1,8 @@
 """Data sources: examples, labels and class names of each format, and messages for invalid ones."""
 
 import dataclasses
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,9 @@ from sklearn.datasets import load_digits
 
 from resnet_tf.config import DataConfig
 from resnet_tf.core.errors import UserError
-from resnet_tf.data.sources import Source, Split, open_source
+from resnet_tf.data import sources
+from resnet_tf.data.sources import Corruption, Source, Split, open_source
+from resnet_tf.data.sources.base import DataSet
 from resnet_tf.inputs import ImagePreprocess
 
 
@@ -422,3 +426,44 @@ def test_a_folder_that_is_split_by_hash_has_no_test_split(tmp_path):
         UserError, match=r"data.test_split='held_out' is a folder of .*with split/class/file; class/file"
     ):
         open_source(DataConfig(source=str(tmp_path), test_split="held_out"))
+
+
+@pytest.mark.parametrize("use", ["validation", "test"])
+@pytest.mark.parametrize(
+    "corruption", [(), (Corruption("x.tfrecord", 0, "it is cut short"),)], ids=["empty", "corrupt"]
+)
+def test_evaluated_splits_have_examples(monkeypatch, use, corruption):
+    """The examples of a corrupt split are lost, which evaluation names."""
+
+    def split(name):
+        rows = slice(0) if name == use else slice(4)
+        lost = corruption if name == use else ()
+        examples = Split(name, np.array([0, 1, 0, 1])[rows], lambda index: index, lambda index: {"file": "x"})
+        return dataclasses.replace(examples, corruption=lost)
+
+    found = Source("numbers", ("a", "b"), split("train"), split("validation"), split("test"))
+    data = DataSet(("train", "validation", "test"), lambda config: found)
+    monkeypatch.setattr(sources, "_find", lambda config, whole=False: data)
+    if corruption:
+        assert open_source(DataConfig(source="numbers")).splits[use].corruption
+        return
+    with pytest.raises(UserError, match=rf"split '{use}' of 'numbers' has no examples; evaluation needs at least one"):
+        open_source(DataConfig(source="numbers"), for_training=False)
+
+
+READERS = (open_source, sources.list_splits, sources.resolve_splits, sources.is_image_folder, sources.warn_of_clash)
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_sources_that_the_system_refuses_are_named(tmp_path, monkeypatch, read):
+    for name in ("a" * 300, str(tmp_path / ("a" * 300))):
+        with pytest.raises(UserError, match=rf"^data.source='{name}' cannot be read: File name too long"):
+            read(DataConfig(source=name))
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    for function in ("iterdir", "exists"):  # tests may run as root, who may read everything
+        monkeypatch.setattr(Path, function, refuse)
+    with pytest.raises(UserError, match=rf"^data.source='{tmp_path}' cannot be read: Permission denied: '{tmp_path}"):
+        read(DataConfig(source=str(tmp_path)))

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import os
+import re
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from sklearn.preprocessing import MultiLabelBinarizer
 
 from resnet_tf import evaluate, load_config, train_and_evaluate
 from resnet_tf.config import DataConfig
+from resnet_tf.core import bounded
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.targets import MULTI_LABEL
 from resnet_tf.data.sources import list_splits, open_source
@@ -687,3 +689,88 @@ def test_the_log_names_a_column_of_groups(photos, caplog):
     path = _write(_frame(label=LABELS, patient_id=range(20)), photos / "labels.csv")
     _open(path)
     assert "ignored: patient_id; data.group_column=patient_id would keep its images in one split" in caplog.text
+
+
+def test_a_slice_that_groups_leave_empty_is_refused(photos):
+    path = _write(_frame(label=LABELS, patient=[number // 4 for number in range(20)]), photos / "labels.csv")
+    names = {"train_split": "all[:80%]", "eval_split": "all[80%:90%]", "test_split": "all[90%:]"}
+    message = (
+        "split 'all[90%:]' of 20 examples is empty: slices keep the 5 groups of data.group_column=patient whole; take "
+        "a larger slice"
+    )
+    with pytest.raises(UserError, match=re.escape(message)):
+        _open(path, **names, group_column="patient")
+    assert _open(path, **names).test.num_examples == 2
+
+
+@pytest.mark.parametrize("form", ["names of files", "column"])
+def test_an_image_of_two_splits_stays_in_both(photos, caplog, form):
+    frame = _frame(label=LABELS)
+    if form == "column":
+        both = pd.concat([frame[:12].assign(split="train"), frame[8:].assign(split="val")])
+        path = _write(both, photos / "labels.csv")
+    else:
+        path = photos / "tables"
+        path.mkdir()
+        _write(frame[:12], path / "train.parquet"), _write(frame[8:], path / "val.parquet")
+    source = _open(path, eval_split="val", image_folder=str(photos))
+    assert (source.train.num_examples, source.validation.num_examples) == (12, 12)
+    assert "repeat earlier ones" not in caplog.text
+    assert "4 of 12 examples of split 'val' are" in " ".join(describe_overlaps(source))
+
+
+def test_rows_that_files_of_one_split_repeat_count_once(photos, caplog):
+    for name, rows in (("train-00000-of-00002", slice(12)), ("train-00001-of-00002", slice(8, 16)), ("val", slice(20))):
+        _write(_frame(label=LABELS)[rows], photos / f"{name}.parquet")
+    source = _open(photos, eval_split="val")
+    assert (source.train.num_examples, source.validation.num_examples) == (16, 20)
+    assert "4 rows of" in caplog.text
+
+
+def test_parquet_files_that_decompress_to_much_more_are_refused(photos, monkeypatch):
+    """The free allowance holds for all groups of rows, and for all files, together."""
+    monkeypatch.setattr(bounded, "_FREE_BYTES", 300_000)
+    monkeypatch.setattr(bounded, "_MAX_EXPANSION", 10)
+    rows = pa.table({"image": [f"images/{number}.png" for number in range(20)], "label": LABELS})
+    (photos / "files").mkdir()
+    for path, count in (("groups.parquet", 20), ("files/0.parquet", 5), ("files/1.parquet", 5)):
+        part = rows.slice(0, count).append_column("note", [["z" * 40_000] * count])
+        pq.write_table(part, photos / path, row_group_size=1, compression="zstd", use_dictionary=False)
+    for path in ("groups.parquet", "files"):
+        with pytest.raises(UserError, match=rf"cannot read '.*{path}': it claims \d{{3}},\d{{3}} bytes of"):
+            _open(photos / path)
+
+
+def test_repeated_text_of_parquet_takes_its_size_once(photos):
+    labels = pa.DictionaryArray.from_arrays(np.zeros(20_000, np.int32), pa.array(["x" * 2**20]))
+    path = photos / "labels.parquet"
+    pq.write_table(pa.table({"image": ["images/1.png"] * 20_000, "label": labels}), path, store_schema=False)
+    before = pa.total_allocated_bytes()
+    column = files.read_table(path).read("label")
+    assert pa.total_allocated_bytes() - before < 2**24
+    assert len(column) == 20_000
+    with pytest.raises(UserError, match=r"column 'label' of .* has a cell of 1,048,576 characters; the limit is 4,096"):
+        _open(path)
+
+
+def test_repeated_images_of_parquet_are_bounded(tmp_path, monkeypatch):
+    rows = pa.table({"image": [_png(1)] * 500, "label": ["a", "b"] * 250})
+    pq.write_table(rows, tmp_path / "data.parquet")
+    table = files.read_table(tmp_path / "data.parquet")
+    monkeypatch.setattr(images, "_IN_MEMORY", 20_000)
+    assert images._size(table, "image") < 20_000, "the metadata counts a repeated image once"
+    assert images._read_small(table, "image") is None
+    monkeypatch.setattr(bounded, "_FREE_BYTES", 20_000)
+    monkeypatch.setattr(bounded, "_MAX_EXPANSION", 10)
+    with pytest.raises(UserError, match=r"cannot read .*data\.parquet': it claims [\d,]+ bytes of content in"):
+        list(images._read(str(tmp_path / "data.parquet"), "image"))
+
+
+def test_text_and_lists_of_several_groups_of_rows(photos):
+    rows = {"image": [f"images/{number}.png" for number in range(20)], "label": SETS}
+    for values in (LABELS, SETS):
+        pq.write_table(pa.table(rows | {"label": values}), photos / "labels.parquet", row_group_size=3)
+        table = files.read_table(photos / "labels.parquet")
+        found = table.column("label").rows() if values is LABELS else table.lists("label")[0].rows()
+        assert found == (LABELS if values is LABELS else [name for names in SETS for name in names])
+        assert table.column("image").rows() == rows["image"]

@@ -43,10 +43,18 @@ class _ShiftedNorm(layers.BatchNormalization):
 
 @keras.saving.register_keras_serializable("test")
 class _ActiveDropout(layers.Dropout):
-    """A dropout that changes its inputs at inference, as Monte Carlo dropout does (Gal and Ghahramani 2016)."""
+    """A dropout that changes its inputs at inference, though not at random."""
 
     def call(self, inputs, training=False):
         return 0.5 * inputs
+
+
+@keras.saving.register_keras_serializable("test")
+class _MonteCarloDropout(layers.Dropout):
+    """Dropout at inference (Gal and Ghahramani 2016)."""
+
+    def call(self, inputs, training=False):
+        return super().call(inputs, training=True)
 
 
 def _network(*, num_classes=3, **settings) -> keras.Model:
@@ -240,11 +248,26 @@ NOT_EXPORTED = {
         r"needs a model with one input and one output",
     ),
     "lambda": (_sequential(lambda: layers.Lambda(lambda each: 2 * each), _dense()), r"'lambda.*', Lambda, cannot be"),
+    "random at inference": (
+        _sequential(lambda: _MonteCarloDropout(0.5), _dense()),
+        r"changes a variable at inference \('.*'\), as random layers do, and cannot be frozen; targets hub",
+    ),
     "average of networks": (
         _functional(lambda inputs, each: layers.Add()([layers.Dense(3)(each(inputs)), layers.Dense(3)(each(inputs))])),
         r"comes from 'add.*', Add. An export needs a Dense layer of logits at the end",
     ),
 }
+
+
+def test_one_class_takes_a_threshold(tmp_path):
+    """The softmax of one logit is 1 for all images."""
+    network = _network(num_classes=1)
+    with pytest.raises(UserError, match=r"^the softmax of resnet8_w32 is always 1, .* thresholds=\[0.5\] takes its"):
+        export_model(network, tmp_path / "export", labels=["a"])
+    path = export_model(network, tmp_path / "export", labels=["a"], thresholds=[0.5])
+    images = np.random.default_rng(0).integers(0, 256, (3, *SHAPE), np.uint8)
+    logits = network(PREPROCESS.normalize(tf.constant(images / 255.0, tf.float32)), training=False)
+    np.testing.assert_allclose(_predictions(path, images), tf.sigmoid(logits), atol=1e-4)
 
 
 @pytest.mark.parametrize("name", NOT_EXPORTED)

@@ -47,6 +47,13 @@ def _progressive(width: int, repeats: int, mode: str = "L") -> bytes:
     return data[:-2] + scan * repeats + b"\xff\xd9"
 
 
+def _sequential(width: int, segments: int, scans: int) -> bytes:
+    """Return a JPEG with comments that look like the header of a scan, and with empty scans of one component."""
+    data = _encode(Image.new("RGB", (width, width)), "JPEG")
+    comment, scan = b"\xff\xfe\x00\x03\x03", b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00"
+    return data[: data.rindex(b"\xff\xda")] + comment * segments + scan * scans + b"\xff\xd9"
+
+
 def _png(width: int, height: int, depth: int, color: int, *, interlaced: bool = False) -> bytes:
     """Return a black PNG of any bit depth and color type."""
     channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[color]
@@ -151,6 +158,20 @@ def test_hostile_images_are_refused_and_end_no_process(tmp_path):
     assert not accepted, accepted
 
 
+@pytest.mark.parametrize(
+    ("segments", "message"), [(3, "100000 scans, too many"), (1100, "no scan after at most 1,024 segments")]
+)
+def test_segments_before_the_scans_of_a_jpeg_hide_no_scan(segments, message):
+    encoded = _sequential(256, segments, 100_000)
+    assert message in PREPROCESS.explain_unreadable(tf.constant(encoded))
+
+
+def test_a_jpeg_of_many_segments_and_one_scan_is_decoded():
+    data = READABLE["JPEG, gray"]
+    found = PREPROCESS.decode(tf.constant(data[:2] + b"\xff\xfe\x00\x03\x03" * 1100 + data[2:]))
+    np.testing.assert_array_equal(found, PREPROCESS.decode(tf.constant(data)))
+
+
 # Small files with a large cost, each of at most 1 MB.
 COSTLY = {
     "GIF, larger than its screen": lambda: _gif_screen(8000, 8000, (10, 10)),
@@ -158,6 +179,7 @@ COSTLY = {
     "GIF, 12,000 tiny frames of a large screen": lambda: _many_frames(),
     "JPEG, 500 scans": lambda: _progressive(2048, 500),
     "JPEG, 3,000 scans": lambda: _progressive(512, 3000, "RGB"),
+    "JPEG, 99,000 scans after 1,100 comments": lambda: _sequential(512, 1100, 99_000),
     "JPEG, large": lambda: _encode(Image.new("RGB", (8000, 8000)), "JPEG", quality=20),
     "JPEG, large and progressive": lambda: _encode(Image.new("RGB", (8000, 8000)), "JPEG", quality=5, progressive=True),
     "JPEG, wide": lambda: _encode(Image.new("RGB", (65000, 1000)), "JPEG", quality=20),

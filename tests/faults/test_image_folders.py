@@ -3,9 +3,11 @@
 import io
 import logging
 import os
+import sys
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from PIL import Image
 
 from resnet_tf.config import DataConfig
@@ -239,3 +241,32 @@ def test_hidden_and_system_folders_are_no_classes(tmp_path, tiny_export, caplog,
     assert sum(split.num_examples for split in info.splits.values()) == len(names)
     assert len(list(predict(tiny_export, root))) == len(names)
     assert "skipped" not in caplog.text
+
+
+def test_images_with_names_that_are_not_utf_8_are_prepared(tmp_path):
+    names = [b"\xe9.jpg", b"\\xe9.jpg", "\u00e9.jpg".encode()]  # the first two are the same text
+    for label in ("cat", "dog"):
+        _write(tmp_path / "photos" / label, {os.fsdecode(name): JPEG for name in names})
+    prepare_folder(tmp_path / "photos", tmp_path / "out", eval_fraction=0.0)
+    prepared = tfds.builder_from_directory(tmp_path / "out" / "photos" / "1.0.0").as_dataset(split="train")
+    texts = [r"\xe9.jpg", r"\xe9.jpg", "\u00e9.jpg"]
+    expected = sorted(f"{label}/{text}" for label in ("cat", "dog") for text in texts)
+    assert sorted(example["file_name"].numpy().decode() for example in prepared) == expected
+
+
+def test_folders_nested_deeper_than_the_limit_of_recursion_are_listed(tmp_path):
+    folders = [str(tmp_path / "/".join("d" * depth)) for depth in range(1, sys.getrecursionlimit() + 100)]
+    for folder in folders:
+        os.mkdir(folder)
+    try:
+        _write(tmp_path, {"c.jpg": JPEG, "d/e.jpg": JPEG, "f.jpg": JPEG})
+        image = os.path.join(folders[-1], "1.jpg")
+        with open(image, "wb") as file:
+            file.write(JPEG)
+        listed = files.list_files(str(tmp_path), ImagePreprocess).files
+        assert listed == [str(tmp_path / "c.jpg"), image, str(tmp_path / "d/e.jpg"), str(tmp_path / "f.jpg")]
+    finally:
+        os.remove(image)
+        os.remove(tmp_path / "d/e.jpg")
+        for folder in reversed(folders):  # pytest removes folders by recursion
+            os.rmdir(folder)

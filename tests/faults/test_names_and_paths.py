@@ -1,5 +1,6 @@
 """Names, texts and paths that users and strangers choose: shown literally, written as UTF-8, found again."""
 
+import errno
 import json
 import os
 import pty
@@ -13,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import flags
 from conftest import LONG, writing_tensorboard
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
@@ -20,7 +22,7 @@ from matplotlib import font_manager
 from PIL import Image
 
 import resnet_tf
-from resnet_tf.config import DataConfig
+from resnet_tf.config import DataConfig, command_line
 from resnet_tf.core.class_names import to_names
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.paths import literal_path, user_path
@@ -31,6 +33,7 @@ from resnet_tf.serving.export import export_model
 from resnet_tf.training import checkpoint
 from resnet_tf.training.cluster import read_tf_config
 from resnet_tf.workflows import train as train_workflow
+from resnet_tf.workflows.prepare import PreparedSplit, PrepareResult
 
 NAMES = (
     '<img src=x onerror="document.title=1">',
@@ -148,6 +151,15 @@ def test_names_of_a_run_reach_no_terminal_raw(tmp_path):
     assert r"error: no class \x1b[2J\x07" in shown
     assert "k\u00e4se \\udce9" in shown
     assert not CONTROL.search(shown.replace("\r\n", "\n"))
+
+
+def test_plans_and_prepared_splits_have_no_control_characters(command, tmp_path, monkeypatch):
+    plan = resnet_tf.Plan({"network": "resnet18", "steps": "1", "data": "red\x1b[31m: 1 training"})
+    assert str(plan).splitlines()[-1] == r"data           red\x1b[31m: 1 training"
+    result = PrepareResult(tmp_path, {"bell\x07": PreparedSplit(1, 1)})
+    monkeypatch.setattr(resnet_tf, "prepare", lambda *arguments, **settings: result)
+    outcome = command("prepare", "--from=x", "--to=y")
+    assert outcome.out == "bell\\x07: 1 image in 1 file\ndata.source=y\n"
 
 
 @pytest.mark.parametrize(
@@ -334,6 +346,47 @@ def test_path_flags_expand_the_home_directory(command, tmp_path, monkeypatch, na
     assert outcome.code == 2
     assert message.format(home=tmp_path) in outcome.err
     assert not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("train", ["--data.source={path}", "--workdir=run"]),
+        ("train", ["--config={path}.json", "--workdir=run"]),
+        ("train", ["--workdir={path}"]),
+        ("prepare", ["--from={path}", "--to=out"]),
+        ("prepare", ["--from={photos}", "--to={path}"]),
+        ("evaluate", ["--workdir={path}"]),
+        ("predict", ["--model={path}", "a.jpg"]),
+        ("preview", ["--data.source={path}", "--out=x.png"]),
+    ],
+)
+def test_paths_that_are_too_long_are_named(command, tmp_path, monkeypatch, photos, name, arguments):
+    monkeypatch.chdir(tmp_path)
+    outcome = command(name, *(each.format(path="a" * 300, photos=photos) for each in arguments))
+    assert outcome.code == 2
+    assert re.fullmatch(r"error: .*a{255}.*File name too long.*\n|error: .*File name too long.*a{255}.*\n", outcome.err)
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.ENAMETOOLONG])
+def test_a_path_that_the_system_refuses_ends_a_command_in_one_line(monkeypatch, capsys, code):
+    def main(arguments):
+        raise OSError(code, os.strerror(code), "runs/1")
+
+    monkeypatch.setattr(sys, "argv", ["resnet_tf.train"])
+    with pytest.raises(SystemExit, match="2"):
+        command_line.run(main, flags.FlagValues(), doc="")
+    assert capsys.readouterr().err == f"error: 'runs/1': {os.strerror(code)}\n"
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EACCES, "of no path"), OSError(errno.EIO, "a fault", "x"), KeyError()])
+def test_other_errors_are_not_those_of_a_path(monkeypatch, error):
+    def main(arguments):
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["resnet_tf.train"])
+    with pytest.raises(type(error)):
+        command_line.run(main, flags.FlagValues(), doc="")
 
 
 def test_a_home_directory_of_nobody_is_a_name():

@@ -1,5 +1,6 @@
 """Weight files of other writers: older Keras and TF-Keras, wrapping dicts, prefixes, other heads, nested models."""
 
+import functools
 import io
 import itertools
 import json
@@ -17,7 +18,7 @@ import resnet_tf
 from resnet_tf.core.errors import UserError
 from resnet_tf.model.create import convert_file, create_model
 from resnet_tf.model.network import layer_prefix
-from resnet_tf.model.weights import keras_files, mapping, readers
+from resnet_tf.model.weights import keras_files, mapping, readers, selection
 
 SHAPE = (32, 32, 3)
 PREPROCESS = resnet_tf.ImagePreprocess(size=(32, 32), mean=(0.1, 0.2, 0.3))
@@ -109,6 +110,16 @@ def test_dicts_of_training_programs_are_unwrapped(wrapping, network, state, tmp_
     _assert_same_weights(_small(path), network)
 
 
+@pytest.mark.parametrize("wrapping", ["bare", "state_dict", "beside names"])
+def test_arrays_under_numbers_are_refused(wrapping, state, tmp_path):
+    numbered = dict(enumerate(state.values()))
+    content = {"bare": numbered, "state_dict": {"state_dict": numbered}, "beside names": state | numbered}[wrapping]
+    path = _torch(content, tmp_path / "numbers.pth")
+    with pytest.raises(UserError, match=r"numbers.pth' (contains an array under 0|does not hold)") as caught:
+        _small(path)
+    assert "\n" not in str(caught.value)
+
+
 def test_several_networks_in_a_file_are_named(state, tmp_path):
     path = _torch({"first": state, "second": state}, tmp_path / "two.pth")
     with pytest.raises(UserError, match=r"two.pth' contains several state dicts, 'first', 'second'; save the one to"):
@@ -157,6 +168,17 @@ def test_feature_maps_of_several_networks_take_its_file(tmp_path):
         for layer in maps.layers:
             for ours, theirs in zip(layer.weights, whole.get_layer(layer.name).weights, strict=True):
                 np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["resnet18_d", "resnet50_d", "resnet_rs50"])
+def test_a_deep_stem_has_no_blocks(name, tmp_path):
+    """Its convolutions are named conv1.0 to conv1.6 by timm."""
+    create = functools.partial(create_model, name, input_shape=(64, 64, 3), depths=(1, 1, 1, 1))
+    whole = create(num_classes=3)
+    path = _write(mapping.to_torchvision(whole), tmp_path / "whole.safetensors")
+    maps = create(features=("stage2", "stage3"), weights=path)
+    _assert_same_weights(maps, whole)
+    assert selection.depths(readers.read(path).arrays) == whole.arch.depths
 
 
 def test_the_head_of_a_cifar_checkpoint_determines_its_preprocessing(state, tmp_path):

@@ -1,16 +1,18 @@
 """Weights for three channels in networks with another number: against timm, and by what the methods promise."""
 
+import functools
+
 import numpy as np
 import pytest
 from conftest import SHARED_DATA, import_torch_zoo
 
 from resnet_tf.config import load_config
 from resnet_tf.core.errors import UserError
-from resnet_tf.inputs import ImagePreprocess, create_preprocess
-from resnet_tf.model.create import create_model
+from resnet_tf.inputs import ImagePreprocess, SignalPreprocess, create_preprocess
+from resnet_tf.model.create import convert_file, create_model
 from resnet_tf.model.weights import readers
 from resnet_tf.model.weights.channels import METHODS, adapt_channels
-from resnet_tf.model.weights.mapping import to_torchvision
+from resnet_tf.model.weights.mapping import find_torch_dialect, to_torchvision
 from resnet_tf.training.run import create_network
 
 REAL = SHARED_DATA / "cifar_resnet" / "resnet20-12fca82f.th"
@@ -150,6 +152,31 @@ def test_the_adaptation_is_logged(rgb, caplog):
     assert [each.message for each in caplog.records if "convolution" in each.message] == [
         "the first convolution takes 4 input channels instead of 3: repeat"
     ]
+
+
+NOT_RGB = {  # case -> network, preprocessing, shape of the input
+    "gray": ("resnet20", ImagePreprocess(size=(32, 32), channels=1, mean=(0.4,), std=(0.2,)), (32, 32, 1)),
+    "RGBA": ("resnet20", None, (32, 32, 4)),
+    "13 bands": ("wrn_16_4", None, (32, 32, 13)),
+    "12 leads": ("resnet18_1d", SignalPreprocess(length=64, channels=12, mean=(0.5,) * 12, std=(2.0,) * 12), (64, 12)),
+    "without stem": ("resnet_article", None, (16, 16, 2)),
+}
+
+
+@pytest.mark.parametrize("case", NOT_RGB)
+def test_convert_keeps_the_number_of_channels(case, tmp_path):
+    name, preprocess, shape = NOT_RGB[case]
+    create = functools.partial(create_model, name, num_classes=3, input_shape=shape)
+    model = create()
+    model.preprocess = preprocess
+    model.save_weights(tmp_path / "source.weights.h5")
+    path = tmp_path / ("there.safetensors" if find_torch_dialect(model) else "there.keras")
+    convert_file(tmp_path / "source.weights.h5", name, path, num_classes=3)
+    convert_file(path, name, tmp_path / "back.weights.h5", num_classes=3)
+    found = create(weights=tmp_path / "back.weights.h5")
+    assert found.preprocess == preprocess
+    inputs = np.random.default_rng(1).normal(size=(2, *shape)).astype(np.float32)
+    np.testing.assert_array_equal(found(inputs, training=False), model(inputs, training=False))
 
 
 @pytest.mark.parametrize("method", ["repeat", "average"])

@@ -16,6 +16,7 @@ from safetensors.numpy import load as load_safetensors
 
 import resnet_tf
 from resnet_tf.config import absolute_paths, override
+from resnet_tf.core.calibration import UNCALIBRATED, Calibration
 from resnet_tf.core.class_names import imagenet_labels
 from resnet_tf.core.errors import UserError
 from resnet_tf.inputs import ImagePreprocess
@@ -33,6 +34,8 @@ constants = pytest.importorskip("huggingface_hub.constants")
 # The client of huggingface_hub passes bytes to its HTTP library in a way that this calls outdated.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning")
 LABELS = ("ant", "bee", "<cat>")
+THRESHOLDS = (0.25, 0.5, 0.75)
+CALIBRATION = Calibration(temperatures=(1.5, 2.0, 0.5), biases=(0.1, 0.0, -0.1))
 PREPROCESS = ImagePreprocess(size=(32, 32), crop_fraction=0.8, interpolation="bicubic", mean=(0.1, 0.2, 0.3))
 CONFIG = {
     "architecture": "resnet18",
@@ -133,6 +136,36 @@ def test_a_network_is_stored_and_loaded_with_all_that_belongs_to_it(server, netw
     ):
         assert (found.labels, found.preprocess, found.arch) == (LABELS, PREPROCESS, network.arch)
         np.testing.assert_array_equal(found(_images(), training=False), network(_images(), training=False))
+
+
+def test_thresholds_and_calibration_are_those_of_the_loaded_head(server, tmp_path):
+    model = create_model("resnet8_w32", num_classes=3, input_shape=(32, 32, 3))
+    model.labels, model.thresholds, model.calibration = LABELS, THRESHOLDS, CALIBRATION
+    push_to_hub(model, "hf://user/repo")
+    found = load_from_hub("hf://user/repo")
+    assert (found.thresholds, found.calibration) == (THRESHOLDS, CALIBRATION)
+    for options in ({"new_head": True}, {"num_classes": 0}, {"features": ("stage2",)}):
+        other = load_from_hub("hf://user/repo", **options)
+        assert (other.thresholds, other.calibration) == (None, UNCALIBRATED)
+
+
+def test_the_calibration_of_a_repository_is_that_of_its_own_weights(server):
+    model = create_model("resnet8_w32", num_classes=3, input_shape=(32, 32, 3))
+    model.labels, model.calibration = LABELS, CALIBRATION
+    push_to_hub(model, "hf://user/repo")
+    repository = server.repositories["user/repo"]
+    files = repository.commits[repository.refs["main"]]
+    server.add("user/other", {**files, "ema/best.safetensors": files["model.safetensors"]})
+    assert load_from_hub("hf://user/other/model.safetensors").calibration == CALIBRATION
+    assert load_from_hub("hf://user/other/ema/best.safetensors").calibration == UNCALIBRATED
+
+
+def test_a_network_without_stem_is_stored(server):
+    model = create_model("resnet_article", num_classes=3, input_shape=(16, 16, 1))
+    push_to_hub(model, "hf://user/repo")
+    found = load_from_hub("hf://user/repo")
+    inputs = _images(16)[..., :1]
+    np.testing.assert_array_equal(found(inputs, training=False), model(inputs, training=False))
 
 
 def test_options_of_the_architecture_are_stored(server):

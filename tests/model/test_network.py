@@ -18,20 +18,27 @@ import pytest
 from conftest import LONG, shallow
 from golden import formula
 
+from resnet_tf.config import load_config
+from resnet_tf.core.calibration import UNCALIBRATED, Calibration
 from resnet_tf.core.errors import UserError
+from resnet_tf.data.sources import open_source
 from resnet_tf.inputs import ImagePreprocess, SignalPreprocess
 from resnet_tf.model.arch import Arch
 from resnet_tf.model.builder import build
-from resnet_tf.model.create import create_model
+from resnet_tf.model.create import convert_file, create_model
 from resnet_tf.model.metadata import Metadata
 from resnet_tf.model.network import ResidualNetwork
 from resnet_tf.model.recursion import deep_graph
 from resnet_tf.model.zoo import MODELS
 from resnet_tf.serving.export import export_model
+from resnet_tf.training import runtime
+from resnet_tf.training.trainer import Trainer
 
 IMAGES = ImagePreprocess(size=(32, 32), crop_fraction=0.9, mean=(0.1, 0.2, 0.3), channel_order="bgr")
 SIGNALS = SignalPreprocess(length=64, channels=2, mean=(0.5, 0.25), std=(2.0, 4.0))
 LABELS = ("cat", "dog", "<b>hamster</b>")
+THRESHOLDS = (0.25, 0.5, 0.75)
+CALIBRATION = Calibration(temperatures=(1.5, 2.0, 0.5), biases=(0.1, 0.0, -0.1))
 
 
 def _clone(network: keras.Model, directory: Path) -> keras.Model:
@@ -263,6 +270,65 @@ def test_files_from_before_are_read(file, added, tmp_path):
     if added:
         with pytest.raises(UserError, match=r"were written for resnet20"):
             create_model("plain20", weights=path, **CREATE)
+
+
+@pytest.mark.parametrize(
+    ("file", "labels"),
+    [
+        *((file, LABELS) for file in ("whole.keras", "whole.h5", "only.weights.h5", "torch.safetensors")),
+        ("only.weights.h5", None),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+def test_thresholds_and_calibration_come_with_the_head(file, labels, tmp_path):
+    network = create_model("resnet20", **CREATE)
+    network.preprocess, network.labels, network.thresholds = IMAGES, labels, THRESHOLDS
+    network.calibration = CALIBRATION
+    path = tmp_path / file
+    if file == "torch.safetensors":
+        convert_file(_write(network, tmp_path / "source.keras"), "resnet20", path, num_classes=3)
+    elif file == "whole.h5":
+        network.save(path)
+    else:
+        _write(network, path)
+    read = create_model("resnet20", weights=path, **CREATE)
+    assert (read.thresholds, read.calibration, read.labels) == (THRESHOLDS, CALIBRATION, labels)
+    if file == "only.weights.h5":
+        read = create_model("resnet20", **CREATE)
+        read.load_weights(path)  # Keras's own reader
+        assert (read.thresholds, read.calibration) == (THRESHOLDS, CALIBRATION)
+    other = create_model("resnet20", weights=path, new_head=True, **CREATE)
+    assert (other.preprocess, other.thresholds, other.calibration) == (IMAGES, None, UNCALIBRATED)
+
+
+def test_weights_without_metadata_have_no_calibration(tmp_path):
+    network = create_model("resnet20", **CREATE)
+    path = _write(network, tmp_path / "only.weights.h5")
+    network.labels, network.thresholds, network.calibration = LABELS, THRESHOLDS, CALIBRATION
+    _without_metadata(path, None)
+    network.load_weights(path)
+    assert (network.labels, network.thresholds, network.calibration) == (LABELS, THRESHOLDS, UNCALIBRATED)
+
+
+def test_training_does_not_inherit_thresholds_and_calibration(digits_arrays, tmp_path):
+    network = create_model("resnet8_w32", num_classes=10, input_shape=(8, 8, 1))
+    network.thresholds, network.calibration = (0.5,) * 10, Calibration((2.0,), (0.0,))
+    path = _write(network, tmp_path / "start.weights.h5")
+    settings = [f"data.source={digits_arrays}", "model.name=resnet8_w32", f"model.weights={path}"]
+    config = load_config("digits", settings)
+    trained = Trainer(config, open_source(config.data), runtime.start(config.runtime))
+    assert (trained.model.thresholds, trained.model.calibration) == (None, UNCALIBRATED)
+
+
+def test_a_clone_with_other_outputs_has_no_thresholds_and_calibration():
+    network = create_model("resnet20", **CREATE)
+    network.thresholds, network.calibration = THRESHOLDS, CALIBRATION
+
+    def with_another_head(layer):
+        return keras.layers.Dense(7, name="logits") if layer.name == "logits" else layer.from_config(layer.get_config())
+
+    clone = keras.models.clone_model(network, clone_function=with_another_head)
+    assert (clone.thresholds, clone.calibration) == (None, UNCALIBRATED)
 
 
 @pytest.mark.parametrize(

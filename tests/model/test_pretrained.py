@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import re
+import shutil
 
 import keras
 import numpy as np
@@ -15,9 +16,11 @@ from conftest import SHARED_DATA, import_torch_zoo
 from local_server import file_server
 
 import resnet_tf
+from resnet_tf.config import absolute_paths, load_config
 from resnet_tf.core import downloads
 from resnet_tf.core.class_names import CIFAR10, imagenet_labels, readable
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.export_metadata import holds_weights
 from resnet_tf.inputs import ImagePreprocess, presets
 from resnet_tf.model.create import convert_file, create_model
 from resnet_tf.model.weights import download, readers
@@ -27,6 +30,7 @@ from resnet_tf.model.weights.published import PRETRAINED, get_pretrained, list_w
 from resnet_tf.model.zoo import MODELS
 from resnet_tf.serving.export import export_model
 from resnet_tf.serving.predictor import Predictor
+from resnet_tf.training.image_size import trained_size
 
 PHOTOS = SHARED_DATA / "imagenet_sample"
 ROWS = [(network, weights) for network, rows in PRETRAINED.items() for weights in rows]
@@ -357,6 +361,35 @@ def test_converted_files_keep_what_belongs_to_the_weights(published, tmp_path, s
         np.testing.assert_array_equal(loaded.get_layer("logits").kernel, model.get_layer("logits").kernel)
     if suffix == ".weights.h5":
         CREATE().load_weights(tmp_path / "there.weights.h5")  # Keras's own reader
+
+
+def test_a_folder_with_the_name_of_published_weights_is_not_taken_for_them(published, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cifar10" / "train" / "cat").mkdir(parents=True)
+    assert CREATE(weights="cifar10").labels == CIFAR10
+    config = load_config("cifar10_resnet20", ["model.weights=cifar10"])
+    assert absolute_paths(config).model.weights == "cifar10"
+    assert trained_size(config) == 48
+    with pytest.raises(UserError, match=r"unknown weights 'imagenet' of resnet20"):
+        CREATE(weights="imagenet")
+    monkeypatch.chdir(tmp_path / "cifar10")
+    with pytest.raises(UserError, match=r"'train' is not a model exported by resnet_tf"):
+        CREATE(weights="train")
+
+
+def test_exports_and_checkpoints_have_precedence_over_published_weights(published, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = load_config("cifar10_resnet20", ["model.weights=cifar10"])
+    files = ("cifar10/assets.extra/resnet_tf.json", "cifar10/2/assets.extra/resnet_tf.json", "cifar10.index", "cifar10")
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{}")
+        assert holds_weights(tmp_path / "cifar10")
+        assert absolute_paths(config).model.weights == str(tmp_path / "cifar10")
+        with pytest.raises(UserError, match=r"cifar10"):
+            CREATE(weights="cifar10")
+        shutil.rmtree(tmp_path / "cifar10", ignore_errors=True)
+        (tmp_path / "cifar10.index").unlink(missing_ok=True)
 
 
 def test_an_export_takes_up_what_belongs_to_the_weights(published, tmp_path):

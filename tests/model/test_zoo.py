@@ -239,11 +239,13 @@ def test_output_stride_keeps_the_weights_and_enlarges_the_map(name):
         assert [tuple(each.shape) for each in dilated.weights] == [tuple(each.shape) for each in plain.weights]
 
 
-def test_dilation_sees_what_the_stride_saw():
+@pytest.mark.parametrize("name", ["resnet18", "resnet50_v1", pytest.param("resnet164_v2", marks=LONG)])
+def test_dilation_sees_what_the_stride_saw(name):
     """Every second output of a dilated network equals the strided network's, away from borders."""
     images = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype("float32")
     settings = {"input_shape": (64, 64, 3), "features": ("stage3",), "zero_gamma": False}
-    strided, dilated = create_model("resnet18", **settings), create_model("resnet18", output_stride=8, **settings)
+    stride = MODELS[name].total_stride // (2 if name == "resnet164_v2" else 4)
+    strided, dilated = create_model(name, **settings), create_model(name, output_stride=stride, **settings)
     dilated.set_weights(strided.get_weights())
     coarse, fine = (model(images, training=False)["stage3"].numpy() for model in (strided, dilated))
     np.testing.assert_allclose(fine[:, ::2, ::2], coarse, rtol=1e-3, atol=1e-3)

@@ -10,6 +10,7 @@ from sklearn.metrics import (
     balanced_accuracy_score,
     confusion_matrix,
     log_loss,
+    precision_score,
     recall_score,
     top_k_accuracy_score,
 )
@@ -21,6 +22,7 @@ from resnet_tf.core.targets import SINGLE_LABEL
 from resnet_tf.data import pipeline
 from resnet_tf.data.sources import open_source
 from resnet_tf.inputs import create_preprocess
+from resnet_tf.report.plots import plot_evaluation
 from resnet_tf.training import runtime
 from resnet_tf.training.evaluation import Evaluator, evaluate_run
 from resnet_tf.training.run import load_run
@@ -44,7 +46,44 @@ def test_metrics_equal_those_of_scikit_learn():
     np.testing.assert_array_equal(evaluation.confusion, confusion_matrix(labels, predicted))
     named = evaluation.classes("abcdefg")
     assert list(named["recall"]) == list("abcdefg")
+    np.testing.assert_allclose(evaluation.precision, precision_score(labels, predicted, average=None))
+    errors = confusion_matrix(labels, predicted) * (1 - np.eye(7, dtype=int))
+    assert [errors[target, other] for target, other, _ in evaluation.confused_pairs(50)] == sorted(
+        errors[errors > 0], reverse=True
+    )
+    assert {each.index: each.confusions for each in evaluation.by_class} == dict(enumerate(errors.max(axis=1)))
     assert evaluation.describe_classes("abcdefg").splitlines()[0].split()[0] == f"{evaluation.recall.min():.4f}"
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([-1, 0], r"labels are int64 \[2\] and logits \[2, 2\]; expected labels integers \[N\] from 0 to C - 1"),
+        ([0, 2], r"labels are int64 \[2\]"),
+        ([[0], [1]], r"labels are int64 \[2, 1\]"),
+        ([0.0, 1.0], r"labels are float64 \[2\]"),
+        ([0, 1, 1], r"labels are int64 \[3\]"),
+    ],
+)
+def test_labels_of_another_form_are_refused(labels, message):
+    with pytest.raises(UserError, match=message):
+        SingleLabelEvaluation(labels, [[0.0, 9.0], [9.0, 0.0]])
+
+
+def test_metrics_of_many_classes_take_little_memory():
+    """A confusion matrix of 300,000 classes takes 720 GB."""
+    labels = np.array([0, 299_999, 7])
+    logits = np.zeros((3, 300_000), np.float32)
+    logits[[0, 1, 2], [0, 1, 1]] = 1.0
+    evaluation = SingleLabelEvaluation(labels, logits)
+    assert evaluation.balanced_accuracy == pytest.approx(1 / 3)
+    assert [(each.index, each.confused_with, each.confusions) for each in evaluation.by_class] == [
+        (7, 1, 1),
+        (299_999, 1, 1),
+        (0, 0, 0),
+    ]
+    assert evaluation.confused_pairs(1) == [(7, 1, 1)]
+    assert plot_evaluation(evaluation, list(map(str, range(300_000)))).shape[2] == 4
 
 
 def test_calibration_error_is_that_of_guo_et_al():

@@ -13,8 +13,13 @@ from PIL import Image, ImageFilter
 import resnet_tf
 from resnet_tf.config import DataConfig
 from resnet_tf.core.errors import UserError
-from resnet_tf.data.audit.findings import LISTS
-from resnet_tf.data.sources import open_source
+from resnet_tf.data.audit import tables
+from resnet_tf.data.audit.checks import Checked
+from resnet_tf.data.audit.findings import LISTS, Examples
+from resnet_tf.data.audit.scan import Scan
+from resnet_tf.data.sources import Source, Split, open_source
+from resnet_tf.inputs import ImagePreprocess
+from resnet_tf.workflows.audit import AuditResult
 
 TRAIN, TEST = 24, 8  # images of each class
 
@@ -288,3 +293,29 @@ def test_examples_are_described(result):
     assert re.search(r"train \d+", str(result))
     assert repr(result).startswith("AuditResult(")
     assert dataclasses.is_dataclass(result)
+
+
+def test_a_table_keeps_rows_without_a_group(tmp_path):
+    for number in range(4):
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    frame = pd.DataFrame({"file": [f"{number}.png" for number in range(4)], "label": list("abab")})
+    frame.assign(patient=["anna", None, "anna", None]).to_csv(tmp_path / "table.csv", index=False)
+    config = DataConfig(source=str(tmp_path / "table.csv"), train_split="all", eval_split="all", group_column="patient")
+    source = open_source(config)
+    examples = Examples.join({"all": source.train}, source.class_names)
+    tables.write_table(tmp_path / "fixed.csv", examples, np.zeros(4, bool), config)
+    assert pd.read_csv(tmp_path / "fixed.csv", keep_default_na=False)["patient"].tolist() == ["anna", "", "anna", ""]
+
+
+def test_a_summary_has_no_control_characters():
+    split = Split("x", np.zeros(1, np.int64), lambda index: index, lambda index: {"file": "x"})
+    zeros = np.zeros(1, np.int64)
+    scanned = Scan(np.ones(1, bool), {}, zeros, np.ones((1, 2), int), zeros, zeros, np.zeros((1, 1)), zeros)
+    examples = Examples(split, ("bell\x07",), zeros, ("a",))
+    checked = Checked(scanned, {name: [] for name in LISTS}, [])
+    result = AuditResult("red\x1b[31m", examples, checked, DataConfig(), ImagePreprocess(size=(8, 8)))
+    assert str(result).startswith("red\\x1b[31m: bell\\x07 1\nunreadable files")
+    assert "\x1b" not in repr(result)
+    assert repr(Source("x", ("a",), dataclasses.replace(split, name="bell\x07"), split)) == (
+        "Source('x', 1 class, bell\\x07=1, x=1)"
+    )

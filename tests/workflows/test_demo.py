@@ -1,5 +1,6 @@
 """The demo page: answers of the predictor, escaped names, no other origin, and an orderly end."""
 
+import asyncio
 import base64
 import contextlib
 import dataclasses
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+import urllib.response
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +21,7 @@ import pytest
 
 import resnet_tf
 from resnet_tf.core.errors import UserError
-from resnet_tf.report.demo_page import Answer, answers_html
+from resnet_tf.report.demo_page import Answer, _refuse_other_sites, answers_html
 from resnet_tf.serving.predictor import Predictor
 from resnet_tf.workflows.demo import _answers, _hosts, demo
 
@@ -165,6 +167,73 @@ def test_the_server_answers_by_its_own_name_only(address):
     with pytest.raises(urllib.error.HTTPError, match="400") as refused:
         urllib.request.urlopen(foreign, timeout=30)
     refused.value.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("origin", "status"), [("http://elsewhere.example", 403), ("{address}", 200), (None, 200)])
+def test_the_server_takes_files_of_its_own_page_only(address, origin, status):
+    file = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n\r\n--x--\r\n'
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    headers |= {"Origin": origin.format(address=address)} if origin else {}
+    request = urllib.request.Request(f"{address}/gradio_api/upload", file, headers)
+    with contextlib.closing(_answer(request)) as answer:
+        assert answer.status == status
+        assert answer.headers["content-security-policy"]
+
+
+def _answer(request: urllib.request.Request) -> urllib.response.addinfourl:
+    try:
+        return urllib.request.urlopen(request, timeout=30)
+    except urllib.error.HTTPError as error:
+        return error
+
+
+# Headers of a request that changes something -> the page itself, or a program, which states no origin.
+OWN = [
+    {"host": "127.0.0.1:7860"},
+    {"host": "127.0.0.1:7860", "origin": "http://127.0.0.1:7860", "sec-fetch-site": "same-origin"},
+    {"host": "[::1]:7860", "origin": "http://[::1]:7860"},
+    {"host": "demo.example", "origin": "https://demo.example", "sec-fetch-site": "same-origin"},
+    {"host": "demo.example:443", "origin": "https://Demo.example"},
+    {"host": "demo.example", "origin": "http://demo.example:80"},
+]
+FOREIGN = [
+    {"host": "127.0.0.1:7860", "origin": "http://elsewhere.example"},
+    {"host": "127.0.0.1:7860", "origin": "http://127.0.0.1:8888", "sec-fetch-site": "same-site"},
+    {"host": "127.0.0.1:7860", "origin": "http://localhost:7860"},
+    {"host": "127.0.0.1:7860", "origin": "null"},
+    {"host": "127.0.0.1:7860", "origin": ""},
+    {"host": "127.0.0.1:7860", "origin": "http://[::1"},
+    {"host": "127.0.0.1:7860", "origin": "http://127.0.0.1:x"},
+    {"host": "127.0.0.1:7860", "origin": "http://127.0.0.1:7860", "sec-fetch-site": "cross-site"},
+    {"host": "127.0.0.1:7860", "sec-fetch-site": "cross-site"},
+    {"host": "demo.example", "origin": "http://demo.example:443"},
+    {"origin": "null"},
+    {"origin": "http://"},
+]
+
+
+@pytest.mark.parametrize(("headers", "own"), [*((each, True) for each in OWN), *((each, False) for each in FOREIGN)])
+def test_requests_of_other_pages_are_refused(headers, own):
+    pytest.importorskip("starlette")
+    assert [_status(method, headers) for method in ("POST", "PUT", "DELETE")] == [200 if own else 403] * 3
+    assert [_status(method, headers) for method in ("GET", "HEAD", "OPTIONS")] == [200] * 3
+
+
+def _status(method: str, headers: dict[str, str]) -> int:
+    """Return the status of the answer to a request of an application that answers 200 itself."""
+    sent = []
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def send(message):
+        sent.append(message)
+
+    encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": "http", "method": method, "path": "/gradio_api/upload", "headers": encoded}
+    asyncio.run(_refuse_other_sites(app)(scope, None, send))
+    return sent[0]["status"]
 
 
 # Drops files as a user does: an event with a list of files, each [name, content in base64].

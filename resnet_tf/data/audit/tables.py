@@ -15,6 +15,7 @@ from resnet_tf.core.files import translate_write_errors, write_atomically
 from resnet_tf.core.text import printable
 from resnet_tf.data.audit.findings import LISTS, Examples, Finding
 from resnet_tf.data.sources import slices
+from resnet_tf.data.sources.tables import MISSING
 
 # Lists whose examples are left out by default; outliers and quality are judgments.
 BAD = ("unreadable", "exact_duplicates", "leaks", "label_conflicts", "label_errors")
@@ -122,7 +123,7 @@ def write_table(path: Path, examples: Examples, left_out: np.ndarray, config: Da
         columns["split"] = [examples.names[owner] for owner in examples.owners[kept]]
     if config.group_column:
         values = examples.split.column(config.group_column)
-        columns[config.group_column] = [values[index] for index in kept]
+        columns[config.group_column] = ["" if values[index] == MISSING else values[index] for index in kept]
     with translate_write_errors(path):
         write_atomically(path, _to_csv(columns))
     settings = [f"data.source={path}"]

@@ -1,8 +1,9 @@
 """Data sources: `data.source` selects a TFDS data set, a folder, a table, TFRecord or IDX files, or a NumPy archive."""
 
+import contextlib
 import dataclasses
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from resnet_tf.config import DataConfig
 from resnet_tf.core.class_names import readable, to_names
-from resnet_tf.core.errors import UserError, prefix_errors
+from resnet_tf.core.errors import UserError, is_full_disk, plain_reason, prefix_errors
 from resnet_tf.core.logs import only_errors
 from resnet_tf.core.paths import user_path
 from resnet_tf.core.targets import SINGLE_LABEL, targets_of
@@ -55,11 +56,22 @@ def open_source(
         The splits and class names.
 
     Raises:
-        UserError: if the source or a split does not exist, or has no labeled examples of the input type.
+        UserError: if the source or a split does not exist or cannot be read, or has no labeled examples of the input
+            type.
     """
-    warn_of_clash(config)
-    found = _find(config, whole)
-    source = found.open(slices.resolve(config, found.splits, given))
+    source = _open(config, for_training=for_training, whole=whole, given=given)
+    _check_evaluated(source)
+    return source
+
+
+def _open(
+    config: DataConfig, *, for_training: bool = False, whole: bool = False, given: Collection[str] | None = None
+) -> Source:
+    """Open a data source as `open_source` does, also with evaluated splits that have no examples."""
+    with _translate_read_errors(config.source):
+        warn_of_clash(config)
+        found = _find(config, whole)
+        source = found.open(slices.resolve(config, found.splits, given))
     if for_training:
         check_training(source)
     if source.targets is not SINGLE_LABEL:
@@ -79,18 +91,20 @@ def resolve_splits(config: DataConfig, given: Collection[str] | None = None) -> 
         given: keys that the user set, such as `data.eval_split`; by default, those with another value than the default.
 
     Raises:
-        UserError: if the source does not exist.
+        UserError: if the source does not exist, or cannot be read.
     """
-    return slices.resolve(config, _find(config).splits, given)
+    with _translate_read_errors(config.source):
+        return slices.resolve(config, _find(config).splits, given)
 
 
 def list_splits(config: DataConfig) -> tuple[str, ...]:
     """Return the names of the existing splits of a data source; `train` and `test` if it is divided when it is opened.
 
     Raises:
-        UserError: if the source does not exist.
+        UserError: if the source does not exist, or cannot be read.
     """
-    return _find(config).splits or ("train", "test")
+    with _translate_read_errors(config.source):
+        return _find(config).splits or ("train", "test")
 
 
 def open_splits(config: DataConfig) -> tuple[Source, dict[str, Split]]:
@@ -104,21 +118,35 @@ def open_splits(config: DataConfig) -> tuple[Source, dict[str, Split]]:
         UserError: as `open_source`.
     """
     names = list_splits(config)
-    whole = open_source(
-        dataclasses.replace(config, train_split="+".join(names), eval_split=names[0], test_split=""), for_training=False
-    )
+    whole = _open(dataclasses.replace(config, train_split="+".join(names), eval_split=names[0], test_split=""))
     splits = {}
     for name in names:
         with only_errors("resnet_tf"):  # the rest is logged above, for all splits
-            opened = open_source(
-                dataclasses.replace(config, train_split=name, eval_split=name, test_split=""), for_training=False
-            )
+            opened = _open(dataclasses.replace(config, train_split=name, eval_split=name, test_split=""))
         indices = np.array([whole.class_names.index(each) for each in opened.class_names], np.int64)
         labels = targets_of(opened.train.labels).renumber(opened.train.labels, indices, len(whole.class_names))
         if targets_of(labels) != whole.targets:  # of a split in which every example has one class
             labels = np.eye(len(whole.class_names), dtype=bool)[labels]
         splits[name] = dataclasses.replace(opened.train, labels=labels)
     return whole, splits
+
+
+@contextlib.contextmanager
+def _translate_read_errors(source: str) -> Iterator[None]:
+    """Raise an `OSError` of the block, which reads a data source, as a `UserError` that names it."""
+    try:
+        yield
+    except OSError as error:
+        if is_full_disk(error):  # of a download or a cache
+            raise
+        raise UserError(f"data.source={source!r} cannot be read: {plain_reason(error)}") from error
+
+
+def _check_evaluated(source: Source) -> None:
+    """Refuse a validation or test split without examples, unless corrupt files lost them, which evaluation names."""
+    for use, split in source.splits.items():
+        if use != "training" and not split.num_examples and not split.corruption:
+            raise UserError(f"split {split.name!r} of {source.name!r} has no examples; evaluation needs at least one")
 
 
 def _check_multi_label(config: DataConfig) -> None:
@@ -134,7 +162,8 @@ def _check_multi_label(config: DataConfig) -> None:
 def is_image_folder(config: DataConfig) -> bool:
     """Return True if a data source is a folder of image files."""
     path = user_path(config.source)
-    return config.source != "digits" and path.is_dir() and _find_in_directory(path, config, whole=False) is None
+    with _translate_read_errors(config.source):
+        return config.source != "digits" and path.is_dir() and _find_in_directory(path, config, whole=False) is None
 
 
 def _long_tail(labels: np.ndarray, classes: int, ratio: float) -> np.ndarray:
@@ -152,8 +181,9 @@ def _long_tail(labels: np.ndarray, classes: int, ratio: float) -> np.ndarray:
 
 def warn_of_clash(config: DataConfig) -> None:
     """Log a warning if `data.source` is both the name of a data set and a file or folder."""
-    if not user_path(config.source).exists():
-        return
+    with _translate_read_errors(config.source):
+        if not user_path(config.source).exists():
+            return
     if config.source == "digits":
         logger.warning(
             "data.source='digits' is the data set in the package; data.source=./digits is the file or folder"

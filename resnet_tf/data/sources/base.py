@@ -17,7 +17,7 @@ from resnet_tf.core.errors import UserError
 from resnet_tf.core.graphs import without_autograph
 from resnet_tf.core.machine import cores
 from resnet_tf.core.targets import Targets, targets_of
-from resnet_tf.core.text import counted, shortened
+from resnet_tf.core.text import counted, printable, shortened
 from resnet_tf.data.autotune import without_autotune
 from resnet_tf.inputs import headers
 
@@ -236,7 +236,7 @@ class Source:
         return {"name": self.name, "class_names": list(self.class_names), "splits": splits}
 
     def __repr__(self) -> str:
-        splits = (f"{split.name}={split.num_examples:,}" for split in self.splits.values())
+        splits = (f"{printable(split.name)}={split.num_examples:,}" for split in self.splits.values())
         return f"Source({self.name!r}, {counted(len(self.class_names), 'class')}, {', '.join(splits)})"
 
     @functools.cached_property

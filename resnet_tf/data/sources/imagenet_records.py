@@ -96,15 +96,13 @@ def _open(root: Path, config: DataConfig) -> Source:
     numbered from 0 or 1, are those of ImageNet.
 
     Raises:
-        UserError: if a split has no record files, or no record has an image and a label.
+        UserError: if a split has no record files, or no record with an image and a label.
     """
     present = _list_splits(root)
     found = {name: _index(root, name, config) for name in slices.plain_names(config.splits, present)}
+    for split in found.values():
+        _check_readable(split)
     labels = np.concatenate([each.labels[each.readable] for split in found.values() for each in split])
-    if not len(labels):
-        first = next(iter(found.values()))[0]
-        reason = first.corruption[0].reason if first.corruption else "it is empty"
-        raise UserError(f"no record of {first.file!r} has image/encoded and image/class/label: {reason}")
     splits = [
         slices.compose(name, present, lambda each: _split(each, found[slices.plain_name(each)]))
         for name in config.splits
@@ -115,6 +113,19 @@ def _open(root: Path, config: DataConfig) -> Source:
         return source_of_labels(str(root), splits, labels, names)
     shifted = [dataclasses.replace(split, labels=split.labels - first_label) for split in splits]
     return source_of_names(str(root), shifted, imagenet_labels())
+
+
+def _check_readable(split: list[records.Records]) -> None:
+    """Check that a split has a readable record.
+
+    Raises:
+        UserError: if it has none; it states the first corrupt file, or else the first file.
+    """
+    if any(each.readable.any() for each in split):
+        return
+    first = next((each for each in split if each.corruption), split[0])
+    reason = first.corruption[0].reason if first.corruption else "it is empty"
+    raise UserError(f"no record of {first.file!r} has image/encoded and image/class/label: {reason}")
 
 
 def _names(found: list[records.Records]) -> dict[int, str]:

@@ -166,14 +166,14 @@ def _index_valid(files: Sequence[str], parse: Parse) -> list[Records]:
             parts.append(part)
             progress.done += len(part[0])
     owners, lengths, labels, names, hashes = (
-        np.concatenate(arrays) for arrays in (zip(*parts, strict=True) if parts else ([[]],) * 5)
+        np.concatenate(arrays) for arrays in (zip(*parts, strict=True) if parts else ([np.zeros(0, np.int64)],) * 5)
     )
     found = []
     for index, file in enumerate(files):
         own = owners == index
         ends = np.cumsum(lengths[own].astype(np.int64) + _FRAME)
         if (ends[-1] if len(ends) else 0) == tf.io.gfile.stat(file).length:
-            offsets = np.concatenate([np.zeros(1, np.int64), ends[:-1]])
+            offsets = np.concatenate([np.zeros(1, np.int64), ends])[:-1]
             readable = np.ones(len(offsets), bool)
             class_names = _names(labels[own], names[own])
             found.append(Records(file, offsets, labels[own], hashes[own], readable, class_names, ()))

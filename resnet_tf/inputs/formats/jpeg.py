@@ -55,7 +55,9 @@ def _check_scans(encoded: tf.Tensor, pixels: tf.Tensor, max_pixels: tf.Tensor) -
     count = tf.where(is_single, tf.constant(1, tf.int64), binary.count(scans, _SCAN))
     too_many = tf.strings.join(["it has ", tf.strings.as_string(count), " scans, too many for its number of pixels"])
     too_large = "its header claims more than half of max_pixels, the limit for several scans"
+    no_scan = f"it has no scan after at most {_MAX_SEGMENTS:,} segments"  # where nothing bounds the scans
     fault = binary.first_fault(
+        tf.where(_is_scan(encoded, start), "", no_scan),
         tf.where((count > 1) & (_MEMORY * pixels > max_pixels), too_large, ""),
         tf.where(pixels * count > _MAX_SCANS * max_pixels, too_many, ""),
     )
@@ -63,11 +65,13 @@ def _check_scans(encoded: tf.Tensor, pixels: tf.Tensor, max_pixels: tf.Tensor) -
 
 
 def _find_scan(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Return the offset of the first scan, and marker and number of components of the frame, int64."""
+    """Return the offset of the first scan, and marker and number of components of the frame, int64.
+
+    The offset is that of another marker, or of the end, if no scan follows `_MAX_SEGMENTS` segments.
+    """
 
     def is_before(position: tf.Tensor, *_: tf.Tensor) -> tf.Tensor:
-        is_scan = tf.reduce_all(binary.numbers(encoded, position, [1, 1]) == list(_SCAN))
-        return ~is_scan & (position < binary.length(encoded))
+        return ~_is_scan(encoded, position) & (position < binary.length(encoded))
 
     def skip(position: tf.Tensor, frame: tf.Tensor, components: tf.Tensor) -> tuple[tf.Tensor, ...]:
         prefix, marker = tf.unstack(binary.numbers(encoded, position, [1, 1]))
@@ -83,6 +87,10 @@ def _find_scan(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
 
     zero = tf.constant(0, tf.int64)
     return tf.while_loop(is_before, skip, (zero + 2, zero, zero), maximum_iterations=_MAX_SEGMENTS)
+
+
+def _is_scan(encoded: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_all(binary.numbers(encoded, position, [1, 1]) == list(_SCAN))
 
 
 def _is_in(value: tf.Tensor, values: tuple[int, ...]) -> tf.Tensor:

@@ -73,8 +73,8 @@ class Dialect:
 
 _BLOCK = r"stage(?P<stage>\d+)_block(?P<block>\d+)"
 _CONV = r"conv(?P<conv>\d)"
-# Numbers of stage and block in the array names of any dialect.
-ANY_BLOCK = re.compile(r"(?:stage|layer|stages\.|conv)(\d+)(?:_block|\.blocks\.|\.)(\d+)")
+# Numbers of stage and block in the array names of any dialect, of which `conv1.0` is in timm's deep stem.
+ANY_BLOCK = re.compile(r"(?:stage|layer|stages\.|conv(?=\d+_block))(\d+)(?:_block|\.blocks\.|\.)(\d+)")
 
 
 def _torch(name: str, preprocess: Preprocess, *modules: tuple[str, str], **implies: tuple[Any, ...]) -> Dialect:

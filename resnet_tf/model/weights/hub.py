@@ -5,6 +5,7 @@ read as any weights file, pickles of PyTorch without running code.
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import logging
 import re
@@ -15,6 +16,7 @@ from typing import Any
 
 from resnet_tf.core import files
 from resnet_tf.core.bounded import MAX_JSON_BYTES
+from resnet_tf.core.calibration import UNCALIBRATED
 from resnet_tf.core.errors import UserError, plain_reason, prefix_errors
 from resnet_tf.core.export_metadata import METADATA
 from resnet_tf.core.ranges import shorten
@@ -109,6 +111,8 @@ def fetch_network(address: HubAddress) -> HubNetwork:
     weights = next((found for name in names if (found := repository.fetch(name, _MAX_WEIGHTS_BYTES))), None)
     if weights is None:
         raise UserError(f"{address} has no {' or '.join(names)}{repository.missing_hint(names[0])}")
+    if settings and address.file not in ("", *WEIGHTS):  # a calibration belongs to the weights that it was fitted to
+        settings = dataclasses.replace(settings, calibration=UNCALIBRATED)
     return HubNetwork(weights, settings)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NotRequired, TypedDict
 
+from resnet_tf.core.calibration import UNCALIBRATED, Calibration
 from resnet_tf.core.class_names import imagenet_labels, to_names
 from resnet_tf.core.errors import UserError, closest
 from resnet_tf.core.ranges import MAX_CLASSES, shorten
@@ -61,6 +62,8 @@ class HubSettings:
         input_shape: (height, width, channels) of its input, or (length, channels).
         preprocesses: preprocessing at each input size of the weights, the preferred one first; none if unknown.
         labels: class names in the order of the logits; None if unknown.
+        thresholds: of a network of sigmoids, the probability from which on each class is selected.
+        calibration: map from logits to probabilities.
     """
 
     name: str
@@ -69,6 +72,8 @@ class HubSettings:
     input_shape: tuple[int | None, ...]
     preprocesses: tuple[Preprocess, ...]
     labels: tuple[str, ...] | None
+    thresholds: tuple[float, ...] | None = None
+    calibration: Calibration = UNCALIBRATED
 
     @property
     def knobs(self) -> dict[str, Any]:
@@ -82,6 +87,15 @@ class HubSettings:
     def preprocess_at(self, sizes: tuple[int | None, ...]) -> Preprocess | None:
         """Return the preprocessing for an input size, without the channels; None if it is unknown."""
         return preprocess_at(self.preprocesses, sizes) if self.preprocesses else None
+
+    def metadata_at(self, sizes: tuple[int | None, ...]) -> Metadata:
+        """Return the metadata of the weights for an input size, without the architecture; see `preprocess_at`."""
+        return Metadata(
+            preprocess=self.preprocess_at(sizes),
+            labels=self.labels,
+            thresholds=self.thresholds,
+            calibration=self.calibration,
+        )
 
 
 def from_metadata(content: Mapping[str, Any]) -> HubSettings:
@@ -104,6 +118,8 @@ def from_metadata(content: Mapping[str, Any]) -> HubSettings:
         input_shape=tuple(shape),
         preprocesses=(preprocess,) if preprocess else (),
         labels=metadata.labels,
+        thresholds=metadata.thresholds,
+        calibration=metadata.calibration,
     )
 
 

@@ -14,11 +14,10 @@ from resnet_tf.core.text import counted, markdown, printable
 from resnet_tf.model.builder import LOGITS_LAYER
 from resnet_tf.model.network import ResidualNetwork
 from resnet_tf.model.weights import hub, readers
-from resnet_tf.model.weights.channels import STEM_LAYERS
 from resnet_tf.model.weights.dialects import Dialect
 from resnet_tf.model.weights.hub import OWN_SETTINGS, TIMM_SETTINGS, WEIGHTS, HubAddress
 from resnet_tf.model.weights.hub_settings import to_metadata, to_timm
-from resnet_tf.model.weights.mapping import find_torch_dialect, named_variables, to_torchvision
+from resnet_tf.model.weights.mapping import find_torch_dialect, first_convolution, named_variables, to_torchvision
 from resnet_tf.model.weights.selection import VariableName
 
 CARD = "README.md"
@@ -97,7 +96,7 @@ def _write_json(path: Path, content: Any) -> None:
 
 def _ends(dialect: Dialect, variables: Collection[VariableName]) -> dict[str, str]:
     """Return the names of the first convolution and of the head in a naming scheme."""
-    first = next(layer for layer in STEM_LAYERS if (layer, "kernel") in variables)
+    first = first_convolution(variables)
     keys = {"first_conv": dialect.key(first, "kernel"), "classifier": dialect.key(LOGITS_LAYER, "kernel")}
     return {name: str(key).rpartition(dialect.separator)[0] for name, key in keys.items()}
 

@@ -5,7 +5,7 @@ Every array of a file must match a variable of the model, and every variable an 
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ import keras
 import numpy as np
 
 from resnet_tf.core.errors import UserError
-from resnet_tf.inputs import Preprocess
 from resnet_tf.model.builder import LOGITS_LAYER
 from resnet_tf.model.metadata import Metadata
 from resnet_tf.model.network import ResidualNetwork, layers_by_name
@@ -25,6 +24,9 @@ from resnet_tf.model.weights.keras_files import Arrays
 from resnet_tf.model.weights.selection import Selection, VariableName
 from resnet_tf.model.weights.values import check_weight
 
+# Metadata of weights that their network adopts.
+_ORIGIN = ("preprocess", "labels", "thresholds", "calibration")
+
 
 @dataclass(frozen=True)
 class WeightsOrigin:
@@ -32,13 +34,12 @@ class WeightsOrigin:
 
     Attributes:
         dialect: name of the `Dialect` of the file.
-        preprocess: preprocessing that the weights were trained with; None if unknown.
-        labels: class names in the order of the logits; None if unknown.
+        metadata: preprocessing that the weights were trained with, class names, thresholds and calibration, as far as
+            they are known.
     """
 
     dialect: str
-    preprocess: Preprocess | None
-    labels: tuple[str, ...] | None
+    metadata: Metadata
 
 
 def load_weights(
@@ -57,7 +58,7 @@ def load_weights(
             `resnet_tf.model.weights.channels`.
 
     Returns:
-        Dialect, preprocessing and class names of the file. Without metadata, the preprocessing is that of the dialect.
+        Dialect and metadata of the file. Without metadata, the preprocessing is that of the dialect.
 
     Raises:
         UserError: if the file cannot be read, or contains the weights of another architecture. An architecture with the
@@ -83,6 +84,26 @@ def load_weights(
     return origin
 
 
+def stored_channels(model: ResidualNetwork, path: Path) -> int:
+    """Return the number of input channels of weights; that of the model if the file lacks the first convolution.
+
+    Args:
+        model: network of the weights, with any number of input channels.
+        path: see `load_weights`.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
+    variables = named_variables(model)
+    body = [names for names in variables if names[0] != LOGITS_LAYER]
+    found = selection.select(readers.read(path).arrays, body, path)
+    first = first_convolution(variables), "kernel"
+    kernel = found.arrays.get(str(found.dialect.key(*first)))
+    if kernel is None or kernel.ndim != len(variables[first].shape):
+        return model.input_shape[-1]
+    return kernel.shape[1 if found.dialect.torch_layout else -2]
+
+
 def to_torchvision(model: ResidualNetwork) -> Arrays:
     """Return the weights as a float32 state dict of torchvision, or of timm for other networks.
 
@@ -106,12 +127,12 @@ def find_torch_dialect(model: ResidualNetwork) -> Dialect | None:
 
 
 def _read_origin(dialect: Dialect, metadata: Mapping[str, Any], path: Path) -> WeightsOrigin:
-    """Return the dialect of a file, and the preprocessing and class names from its metadata."""
+    """Return the dialect of a file, and its metadata without the architecture."""
     try:
-        stored = Metadata.from_dict({key: metadata.get(key) for key in ("preprocess", "labels")})
+        stored = Metadata.from_dict({key: metadata.get(key) for key in _ORIGIN})
     except UserError as error:
         raise UserError(f"the metadata of the weights in {str(path)!r} is corrupt: {error}") from error
-    return WeightsOrigin(dialect.name, stored.preprocess or dialect.preprocess, stored.labels)
+    return WeightsOrigin(dialect.name, dataclasses.replace(stored, preprocess=stored.preprocess or dialect.preprocess))
 
 
 def _without_head(found: Selection, model: ResidualNetwork) -> Selection:
@@ -131,6 +152,11 @@ def named_variables(model: ResidualNetwork) -> dict[VariableName, keras.Variable
         for variable in layer.weights
         if variable.name in KERAS_VARIABLES
     }
+
+
+def first_convolution(variables: Collection[VariableName]) -> str:
+    """Return the name of the first convolution of a network, which is in a block if there is no stem."""
+    return next(layer for layer, name in variables if name == "kernel")
 
 
 def _translate(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from resnet_tf.inputs import ImagePreprocess, Preprocess
+from resnet_tf.model.metadata import Metadata
 
 AnyPreprocess = TypeVar("AnyPreprocess", bound=Preprocess)
 
@@ -45,6 +46,10 @@ class Pretrained:
     def preprocess_at(self, sizes: tuple[int | None, ...]) -> ImagePreprocess:
         """Return the preprocessing for an input size, see `preprocess_at`."""
         return preprocess_at(self.inputs, sizes)
+
+    def metadata_at(self, sizes: tuple[int | None, ...]) -> Metadata:
+        """Return the preprocessing for an input size, see `preprocess_at`, and the names of the classes."""
+        return Metadata(preprocess=self.preprocess_at(sizes), labels=self.labels or None)
 
 
 def preprocess_at(preprocesses: Sequence[AnyPreprocess], sizes: tuple[int | None, ...]) -> AnyPreprocess:

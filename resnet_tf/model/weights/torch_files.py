@@ -14,6 +14,7 @@ import numpy as np
 
 from resnet_tf.core.bounded import check_expansion, open_regular
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.ranges import shorten
 from resnet_tf.core.text import shortened
 
 # Names of the weights in checkpoints of training programs, in the order of preference: the averaged ones come last.
@@ -117,7 +118,7 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
     Reference: PyTorch, `torch/serialization.py`: the zip format of PyTorch 1.6 and later, and the format before.
 
     Raises:
-        UserError: for other objects, or several dicts of arrays of unknown names.
+        UserError: for other objects, several dicts of arrays of unknown names, or arrays under numbers.
         ValueError: for a corrupt file.
     """
     with open_regular(path) as file:
@@ -125,6 +126,8 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
         file.seek(0)
         content, byte_order = read(file, path)
     tensors = {name: each for name, each in _state_dict(content, path).items() if isinstance(each, _Tensor)}
+    if numbers := [name for name in tensors if not isinstance(name, str)]:
+        raise UserError(f"{str(path)!r} contains an array under {shorten(numbers[0])}, which is no name of a layer")
     for tensor in tensors.values():
         tensor.check()
     # A tensor may repeat one value along an axis, without any bytes for it.

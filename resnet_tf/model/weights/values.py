@@ -9,8 +9,6 @@ from resnet_tf.core.errors import UserError
 
 # Types that float32 represents, bfloat16 among them, which is none of NumPy's own types.
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
-# Variables of layers of Keras: state of a random generator, and examples that `Normalization.adapt` has seen.
-_NO_WEIGHTS = ("seed_generator_state", "count")
 
 
 def check_finite(origin: str, name: str, array: np.ndarray) -> None:
@@ -86,4 +84,5 @@ def _flatten(model: keras.Model) -> Iterator[keras.layers.Layer]:
 def _weights(model: keras.Model) -> Iterator[tuple[keras.layers.Layer, keras.Variable]]:
     """Yield the weights of all layers, without integers that are no weights."""
     for layer in _flatten(model):
-        yield from ((layer, each) for each in layer.weights if each.name not in _NO_WEIGHTS)
+        counts = ("count",) if isinstance(layer, keras.layers.Normalization) else ()  # of the examples of `adapt`
+        yield from ((layer, each) for each in layer.weights if each.name not in ("seed_generator_state", *counts))

@@ -5,7 +5,7 @@ import itertools
 import logging
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +81,7 @@ class _Rows:
 
     Attributes:
         groups: group of each row that a division must not tear apart, or text that is different for each image.
+        group_column: column of the groups; empty without one.
         labels: labels of the rows, int64 [N] or bool [N, C].
         combinations: see `Labels.combinations`.
         kept: rows that are not repeated, int64 [n].
@@ -89,6 +90,7 @@ class _Rows:
     """
 
     groups: Sequence[str]
+    group_column: str
     labels: np.ndarray
     combinations: np.ndarray
     kept: np.ndarray
@@ -96,7 +98,11 @@ class _Rows:
     select: SelectRows
 
     def part(self, name: str, rows: np.ndarray) -> Split:
-        """Return a split, or the slice of one that `name` states, with all classes in proportion; groups stay whole."""
+        """Return a split, or the slice of one that `name` states, with all classes in proportion; groups stay whole.
+
+        Raises:
+            UserError: if the slice is invalid or empty, or becomes empty when its ends move to those of groups.
+        """
         if slices.plain_name(name) == name:
             return self.select(name, rows)
         groups = [self.groups[row] for row in rows]
@@ -107,13 +113,19 @@ class _Rows:
             changes = [True, *(groups[one] != groups[two] for one, two in itertools.pairwise(order)), True]
             starts = np.flatnonzero(changes)
             start, stop = (int(starts[np.searchsorted(starts, each)]) for each in (selected.start, selected.stop))
+            if start == stop:
+                raise UserError(
+                    f"split {name!r} of {counted(len(rows), 'example')} is empty: slices keep the "
+                    f"{counted(len(set(groups)), 'group')} of data.group_column={self.group_column} whole; take a "
+                    "larger slice"
+                )
             selected = slice(start, stop)
         return self.select(name, rows[np.sort(order[selected])])
 
 
 def _open(table: Table, roles: Roles, splits: dict[str, np.ndarray], config: DataConfig, *, whole: bool) -> Source:
     labels = read_labels(table, roles, config.label_separator)
-    rows = _find_rows(table, roles, labels, config)
+    rows = _find_rows(table, roles, labels, splits, config)
     if splits:
         parts, present = {name: np.intersect1d(each, rows.kept) for name, each in splits.items()}, list(splits)
     else:
@@ -141,7 +153,9 @@ def _open(table: Table, roles: Roles, splits: dict[str, np.ndarray], config: Dat
     return source_of_labels(str(table.path), found, labels.values[rows.kept])
 
 
-def _find_rows(table: Table, roles: Roles, labels: Labels, config: DataConfig) -> _Rows:
+def _find_rows(
+    table: Table, roles: Roles, labels: Labels, splits: Mapping[str, np.ndarray], config: DataConfig
+) -> _Rows:
     """Find the image of each row; of rows with the same file, label and split, the first is kept.
 
     Raises:
@@ -156,7 +170,7 @@ def _find_rows(table: Table, roles: Roles, labels: Labels, config: DataConfig) -
         select = lambda name, rows: select_rows(images, name, rows)  # noqa: E731 (one of two forms)
     else:
         paths, root = find_files(table, table.column(roles.image), config)
-        kept = _drop_duplicates(table, roles, labels, paths)
+        kept = _drop_duplicates(table, labels, splits, paths)
         prefix = os.path.join(os.path.abspath(root), "")
         keys = [path[len(prefix) :] if path.startswith(prefix) else os.path.relpath(path, root) for path in paths]
         origin = "" if root in (table.path, table.path.parent) else f" in {str(root)!r}"
@@ -171,7 +185,7 @@ def _find_rows(table: Table, roles: Roles, labels: Labels, config: DataConfig) -
     def select_with_columns(name: str, rows: np.ndarray) -> Split:
         return dataclasses.replace(select(name, rows), column=lambda column: _read_rows(table, column, rows))
 
-    return _Rows(groups, labels.values, labels.combinations(), kept, origin, select_with_columns)
+    return _Rows(groups, roles.group, labels.values, labels.combinations(), kept, origin, select_with_columns)
 
 
 def _read_rows(table: Table, name: str, rows: np.ndarray) -> list[str]:
@@ -186,9 +200,13 @@ def _read_rows(table: Table, name: str, rows: np.ndarray) -> list[str]:
     return [MISSING if (value := column.row(row)) is None else value for row in rows]
 
 
-def _drop_duplicates(table: Table, roles: Roles, labels: Labels, paths: Sequence[str]) -> np.ndarray:
+def _drop_duplicates(
+    table: Table, labels: Labels, splits: Mapping[str, np.ndarray], paths: Sequence[str]
+) -> np.ndarray:
     """Return the rows without those that repeat file, label and split of an earlier row, int64 [n]."""
-    splits = table.column(roles.split).codes if roles.split else np.zeros(table.num_rows, np.int64)
+    owners = np.zeros(table.num_rows, np.int64)
+    for owner, rows in enumerate(splits.values()):
+        owners[rows] = owner
     numbers = labels.combinations()
     first: dict[str, int] = {}
     seen: set[tuple[str, int]] = set()
@@ -201,9 +219,9 @@ def _drop_duplicates(table: Table, roles: Roles, labels: Labels, paths: Sequence
                 f"{str(table.path)!r} has different labels of {paths[row]!r}: {names}, and {labels.describe(row)} in "
                 f"row {row + table.first_row:,}; several labels of an image belong in one row"
             )
-        if (path, int(splits[row])) not in seen:
+        if (path, int(owners[row])) not in seen:
             kept.append(row)
-            seen.add((path, int(splits[row])))
+            seen.add((path, int(owners[row])))
     repeated = np.setdiff1d(np.arange(len(paths)), kept)
     if len(repeated):
         text = f"{counted(len(repeated), 'row')} of {str(table.path)!r} repeat earlier ones and are left out"

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import itertools
 import json
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -222,6 +223,8 @@ def _read_parquet(path: Path) -> Table:
     if not found:
         raise UserError(f"{str(path)!r} has no Parquet files")
     readers = [_open_parquet(file) for file, _ in found]
+    claimed = itertools.chain.from_iterable(_group_sizes(reader.metadata) for reader in readers)
+    check_size(str(path), sum(claimed), sum(os.path.getsize(file) for file, _ in found))
     schema = readers[0].schema_arrow
     for (file, _), reader in zip(found, readers, strict=True):
         if not set(schema.names) <= set(reader.schema_arrow.names):
@@ -233,7 +236,7 @@ def _read_parquet(path: Path) -> Table:
         tuple(schema.names),
         {name: schema.field(name).type for name in schema.names},
         sum(reader.metadata.num_rows for reader in readers),
-        lambda name: _read_column(readers, name),
+        lambda name: _read_column([file for file, _ in found], name),
         files=tuple(file for file, _ in found),
         file_rows=tuple(reader.metadata.num_rows for reader in readers),
         file_splits=splits if len(set(splits)) > 1 else ("",) * len(splits),
@@ -249,24 +252,60 @@ def _open_parquet(file: str) -> pq.ParquetFile:
     metadata = reader.metadata
     if metadata.num_rows > size:
         raise UserError(f"{file!r} claims {metadata.num_rows:,} rows in {size:,} bytes")
-    try:
-        for group in map(metadata.row_group, range(metadata.num_row_groups)):
-            check_expansion(group.total_byte_size, size)
-    except ValueError as error:
-        raise UserError(f"cannot read {file!r}: {error}") from error
+    sizes = _group_sizes(metadata)
+    for claimed in (*sizes, sum(sizes)):  # a negative size would hide others in the sum
+        check_size(file, claimed, size)
     return reader
 
 
-def _read_column(readers: Sequence[pq.ParquetFile], name: str) -> pa.ChunkedArray:
-    """Read a column, or the field of a struct such as `image.path`, of all files, as the values of a dictionary."""
+def _group_sizes(metadata: pq.FileMetaData) -> list[int]:
+    """Return the size in bytes that each group of rows claims."""
+    return [metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups)]
+
+
+def check_size(path: str, claimed: int, stored: int) -> None:
+    """Refuse a file or folder of much more content than it can hold, both in bytes; see `check_expansion`.
+
+    Raises:
+        UserError: if the content is too large.
+    """
+    try:
+        check_expansion(claimed, stored)
+    except ValueError as error:
+        raise UserError(f"cannot read {path!r}: {error}") from error
+
+
+def open_column(file: str, name: str) -> pq.ParquetFile:
+    """Open a Parquet file to read one column; texts and bytes outside of structs and lists are those of a dictionary.
+
+    A repeated value takes little space in a file, and would take its size for each row in memory.
+
+    Args:
+        file: path of the file.
+        name: name of the column, or of the field of a struct such as `image.path`.
+    """
+    metadata = pq.read_metadata(file, memory_map=True)
+    encoded = [name] if _is_flat(metadata.schema, name) else []  # Arrow refuses others in several groups of rows
+    return pq.ParquetFile(file, metadata=metadata, memory_map=True, read_dictionary=encoded)
+
+
+def _is_flat(schema: pq.ParquetSchema, name: str) -> bool:
+    """Return True for a column of texts or bytes, not of structs or lists."""
+    leaves = [leaf for leaf in map(schema.column, range(len(schema))) if leaf.path == name]
+    is_column = name in schema.to_arrow_schema().names
+    return is_column and any(leaf.physical_type == "BYTE_ARRAY" and not leaf.max_repetition_level for leaf in leaves)
+
+
+def _read_column(files: Sequence[str], name: str) -> pa.ChunkedArray:
+    """Read a column, or the field of a struct such as `image.path`, of all files; texts are those of a dictionary."""
     parts = []
-    for reader in readers:
-        column = reader.read(columns=[name]).column(0)
+    for file in files:
+        column = open_column(file, name).read(columns=[name]).column(0)
         for field_name in name.split(".")[1:]:
             if pa.types.is_struct(column.type):
                 column = pc.struct_field(column, field_name)
         parts += column.chunks
-    types = {part.type for part in parts}
+    types = {part.type.value_type if pa.types.is_dictionary(part.type) else part.type for part in parts}
     if len(types) > 1:
         raise UserError(f"column {name!r} has the types {' and '.join(sorted(map(str, types)))} in different files")
     return pa.chunked_array(parts)

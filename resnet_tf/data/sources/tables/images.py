@@ -5,6 +5,7 @@ A Parquet file stores compressed groups of rows: to read one image, a reader wou
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -24,7 +25,7 @@ from resnet_tf.core.files import atomic_directory, make_directory
 from resnet_tf.core.progress_line import Progress
 from resnet_tf.data.sources import records
 from resnet_tf.data.sources.base import Split, hash_parts
-from resnet_tf.data.sources.tables.files import Table
+from resnet_tf.data.sources.tables.files import Table, check_size, open_column
 
 logger = logging.getLogger(__name__)
 
@@ -43,14 +44,26 @@ def open_images(table: Table, column: str, labels: np.ndarray) -> Split:
     Raises:
         UserError: for rows without an image, corrupt files, or a cache that cannot be written.
     """
-    if _size(table, column) <= _IN_MEMORY:
-        return _open_in_memory(table, column, labels)
-    return _open_cached(table, column, labels)
+    encoded = _read_small(table, column)
+    return _open_cached(table, column, labels) if encoded is None else _open_in_memory(table, encoded, labels)
 
 
-def _open_in_memory(table: Table, column: str, labels: np.ndarray) -> Split:
+def _read_small(table: Table, column: str) -> list[bytes] | None:
+    """Return all images; None if they are too large, of which the claimed size counts repeated images once."""
+    if _size(table, column) > _IN_MEMORY:
+        return None
+    images, total = [], 0
+    for image in itertools.chain.from_iterable(_read(file, column) for file in table.files):
+        images.append(image)
+        total += len(image)
+        if total > _IN_MEMORY:
+            return None
+    return images
+
+
+def _open_in_memory(table: Table, encoded: list[bytes], labels: np.ndarray) -> Split:
     with tf.device("CPU"):
-        images = tf.constant([image for file in table.files for image in _read(table, file, column)])
+        images = tf.constant(encoded)
         hashes = tf.strings.to_hash_bucket_fast(images, 2**63 - 1).numpy()
     return Split(
         "all",
@@ -107,22 +120,26 @@ def _size(table: Table, column: str) -> int:
     return total
 
 
-def _read(table: Table, file: str, column: str) -> Iterator[bytes]:
+def _read(file: str, column: str) -> Iterator[bytes]:
     """Yield the images of one file, a few rows in memory at a time.
 
     Raises:
-        UserError: for a row without an image, or a corrupt file.
+        UserError: for a row without an image, or a corrupt file, or one of much more content than it can hold.
     """
-    row = 0
+    row = total = 0
+    stored = os.path.getsize(file)
     try:
-        for batch in pq.ParquetFile(file, memory_map=True).iter_batches(_BATCH, columns=[column]):
+        for batch in open_column(file, column).iter_batches(_BATCH, columns=[column]):
             values = batch.column(0)
             values = pc.struct_field(values, "bytes") if pa.types.is_struct(values.type) else values
             for value in values:
                 row += 1
                 if not value.is_valid:
                     raise UserError(f"{file!r} has no image in row {row:,}")
-                yield value.as_py()
+                image = value.as_py()
+                total += len(image)
+                check_size(file, total, stored)
+                yield image
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"cannot read {file!r}: {plain_reason(error)}") from error
 
@@ -158,6 +175,6 @@ def _write_cache(table: Table, column: str, directory: Path) -> None:
     with atomic_directory(directory) as staging, Progress(task, noun="image", total=table.num_rows) as progress:
         for number, file in enumerate(table.files):
             with tf.io.TFRecordWriter(str(staging / f"{number:05}.tfrecord")) as writer:
-                for image in _read(table, file, column):
+                for image in _read(file, column):
                     writer.write(image)
                     progress.done += 1
