@@ -10,9 +10,8 @@ from typing import Any
 from resnet_tf.config.effects import check_effects
 from resnet_tf.config.schema import Config, iterate_keys
 from resnet_tf.core.errors import UserError, closest, prefix_errors
-from resnet_tf.core.export_metadata import holds_weights
 from resnet_tf.core.files import read_json
-from resnet_tf.core.paths import user_path
+from resnet_tf.core.paths import holds_weights, user_path
 from resnet_tf.core.ranges import shorten
 
 CONFIG_FILE = "config.json"

@@ -313,7 +313,8 @@ def test_every_worker_follows_the_callbacks_of_the_chief(tiny_config):
     trainer = Trainer(tiny_config, open_source(tiny_config.data), runtime.start(tiny_config.runtime))
     trainer.model.stop_training = False
     before = float(trainer.optimizer.learning_rate)
-    worker = SimpleNamespace(_trainer=trainer, _cluster=SimpleNamespace(from_chief=lambda own: [1.0, 0.5 * own[1]]))
+    cluster = SimpleNamespace(count=2, is_chief=False, sum=lambda own: [1.0, 0.5, *own[2:]])
+    worker = SimpleNamespace(_trainer=trainer, _cluster=cluster)
     loop._Fit._follow_callbacks(worker)
     assert trainer.model.stop_training
     assert float(trainer.optimizer.learning_rate) == 0.5 * before

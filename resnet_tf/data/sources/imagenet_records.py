@@ -101,7 +101,9 @@ def _open(root: Path, config: DataConfig) -> Source:
     present = _list_splits(root)
     found = {name: _index(root, name, config) for name in slices.plain_names(config.splits, present)}
     for split in found.values():
-        _check_readable(split)
+        if not any(each.corruption for each in split):  # corrupt files are named by whatever reads the split
+            _check_readable(split)
+    _check_readable([file for split in found.values() for file in split])
     labels = np.concatenate([each.labels[each.readable] for split in found.values() for each in split])
     splits = [
         slices.compose(name, present, lambda each: _split(each, found[slices.plain_name(each)]))
@@ -115,15 +117,15 @@ def _open(root: Path, config: DataConfig) -> Source:
     return source_of_names(str(root), shifted, imagenet_labels())
 
 
-def _check_readable(split: list[records.Records]) -> None:
-    """Check that a split has a readable record.
+def _check_readable(found: list[records.Records]) -> None:
+    """Check that files have a readable record.
 
     Raises:
-        UserError: if it has none; it states the first corrupt file, or else the first file.
+        UserError: if they have none; it states the first corrupt file, or else the first file.
     """
-    if any(each.readable.any() for each in split):
+    if any(each.readable.any() for each in found):
         return
-    first = next((each for each in split if each.corruption), split[0])
+    first = next((each for each in found if each.corruption), found[0])
     reason = first.corruption[0].reason if first.corruption else "it is empty"
     raise UserError(f"no record of {first.file!r} has image/encoded and image/class/label: {reason}")
 
