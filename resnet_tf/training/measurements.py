@@ -1,5 +1,8 @@
 """Measurements of a run that are stored in its directory for reports and exports: robustness, and speed of exports."""
 
+import contextlib
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -7,6 +10,8 @@ from resnet_tf.core import files
 from resnet_tf.core.errors import UserError, prefix_errors
 from resnet_tf.core.robustness import Robustness
 from resnet_tf.core.serving_benchmark import ServingBenchmark
+
+logger = logging.getLogger(__name__)
 
 _Measurement = TypeVar("_Measurement", Robustness, ServingBenchmark)
 
@@ -23,6 +28,19 @@ def write_measurement(workdir: Path, step: int, measurement: Robustness | Servin
     text = files.to_json({"step": step, **measurement.to_dict()}, indent=2) + "\n"
     with files.translate_write_errors(path):
         files.write_atomically(path, text)
+
+
+@contextlib.contextmanager
+def warning_if_unwritable(what: str) -> Iterator[None]:
+    """Log that something is not stored in a run directory, such as one of somebody else, where the block cannot write.
+
+    Args:
+        what: plural that the message begins with.
+    """
+    try:
+        yield
+    except UserError as error:
+        logger.warning("%s are not stored in the run: %s", what, error)
 
 
 def read_measurement(workdir: Path, step: int, measured: type[_Measurement]) -> _Measurement | None:

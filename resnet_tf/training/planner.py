@@ -99,7 +99,7 @@ class Facts:
         weights: pretrained weights at hand, the best first.
         on_accelerator: whether the machine has a GPU or TPU.
         replicas: number of replicas that a batch is divided among.
-        group: divisor of the batch of a replica, which micro-batches and pairs that are mixed need.
+        group: number that the batch of a replica is a multiple of, see `default_settings.batch_group`.
         given: settings that stay, key -> value.
     """
 

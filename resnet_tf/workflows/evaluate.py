@@ -23,7 +23,7 @@ from resnet_tf.data.sources.overlaps import describe_evaluation
 from resnet_tf.serving.predictor import Predictor
 from resnet_tf.serving.runners import keras_logits
 from resnet_tf.training.evaluation import evaluate_run, read_test_metrics
-from resnet_tf.training.measurements import write_measurement
+from resnet_tf.training.measurements import warning_if_unwritable, write_measurement
 from resnet_tf.training.run import REPORT, Run, load_run
 from resnet_tf.workflows.reporting import write_export_report, write_run_report
 
@@ -156,18 +156,11 @@ def evaluate(
     separation = _separate(subject, evaluation, ood) if ood else None
     robustness = _measure_robustness(subject, source, evaluation) if corruptions else None
     if robustness and directory and isinstance(subject, Run):
-        _store(subject, robustness)
+        with warning_if_unwritable("the metrics on corrupted images"):
+            write_measurement(subject.workdir, subject.step, robustness)
     return EvaluateResult(
         subject, evaluation, source, subject.labels, check, separation, directory, settings, robustness
     )
-
-
-def _store(run: Run, robustness: Robustness) -> None:
-    """Store the metrics in a run directory; one of somebody else, which cannot be written, stays as it is."""
-    try:
-        write_measurement(run.workdir, run.step, robustness)
-    except UserError as error:
-        logger.warning("the metrics on corrupted images are not stored in the run: %s", error)
 
 
 def check_held_out(subject: Run | Predictor, evaluation: Evaluation, settings: DataConfig) -> CalibrationCheck | None:

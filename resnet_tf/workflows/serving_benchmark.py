@@ -23,7 +23,7 @@ from resnet_tf.serving.export import TARGETS, export_model
 from resnet_tf.serving.export_benchmark import measure_export
 from resnet_tf.serving.runners import is_installed
 from resnet_tf.training.image_size import without_data
-from resnet_tf.training.measurements import write_measurement
+from resnet_tf.training.measurements import warning_if_unwritable, write_measurement
 from resnet_tf.training.run import Run, create_network, load_run
 from resnet_tf.workflows.evaluate import EvaluateResult, evaluate
 
@@ -70,12 +70,10 @@ def _benchmark_run(run: Run, seconds: float) -> ServingBenchmark:
 
 def _store(run: Run, benchmark: ServingBenchmark, result: EvaluateResult) -> None:
     """Store the result in a run directory; one of somebody else, which cannot be written, stays as it is."""
-    try:
+    with warning_if_unwritable("the measurements"):
         write_measurement(run.workdir, run.step, benchmark)
         assert result.report_directory
         logger.info("report  %s", result.write_report(result.report_directory))
-    except UserError as error:
-        logger.warning("the measurements are not stored in the run: %s", error)
 
 
 def _benchmark_network(config: Config, seconds: float) -> ServingBenchmark:
