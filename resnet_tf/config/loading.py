@@ -11,7 +11,7 @@ from resnet_tf.config.effects import check_effects
 from resnet_tf.config.schema import Config, iterate_keys
 from resnet_tf.core.errors import UserError, closest, prefix_errors
 from resnet_tf.core.files import read_json
-from resnet_tf.core.paths import holds_weights, user_path
+from resnet_tf.core.paths import user_path
 from resnet_tf.core.ranges import shorten
 
 CONFIG_FILE = "config.json"
@@ -88,6 +88,8 @@ def absolute_paths(config: Config) -> Config:
     Names of data sets and weights, and paths of remote file systems, are unchanged, as is `digits`, the data set in the
     package. Published weights may have the name of a folder of data, such as `imagenet`.
     """
+    from resnet_tf.core.export_metadata import holds_weights  # imports TensorFlow, without which commands start
+
     for dotted in _PATHS:
         group, name = dotted.split(".")
         value = getattr(getattr(config, group), name)

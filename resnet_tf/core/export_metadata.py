@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-from resnet_tf.core import files, paths
+from resnet_tf.core import files
 from resnet_tf.core.calibration import Calibration, CalibrationFields
 from resnet_tf.core.errors import UserError, prefix_errors
 from resnet_tf.core.paths import user_path
@@ -13,8 +13,8 @@ from resnet_tf.core.robustness import Robustness
 from resnet_tf.core.targets import check_thresholds
 from resnet_tf.core.validation import check_types
 
-EXTRA = paths.EXTRA
-METADATA = paths.METADATA
+EXTRA = Path("assets.extra")
+METADATA = EXTRA / "resnet_tf.json"
 LABELS = EXTRA / "labels.txt"
 MANIFEST = EXTRA / "sha256.json"
 # Targets that are SavedModels with the signatures of `resnet_tf.serving.signatures`.
@@ -103,6 +103,15 @@ def read_export(path: str | Path) -> Export:
         check_types(content, ExportMetadata)
         _check_values(content)
     return Export(found, content)
+
+
+def holds_weights(path: Path) -> bool:
+    """Return True for a file, the prefix of a TensorFlow checkpoint, and an export or the directory of its versions.
+
+    Other directories may have the name of published weights, such as a data set in `imagenet`.
+    """
+    exports = (path.glob(str(METADATA)), path.glob(f"[0-9]*/{METADATA}"))
+    return path.is_file() or Path(f"{path}.index").is_file() or any(map(any, exports))
 
 
 def list_versions(directory: Path) -> list[int]:

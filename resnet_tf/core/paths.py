@@ -8,25 +8,12 @@ from pathlib import Path
 
 from resnet_tf.core.errors import UserError
 
-# In the directory of an export: files that are no part of the model, and the metadata among them.
-EXTRA = Path("assets.extra")
-METADATA = EXTRA / "resnet_tf.json"
-
 _PATTERN = frozenset("*?[\\")
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:
     """Return a path with the home directory for a leading `~`, which shells leave unchanged in `--flag=~/name`."""
     return Path(os.path.expanduser(path))
-
-
-def holds_weights(path: Path) -> bool:
-    """Return True for a file, the prefix of a TensorFlow checkpoint, and an export or the directory of its versions.
-
-    Other directories may have the name of published weights, such as a data set in `imagenet`.
-    """
-    exports = (path.glob(str(METADATA)), path.glob(f"[0-9]*/{METADATA}"))
-    return path.is_file() or Path(f"{path}.index").is_file() or any(map(any, exports))
 
 
 def check_writable_by_tensorflow(path: Path) -> None:

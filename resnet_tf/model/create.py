@@ -8,7 +8,8 @@ from typing import Any
 
 from resnet_tf.core import files
 from resnet_tf.core.errors import UserError, closest
-from resnet_tf.core.paths import holds_weights, user_path
+from resnet_tf.core.export_metadata import holds_weights
+from resnet_tf.core.paths import user_path
 from resnet_tf.core.ranges import shorten
 from resnet_tf.model import options
 from resnet_tf.model.arch import Arch

@@ -9,7 +9,8 @@ import numpy as np
 
 from resnet_tf.config import AUTO_SIZE, Config, flatten, override
 from resnet_tf.core.errors import UserError
-from resnet_tf.core.paths import holds_weights, user_path
+from resnet_tf.core.export_metadata import holds_weights
+from resnet_tf.core.paths import user_path
 from resnet_tf.data.sources import Source
 from resnet_tf.data.sources.base import sample_sizes
 from resnet_tf.inputs import Preprocess, input_type

@@ -20,7 +20,7 @@ from resnet_tf.config import absolute_paths, load_config
 from resnet_tf.core import downloads
 from resnet_tf.core.class_names import CIFAR10, imagenet_labels, readable
 from resnet_tf.core.errors import UserError
-from resnet_tf.core.paths import holds_weights
+from resnet_tf.core.export_metadata import holds_weights
 from resnet_tf.inputs import ImagePreprocess, presets
 from resnet_tf.model.create import convert_file, create_model
 from resnet_tf.model.weights import download, readers
