@@ -5,14 +5,17 @@ import dataclasses
 import functools
 import gc
 import gzip
+import hashlib
 import json
 import os
 import runpy
+import secrets
 import shutil
 import struct
 import subprocess
 import sys
 import tarfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -153,9 +156,35 @@ FIRST_CASES = {
 }
 
 
+SESSION_START = time.monotonic()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--slow-within`, for CI, whose time is limited and whose machines differ in speed by a factor of three."""
+    parser.addoption(
+        "--slow-within",
+        type=float,
+        metavar="SECONDS",
+        help="run slow tests after all others, file by file in random order, and skip those that would start later",
+    )
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the cases beyond `FIRST_CASES` as long."""
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a slow test for which no time is left."""
+    limit = item.config.getoption("slow_within")
+    if limit is not None and item.get_closest_marker("slow") and time.monotonic() - SESSION_START > limit:
+        pytest.skip("no time is left in CI; by hand: python -m pytest -n 2 -m slow")
+
+
+def _slow_last(item: pytest.Item, order: str) -> str:
+    """Return a sort key that depends on the file of a slow test, and keeps the others where they are."""
+    return hashlib.sha256(f"{order} {item.path}".encode()).hexdigest() if item.get_closest_marker("slow") else ""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the cases beyond `FIRST_CASES` as long, and order slow tests for `--slow-within`."""
     seen: Counter[str] = Counter()
     for item in items:
         name = getattr(item, "originalname", item.name)
@@ -163,6 +192,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if seen[name] > FIRST_CASES.get(name, seen[name]):
             for mark in LONG:
                 item.add_marker(mark)
+    if config.getoption("slow_within") is not None:
+        workers = getattr(config, "workerinput", {"testrunuid": secrets.token_hex()})  # the same for all of a session
+        items.sort(key=functools.partial(_slow_last, order=workers["testrunuid"]))
 
 
 def _cut(path: Path) -> None:
