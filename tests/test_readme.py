@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 import resnet_tf
@@ -37,12 +38,14 @@ def test_the_block_on_published_weights_runs(tmp_path, monkeypatch):
     monkeypatch.setattr("resnet_tf.model.create.fetch", lambda row: tmp_path / "published.weights.h5")
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (300, 200)).save("cat.jpg")
-    names = {"resnet_tf": resnet_tf}
+    names = {"resnet_tf": resnet_tf, "tf": tf}
     exec(compile(PYTHON[1], "README.md", "exec"), names)
     header, *_ = str(resnet_tf.list_weights("resnet50*")).splitlines()
     assert f"# names, {', '.join(re.split(' {2,}', header)[1:])};" in README
     assert names["model"].labels[:2] == ("tench", "goldfish")
     assert names["path"].name == "1"
+    assert names["logits"].shape == (1, 1000)
+    assert names["preprocess"].normalize(np.zeros([2, 224, 224, 3], np.float32)).shape == (2, 224, 224, 3)
 
 
 def _in(data_dir):

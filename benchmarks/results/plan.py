@@ -1,12 +1,13 @@
 """Tables of results: the rows of each table, the runs of each row, and the command of each run."""
 
 import dataclasses
+import shlex
 from dataclasses import dataclass
 
 PYTORCH = "pytorch_cifar10"
 CIFAR, FASHION = "data/cifar10", "data/fashion-mnist"
 SCRATCH = ("model.weights=", "model.new_head=false", "train.finetune=full")
-TWENTY_EPOCHS = ("train.epochs=20", "optimizer.decay_epochs=[10,15]")
+TWENTY_EPOCHS = ("train.epochs=20", "optimizer.decay_epochs=10,15")
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Run:
         if self.config == PYTORCH:
             words = (f"python benchmarks/{PYTORCH}.py", *self.overrides)
         else:
-            overrides = (f"--set {each}" for each in self.overrides)
+            overrides = (f"--set {shlex.quote(each)}" for each in self.overrides)  # [ ] are patterns in zsh
             words = ("python -m resnet_tf.train", f"--config={self.config}", *overrides)
         if self.evaluate:
             words += ("--workdir=run && python -m resnet_tf.evaluate --workdir=run", *self.evaluate)
@@ -101,7 +102,7 @@ def variant(name: str, *overrides: str) -> tuple[Run, ...]:
 
 def long_tail(name: str, *overrides: str) -> tuple[Run, ...]:
     """Return a run of a smaller network for a fifth of the epochs of Cao et al. 2019, with one method for imbalance."""
-    short = ("model.name=resnet20", "train.epochs=40", "optimizer.decay_epochs=[32,36]")
+    short = ("model.name=resnet20", "train.epochs=40", "optimizer.decay_epochs=32,36")
     return cifar(f"longtail_{name}", "cifar10_longtail", *short, *overrides, count=1)
 
 

@@ -15,6 +15,7 @@ from resnet_tf.core import processes
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.paths import user_path
 from resnet_tf.core.ranges import check_integer
+from resnet_tf.core.signals import clean_up_on_sigterm
 from resnet_tf.core.text import counted
 from resnet_tf.training import proof
 from resnet_tf.training.run import read_metrics
@@ -56,7 +57,7 @@ class ProveResult:
         if self.difference:
             return f"different: {self.difference}" + (f"; what differs from the run:{causes}" if causes else "")
         what = f"all variables after {counted(len(self.compared), 'checkpoint')}"
-        text = f"the same, bit by bit, up to step {self.step}: {what} and the metrics of {self.metrics} epochs"
+        text = f"the same, bit by bit, up to step {self.step}: {what} and the metrics of {counted(self.metrics, 'epoch')}"
         return text + (f", although there are differences:{causes}" if causes else "")
 
 
@@ -69,6 +70,7 @@ def prove(workdir: str | Path, *, steps: int = 0) -> ProveResult:
 
     Raises:
         UserError: if there is no run, it was trained by a version that stored no hashes, or it cannot be trained again.
+        Interrupted: after SIGTERM, which also ends the new process.
     """
     check_integer("steps", steps, minimum=0, maximum=_MAX_STEP)
     workdir = user_path(workdir)
@@ -80,7 +82,8 @@ def prove(workdir: str | Path, *, steps: int = 0) -> ProveResult:
             f"{str(workdir)!r} has no {proof.HASHES}: an earlier version trained it, or it has no checkpoint"
         )
     end = next((line["step"] for line in hashes if 0 < steps <= line["step"]), hashes[-1]["step"])
-    with tempfile.TemporaryDirectory() as scratch:
+    stopped = "stopped, and the run is unchanged; the same command starts again"
+    with clean_up_on_sigterm(stopped), tempfile.TemporaryDirectory() as scratch:
         again = Path(scratch) / "run"
         _train(workdir / CONFIG_FILE, again, end)
         return _compare(workdir, again, end, tuple(_describe_causes(config, proof.read_environment(workdir))))
@@ -117,6 +120,8 @@ def _compare(workdir: Path, again: Path, end: int, causes: tuple[str, ...]) -> P
             difference = difference or found
     if not steps:
         difference = difference or "no checkpoint is at a step of the run"
+    elif max(steps) < end:
+        difference = difference or f"training ended at step {end} and ends at step {max(after)} now"
     return ProveResult(str(workdir), end, steps, epochs, difference, causes)
 
 
@@ -164,7 +169,8 @@ def main(arguments: list[str]) -> None:
         def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
             self._stop()
 
-    config = load_config(arguments[0], ["runtime.tracker=", "data.test_split="])  # neither changes a weight
+    # Neither a tracker nor a test split changes a weight. What `train.minutes` chose is in the file; the steps end it.
+    config = load_config(arguments[0], ["runtime.tracker=", "data.test_split=", "train.minutes=0"])
     train_and_evaluate(config, arguments[1], callbacks=[StopAt()])
 
 

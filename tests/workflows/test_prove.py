@@ -33,6 +33,18 @@ def test_a_run_is_the_same_again(proved, command):
 
 
 @pytest.mark.slow
+def test_what_minutes_have_chosen_is_not_chosen_again(proved, tmp_path):
+    planned = tmp_path / "planned"
+    shutil.copytree(proved, planned)
+    config = json.loads((planned / "config.json").read_text())
+    config["train"]["minutes"] = 0.01
+    (planned / "config.json").write_text(json.dumps(config))
+    result = prove(planned, steps=7)
+    assert result, str(result)
+    assert result.compared == (3, 6, 7)
+
+
+@pytest.mark.slow
 @pytest.mark.long
 def test_the_first_steps_are_the_same_and_a_difference_is_named(proved, tmp_path, command):
     changed = tmp_path / "changed"
@@ -79,6 +91,18 @@ def test_metrics_are_compared(proved, tmp_path):
     assert not result
     assert result.difference.startswith("val_loss of epoch 2 was 7.0 and is ")
     assert module._compare(proved, proved, 14, ())
+
+
+def test_a_run_that_ends_earlier_is_not_the_same(proved, tmp_path):
+    from resnet_tf.workflows import prove as module
+
+    shorter = tmp_path / "shorter"
+    shorter.mkdir()
+    for name, count in ((proof.HASHES, 3), ("metrics.jsonl", 1)):
+        files.write_json_lines(shorter / name, files.read_json_lines(proved / name)[:count])
+    result = module._compare(proved, shorter, 14, ())
+    assert result.difference == "training ended at step 14 and ends at step 7 now"
+    assert str(module._compare(proved, shorter, 7, ())).endswith("and the metrics of 1 epoch")
 
 
 def test_runs_that_cannot_be_proved_are_refused(proved, tmp_path, command):
