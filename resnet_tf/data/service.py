@@ -144,10 +144,13 @@ def _receive(remote: tf.data.Dataset, address: str, seconds: float) -> Iterator[
 
 def _check_address(address: str) -> None:
     match = re.fullmatch(r"grpc://([^:/]+):(\d+)", address)
+    invalid = f"data.service={address!r} is not the address of a dispatcher; expected grpc://HOST:PORT"
     if not match:
-        raise UserError(f"data.service={address!r} is not the address of a dispatcher; expected grpc://HOST:PORT")
+        raise UserError(invalid)
     try:
         socket.create_connection((match[1], int(match[2])), timeout=_TIMEOUT).close()
+    except UnicodeError as error:  # an empty label of the name, or one of more than 63 characters
+        raise UserError(invalid) from error
     except (OSError, OverflowError) as error:
         raise UserError(
             f"data.service={address!r} does not answer ({error}); `python -m resnet_tf.data_service --port={match[2]}` "

@@ -14,6 +14,7 @@ from resnet_tf.core import files
 from resnet_tf.core.errors import UserError, plain_reason
 from resnet_tf.core.metrics import NonFiniteError
 from resnet_tf.core.progress_line import tracked
+from resnet_tf.core.ranges import is_within
 from resnet_tf.data.errors import translate_errors
 from resnet_tf.data.sources import Split
 from resnet_tf.inputs import Preprocess
@@ -102,7 +103,7 @@ class UnreadableExamples:
 
     def _check(self) -> None:
         total = self._split.num_examples + sum(corrupt.examples for corrupt in self._split.corruption)
-        if self.count > self._limit * total:
+        if self.count and not is_within(self.count / total, self._limit):
             last = list(self._known.values())[-1]
             listed = f"; {str(self._path)!r} lists all" if self._path else ""
             raise UserError(

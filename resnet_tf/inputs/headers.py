@@ -14,10 +14,11 @@ _HEAD = 32  # bytes, enough for the header of every format except JPEG
 class _Header:
     """Position and encoding of height and width in the header of an image format.
 
-    Each size is `number % modulus // divisor + added`, where `number` is stored in the bytes at the given offsets.
+    Each size is `number % modulus // divisor + added`, where `number` is stored in the bytes at the given offsets, or 0
+    if there are none.
 
     Attributes:
-        name: one of `FORMATS`.
+        name: name of the format.
         signature: offset -> bytes by which the format is recognized.
         height: offsets of the bytes of the height, the least significant byte first.
         width: offsets of the bytes of the width, the least significant byte first.
@@ -37,9 +38,11 @@ class _Header:
     signed: bool = False
 
 
+# The first one whose signature matches is that of an image.
 _HEADERS = (
     _Header("PNG", {0: b"\x89PNG"}, range(23, 19, -1), range(19, 15, -1)),
     _Header("GIF", {0: b"GIF8"}, range(8, 10), range(6, 8)),
+    _Header("BMP", {0: b"BM", 14: b"\x0c\0\0\0"}, range(20, 22), range(18, 20)),  # header of 12 bytes, of OS/2
     _Header("BMP", {0: b"BM"}, range(22, 26), range(18, 22), signed=True),
     # WebP, RFC 9649: lossy, lossless, extended.
     _Header("WebP", {0: b"RIFF", 8: b"WEBPVP8 "}, range(28, 30), range(26, 28), moduli=(2**14, 2**14)),
@@ -47,9 +50,10 @@ _HEADERS = (
         "WebP", {0: b"RIFF", 8: b"WEBPVP8L"}, range(21, 25), range(21, 25), (2**28, 2**14), divisors=(2**14, 1), added=1
     ),
     _Header("WebP", {0: b"RIFF", 8: b"WEBPVP8X"}, range(27, 30), range(24, 27), added=1),
+    _Header("other", {}, range(0), range(0)),
 )
-FORMATS = ("PNG", "GIF", "BMP", "WebP", "other")  # those that are not JPEG
-_FORMAT_INDICES = [FORMATS.index(each.name) for each in _HEADERS] + [FORMATS.index("other")]
+FORMATS = tuple(dict.fromkeys(each.name for each in _HEADERS))  # those that are not JPEG
+_FORMAT_INDICES = [FORMATS.index(each.name) for each in _HEADERS]
 _WEIGHTS = np.zeros((len(_HEADERS), 2, _HEAD), np.int64)
 _SIGNATURES = np.full((len(_HEADERS), _HEAD), -1, np.int64)
 for _format, _header in enumerate(_HEADERS):
@@ -61,7 +65,9 @@ _MODULI, _DIVISORS = np.array([(each.moduli, each.divisors) for each in _HEADERS
 _ADDED, _SIGNED = (np.array([[getattr(each, name)] for each in _HEADERS]) for name in ("added", "signed"))
 
 _MAX_SEGMENTS = 16  # before that with EXIF data, which cameras write first
+_EXIF_NAME = b"Exif\0\0"  # before the data of EXIF
 _ORIENTATION = 0x0112
+_LONG = 4  # type of numbers of 4 bytes; the orientation is usually one of 2 bytes
 
 
 def jpeg_size(encoded: tf.Tensor) -> tf.Tensor:
@@ -84,12 +90,12 @@ def non_jpeg_size(encoded: tf.Tensor) -> tf.Tensor:
     Args:
         encoded: image bytes, string scalar.
     """
-    head = tf.cast(tf.io.decode_raw(encoded, tf.uint8, fixed_length=_HEAD), tf.int64)
+    head = _head(encoded)
     # One product and one comparison for all formats: separate operations for each format take longer than decoding a
     # small image.
     sizes = tf.linalg.matvec(_WEIGHTS, head) % _MODULI // _DIVISORS + _ADDED
     sizes = tf.where(_SIGNED, tf.minimum(sizes, 2**32 - sizes), sizes)
-    return tf.reduce_sum(tf.where(_matches(head)[:, tf.newaxis], sizes, 0), axis=0)
+    return tf.gather(sizes, _find_header(head))
 
 
 def stored_size(example: tf.Tensor) -> tf.Tensor:
@@ -107,14 +113,17 @@ def stored_size(example: tf.Tensor) -> tf.Tensor:
 
 def non_jpeg_format(encoded: tf.Tensor) -> tf.Tensor:
     """Return the index in `FORMATS`, int32 scalar; that of the last for any other format."""
-    head = tf.cast(tf.io.decode_raw(encoded, tf.uint8, fixed_length=_HEAD), tf.int64)
-    found = tf.argmax(tf.concat([_matches(head), [True]], 0), output_type=tf.int32)
-    return tf.gather(_FORMAT_INDICES, found)
+    return tf.gather(_FORMAT_INDICES, _find_header(_head(encoded)))
 
 
-def _matches(head: tf.Tensor) -> tf.Tensor:
-    """Return whether the first bytes, int64 [32], have the signature of each header, bool [N]."""
-    return tf.reduce_all((head == _SIGNATURES) | (_SIGNATURES < 0), axis=1)
+def _head(encoded: tf.Tensor) -> tf.Tensor:
+    """Return the first bytes of an encoded image, int64 [32]; bytes beyond its end are 0."""
+    return tf.cast(tf.io.decode_raw(encoded, tf.uint8, fixed_length=_HEAD), tf.int64)
+
+
+def _find_header(head: tf.Tensor) -> tf.Tensor:
+    """Return the index in `_HEADERS` of the header that begins with the bytes `head`, int64 [32]; int64 scalar."""
+    return tf.argmax(tf.reduce_all((head == _SIGNATURES) | (_SIGNATURES < 0), axis=1))
 
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)  # contained several times in a pipeline
@@ -146,6 +155,11 @@ def exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
     return tf.cond(_is_exif(segment), lambda: _read_orientation(encoded, position + 10), lambda: tf.constant(1))
 
 
+def orientation_of(exif: bytes) -> int:
+    """Return the orientation in EXIF data, as `exif_orientation` does; a name at their beginning may be absent."""
+    return int(_read_orientation(tf.constant(exif.removeprefix(_EXIF_NAME)), tf.constant(0, tf.int64)))
+
+
 def _is_exif(segment: tf.Tensor) -> tf.Tensor:
     return (segment[0] == 0xFFE1) & (segment[2] == 0x45786966)  # APP1, "Exif"
 
@@ -163,6 +177,8 @@ def _read_orientation(encoded: tf.Tensor, tiff: tf.Tensor) -> tf.Tensor:
     data = tf.io.decode_raw(binary.between(encoded, start, start + 12 * count), tf.uint8)
     pairs = tf.reshape(tf.cast(data[: tf.size(data) // 12 * 12], tf.int32), [-1, 6, 2])
     pairs = tf.where(little, tf.reverse(pairs, [2]), pairs)
-    values = 256 * pairs[..., 0] + pairs[..., 1]
-    orientation = tf.reduce_max(tf.where(values[:, 0] == _ORIENTATION, values[:, 4], 1))
+    tag, type_, _, _, first, second = tf.unstack(256 * pairs[..., 0] + pairs[..., 1], axis=1)
+    high, low = (tf.where(little, *each) for each in ((second, first), (first, second)))
+    found = tf.where(type_ == _LONG, 2**16 * high + low, first)
+    orientation = tf.reduce_max(tf.where(tag == _ORIENTATION, found, 1))
     return tf.where((orientation >= 1) & (orientation <= 8), orientation, 1)

@@ -37,6 +37,9 @@ from resnet_tf.inputs.decoding import Decoder
 # Sizes of the headers of BMP files, which bytes 14 to 18 state.
 _BMP_HEADER_SIZES = tuple(struct.pack("<I", size) for size in (12, 40, 52, 56, 64, 108, 124))
 
+# Pixels above the resized edge of a crop for timm, so that no rounding error of a quotient reaches the edge below.
+_TIMM_MARGIN = 1e-3
+
 
 @register_input_type("image")
 @dataclass(frozen=True, kw_only=True)
@@ -185,14 +188,22 @@ class ImagePreprocess(Preprocess):
         height, width = sizes
         return dataclasses.replace(self, size=(height, width))
 
+    def with_timm_crop(self, size: tuple[int, int], crop_pct: float) -> Self:
+        """Return a copy that resizes and crops as timm with `crop_pct`, which rounds the resized shorter edge down."""
+        checked = dataclasses.replace(self, size=size, crop_fraction=crop_pct)
+        return dataclasses.replace(checked, crop_fraction=min(size) / _timm_resized_edge(size, crop_pct))
+
     def to_timm(self) -> dict[str, Any] | None:
         """Return the fields of timm's `pretrained_cfg` for this preprocessing; None for channels in BGR order."""
         if self.channel_order == "bgr":
             return None
+        resized, crop_pct = pixels.resized_edge(self.size, self.crop_fraction), self.crop_fraction
+        if _timm_resized_edge(self.size, crop_pct) != resized:
+            crop_pct = min(self.size) / (resized + _TIMM_MARGIN)
         return {
             "input_size": [self.channels, *self.size],
             "interpolation": self.interpolation,
-            "crop_pct": self.crop_fraction,
+            "crop_pct": crop_pct,
             "crop_mode": "center",
             "mean": list(self.mean),
             "std": list(self.std),
@@ -449,6 +460,11 @@ class ImagePreprocess(Preprocess):
         images = generator.integers(0, 256, (count, *self.unnormalized_shape), np.uint8)
         encoded = np.array([tf.io.encode_jpeg(each).numpy() for each in images], object)
         return {"image_bytes": encoded, self.plural: images / np.float32(255)}
+
+
+def _timm_resized_edge(size: tuple[int, int], crop_pct: float) -> float:
+    """Return the shorter edge to which timm resizes an image; infinity for a fraction whose inverse overflows."""
+    return float(np.floor(min(size) / crop_pct))
 
 
 def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:

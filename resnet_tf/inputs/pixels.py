@@ -1,5 +1,6 @@
 """Pixel arithmetic: center crop, resizing of random crops, luma, and conversion to uint8."""
 
+import numpy as np
 import tensorflow as tf
 
 from resnet_tf.inputs import orientation
@@ -40,7 +41,7 @@ def center_crop(
     stored = tf.shape(image)[:2]
     shape = stored if rotation is None else orientation.upright_shape(stored, rotation)
     shape = tf.cast(shape, tf.float64)
-    shorter = tf.round(tf.constant(min(size), tf.float64) / crop_fraction)
+    shorter = tf.constant(resized_edge(size, crop_fraction), tf.float64)
     resized = tf.floor(shape * shorter / tf.reduce_min(shape) + 1e-4)
     crop_size = tf.constant(size, tf.float64)
     resized = tf.maximum(resized, crop_size)
@@ -62,6 +63,11 @@ def center_crop(
     if rotation is not None:
         crop = tf.ensure_shape(orientation.rotate(crop, rotation), (*size, 3))
     return tf.clip_by_value(crop / 255.0, 0.0, 1.0)  # a cubic kernel overshoots
+
+
+def resized_edge(size: tuple[int, int], crop_fraction: float) -> float:
+    """Return the shorter edge, in whole pixels, to which `center_crop` resizes an image."""
+    return float(np.rint(min(size) / crop_fraction))
 
 
 def _columns(image: tf.Tensor, first: tf.Tensor, last: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

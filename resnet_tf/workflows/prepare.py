@@ -55,7 +55,7 @@ def prepare(
     neither does SIGTERM.
 
     Args:
-        source: data source, as in `data.source`.
+        source: data source, as in `data.source`; a `Path` of a file or folder is never the name of a data set.
         target: directory to write; it must be empty or not exist.
         eval_fraction: fraction of data without splits that becomes the split `test`, in (0, 1).
         overrides: further settings of the `data` group, such as `data.label_column=breed`.
@@ -65,7 +65,7 @@ def prepare(
         Interrupted: after SIGTERM.
     """
     check_number("eval_fraction", eval_fraction, Range(above=0, below=1))
-    target, source = user_path(target), str(user_path(source))
+    target, source = user_path(target), _source_text(source)
     check_writable_by_tensorflow(target)
     if not os.path.exists(source) and not parse_name(source):
         raise UserError(f"--from={source!r}: no such folder or file")
@@ -78,3 +78,13 @@ def prepare(
         written = prepare_source(config.data, target, check=check).splits
     splits = {name: PreparedSplit(each.num_examples, each.num_shards) for name, each in written.items()}
     return PrepareResult(target, splits)
+
+
+def _source_text(source: str | Path) -> str:
+    """Return a source as text in which `./digits` stays distinct from `digits`, the name of a data set.
+
+    A `Path` drops the `./`, and becomes absolute if it exists.
+    """
+    if isinstance(source, Path) and (path := user_path(source)).exists():
+        return str(path.absolute())
+    return os.path.expanduser(source)

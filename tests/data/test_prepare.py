@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -40,6 +41,15 @@ def test_a_prepared_folder_has_the_images_of_the_folder(command, photos, tmp_pat
     assert [split["shardLengths"] for split in info["splits"]] == [["6"], ["12"]]
     (example, *_) = tfds.builder_from_directory(tmp_path / "out" / "photos" / "1.0.0").as_dataset(split="train")
     assert set(example) == {"image", "label", "file_name"}
+
+
+@pytest.mark.parametrize("source", ["./digits", "digits/", "~/digits", Path("digits")])
+def test_a_folder_named_as_a_data_set_is_prepared_by_its_path(photos, tmp_path, monkeypatch, source):
+    photos.rename(tmp_path / "digits")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    result = prepare(source, tmp_path / "out")
+    assert {name: split.examples for name, split in result.splits.items()} == {"train": 12, "test": 6}
 
 
 def test_class_folders_have_the_same_splits(photos, tmp_path):

@@ -1,5 +1,6 @@
 """TFRecord files: the layout of ImageNet, random access, and the readable part of corrupt files."""
 
+import dataclasses
 import logging
 import os
 import shutil
@@ -174,6 +175,35 @@ def test_corruption_is_reported_and_other_records_are_read(shards, tmp_path, cha
     reversed_ = open_source(DataConfig(source=shards.source, train_split="validation", eval_split="train"))
     with pytest.raises(UserError, match=rf"split 'train' is corrupt: '{path}' at byte {first.offset}"):
         reversed_.validation.check_complete()
+
+
+def _evaluated(shards, **splits) -> str:
+    """Return why evaluation refuses the validation split; empty if it is complete."""
+    try:
+        open_source(dataclasses.replace(shards, **splits), for_training=False).validation.check_complete()
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def test_a_sum_of_splits_is_as_corrupt_as_its_splits(shards, tmp_path):
+    _corrupt(tmp_path / "validation-00000-of-00001", lambda data: data.__delitem__(slice(20, None)))  # all records
+    for name in ("validation", "train+validation", "validation+train", "all"):
+        assert "validation-00000-of-00001' at byte 0" in _evaluated(shards, eval_split=name)
+    assert _evaluated(shards, eval_split="train") == ""
+
+
+def test_slices_are_as_corrupt_as_the_files_in_them(shards, tmp_path):
+    """Record 9 to 11 of the first file, or all of the second one, are lost: 17 or 12 of 20 are left."""
+    first, second = (tmp_path / f"train-0000{number}-of-00002" for number in (0, 1))
+    content = first.read_bytes()
+    _corrupt(first, lambda data: data.__delitem__(slice(len(data) * 9 // 12 + 60, None)))
+    names = ("train[:8]", "train[:9]", "train[5:12]", "train[9:]", "train[-4:]")
+    assert [bool(_evaluated(shards, eval_split=name)) for name in names] == [False, True, True, False, False]
+    first.write_bytes(content)
+    _corrupt(second, lambda data: data.__delitem__(slice(20, None)))
+    names = ("train[:6]", "train[:11]", "train[6:]", "train[11:]", "train[:100%]")
+    assert [bool(_evaluated(shards, eval_split=name)) for name in names] == [False, False, True, True, True]
 
 
 def test_a_corrupt_tfds_file_has_a_number_of_lost_examples(tmp_path, data_dir):

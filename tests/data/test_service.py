@@ -96,6 +96,11 @@ def test_service_batches_equal_local_ones_and_a_lost_worker_is_reported(photos, 
     [
         ("localhost:5050", r"data.service='localhost:5050' is not the address of a dispatcher; expected grpc://HOST"),
         ("grpc://127.0.0.1:9", r"data.service='grpc://127.0.0.1:9' does not answer .*resnet_tf.data_service --port=9"),
+        ("grpc://.host:9", r"data.service='grpc://.host:9' is not the address of a dispatcher; expected grpc://HOST"),
+        (
+            f"grpc://{'a' * 64}:9",
+            r"data.service='grpc://a+:9' is not the address of a dispatcher; expected grpc://HOST",
+        ),
         ("grpc://127.0.0.1:99999", r"data.service='grpc://127.0.0.1:99999' does not answer"),
     ],
 )

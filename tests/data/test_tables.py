@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import resource
 
 import numpy as np
 import pandas as pd
@@ -237,6 +238,30 @@ def test_tables_are_limited(photos, monkeypatch, limit):
         _open(path)
 
 
+def test_the_number_of_files_is_limited_before_one_is_opened(photos, monkeypatch):
+    (photos / "tables").mkdir()
+    for name in ("train", "val"):
+        (photos / "tables" / f"{name}.parquet").write_bytes(b"not opened")
+    monkeypatch.setattr(files, "_MAX_FILES", 1)
+    with pytest.raises(UserError, match=r"tables' has 2 files; the limit is 1$"):
+        _open(photos / "tables")
+
+
+def test_many_files_are_not_open_at_once(photos):
+    (photos / "tables").mkdir()
+    for number in range(60):
+        row = pa.table({"image": [f"images/{number % 20}.png"], "label": [LABELS[number % 20]]})
+        pq.write_table(row, photos / "tables" / f"{number:03}.parquet")
+    expected = _open(photos / "tables", image_folder=str(photos))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 20, hard))
+    try:
+        found = _open(photos / "tables", image_folder=str(photos))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert _content(found) == _content(expected)
+
+
 def test_devices_are_no_tables(tmp_path):
     os.mkfifo(tmp_path / "labels.csv")
     with pytest.raises(UserError, match=r"no \.npz file and no table"):
@@ -296,6 +321,16 @@ def test_the_folder_of_the_images(photos, caplog):
         _open(moved, image_folder="none")
 
 
+@pytest.mark.parametrize("target", ["loop.png", "missing.png"])
+def test_a_link_that_leads_nowhere_hides_no_image_beside_it(photos, target):
+    path = _write(_frame(label=LABELS), photos / "labels.csv")
+    expected = _content(_open(path, train_split="all"))
+    (photos / "images" / "loop.png").symlink_to(target)
+    assert _content(_open(path, train_split="all")) == expected
+    with pytest.raises(UserError, match=r"1 of 20 images of .*: 'images/loop.png' \(row 2\); data.image_folder"):
+        _open(_write(_frame(label=LABELS).replace("images/0.png", "images/loop.png"), path))
+
+
 def test_two_folders_that_could_be_meant_are_not_guessed(photos):
     (photos / "copy").symlink_to(photos / "images")
     path = _write(_frame(label=LABELS).assign(image=range(20)), photos / "labels.csv")
@@ -346,6 +381,24 @@ def test_slices_and_names_of_a_divided_table(photos):
         _open(path, eval_split="held_out")
     with pytest.raises(UserError, match=r"divided into a training and a validation split only"):
         _open(path, test_split="test")
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_slices_of_all_splits_are_in_proportion_and_keep_groups_whole(photos, grouped):
+    """Classes, groups and splits are in the order of the rows, in which a slice would have some of them only."""
+    groups = [number // 3 for number in range(20)]
+    frame = _frame(label=["a"] * 10 + ["b"] * 10, patient=groups, split=["train"] * 14 + ["val"] * 6)
+    frame = pd.concat([frame, frame[10:11].assign(split="val")])  # an image of both splits, which counts once
+    path = _write(frame, photos / "labels.csv")
+    settings = {"group_column": "patient"} if grouped else {}
+    found = _open(path, train_split="all[:60%]", eval_split="all[60%:]", test_split="all", **settings)
+    files = [[split.locate(index)["file"] for index in range(split.num_examples)] for split in found.splits.values()]
+    assert sorted(files[0] + files[1]) == sorted(files[2]) == sorted(str(photos / each) for each in _frame()["image"])
+    if grouped:
+        owners = [{groups[int(file.rpartition("/")[2][:-4])] for file in each} for each in files]
+        assert not owners[0] & owners[1]
+    else:
+        assert [np.bincount(split.labels).tolist() for split in found.splits.values()] == [[6, 6], [4, 4], [10, 10]]
 
 
 def test_slices_keep_groups_whole(photos):
@@ -485,6 +538,15 @@ def test_binary_columns_and_columns_of_categories(tmp_path):
     assert _content(source, "validation") == {_png(n): "ba"[n % 2] for n in range(10)}
 
 
+def test_categories_of_no_row_are_no_classes(tmp_path):
+    frame = pd.DataFrame({"image": map(_png, range(30)), "label": pd.Categorical(["b", "a", "c"] * 10)})
+    frame["split"] = pd.Categorical(["train", "val", "unused"] * 10)
+    selected = frame[frame["label"] != "c"]
+    source = _open(_write(selected, tmp_path / "animals.parquet"), eval_split="val")
+    assert source.class_names == tuple(selected["label"].cat.remove_unused_categories().cat.categories) == ("a", "b")
+    assert (source.train.num_examples, source.validation.num_examples) == (10, 10)
+
+
 PARQUET_REFUSED = {
     "a label without a name": (
         {"label": [0, 2, 5, -1]},
@@ -535,6 +597,65 @@ def test_metadata_of_hugging_face_are_checked(tmp_path):
         pq.write_table(table, tmp_path / "data.parquet")
         with pytest.raises(UserError, match=message):
             _open(tmp_path / "data.parquet")
+
+
+# Labels of 10 images of each of the splits train, validation and test -> those of the hidden test split.
+HIDDEN = {
+    "negative": ([0, 1] * 5, [-1] * 10),
+    "missing": (["a", "b"] * 5, [None] * 10),
+    "lists": ([[0], [1, 0]] * 5, [[-1]] * 10),
+    "names": (["cat", "dog"] * 5, ["unknown"] * 10),
+    "indices of names": ([0, 1] * 5, [-1] * 10),
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_labels_of_a_split_that_is_not_used_may_be_hidden(tmp_path, caplog, name):
+    caplog.set_level(logging.INFO)
+    labels, hidden = HIDDEN[name]
+    features = {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}} if "names" in name else {}
+    for number, split in enumerate(("train", "validation", "test")):
+        rows = {"image": list(map(_png, range(10 * number, 10 * number + 10))), "label": labels}
+        table = pa.table(rows | ({"label": hidden} if split == "test" else {}))
+        table = table.cast(table.schema.set(1, pa.field("label", pa.array(labels).type)))
+        metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+        pq.write_table(table.replace_schema_metadata(metadata), tmp_path / f"{split}-00000-of-00001.parquet")
+    source = _open(tmp_path, eval_split="validation")
+    assert len(source.class_names) == 2
+    assert [split.num_examples for split in source.splits.values()] == [10, 10]
+    assert source.train.labels.tolist() == source.validation.labels.tolist()
+    assert "without a label, in splits that are not used: 10 rows" in caplog.text
+    assert _open(tmp_path, train_split="train", eval_split="train").class_names == source.class_names
+    advice = r"split 'test' has no labels; did you mean 'validation'\? data.eval_split names the split"
+    message = (
+        rf"10 rows of '{tmp_path}' have .*: rows 1, 2, 3, 4, 5, \.\.\. of '.*/test-00000-of-00001.parquet'; {advice}"
+    )
+    for settings in ({}, {"test_split": "validation"}):
+        with pytest.raises(UserError, match=message):
+            _open(tmp_path, **settings)
+    with pytest.raises(UserError, match=r"split 'test' has no labels; data\.train_split names the split"):
+        _open(tmp_path, train_split="all", eval_split="validation")
+
+
+def test_classes_are_those_of_all_labeled_splits(photos):
+    """A run and the evaluation of another split agree on the classes."""
+    splits = ["train"] * 8 + ["val"] * 6 + ["test"] * 6
+    path = _write(_frame(label=["a", "b"] * 7 + ["c"] * 5 + [None], split=splits), photos / "labels.csv")
+    for split in ("train", "val"):
+        assert _open(path, train_split=split, eval_split=split).class_names == ("a", "b", "c")
+    with pytest.raises(UserError, match=r"1 row of '.*labels.csv' have no label in column 'label': row 21$"):
+        _open(path, eval_split="test")
+
+
+def test_hidden_labels_in_columns_of_0_and_1(photos):
+    frame = _frame(split=["train"] * 8 + ["val"] * 6 + ["test"] * 6)
+    frame["cat"] = [1.0, 0.0] * 7 + [np.nan] * 6
+    path = _write(frame.assign(dog=1 - frame["cat"]), photos / "labels.csv")
+    source = _open(path, eval_split="val", label_column="cat,dog")
+    assert source.class_names == ("cat", "dog")
+    assert source.train.labels.tolist() == [0, 1] * 4
+    with pytest.raises(UserError, match=r"6 rows of .* have neither 0 nor 1 in column 'cat': rows 16, 17, .*; split"):
+        _open(path, label_column="cat,dog")
 
 
 # Sets of labels of the 20 images; some have none.
@@ -590,6 +711,39 @@ def test_class_names_of_lists_of_hugging_face(tmp_path):
         assert source.validation.labels.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0], [0, 0, 0]]
     pq.write_table(pa.table(rows | {"labels": [[2], [3], [1], []]}, schema=schema), tmp_path / "data.parquet")
     with pytest.raises(UserError, match=r"1 row of .* without one of the 3 class names, such as 3: row 2"):
+        _open(tmp_path / "data.parquet")
+
+
+# Cells of the labels of four rows -> message.
+SETS_REFUSED = {
+    "negative": ([[1], [0, -1], [], [-2, -2]], r"2 rows of .* have a negative label, such as -1, in .*: rows 2, 4$"),
+    "negative beside a large number": ([[10**7], [-1], [], [1]], r"1 row of .* such as -1, in column 'label': row 2$"),
+    "empty": ([["a", "b"], ["a", None, ""], [], ["b"]], r"1 row of .* have an empty label in column 'label': row 2$"),
+    "only negative": ([[-1], [-1], [], []], r"column 'label' of .* has no label in any row"),
+}
+
+
+@pytest.mark.parametrize("name", SETS_REFUSED)
+def test_rows_of_several_labels_that_are_wrong_are_named(tmp_path, name):
+    cells, message = SETS_REFUSED[name]
+    rows = {"image": list(map(_png, range(4))), "label": cells}
+    pq.write_table(pa.table(rows), tmp_path / "data.parquet")
+    with pytest.raises(UserError, match=message):
+        _open(tmp_path / "data.parquet", eval_split="all")
+
+
+def test_negative_labels_in_text_are_refused(photos):
+    path = _write(_frame(label=["0|1", "0|-1"] * 10), photos / "labels.csv")
+    with pytest.raises(UserError, match=r"10 rows of .* have a negative label, such as -1, .*: rows 3, 5, 7, 9, 11, "):
+        _open(path)
+
+
+def test_rows_of_lists_without_a_class_name_count_once(tmp_path):
+    text = json.dumps({"info": {"features": {"labels": {"feature": {"names": ["a", "b", "c"]}, "_type": "List"}}}})
+    schema = pa.schema([("image", pa.binary()), ("labels", pa.list_(pa.int64()))], {"huggingface": text})
+    rows = {"image": list(map(_png, range(4))), "labels": [[0, 1, 2], [0, 1], None, [7, 2, 7]]}
+    pq.write_table(pa.table(rows, schema=schema), tmp_path / "data.parquet")
+    with pytest.raises(UserError, match=r"1 row of .* without one of the 3 class names, such as 7: row 4$"):
         _open(tmp_path / "data.parquet")
 
 

@@ -11,6 +11,7 @@ import resource
 import struct
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -206,6 +207,18 @@ def test_unreadable_rows_of_one_file_are_limited(mixed_shard):
     examples.record(np.array([3, 5]))
     with pytest.raises(UserError, match=r"3 of 20 images .*max_unreadable_fraction=0.1; last: .*parquet, row 9: "):
         examples.record(np.array([8]))
+
+
+def test_a_fraction_at_the_limit_is_accepted():
+    """0.29 * 100 is less than 29 in floating-point numbers."""
+    found = SimpleNamespace(_split=SimpleNamespace(num_examples=100, corruption=(), name="train"), _path=None)
+    found._known, found._preprocess = {(): {"file": "cut.jpg", "reason": "cut short"}}, PREPROCESS
+    for count in range(100):
+        found.count, found._limit = count, count / 100
+        UnreadableExamples._check(found)
+        found.count += 1
+        with pytest.raises(UserError, match=rf"^{count + 1} of 100 images of split 'train' are unreadable"):
+            UnreadableExamples._check(found)
 
 
 def test_every_location_is_counted_and_described():

@@ -18,6 +18,7 @@ from PIL import Image
 
 from resnet_tf.core.errors import UserError
 from resnet_tf.inputs import ImagePreprocess
+from resnet_tf.inputs.formats import jpeg
 from resnet_tf.model.create import create_model
 from resnet_tf.serving.export import export_model
 from resnet_tf.serving.predictor import Predictor
@@ -170,6 +171,43 @@ def test_a_jpeg_of_many_segments_and_one_scan_is_decoded():
     data = READABLE["JPEG, gray"]
     found = PREPROCESS.decode(tf.constant(data[:2] + b"\xff\xfe\x00\x03\x03" * 1100 + data[2:]))
     np.testing.assert_array_equal(found, PREPROCESS.decode(tf.constant(data)))
+
+
+_check_jpeg = tf.function(
+    jpeg.check, input_signature=[tf.TensorSpec([], tf.string), *[tf.TensorSpec([], tf.int64)] * 2], autograph=False
+)
+
+
+def _is_decoded(decode, encoded: bytes) -> bool:
+    try:
+        decode(encoded)
+    except (OSError, tf.errors.InvalidArgumentError):
+        return False
+    return True
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_that_is_cut_short_is_refused_whatever_its_limits(progressive):
+    """Scans are counted above half of `max_pixels`, and with many pairs of bytes like those of a scan."""
+    photo = Image.fromarray(_noise(20, 30, 3)).resize((240, 160))
+    whole = _encode(photo, "JPEG", quality=90, progressive=progressive)
+    whole = whole[:2] + b"\xff\xfe\x00\x04\xff\xda" * 20 * progressive + whole[2:]
+
+    def decode_counted(encoded: bytes) -> tf.Tensor:
+        fault, checked = _check_jpeg(encoded, 240 * 160, 240 * 160 * (1 + progressive))
+        assert fault == ""
+        return PREPROCESS.decode(checked)
+
+    decoders = [
+        lambda encoded: Image.open(io.BytesIO(encoded)).load(),
+        lambda encoded: PREPROCESS.decode(tf.constant(encoded)),
+        decode_counted,
+    ]
+    start = whole.index(b"\xff\xda\x00")
+    for length in (start + 20, (start + len(whole)) // 2, len(whole) - 3, len(whole) - 2, len(whole) - 1):
+        assert not any(_is_decoded(decode, whole[:length]) for decode in decoders), length
+    assert all(_is_decoded(decode, whole) for decode in decoders)
+    np.testing.assert_array_equal(decode_counted(whole), PREPROCESS.decode(tf.constant(whole)))
 
 
 # Small files with a large cost, each of at most 1 MB.

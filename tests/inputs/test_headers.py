@@ -31,6 +31,13 @@ def _upside_down_bmp() -> bytes:
     return bytes(data)
 
 
+def _os2_bmp() -> bytes:
+    """Return a BMP with the header of OS/2, of 12 bytes."""
+    data = _encoded("BMP")
+    start = int.from_bytes(data[10:14], "little")
+    return data[:10] + struct.pack("<IIHHHH", 26, 12, 53, 37, 1, 24) + data[start:]
+
+
 @pytest.mark.parametrize(
     "encoded",
     [
@@ -38,13 +45,15 @@ def _upside_down_bmp() -> bytes:
         _encoded("GIF"),
         _encoded("BMP"),
         _upside_down_bmp(),
+        _os2_bmp(),
         _encoded("WEBP"),
         _encoded("WEBP", lossless=True),
         _extended_webp(),
     ],
-    ids=["png", "gif", "bmp", "bmp upside down", "webp lossy", "webp lossless", "webp extended"],
+    ids=["png", "gif", "bmp", "bmp upside down", "bmp of OS/2", "webp lossy", "webp lossless", "webp extended"],
 )
 def test_sizes_are_read_from_the_header(encoded):
+    assert Image.open(io.BytesIO(encoded)).size == (53, 37)
     assert headers.non_jpeg_size(tf.constant(encoded)).numpy().tolist() == [37, 53]
 
 
@@ -66,18 +75,31 @@ def _photo(orientation: int, **options) -> bytes:
     return _encoded("JPEG", exif=exif, quality=95, **options)
 
 
+def _exif(entry: bytes, order: str = ">") -> bytes:
+    """Return a segment with EXIF data of one entry, in big-endian or little-endian order."""
+    tiff = {">": b"MM\x00\x2a", "<": b"II\x2a\x00"}[order] + struct.pack(f"{order}IH", 8, 1) + entry + bytes(4)
+    return b"\xff\xe1" + struct.pack(">H", 2 + 6 + len(tiff)) + b"Exif\x00\x00" + tiff
+
+
 def _big_endian(orientation: int) -> bytes:
     """Return a JPEG with EXIF data in big-endian order, after a comment and an ICC profile."""
-    entries = struct.pack(">HHIHH", 0x0112, 3, 1, orientation, 0)
-    tiff = b"MM\x00\x2a" + struct.pack(">I", 8) + struct.pack(">H", 1) + entries + bytes(4)
-    exif = b"\xff\xe1" + struct.pack(">H", 2 + 6 + len(tiff)) + b"Exif\x00\x00" + tiff
+    exif = _exif(struct.pack(">HHIHH", 0x0112, 3, 1, orientation, 0))
     comment = b"\xff\xfe" + struct.pack(">H", 2 + 5) + b"hello"
     profile = b"\xff\xe2" + struct.pack(">H", 2 + 300) + bytes(300)
     return b"\xff\xd8" + comment + profile + exif + _encoded("JPEG", quality=95)[2:]
 
 
+def _long(orientation: int, order: str = ">") -> bytes:
+    """Return a JPEG whose orientation is a number of 4 bytes."""
+    return b"\xff\xd8" + _exif(struct.pack(f"{order}HHII", 0x0112, 4, 1, orientation), order) + _photo(1)[2:]
+
+
+def _long_little_endian(orientation: int) -> bytes:
+    return _long(orientation, "<")
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("write", [_photo, _big_endian])
+@pytest.mark.parametrize("write", [_photo, _big_endian, _long, _long_little_endian])
 def test_photos_are_rotated_upright_as_by_pil(write, orientation):
     encoded = tf.constant(write(orientation))
     assert headers.exif_orientation(encoded).numpy() == orientation
@@ -92,6 +114,28 @@ def test_photos_are_rotated_upright_as_by_pil(write, orientation):
     assert differences[2:-2, 2:-2].max() <= 12, (
         "color is interpolated at the edge of the window as at the edge of the image"
     )
+
+
+XMP = b'http://ns.adobe.com/xap/1.0/\x00<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf tiff:Orientation="6"/></x:xmpmeta>'
+# JPEG -> the orientation that is applied.
+PHOTOS = {
+    "EXIF": (_photo(6), 6),
+    "EXIF, mirrored": (_big_endian(7), 7),
+    "a number of 4 bytes": (_long(8), 8),
+    "a number of 4 bytes that is out of range": (_long(2**16 + 6), 1),
+    "XMP alone": (b"\xff\xd8\xff\xe1" + struct.pack(">H", 2 + len(XMP)) + XMP + _encoded("JPEG")[2:], 1),
+    "none": (_encoded("JPEG"), 1),
+}
+
+
+@pytest.mark.parametrize("name", PHOTOS)
+def test_an_image_of_pil_has_the_pixels_of_its_file(name):
+    encoded, orientation = PHOTOS[name]
+    assert headers.exif_orientation(tf.constant(encoded)).numpy() == orientation
+    for preprocess in (PREPROCESS, ImagePreprocess(size=(16, 16))):
+        image = Image.open(io.BytesIO(encoded))
+        pixels = preprocess.decode(tf.constant(preprocess.encode(image)))
+        np.testing.assert_array_equal(pixels, preprocess.decode(tf.constant(encoded)))
 
 
 def test_the_orientation_is_found_behind_a_long_color_profile():

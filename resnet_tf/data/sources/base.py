@@ -149,6 +149,7 @@ class Split:
         """Return the examples of several splits, one split after the other, under a name."""
         if len(splits) == 1:
             return dataclasses.replace(splits[0], name=name)
+        corruption = tuple(corrupt for split in splits for corrupt in split.corruption)  # also of a split that is empty
         splits = [split for split in splits if split.num_examples] or splits[:1]
         ends = np.cumsum([split.num_examples for split in splits])
         starts = ends - [split.num_examples for split in splits]
@@ -182,7 +183,7 @@ class Split:
             load,
             locate,
             hashes=np.concatenate(hashes) if len(hashes) == len(splits) else None,
-            corruption=tuple(corrupt for split in splits for corrupt in split.corruption),
+            corruption=corruption,
             stream=stream if len(streams) == len(splits) else None,
             fingerprint=lambda: hash_parts(split.fingerprint() for split in splits),
             column=lambda column: [value for split in splits for value in split.column(column)],

@@ -186,11 +186,16 @@ def _cut(name: str, found: list[records.Records]) -> list[tuple[records.Records,
     """Return the records of each file that a slice such as `train[:90%]` selects."""
     if slices.plain_name(name) == name:
         return [(each, slice(None)) for each in found]
-    part, start, parts = slices.part(name, sum(len(each.labels) for each in found)), 0, []
+    total = sum(len(each.labels) for each in found)
+    part, start, parts = slices.part(name, total), 0, []
     for each in found:
-        own = slice(max(part.start - start, 0), min(part.stop - start, len(each.labels)))
-        parts += [(each, own)] if own.start < own.stop else []
-        start += len(each.labels)
+        end = start + len(each.labels)
+        # Also a file whose records are all lost, and the lost end of a file, are in the slice around them.
+        begins_inside = part.start <= start < part.stop or start == part.stop == total
+        if begins_inside or start < part.start < end:
+            stop = None if end <= part.stop else part.stop - start
+            parts.append((each, slice(max(part.start - start, 0), stop)))
+        start = end
     return parts
 
 

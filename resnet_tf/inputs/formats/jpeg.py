@@ -46,10 +46,14 @@ def check(encoded: tf.Tensor, pixels: tf.Tensor, max_pixels: tf.Tensor) -> tuple
 
 
 def _check_scans(encoded: tf.Tensor, pixels: tf.Tensor, max_pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return fault and bytes as `check`; the bytes end with the image, so that the decoder finds no further scan."""
+    """Return fault and bytes as `check`; the bytes end with the image, so that the decoder finds no further scan.
+
+    An image that is cut short keeps no end marker, without which the decoder refuses it.
+    """
     start, frame, components = _find_scan(encoded)
     rest = binary.between(encoded, start, tf.int32.max)
-    scans = tf.raw_ops.StringSplitV2(input=rest[tf.newaxis], sep=tf.constant(_END), maxsplit=1).values[0]
+    parts = tf.raw_ops.StringSplitV2(input=rest[tf.newaxis], sep=tf.constant(_END), maxsplit=1).values
+    scans, end = parts[0], tf.where(tf.size(parts) > 1, _END, b"")
     in_scan = binary.numbers(encoded, start + 4, [1])[0]
     is_single = _is_in(frame, _SEQUENTIAL) & (components == in_scan)  # the decoder refuses a second scan
     count = tf.where(is_single, tf.constant(1, tf.int64), binary.count(scans, _SCAN))
@@ -61,7 +65,7 @@ def _check_scans(encoded: tf.Tensor, pixels: tf.Tensor, max_pixels: tf.Tensor) -
         tf.where((count > 1) & (_MEMORY * pixels > max_pixels), too_large, ""),
         tf.where(pixels * count > _MAX_SCANS * max_pixels, too_many, ""),
     )
-    return fault, tf.strings.join([binary.between(encoded, 0, start), scans, tf.constant(_END)])
+    return fault, tf.strings.join([binary.between(encoded, 0, start), scans, end])
 
 
 def _find_scan(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

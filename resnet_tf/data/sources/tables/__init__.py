@@ -5,7 +5,7 @@ import itertools
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,15 +80,17 @@ class _Rows:
     """Rows of a table with their images.
 
     Attributes:
-        groups: group of each row that a division must not tear apart, or text that is different for each image.
+        images: text of each row that is different for each image.
+        groups: group of each row that a division must not tear apart; that of `images` without one.
         group_column: column of the groups; empty without one.
         labels: labels of the rows, int64 [N] or bool [N, C].
         combinations: see `Labels.combinations`.
-        kept: rows that are not repeated, int64 [n].
+        kept: rows with a valid label that are not repeated, int64 [n].
         origin: folder of the images, for the log.
         select: function that returns the split of some rows.
     """
 
+    images: Sequence[str]
     groups: Sequence[str]
     group_column: str
     labels: np.ndarray
@@ -96,6 +98,13 @@ class _Rows:
     kept: np.ndarray
     origin: str
     select: SelectRows
+
+    def union(self, splits: Iterable[np.ndarray]) -> np.ndarray:
+        """Return the rows of splits, one split after the other, int64 [n]; an image in several of them counts once."""
+        first: dict[str, int] = {}
+        for row in itertools.chain.from_iterable(splits):
+            first.setdefault(self.images[row], row)
+        return np.array(list(first.values()), np.int64)
 
     def part(self, name: str, rows: np.ndarray) -> Split:
         """Return a split, or the slice of one that `name` states, with all classes in proportion; groups stay whole.
@@ -125,13 +134,14 @@ class _Rows:
 
 def _open(table: Table, roles: Roles, splits: dict[str, np.ndarray], config: DataConfig, *, whole: bool) -> Source:
     labels = read_labels(table, roles, config.label_separator)
+    _check_labels(table, labels, splits, config)
     rows = _find_rows(table, roles, labels, splits, config)
     if splits:
-        parts, present = {name: np.intersect1d(each, rows.kept) for name, each in splits.items()}, list(splits)
+        parts = {name: np.intersect1d(each, rows.kept) for name, each in splits.items()}
     else:
         if whole:
             config = dataclasses.replace(config, train_split=slices.ALL, eval_split=slices.ALL, test_split="")
-        parts, present = _divide(table, rows, config), [slices.ALL]
+        parts = _divide(table, rows, config)
     if splits and roles.group:
         _warn_of_groups(table, rows, parts)
     _log(table, roles, labels, rows, parts, "" if splits else f"data.eval_fraction={config.eval_fraction:g}")
@@ -140,6 +150,8 @@ def _open(table: Table, roles: Roles, splits: dict[str, np.ndarray], config: Dat
         plain = slices.plain_name(name)
         if not splits:
             return rows.part(name, parts[slices.find_part(str(table.path), "a table without splits", plain)])
+        if plain == slices.ALL and plain not in parts:
+            return rows.part(name, rows.union(parts.values()))
         if plain not in parts:
             raise UserError(
                 f"{str(table.path)!r} has no split {plain!r}; it has {', '.join(parts)}; "
@@ -147,10 +159,31 @@ def _open(table: Table, roles: Roles, splits: dict[str, np.ndarray], config: Dat
             )
         return rows.part(name, parts[plain])
 
-    found = [slices.compose(name, present, open_split) for name in config.splits]
+    # `all` is opened as any other split, so that its slices are in proportion.
+    found = [slices.compose(name, [slices.ALL], open_split) for name in config.splits]
     if labels.class_names:
         return source_of_names(str(table.path), found, labels.class_names)
     return source_of_labels(str(table.path), found, labels.values[rows.kept])
+
+
+def _check_labels(table: Table, labels: Labels, splits: Mapping[str, np.ndarray], config: DataConfig) -> None:
+    """Refuse rows without a valid label in the splits that `config` names; without splits, all rows are used.
+
+    Raises:
+        UserError: naming the rows and, if a split has no labels at all, as a hidden test split, one that has.
+    """
+    named = [name for name in slices.plain_names(config.splits, list(splits)) if name in splits]
+    used = [splits[name] for name in named] if splits else [np.arange(table.num_rows)]
+    for fault in labels.faults:
+        rows = np.intersect1d(fault.rows, np.concatenate([np.zeros(0, np.int64), *used]))
+        if not len(rows):
+            continue
+        hidden = [name for name in named if not np.isin(splits[name], labels.valid).any()]
+        labeled = [name for name in splits if np.isin(splits[name], labels.valid).all()]
+        advice = f"; split {hidden[0]!r} has no labels; {slices.advise(config, hidden[0], labeled)}" if hidden else ""
+        raise UserError(
+            f"{counted(len(rows), 'row')} of {str(table.path)!r} {fault.reason}: {table.describe_rows(rows)}{advice}"
+        )
 
 
 def _find_rows(
@@ -165,7 +198,7 @@ def _find_rows(
     if holds_bytes(table.types[roles.image]):
         images = open_images(table, roles.image, labels.values)
         keys: Sequence[str] = [f"{row}" for row in range(table.num_rows)]
-        kept = np.arange(table.num_rows)
+        kept = labels.valid
         origin = ""
         select = lambda name, rows: select_rows(images, name, rows)  # noqa: E731 (one of two forms)
     else:
@@ -185,7 +218,7 @@ def _find_rows(
     def select_with_columns(name: str, rows: np.ndarray) -> Split:
         return dataclasses.replace(select(name, rows), column=lambda column: _read_rows(table, column, rows))
 
-    return _Rows(groups, roles.group, labels.values, labels.combinations(), kept, origin, select_with_columns)
+    return _Rows(keys, groups, roles.group, labels.values, labels.combinations(), kept, origin, select_with_columns)
 
 
 def _read_rows(table: Table, name: str, rows: np.ndarray) -> list[str]:
@@ -203,7 +236,7 @@ def _read_rows(table: Table, name: str, rows: np.ndarray) -> list[str]:
 def _drop_duplicates(
     table: Table, labels: Labels, splits: Mapping[str, np.ndarray], paths: Sequence[str]
 ) -> np.ndarray:
-    """Return the rows without those that repeat file, label and split of an earlier row, int64 [n]."""
+    """Return the rows with a valid label that do not repeat file, label and split of an earlier one, int64 [n]."""
     owners = np.zeros(table.num_rows, np.int64)
     for owner, rows in enumerate(splits.values()):
         owners[rows] = owner
@@ -211,18 +244,20 @@ def _drop_duplicates(
     first: dict[str, int] = {}
     seen: set[tuple[str, int]] = set()
     kept = []
-    for row, path in enumerate(paths):
+    valid = labels.valid
+    for row in valid.tolist():
+        path = paths[row]
         other = first.setdefault(path, row)
         if numbers[other] != numbers[row]:
-            names = f"{labels.describe(other)} in row {other + table.first_row:,}"
+            names = [f"{labels.describe(each)} in {table.describe_rows([each])}" for each in (other, row)]
             raise UserError(
-                f"{str(table.path)!r} has different labels of {paths[row]!r}: {names}, and {labels.describe(row)} in "
-                f"row {row + table.first_row:,}; several labels of an image belong in one row"
+                f"{str(table.path)!r} has different labels of {path!r}: {names[0]}, and {names[1]}; several labels of "
+                "an image belong in one row"
             )
         if (path, int(owners[row])) not in seen:
             kept.append(row)
             seen.add((path, int(owners[row])))
-    repeated = np.setdiff1d(np.arange(len(paths)), kept)
+    repeated = np.setdiff1d(valid, kept)
     if len(repeated):
         text = f"{counted(len(repeated), 'row')} of {str(table.path)!r} repeat earlier ones and are left out"
         logger.warning("%s", printable(f"{text}: {table.describe_rows(repeated)}"))
@@ -272,7 +307,7 @@ def _log(table: Table, roles: Roles, labels: Labels, rows: _Rows, parts: dict[st
     column = f"column {roles.labels[0]!r}" if len(roles.labels) == 1 else f"{len(roles.labels)} {labels.form}"
     if labels.targets is MULTI_LABEL:
         form = f" {labels.form}" if len(roles.labels) == 1 else ""
-        column += f", {labels.values.sum(1).mean():.1f} for each image{form}"
+        column += f", {labels.values[rows.kept].sum(1).mean():.1f} for each image{form}"
     sizes = ", ".join(f"{name} {len(part):,}" for name, part in parts.items() if name != slices.ALL or not fraction)
     origin = f"column {roles.split!r}" if roles.split else "names of files"
     texts = [
@@ -282,6 +317,8 @@ def _log(table: Table, roles: Roles, labels: Labels, rows: _Rows, parts: dict[st
     ]
     if roles.group:
         texts.append(f"groups: column {roles.group!r} ({counted(len(set(rows.groups)), 'group')})")
+    if unlabeled := table.num_rows - len(labels.valid):
+        texts.append(f"without a label, in splits that are not used: {counted(unlabeled, 'row')}")
     if roles.ignored:
         shown = ", ".join(roles.ignored[:_SHOWN]) + (", ..." if len(roles.ignored) > _SHOWN else "")
         texts.append(f"ignored: {shown}")

@@ -1,15 +1,15 @@
 """Roles of the columns of a table: set by configuration keys, or found by the usual names."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 
 from resnet_tf.config import DataConfig
 from resnet_tf.core.errors import UserError, closest
 from resnet_tf.data.sources import slices
-from resnet_tf.data.sources.tables.files import Column, Table
+from resnet_tf.data.sources.tables.files import Table
 from resnet_tf.inputs import ImagePreprocess
 
 # Usual names, the likeliest first, compared without case, blanks and punctuation.
@@ -129,10 +129,9 @@ def holds_numbers(type_: pa.DataType) -> bool:
     return pa.types.is_integer(type_) or pa.types.is_floating(type_)
 
 
-def is_indicator(column: Column) -> bool:
-    """Return True for a column of 0 and 1, or false and true, without other and missing values."""
-    values = {column.values[code] for code in np.unique(column.codes)}
-    return values <= {*_ZEROS, *_ONES}
+def is_indicator(values: Iterable[str | None]) -> bool:
+    """Return True for values of 0 and 1, or false and true, without other and missing ones."""
+    return set(values) <= {*_ZEROS, *_ONES}
 
 
 def is_one(value: str | None) -> bool:
@@ -189,7 +188,7 @@ def _find_labels(table: Table, image: str, names: list[str]) -> tuple[str, ...]:
     if len(names) == 1:
         return (names[0],)
     plain = [name for name in names if not pa.types.is_nested(table.types[name])]
-    indicators = [name for name in plain if is_indicator(table.column(name))]
+    indicators = [name for name in plain if is_indicator(table.column(name).values)]
     if len(indicators) > 1 and indicators == names:
         return tuple(names)
     advice = "data.label_column names it"

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -39,7 +39,7 @@ class Column:
     """A column of text: its different values, and the value of each row.
 
     Attributes:
-        values: different values without blanks at their ends; None for a missing one.
+        values: different values of the rows without blanks at their ends; None for a missing one.
         codes: index of the value of each row, int64 [N].
     """
 
@@ -102,7 +102,10 @@ class Table:
         texts = [self._to_text(name, value) for value in values] + [None]
         distinct = {text: code for code, text in enumerate(dict.fromkeys(texts))}
         recode = np.array([distinct[text] for text in texts], np.int64)
-        return Column(tuple(distinct), recode[codes.astype(np.int64)])
+        recoded = recode[codes.astype(np.int64)]
+        # A dictionary may hold values of no row, as categories of pandas do after a selection.
+        is_used = np.bincount(recoded, minlength=len(distinct)) > 0
+        return Column(tuple(itertools.compress(distinct, is_used)), (np.cumsum(is_used) - 1)[recoded])
 
     def lists(self, name: str) -> tuple[Column, np.ndarray]:
         """Return the items of a column of lists, one after the other, and their number in each row, int64 [N]."""
@@ -115,9 +118,15 @@ class Table:
         return dataclasses.replace(self, read=lambda name: pa.chunked_array([items])).column(name), lengths
 
     def describe_rows(self, rows: Sequence[int] | np.ndarray) -> str:
-        """Return the numbers of at most five rows, as spreadsheets count them."""
-        shown = ", ".join(f"{row + self.first_row:,}" for row in rows[:5])
-        return f"{'row' if len(rows) == 1 else 'rows'} {shown}{', ...' if len(rows) > 5 else ''}"
+        """Return the numbers of at most five rows, as spreadsheets count them; of several files, in the first one."""
+        first, end, file = 0, self.num_rows, ""
+        if len(self.files) > 1:
+            ends = np.cumsum(self.file_rows)
+            number = int(np.searchsorted(ends, rows[0], side="right"))
+            first, end, file = int(ends[number]) - self.file_rows[number], int(ends[number]), self.files[number]
+        shown = [f"{row - first + self.first_row:,}" for row in rows[:5] if first <= row < end]
+        numbers = ", ".join(shown) + (", ..." if len(rows) > len(shown) else "")
+        return f"{'row' if len(rows) == 1 else 'rows'} {numbers}{f' of {file!r}' if file else ''}"
 
     def _to_text(self, name: str, value: object) -> str | None:
         if isinstance(value, bytes):
@@ -159,17 +168,17 @@ def read_table(path: Path) -> Table:
         raise UserError(f"cannot read {str(path)!r}: {reason}") from error
     if not table.num_rows:
         raise UserError(f"{str(path)!r} has no rows")
-    for count, limit, noun in (
-        (table.num_rows, _MAX_ROWS, "row"),
-        (len(table.names), _MAX_COLUMNS, "column"),
-        (len(table.files), _MAX_FILES, "file"),
-    ):
-        if count > limit:
-            raise UserError(f"{str(path)!r} has {counted(count, noun)}; the limit is {limit:,}")
+    _check_count(path, table.num_rows, "row", _MAX_ROWS)
+    _check_count(path, len(table.names), "column", _MAX_COLUMNS)
     if len(set(table.names)) < len(table.names):
         twice = next(name for name in table.names if table.names.count(name) > 1)
         raise UserError(f"{str(path)!r} has two columns {twice!r}; rename one of them")
     return table
+
+
+def _check_count(path: Path, count: int, noun: str, limit: int) -> None:
+    if count > limit:
+        raise UserError(f"{str(path)!r} has {counted(count, noun)}; the limit is {limit:,}")
 
 
 def _read_text(path: Path) -> Table:
@@ -222,45 +231,54 @@ def _read_parquet(path: Path) -> Table:
     found = [(str(path), "")] if path.is_file() else list_parquet(path)
     if not found:
         raise UserError(f"{str(path)!r} has no Parquet files")
-    readers = [_open_parquet(file) for file, _ in found]
-    claimed = itertools.chain.from_iterable(_group_sizes(reader.metadata) for reader in readers)
-    check_size(str(path), sum(claimed), sum(os.path.getsize(file) for file, _ in found))
-    schema = readers[0].schema_arrow
-    for (file, _), reader in zip(found, readers, strict=True):
-        if not set(schema.names) <= set(reader.schema_arrow.names):
-            missing = next(name for name in schema.names if name not in reader.schema_arrow.names)
-            raise UserError(f"{file!r} has no column {missing!r}, which {found[0][0]!r} has")
-    splits = tuple(split for _, split in found)
+    _check_count(path, len(found), "file", _MAX_FILES)
+    footers = {file: _read_footer(file) for file, _ in found}
+    check_size(str(path), sum(sum(each.sizes) for each in footers.values()), sum(map(os.path.getsize, footers)))
+    schema = footers[found[0][0]].schema
+    for file, footer in footers.items():
+        names = set(footer.schema.names)
+        if missing := [name for name in schema.names if name not in names]:
+            raise UserError(f"{file!r} has no column {missing[0]!r}, which {found[0][0]!r} has")
+    rows, splits = tuple(each.num_rows for each in footers.values()), tuple(split for _, split in found)
     return Table(
         path,
         tuple(schema.names),
         {name: schema.field(name).type for name in schema.names},
-        sum(reader.metadata.num_rows for reader in readers),
+        sum(rows),
         lambda name: _read_column([file for file, _ in found], name),
-        files=tuple(file for file, _ in found),
-        file_rows=tuple(reader.metadata.num_rows for reader in readers),
+        files=tuple(footers),
+        file_rows=rows,
         file_splits=splits if len(set(splits)) > 1 else ("",) * len(splits),
-        class_names=_read_class_names({file: reader for (file, _), reader in zip(found, readers, strict=True)}),
+        class_names=_read_class_names({file: each.schema for file, each in footers.items()}),
     )
 
 
-def _open_parquet(file: str) -> pq.ParquetFile:
-    """Open a file, and refuse one that claims more rows than it has bytes, or much more content than it can hold."""
+class _Footer(NamedTuple):
+    """Metadata of a Parquet file.
+
+    Attributes:
+        num_rows: number of rows.
+        sizes: size in bytes that each group of rows claims.
+        schema: columns.
+    """
+
+    num_rows: int
+    sizes: list[int]
+    schema: pa.Schema
+
+
+def _read_footer(file: str) -> _Footer:
+    """Read the metadata of a file, and refuse more rows than it has bytes, or much more content than it can hold."""
     with open_regular(file) as stream:
         size = stream.seek(0, io.SEEK_END)
-    reader = pq.ParquetFile(file, memory_map=True)
-    metadata = reader.metadata
+    with pq.ParquetFile(file, memory_map=True) as reader:  # closed: a process may open few files at once
+        metadata, schema = reader.metadata, reader.schema_arrow
     if metadata.num_rows > size:
         raise UserError(f"{file!r} claims {metadata.num_rows:,} rows in {size:,} bytes")
-    sizes = _group_sizes(metadata)
+    sizes = [metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups)]
     for claimed in (*sizes, sum(sizes)):  # a negative size would hide others in the sum
         check_size(file, claimed, size)
-    return reader
-
-
-def _group_sizes(metadata: pq.FileMetaData) -> list[int]:
-    """Return the size in bytes that each group of rows claims."""
-    return [metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups)]
+    return _Footer(metadata.num_rows, sizes, schema)
 
 
 def check_size(path: str, claimed: int, stored: int) -> None:
@@ -344,16 +362,16 @@ def _item(feature: Any) -> Any:
     return feature.get("feature", feature) if isinstance(feature, dict) else feature
 
 
-def _read_class_names(readers: Mapping[str, pq.ParquetFile]) -> dict[str, tuple[str, ...]]:
+def _read_class_names(schemas: Mapping[str, pa.Schema]) -> dict[str, tuple[str, ...]]:
     """Return the names of each `ClassLabel` by column.
 
     Args:
-        readers: files by their paths.
+        schemas: columns of each file by its path.
 
     Raises:
         UserError: if two files have different names, as an index would be another class in each.
     """
-    named = {file: _parse_class_names(reader.schema_arrow.metadata or {}, file) for file, reader in readers.items()}
+    named = {file: _parse_class_names(schema.metadata or {}, file) for file, schema in schemas.items()}
     first, *others = named
     for key, names in named[first].items():
         for other in others:

@@ -3,6 +3,8 @@
 Several labels are text with a separator, a list, or a column of 0 and 1 for each class.
 """
 
+import dataclasses
+import itertools
 import logging
 import re
 from collections.abc import Sequence
@@ -29,18 +31,42 @@ _MAX_CELLS = 2**32  # rows times classes of several labels, a byte each
 
 
 @dataclass(frozen=True)
+class Fault:
+    """Rows without a valid label.
+
+    Attributes:
+        rows: int64 [n], sorted.
+        reason: continuation of "3 rows of the table".
+    """
+
+    rows: np.ndarray
+    reason: str
+
+
+@dataclass(frozen=True)
 class Labels:
     """Labels of the rows.
 
     Attributes:
-        values: int64 [N], or bool [N, C] for several labels.
+        values: int64 [N], or bool [N, C] for several labels; -1 or all False in the rows of faults.
         class_names: names of the labels; empty if the labels name themselves.
         form: description of several labels, for the log.
+        faults: rows without a valid label. A data set with a hidden test split has them, which are an error only in a
+            split that is used.
     """
 
     values: np.ndarray
     class_names: tuple[str, ...] = ()
     form: str = ""
+    faults: tuple[Fault, ...] = ()
+
+    @property
+    def valid(self) -> np.ndarray:
+        """Rows with a valid label, int64 [n]."""
+        is_valid = np.ones(len(self.values), bool)
+        for fault in self.faults:
+            is_valid[fault.rows] = False
+        return np.flatnonzero(is_valid)
 
     @property
     def targets(self) -> Targets:
@@ -50,7 +76,7 @@ class Labels:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of all classes in label order."""
-        return self.class_names or tuple(map(str, np.unique(self.values)))
+        return self.class_names or tuple(map(str, np.unique(self.values[self.valid])))
 
     def describe(self, row: int) -> str:
         """Return the names of the classes of a row."""
@@ -74,7 +100,7 @@ def read_labels(table: Table, roles: Roles, separator: str) -> Labels:
         separator: value of `data.label_separator`.
 
     Raises:
-        UserError: for rows without a label, real numbers, or columns that hold no labels.
+        UserError: for real numbers, or columns that hold no labels.
     """
     if len(roles.labels) > 1:
         return _read_indicators(table, roles.labels)
@@ -86,61 +112,79 @@ def read_labels(table: Table, roles: Roles, separator: str) -> Labels:
     found = _choose_separator(column, separator)
     if found:
         return _read_sets(table, name, column, found)
-    if len(column.missing):
-        raise _error(table, column.missing, f"have no label in column {name!r}")
     return _read_single(table, name, column)
 
 
 def _read_single(table: Table, name: str, column: Column) -> Labels:
     """Return one label for each row: indices of class names, whole numbers, or names."""
-    if names := table.class_names.get(name):
-        return Labels(_find_indices(table, name, column, names), names)
-    if numbers := _whole_numbers(column):
-        wrong = np.flatnonzero(np.array([number < 0 for number in numbers])[column.codes])
-        if len(wrong):
-            label = column.row(int(wrong[0]))
-            raise _error(table, wrong, f"have a negative label, such as {label}, in column {name!r}")
-        return Labels(np.array(numbers, np.int64)[column.codes])
-    _check_names(table, name, [value for value in column.values if value is not None])
-    indices, class_names = _encode_names(column)
-    return Labels(indices[column.codes], class_names)
+    class_names, numbers = table.class_names.get(name, ()), _whole_numbers(column)
+    if class_names:
+        indices = _find_indices(table, name, column, class_names)
+    elif max(numbers, default=MAX_CLASSES) < MAX_CLASSES:
+        indices = np.maximum(numbers, -1)
+    else:
+        _check_names(table, name, [value for value in column.values if value is not None])
+        indices, class_names = _encode_names(column)
+    rows, missing = np.arange(table.num_rows), f"have no label in column {name!r}"
+    faults = _find_faults(table, name, column, indices, rows, missing)
+    return Labels(indices[column.codes], class_names, faults=faults)
 
 
 def _whole_numbers(column: Column) -> list[int]:
-    """Return the values as whole numbers, 0 for a missing one; empty if they are no whole numbers, or too large."""
+    """Return the values as whole numbers, -1 for a missing one; empty if they are no whole numbers."""
     if not all(value is None or _WHOLE.fullmatch(value) for value in column.values):
         return []
-    numbers = [int(value.partition(".")[0]) if value else 0 for value in column.values]
-    return numbers if max(numbers) < MAX_CLASSES else []
+    return [int(value.partition(".")[0]) if value else -1 for value in column.values]
 
 
 def _encode_names(column: Column) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the class of each value, -1 for a missing one, and the class names in order.
+    """Return the class of each value, -1 for a missing or negative one, and the class names in order.
 
-    Both Unicode forms of a name are one class. Whole numbers are in the order of numbers.
+    Both Unicode forms of a name are one class. Whole numbers are in the order of numbers, unless they are too large.
     """
-    if numbers := _whole_numbers(column):
-        present = sorted({number for number, value in zip(numbers, column.values, strict=True) if value is not None})
-        names = [str(number) if value is not None else "" for number, value in zip(numbers, column.values, strict=True)]
-        class_names = tuple(map(str, present))
+    numbers = _whole_numbers(column)
+    if max(numbers, default=MAX_CLASSES) < MAX_CLASSES:
+        names = list(map(str, numbers))
+        class_names = [str(number) for number in sorted(set(numbers)) if number >= 0]
     else:
-        names = [canonical(value) if value else "" for value in column.values]
-        class_names = tuple(sorted({name for name in names if name}))
+        names = [canonical(value or "") for value in column.values]
+        negative = {name for name, number in zip(names, numbers, strict=False) if number < 0}
+        class_names = sorted(set(names) - negative - {""})
     indices = {name: index for index, name in enumerate(class_names)}
-    return np.array([indices.get(name, -1) for name in names], np.int64), class_names
+    return np.array([indices.get(name, -1) for name in names], np.int64), tuple(class_names)
 
 
 def _find_indices(table: Table, name: str, column: Column, class_names: tuple[str, ...]) -> np.ndarray:
-    """Return the indices of the class names, int64 [N], that a column of numbers holds, or one of text names."""
+    """Return the index of the class name that each value is, or states in a column of numbers; -1 for another value."""
     known = map(str, range(len(class_names))) if holds_numbers(table.types[name]) else class_names
     indices = {each: index for index, each in enumerate(known)}
-    found = np.array([indices.get(value or "", -1) for value in column.values], np.int64)[column.codes]
-    wrong = np.flatnonzero(found < 0)
-    if len(wrong):
-        label = column.row(int(wrong[0]))
-        count = counted(len(class_names), "class name")
-        raise _error(table, wrong, f"have a label in column {name!r} without one of the {count}, such as {label}")
-    return found
+    return np.array([indices.get(value or "", -1) for value in column.values], np.int64)
+
+
+def _find_faults(
+    table: Table, name: str, column: Column, indices: np.ndarray, owners: np.ndarray, missing: str
+) -> tuple[Fault, ...]:
+    """Return the rows with a missing label, and those with one that is no class.
+
+    Args:
+        table: the table.
+        name: column of the labels.
+        column: all labels, one after the other.
+        indices: class of each value of `column`; negative for none.
+        owners: row of each label.
+        missing: reason of a missing label.
+    """
+    is_missing = np.array([value is None for value in column.values])
+    lacks_label, lacks_class = is_missing[column.codes], ((indices < 0) & ~is_missing)[column.codes]
+    faults = [Fault(np.unique(owners[lacks_label]), missing)] if lacks_label.any() else []
+    if lacks_class.any():
+        example, class_names = column.row(int(np.argmax(lacks_class))), table.class_names.get(name)
+        reason = f"have a negative label, such as {example}, in column {name!r}"
+        if class_names:
+            count = counted(len(class_names), "class name")
+            reason = f"have a label in column {name!r} without one of the {count}, such as {example}"
+        faults.append(Fault(np.unique(owners[lacks_class]), reason))
+    return tuple(faults)
 
 
 def _read_sets(table: Table, name: str, column: Column, separator: str) -> Labels:
@@ -170,33 +214,44 @@ def _encode_sets(table: Table, name: str, column: Column, owners: np.ndarray, fo
         owners: row of each of them.
         form: description of the labels.
     """
-    if len(column.missing):
-        raise _error(table, owners[column.missing], f"have an empty label in column {name!r}")
-    if not len(column.codes):
-        raise UserError(f"column {name!r} of {str(table.path)!r} has no label in any row")
-    if names := table.class_names.get(name):
-        class_names, found = names, _find_indices(table, name, column, names)
+    if class_names := table.class_names.get(name, ()):
+        indices = _find_indices(table, name, column, class_names)
     else:
         indices, class_names = _encode_names(column)
-        found = indices[column.codes]
+    if not len(column.codes) or not class_names:
+        raise UserError(f"column {name!r} of {str(table.path)!r} has no label in any row")
     if table.num_rows * len(class_names) > _MAX_CELLS or len(class_names) > MAX_CLASSES:
         raise UserError(
             f"column {name!r} of {str(table.path)!r} has {counted(len(class_names), 'label')} in "
             f"{counted(table.num_rows, 'row')}; the limit of their product is {_MAX_CELLS:,}"
         )
+    faults = _find_faults(table, name, column, indices, owners, f"have an empty label in column {name!r}")
     values = np.zeros((table.num_rows, len(class_names)), bool)
-    values[owners, found] = True
-    return Labels(values, class_names, form)
+    found = indices[column.codes]
+    values[owners[found >= 0], found[found >= 0]] = True
+    for fault in faults:
+        values[fault.rows] = False
+    return Labels(values, class_names, form, faults)
 
 
 def _read_indicators(table: Table, names: Sequence[str]) -> Labels:
     """Return labels of columns of 0 and 1: one label for each row if each row has a single 1."""
-    columns = [table.column(name) for name in names]
-    for name, column in zip(names, columns, strict=True):
-        if not is_indicator(column):
+    faults: list[Fault] = []
+    flags = np.zeros((table.num_rows, len(names)), bool)
+    for index, name in enumerate(names):
+        column = table.column(name)
+        lacks_label = np.array([value is None or value.startswith("-") for value in column.values])
+        if not is_indicator(itertools.compress(column.values, ~lacks_label)):
             raise UserError(f"column {name!r} of {str(table.path)!r} holds other values than 0 and 1")
-    flags = np.stack([np.array([is_one(value) for value in column.values])[column.codes] for column in columns], 1)
-    return Labels(columns_to_labels({"all": flags}, str(table.path))["all"], tuple(names), "columns of 0 and 1")
+        flags[:, index] = np.array(list(map(is_one, column.values)))[column.codes]
+        if lacks_label.any():
+            rows = np.flatnonzero(lacks_label[column.codes])
+            faults.append(Fault(rows, f"have neither 0 nor 1 in column {name!r}"))
+    labels = Labels(flags, tuple(names), "columns of 0 and 1", tuple(faults))
+    valid = columns_to_labels({"all": flags[labels.valid]}, str(table.path))["all"]
+    values = np.full((table.num_rows, *valid.shape[1:]), False if valid.dtype == bool else -1, valid.dtype)
+    values[labels.valid] = valid
+    return dataclasses.replace(labels, values=values)
 
 
 def _check_names(table: Table, name: str, values: Sequence[str]) -> None:
@@ -237,7 +292,3 @@ def find_separator(values: Sequence[str]) -> str:
         if max(counts, default=0) > 1 and (not ratio or (len(counts) > 1 and ratio * len(labels) < len(values))):
             return separator
     return ""
-
-
-def _error(table: Table, rows: np.ndarray, reason: str) -> UserError:
-    return UserError(f"{counted(len(rows), 'row')} of {str(table.path)!r} {reason}: {table.describe_rows(rows)}")

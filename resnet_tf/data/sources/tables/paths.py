@@ -80,7 +80,7 @@ def _check(table: Table, column: Column, code: int, value: str) -> str:
 
 def _describe_missing(table: Table, column: Column, missing: np.ndarray, root: Path, is_set: bool) -> str:
     named = ", ".join(
-        f"'{shortened(column.row(int(row)) or '', _SHOWN)}' (row {row + table.first_row:,})" for row in missing[:_NAMED]
+        f"'{shortened(column.row(int(row)) or '', _SHOWN)}' ({table.describe_rows([row])})" for row in missing[:_NAMED]
     )
     more = ", ..." if len(missing) > _NAMED else ""
     advice = "" if is_set else "; data.image_folder names their folder"
@@ -137,15 +137,20 @@ class _Finder:
     def _list(self, directory: str) -> dict[str, list[str]]:
         """Return the images in a directory, and files without a suffix, by their names without suffix."""
         if directory not in self._folders:
-            found: dict[str, list[str]] = {}
             try:
                 with os.scandir(directory) as entries:
-                    for name in sorted(entry.name for entry in entries if entry.is_file()):
-                        stem, suffix = os.path.splitext(name)
-                        found.setdefault(stem if suffix.lower() in ImagePreprocess.file_suffixes else name, []).append(
-                            name
-                        )
+                    listed = sorted(entries, key=lambda entry: entry.name)
             except OSError:  # missing: its files are reported
-                found = {}
+                listed = []
+            found: dict[str, list[str]] = {}
+            for entry in filter(_is_file, listed):
+                stem, suffix = os.path.splitext(entry.name)
+                key = stem if suffix.lower() in ImagePreprocess.file_suffixes else entry.name
+                found.setdefault(key, []).append(entry.name)
             self._folders[directory] = found
         return self._folders[directory]
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Return True for a file; False for a link that leads to itself, where `is_file` raises an error."""
+    return os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file()
