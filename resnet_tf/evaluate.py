@@ -68,6 +68,8 @@ def main(arguments: list[str]) -> None:
         workdir, model = (path, "") if (user_path(path) / CONFIG_FILE).is_file() else ("", path)
     if FLIP.value and model:
         raise UserError("--flip needs --workdir=DIR; predictions of an exported model are fixed")
+    if CHECKPOINT.value and model:
+        raise UserError("--checkpoint needs --workdir=DIR; an exported model has the weights of one checkpoint")
     subject = resnet_tf.load_run(workdir, checkpoint=CHECKPOINT.value) if workdir else resnet_tf.Predictor(model)
     result = resnet_tf.evaluate(
         subject,

@@ -17,6 +17,7 @@ class Behavior:
         files: path of the URL -> content.
         cut_after: bytes after which each connection is broken; None for none.
         ranges: send parts of files.
+        chunked: send the content as one chunk, without its length in the head.
         validator: send an `ETag`, the MD5 of the content.
         checks_validator: compare `If-Range` with the `ETag`, as servers must.
         redirects: path of the URL -> (URL, headers of the redirect).
@@ -25,6 +26,7 @@ class Behavior:
     files: dict[str, bytes] = dataclasses.field(default_factory=dict)
     cut_after: int | None = None
     ranges: bool = True
+    chunked: bool = False
     validator: bool = True
     checks_validator: bool = True
     redirects: dict[str, tuple[str, dict[str, str]]] = dataclasses.field(default_factory=dict)
@@ -67,8 +69,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         headers = {"ETag": tag} if tag else {}
         if first:
             headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
-        self._head(206 if first else 200, {**headers, "Content-Length": str(len(content) - first)})
-        self.wfile.write(content[first:][: behavior.cut_after])
+        rest = content[first:]
+        length = {"Transfer-Encoding": "chunked"} if behavior.chunked else {"Content-Length": str(len(rest))}
+        self._head(206 if first else 200, {**headers, **length})
+        before, after = (b"%x\r\n" % len(rest), b"\r\n0\r\n\r\n") if behavior.chunked else (b"", b"")
+        is_cut = behavior.cut_after is not None and behavior.cut_after < len(rest)
+        self.wfile.write(before + rest[: behavior.cut_after] + (b"" if is_cut else after))
 
     def _head(self, status: int, headers: dict[str, str]) -> None:
         self.send_response(status)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-# Range of temperatures. A split without a minimum in it, such as one without errors, keeps a temperature of 1.
+# Range of temperatures. A split whose loss still falls at the lowest one, such as one without errors, keeps 1.
 _LOWEST, _HIGHEST = 0.01, 100.0
 _STEPS, _HALVINGS = 50, 30  # largest numbers of steps, and of halvings of a step
 _TOLERANCE = 1e-7  # relative change of the last step
@@ -14,7 +14,7 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
     """Return the temperature with the smallest cross-entropy of the softmax of `logits / temperature`.
 
     The cross-entropy is convex in the inverse temperature, whose root is found by Newton steps within a bracket. A
-    split whose cross-entropy falls down to the lowest temperature, as it does without errors, gives 1.
+    split whose cross-entropy still falls at the lowest temperature, as it does without errors, gives 1.
 
     Reference: Guo et al., On Calibration of Modern Neural Networks, 2017.
 
@@ -23,6 +23,8 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
         logits: float [N, C].
     """
     low, high, inverse = 1 / _HIGHEST, 1 / _LOWEST, 1.0
+    if _slope(high, labels, logits)[0] <= 0:  # Newton steps, of about 1 / margin each, could end before
+        return 1.0
     for _ in range(_STEPS):
         slope, curvature = _slope(inverse, labels, logits)
         low, high = (low, inverse) if slope > 0 else (inverse, high)
@@ -31,8 +33,6 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
         if abs(following - inverse) <= _TOLERANCE * inverse:
             break
         inverse = following
-    if inverse * _LOWEST > 1 - 1e-3:  # no minimum within the range
-        return 1.0
     return min(1 / inverse, _HIGHEST)
 
 
@@ -41,7 +41,8 @@ def _slope(inverse: float, labels: np.ndarray, logits: np.ndarray) -> tuple[floa
     first = second = 0.0
     for start in range(0, len(labels), _ROWS):
         part = logits[start : start + _ROWS]
-        below = np.maximum(part - part.max(axis=1, keepdims=True), -1e9)  # other logits may be infinite
+        # Other logits may be infinite. The type of the limit widens float16, in which it would be infinite, too.
+        below = np.maximum(part - part.max(axis=1, keepdims=True), np.float32(-1e9))
         weights = np.exp(inverse * below)
         total, weighted = weights.sum(axis=1), weights * below
         mean = weighted.sum(axis=1) / total
@@ -67,6 +68,8 @@ def fit_vector_scaling(labels: np.ndarray, logits: np.ndarray) -> tuple[np.ndarr
         logits: float [N, C].
     """
     present, count = labels.sum(axis=0), len(labels)
+    if count < 2 * _MIN_EXAMPLES:
+        return np.ones(len(present)), np.zeros(len(present))
     wide = logits.astype(np.float64)
     mean, deviation = wide.mean(axis=0), wide.std(axis=0)
     fits = (present >= _MIN_EXAMPLES) & (count - present >= _MIN_EXAMPLES) & (deviation > 0)

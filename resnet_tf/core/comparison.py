@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from resnet_tf.core.errors import UserError
 from resnet_tf.core.paired import Paired, adjust_p_values
 from resnet_tf.core.ranges import Range, check_number
 from resnet_tf.core.reliability import calibration_error
@@ -25,6 +26,8 @@ class Answers:
         predictions: predicted class of each example, index in `Comparison.class_names`, int64 [N].
         confidence: probability of the predicted class, float64 [N].
         held_out_confidence: the same, by a calibration that was not fitted to the example; None for `confidence`.
+        logits: of a multi-label model, in the order of its probabilities but without their rounding, float32 [N, C];
+            None if they are unknown.
         loss: mean cross-entropy in nats; None if only the best classes are known.
         preprocess: preprocessing as plain values; None for a predictions file.
         milliseconds: latency by batch size, measured in turns with the other model; empty if it was not measured.
@@ -37,6 +40,7 @@ class Answers:
     predictions: np.ndarray
     confidence: np.ndarray
     held_out_confidence: np.ndarray | None = None
+    logits: np.ndarray | None = None
     loss: float | None = None
     preprocess: Mapping[str, Any] | None = None
     milliseconds: Mapping[int, float] = field(default_factory=dict)
@@ -47,6 +51,11 @@ class Answers:
     def reported_confidence(self) -> np.ndarray:
         """Confidence from which the calibration error is computed."""
         return self.confidence if self.held_out_confidence is None else self.held_out_confidence
+
+    @property
+    def ranking(self) -> np.ndarray:
+        """Values by which average precision ranks the examples."""
+        return self.confidence if self.logits is None else self.logits
 
 
 @dataclass(frozen=True)
@@ -118,7 +127,16 @@ class Comparison:
     @property
     def new_recalls(self) -> dict[str, float]:
         """Recall of the new model in each class that has examples, by name."""
-        return {each.name: each.paired.accuracies[1] for each in self.slices["class"]}
+        hits, counts = self._new_hits
+        rows = zip(self.class_names, hits.tolist(), counts.tolist(), strict=True)
+        return {name: hit / count for name, hit, count in rows if count}
+
+    @property
+    def _new_hits(self) -> tuple[np.ndarray, np.ndarray]:
+        """Number of examples of each class that the new model answers correctly, and of all, int64 [C] each."""
+        right = self.targets[self.is_correct(self.new)]
+        hits, counts = (np.bincount(each, minlength=len(self.class_names)) for each in (right, self.targets))
+        return hits, counts
 
     @property
     def negative_flips(self) -> np.ndarray:
@@ -299,6 +317,9 @@ def check_gates(
         max_negative_flips: largest number of examples that were right and are wrong now.
         max_latency_ratio: largest latency for one example relative to the old model.
         min_class_recall: smallest recall of the new model in any class that has examples, fraction in [0, 1].
+
+    Raises:
+        UserError: for a recall, if no class has examples.
     """
     gates, paired = [], comparison.paired
 
@@ -315,9 +336,12 @@ def check_gates(
     if max_latency_ratio is not None:
         ratio = comparison.latency_ratios[1]
         check("max_latency_ratio", max_latency_ratio, ratio, f"the latency is {ratio:.2f} times that of the old model")
-    worst, recall = min(comparison.new_recalls.items(), key=lambda item: item[1])
-    name = shortened(worst, _MAX_NAME)
-    check("min_class_recall", min_class_recall, recall, f"the recall of {name!r} is {recall:.4f}", is_minimum=True)
+    if min_class_recall is not None:
+        if not comparison.new_recalls:
+            raise UserError(f"min_class_recall cannot be measured: no example of {comparison.data} has a class")
+        worst, recall = min(comparison.new_recalls.items(), key=lambda item: item[1])
+        text = f"the recall of {shortened(worst, _MAX_NAME)!r} is {recall:.4f}"
+        check("min_class_recall", min_class_recall, recall, text, is_minimum=True)
     return gates
 
 

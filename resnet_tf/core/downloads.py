@@ -175,8 +175,8 @@ def _chunks(response: Any) -> Iterator[bytes]:
     while True:
         try:
             chunk = response.read1(_CHUNK_BYTES)
-        except http.client.IncompleteRead:
-            return
+        except http.client.IncompleteRead as error:  # of a response in chunks, whose length is not stated
+            raise Incomplete("the connection ended before the file did") from error
         if not chunk:
             return
         yield chunk

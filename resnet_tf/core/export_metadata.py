@@ -78,6 +78,15 @@ class Export:
     directory: Path
     metadata: ExportMetadata
 
+    def check_classes(self) -> None:
+        """Refuse an export of features.
+
+        Raises:
+            UserError: if it has no classes.
+        """
+        if not self.metadata["labels"]:
+            raise UserError(f"{str(self.directory)!r} returns features and has no classes to predict")
+
     def naming_metadata(self) -> contextlib.AbstractContextManager[None]:
         """Prefix a `UserError` of the block, which evaluates a part of the metadata, with the name of their file."""
         return _naming(self.directory)

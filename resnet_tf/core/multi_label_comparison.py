@@ -30,7 +30,7 @@ class MultiLabelComparison(Comparison):
         """Changes of average precision and F1."""
         return MultiLabelPaired(
             self.targets,
-            (self.old.confidence, self.new.confidence),
+            (self.old.ranking, self.new.ranking),
             (self.old.predictions, self.new.predictions),
         )
 
@@ -51,11 +51,9 @@ class MultiLabelComparison(Comparison):
         return {"class": sorted(slices, key=lambda each: (each.paired.difference, each.p_value)), **super().slices}
 
     @property
-    def new_recalls(self) -> dict[str, float]:
-        """Recall of the new model in each class that has examples, by name."""
-        hits, counts = (self.new.predictions & self.targets).sum(axis=0), self.targets.sum(axis=0)
-        rows = zip(self.class_names, hits.tolist(), counts.tolist(), strict=True)
-        return {name: hit / count for name, hit, count in rows if count}
+    def _new_hits(self) -> tuple[np.ndarray, np.ndarray]:
+        """Number of examples of each class for which the new model selects it, and of all, int64 [C] each."""
+        return (self.new.predictions & self.targets).sum(axis=0), self.targets.sum(axis=0)
 
     def reliability(self, each: Answers) -> tuple[np.ndarray, np.ndarray]:
         """Return the probabilities of all decisions, and whether each example has the class, [N * C] each."""

@@ -285,7 +285,9 @@ def _best_threshold(targets: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    return 0.5 * (1 + np.tanh(0.5 * logits.astype(np.float64)))
+    wide = logits.astype(np.float64)
+    smaller = np.exp(-np.abs(wide))  # of a sum with 1, which would cancel for small probabilities
+    return np.where(wide >= 0, 1, smaller) / (1 + smaller)
 
 
 def _fractions(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Statistics of two classifiers on the same examples: interval of the difference, and McNemar's test."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -77,11 +78,13 @@ class Paired:
         exact form is the binomial test of the flips.
         """
         fewer, flips = min(self.negative, self.positive), self.negative + self.positive
-        term = total = 1
-        for k in range(fewer):
-            term = term * (flips - k) // (k + 1)
-            total += term
-        return min(2 * total / 2**flips, 1.0)  # integers of any size, whose quotient is rounded once
+        if 2 * fewer + 1 >= flips:  # the two tails are all of the distribution
+            return 1.0
+        # Probabilities of each smaller number, relative to that of `fewer`, from ratios of binomial coefficients.
+        counts = np.arange(fewer, 0, -1)
+        relative = np.cumprod(counts / (flips + 1 - counts))
+        coefficient = math.lgamma(flips + 1) - math.lgamma(fewer + 1) - math.lgamma(flips - fewer + 1)  # its logarithm
+        return min(2 * math.exp(coefficient - flips * math.log(2)) * (1 + float(relative.sum())), 1.0)
 
 
 def adjust_p_values(p_values: Sequence[float]) -> list[float]:

@@ -50,7 +50,7 @@ class MultiLabelPaired:
 
     Attributes:
         targets: classes of each example, bool [N, C].
-        scores: probabilities by the old and the new classifier, float [N, C] each.
+        scores: values by the old and the new classifier that rank the examples of each class, float [N, C] each.
         selected: selected classes by the old and the new classifier, bool [N, C] each.
     """
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from resnet_tf.core.bounded import parse_json, read_regular
+from resnet_tf.core.class_names import canonical
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.paths import user_path
 from resnet_tf.core.text import counted, printable
@@ -39,17 +40,17 @@ class PredictionsFile:
         Raises:
             UserError: if a file has no prediction, or a class is unknown.
         """
-        indices = {name: index for index, name in enumerate(class_names)}
-        indices |= {printable(name): index for index, name in enumerate(class_names)}  # as in CSV
+        indices = {canonical(name): index for index, name in enumerate(class_names)}
+        indices |= {canonical(printable(name)): index for index, name in enumerate(class_names)}  # as in CSV
         found = [self.answers.get(os.path.realpath(file)) for file in files]
         missing = [file for file, each in zip(files, found, strict=True) if each is None]
         if missing:
             count = f"{len(missing):,} of {counted(len(files), 'example')}"
             raise UserError(f"{str(self.path)!r} has no prediction for {count}, such as {missing[0]!r}")
         known = [each for each in found if each is not None]
-        if unknown := [name for name, _ in known if name not in indices]:
+        if unknown := [name for name, _ in known if canonical(name) not in indices]:
             raise UserError(f"{str(self.path)!r} predicts {unknown[0]!r}, which is not one of the classes")
-        return np.array([indices[name] for name, _ in known]), np.array([score for _, score in known])
+        return np.array([indices[canonical(name)] for name, _ in known]), np.array([score for _, score in known])
 
 
 def read_predictions(path: str | Path) -> PredictionsFile:
@@ -72,12 +73,12 @@ def read_predictions(path: str | Path) -> PredictionsFile:
         ) from error
     answers: dict[str, tuple[str, float]] = {}
     for file, label, score in rows:
-        if answers.setdefault(os.path.realpath(user_path(file)), (label, score)) != (label, score):
-            raise UserError(f"{str(path)!r} has two predictions for {file!r}")
+        if answers.setdefault(os.path.realpath(file), (label, score)) != (label, score):
+            raise UserError(f"{str(path)!r} has two predictions for {str(file)!r}")
     return PredictionsFile(path, answers)
 
 
-def _parse_json_line(text: str) -> list[tuple[str, str, float]]:
+def _parse_json_line(text: str) -> list[tuple[Path, str, float]]:
     rows = []
     for number, line in enumerate(text.splitlines(), start=1):
         content = parse_json(line)
@@ -88,19 +89,31 @@ def _parse_json_line(text: str) -> list[tuple[str, str, float]]:
                 raise ValueError(f"line {number}: {mismatch}")
         if not content["labels"] or not content["scores"]:
             raise ValueError(f"line {number}: no label or no score")
-        rows.append((content["file"], content["labels"][0], _checked(content["scores"][0], number)))
+        file, score = _to_path(content["file"], number), _checked(content["scores"][0], number)
+        rows.append((file, content["labels"][0], score))
     return rows
 
 
-def _parse_csv(text: str) -> list[tuple[str, str, float]]:
+def _parse_csv(text: str) -> list[tuple[Path, str, float]]:
     reader = csv.DictReader(io.StringIO(text))
     expected = ("file", "label1", "score1")
     if not set(expected) <= set(reader.fieldnames or ()):
         raise ValueError(f"the columns {', '.join(expected)} are missing")
     return [
-        (row["file"], row["label1"] or "", _checked(float(row["score1"] or "nan"), number))
+        (_to_path(row["file"], number), row["label1"] or "", _checked(float(row["score1"] or "nan"), number))
         for number, row in enumerate(reader, start=2)
     ]
+
+
+def _to_path(file: str | None, number: int) -> Path:
+    """Return the path of a file, None in a row that ends before.
+
+    Raises:
+        ValueError: if no file can have the name.
+    """
+    if not file or "\0" in file:
+        raise ValueError(f"line {number}: {file or ''!r} is no name of a file")
+    return user_path(file)
 
 
 def _checked(score: float, number: int) -> float:

@@ -22,6 +22,7 @@ MAX_BATCH = 2**20
 MAX_SEED = 2**32 - 1
 # Numbers that are squared or inverted in float32, whose range is 1.2e-38 to 3.4e38.
 SMALLEST, LARGEST = 1e-18, 1e18
+_ROUNDING = 1e-9  # of the difference of two fractions, such as 0.81 - 0.8
 _SHOWN = 60  # characters of a value in a message
 
 
@@ -74,6 +75,15 @@ class Range:
         for words, bound, holds in bounds:
             if bound is not None and not holds(bound):
                 raise UserError(f"{name} must be {words} {bound}, got {shorten(value)}")
+
+
+def is_within(difference: float, limit: float) -> bool:
+    """Return True if the difference of two fractions is at most a limit, apart from its rounding error.
+
+    >>> 0.81 - 0.8 <= 0.01, is_within(0.81 - 0.8, 0.01)
+    (False, True)
+    """
+    return difference <= limit + _ROUNDING
 
 
 def is_integer(value: Any) -> bool:

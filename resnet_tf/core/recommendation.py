@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from resnet_tf.core.export_measurement import ExportMeasurement
 from resnet_tf.core.export_metadata import SAVED_MODELS
+from resnet_tf.core.ranges import is_within
 from resnet_tf.core.text import short_number
 
 BASELINE = ("serving", "float32")  # target and precision that others are compared with
-_ROUNDING = 1e-9  # of differences between two accuracies
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def recommend(
 def _is_accurate(export: ExportMeasurement, reference: float | None, max_accuracy_drop: float) -> bool:
     if reference is None:
         return True
-    return export.accuracy is not None and reference - export.accuracy <= max_accuracy_drop + _ROUNDING
+    return export.accuracy is not None and is_within(reference - export.accuracy, max_accuracy_drop)
 
 
 def _latency(export: ExportMeasurement, baseline: ExportMeasurement | None) -> str:

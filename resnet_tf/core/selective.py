@@ -31,6 +31,8 @@ def choose_threshold(confidence: np.ndarray, correct: np.ndarray, target: float)
         correct: whether it is right, bool [N].
         target: fraction of predictions that are to be right, in [0, 1].
     """
+    if not len(confidence):
+        return None
     order = np.argsort(-confidence, kind="stable")
     ordered = confidence[order]
     ends = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)  # the last of equal confidences

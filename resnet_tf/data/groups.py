@@ -1,6 +1,6 @@
 """Groups of the examples of a split, by which metrics are compared: classes, original sizes, values of a column."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -13,6 +13,7 @@ from resnet_tf.inputs import Preprocess
 
 Groups = dict[str, np.ndarray]  # name of a group -> indices of its examples, int64
 
+_CLASS = "class"  # name of the groups by class
 _SIZE_GROUPS = 4
 _MAX_VALUES = 1000  # of a column
 
@@ -59,14 +60,26 @@ def group_by_column(name: str, values: Sequence[str], num_examples: int) -> Grou
     return {str(each): np.flatnonzero(texts == each) for each in different}
 
 
+def check_column_names(names: Collection[str], preprocess: Preprocess) -> None:
+    """Refuse columns with the name of the groups by class or by size, which they would replace.
+
+    Raises:
+        UserError: naming the column.
+    """
+    for name in names:
+        if name in {_CLASS, preprocess.size_name} - {""}:
+            raise UserError(f"column {name!r} has the name of the slices by {name}; give it another one")
+
+
 def all_groups(
     split: Split, preprocess: Preprocess, class_names: Sequence[str], columns: Mapping[str, Sequence[str]]
 ) -> dict[str, Groups]:
     """Return the groups by class, by original size if that differs, and by each column: property -> groups.
 
-    There are no groups by class if an example has any number of them.
+    There are no groups by class if an example has any number of them. Columns have other names, see
+    `check_column_names`.
     """
-    groups = {"class": group_by_class(split.labels, class_names)} if split.labels.ndim == 1 else {}
+    groups = {_CLASS: group_by_class(split.labels, class_names)} if split.labels.ndim == 1 else {}
     if preprocess.size_name:
         groups[preprocess.size_name] = group_by_size(split, preprocess)
     groups |= {name: group_by_column(name, values, split.num_examples) for name, values in columns.items()}

@@ -99,8 +99,8 @@ class AuditResult:
     def write_table(self, path: str | Path, *, leave_out: Sequence[str] = tables.BAD) -> WrittenTable:
         """Write a table of the examples that `data.source` accepts, without those of some lists of findings.
 
-        Of exact duplicates one stays, and of leaks those in the test split, or in the validation split. No file is
-        moved or deleted.
+        Of exact and near duplicates one stays, and of leaks those in the test split, or in the validation split. No
+        file is moved or deleted.
 
         Args:
             path: CSV file to write.
@@ -213,17 +213,19 @@ def audit(
 
 def _open(config: DataConfig, changes: Mapping[str, Any]) -> tuple[str, Examples, list[str]]:
     """Return the name of a data set, its examples, and notes: the splits that are set, otherwise all."""
-    notes = []
+    notes: list[str] = []
+    uses: tuple[str, ...] = ()
     if changes.keys() & set(_SPLIT_KEYS):
         source = open_source(config, for_training=False, given=changes)
         splits = {split.name: split for split in source.splits.values()}
+        uses = tuple({split.name: slices.use_of(use) for use, split in source.splits.items()}.values())
     else:
         try:
             source, splits = open_splits(config)
         except UserError as error:
             source, notes = _open_undivided(config, error), [f"the data are examined as one split: {error}"]
             splits = {slices.ALL: source.train}
-    return source.name, Examples.join(splits, source.class_names), notes
+    return source.name, Examples.join(splits, source.class_names, uses), notes
 
 
 def _open_undivided(config: DataConfig, reason: UserError) -> Source:

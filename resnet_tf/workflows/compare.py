@@ -21,7 +21,7 @@ from resnet_tf.core.prediction_files import PredictionsFile, read_predictions
 from resnet_tf.core.progress_line import Progress
 from resnet_tf.core.targets import targets_of
 from resnet_tf.data import pipeline
-from resnet_tf.data.groups import all_groups
+from resnet_tf.data.groups import all_groups, check_column_names
 from resnet_tf.data.sources import Source, Split
 from resnet_tf.inputs import Preprocess
 from resnet_tf.report.comparison_page import write_comparison
@@ -30,7 +30,7 @@ from resnet_tf.serving.runners import keras_logits
 from resnet_tf.serving.speed import measure_in_turns
 from resnet_tf.training.evaluation import evaluate_run
 from resnet_tf.training.run import Run
-from resnet_tf.workflows.evaluate import EvaluateResult, check_held_out, evaluate, load_subject
+from resnet_tf.workflows.evaluate import EvaluateResult, check_checkpoint, check_held_out, evaluate, load_subject
 
 _BATCH_SIZES = (1, 16)  # of latencies
 _SECONDS = 3.0  # of the calls for each of them
@@ -139,12 +139,16 @@ def compare(
         "min_class_recall": min_class_recall,
     }
     check_limits(limits)
+    check_checkpoint(checkpoint, old, new)
     subjects = [_load(each, checkpoint) for each in (old, new)]
     models = [each for each in subjects if not isinstance(each, PredictionsFile)]
     if not models:
         raise UserError("two files of predictions: one of both must be a run or an exported model, which has the data")
     if max_latency_ratio is not None and (len(models) < 2 or not latency):
         raise UserError("a gate for the latency needs two models whose latency is measured")
+    check_column_names([*by, *(columns or {})], models[0].preprocess)  # before the evaluation
+    if repeated := set(by) & set(columns or {}):
+        raise UserError(f"column {min(repeated)!r} is in both by and columns; give one of them another name")
     result = evaluate(models[0], data=data, overrides=overrides)
     columns = {**{name: result.source.validation.column(name) for name in by}, **(columns or {})}
     comparison = _compare(subjects, models, result, columns)
@@ -207,6 +211,7 @@ def _answer(subject: Model | PredictionsFile, result: EvaluateResult, names: lis
         predictions=predictions,
         confidence=evaluation.probabilities[chosen],
         held_out_confidence=held_out.probabilities[chosen],
+        logits=evaluation.logits[chosen] if isinstance(evaluation, MultiLabelEvaluation) else None,
         loss=evaluation.loss,
         preprocess=subject.preprocess.to_dict(),
         parameters=subject.model.count_params() if isinstance(subject, Run) else subject.metadata["parameters"],

@@ -127,9 +127,11 @@ def evaluate(
             its next exports have them in their model cards.
 
     Raises:
-        UserError: if there is neither a run nor an export, it is corrupt, or the data has other classes; for
-            corruptions of other examples than images, or together with `flip`.
+        UserError: if there is neither a run nor an export, it is corrupt, or the data has other classes; for a
+            checkpoint of anything but a run directory; for corruptions of other examples than images, or together with
+            `flip`.
     """
+    check_checkpoint(checkpoint, run_or_export)
     subject = load_subject(run_or_export, checkpoint)
     changes = parse_assignments([*overrides, *([f"data.source={data}"] if data else [])])
     settings = override(subject.config, changes).data
@@ -153,7 +155,7 @@ def evaluate(
     else:
         evaluation = subject.evaluate(source.validation)
     check = check_held_out(subject, evaluation, settings)
-    separation = _separate(subject, evaluation, ood) if ood else None
+    separation = _separate(subject, evaluation, ood, flip) if ood else None
     robustness = _measure_robustness(subject, source, evaluation) if corruptions else None
     if robustness and directory and isinstance(subject, Run):
         with warning_if_unwritable("the metrics on corrupted images"):
@@ -190,8 +192,8 @@ def _overlap(fitted: str, evaluated: str) -> bool:
     return bool(first & second) or slices.ALL in first | second
 
 
-def _separate(subject: Run | Predictor, evaluation: Evaluation, data: str) -> OutOfDistribution:
-    """Return the separation from another data set, whose labels do not matter."""
+def _separate(subject: Run | Predictor, evaluation: Evaluation, data: str, flip: bool) -> OutOfDistribution:
+    """Return the separation from another data set, evaluated as the own one; its labels do not matter."""
     changes = parse_assignments([f"data.source={data}"])
     settings = override(subject.config, changes).data
     if not _is_other(subject.config.data, settings):
@@ -201,7 +203,7 @@ def _separate(subject: Run | Predictor, evaluation: Evaluation, data: str) -> Ou
     split = dataclasses.replace(source.validation, labels=np.zeros(shape, evaluation.targets.dtype))
     if isinstance(subject, Run):
         unlabeled = Source(source.name, subject.labels, split, split)
-        other = evaluate_run(subject, unlabeled, batch_size=subject.config.data.batch_size)
+        other = evaluate_run(subject, unlabeled, batch_size=subject.config.data.batch_size, flip=flip)
     else:
         other = subject.evaluate(split)
     return separate(evaluation.energy, other.energy, f"{source.name}, split {split.name!r}")
@@ -218,11 +220,25 @@ def _is_other(trained: DataConfig, evaluated: DataConfig) -> bool:
     return len(set(sources)) > 1 and len({os.path.realpath(user_path(each)) for each in sources}) > 1
 
 
+def check_checkpoint(checkpoint: str, *subjects: Run | Predictor | str | Path) -> None:
+    """Refuse the choice of a checkpoint if no subject is a run directory, which alone has several.
+
+    Raises:
+        UserError: naming the checkpoint.
+    """
+    if checkpoint and not any(map(_is_run_directory, subjects)):
+        raise UserError(f"checkpoint={checkpoint} needs a run directory; an export or a loaded run has one checkpoint")
+
+
+def _is_run_directory(subject: Run | Predictor | str | Path) -> bool:
+    return not isinstance(subject, Run | Predictor) and (user_path(subject) / CONFIG_FILE).is_file()
+
+
 def load_subject(run_or_export: Run | Predictor | str | Path, checkpoint: str) -> Run | Predictor:
     """Return a run or an exported model, loaded unless it is already; see `evaluate`."""
     if isinstance(run_or_export, Run | Predictor):
         return run_or_export
-    if (user_path(run_or_export) / CONFIG_FILE).is_file():
+    if _is_run_directory(run_or_export):
         return load_run(run_or_export, checkpoint=checkpoint)
     if not user_path(run_or_export).is_dir():
         raise UserError(f"there is neither a run nor an exported model at {str(run_or_export)!r}")

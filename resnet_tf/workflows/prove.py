@@ -56,8 +56,9 @@ class ProveResult:
         causes = "".join(f"\n  {cause}" for cause in self.causes)
         if self.difference:
             return f"different: {self.difference}" + (f"; what differs from the run:{causes}" if causes else "")
-        what = f"all variables after {counted(len(self.compared), 'checkpoint')}"
-        text = f"the same, bit by bit, up to step {self.step}: {what} and the metrics of {counted(self.metrics, 'epoch')}"
+        variables = f"all variables after {counted(len(self.compared), 'checkpoint')}"
+        metrics = f"the metrics of {counted(self.metrics, 'epoch')}"
+        text = f"the same, bit by bit, up to step {self.step}: {variables} and {metrics}"
         return text + (f", although there are differences:{causes}" if causes else "")
 
 
@@ -114,7 +115,10 @@ def _compare(workdir: Path, again: Path, end: int, causes: tuple[str, ...]) -> P
         difference = f"the variables at step {wrong}"
     for one, other in lines:
         epochs += 1
-        if changed := [name for name in one.keys() | other.keys() if one.get(name) != other.get(name)]:
+        # A run that ends after an epoch evaluates then, also where the other run did not.
+        is_comparable = ("val_loss" in one) == ("val_loss" in other)
+        names = one.keys() | other.keys() if is_comparable else one.keys() & other.keys()
+        if changed := [name for name in names if one.get(name) != other.get(name)]:
             values = (f"{each.get(min(changed))}" for each in (one, other))
             found = f"{min(changed)} of epoch {one['epoch']} was {' and is '.join(values)}"
             difference = difference or found

@@ -63,6 +63,18 @@ def test_a_split_without_errors_has_no_temperature():
     assert 0.5 < fit_temperature(labels[possible], infinite[possible]) < 2
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("margin", [0.1, 1.0, 9.0, 30.0])
+def test_separable_logits_have_no_temperature(margin, dtype):
+    labels = np.arange(40) % 4
+    logits = (margin * np.eye(4)[labels]).astype(dtype)
+    assert fit_temperature(labels, logits) == 1.0
+    labels[0] = 1  # the best softmax has a probability of 39 / 40
+    assert fit_temperature(labels, logits) == pytest.approx(float(logits.max()) / np.log(3 * 39), rel=1e-4)
+    logits[:, 3] = np.where(labels == 3, logits[:, 3], -np.inf)
+    assert np.isfinite(fit_temperature(labels, logits))
+
+
 def test_vector_scaling_is_that_of_torch():
     torch = pytest.importorskip("torch")
     labels, logits = _multi(3000)
@@ -193,6 +205,13 @@ def test_thresholds_of_few_examples():
     calibration = calibrate(SingleLabelEvaluation(labels, logits), target_precision=0.9999)
     assert (calibration.threshold, calibration.target_precision) == (None, 0.9999)
     assert "coverage" not in calibration.held_out
+
+
+def test_an_empty_split_has_no_threshold():
+    single = SingleLabelEvaluation(np.zeros(0, int), np.zeros((0, 3), np.float32))
+    assert calibrate(single, target_precision=0.9) == Calibration(target_precision=0.9)
+    multi = MultiLabelEvaluation(np.zeros((0, 3), bool), np.zeros((0, 3), np.float32))
+    assert calibrate(multi).is_identity
 
 
 def test_the_separation_is_that_of_scikit_learn():

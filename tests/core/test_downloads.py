@@ -65,6 +65,16 @@ def test_broken_connections_are_opened_again_while_they_bring_bytes(server, part
     assert server.asked == [(PATH, None), (PATH, "bytes=20000-"), (PATH, "bytes=40000-")]
 
 
+def test_responses_in_chunks_are_continued_after_an_interruption(server, part):
+    server.behavior.chunked, server.behavior.cut_after = True, 20_000
+    assert _download(server, part) == ""
+    assert part.read_bytes() == CONTENT
+    assert server.asked == [(PATH, None), (PATH, "bytes=20000-"), (PATH, "bytes=40000-")]
+    server.behavior.cut_after = 0
+    with pytest.raises(downloads.Incomplete, match="the connection ended before the file did"):
+        _download(server, part)
+
+
 def test_a_file_that_has_changed_is_downloaded_again(server, part):
     _interrupt(server, part)
     server.behavior.files[PATH] = OTHER

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.special
 from sklearn import metrics
 
 from resnet_tf.core.errors import UserError
@@ -43,6 +44,13 @@ def test_metrics_equal_those_of_scikit_learn(seed, ties):
     np.testing.assert_allclose(
         evaluation.average_precision, metrics.average_precision_score(targets, probabilities, average=None)
     )
+
+
+def test_small_probabilities_keep_their_order():
+    logits = np.array([-700, -90, -40, -36.5, -1, 0, 1, 30, 800], np.float32)[:, np.newaxis]
+    evaluation = MultiLabelEvaluation(np.ones(logits.shape, bool), logits)
+    np.testing.assert_allclose(evaluation.probabilities, scipy.special.expit(logits.astype(np.float64)), rtol=1e-15)
+    assert (np.diff(evaluation.probabilities[:8, 0]) > 0).all()
 
 
 def test_precision_recall_curve_equals_that_of_scikit_learn():

@@ -18,7 +18,7 @@ def _paired(both: int, negative: int, positive: int, neither: int) -> Paired:
     "counts",
     [
         *((80, 15, 3, 2), (0, 1, 0, 0), (5, 4, 4, 1), (10, 7, 8, 0), (900, 0, 12, 88)),
-        *((9000, 400, 331, 269), (0, 3000, 2600, 9)),
+        *((9000, 400, 331, 269), (0, 3000, 2600, 9), (0, 40_700, 40_000, 0), (0, 90_000, 0, 0)),
     ],
 )
 def test_the_p_value_is_that_of_other_implementations(counts):
@@ -31,6 +31,11 @@ def test_the_p_value_is_that_of_other_implementations(counts):
     total = sum(counts)
     assert paired.accuracies == pytest.approx(((both + negative) / total, (both + positive) / total))
     assert paired.difference == pytest.approx((positive - negative) / total)
+
+
+@pytest.mark.parametrize("counts", [(0, 1), (1, 1), (2, 1), (7, 8), (30_000, 30_000), (30_001, 30_000)])
+def test_flips_that_are_as_even_as_possible_have_a_p_value_of_exactly_1(counts):
+    assert _paired(0, *counts, 0).p_value == 1.0
 
 
 def test_models_that_agree_have_no_evidence_of_a_difference():

@@ -8,7 +8,9 @@ import sklearn.metrics
 
 from resnet_tf.core import paired_multi_label
 from resnet_tf.core.comparison import Answers, check_gates
+from resnet_tf.core.errors import UserError
 from resnet_tf.core.multi_label_comparison import MultiLabelComparison
+from resnet_tf.core.multi_label_metrics import MultiLabelEvaluation
 from resnet_tf.core.paired_multi_label import MultiLabelPaired, weighted_average_precision, weighted_f1
 
 
@@ -67,6 +69,28 @@ def test_changes_and_their_intervals(comparison, targets):
     assert change.interval[0] < change.difference < change.interval[1] < 0, "clearly worse"
     same = MultiLabelPaired(targets, (old, old), (old >= 0.5, old >= 0.5)).mean_average_precision
     assert (same.difference, same.interval) == (0, (0, 0))
+
+
+def test_logits_rank_examples_whose_probabilities_are_rounded_to_1(targets):
+    logits = (20 * (2 * targets + np.random.default_rng(5).normal(2, 1, targets.shape))).astype(np.float32)
+    evaluation = MultiLabelEvaluation(targets, logits)
+    probabilities = evaluation.probabilities
+    assert (probabilities == 1).mean() > 0.3
+    answers = Answers("", "", evaluation.selected, probabilities, logits=logits)
+    change = MultiLabelComparison("", answers, answers, targets, "abcd", {}).multi_label.mean_average_precision
+    expected = sklearn.metrics.average_precision_score(targets[:, :3], logits[:, :3])
+    assert change.new == pytest.approx(expected) == pytest.approx(evaluation.mean_average_precision)
+    rounded = sklearn.metrics.average_precision_score(targets[:, :3], probabilities[:, :3])
+    assert expected - rounded > 0.01
+
+
+def test_recalls_need_a_class_with_examples():
+    nothing = np.zeros((5, 2), bool)
+    answers = Answers("", "", nothing, np.zeros((5, 2)))
+    comparison = MultiLabelComparison("squares", answers, answers, nothing, "ab", {})
+    assert [gate.passed for gate in check_gates(comparison, max_accuracy_drop=0.0, max_negative_flips=0)] == [True] * 2
+    with pytest.raises(UserError, match="min_class_recall cannot be measured: no example of squares has a class"):
+        check_gates(comparison, min_class_recall=0.5)
 
 
 def test_exact_matches_are_paired(comparison, targets):

@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 
 import numpy as np
 import pytest
@@ -33,6 +34,14 @@ def test_escaped_names_of_csv_are_found(tmp_path):
     np.testing.assert_array_equal(found[0], [1])
 
 
+@pytest.mark.parametrize(("stored", "known"), [("NFD", "NFC"), ("NFC", "NFD")])
+@pytest.mark.parametrize("text", [JSON, CSV], ids=["json", "csv"])
+def test_class_names_of_the_same_look_are_the_same(text, stored, known, tmp_path):
+    (tmp_path / "a").write_text(text.replace("cat", unicodedata.normalize(stored, "café")))
+    found = read_predictions(tmp_path / "a").find(["a.png"], ["dog", unicodedata.normalize(known, "café")])
+    np.testing.assert_array_equal(found[0], [1])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -46,6 +55,10 @@ def test_escaped_names_of_csv_are_found(tmp_path):
         (JSON + JSON.replace("cat", "dog"), "two predictions for 'a.png'"),
         (CSV.replace("0.7", "x"), "could not convert"),
         (CSV.replace("0.7", ""), "line 2: the score nan"),
+        (CSV.replace("a.png", ""), "line 2: '' is no name of a file"),
+        (CSV.replace("a.png", "a\0.png"), r"line 2: 'a\\x00.png' is no name of a file"),
+        (JSON.replace("a.png", "a\\u0000.png"), r"line 1: 'a\\x00.png' is no name of a file"),
+        ("score1,label1,file\n0.7,cat\n", "line 2: '' is no name of a file"),
         ("[" * 100_000, "the columns"),
         ('{"a": ' + "[" * 100_000, "is not a file of predictions"),
     ],

@@ -8,7 +8,7 @@ import tensorflow as tf
 from PIL import Image
 
 from resnet_tf.core.errors import UserError
-from resnet_tf.data.groups import all_groups, group_by_class, group_by_column, group_by_size
+from resnet_tf.data.groups import all_groups, check_column_names, group_by_class, group_by_column, group_by_size
 from resnet_tf.data.sources import Split
 from resnet_tf.inputs import ImagePreprocess, SignalPreprocess
 
@@ -61,6 +61,10 @@ def test_classes_and_columns():
         "7": [0, 2],
         "x": [1],
     }
+    for taken in ("class", PREPROCESS.size_name):
+        with pytest.raises(UserError, match=f"column '{taken}' has the name of the slices by {taken}"):
+            check_column_names(["camera", taken], PREPROCESS)
+    check_column_names([PREPROCESS.size_name, ""], SignalPreprocess(length=8, channels=1))
     with pytest.raises(UserError, match="column 'camera' has 2 values for 3 examples"):
         group_by_column("camera", ["a", "b"], 3)
     with pytest.raises(UserError, match="1,001 different values"):

@@ -15,10 +15,11 @@ from resnet_tf.config import DataConfig
 from resnet_tf.core.errors import UserError
 from resnet_tf.data.audit import tables
 from resnet_tf.data.audit.checks import Checked
-from resnet_tf.data.audit.findings import LISTS, Examples
+from resnet_tf.data.audit.findings import LISTS, Examples, Finding
 from resnet_tf.data.audit.scan import Scan
 from resnet_tf.data.sources import Source, Split, open_source
 from resnet_tf.inputs import ImagePreprocess
+from resnet_tf.workflows import audit as workflow
 from resnet_tf.workflows.audit import AuditResult
 
 TRAIN, TEST = 24, 8  # images of each class
@@ -293,6 +294,36 @@ def test_examples_are_described(result):
     assert re.search(r"train \d+", str(result))
     assert repr(result).startswith("AuditResult(")
     assert dataclasses.is_dataclass(result)
+
+
+@pytest.mark.parametrize(
+    ("names", "uses", "name", "group", "left_out"),
+    [
+        (("train", "test"), (), "near_duplicates", (0, 1), [1]),  # within a split
+        (("train", "test"), (), "near_duplicates", (0, 1, 2, 3), [0, 1, 3]),
+        (("train", "test"), (), "leaks", (0, 2, 3), [0]),
+        (("test", "train"), (), "leaks", (0, 1, 2), [2]),
+        (("fold0", "fold1"), (), "leaks", (0, 2), [0]),  # the last of splits without a known use
+        (("fold0", "fold1"), (), "near_duplicates", (0, 2), [0]),
+        (("train[:50%]", "train[50%:]"), (), "exact_duplicates", (1, 2), [1]),
+        (("test", "fold1"), ("train", "validation"), "leaks", (0, 2), [0]),  # uses precede names
+        (("fold0", "train"), ("test", "train"), "leaks", (0, 2), [2]),
+    ],
+)
+def test_copies_are_left_out_of_the_split_that_metrics_depend_on_least(names, uses, name, group, left_out):
+    labels = np.zeros(4, np.int64)
+    examples = Examples(Split("all", labels, None, None), names, np.array([0, 0, 1, 1]), ("a",), uses)
+    found = tables.choose_left_out(examples, {name: [Finding(group, 1.0, "")]}, [name])
+    assert np.flatnonzero(found).tolist() == left_out
+
+
+def test_splits_have_the_uses_of_the_configuration(planted):
+    config = DataConfig(source=str(planted[0]), train_split="test", eval_split="train")
+    changes = {"data.train_split": "test", "data.eval_split": "train"}
+    _, examples, _ = workflow._open(config, changes)
+    assert (examples.names, examples.uses) == (("test", "train"), ("train", "validation"))
+    _, examples, _ = workflow._open(DataConfig(source=str(planted[0])), {})
+    assert (set(examples.names), examples.uses) == ({"train", "test"}, ())
 
 
 def test_a_table_keeps_rows_without_a_group(tmp_path):

@@ -109,6 +109,31 @@ def test_a_gate_includes_its_limit(drop, passes):
     assert gate.passed == passes
 
 
+def test_recalls_are_those_of_the_classes_whatever_the_slices():
+    targets, predictions = np.repeat([0, 1, 3], 10), np.arange(30) // 8
+    answers = workflow.Answers("", "", predictions, np.ones(30))
+    comparison = workflow.Comparison("", answers, answers, targets, list("abcd"), {"class": {"all": np.arange(30)}})
+    recalls = recall_score(targets, predictions, labels=[0, 1, 3], average=None)
+    assert comparison.new_recalls == pytest.approx(dict(zip(["a", "b", "d"], recalls, strict=True)))
+    (gate,) = workflow.check_gates(comparison, min_class_recall=0.7)
+    assert (gate.value, gate.passed) == (pytest.approx(min(recalls)), False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"columns": {"class": ["a"] * 100}}, "column 'class' has the name of the slices by class; give it another"),
+        ({"by": ["shorter edge in pixels"]}, "column 'shorter edge in pixels' has the name of the slices by shorter"),
+        ({"by": ["half"], "columns": {"half": ["a", "b"] * 50}}, "column 'half' is in both by and columns"),
+        ({"checkpoint": "best"}, "checkpoint=best needs a run directory; an export or a loaded run has one"),
+    ],
+)
+def test_arguments_that_would_be_ignored_are_refused(predictor, arguments, message, monkeypatch):
+    monkeypatch.setattr(workflow, "evaluate", None)  # refused before the evaluation
+    with pytest.raises(UserError, match=message):
+        resnet_tf.compare(predictor, predictor, latency=False, **arguments)
+
+
 def test_a_model_with_its_classes_in_another_order(predictor, changed):
     """A run whose logits have other names predicts these names."""
     order = np.random.default_rng(0).permutation(10)

@@ -378,6 +378,7 @@ def test_two_models_are_compared(run, export, tmp_path):
     comparison = result.comparison
     assert comparison.class_names == list(NAMES)
     np.testing.assert_array_equal(comparison.old.predictions, evaluation.selected)
+    np.testing.assert_allclose(comparison.old.ranking, evaluation.logits, atol=1e-3)
     assert comparison.multi_label.mean_average_precision.old == pytest.approx(evaluation.mean_average_precision)
     assert [each.difference for each in comparison.multi_label.average_precision_by_class] == pytest.approx([0] * 3)
     f1 = {name: change.difference for name, _, _, change in comparison.class_changes}

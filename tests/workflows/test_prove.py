@@ -1,14 +1,20 @@
 """A run is trained again in a new process, and every difference is found."""
 
 import json
+import os
 import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
 
 import pytest
 import tensorflow as tf
 from conftest import override_groups
 
 from resnet_tf.core import files
-from resnet_tf.core.errors import UserError
+from resnet_tf.core.errors import Interrupted, UserError
 from resnet_tf.training import proof
 from resnet_tf.workflows.prove import prove
 from resnet_tf.workflows.train import train_and_evaluate
@@ -65,6 +71,25 @@ def test_the_first_steps_are_the_same_and_a_difference_is_named(proved, tmp_path
     assert before == {path: path.read_bytes() for path in changed.rglob("*") if path.is_file()}
 
 
+# Variables of other programs, most of which hold credentials, and variables that change results.
+OTHERS = ("TF_TOKEN_app_terraform_io", "TF_VAR_password", "TF_HTTP_PASSWORD", "TF_CLI_ARGS", "TF_DATA_DIR")
+OTHERS = (*OTHERS, "TF_WORKSPACE", "TF_LOG", "TF_ENCRYPTION", "NVIDIA_API_KEY")
+KNOWN = ("TF_ENABLE_ONEDNN_OPTS", "TF_CPP_MIN_LOG_LEVEL", "TF_GPU_ALLOCATOR", "TF_XLA_FLAGS", "TF_DETERMINISTIC_OPS")
+KNOWN = (*KNOWN, "TF_CUDNN_DETERMINISTIC", "TF_NUM_INTEROP_THREADS", "TF_DISABLE_RZ_CHECK", "TF_USE_CUBLASLT")
+KNOWN = (*KNOWN, "TF_FORCE_GPU_ALLOW_GROWTH", "TF_CONFIG", "XLA_FLAGS", "OMP_NUM_THREADS", "NVIDIA_TF32_OVERRIDE")
+
+
+def test_only_variables_that_change_results_are_stored(tmp_path, monkeypatch):
+    """Regression: all variables that begin with TF_ were, among them the tokens and passwords of Terraform."""
+    for name in (*OTHERS, *KNOWN):
+        monkeypatch.setenv(name, "secret")
+    assert {name for name, value in proof.describe_environment().items() if value == "secret"} == set(KNOWN)
+    earlier = {"step": 0, "environment": dict.fromkeys(OTHERS + KNOWN, "secret")}
+    files.write_json_lines(tmp_path / proof.ENVIRONMENT, [earlier])
+    (start,) = proof.read_environment(tmp_path)
+    assert set(start["environment"]) == set(KNOWN), "prove prints what differs from this"
+
+
 def test_hashes_of_later_steps_and_corrupt_lines_are_removed(tmp_path, caplog):
     for step in (3, 6, 9):
         proof.write_hash(tmp_path, step, {"model": {"kernel": tf.Variable([1.0, step])}})
@@ -93,6 +118,19 @@ def test_metrics_are_compared(proved, tmp_path):
     assert module._compare(proved, proved, 14, ())
 
 
+def test_an_evaluation_of_one_run_only_is_no_difference(proved, tmp_path):
+    """The second run ends, and evaluates, after an epoch in which the first one did not evaluate."""
+    from resnet_tf.workflows import prove as module
+
+    rare = tmp_path / "rare"
+    shutil.copytree(proved, rare)
+    first, last = files.read_json_lines(rare / "metrics.jsonl")
+    files.write_json_lines(rare / "metrics.jsonl", [{name: first[name] for name in first if name[:4] != "val_"}, last])
+    assert module._compare(rare, proved, 14, ())
+    files.write_json_lines(rare / "metrics.jsonl", [first, last | {"val_top1": 2.0}])
+    assert "val_top1 of epoch 2" in module._compare(rare, proved, 14, ()).difference
+
+
 def test_a_run_that_ends_earlier_is_not_the_same(proved, tmp_path):
     from resnet_tf.workflows import prove as module
 
@@ -103,6 +141,29 @@ def test_a_run_that_ends_earlier_is_not_the_same(proved, tmp_path):
     result = module._compare(proved, shorter, 14, ())
     assert result.difference == "training ended at step 14 and ends at step 7 now"
     assert str(module._compare(proved, shorter, 7, ())).endswith("and the metrics of 1 epoch")
+
+
+def test_sigterm_ends_the_new_process_and_leaves_no_files(proved, tmp_path, monkeypatch):
+    program, started = tmp_path / "python", tmp_path / "started"
+    program.write_text(f"#!/bin/sh\necho $$ > {started}.new; mv {started}.new {started}; exec sleep 60\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
+
+    def stop():
+        while not started.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    with pytest.raises(Interrupted, match="SIGTERM: stopped, and the run is unchanged"):
+        prove(proved)
+    thread.join()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(started.read_text()), 0)
+    assert not list((tmp_path / "scratch").iterdir())
 
 
 def test_runs_that_cannot_be_proved_are_refused(proved, tmp_path, command):

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import scipy.special
+import sklearn.metrics
 import tensorflow as tf
 from conftest import LONG
 
@@ -17,13 +18,14 @@ from resnet_tf.core.calibration import UNCALIBRATED, Calibration
 from resnet_tf.core.calibration_fit import fit_temperature
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.export_metadata import MANIFEST, METADATA, read_export
-from resnet_tf.data.sources import open_source
+from resnet_tf.data.sources import Source, open_source
 from resnet_tf.model.create import create_model
 from resnet_tf.serving.export import export_model
 from resnet_tf.serving.predictor import Predictor
 from resnet_tf.training.evaluation import evaluate_run, evaluate_test_split
 from resnet_tf.training.run import Run, load_run
 from resnet_tf.workflows.evaluate import evaluate
+from resnet_tf.workflows.push import push_to_hub
 
 TEMPERATURE = 0.5
 
@@ -221,6 +223,27 @@ def test_evaluate_states_how_well_the_energy_separates(run, tiny_export, tmp_pat
     assert f"ood  AUROC {result.out_of_distribution.auroc:.4f}, false positive rate" in text
     with pytest.raises(UserError, match="is the data set of the model"):
         evaluate(run, ood=run.config.data.source)
+
+
+def test_other_data_are_mirrored_as_the_own_data_are(run, tmp_path):
+    images, labels = np.random.default_rng(0).integers(0, 255, (60, 8, 8), np.uint8), np.arange(60) % 10
+    np.savez(tmp_path / "noise.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    other = open_source(dataclasses.replace(run.config.data, source=str(tmp_path / "noise.npz"), eval_split="test"))
+    energies = [
+        evaluate_run(run, Source("", run.labels, split, split), batch_size=64, flip=True).energy
+        for split in (open_source(run.config.data).validation, other.validation)
+    ]
+    truth = np.repeat([0, 1], [len(each) for each in energies])
+    found = evaluate(run, flip=True, ood=str(tmp_path / "noise.npz")).out_of_distribution
+    assert found.auroc == pytest.approx(sklearn.metrics.roc_auc_score(truth, np.concatenate(energies)))
+
+
+@pytest.mark.parametrize("subject", ["export", "run"])
+def test_only_a_run_directory_has_several_checkpoints(run, tiny_export, subject):
+    with pytest.raises(UserError, match="checkpoint=latest needs a run directory"):
+        evaluate({"export": tiny_export, "run": run}[subject], checkpoint="latest")
+    with pytest.raises(UserError, match="checkpoint=latest needs a run directory"):
+        push_to_hub(run, "hf://user/repo", checkpoint="latest")
 
 
 def test_a_test_split_reports_what_the_validation_split_fitted(run, unsure, tmp_path):

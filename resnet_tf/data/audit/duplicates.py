@@ -142,9 +142,11 @@ def _pixel_distances(images: np.ndarray, others: np.ndarray) -> np.ndarray:
 def _find_pairs(
     thumbnails: np.ndarray, candidates: np.ndarray, limits: _Limits, mirrored: bool, progress: Progress
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return pairs of duplicates: two arrays of indices, int64 [n], and their correlations [n].
+    """Return pairs of duplicates: two arrays of indices, the smaller ones first, int64 [n], and their correlations [n].
 
-    With `mirrored`, the first of each pair is compared as its mirror image.
+    A pair is found from both or from one of its images: the other one can have more neighbors than are compared.
+
+    With `mirrored`, one image of each pair is compared as its mirror image.
     """
     from scipy.spatial import cKDTree
 
@@ -159,13 +161,14 @@ def _find_pairs(
         )
         rows, columns = np.nonzero(np.isfinite(distances))
         others = candidates[positions[rows, columns]]
-        forward = chunk[rows] < others  # each pair once
-        rows, others = rows[forward], others[forward]
+        distinct = chunk[rows] != others
+        rows, others = rows[distinct], others[distinct]
         similarities = (vectors[rows] * describe(thumbnails[others])).sum(axis=1)
         alike = 2 - 2 * similarities <= limits.description**2
         rows, others, similarities = rows[alike], others[alike], similarities[alike]
         alike = _pixel_distances(images[rows], thumbnails[others]) <= limits.pixels
-        found.append((chunk[rows[alike]], others[alike], similarities[alike]))
+        pairs = np.sort([chunk[rows[alike]], others[alike]], axis=0)
+        found.append((*pairs, similarities[alike]))
         progress.done += len(chunk)
     ones, others, similarities = (np.concatenate(each) for each in zip(*found, strict=True))
     return ones, others, similarities

@@ -40,18 +40,20 @@ class Examples:
         names: names of the splits.
         owners: index of the split of each example, int64 [N].
         class_names: names of the classes.
+        uses: use of each split by the configuration, `train`, `validation` or `test`; empty if it selects no splits.
     """
 
     split: Split
     names: tuple[str, ...]
     owners: np.ndarray
     class_names: tuple[str, ...]
+    uses: tuple[str, ...] = ()
 
     @classmethod
-    def join(cls, splits: Mapping[str, Split], class_names: Sequence[str]) -> "Examples":
+    def join(cls, splits: Mapping[str, Split], class_names: Sequence[str], uses: Sequence[str] = ()) -> "Examples":
         """Return the examples of several splits with the same classes."""
         owners = np.repeat(np.arange(len(splits)), [each.num_examples for each in splits.values()])
-        return cls(Split.join("all", list(splits.values())), tuple(splits), owners, tuple(class_names))
+        return cls(Split.join("all", list(splits.values())), tuple(splits), owners, tuple(class_names), tuple(uses))
 
     def path(self, index: int) -> str:
         """Return the path of a file, followed by the position of the example if the file holds several."""

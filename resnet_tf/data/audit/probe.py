@@ -24,9 +24,10 @@ _CHUNK = 2048
 
 @dataclass
 class _Sums:
-    """Sums over the examples of each of K folds; x are features, y targets.
+    """Sums over the examples of each of K folds; x are features minus `shift`, y targets.
 
     Attributes:
+        shift: about the mean of the features, [D]; without it, products of large means would cancel in float32.
         count: number of examples, [K].
         x: [K, D].
         y: [K, C].
@@ -34,6 +35,7 @@ class _Sums:
         xy: [K, D, C].
     """
 
+    shift: np.ndarray
     count: np.ndarray
     x: np.ndarray
     y: np.ndarray
@@ -95,11 +97,12 @@ def _encode(labels: np.ndarray, classes: int) -> np.ndarray:
 def _collect(features: np.ndarray, labels: np.ndarray, folds: np.ndarray, classes: int) -> _Sums:
     width = features.shape[1]
     shapes = ((), (width,), (classes,), (width, width), (width, classes))
-    sums = _Sums(*(np.zeros((FOLDS, *shape)) for shape in shapes))
+    shift = features[:_CHUNK].mean(axis=0, dtype=np.float64).astype(np.float32)
+    sums = _Sums(shift, *(np.zeros((FOLDS, *shape)) for shape in shapes))
     with Progress("fitting a linear probe", noun="image", total=len(folds)) as progress:
         for start in range(0, len(folds), _CHUNK):
             chunk = slice(start, start + _CHUNK)
-            part, targets = features[chunk].astype(np.float32), _encode(labels[chunk], classes)
+            part, targets = features[chunk].astype(np.float32) - shift, _encode(labels[chunk], classes)
             for fold in range(FOLDS):
                 own = folds[chunk] == fold
                 x, y = part[own], targets[own]
@@ -125,7 +128,7 @@ def _solve(sums: _Sums, fold: int, penalty: float) -> _Probe:
     correlations = covariance / np.outer(scales, scales) + penalty * np.eye(len(mean))
     targets = (xy / count - np.outer(mean, bias)) / scales[:, np.newaxis]
     weights = linalg.solve(correlations, targets, assume_a="pos") / scales[:, np.newaxis]
-    return _Probe(mean.astype(np.float32), weights.astype(np.float32), bias.astype(np.float32))
+    return _Probe((mean + sums.shift).astype(np.float32), weights.astype(np.float32), bias.astype(np.float32))
 
 
 def _predict(probes: list[_Probe], features: np.ndarray, folds: np.ndarray) -> np.ndarray:

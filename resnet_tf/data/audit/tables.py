@@ -67,33 +67,34 @@ def check_files(examples: Examples, source: str) -> None:
 def choose_left_out(examples: Examples, findings: Mapping[str, Sequence[Finding]], names: Sequence[str]) -> np.ndarray:
     """Return the examples that are left out for the findings of some lists, bool [N].
 
-    Of exact duplicates, the first in the split that metrics depend on most stays: test, then validation, then
-    training. Of leaks, all in this split stay. Of conflicting labels none stays. Readable files with a wrong suffix
-    stay.
+    Of exact and of near duplicates, the first in the split that metrics depend on most stays: test, then validation,
+    then training, by `Examples.uses` or else by the names of the splits; of splits with the same use the last. Of
+    leaks, all in this split stay. Of conflicting labels none stays. Readable files with a wrong suffix stay.
 
     Args:
         examples: all examples.
         findings: see `checks.Checked`.
         names: names of the lists.
     """
-    priorities = np.array([_priority(name) for name in examples.names])[examples.owners]
+    priorities = _split_priorities(examples)[examples.owners]
     left_out = np.zeros(len(examples.owners), bool)
     for name in names:
         for finding in findings[name]:
             members = np.array(finding.indices, np.int64)
             if not len(members) or (name == "unreadable" and "format" in finding.details):
                 continue
-            if name == "exact_duplicates":
+            if name in ("exact_duplicates", "near_duplicates"):
                 members = np.delete(members, int(np.argmax(priorities[members])))
-            elif name in ("near_duplicates", "leaks"):
+            elif name == "leaks":
                 members = members[priorities[members] < priorities[members].max()]
             left_out[members] = True
     return left_out
 
 
-def _priority(name: str) -> int:
-    use = slices.use_of(slices.plain_name(name))
-    return _PRIORITIES.index(use) if use else 0
+def _split_priorities(examples: Examples) -> np.ndarray:
+    """Return different numbers for the splits, ascending as metrics depend on them, int64 [S]."""
+    uses = examples.uses or [slices.use_of(slices.plain_name(name)) for name in examples.names]
+    return np.array([_PRIORITIES.index(use) * len(uses) if use else 0 for use in uses]) + np.arange(len(uses))
 
 
 def write_table(path: Path, examples: Examples, left_out: np.ndarray, config: DataConfig) -> WrittenTable:

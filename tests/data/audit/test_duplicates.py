@@ -65,6 +65,20 @@ def test_groups_are_connected_and_only_candidates_are_compared():
     assert find_near(images, np.array([3])) == []
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_an_image_with_more_variants_than_neighbors_has_them_all_in_any_order(mirrored):
+    images = _smooth(np.random.default_rng(4), 300)
+    variants = np.clip(images[0] + 0.25 * (images[1:21] - 128.0), 0, 255)
+    images[1:21] = variants[:, :, ::-1] if mirrored else variants
+    vectors, limits = duplicates.describe(images[:21]), duplicates._fit(images, np.arange(300))
+    original = duplicates.describe(images[:1, :, ::-1] if mirrored else images[:1])
+    alike = np.linalg.norm(vectors - original, axis=1) < limits.description
+    assert alike.sum() > duplicates._NEIGHBORS + 4
+    for order in (np.arange(300), np.arange(300)[::-1]):
+        (group,) = find_near(images[order], np.arange(300))
+        assert set(order[group.indices]) >= {0, *np.flatnonzero(alike)}
+
+
 def test_images_of_one_color_are_no_duplicates():
     images = np.stack([np.full((32, 32, 3), level, np.uint8) for level in (0, 100, 100, 255)])
     assert find_near(images, np.arange(4)) == []

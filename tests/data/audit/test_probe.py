@@ -46,6 +46,18 @@ def test_each_probe_equals_ridge_regression_on_the_other_folds(clusters, tmp_pat
         np.testing.assert_allclose(found[folds == fold], expected, atol=1e-4)
 
 
+def test_features_that_are_constant_or_far_from_zero_do_not_change_a_probe(clusters, tmp_path):
+    features, labels = clusters[0].astype(np.float32), clusters[1]
+    constant = np.broadcast_to(np.float32([0.37, 0.1, 1.7, 12.3]), (600, 4))
+    wide, folds = np.concatenate([features + np.float32(1000), constant], axis=1), probe.assign_folds(labels)
+    found = probe._solve(probe._collect(wide, labels, folds, 3), 0, 0.1)(wide)
+    x = (wide.astype(np.float64) - wide[0])[:, :12]
+    scale = x[folds != 0].std(axis=0)
+    ridge = Ridge(alpha=0.1 * np.sum(folds != 0)).fit(x[folds != 0] / scale, np.eye(3)[labels[folds != 0]])
+    np.testing.assert_allclose(found, ridge.predict(x / scale), atol=1e-3)
+    assert (probe.cross_validate(wide, labels, 3, tmp_path).argmax(axis=1) == labels).mean() > 0.97
+
+
 def test_probabilities_are_calibrated_and_accurate(clusters, tmp_path):
     features, labels = clusters
     found = probe.cross_validate(features, labels, 3, tmp_path)
