@@ -46,6 +46,16 @@ def test_help_does_not_import_tensorflow(name):
         assert all(key in child.stdout for key, _ in iterate_keys())
 
 
+def test_file_names_after_two_dashes_stay_as_they_are(monkeypatch):
+    names, found = ["--my-photo.jpg", "--help", "--data.source=x.jpg"], []
+    flag_values = flags.FlagValues()
+    flags.DEFINE_string("some_flag", "", "a flag", flag_values=flag_values)
+    flags.DEFINE_multi_string("set", [], "overrides", flag_values=flag_values)
+    monkeypatch.setattr(sys, "argv", ["x", "--some-flag=a-b", "--data.source=y", "--", *names])
+    command_line.run(found.extend, flag_values, doc="a command")
+    assert (found, flag_values["some_flag"].value, flag_values["set"].value) == (names, "a-b", ["data.source=y"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -73,6 +83,14 @@ def test_help_does_not_import_tensorflow(name):
         (
             ["evaluate", "--model=/nowhere", "--flip"],
             "--flip needs --workdir=DIR; predictions of an exported model are fixed",
+        ),
+        (
+            ["evaluate", "--model=/nowhere", "--checkpoint=best"],
+            "--checkpoint needs --workdir=DIR; an exported model has the weights of one checkpoint",
+        ),
+        (
+            ["compare", "runs/x", "runs/y", "--checkpoint=best"],
+            "checkpoint=best needs a run directory; an export or a loaded run has one checkpoint",
         ),
         (["export"], "--workdir=DIR is missing"),
         (["weights", "resnet5"], "unknown model 'resnet5'; did you mean"),

@@ -40,14 +40,15 @@ def run(
 
 
 def _run(main: Callable[[list[str]], None], flag_values: flags.FlagValues, doc: str, with_config: bool) -> None:
-    argv = _with_underscores(sys.argv)
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    argv, names = _with_underscores(sys.argv[:end]), sys.argv[end:]  # of files, which may begin with dashes
     argv = _expand_group_flags(argv) if "set" in flag_values else argv
     if {"--help", "-h"} & set(argv[1:]):
         print(_help(flag_values, doc, with_config))
         return
     _log_to_stderr()
     try:
-        arguments = flag_values(argv)[1:]
+        arguments = flag_values([*argv, *names])[1:]
         check_installation()
         with _native_log_muted():
             _start_tensorflow()
@@ -222,8 +223,6 @@ def _expand_group_flags(argv: list[str]) -> list[str]:
     expanded, rest = argv[:1], list(argv[1:])
     while rest:
         argument = rest.pop(0)
-        if argument == "--":
-            return [*expanded, argument, *rest]
         match = _GROUP_FLAG.fullmatch(argument)
         if match:
             value = match[2] if match[2] is not None else "=" + (rest.pop(0) if rest else "")

@@ -5,7 +5,7 @@ Those that do not apply to a type of input are checked by the input type.
 Recipes and the `config.json` of a run, which lists every key, may have such keys.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from resnet_tf.config.schema import Config
 from resnet_tf.core.errors import UserError
@@ -14,9 +14,9 @@ from resnet_tf.core.paths import user_path
 # (what a key needs, in terms of other keys; whether a configuration has it)
 Requirement = tuple[str, Callable[[Config], bool]]
 
-_WEIGHTS: Requirement = ("model.weights", lambda config: config.model.weights != "")
 _RANDAUGMENT: Requirement = ("augment.policy=randaugment", lambda config: config.augment.policy == "randaugment")
-# `train.minutes` may choose the key that makes another one effective.
+# `train.minutes` may choose the key that makes another one effective; it warns of keys that have no effect then.
+_WEIGHTS: Requirement = ("model.weights", lambda config: config.model.weights != "" or config.train.minutes > 0)
 _CROPS: Requirement = (
     "augment.random_resized_crop=true",
     lambda config: config.augment.random_resized_crop or config.train.minutes > 0,
@@ -49,6 +49,9 @@ def _may_be_table(source: str) -> bool:
 REQUIREMENTS: Mapping[str, tuple[Requirement, ...]] = {
     "model.new_head": (_WEIGHTS,),
     "model.adapt_channels": (_WEIGHTS,),
+    "model.stochastic_depth": (
+        ("train.finetune=full or head_then_all", lambda config: config.train.finetune != "probe"),
+    ),
     **{
         f"data.{key}": (_TABLE,)
         for key in ("image_folder", "image_column", "label_column", "label_separator", "split_column", "group_column")
@@ -118,10 +121,16 @@ def check_effects(config: Config, given: Iterable[str]) -> None:
     Raises:
         UserError: for the first key without effect; it states the key that would make it effective.
     """
+    if description := next(describe_ineffective(config, given), ""):
+        raise UserError(description)
+
+
+def describe_ineffective(config: Config, given: Iterable[str]) -> Iterator[str]:
+    """Yield a sentence for each key without effect that is set, see `check_effects`."""
     for key in given:
         group, name = key.split(".")
         value = getattr(getattr(config, group), name)
         for needed, is_met in REQUIREMENTS.get(key, ()) if value else ():
             if not is_met(config):
                 shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
-                raise UserError(f"{key}={shown} has no effect: it needs {needed}")
+                yield f"{key}={shown} has no effect: it needs {needed}"

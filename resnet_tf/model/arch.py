@@ -1,6 +1,7 @@
 """`Arch`: a residual network as data."""
 
-import math
+import itertools
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -47,8 +48,8 @@ class Arch:
         dropout: dropout rate before the head.
         dimensions: 2 for images, [N, H, W, C]; 1 for signals and sequences, [N, L, C], with kernels of length k where
             images have k x k.
-        output_stride: stride of the last feature map, if less than the network's own; further strides become dilations
-            (Chen et al. 2017). 0 is the network's own.
+        output_stride: stride of the last feature map, if less than the network's own: that of the stem or of a stage,
+            after which further strides become dilations (Chen et al. 2017). 0 is the network's own.
 
     Raises:
         UserError: for a value that a field does not take, or that contradicts another field: `groups`, `base_width` and
@@ -132,6 +133,11 @@ class Arch:
         return self.stem_pool != "none" and options.STEM_STRIDES[self.stem] > 1
 
     @property
+    def cumulative_strides(self) -> tuple[int, ...]:
+        """Strides of the feature maps of the stem and of each stage without `output_stride`, which is one of them."""
+        return tuple(itertools.accumulate(self.strides, operator.mul, initial=self.stem_stride))
+
+    @property
     def total_stride(self) -> int:
         """Stride of the last feature map without `output_stride`."""
-        return math.prod(self.strides) * self.stem_stride
+        return self.cumulative_strides[-1]

@@ -17,7 +17,7 @@ from resnet_tf.core.errors import UserError
 from resnet_tf.model.arch import Arch
 from resnet_tf.model.initializers import FanOutNormal
 from resnet_tf.model.layers import BatchNormalization, PadShortcut, StandardizedConv2D
-from resnet_tf.model.options import EXPANSION
+from resnet_tf.model.options import EXPANSION, squeezed_width
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,8 @@ def _bottleneck_dilation(arch: Arch, block: BlockConfig) -> int:
 
 def single(x: KerasTensor, arch: Arch, block: BlockConfig) -> KerasTensor:
     """Apply one 3x3 convolution, the block of `resnet_article`."""
-    return conv_norm(x, arch, block.filters, 3, stride=block.stride, ends_branch=True, name=f"{block.name}_conv1")
+    name, dilation = f"{block.name}_conv1", block.first_dilation
+    return conv_norm(x, arch, block.filters, 3, stride=block.stride, dilation=dilation, ends_branch=True, name=name)
 
 
 def shortcut(x: KerasTensor, arch: Arch, block: BlockConfig) -> KerasTensor:
@@ -142,10 +143,9 @@ def squeeze_excite(x: KerasTensor, arch: Arch, *, name: str) -> KerasTensor:
     """Scale each channel by a gate computed from the global average (Hu et al. 2017)."""
     channels = x.shape[-1]
     gate = layer_class("GlobalAveragePooling", arch)(keepdims=True, name=f"{name}_squeeze")(x)
-    inside = round(channels * arch.se_ratio / 8) * 8
-    if not inside:
-        raise UserError(f"se_ratio={arch.se_ratio} leaves no multiple of 8 of the {channels} channels of {name}")
-    gate = conv(gate, arch, inside, 1, use_bias=True, name=f"{name}_reduce")
+    if not round(channels * arch.se_ratio):
+        raise UserError(f"se_ratio={arch.se_ratio} leaves none of the {channels} channels of {name}")
+    gate = conv(gate, arch, squeezed_width(channels, arch.se_ratio), 1, use_bias=True, name=f"{name}_reduce")
     gate = layers.ReLU(name=f"{name}_relu")(gate)
     gate = conv(gate, arch, channels, 1, use_bias=True, name=f"{name}_expand")
     gate = layers.Activation("sigmoid", name=f"{name}_gate")(gate)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from keras import KerasTensor, layers
 from keras.initializers import VarianceScaling
@@ -14,6 +15,7 @@ from resnet_tf.model import blocks, options
 from resnet_tf.model.arch import Arch
 from resnet_tf.model.blocks import BlockConfig
 from resnet_tf.model.initializers import FanOutNormal
+from resnet_tf.model.layers import EdgePadding
 from resnet_tf.model.metadata import Metadata
 from resnet_tf.model.network import ResidualNetwork
 from resnet_tf.model.whitening import STEM_LAYER
@@ -76,6 +78,11 @@ def build(
     return ResidualNetwork(inputs, outputs, name=model_name or name, metadata=metadata)
 
 
+def is_head(variable: keras.Variable) -> bool:
+    """Return True for a variable of the head of a network without another `model_name`."""
+    return variable.path.startswith(f"{LOGITS_LAYER}/")
+
+
 def _stem(x: KerasTensor, arch: Arch, prefix: str) -> KerasTensor:
     width = arch.stem_width
     if arch.stem == "none":
@@ -99,7 +106,11 @@ def _stem(x: KerasTensor, arch: Arch, prefix: str) -> KerasTensor:
         return x
     if arch.stem_pool == "conv":
         return blocks.conv_norm(x, arch, width, 3, stride=2, name=f"{prefix}stem_pool_conv")
-    x = blocks.layer_class("ZeroPadding", arch)(1, name=f"{prefix}stem_pool_pad")(x)
+    name = f"{prefix}stem_pool_pad"
+    # Max pooling must ignore the padding. No output of ReLU is below 0; in networks with pre-activation, the zeros are
+    # part of the definition (keras.applications, BiT).
+    is_zero_padded = arch.preactivation or arch.activation in ("relu", "relu6")
+    x = (blocks.layer_class("ZeroPadding", arch)(1, name=name) if is_zero_padded else EdgePadding(name=name))(x)
     return blocks.layer_class("MaxPooling", arch)(3, strides=2, name=f"{prefix}stem_pool")(x)
 
 

@@ -1,4 +1,4 @@
-"""Custom layers: fused BatchNorm, the parameter-free shortcut, weight-standardized convolution."""
+"""Custom layers: fused BatchNorm, parameter-free shortcut, padding of max pooling, weight-standardized convolution."""
 
 from typing import Any
 
@@ -12,10 +12,11 @@ _FUSED_DTYPES = ("float32", "bfloat16", "float16")
 class BatchNormalization(keras.layers.BatchNormalization):
     """BatchNormalization of Keras, computed by TensorFlow's fused kernel.
 
-    `keras.layers.BatchNormalization` consists of elementary operations, which about halves the training speed of a
-    ResNet. This layer calls FusedBatchNormV3 for [N, H, W, C] and [N, L, C] float inputs normalized over the last axis.
-    All other cases (masks, other ranks, `renorm=True`) are passed to Keras. Parameters, moving statistics and the sums
-    inside the kernel are float32 under every precision policy. Weights are interchangeable with Keras's layer.
+    `keras.layers.BatchNormalization` consists of elementary operations; on CPUs, training with it takes 1.3 to 1.8
+    times as long (`docs/benchmarks.md`). This layer calls FusedBatchNormV3 for [N, H, W, C] and [N, L, C] float inputs
+    normalized over the last axis. All other cases (masks, other ranks, `renorm=True`) are passed to Keras. Parameters,
+    moving statistics and the sums inside the kernel are float32 under every precision policy. Weights are
+    interchangeable with Keras's layer.
 
     `synchronized=True` computes the statistics over the batches of all replicas, which must have equal sizes; the fused
     kernel cannot do this, so that it is slower with several replicas.
@@ -115,6 +116,29 @@ class PadShortcut(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Return the constructor arguments."""
         return super().get_config() | {"filters": self.filters, "stride": self.stride}
+
+
+@keras.saving.register_keras_serializable("resnet_tf")
+class EdgePadding(keras.layers.Layer):
+    """Repeat the border pixels once, which before max pooling over 3 pixels is equal to padding with -inf.
+
+    A window that reads a copy also reads its original. Zeros would exceed the negative values of SiLU or GELU, and -inf
+    has no representation in int8.
+
+    Input [N, H, W, C], output [N, H + 2, W + 2, C]; [N, L, C] likewise.
+    """
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Return the padded input."""
+        for axis in range(1, inputs.shape.rank - 1):
+            first, last = ((slice(None),) * axis + (edge,) for edge in (slice(1), slice(-1, None)))
+            inputs = tf.concat([inputs[first], inputs, inputs[last]], axis)
+        return inputs
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Return the shape of the output."""
+        batch, *space, channels = input_shape
+        return (batch, *(None if size is None else size + 2 for size in space), channels)
 
 
 @keras.saving.register_keras_serializable("resnet_tf")

@@ -85,6 +85,15 @@ def whitening_width(channels: int, dimensions: int) -> int:
     return 2 * channels * WHITENING_KERNEL**dimensions
 
 
+def squeezed_width(channels: int, ratio: float) -> int:
+    """Return the channels inside squeeze-and-excitation: the nearest multiple of 8, at least 8, as in timm.
+
+    >>> squeezed_width(80, 0.25)
+    24
+    """
+    return max(8, int(channels * ratio + 4) // 8 * 8)
+
+
 def check_activation(name: str) -> None:
     """Check that a name is that of an elementwise activation of Keras.
 
@@ -139,9 +148,9 @@ def _check_combinations(arch: Arch) -> None:
             f"base_width={arch.base_width} and groups={arch.groups} give {min(inner)} to {max(inner)} channels in a "
             f"bottleneck; 1 to {4 * _MAX_WIDTH} are possible"
         )
-    if arch.output_stride and (arch.total_stride % arch.output_stride or arch.output_stride < arch.stem_stride):
-        total = arch.total_stride
-        possible = [size for size in range(arch.stem_stride, min(total, 2**16) + 1) if total % size == 0]
+    if arch.output_stride and arch.output_stride not in arch.cumulative_strides:
+        largest = _INTEGERS["output_stride"][1]
+        possible = sorted({each for each in arch.cumulative_strides if each <= largest})
         raise UserError(f"output_stride={arch.output_stride} is impossible here; it can be {possible}")
 
 

@@ -1,7 +1,7 @@
 """Number of parameters of an architecture, without building the network."""
 
 from resnet_tf.model.arch import Arch
-from resnet_tf.model.options import EXPANSION, WHITENING_KERNEL, whitening_width
+from resnet_tf.model.options import EXPANSION, WHITENING_KERNEL, squeezed_width, whitening_width
 
 _STEM_KERNELS = {"conv7": 7, "small": 3}
 
@@ -16,12 +16,14 @@ def count_parameters(arch: Arch, *, num_classes: int, channels: int = 3) -> tupl
     """
     count = _Count(arch)
     width = _count_stem(count, arch, channels)
-    for depth, filters, stage_stride in zip(arch.depths, arch.widths, arch.strides, strict=True):
+    stages = zip(arch.depths, arch.widths, arch.strides, arch.cumulative_strides[:-1], strict=True)
+    for depth, filters, stage_stride, stride_before in stages:
         strided = {"first": 0, "last": depth - 1}[arch.stride_block] if arch.transition == "block" else None
         if arch.transition == "pool":
             width = count.conv_norm(width, filters * EXPANSION[arch.block], 3)
         for block in range(depth):
-            stride = stage_stride if block == strided else 1
+            is_dilated = 0 < arch.output_stride <= stride_before
+            stride = stage_stride if block == strided and not is_dilated else 1
             (_count_preactivated if arch.preactivation else _count_block)(count, arch, width, filters, stride)
             width = filters * EXPANSION[arch.block]
     if arch.preactivation:
@@ -85,8 +87,7 @@ def _count_block(count: _Count, arch: Arch, inputs: int, filters: int, stride: i
         if arch.block == "basic":
             count.conv_norm(y, filters, 3)
     if arch.se_ratio:
-        inside = round(width * arch.se_ratio / 8) * 8
-        count.conv(count.conv(width, inside, 1, bias=True), width, 1, bias=True)
+        count.conv(count.conv(width, squeezed_width(width, arch.se_ratio), 1, bias=True), width, 1, bias=True)
     if arch.shortcut in ("projection", "average") and (stride > 1 or inputs != width):
         count.conv_norm(inputs, width, 1)
 

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -96,9 +96,10 @@ class ProgressLine(keras.callbacks.Callback):
 
 
 class MetricsFile(keras.callbacks.Callback):
-    """metrics.jsonl: one JSON object for each epoch. Lines of later steps, left by a run that was killed, are dropped.
+    """metrics.jsonl: one JSON object for each epoch, in a file that is replaced atomically.
 
-    The file is replaced atomically.
+    Lines of later steps, which a killed run leaves, are dropped, and so is that of a part of an epoch when the epoch
+    ends in a run that `train.extend` continues.
     """
 
     def __init__(self, path: Path):
@@ -108,8 +109,19 @@ class MetricsFile(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Write the line of the epoch."""
         metrics = _metrics(logs)
-        lines = [line for line in files.read_json_lines(self._path, MetricsLine) if line["step"] < metrics["step"]]
-        lines.append({"epoch": epoch + 1, **metrics})
+        before = [line for line in self._read() if line["step"] < metrics["step"] and line["epoch"] <= epoch]
+        self._write([*before, {"epoch": epoch + 1, **metrics}])
+
+    def add(self, step: int, values: Mapping[str, Any]) -> None:
+        """Add values to the line of the epoch that ended at a step; nothing without such a line."""
+        lines = [line for line in self._read() if line["step"] <= step]
+        if lines and lines[-1]["step"] == step:
+            self._write([*lines[:-1], {**lines[-1], **values}])
+
+    def _read(self) -> list[dict[str, Any]]:
+        return files.read_json_lines(self._path, MetricsLine)
+
+    def _write(self, lines: list[dict[str, Any]]) -> None:
         with files.translate_write_errors(self._path):
             files.write_json_lines(self._path, lines)
 
@@ -170,23 +182,24 @@ def _montage(images: np.ndarray) -> np.ndarray:
 
 
 class Profile:
-    """TensorBoard's profiler for a range of steps.
+    """TensorBoard's profiler for a range of steps. Call `close` at the end: a process has one profiler.
 
     Args:
         steps: range `first:last` of `runtime.profile`, without the last step; empty for no profile.
         directory: log directory of TensorBoard.
+        is_chief: whether this worker writes the profile, as all other files.
 
     Raises:
         UserError: if `steps` is not a range.
     """
 
-    def __init__(self, steps: str, directory: Path):
-        self._directory = str(directory)
+    def __init__(self, steps: str, directory: Path, *, is_chief: bool = True):
+        self._directory, self._is_chief = str(directory), is_chief
         self._first, self._last, self._running = -1, -1, False
         if not steps:
             return
         first, _, last = steps.partition(":")
-        if not (first.isdigit() and last.isdigit() and int(first) < int(last)):
+        if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
             raise UserError(f"runtime.profile={steps!r} is not a range of steps, such as 100:110")
         self._first, self._last = int(first), int(last)
 
@@ -195,14 +208,22 @@ class Profile:
         return min([count, *(bound - step for bound in (self._first, self._last) if bound > step)])
 
     def begin(self, step: int) -> None:
-        """Start the profiler if the range starts at `step`; call it before the steps from `step` on."""
-        if step == self._first:
+        """Start the profiler if the range starts at `step`; call it before the steps from `step` on.
+
+        It runs already after a return to a checkpoint before the range.
+        """
+        if step == self._first and self._is_chief and not self._running:
             tf.profiler.experimental.start(self._directory)
             self._running = True
 
     def end(self, step: int) -> None:
         """Stop the profiler if the range ends at `step`; call it after the steps before `step`."""
-        if self._running and step >= self._last:
+        if step >= self._last:
+            self.close()
+
+    def close(self) -> None:
+        """Stop the profiler, which writes its profile, if the run ends within the range."""
+        if self._running:
             tf.profiler.experimental.stop()
             self._running = False
 

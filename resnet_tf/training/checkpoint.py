@@ -53,6 +53,8 @@ class CheckpointMetadata(TypedDict):
 def save(directory: Path, parts: Parts, metadata: CheckpointMetadata, *, keep: int, metric: str = AUTO) -> Path:
     """Write the checkpoint of a step, then remove the oldest beyond `keep`; the best by `train.metric` stays.
 
+    Checkpoints of later steps are removed as well: `latest` skipped them as corrupt when the run continued before them.
+
     Raises:
         UserError: if it cannot be written. Nothing that was there before is changed then.
     """
@@ -62,9 +64,12 @@ def save(directory: Path, parts: Parts, metadata: CheckpointMetadata, *, keep: i
         with files.atomic_directory(final, replace=True) as staging:
             _write(staging, parts, metadata)
     except (OSError, tf.errors.OpError) as error:
-        newest = max(steps(directory), default=None)
+        intact = (each for each in reversed(steps(directory)) if not find_corruption(_path(directory, each)))
+        newest = next(intact, None)
         kept = "there is no earlier one" if newest is None else f"that of step {newest} is whole"
         raise UserError(f"the checkpoint of step {step} cannot be written: {write_failure(error)}; {kept}") from error
+    for skipped in [each for each in steps(directory) if each > step]:
+        files.remove_directory(_path(directory, skipped))
     for old in _superfluous(directory, keep, metric):
         files.remove_directory(_path(directory, old))
     return final

@@ -141,11 +141,12 @@ def _describe_decays(config: Config) -> str:
 
 
 def _describe_profile(config: Config, length: TrainingLength) -> str:
-    """Return a warning if the run ends before the steps that are to be profiled."""
-    first = config.runtime.profile.partition(":")[0]
-    if not first.isdigit() or int(first) < length.total_steps:
+    """Return a warning if the run ends before the steps that are to be profiled, or within them."""
+    first, _, last = config.runtime.profile.partition(":")
+    if not (first.isdecimal() and last.isdecimal()) or int(last) <= length.total_steps:
         return ""
-    return f"runtime.profile={config.runtime.profile} begins after the last step, {length.total_steps - 1:,}"
+    where = "begins" if int(first) >= length.total_steps else "ends"
+    return f"runtime.profile={config.runtime.profile} {where} after the last step, {length.total_steps - 1:,}"
 
 
 def _describe_missing_batch_norm(config: Config, model: keras.Model) -> str:

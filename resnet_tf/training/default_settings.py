@@ -59,7 +59,8 @@ def resolve(config: Config, source: Source | None = None, *, stored: Config | No
     if source:
         if config.train.defaults != "none":
             config = _derive(config, source)
-        config = with_smaller_batch(resolve_size(config, source), source.train, replicas)
+        before = stored.data.batch_size if stored else 0
+        config = with_smaller_batch(resolve_size(config, source), source.train, replicas, before=before)
     return _with_shorter_warmup(config, epochs_are_given="train.epochs" in given)
 
 
@@ -151,13 +152,23 @@ class _Settings:
         return value
 
 
-def with_smaller_batch(config: Config, split: Split, replicas: int) -> Config:
-    """Return the configuration with a batch of at most the training split; the learning rate scales with the batch."""
+def with_smaller_batch(config: Config, split: Split, replicas: int, *, before: int = 0) -> Config:
+    """Return the configuration with a batch of at most the training split; the learning rate scales with the batch.
+
+    Args:
+        config: see `load_config`.
+        split: the training split.
+        replicas: number of replicas, which a batch is divided among.
+        before: batch of the run that continues, 0 for none. If it was reduced too, perhaps for other replicas, and
+            divides among these, it stays.
+    """
     size, count = config.data.batch_size, split.num_examples
     if size <= count:
         return config
     multiple = replicas * batch_group(config)
     reduced = max(count // multiple, 1) * multiple
+    if count < 2 * before < 2 * size and before % multiple == 0:  # a reduced batch is more than half of the split
+        reduced = before
     if reduced >= size:
         return config
     examples = counted(count, "example")

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import logging
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from resnet_tf.config import Config
+from resnet_tf.config import CONFIG_FILE, Config
 from resnet_tf.core import files, selection
 from resnet_tf.core.calibration_check import calibrate
 from resnet_tf.core.errors import Interrupted, UserError, plain_reason
@@ -118,13 +119,13 @@ class _Fit:
         self._unreadable = UnreadableExamples(source.train, trainer.preprocess, config.data, listed)
         self._signals = StopSignals()
         self._pace = Pace(config.runtime.steps_per_loop)
-        self._profile = Profile(config.runtime.profile, workdir / run.TENSORBOARD)
+        self._profile = Profile(config.runtime.profile, workdir / run.TENSORBOARD, is_chief=self._cluster.is_chief)
         self._callbacks, self._plot_evaluation, self._deadline = callbacks, plot_evaluation, deadline
         self._evaluation_seconds = 0.0
         self._batches: Any = None
         self._board: TensorBoard | None = None
-        self._metrics_file: MetricsFile | None = None
-        self._logs_of_epoch: tuple[int, dict[str, Any]] = 0, {}
+        self._metrics_file = MetricsFile(workdir / run.METRICS) if self._cluster.is_chief else None
+        self._trackers: Sequence[keras.callbacks.Callback] = ()
 
     def run(self) -> Fitted:
         """Train to the last epoch."""
@@ -133,15 +134,17 @@ class _Fit:
             return self._evaluate_finished()
         model.stop_training = False
         evaluation: Evaluation | None = None
-        with self._signals, open_trackers(self._config, self._workdir, is_chief=self._cluster.is_chief) as trackers:
-            observers = self._observers(trackers)
+        opened = open_trackers(self._config, self._workdir, is_chief=self._cluster.is_chief)
+        with contextlib.closing(self._profile), self._signals, opened as self._trackers:
+            observers = self._observers()
             try:
                 self._call_back(observers.on_train_begin)
                 while self._trainer.state.epochs < self._config.train.epochs and not self._is_ended:
                     evaluation = self._epoch(observers)
                 changed = self._call_back(observers.on_train_end)
-                if evaluation is None or changed:  # a callback ended the run between two evaluations
-                    evaluation = self._evaluate_again() if changed else self._evaluate()[0]
+                if evaluation is None or changed:
+                    reason = "a callback changed the weights" if changed else "the run ended between two evaluations"
+                    evaluation = self._evaluate_late(reason)
                     self._save(evaluation)
             except StopRequested as request:
                 raise Interrupted(self._stop(str(request))) from None
@@ -159,8 +162,9 @@ class _Fit:
             cause = "train.patience" if state.out_of_patience else "a callback"
             cause = "train.minutes" if self._config.train.minutes and not state.out_of_patience else cause
             logger.info("%s ended the run at step %d", cause, state.step)
-        evaluation = self._evaluate()[0]
-        if not self._trainer.has_metrics:
+        evaluation, logs = self._evaluate_to_logs()
+        if self._metrics_file and not self._trainer.has_metrics:
+            self._metrics_file.add(state.step, logs)
             self._save(evaluation)
         return self._fitted(evaluation)
 
@@ -193,29 +197,34 @@ class _Fit:
             logs = self._train(observers)
         state = self._trainer.state  # another one after a return to a checkpoint, which may be of another epoch
         epoch, evaluation, train = state.epochs, None, self._config.train
+        if state.step == epoch * self._trainer.length.steps_per_epoch:  # ended by `on_epoch_begin` or `train.minutes`
+            state.end(of=train.epochs)
+            self._note_end()
+            return None
         if (epoch + 1) % train.eval_every == 0 or epoch + 1 == train.epochs:
-            start = time.monotonic()
-            evaluation, raw = self._evaluate()
-            self._evaluation_seconds = seconds = time.monotonic() - start
-            logs |= _prefixed("val_", evaluation) | _prefixed("val_raw_", raw) | {"val_seconds": seconds}
+            evaluation, metrics = self._evaluate_to_logs()
+            logs |= metrics
         # Before the checkpoint: a run that is killed in between repeats the epoch and overwrites its lines.
-        self._logs_of_epoch = epoch, logs
         changed = self._call_back(observers.on_epoch_end, epoch, logs)
         if changed:
-            evaluation = self._evaluate_again()
+            evaluation = self._evaluate_late("a callback changed the weights")
         if self._trainer.model.stop_training and not self._is_last_step:
             state.end(of=train.epochs)
         if evaluation is not None:
             self._check_patience(evaluation)
         self._check_deadline()
-        if state.ended and self._metrics_file:
-            epoch, logs = self._logs_of_epoch
-            self._metrics_file.on_epoch_end(epoch, logs | {"stopped_early": True})
+        if state.ended:
+            self._note_end()
         if not self._steps_left():
             state.end_epoch()
         if evaluation is not None:
             self._save(evaluation)
         return evaluation
+
+    def _note_end(self) -> None:
+        """State in metrics.jsonl that the run ended early, after the newest step."""
+        if self._metrics_file:
+            self._metrics_file.add(self._trainer.state.step, {"stopped_early": True})
 
     def _save(self, evaluation: Evaluation | None) -> None:
         """Write a checkpoint, see `Trainer.save`."""
@@ -279,18 +288,24 @@ class _Fit:
         self._follow_callbacks()
         return bool(changed_by_chief)
 
-    def _evaluate_again(self) -> Evaluation:
-        """Evaluate weights that a callback set, and report them instead of those before."""
-        epoch, logs = self._logs_of_epoch
+    def _evaluate_late(self, reason: str) -> Evaluation:
+        """Evaluate after an epoch was reported, and report the metrics, which replace those of other weights."""
+        step = self._trainer.state.step
+        evaluation, logs = self._evaluate_to_logs()
+        logger.info("%s; evaluated at step %d: %s", reason, step, evaluation)
+        if self._metrics_file:
+            self._metrics_file.add(step, logs)
+        epoch = max(step - 1, 0) // self._trainer.length.steps_per_epoch
+        for each in (*([self._board] if self._board else []), *self._trackers):
+            each.on_epoch_end(epoch, {"step": step, **logs})
+        return evaluation
+
+    def _evaluate_to_logs(self) -> tuple[Evaluation, dict[str, Any]]:
+        """Evaluate, and return the metrics for the logs of an epoch as well."""
         start = time.monotonic()
         evaluation, raw = self._evaluate()
-        seconds = time.monotonic() - start
-        logger.info("a callback changed the weights after epoch %d; evaluated again: %s", epoch + 1, evaluation)
-        if self._metrics_file:
-            logs = logs | _prefixed("val_", evaluation) | _prefixed("val_raw_", raw) | {"val_seconds": seconds}
-            self._logs_of_epoch = epoch, logs
-            self._metrics_file.on_epoch_end(epoch, logs)
-        return evaluation
+        self._evaluation_seconds = seconds = time.monotonic() - start
+        return evaluation, _prefixed("val_", evaluation) | _prefixed("val_raw_", raw) | {"val_seconds": seconds}
 
     def _follow_callbacks(self, steps: int = 0, has_signal: bool = False) -> tuple[int, int]:
         """Send the decisions of the chief and its callbacks, end of training and learning rate, to all workers.
@@ -435,9 +450,10 @@ class _Fit:
         first = state.step - state.nonfinite_streak
         what = f"steps {first} to {state.step - 1} had non-finite losses or gradients"
         if state.rolled_back or not self._trainer.restore_newest(self._checkpoints):
+            preview = f"python -m resnet_tf.preview --config={shlex.quote(str(self._workdir / CONFIG_FILE))}"
             raise UserError(
                 f"{what}{', again' if state.rolled_back else ''}; {self._remedies()}. "
-                f"`python -m resnet_tf.preview --step={first}` plots the batch of the first. Checkpoints are kept"
+                f"`{preview} --step={first}` plots the batch of the first. Checkpoints are kept"
             )
         restored = self._trainer.state
         restored.rolled_back = True
@@ -473,17 +489,16 @@ class _Fit:
         training = self._pace.compile_seconds
         return None if training is None else training + (self._evaluator.compile_seconds or 0.0)
 
-    def _observers(self, trackers: Sequence[keras.callbacks.Callback]) -> keras.callbacks.CallbackList:
+    def _observers(self) -> keras.callbacks.CallbackList:
         epochs, steps_per_epoch = self._config.train.epochs, self._trainer.length.steps_per_epoch
         self._trainer.model.optimizer = self._trainer.optimizer  # callbacks read and set its learning rate
         chosen: list[keras.callbacks.Callback] = []
-        if self._cluster.is_chief:  # only the chief writes and decides
-            self._metrics_file = MetricsFile(self._workdir / run.METRICS)
+        if self._metrics_file:  # only the chief writes and decides
             self._board = self._open_board() if "tensorboard" in self._config.runtime.trackers else None
             chosen = [
                 self._metrics_file,
                 *([self._board] if self._board else []),
-                *trackers,
+                *self._trackers,
                 ProgressLine(
                     epochs=epochs,
                     steps_per_epoch=steps_per_epoch,

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from resnet_tf.core.errors import UserError
 from resnet_tf.core.text import counted
 from resnet_tf.training.image_size import SMALL, choose_size, downsamples
 
@@ -28,6 +29,9 @@ _LONG = 20  # epochs from which on a network of these overfits with weak augment
 _MOST_IMAGES_UNMIRRORED = 900_000
 _FLIPS = ("augment.flip", "augment.alternating_flip")
 _EVALUATIONS = 10  # in a run, at most
+# Peak learning rates at a batch of 256, from scratch and for fine-tuning. From scratch, Adam has that of the recipe
+# signals and Muon that of cifar10_fast; for fine-tuning two fifths, as SGD in the recipe finetune.
+_RATES = {"sgd": (0.2, 0.08), "adam": (0.004, 0.0016), "adamw": (0.004, 0.0016), "muon": (0.015, 0.006)}
 _SAVE_SECONDS = 1.0  # of a checkpoint, with each evaluation
 _EPOCH_SECONDS = 0.1  # of callbacks and logs
 _EVALUATION_SPEEDUP = 3  # an evaluation computes no gradients
@@ -134,6 +138,20 @@ class Choice:
         return f"{self.key}={value}: {self.reason}"
 
 
+def check_optimizer(facts: Facts) -> None:
+    """Refuse an optimizer that no learning rate is known for, unless that is set.
+
+    Raises:
+        UserError: naming the optimizers with a learning rate.
+    """
+    name = facts.given.get("optimizer.name", "sgd")
+    if name.lower() not in _RATES and "optimizer.base_lr" not in facts.given:
+        raise UserError(
+            f"train.minutes={facts.minutes:g} has no learning rate for optimizer.name={name}; set optimizer.base_lr, "
+            f"or take one of {', '.join(_RATES)}"
+        )
+
+
 def candidates(facts: Facts) -> list[Candidate]:
     """Return at most two networks to measure, the better one first; in a few minutes, only the faster one.
 
@@ -141,12 +159,7 @@ def candidates(facts: Facts) -> list[Candidate]:
     and, if training mirrors them, that of `cifar10_wide`; on accelerators, and in hours, also ResNet-18 with a stem for
     small images.
     """
-    given, name = facts.given, facts.given.get("model.name")
-    if "model.weights" in given:
-        fitting = [each for each in facts.weights if each.name == given["model.weights"]]
-    else:
-        fitting = [each for each in facts.weights if (each.size <= SMALL) == (facts.median <= SMALL)]
-    fitting = [each for each in fitting if name in (None, each.network)]
+    given, name, fitting = facts.given, facts.given.get("model.name"), fitting_weights(facts)
     most = slice(None) if facts.minutes >= _FEW_MINUTES else slice(-1, None)
     if fitting:
         best_and_fastest = [fitting[0], *fitting[1:][-1:]]
@@ -164,6 +177,15 @@ def candidates(facts: Facts) -> list[Candidate]:
     else:
         found = [*([Candidate("resnet50", size)] if facts.on_accelerator else []), Candidate("resnet18", size)]
     return found[most]
+
+
+def fitting_weights(facts: Facts) -> list[Weights]:
+    """Return the weights at hand for the size of the images, or those that are set, of the network that is set."""
+    if "model.weights" in facts.given:
+        fitting = [each for each in facts.weights if each.name == facts.given["model.weights"]]
+    else:
+        fitting = [each for each in facts.weights if (each.size <= SMALL) == (facts.median <= SMALL)]
+    return [each for each in fitting if facts.given.get("model.name") in (None, each.network)]
 
 
 def choose(facts: Facts, rates: Mapping[Candidate, float], seconds: float) -> list[Choice]:
@@ -266,7 +288,7 @@ def trial_settings(facts: Facts, candidate: Candidate) -> dict[str, Any]:
     return candidate.settings() | {
         "data.batch_size": batch_size(facts, candidate),
         "augment.random_resized_crop": candidate.size > SMALL,
-        "optimizer.name": "muon" if _takes_muon(facts, candidate) else "sgd",
+        "optimizer.name": _optimizer(facts, candidate),
     }
 
 
@@ -285,9 +307,18 @@ def batch_size(facts: Facts, candidate: Candidate) -> int:
     return math.ceil(size / multiple) * multiple
 
 
+def _optimizer(facts: Facts, candidate: Candidate) -> str:
+    """Return the name of the optimizer in effect."""
+    return facts.given.get("optimizer.name", "muon" if _is_fast(candidate) else "sgd").lower()
+
+
+def _is_fast(candidate: Candidate) -> bool:
+    return candidate.network in (_FAST, _WIDE, _TINY) and not candidate.weights
+
+
 def _takes_muon(facts: Facts, candidate: Candidate) -> bool:
-    fits = candidate.network in (_FAST, _WIDE, _TINY) and not candidate.weights
-    return fits and facts.given.get("optimizer.name", "muon") == "muon"
+    """Return True for the networks of `cifar10_fast` and `cifar10_wide` with the optimizer of these recipes."""
+    return _is_fast(candidate) and _optimizer(facts, candidate) == "muon"
 
 
 def _epochs(facts: Facts, candidate: Candidate, rate: float, seconds: float) -> float:
@@ -345,22 +376,24 @@ def _eval_every(facts: Facts, epochs: int) -> int:
 
 def _recipe_choices(facts: Facts, chosen: Candidate, epochs: int) -> Iterator[Choice]:
     """Yield batch, schedule and augmentation."""
-    batch = batch_size(facts, chosen)
+    batch, optimizer = batch_size(facts, chosen), _optimizer(facts, chosen)
     if chosen.weights:
         yield Choice("data.batch_size", batch, "fine-tuning takes small batches")
-        yield from _fine_tuning_choices(facts, epochs)
-    elif _takes_muon(facts, chosen):
-        yield Choice("data.batch_size", batch, "at least 7 steps in an epoch, 16 to 512 images")
-        yield from _muon_choices(epochs, epochs * math.ceil(facts.examples / batch))
+        yield from _fine_tuning_choices(facts, epochs, optimizer)
     else:
-        yield Choice("data.batch_size", batch, "at least 20 steps in an epoch, 16 to 128 images")
-        yield from _sgd_choices(facts)
-    yield Choice("optimizer.nesterov", True, "as in all recipes for short runs")
+        limits = "7 steps in an epoch, 16 to 512" if _takes_muon(facts, chosen) else "20 steps in an epoch, 16 to 128"
+        yield Choice("data.batch_size", batch, f"at least {limits} images")
+        if optimizer == "muon":
+            yield from _muon_choices(epochs, epochs * math.ceil(facts.examples / batch))
+        else:
+            yield from _one_cycle_choices(facts, optimizer)
+    if optimizer in ("sgd", "muon") and facts.given.get("optimizer.momentum", 1):
+        yield Choice("optimizer.nesterov", True, "as in all recipes for short runs")
     yield Choice("export.checkpoint", "best", "the last checkpoint need not be the best")
     yield from _augmentation_choices(facts, chosen, epochs)
 
 
-def _fine_tuning_choices(facts: Facts, epochs: int) -> Iterator[Choice]:
+def _fine_tuning_choices(facts: Facts, epochs: int, optimizer: str) -> Iterator[Choice]:
     head_epochs = facts.given.get("train.head_epochs", 1)
     if epochs > head_epochs:
         yield Choice("train.finetune", "head_then_all", "a random head would disturb pretrained layers")
@@ -368,13 +401,15 @@ def _fine_tuning_choices(facts: Facts, epochs: int) -> Iterator[Choice]:
     else:
         reason = f"train.head_epochs={head_epochs} leaves no epoch for the other layers"
         yield Choice("train.finetune", "probe", "one epoch trains a head only" if epochs == 1 else reason)
-    yield Choice("optimizer.base_lr", 0.08, "as in the recipe finetune")
+    if optimizer in _RATES:
+        reason = "as in the recipe finetune" if optimizer == "sgd" else f"two fifths of {optimizer}'s from scratch"
+        yield Choice("optimizer.base_lr", _RATES[optimizer][1], reason)
 
 
 def _muon_choices(epochs: int, steps: int) -> Iterator[Choice]:
     recipe = "as in the recipe cifar10_fast"
     yield Choice("optimizer.name", "muon", "reaches the accuracy of SGD in fewer epochs (Jordan et al. 2024)")
-    yield Choice("optimizer.base_lr", 0.015, recipe)
+    yield Choice("optimizer.base_lr", _RATES["muon"][0], recipe)
     yield Choice("optimizer.schedule", "linear", recipe)
     yield Choice("optimizer.warmup_epochs", epochs / 5, "a fifth of the epochs")
     yield Choice("optimizer.momentum", 0.85, recipe)
@@ -384,11 +419,16 @@ def _muon_choices(epochs: int, steps: int) -> Iterator[Choice]:
     yield Choice("train.ema", decay, "averages a fourteenth of the steps as that recipe, 100 at most")
 
 
-def _sgd_choices(facts: Facts) -> Iterator[Choice]:
-    if not facts.given.get("optimizer.warmup_epochs"):  # it has a rise of its own
+def _one_cycle_choices(facts: Facts, optimizer: str) -> Iterator[Choice]:
+    # One cycle has a rise and an end of its own.
+    if not (facts.given.get("optimizer.warmup_epochs") or facts.given.get("optimizer.end_lr_fraction")):
         yield Choice("optimizer.schedule", "one_cycle", "short runs from scratch (Smith and Topin 2017)")
-    yield Choice("optimizer.base_lr", 0.2, "usual for batches of 256 with one cycle")
-    yield Choice("optimizer.weight_decay", 5e-4, "short runs take stronger decay")
+    if optimizer == "sgd":
+        yield Choice("optimizer.base_lr", _RATES["sgd"][0], "usual for batches of 256 with one cycle")
+        yield Choice("optimizer.weight_decay", 5e-4, "short runs take stronger decay")
+    elif optimizer in _RATES:
+        yield Choice("optimizer.base_lr", _RATES[optimizer][0], "as in the recipe signals")
+        yield Choice("optimizer.weight_decay", 0.01, "as in the recipe signals")
     yield Choice("loss.label_smoothing", 0.1, "short runs from scratch (Jordan 2024)")
 
 

@@ -15,8 +15,17 @@ logger = logging.getLogger(__name__)
 
 ENVIRONMENT = "environment.jsonl"
 HASHES = "hashes.jsonl"
-# Prefixes of environment variables that change how TensorFlow, oneDNN, XLA or OpenMP compute.
-_VARIABLES = ("TF_", "ONEDNN_", "DNNL_", "XLA_", "OMP_", "KMP_", "MKL_", "OPENBLAS_", "NVIDIA_", "CUDA_")
+# Prefixes of environment variables that change how TensorFlow, oneDNN, XLA or OpenMP compute. Other programs have
+# variables with `TF_` and `NVIDIA_` too, among them credentials: TF_TOKEN_* and TF_VAR_* of Terraform, NVIDIA_API_KEY.
+_VARIABLES = (
+    *("TF_CONFIG", "TF_CPP_", "TF_CPU_", "TF_NUM_", "TF_GPU_", "TF_CUDA_", "TF_CUDNN_", "TF_CUBLAS_", "TF_CUFFT_"),
+    *("TF_ENABLE_", "TF_DISABLE_", "TF_FORCE_", "TF_USE_", "TF_OVERRIDE_", "TF_DETERMINISTIC_", "TF_AUTOTUNE_"),
+    *("TF_XLA_", "TF_JIT_", "TF_FUNCTION_", "TF_ONEDNN_", "TF_SET_ONEDNN_", "TF_MKL_", "TF_AUTO_MIXED_PRECISION_"),
+    *("TF_CONV2D_", "TF_FP16_", "TF_MATMUL_", "TF_DATA_EXPERIMENT_"),
+    *("ONEDNN_", "DNNL_", "XLA_", "OMP_", "KMP_", "MKL_", "OPENBLAS_", "CUDA_"),
+    *("NVIDIA_TF32_OVERRIDE", "NVIDIA_VISIBLE_DEVICES"),
+)
+_SHARED = ("TF_", "NVIDIA_")  # with other programs
 # Extensions of processors that kernels are chosen by.
 _FLAGS = ("sse", "avx", "fma", "f16c", "amx", "neon", "asimd", "sve", "bf16")
 
@@ -66,10 +75,18 @@ def write_environment(workdir: Path, step: int) -> None:
 def read_environment(workdir: Path) -> list[Start]:
     """Return the starts of a run; empty for a run of an earlier version.
 
+    Variables of other programs, which earlier versions stored too, are left out: they may be credentials.
+
     Raises:
         UserError: if the file cannot be read.
     """
-    return cast(list[Start], files.read_json_lines(workdir / ENVIRONMENT, Start))
+    starts = cast(list[Start], files.read_json_lines(workdir / ENVIRONMENT, Start))
+    for start in starts:
+        named = start["environment"].items()
+        start["environment"] = {
+            name: value for name, value in named if name.startswith(_VARIABLES) or not name.startswith(_SHARED)
+        }
+    return starts
 
 
 def write_hash(workdir: Path, step: int, parts: Mapping[str, Mapping[str, tf.Variable]]) -> None:

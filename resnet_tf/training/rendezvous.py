@@ -203,9 +203,18 @@ def parse_address(address: str) -> tuple[str, int]:
         UserError: for anything else.
     """
     host, _, port = address.rpartition(":")
-    if not host or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 2**16:
+    host = host.strip("[]")
+    if not _is_host(host) or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 2**16:
         raise UserError(f"{address!r} is not an address host:port")
-    return host.strip("[]"), int(port)
+    return host, int(port)
+
+
+def _is_host(name: str) -> bool:
+    """Return True unless a name is empty, or has a label that is empty or longer than 63 characters (RFC 1035)."""
+    try:
+        return bool(name.encode("idna"))  # as Python encodes it to look it up
+    except UnicodeError:
+        return False
 
 
 @contextlib.contextmanager

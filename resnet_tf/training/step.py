@@ -10,7 +10,8 @@ from resnet_tf.core.graphs import without_autograph
 from resnet_tf.core.targets import targets_of
 from resnet_tf.data.augmentation import mixing
 from resnet_tf.inputs import Preprocess
-from resnet_tf.model.builder import LOGITS_LAYER
+from resnet_tf.model.builder import is_head
+from resnet_tf.model.recursion import deep_graph
 from resnet_tf.training.objective import Loss
 from resnet_tf.training.optimizers.conditional import apply_if
 from resnet_tf.training.resize import resize
@@ -62,6 +63,7 @@ class TrainStep:
         as_one = xla and on_accelerator and self._replicas == 1
         self._gradients = tf.function(self.gradients, jit_compile=True) if xla and not as_one else self.gradients
         self._complete_step = tf.function(self._complete, jit_compile=True) if as_one else self._complete
+        self._body, self._head = _split(model)
         self._variables, self._state = list(model.trainable_variables), list(model.non_trainable_variables)
         self.run = tf.function(self._run)
 
@@ -73,7 +75,7 @@ class TrainStep:
         Args:
             iterator: iterator of `Trainer.batches`.
             count: number of steps, int scalar.
-            head_only: train the head only, with the rest of the network in inference mode.
+            head_only: train the head and its dropout only, with the rest of the network in inference mode.
             size: image size in pixels to downsample to, or None.
 
         Returns:
@@ -139,7 +141,7 @@ class TrainStep:
                 micro = tf.identity(inputs[first::count]) if count > 1 else inputs
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch([variable.value for variable in trained])
-                logits, state = self._forward(micro, state, training=not head_only)
+                logits, state = self._forward(micro, state, head_only=head_only)
                 losses = self._objective(targets[first::count], logits, soft if soft is None else soft[first::count])
                 loss = self._optimizer.scale_loss(tf.reduce_sum(losses) / config.data.batch_size)
             new = tape.gradient(loss, [variable.value for variable in trained])
@@ -160,14 +162,19 @@ class TrainStep:
         )
 
     def _trained(self, head_only: bool) -> list[keras.Variable]:
-        return [each for each in self._variables if not head_only or each.path.startswith(LOGITS_LAYER)]
+        return [each for each in self._variables if not head_only or is_head(each)]
 
     def _forward(
-        self, inputs: tf.Tensor, state: list[tf.Tensor], *, training: bool
+        self, inputs: tf.Tensor, state: list[tf.Tensor], *, head_only: bool
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """Return logits and new values of the non-trainable variables, which Keras would assign at once."""
         with keras.StatelessScope(state_mapping=list(zip(self._state, state, strict=True))) as scope:
-            logits = self._model(inputs, training=training)
+            if head_only:
+                logits = self._body(inputs, training=False)
+                for layer in self._head:  # dropout, if any, and logits
+                    logits = layer(logits, training=True)
+            else:
+                logits = self._model(inputs, training=True)
         return logits, [scope.get_current_value(variable) for variable in self._state]
 
     @without_autograph
@@ -226,3 +233,10 @@ class TrainStep:
         if isinstance(self._optimizer, keras.optimizers.LossScaleOptimizer):
             self._optimizer.step_counter.assign(0)
             self._optimizer.dynamic_scale.assign(self._optimizer.dynamic_scale * 0.5)
+
+
+def _split(model: keras.Model) -> tuple[keras.Model, list[keras.Layer]]:
+    """Return the body of a network, which ends with the pooled features, and the layers of its head."""
+    head = model.layers[-2:] if isinstance(model.layers[-2], keras.layers.Dropout) else model.layers[-1:]
+    with deep_graph():
+        return keras.Model(model.input, head[0].input, name="body"), head

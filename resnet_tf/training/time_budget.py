@@ -5,25 +5,27 @@ import gc
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from resnet_tf.config import Config, override
+from resnet_tf.config import Config, flatten, override
+from resnet_tf.config.effects import describe_ineffective
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.text import counted
 from resnet_tf.data.pipeline import fits_in_memory
 from resnet_tf.data.sources import Source
 from resnet_tf.inputs import ImagePreprocess, create_preprocess, input_type
 from resnet_tf.model.weights.download import cached_path
+from resnet_tf.model.weights.published import find_pretrained
 from resnet_tf.model.weights.published_table import PRETRAINED
 from resnet_tf.training import planner, runtime
 from resnet_tf.training.cluster import Cluster, describe_workers
 from resnet_tf.training.default_settings import batch_group, explicit_settings, with_smaller_batch
-from resnet_tf.training.image_size import median_size, trained_size
+from resnet_tf.training.image_size import SMALL, median_size, trained_size
 from resnet_tf.training.planner import Candidate, Facts, Weights
 from resnet_tf.training.trainer import Trainer
 
@@ -103,7 +105,7 @@ def fit_into_minutes(config: Config, source: Source, strategy: tf.distribute.Str
         deadline: end of the run.
 
     Raises:
-        UserError: if the data are no ordinary images.
+        UserError: if the data are no ordinary images, or as `planner.check_optimizer`.
     """
     if not issubclass(input_type(config.data), ImagePreprocess):
         plural = input_type(config.data).plural
@@ -111,6 +113,7 @@ def fit_into_minutes(config: Config, source: Source, strategy: tf.distribute.Str
             f"train.minutes={config.train.minutes:g} chooses settings for images, and the data are {plural}"
         )
     facts = _collect(config, source, strategy)
+    planner.check_optimizer(facts)
     cluster = Cluster(strategy)
     rates: dict[Candidate, float] = {}
 
@@ -137,14 +140,24 @@ def fit_into_minutes(config: Config, source: Source, strategy: tf.distribute.Str
     choices = planner.choose(facts, rates, seconds)
     for line in planner.describe(choices, config.train.minutes):
         logger.info("%s", line)
-    return override(config, {choice.key: choice.value for choice in choices})
+    planned = override(config, {choice.key: choice.value for choice in choices})
+    _warn_of_ineffective(planned, config.given)
+    return planned
+
+
+def _warn_of_ineffective(planned: Config, given: Iterable[str]) -> None:
+    """Warn of keys that were set, not to their default, and that the plan leaves without effect."""
+    values, defaults = (flatten(each.to_dict()) for each in (planned, Config()))
+    changed = sorted(key for key in given if values[key] != defaults[key])
+    for text in describe_ineffective(override(planned, {"train.minutes": 0.0}), changed):
+        logger.warning("train.minutes=%g: %s", planned.train.minutes, text)
 
 
 def _collect(config: Config, source: Source, strategy: tf.distribute.Strategy) -> Facts:
     if named := config.model.weights:
         weights: tuple[Weights, ...] = (Weights(config.model.name, named, trained_size(config)),)
-    elif not (weights := _agree_on_weights(Cluster(strategy))):
-        logger.info("no pretrained weights in the cache; model.weights=imagenet downloads those of model.name")
+    else:
+        weights = _agree_on_weights(Cluster(strategy))
     facts = Facts(
         examples=source.train.num_examples,
         evaluated=source.validation.num_examples,
@@ -160,7 +173,17 @@ def _collect(config: Config, source: Source, strategy: tf.distribute.Strategy) -
     counts = f"{counted(facts.examples, 'training example')}, {counted(len(source.class_names), 'class')}"
     color = "color" if facts.is_color else "gray"
     logger.info("train.minutes=%g: %s, %s images of %d pixels", facts.minutes, counts, color, facts.median)
+    _log_missing_weights(facts)
     return facts
+
+
+def _log_missing_weights(facts: Facts) -> None:
+    """Log the settings that download pretrained weights for images of this size, if there are none at hand."""
+    network, data = ("resnet20", "cifar10") if facts.median <= SMALL else ("resnet18", "imagenet")
+    name = facts.given.get("model.name", network)
+    if "model.weights" not in facts.given and not planner.fitting_weights(facts) and find_pretrained(name, data):
+        text = "no weights for images of this size in the cache; model.name=%s model.weights=%s downloads some"
+        logger.info(text, name, data)
 
 
 def _agree_on_weights(cluster: Cluster) -> tuple[Weights, ...]:

@@ -75,6 +75,15 @@ def test_operations_equal_pil(name, channels):
             np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("size", [(1, 8), (8, 1), (2, 5), (5, 2), (1, 1), (3, 3)], ids=str)
+def test_smallest_images_are_sharpened_as_by_pil(size):
+    images = np.random.default_rng(0).integers(0, 256, (2, *size, 3), np.uint8)
+    found = operations.OPERATIONS["Sharpness"](tf.constant(images), tf.fill([2], 0.9))
+    expected = np.stack([np.asarray(PIL["Sharpness"](Image.fromarray(image), 0.9)) for image in images])
+    assert found.shape == expected.shape
+    assert np.abs(found.numpy().astype(int) - expected).max() <= 1
+
+
 def test_every_image_has_its_own_operation():
     images = np.concatenate([_images()] * 4)[: len(NAMES)]
     magnitudes = [MAGNITUDES.get(name, (0.0,))[-1] for name in NAMES]

@@ -163,6 +163,7 @@ def test_recipes_are_within_the_ranges():
 EFFECTS = {
     "model.new_head": ("true", [], ["model.weights=a.safetensors"]),
     "model.adapt_channels": ("zero", [], ["model.weights=a.safetensors"]),
+    "model.stochastic_depth": ("0.1", ["train.finetune=probe"], ["train.finetune=head_then_all"]),
     "data.image_folder": ("photos", [], ["data.source=labels.csv"]),
     "data.image_column": ("path", [], ["data.source=labels.TSV"]),
     "data.label_column": ("name", ["data.source=arrays.npz"], ["data.source=labels.parquet"]),
@@ -250,6 +251,7 @@ def _from_text(key, text):
         ["optimizer.name=adamw", "optimizer.momentum=0"],
         ["optimizer.schedule=one_cycle", "optimizer.warmup_epochs=0"],
         ["model.new_head=false"],
+        ["train.minutes=1", "model.new_head=true", "model.adapt_channels=zero"],
         ["train.defaults=bit", "optimizer.schedule=step", "optimizer.decay_epochs=500"],
     ],
 )

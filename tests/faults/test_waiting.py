@@ -154,10 +154,22 @@ def test_a_port_in_use_is_named(index):
     )
 
 
-@pytest.mark.parametrize("address", ["", "host", "host:", "host:x", ":22", "host:0", "host:70000", "host:-1"])
+# Also names that cannot be looked up: with an empty label, and with one of more than 63 characters.
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("", "host", "host:", "host:x", ":22", "host:0", "host:70000", "host:-1"),
+        *("[]:22", "a..b:22", ".a:22", f"{'a' * 64}.svc:22", "\udcff:22"),
+    ],
+)
 def test_addresses_are_checked(address):
     with pytest.raises(UserError, match="is not an address host:port"):
         rendezvous.parse_address(address)
+    if address:
+        with pytest.raises(UserError, match="is not an address host:port"):
+            rendezvous.wait_for_server("x", address, seconds=0)
+    with pytest.raises(UserError, match="is not an address host:port"):
+        rendezvous._Worker(1, [address, "127.0.0.1:22"]).poll()
     assert rendezvous.parse_address("[::1]:22") == ("::1", 22)
 
 

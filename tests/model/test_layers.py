@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from resnet_tf.model import blocks
-from resnet_tf.model.layers import BatchNormalization, PadShortcut, StandardizedConv2D
+from resnet_tf.model.layers import BatchNormalization, EdgePadding, PadShortcut, StandardizedConv2D
 from resnet_tf.model.zoo import MODELS
 
 IMAGES = np.random.default_rng(0).normal(1.0, 2.0, (4, 5, 6, 7)).astype("float32")
@@ -103,6 +103,27 @@ def test_pad_shortcut_subsamples_and_pads():
     expected[..., 2:9] = IMAGES[:, ::2, ::2]
     np.testing.assert_array_equal(outputs, expected)
     assert PadShortcut(11, stride=2).compute_output_shape((None, 5, None, 7)) == (None, 3, None, 11)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_edge_padding_before_max_pooling_is_padding_with_minus_infinity(dtype):
+    values = tf.cast(IMAGES - 100.0, dtype)
+    with tf.GradientTape() as tape:
+        tape.watch(values)
+        pooled = tf.nn.max_pool2d(EdgePadding(dtype=dtype)(values), 3, 2, "VALID")
+    padded = np.pad(values.numpy().astype("float32"), [(0, 0), (1, 1), (1, 1), (0, 0)], constant_values=-np.inf)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))[:, ::2, ::2]
+    np.testing.assert_array_equal(pooled.numpy().astype("float32"), windows.max(axis=(-2, -1)))
+    gradient = tf.cast(tape.gradient(pooled, values), tf.float32)
+    assert float(tf.reduce_sum(gradient)) == pooled.numpy().size
+
+
+def test_edge_padding_repeats_the_border():
+    for values, widths in ((IMAGES, [(0, 0), (1, 1), (1, 1), (0, 0)]), (IMAGES[:, 0], [(0, 0), (1, 1), (0, 0)])):
+        padded = EdgePadding()(values)
+        np.testing.assert_array_equal(padded, np.pad(values, widths, mode="edge"))
+        assert EdgePadding().compute_output_shape(values.shape) == padded.shape
+    assert EdgePadding().compute_output_shape((None, None, 6, 7)) == (None, None, 8, 7)
 
 
 @pytest.mark.parametrize("size", [6, 7])

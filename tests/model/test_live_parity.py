@@ -91,6 +91,19 @@ def test_dilated_networks_are_alike(name, network, settings, stride, tmp_path):
     _assert_equal_outputs(ours, theirs, formula.images(2, 96))
 
 
+@pytest.mark.parametrize(
+    ("name", "network", "theirs", "ours"),
+    [
+        ("resnet50", "resnet50", {"act_layer": "silu"}, {"activation": "silu"}),
+        ("resnet18", "seresnet18", {}, {"se_ratio": 1 / 16}),
+    ],
+)
+def test_networks_with_options_are_alike(name, network, theirs, ours, tmp_path):
+    reference = _theirs("timm", network, **theirs)
+    model = create_model(name, input_shape=(64, 64, 3), weights=_save(reference, tmp_path), **ours)
+    _assert_equal_outputs(model, reference, formula.images(2, 64))
+
+
 @pytest.mark.parametrize(("name", "network"), [("resnet50", "resnet50"), ("resnet18_d", "resnet18d")])
 def test_feature_pyramids_are_alike(name, network, tmp_path):
     torch = pytest.importorskip("torch")

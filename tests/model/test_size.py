@@ -1,5 +1,7 @@
 """Parameter counts against built networks and torchvision's."""
 
+import dataclasses
+
 import pytest
 from conftest import LONG, import_torch_zoo
 
@@ -21,6 +23,17 @@ def test_counts_are_those_of_built_networks(name):
     parameters, statistics = count_parameters(MODELS[name], num_classes=7, channels=4)
     assert parameters + statistics == model.count_params()
     assert parameters == sum(each.value.shape.num_elements() for each in model.trainable_weights)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"se_ratio": 1 / 16}, {"widths": (64, 64, 64, 64), "output_stride": 8}],
+    ids=["narrow gates", "dilation in place of a projection"],
+)
+def test_counts_with_options_are_those_of_built_networks(changes):
+    arch = dataclasses.replace(MODELS["resnet18"], **changes)
+    model = create_model("resnet18", num_classes=7, input_shape=(None, None, 3), **changes)
+    assert sum(count_parameters(arch, num_classes=7)) == model.count_params()
 
 
 @pytest.mark.slow

@@ -8,6 +8,8 @@ from conftest import LONG, shallow
 from resnet_tf.core.errors import UserError
 from resnet_tf.model.create import create_model
 from resnet_tf.model.initializers import FanOutNormal
+from resnet_tf.model.layers import EdgePadding
+from resnet_tf.model.options import squeezed_width
 from resnet_tf.model.size import count_parameters
 from resnet_tf.model.zoo import MODELS, list_models
 
@@ -239,16 +241,56 @@ def test_output_stride_keeps_the_weights_and_enlarges_the_map(name):
         assert [tuple(each.shape) for each in dilated.weights] == [tuple(each.shape) for each in plain.weights]
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50_v1", pytest.param("resnet164_v2", marks=LONG)])
-def test_dilation_sees_what_the_stride_saw(name):
+@pytest.mark.parametrize(
+    ("name", "knobs"),
+    [
+        ("resnet18", {}),
+        ("resnet50_v1", {}),
+        ("resnet18", {"block": "single", "depths": (1, 2, 2, 1)}),
+        pytest.param("resnet164_v2", {}, marks=LONG),
+    ],
+)
+def test_dilation_sees_what_the_stride_saw(name, knobs):
     """Every second output of a dilated network equals the strided network's, away from borders."""
     images = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype("float32")
-    settings = {"input_shape": (64, 64, 3), "features": ("stage3",), "zero_gamma": False}
+    settings = {"input_shape": (64, 64, 3), "features": ("stage3",), "zero_gamma": False, **knobs}
     stride = MODELS[name].total_stride // (2 if name == "resnet164_v2" else 4)
     strided, dilated = create_model(name, **settings), create_model(name, output_stride=stride, **settings)
     dilated.set_weights(strided.get_weights())
     coarse, fine = (model(images, training=False)["stage3"].numpy() for model in (strided, dilated))
     np.testing.assert_allclose(fine[:, ::2, ::2], coarse, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("activation", "padding"),
+    [("silu", EdgePadding), ("leaky_relu", EdgePadding), ("relu", keras.layers.ZeroPadding2D)],
+)
+def test_padding_of_the_stem_is_no_maximum(activation, padding):
+    """Compare with the maximum over a 3x3 window padded with -inf, as in PyTorch; all values are negative here."""
+    model = create_model("resnet18", input_shape=(38, 34, 3), num_classes=0, activation=activation, depths=(1, 1, 1, 1))
+    model.get_layer("stem_conv_bn").beta.assign(np.full(64, -5.0))
+    activated, pooled = (model.get_layer(name).output for name in (f"stem_conv_{activation}", "stem_pool"))
+    images = np.random.default_rng(0).normal(size=(2, 38, 34, 3)).astype("float32")
+    before, after = keras.Model(model.input, [activated, pooled])(images, training=False)
+    padded = np.pad(before, [(0, 0), (1, 1), (1, 1), (0, 0)], constant_values=-np.inf)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))[:, ::2, ::2]
+    np.testing.assert_array_equal(after, windows.max(axis=(-2, -1)))
+    assert type(model.get_layer("stem_pool_pad")) is padding
+
+
+def test_stems_of_networks_with_preactivation_pool_with_zeros():
+    """As in keras.applications, and in BiT."""
+    model = create_model("resnet50_v2", input_shape=(64, 64, 3), activation="silu", depths=(1, 1, 1, 1))
+    assert type(model.get_layer("stem_pool_pad")) is keras.layers.ZeroPadding2D
+
+
+def test_squeezed_channels_are_a_multiple_of_8():
+    """timm's `make_divisible(channels * ratio, 8, round_limit=0.0)`, also where the nearest multiple is 0 or a tie."""
+    cases = {(64, 1 / 16): 8, (80, 0.25): 24, (256, 1 / 16): 16, (176, 1 / 16): 8, (192, 1 / 16): 16, (2048, 0.25): 512}
+    assert {case: squeezed_width(*case) for case in cases} == cases
+    model = create_model("resnet18", input_shape=(32, 32, 3), num_classes=3, se_ratio=1 / 16)
+    widths = [model.get_layer(f"stage{stage}_block1_se_reduce").filters for stage in (1, 2, 3, 4)]
+    assert widths == [8, 8, 16, 32]
 
 
 def test_stochastic_depth_leaves_out_more_of_the_later_blocks():
@@ -291,6 +333,8 @@ def test_refusals():
         create_model("resnet18", input_shape=(16, 16, 3))
     with pytest.raises(UserError, match=r"input_shape=\(32, 32\) is not \(height, width, channels\)"):
         create_model("resnet20", input_shape=(32, 32))
+    with pytest.raises(UserError, match=r"output_stride=8 is impossible here; it can be \[4, 16, 32, 64\]"):
+        create_model("resnet50", strides=(1, 4, 2, 2), output_stride=8)
     with pytest.raises(UserError, match=r"output_stride=12 is impossible here; it can be \[4, 8, 16, 32\]"):
         create_model("resnet50", output_stride=12)
     with pytest.raises(UserError, match=r"stem='tiny'; it takes 'conv7', 'deep', 'small', 'whitening', 'none'"):

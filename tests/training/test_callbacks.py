@@ -1,17 +1,21 @@
 """Callbacks of Keras in the loop: the weights they see, set and save are those that are evaluated."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import LONG, override_groups, train_and_kill
 
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.files import read_json_lines
 from resnet_tf.data.sources import open_source
-from resnet_tf.training import checkpoint
+from resnet_tf.training import checkpoint, loop
+from resnet_tf.training.callbacks import MetricsFile, Profile
 from resnet_tf.training.evaluation import evaluate_run
 from resnet_tf.training.run import load_run
-from resnet_tf.workflows.train import train_and_evaluate
+from resnet_tf.workflows.train import train, train_and_evaluate
 
 
 class SetWeights(keras.callbacks.Callback):
@@ -82,6 +86,118 @@ def test_model_checkpoint_stores_the_average_that_it_chose_by(tiny_config, tmp_p
     run.model.load_weights(tmp_path / "best.weights.h5")
     measured = evaluate_run(run, open_source(config.data), batch_size=50)
     assert measured.loss == pytest.approx(saver.best, rel=1e-5)
+
+
+class _Spy(keras.callbacks.Callback):
+    """Stands for TensorBoard and a tracker."""
+
+    def __init__(self):
+        super().__init__()
+        self.reported = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.reported.append((epoch, logs["step"], "loss" in logs, logs.get("val_top1")))
+
+    def show_evaluation(self, plot, *, step):
+        pass
+
+
+@pytest.mark.parametrize("moment", ["on_epoch_begin", pytest.param("on_epoch_end", marks=LONG)])
+def test_the_last_evaluation_of_a_run_that_ends_between_two_is_reported(tiny_config, tmp_path, monkeypatch, moment):
+    """Regression: it was in the checkpoint only; a stop at the beginning of an epoch replaced the last line by NaN."""
+
+    class Stop(keras.callbacks.Callback):
+        pass
+
+    def stop(self, epoch, logs=None):
+        self.model.stop_training = epoch == (2 if moment == "on_epoch_begin" else 1)
+
+    setattr(Stop, moment, stop)
+    tracker, board = _Spy(), _Spy()
+    monkeypatch.setattr(loop, "open_trackers", lambda *arguments, **options: contextlib.nullcontext([tracker]))
+    monkeypatch.setattr(loop._Fit, "_open_board", lambda fit: board)
+    config = override_groups(tiny_config, train={"epochs": 5, "eval_every": 4})
+    result = train_and_evaluate(config, tmp_path, callbacks=[Stop()])
+    first, last = read_json_lines(tmp_path / "metrics.jsonl")
+    assert [(each["epoch"], each["step"]) for each in (first, last)] == [(1, 7), (2, 14)]
+    assert np.isfinite([first["loss"], last["loss"]]).all()
+    assert (last["val_top1"], last["stopped_early"]) == (result["top1"], True)
+    assert not {"val_top1", "stopped_early"} & first.keys()
+    expected = [(0, 7, True, None), (1, 14, True, None), (1, 14, False, result["top1"])]
+    assert tracker.reported == board.reported == expected
+    run = load_run(tmp_path)
+    assert (run.step, run.stopped_epoch, run.metrics["top1"]) == (14, 2, result["top1"])
+    assert train_and_evaluate(config, tmp_path) == result, "it stays ended"
+
+
+@pytest.mark.slow
+def test_a_run_may_end_before_its_first_step(tiny_config, tmp_path):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.model.stop_training = True
+
+    result = train(tiny_config, tmp_path, callbacks=[Stop()])
+    assert result.run.step == 0
+    assert not (tmp_path / "metrics.jsonl").exists()
+    assert result.report.is_file()
+
+
+def _logs(step: int, loss: float) -> dict[str, float]:
+    rates = {"learning_rate": 0.1, "images_per_second": 1.0, "train_seconds": 1.0}
+    return {"step": step, "loss": loss, "top1": 0.5, **rates}
+
+
+def test_an_epoch_has_one_line_of_metrics(tmp_path):
+    """Regression: the line of a part of an epoch stayed beside that of the epoch, in a run that was extended."""
+    file = MetricsFile(tmp_path / "metrics.jsonl")
+    for epoch, step in ((0, 7), (1, 14), (2, 18), (2, 21), (3, 28)):
+        file.on_epoch_end(epoch, _logs(step, 1.0))
+    steps = [(line["epoch"], line["step"]) for line in read_json_lines(tmp_path / "metrics.jsonl")]
+    assert steps == [(1, 7), (2, 14), (3, 21), (4, 28)]
+    file.add(20, {"val_loss": 3.0})  # of no line
+    file.add(21, {"val_loss": 2.0})  # that of step 28 was left by a killed run
+    *before, last = read_json_lines(tmp_path / "metrics.jsonl")
+    assert [line.get("val_loss") for line in before] == [None, None]
+    assert last == {"epoch": 3, **_logs(21, 1.0), "val_loss": 2.0}
+
+
+@pytest.fixture
+def profiler(monkeypatch):
+    """Return the list of starts and stops of TensorFlow's profiler, which is replaced."""
+    calls = []
+    for name in ("start", "stop"):
+        monkeypatch.setattr(tf.profiler.experimental, name, lambda *directory, name=name: calls.append(name))
+    return calls
+
+
+def test_the_profiler_starts_once_and_is_stopped(profiler, tmp_path):
+    profile = Profile("3:9", tmp_path)
+    for step in (0, 3, 4, 2, 3, 4):  # from 4, a return to the checkpoint of step 2
+        profile.begin(step)
+        profile.end(step + 1)
+    assert profiler == ["start"]
+    profile.end(9)
+    profile.close()
+    assert profiler == ["start", "stop"]
+    profile.begin(3)
+    profile.close()
+    assert profiler == ["start", "stop"] * 2
+
+
+def test_only_the_chief_writes_a_profile(profiler, tmp_path):
+    profile = Profile("3:9", tmp_path, is_chief=False)
+    profile.begin(3)
+    profile.close()
+    assert profiler == []
+    for steps in ("5", "9:3", "\u00b2:9"):
+        with pytest.raises(UserError, match="is not a range of steps"):
+            Profile(steps, tmp_path, is_chief=False)
+
+
+def test_the_profiler_is_stopped_when_the_run_fails(profiler, tiny_config, tmp_path):
+    """Regression: it was not where the run ended within the range, and the next one in the process failed."""
+    train_and_kill(override_groups(tiny_config, runtime={"profile": "2:99"}), tmp_path, epochs=1)
+    assert profiler == ["start", "stop"]
 
 
 def test_a_run_that_a_callback_ended_stays_ended(tiny_config, tmp_path, caplog):

@@ -154,13 +154,27 @@ def test_a_corrupt_checkpoint_is_named_and_the_previous_one_is_used(tmp_path, pa
         checkpoint.latest(tmp_path)
 
 
-def test_a_full_disk_leaves_what_was_there(tmp_path, parts, monkeypatch):
-    _save(tmp_path, parts, 1)
+@pytest.mark.parametrize(("best", "kept"), [(0.9, [100, 150]), (0.1, [150])])
+def test_the_checkpoint_that_was_just_saved_stays_after_a_corrupt_one_of_a_later_step(tmp_path, parts, best, kept):
+    """Regression: the corrupt one counted as the newest, and the only intact one was deleted."""
+    _save(tmp_path, parts, 100, top1=best)
+    CORRUPTIONS["flip"](_save(tmp_path, parts, 200, top1=0.95) / FILES[1])
+    assert checkpoint.latest(tmp_path).name == "00000100"
+    _save(tmp_path, parts, 150, top1=0.5, keep=1)
+    assert checkpoint.steps(tmp_path) == kept
+    assert checkpoint.latest(tmp_path).name == "00000150"
 
+
+def _fill_disk(monkeypatch):
     def full(path):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(files, "sync", full)
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path, parts, monkeypatch):
+    _save(tmp_path, parts, 1)
+    _fill_disk(monkeypatch)
     message = (
         r"the checkpoint of step 2 cannot be written: No space left on device; make room.*; that of step 1 is whole"
     )
@@ -168,6 +182,14 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, parts, monkeypatch):
         _save(tmp_path, parts, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["00000001"]
     assert not checkpoint.find_corruption(tmp_path / "00000001")
+
+
+def test_a_full_disk_is_reported_with_a_checkpoint_that_is_intact(tmp_path, parts, monkeypatch):
+    _save(tmp_path, parts, 1)
+    CORRUPTIONS["flip"](_save(tmp_path, parts, 3) / FILES[1])
+    _fill_disk(monkeypatch)
+    with pytest.raises(UserError, match=r"the checkpoint of step 2 cannot be written: .*; that of step 1 is whole"):
+        _save(tmp_path, parts, 2)
 
 
 def _rewrite(checkpoint_, change):

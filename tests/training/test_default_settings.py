@@ -181,6 +181,21 @@ def test_a_run_that_continues_has_the_settings_of_its_start(simulate_data, name,
             assert default_settings.resolve(load_config(name), source, stored=first) == first, examples
 
 
+@pytest.mark.parametrize(
+    ("stored", "replicas", "batch"),
+    [(100, 1, 100), (100, 2, 100), (100, 5, 100), (100, 3, 99), (101, 1, 101), (51, 1, 51), (50, 1, 101), (64, 64, 64)],
+)
+def test_a_reduced_batch_stays_when_a_run_continues_on_other_devices(simulate_data, stored, replicas, batch):
+    """Regression: that of 2 replicas was derived anew on 1, and the run was refused."""
+    simulate_data(101, 8)
+    source, config = default_settings.open_source(None), load_config("digits", ["data.batch_size=128"])
+    before = override(config, {"data.batch_size": stored})
+    found = default_settings.resolve(config, source, stored=before, replicas=replicas)
+    assert found.data.batch_size == batch
+    smaller = load_config("digits", ["data.batch_size=60"])  # no reduced one
+    assert default_settings.resolve(smaller, source, stored=before, replicas=replicas).data.batch_size == 60
+
+
 @pytest.mark.parametrize("name", ["finetune", "bit_finetune"])
 def test_a_plan_for_minutes_is_kept_beside_other_default_settings(simulate_data, name):
     """Regression: only the keys of `train.defaults` were kept."""

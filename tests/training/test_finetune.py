@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -57,6 +58,19 @@ def test_first_the_head_then_all(digits_arrays, weights):
     second = _moved(trained, 6)
     # While the last gamma of a block is almost 0, the other gammas of the block have almost no gradient.
     assert [path for path, distance in second.items() if not distance and not path.endswith("gamma")] == []
+
+
+def test_a_head_is_trained_with_its_dropout_and_a_body_at_inference(digits_arrays, weights):
+    settings = ["train.finetune=head_then_all", "model.dropout=0.5", "model.stochastic_depth=0.5"]
+    trained = _trainer(digits_arrays, f"model.weights={weights}", *settings)
+    images, labels, _ = next(trained.batches())
+    before = trained.model.non_trainable_variables
+    _, state, (loss, _) = trained.step.gradients(images, labels, head_only=True)
+    changed = [old for old, new in zip(before, state, strict=True) if np.any(old.numpy() != new.numpy())]
+    assert [each is trained.model.get_layer("dropout").seed_generator.state for each in changed] == [True]
+    logits = trained.model(trained.preprocess.from_batch(images), training=False)
+    without = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+    assert abs(loss - tf.reduce_sum(without)) > 0.01
 
 
 def test_frozen_batch_norm_does_not_change(digits_arrays, weights):

@@ -135,6 +135,8 @@ def test_a_signal_in_the_last_evaluation_of_an_ended_run_loses_no_metrics(tiny_c
     assert load_run(tmp_path).metrics == {}
     result = train_and_evaluate(config, tmp_path)
     assert (result["step"], load_run(tmp_path).metrics["top1"]) == (7, result["top1"])
+    (line,) = files.read_json_lines(tmp_path / "metrics.jsonl")
+    assert (line["val_top1"], line["stopped_early"]) == (result["top1"], True)
 
 
 def test_a_signal_between_two_epochs_keeps_the_metrics_of_the_first(tiny_config, tmp_path):
@@ -569,8 +571,9 @@ def test_mixed_precision_trains(tiny_config, tmp_path, precision):
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_config, tmp_path):
     config = override_groups(tiny_config, optimizer={"base_lr": 1e4, "warmup_epochs": 0.0, "weight_decay": 10.0})
     message = r"steps \d+ to \d+ had non-finite losses or gradients; a lower optimizer.base_lr \(now 10000.0\)"
-    with pytest.raises(UserError, match=message):
-        train_and_evaluate(override_groups(config, train={"max_nonfinite_steps": 3}), tmp_path)
+    with pytest.raises(UserError, match=message) as caught:
+        train_and_evaluate(override_groups(config, train={"max_nonfinite_steps": 3}), tmp_path / "a run")
+    assert f"preview --config='{tmp_path / 'a run' / 'config.json'}' --step=" in str(caught.value)
 
 
 class _Spoil(keras.callbacks.Callback):

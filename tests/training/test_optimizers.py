@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from conftest import import_torch_zoo
 
-from resnet_tf.config import Config, DataConfig, OptimizerConfig
+from resnet_tf.config import Config, DataConfig, OptimizerConfig, TrainConfig
 from resnet_tf.core.errors import UserError
 from resnet_tf.data.pipeline import TrainingLength
 from resnet_tf.training.optimizers.create import create_optimizer, list_optimizers
@@ -88,6 +88,24 @@ def test_lars_scales_the_gradient_to_the_weight():
     np.testing.assert_allclose(bias, _sgd(BIAS, [b for _, b in GRADIENTS], decay=0.0, momentum=0.9), rtol=1e-4)
 
 
+def _lars_step(weight: float, gradient: float) -> np.ndarray:
+    """Return a kernel of equal weights and gradients after one step with a learning rate and weight decay of 0.1."""
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, use_bias=False)])
+    (kernel,) = model.trainable_variables
+    kernel.assign(np.full(kernel.shape, weight))
+    group = OptimizerConfig("lars", base_lr=0.1, weight_decay=0.1, schedule="constant", warmup_epochs=0.0)
+    config = Config(data=DataConfig(batch_size=256), optimizer=group)
+    create_optimizer(config, TrainingLength(10, 100), model).apply([tf.fill(kernel.shape, gradient)], [kernel])
+    return kernel.numpy()
+
+
+@pytest.mark.parametrize(("weight", "gradient"), [(0.0, 1.0), (1.0, 0.0)])
+def test_lars_does_not_scale_the_update_where_the_weight_or_the_gradient_is_zero(weight, gradient):
+    """The ratio of 1 replaces the coefficient of 0.001, too."""
+    expected = np.full((4, 3), weight - 0.1 * (gradient + 0.1 * weight))
+    np.testing.assert_allclose(_lars_step(weight, gradient), expected, rtol=1e-6)
+
+
 def test_muon_makes_the_updates_of_convolutions_orthogonal():
     """After one step from zero momentum, the kernel moved by 0.2 sqrt(rows) times nearly orthogonal columns."""
     kernel, _ = _run("muon", weight_decay=0.0, momentum=0.0)
@@ -130,6 +148,64 @@ def test_every_name_takes_steps_and_decays(name):
     np.testing.assert_array_equal(same, bias)
     if name != "ftrl":
         assert np.abs(decayed - kernel).max() > 0
+
+
+def _in_phases(name: str, head_steps: int, finetune: str) -> dict[str, np.ndarray]:
+    """Train the head alone for some steps and then, by `GRADIENTS`, all variables; return their values by path."""
+    inputs = keras.Input((5, 5, 4))
+    maps = keras.layers.Conv2D(8, 3, name="conv")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2, name="logits")(maps))
+    conv, head = model.trainable_variables[:2], model.trainable_variables[2:]
+    generator = np.random.default_rng(1)
+    for variable, value in zip(conv, (KERNEL, BIAS), strict=True):
+        variable.assign(value)
+    for variable in head:
+        variable.assign(generator.normal(size=variable.shape))
+    group = OptimizerConfig(name=name, base_lr=0.1, schedule="constant", warmup_epochs=0.0, weight_decay=0.1)
+    train = TrainConfig(finetune=finetune, head_epochs=2)
+    config = Config(data=DataConfig(batch_size=256), optimizer=group, train=train)
+    optimizer = create_optimizer(config, TrainingLength(10, 100), model)
+    for _ in range(head_steps):
+        optimizer.apply([tf.constant(generator.normal(size=each.shape), tf.float32) for each in head], head)
+    for gradients in GRADIENTS:
+        own = [tf.constant(each, tf.float32) for each in gradients]
+        own += [tf.constant(generator.normal(size=each.shape), tf.float32) for each in head]
+        optimizer.apply(own, [*conv, *head])
+    return {each.path: each.numpy() for each in model.trainable_variables}
+
+
+@pytest.mark.parametrize("name", list_optimizers())
+def test_a_body_after_a_head_phase_is_updated_as_from_the_start(name):
+    """Bias corrections count the steps of each variable: those of the head go on."""
+    late = _in_phases(name, 20, "head_then_all")
+    for path, reference in {"conv": _in_phases(name, 0, "full"), "logits": _in_phases(name, 20, "full")}.items():
+        for each in (f"{path}/kernel", f"{path}/bias"):
+            np.testing.assert_allclose(late[each], reference[each], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["adam", "adamw", "nadam", "adamax"])
+def test_steps_of_each_variable_are_counted_as_in_torch(name):
+    torch = pytest.importorskip("torch", reason="live parity takes torch")
+    kernel = torch.nn.Parameter(torch.tensor(KERNEL))
+    other = torch.nn.Parameter(torch.ones(2, dtype=torch.float64))
+    optimizer = {
+        "adam": torch.optim.AdamW,  # Adam of this package has decoupled weight decay, too
+        "adamw": torch.optim.AdamW,
+        "nadam": lambda groups, **settings: torch.optim.NAdam(
+            groups, momentum_decay=1.0, decoupled_weight_decay=True, **settings
+        ),
+        "adamax": torch.optim.Adamax,
+    }[name]([kernel, other], lr=0.1, eps=1e-7, weight_decay=0.0 if name == "adamax" else 0.1)
+    for step in range(20 + len(GRADIENTS)):
+        other.grad, kernel.grad = torch.ones_like(other), None
+        if step >= 20:
+            kernel.grad = torch.tensor(GRADIENTS[step - 20][0])
+            if name == "adamax":  # torch has coupled weight decay only
+                kernel.data.mul_(1 - 0.1 * 0.1)
+        optimizer.step()
+    ours = _in_phases(name, 20, "head_then_all")["conv/kernel"]
+    np.testing.assert_allclose(ours, kernel.detach().numpy(), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("settings", [{"schedule": "cosine", "warmup_epochs": 0.0}, {"schedule": "constant"}], ids=str)
@@ -206,3 +282,15 @@ def test_they_are_torchs_and_timms(name):
     ours = _run(name, weight_decay=0.1, momentum=0.9)
     for mine, theirs in zip(ours, (kernel, bias), strict=True):
         np.testing.assert_allclose(mine, theirs.detach().numpy(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("weight", "gradient"), [(0.0, 1.0), (1.0, 0.0)])
+def test_lars_of_zeros_is_timms(weight, gradient):
+    lars = import_torch_zoo("timm.optim").Lars
+    import torch
+
+    theirs = torch.nn.Parameter(torch.full((4, 3), weight))
+    theirs.grad = torch.full((4, 3), gradient)
+    lars([theirs], lr=0.1, weight_decay=0.1, trust_coeff=0.001).step()
+    np.testing.assert_allclose(_lars_step(weight, gradient), theirs.detach().numpy(), rtol=1e-6)

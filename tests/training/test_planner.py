@@ -189,6 +189,95 @@ def test_the_fast_network_takes_another_optimizer():
     assert (sgd["optimizer.schedule"], sgd["data.batch_size"], sgd["augment.flip"]) == ("one_cycle", 128, True)
 
 
+_MUON = {"optimizer.schedule": "linear", "optimizer.weight_decay": 0.2, "optimizer.momentum": 0.85}
+_ADAM = {"optimizer.schedule": "one_cycle", "optimizer.weight_decay": 0.01, "optimizer.nesterov": None}
+_NOTHING = {f"optimizer.{name}": None for name in ("base_lr", "weight_decay", "nesterov")}
+
+
+@pytest.mark.parametrize(
+    ("facts", "given", "expected"),
+    [
+        (PHOTOS, {}, {"optimizer.base_lr": 0.2, "optimizer.weight_decay": 5e-4, "optimizer.nesterov": True}),
+        (PHOTOS, {"optimizer.name": "SGD"}, {"optimizer.base_lr": 0.2, "optimizer.nesterov": True}),
+        (PHOTOS, {"optimizer.momentum": 0.0}, {"optimizer.base_lr": 0.2, "optimizer.nesterov": None}),
+        (PHOTOS, {"optimizer.name": "adamw"}, {"optimizer.base_lr": 0.004, **_ADAM}),
+        (CIFAR, {"optimizer.name": "adamw"}, {"optimizer.base_lr": 0.004, "data.batch_size": 128, **_ADAM}),
+        (TUNED, {"optimizer.name": "adamw"}, {"optimizer.base_lr": 0.0016, "optimizer.nesterov": None}),
+        (TUNED, {"optimizer.name": "sgd"}, {"optimizer.base_lr": 0.08, "optimizer.nesterov": True}),
+        (TUNED, {"optimizer.name": "muon"}, {"optimizer.base_lr": 0.006, "optimizer.nesterov": True}),
+        (CIFAR, {"optimizer.name": "Muon"}, {"optimizer.base_lr": 0.015, "data.batch_size": 512, **_MUON}),
+        (CIFAR, {"optimizer.name": "muon", "model.name": "resnet18"}, {"optimizer.base_lr": 0.015, **_MUON}),
+        (PHOTOS, {"optimizer.name": "lamb", "optimizer.base_lr": 1e-3}, _NOTHING),
+        (TUNED, {"optimizer.name": "lamb", "optimizer.base_lr": 1e-3}, _NOTHING),
+        (PHOTOS, {"optimizer.end_lr_fraction": 0.1}, {"optimizer.schedule": None, "optimizer.base_lr": 0.2}),
+        (PHOTOS, {"optimizer.end_lr_fraction": 0.0}, {"optimizer.schedule": "one_cycle"}),
+        (CIFAR, {"optimizer.end_lr_fraction": 0.1}, {"optimizer.schedule": "linear"}),
+    ],
+    ids=str,
+)
+def test_learning_rate_and_decay_are_those_of_the_optimizer(facts, given, expected):
+    """Regression: every optimizer other than Muon, and Muon with other networks, had the learning rate of SGD."""
+    facts = _change(facts, given=given)
+    planner.check_optimizer(facts)
+    rates = dict.fromkeys(planner.candidates(facts), 1500.0)
+    plan = {choice.key: choice.value for choice in planner.choose(facts, rates, 500)}
+    assert {key: plan.get(key) for key in expected} == expected
+    if "optimizer.name" in given:
+        trial = planner.trial_settings(facts, planner.candidates(facts)[0])
+        assert trial["optimizer.name"] == given["optimizer.name"].lower()
+
+
+def test_learning_rates_are_those_of_the_recipes():
+    for recipe, optimizer in (("signals", "adamw"), ("cifar10_fast", "muon")):
+        settings = load_config(recipe).optimizer
+        assert (settings.name, settings.base_lr) == (optimizer, planner._RATES[optimizer][0])
+    assert load_config("finetune").optimizer.base_lr == planner._RATES["sgd"][1]
+    for scratch, fine_tuning in planner._RATES.values():
+        assert fine_tuning == pytest.approx(0.4 * scratch)
+
+
+def test_an_optimizer_without_a_learning_rate_is_refused(digits_arrays, measured):
+    settings = ["train.minutes=2", "optimizer.name=lion"]
+    message = r"train.minutes=2 has no learning rate for optimizer.name=lion; set optimizer.base_lr, or take one of "
+    with pytest.raises(UserError, match=message):
+        start(_auto(digits_arrays, *settings))
+    assert not measured
+    assert start(_auto(digits_arrays, *settings, "optimizer.base_lr=0.001")).config.optimizer.base_lr == 0.001
+
+
+def test_keys_that_a_plan_leaves_without_effect_are_warned_of(digits_arrays, measured, caplog):
+    settings = ["augment.min_crop_area=0.5", "optimizer.rise_fraction=0.2", "model.new_head=true", "train.epochs=9"]
+    start(_auto(digits_arrays, "train.minutes=2", *settings))
+    warnings = [each for each in caplog.messages if "has no effect" in each]
+    assert warnings == [
+        "train.minutes=2: augment.min_crop_area=0.5 has no effect: it needs augment.random_resized_crop=true",
+        "train.minutes=2: model.new_head=True has no effect: it needs model.weights",
+        "train.minutes=2: optimizer.rise_fraction=0.2 has no effect: it needs optimizer.schedule=one_cycle",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("facts", "given", "expected"),
+    [
+        (CIFAR, {}, "model.name=resnet20 model.weights=cifar10"),
+        (_change(CIFAR, weights=IMAGENET), {}, "model.name=resnet20 model.weights=cifar10"),
+        (CIFAR, {"model.name": "resnet56"}, "model.name=resnet56 model.weights=cifar10"),
+        (PHOTOS, {}, "model.name=resnet18 model.weights=imagenet"),
+        (PHOTOS, {"model.name": "resnet50"}, "model.name=resnet50 model.weights=imagenet"),
+        (TUNED, {}, None),
+        (PHOTOS, {"model.weights": ""}, None),
+        (PHOTOS, {"model.name": "resnet8_pool"}, None),
+    ],
+    ids=str,
+)
+def test_weights_that_can_be_downloaded_fit_the_images(facts, given, expected, caplog):
+    """Regression: ImageNet weights were recommended for images of 32 pixels."""
+    with caplog.at_level("INFO", "resnet_tf"):
+        time_budget._log_missing_weights(_change(facts, given=given))
+    text = f"no weights for images of this size in the cache; {expected} downloads some"
+    assert caplog.messages == ([text] if expected else [])
+
+
 def test_a_flip_that_is_set_excludes_the_other():
     for key in ("augment.flip", "augment.alternating_flip"):
         plan = _plan(_change(CIFAR, given={key: True}), [300, 1500], 500)

@@ -302,6 +302,7 @@ CONFLICTS = {
     ],
     "class 'b' has 4 training examples where 'a' has 400": [[], ["loss.label_smoothing=0.1"]],
     "runtime.profile=900:910 begins after the last step, 899": [["runtime.profile=900:910"]],
+    "runtime.profile=890:901 ends after the last step, 899": [["runtime.profile=890:901"]],
     "train.patience=10 ends a run that many evaluations after its best one": [["train.patience=10"]],
     "train.patience=30 never ends a run of 30 evaluations": [["train.patience=30", "train.eval_every=3"]],
     "has no BatchNorm, so that train.freeze_batch_norm=true changes nothing": [
@@ -317,7 +318,7 @@ CONFLICTS = {
         ["loss.name=focal"],
         ["optimizer.schedule=one_cycle", "train.epochs=3", "loss.name=focal"],
         ["optimizer.schedule=step", "optimizer.decay_epochs=30,60", "loss.name=focal"],
-        ["runtime.profile=890:899", "loss.name=focal", "train.freeze_batch_norm=true"],
+        ["runtime.profile=890:900", "loss.name=focal", "train.freeze_batch_norm=true"],
         ["train.patience=10", "export.checkpoint=best", "loss.name=focal"],
     ],
 }

@@ -9,6 +9,7 @@ import tensorflow as tf
 from resnet_tf.config import Config, OptimizerConfig
 from resnet_tf.core.errors import UserError, closest
 from resnet_tf.data.pipeline import TrainingLength
+from resnet_tf.model.builder import is_head
 from resnet_tf.training import learning_rate
 from resnet_tf.training.optimizers.conditional import ConditionalUpdates
 from resnet_tf.training.optimizers.update_rules import UPDATE_RULES
@@ -47,7 +48,15 @@ def create_optimizer(config: Config, length: TrainingLength, model: keras.Model)
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     decays = [settings.weight_decay if _is_decayed(each, settings) else None for each in variables]
     inner.set_rates(decays, _rate_factors(variables, settings.layer_decay))
+    inner.set_first_steps(_first_steps(variables, config, length))
     return optimizer
+
+
+def _first_steps(variables: list[keras.Variable], config: Config, length: TrainingLength) -> list[int]:
+    """Return the first step that trains each variable: 0, except for the body after a phase of the head alone."""
+    is_late = config.train.finetune == "head_then_all"
+    body = config.train.head_epochs * length.steps_per_epoch if is_late else 0
+    return [0 if is_head(each) else body for each in variables]
 
 
 def _is_decayed(variable: keras.Variable, settings: OptimizerConfig) -> bool:
@@ -123,6 +132,8 @@ def _with_layer_rates(base: Any) -> Any:
     """
 
     class Rated(ConditionalUpdates, base):
+        first_step = 0  # of the variable that `update_step` updates
+
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             # Keras tracks the attribute as one of the optimizer's variables, so that checkpoints hold it.
@@ -150,19 +161,36 @@ def _with_layer_rates(base: Any) -> Any:
             """Set the weight decay, None for excluded variables, and the learning-rate factor of each variable."""
             self._decays, self._factors = decays, factors
 
+        def set_first_steps(self, steps: list[int]) -> None:
+            """Set the first step that trains each variable."""
+            self._first_steps = steps
+
+        @property
+        def iterations(self) -> Any:
+            """Number of steps; while `update_step` runs, only those since the first one of its variable.
+
+            Bias corrections count the steps of each variable, as in PyTorch. Schedules read the variable itself.
+            """
+            return self._iterations - self.first_step if self.first_step else super().iterations
+
         def decay_of(self, variable: keras.Variable) -> float | None:
             """Return the weight decay of a variable; None if the variable is excluded from weight decay."""
             return self._decays[self._get_variable_index(variable)]
 
         def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
-            learning_rate = learning_rate * self._factors[self._get_variable_index(variable)]
+            index = self._get_variable_index(variable)
+            learning_rate = learning_rate * self._factors[index]
             decay = self.decay_of(variable)
             if decay and not getattr(base, "DECAYS_ITSELF", False):
                 if base is keras.optimizers.SGD:
                     gradient = gradient + decay * variable  # L2 regularization, as in the ResNet papers
                 else:
                     self.assign_sub(variable, decay * learning_rate * variable)  # Loshchilov and Hutter 2019
-            super().update_step(gradient, variable, learning_rate)
+            self.first_step = self._first_steps[index]
+            try:
+                super().update_step(gradient, variable, learning_rate)
+            finally:
+                self.first_step = 0
 
         def _all_reduce_sum_gradients(self, grads_and_vars: list[Any]) -> list[Any]:
             return grads_and_vars  # summed by the training step, which checks and clips their norm

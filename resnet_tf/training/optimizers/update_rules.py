@@ -1,4 +1,4 @@
-"""Update rules that Keras lacks or defines differently from their papers: LARS, LAMB, and Muon for convolutions."""
+"""Update rules that Keras lacks or defines differently: LARS, LAMB, Nadam, and Muon for convolutions."""
 
 from typing import Any
 
@@ -9,10 +9,11 @@ _LEAST_RANK = 3  # of a kernel of a convolution: [L, inputs, outputs]
 
 
 class Lars(keras.optimizers.SGD):
-    """SGD with momentum and a layer-wise trust ratio |weight| / (|gradient| + decay * |weight|).
+    """SGD with momentum and a layer-wise trust ratio 0.001 |weight| / (|gradient| + decay * |weight|).
 
-    Variables that are excluded from weight decay (biases and parameters of normalizations) are not scaled, as in the
-    MLPerf reference. A weight decay of 0 excludes none.
+    The ratio is 1 where the weight or the gradient is 0, as in timm. Variables that are excluded from weight decay
+    (biases and parameters of normalizations) are not scaled, as in the MLPerf reference. A weight decay of 0 excludes
+    none.
 
     Reference: You et al., Large Batch Training of Convolutional Networks, 2017.
     """
@@ -26,8 +27,9 @@ class Lars(keras.optimizers.SGD):
         if decay is None:
             super().update_step(gradient, variable, learning_rate)
             return
-        weight = tf.norm(variable)
-        ratio = self.TRUST * _ratio(weight, tf.norm(gradient) + decay * weight)
+        weight, slope = tf.norm(variable), tf.norm(gradient)
+        ratio = self.TRUST * tf.math.divide_no_nan(weight, slope + decay * weight)
+        ratio = tf.where((weight > 0) & (slope > 0), ratio, 1.0)
         super().update_step((gradient + decay * variable) * ratio, variable, learning_rate)
 
 
@@ -57,6 +59,28 @@ class Lamb(keras.optimizers.Lamb):
             update += decay * variable
             update *= _ratio(tf.norm(variable), tf.norm(update))
         self.assign_sub(variable, learning_rate * update)
+
+
+class Nadam(keras.optimizers.Nadam):
+    """Nadam whose momentum schedule starts at the first step of each variable.
+
+    Keras's `Nadam` has one product of the momentum coefficients, of all steps, for all variables.
+
+    Reference: Dozat, Incorporating Nesterov Momentum into Adam, 2016.
+    """
+
+    @property
+    def _u_product(self) -> Any:
+        if not self.first_step:
+            return self._common_product
+        # Later factors are without effect: 1 minus a product of 200 coefficients below 0.9 is 1 in float32.
+        step = tf.range(1.0, 201.0)
+        coefficients = self.beta_1 * (1 - 0.5 * tf.pow(0.96, step))
+        return tf.reduce_prod(tf.where(step <= tf.cast(self.iterations + 1, tf.float32), coefficients, 1.0))
+
+    @_u_product.setter
+    def _u_product(self, variable: keras.Variable) -> None:
+        self._common_product = variable
 
 
 class Muon(keras.optimizers.Muon):
@@ -91,4 +115,4 @@ def _ratio(weight: tf.Tensor, update: tf.Tensor) -> tf.Tensor:
     return tf.where((weight > 0) & (update > 0), tf.math.divide_no_nan(weight, update), 1.0)
 
 
-UPDATE_RULES: dict[str, Any] = {"lars": Lars, "lamb": Lamb, "muon": Muon}
+UPDATE_RULES: dict[str, Any] = {"lars": Lars, "lamb": Lamb, "nadam": Nadam, "muon": Muon}
