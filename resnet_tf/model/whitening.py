@@ -1,5 +1,6 @@
 """Whitening stem: a convolution with fixed kernels, computed from training examples."""
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -9,6 +10,12 @@ from resnet_tf.model.options import WHITENING_KERNEL
 STEM_LAYER = "stem_conv"
 _EPSILON = 5e-4  # added to variances: the smallest are noise
 _MIN_SNR = 10  # signal-to-noise ratio of an axis: its variance relative to that of rounding to bfloat16
+
+
+def is_whitening(layer: keras.Layer) -> bool:
+    """Return True for the convolution of a whitening stem, also for a copy as part of another model."""
+    is_stem = isinstance(layer, keras.layers.Conv1D | keras.layers.Conv2D) and STEM_LAYER in layer.name
+    return is_stem and set(layer.kernel_size) == {WHITENING_KERNEL}  # other stems have larger kernels
 
 
 def has_whitening_stem(model: ResidualNetwork) -> bool:

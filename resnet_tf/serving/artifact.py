@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from resnet_tf.config import ExportConfig
 from resnet_tf.core import files
 from resnet_tf.core.class_names import label_line
 from resnet_tf.core.errors import UserError, plain_reason
@@ -62,12 +63,20 @@ def write_metadata(export: Path, metadata: dict[str, Any], *, signature: str) ->
     (export / CARD).write_text(model_card(complete, signature=signature), encoding="utf-8")
 
 
-def find_export_of_step(directory: Path, step: int) -> Path | None:
-    """Return the newest version under `directory` if it was exported at training step `step`, otherwise None."""
+def find_export_of_step(directory: Path, step: int, settings: ExportConfig) -> Path | None:
+    """Return the newest version under `directory` if it is that of a training step, otherwise None.
+
+    Args:
+        directory: directory of the versions.
+        step: training step.
+        settings: the `export` group of the run; a version with another `top_k`, which its graph contains, is none.
+    """
     if not list_versions(directory):
         return None
     newest = read_export(directory)
-    return newest.directory if newest.metadata.get("step") == step else None
+    stored = newest.metadata.get("config", {}).get("export", {})
+    same = newest.metadata.get("step") == step and stored.get("top_k") == settings.top_k
+    return newest.directory if same else None
 
 
 def _check_directory(directory: Path) -> None:

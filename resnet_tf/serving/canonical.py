@@ -15,7 +15,7 @@ from resnet_tf.core.errors import UserError
 from resnet_tf.model.builder import LOGITS_LAYER, POOL_LAYER
 from resnet_tf.model.metadata import Metadata
 from resnet_tf.model.network import ResidualNetwork, layer_prefix
-from resnet_tf.serving.layers import is_inactive, is_of_keras, set_weights
+from resnet_tf.serving.layers import is_inactive, is_of_keras, merged_config, merged_weights, set_weights
 
 _POOLING = (
     keras.layers.GlobalAveragePooling1D,
@@ -32,8 +32,8 @@ _Copy = Callable[[Any], Any]
 def canonical_model(model: keras.Model, *, needs_head: bool = True) -> keras.Model:
     """Return a model with the same logits whose layers `pool` and `logits` are what their names promise.
 
-    Nested models are dissolved, and a softmax or sigmoid at the end is removed. A network of `create_model` is returned
-    itself.
+    Nested models are dissolved, and a softmax or sigmoid at the end is removed. The two layers compute in float32. A
+    network of `create_model` is returned itself.
 
     Args:
         model: a Functional or Sequential model with one input and one output.
@@ -57,8 +57,9 @@ def canonical_model(model: keras.Model, *, needs_head: bool = True) -> keras.Mod
     def copy(layer: Any) -> Any:
         if not isinstance(layer, keras.Layer):
             return layer
-        config = layer.get_config() | {"name": names.get(id(layer)) or _unused(layer.name, "", taken)}
-        return type(layer).from_config(config | ({"activation": "linear"} if layer is head else {}))
+        config = merged_config(layer) | {"name": names.get(id(layer)) or _unused(layer.name, "", taken)}
+        exact = {"dtype": "float32"} if id(layer) in names else {}  # as in a network of `create_model`
+        return type(layer).from_config(config | exact | ({"activation": "linear"} if layer is head else {}))
 
     return _copied(ResidualNetwork(flat.input, outputs, metadata=Metadata()), copy, name=model.name)
 
@@ -78,12 +79,15 @@ def _is_canonical(model: keras.Model, *, needs_head: bool) -> bool:
         return False
     last = _operation(model.output)
     if last.name == POOL_LAYER:
-        return not needs_head and isinstance(last, _POOLING)
-    linear = isinstance(last, keras.layers.Dense) and _activation(last) == "linear"
+        return not needs_head and _is_pool(last)
+    linear = isinstance(last, keras.layers.Dense) and _activation(last) == "linear" and last.compute_dtype == "float32"
     if not linear or last.name != LOGITS_LAYER or model.layers[-1] is not last:
         return False
-    pool = _operation(_skip_inactive(_inputs(model.output)[0]))
-    return isinstance(pool, _POOLING) and pool.name == POOL_LAYER
+    return _is_pool(_operation(_skip_inactive(_inputs(model.output)[0])))
+
+
+def _is_pool(operation: Any) -> bool:
+    return isinstance(operation, _POOLING) and operation.name == POOL_LAYER and operation.compute_dtype == "float32"
 
 
 def _is_graph(model: Any) -> bool:
@@ -122,7 +126,7 @@ def _flatten(model: keras.Model) -> keras.Model:
         if not isinstance(layer, keras.Layer):
             return layer
         name = _unused(layer.name.removeprefix(prefix), scope, taken)
-        return type(layer).from_config(layer.get_config() | {"name": name})
+        return type(layer).from_config(merged_config(layer) | {"name": name})
 
     return _copied(graph, copy, name=model.name)
 
@@ -150,7 +154,7 @@ def _copied(graph: Any, copy: Callable[..., Any], *, name: str) -> keras.Model:
     model = ResidualNetwork(inputs, outputs, name, metadata=Metadata())
     for original, copied in copies.values():
         if isinstance(original, keras.Layer):
-            set_weights(copied, original.get_weights())
+            set_weights(copied, merged_weights(original))
     return model
 
 

@@ -47,7 +47,7 @@ print(outputs["top_labels"][0].numpy(), outputs["top_scores"][0].numpy())
 TensorFlow Serving, REST; the directory above this one is the server's `MODEL_BASE_PATH/NAME`:
 
 ```sh
-curl -d "{{\\"instances\\": [{{\\"b64\\": \\"$(base64 -w0 {file})\\"}}]}}" \\
+curl -d "{{\\"signature_name\\": \\"{signature}\\", \\"instances\\": [{{\\"b64\\": \\"$(base64 -w0 {file})\\"}}]}}" \\
     http://127.0.0.1:8501/v1/models/NAME:predict
 ```
 """,
@@ -70,7 +70,7 @@ print(json.dumps({{"instances": numpy.load("{file}").reshape([1, {shape}]).tolis
     curl -d @- http://127.0.0.1:8501/v1/models/NAME:predict
 ```
 """,
-    "hub": """Fine-tuning with TF Hub (`pip install tensorflow-hub tf_keras`):
+    "hub": """Fine-tuning with TF Hub (`pip install tensorflow-hub tf_keras 'setuptools<82'`):
 
 ```python
 import tensorflow_hub as hub

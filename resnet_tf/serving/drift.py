@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.ranges import is_within
 from resnet_tf.core.text import counted
 
 
@@ -90,7 +91,7 @@ def check_drift(drift: Drift, *, max_logit_drift: float, max_accuracy_drop: floa
             "Choose a higher precision or a larger limit"
         )
     drop = (drift.top1_before or 0.0) - (drift.top1_after or 0.0)
-    if drop > max_accuracy_drop:
+    if not is_within(drop, max_accuracy_drop):
         raise UserError(
             f"export rejected: {drift}; the accuracy drop exceeds export.max_accuracy_drop={max_accuracy_drop}. "
             "Choose a higher precision or a larger limit"

@@ -12,7 +12,7 @@ import numpy as np
 
 from resnet_tf.config import Config, DataConfig, ExportConfig
 from resnet_tf.core.calibration import Calibration
-from resnet_tf.core.class_names import to_names
+from resnet_tf.core.class_names import find_duplicate, to_names
 from resnet_tf.core.errors import UserError, closest
 from resnet_tf.core.export_metadata import SAVED_MODELS
 from resnet_tf.core.paths import check_writable_by_tensorflow, user_path
@@ -400,6 +400,8 @@ def _check_model(source: _Exportable, target: str) -> None:
     classes = model.output_shape[-1]
     if len(labels) != classes:
         raise UserError(f"{counted(len(labels), 'label')} for the {counted(classes, 'class')} of {model.name}")
+    if source.thresholds is not None and (pair := find_duplicate(labels)):
+        raise UserError(f"{pair}; the selected classes of an example are answered by name")
     if classes == 1 and source.thresholds is None:
         raise UserError(f"the softmax of {model.name} is always 1, with one class; thresholds=[0.5] takes its sigmoid")
 

@@ -94,7 +94,8 @@ def _measure(export: Export, seconds: float) -> ExportMeasurement:
 
 
 def _prepare(export: Export) -> Preprocess:
-    """Import what the target needs, and return the preprocessing of the export."""
+    """Import what the target needs, and return the preprocessing of the export; refuse one of features."""
+    export.check_classes()
     for module in runners.MODULES.get(export.metadata["target"], ())[:1]:
         with contextlib.suppress(ImportError):  # `load_runner` names the package
             importlib.import_module(module)

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from resnet_tf.model.builder import LOGITS_LAYER, POOL_LAYER
 from resnet_tf.model.layers import BatchNormalization, StandardizedConv2D
-from resnet_tf.serving.layers import is_inactive, set_weights
+from resnet_tf.serving.layers import is_inactive, merged_config, merged_weights, set_weights
 
 # Computed in float32 in every precision, as in training: their cost is negligible, and logits are more accurate.
 _FLOAT32 = (POOL_LAYER, LOGITS_LAYER)
@@ -25,7 +25,8 @@ def fold(model: keras.Model, precision: str = "float32") -> keras.Model:
     BatchNorm after a convolution is folded into its kernel and bias: W' = W gamma / sqrt(variance + epsilon) and
     b' = beta + (b - mean) gamma / sqrt(variance + epsilon), which is exact (Jacob et al. 2017, sec. 3.2). BatchNorm
     without a convolution before it, as in pre-activation networks, is kept. Standardized kernels are replaced by their
-    values, and dropout is removed. Layers of the user's own types are copied by their configuration.
+    values, LoRA is merged into the kernels, and dropout is removed. Layers of the user's own types are copied by their
+    configuration.
 
     Args:
         model: a network of `create_model`; it is not changed.
@@ -42,7 +43,7 @@ def fold(model: keras.Model, precision: str = "float32") -> keras.Model:
     def clone(layer: Any) -> Any:
         if not isinstance(layer, keras.Layer):  # an operation, such as a division
             return layer
-        config = layer.get_config()
+        config = merged_config(layer)
         exact = layer.name in _FLOAT32 or isinstance(layer, _FLOAT32_TYPES)
         config["dtype"] = "float32" if exact else precision
         if type(layer) not in _CONVOLUTIONS:
@@ -79,8 +80,8 @@ def _is_foldable(layer: keras.layers.Layer) -> bool:
 def _folded_weights(layer: keras.layers.Layer, norm: keras.layers.BatchNormalization | None) -> list[np.ndarray]:
     """Return the weights of a layer; of a convolution, float64 and with the BatchNorm after it folded in."""
     if type(layer) not in _CONVOLUTIONS:
-        return layer.get_weights()
-    weights = [np.asarray(each, np.float64) for each in layer.get_weights()]
+        return merged_weights(layer)
+    weights = [np.asarray(each, np.float64) for each in merged_weights(layer)]
     if isinstance(layer, StandardizedConv2D):
         weights[0] = layer.standardized(tf.constant(weights[0])).numpy()
     if not norm:

@@ -42,6 +42,8 @@ def freeze(
     _check_unchanging(concrete.graph.as_graph_def(), model)
     frozen = convert_variables_to_constants_v2(concrete)
     graph = frozen.graph.as_graph_def()
+    for node in graph.node:  # TensorFlow cannot save the custom gradient of SiLU, which captures a tensor
+        node.attr.pop("_gradient_op_type", None)
     (source,) = (each.name for each in frozen.inputs)
     results = [each.name for each in frozen.outputs]
 

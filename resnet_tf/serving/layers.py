@@ -1,4 +1,4 @@
-"""Layers of exported models: checks for Keras's own types, and copying of weights."""
+"""Layers of exported models: checks for Keras's own types, and copying of configurations and weights."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +20,25 @@ def is_inactive(operation: Any) -> bool:
     A user's subclass may be active, such as Monte Carlo dropout (Gal and Ghahramani 2016).
     """
     return isinstance(operation, _INACTIVE) and is_of_keras(operation)
+
+
+def merged_config(layer: keras.Layer) -> dict[str, Any]:
+    """Return the configuration of a layer with the weights `merged_weights`: without LoRA (Hu et al. 2021)."""
+    config = layer.get_config()
+    return config | {"lora_rank": None, "lora_alpha": None} if _has_lora(layer) else config
+
+
+def merged_weights(layer: keras.Layer) -> list[np.ndarray]:
+    """Return the weights of a layer; its kernel includes the update of LoRA."""
+    if not _has_lora(layer):
+        return layer.get_weights()
+    kept = [each for each in layer.weights if not each.name.startswith("lora_kernel")]
+    return [keras.ops.convert_to_numpy(layer.kernel if each.name == "kernel" else each) for each in kept]
+
+
+def _has_lora(layer: keras.Layer) -> bool:
+    """Return True for a layer with a kernel after `enable_lora`; an Embedding has other variables."""
+    return getattr(layer, "lora_enabled", False) and hasattr(layer, "kernel")
 
 
 def set_weights(layer: keras.Layer, weights: Sequence[np.ndarray]) -> None:

@@ -124,8 +124,7 @@ class Predictor:
         with export.naming_metadata():
             self.preprocess = Preprocess.from_dict(self.metadata["preprocess"])
             self.config = override(Config(), flatten(self.metadata.get("config", {})))
-        if not self.labels:
-            raise UserError(f"{str(self.path)!r} returns features and has no classes to predict")
+        export.check_classes()
         self.thresholds = self.metadata.get("thresholds")
         self.calibration = Calibration.from_dict(self.metadata.get("calibration"))
         self._targets = targets_with(self.thresholds)
@@ -269,9 +268,12 @@ class Predictor:
         """Evaluate the export on the first `count` examples of a split; -1 means all.
 
         Raises:
-            UserError: for an example that cannot be read, or a corrupt or missing file of the split.
+            UserError: for a batch size or count that is no positive number, an example that cannot be read, or a
+                corrupt or missing file of the split.
         """
         check_integer("batch_size", batch_size, minimum=1, maximum=MAX_BATCH)
+        if count != -1:
+            check_integer("count", count, minimum=1, maximum=2**63 - 1)
         split.check_complete()
         check_form(split, self.thresholds)
         logits, total = [], split.num_examples if count < 0 else min(count, split.num_examples)

@@ -25,6 +25,7 @@ from resnet_tf.core.text import counted
 # and the convolutions of a GPU sum in another order, or by Winograd's method.
 TOLERANCES = {"CPU": 1e-4, "GPU": 1e-3}
 
+_MAX_REASON = 300  # characters of the message of a process that failed
 _PROGRAM = ("-m", "resnet_tf.serving.verify")
 
 
@@ -97,8 +98,12 @@ class Verifier:
         with Progress("verifying the export in a new process"):
             output, errors = self._child.communicate()
         if self._child.returncode:
-            raise UserError(f"verification of {str(self._export)!r} failed: {errors.strip()[-500:]}")
-        result = Verification(**json.loads(output.splitlines()[-1]))
+            reason = (errors.strip().splitlines() or [f"its process ended with exit code {self._child.returncode}"])[-1]
+            raise UserError(f"verification of {str(self._export)!r} failed: {reason[-_MAX_REASON:]}")
+        answer = json.loads(output.splitlines()[-1])
+        if "error" in answer:
+            raise UserError(f"verification of {str(self._export)!r} failed: {answer['error']}")
+        result = Verification(**answer)
         if not result.largest_difference <= TOLERANCES[self._device]:
             raise UserError(f"the logits of {str(self._export)!r} differ from those of the model: {result}")
         return result
@@ -120,9 +125,13 @@ def _compare_requested() -> None:
         return
     export, reference, batch_size = json.loads(line)
     expected = np.load(reference)
-    predictor = Predictor(export, standard_loader=True)
-    split = open_source(predictor.config.data, for_training=False).validation
-    found = predictor.evaluate(split, batch_size=batch_size, count=len(expected)).logits
+    try:
+        predictor = Predictor(export, standard_loader=True)
+        split = open_source(predictor.config.data, for_training=False).validation
+        found = predictor.evaluate(split, batch_size=batch_size, count=len(expected)).logits
+    except UserError as error:
+        print(json.dumps({"error": str(error)}))
+        return
     result = Verification(
         examples=len(found),
         same_top1=int(np.sum(found.argmax(axis=1) == expected.argmax(axis=1))),

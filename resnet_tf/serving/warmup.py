@@ -21,7 +21,7 @@ _BATCH_SIZES = (1, 8)
 
 
 def write_warmup(export: Path, preprocess: Preprocess, *, default: str) -> None:
-    """Write requests with random inputs, for each of `Preprocess.serving_inputs` and each batch size.
+    """Write requests with random inputs, for each signature that returns logits and each batch size.
 
     Args:
         export: directory of the SavedModel.
@@ -37,7 +37,8 @@ def write_warmup(export: Path, preprocess: Preprocess, *, default: str) -> None:
             for serving_input in preprocess.serving_inputs():
                 name = serving_input.name
                 values = tf.make_tensor_proto(requests[name], serving_input.dtype)
-                writer.write(_request(signatures[name][-1], name, values))
+                for signature in signatures[name]:
+                    writer.write(_request(signature, name, values))
 
 
 def _request(signature: str, name: str, value: tensor_pb2.TensorProto) -> bytes:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import ipaddress
 import os
 import socket
@@ -21,6 +22,7 @@ from resnet_tf.serving.predictor import Predictor
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _PATIENCE = 1  # seconds for open connections at the end
 _POLL = 0.2  # seconds
+_TAKEN = (errno.EADDRINUSE, errno.EACCES)  # of a port that another program has, or that is for the system
 
 
 class DemoServer:
@@ -78,9 +80,12 @@ def demo(model: Predictor | str | Path, *, host: str = "127.0.0.1", port: int = 
         port: port to listen at; 0 takes a free one.
 
     Raises:
-        UserError: for a missing export, a port that is in use, or if the package gradio is not installed.
+        UserError: for a missing export, an empty or unknown host, a port that is in use, or if the package gradio is
+            not installed.
     """
     check_integer("port", port, minimum=0, maximum=2**16 - 1)
+    if not host:  # every address, for the system
+        raise UserError("host is empty; 127.0.0.1 is this machine, and 0.0.0.0 lets other machines use the page")
     predictor = model if isinstance(model, Predictor) else Predictor(model)
     with contextlib.ExitStack() as resources:
         listener = resources.enter_context(_listen(host, port))
@@ -114,7 +119,8 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, UnicodeError) as error:
         reason = str(getattr(error, "strerror", None) or error).partition(" (while")[0]  # then the address once more
-        raise UserError(f"cannot listen at {host}:{port}: {reason}; --port=0 selects a free port") from error
+        remedy = "; --port=0 selects a free port" if getattr(error, "errno", None) in _TAKEN else ""
+        raise UserError(f"cannot listen at {host}:{port}: {reason}{remedy}") from error
 
 
 def _hosts(host: str) -> Sequence[str]:

@@ -16,6 +16,7 @@ from resnet_tf.core.devices import default_type, full_float32
 from resnet_tf.core.logs import shown_log
 from resnet_tf.core.metrics import Evaluation
 from resnet_tf.core.paths import user_path
+from resnet_tf.core.ranges import is_within
 from resnet_tf.core.targets import MULTI_LABEL
 from resnet_tf.data.sources import Source, warn_of_clash
 from resnet_tf.report.plots import plot_evaluation
@@ -118,7 +119,7 @@ def _finish(workdir: Path, source: Source) -> TrainResult:
         _warn_of_precision(run, evaluation, source)
         test_metrics = evaluate_test_split(run, source, batch_size=settings.data.batch_size)
         versions = run.workdir / EXPORTS / "serving"
-        export = find_export_of_step(versions, run.step) or export_model(run, versions)
+        export = find_export_of_step(versions, run.step, settings.export) or export_model(run, versions)
         logits = evaluation.logits[: settings.export.verify_examples]
         verifier.begin(export, logits, batch_size=settings.data.batch_size, device=default_type())
         # After the export, because an error of plotting must not cost it; meanwhile, it is verified.
@@ -134,7 +135,7 @@ def _warn_of_precision(run: Run, evaluation: Evaluation, source: Source) -> None
     metric = selection.find_metric(selection.AUTO, multi_label=source.targets is MULTI_LABEL)
     metrics = evaluation.to_dict()
     before, now = selection.score(metric, run.metrics), selection.score(metric, metrics)
-    if before is None or now is None or before - now <= _PRECISION_LOSS:
+    if before is None or now is None or is_within(before - now, _PRECISION_LOSS):
         return
     if (before - now) * metrics["examples"] > _PRECISION_EXAMPLES:
         text = "%s was %.4f in training, and is %.4f in float32, in which the model is evaluated and exported"

@@ -18,6 +18,7 @@ from resnet_tf.serving.canonical import canonical_model, has_linear_head
 from resnet_tf.serving.export import export_model
 from resnet_tf.serving.fold import fold
 from resnet_tf.serving.predictor import Predictor
+from resnet_tf.serving.targets import hub
 
 SHAPE = (16, 16, 3)
 LABELS = ("a", "b", "c")
@@ -257,6 +258,113 @@ NOT_EXPORTED = {
         r"comes from 'add.*', Add. An export needs a Dense layer of logits at the end",
     ),
 }
+
+
+def _with_lora(model: keras.Model) -> keras.Model:
+    """Adapt all kernels of a model by LoRA (Hu et al. 2021), as after training."""
+    generator = np.random.default_rng(0)
+    for layer in model._flatten_layers():
+        if isinstance(layer, layers.Conv2D | layers.Dense):
+            layer.enable_lora(2, lora_alpha=6)
+            layer.lora_kernel_b.assign(generator.normal(0.0, 0.1, layer.lora_kernel_b.shape))
+    return model
+
+
+@pytest.mark.parametrize("name", ["network", "softmax in the head"])
+def test_lora_is_merged_into_the_kernels(name):
+    model, images = MODELS[name][0](), _images()
+    before = np.asarray(model(images, training=False))
+    expected = np.asarray(_with_lora(model)(images, training=False))
+    assert np.abs(expected - before).max() > 0.05
+    canonical = canonical_model(model)
+    open_model = hub.reusable_model(canonical, PREPROCESS, weight_decay=0.0)[1]
+    for each in (canonical, fold(canonical), open_model):
+        logits = each(images, training=False)
+        found = tf.nn.softmax(logits) if MODELS[name][1] else logits
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+    assert not [each.path for each in (*fold(canonical).weights, *open_model.weights) if "lora" in each.path]
+
+
+@pytest.mark.parametrize("stem", ["auto", "whitening"])
+def test_a_hub_export_of_a_frozen_network_is_trainable(stem):
+    inputs, backbone = keras.Input(SHAPE), _network(num_classes=0, **({} if stem == "auto" else {"stem": stem}))
+    model = keras.Model(inputs, layers.Dense(3)(backbone(inputs)))
+    backbone.trainable = False
+    holder, open_model = hub.reusable_model(canonical_model(model), PREPROCESS, weight_decay=0.1)
+    statistics = ("moving_mean", "moving_variance")
+    frozen = [each.path for each in open_model.non_trainable_variables if each.name not in statistics]
+    assert len(frozen) == (stem == "whitening"), frozen
+    assert all("stem_conv/kernel" in path for path in frozen)
+    assert len(holder.trainable_variables) + len(frozen) == len(model.weights) - sum(
+        each.name in statistics for each in model.weights
+    )
+    assert len(holder.regularization_losses) == len([each for each in model.weights if each.name == "kernel"]) - len(
+        frozen
+    )
+    images = tf.constant(_images())
+    in_inference, in_training = (holder.__call__(images, training=training) for training in (False, True))
+    np.testing.assert_allclose(in_inference, model(PREPROCESS.normalize(images)), rtol=1e-3, atol=1e-4)
+    assert np.abs(in_training - in_inference).max() > 0.01, "statistics of the batch"
+    assert not backbone.trainable
+
+
+def _mixed(activation: str) -> keras.Model:
+    """Return a model whose head and pooling have the policy of mixed precision, and whose outputs are float32."""
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        return _sequential(_dense(), lambda: layers.Activation(activation, dtype="float32"))()
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def _pooled_again(network: keras.Model) -> keras.KerasTensor:
+    pooled = layers.GlobalAveragePooling2D(name="pool", dtype="mixed_bfloat16")(_maps(network))
+    return layers.Dense(3, name="logits", dtype="mixed_bfloat16")(pooled)
+
+
+@pytest.mark.parametrize(
+    ("create", "are_probabilities"),
+    [(lambda: _mixed("softmax"), True), (_reheaded(_pooled_again), False)],
+    ids=["dense", "named logits"],
+)
+def test_the_features_and_logits_of_a_mixed_network_are_float32(create, are_probabilities):
+    model, images = create(), _images()
+    canonical = canonical_model(model)
+    assert {canonical.get_layer(name).compute_dtype for name in ("pool", "logits")} == {"float32"}
+    _, open_model = hub.reusable_model(canonical, PREPROCESS, weight_decay=0.0)
+    expected = np.asarray(model(images, training=False), np.float32)
+    for each in (canonical, open_model):
+        logits = each(images, training=False)
+        assert logits.dtype == tf.float32
+        np.testing.assert_allclose(tf.nn.softmax(logits) if are_probabilities else logits, expected, atol=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("activation", ["softmax", pytest.param("sigmoid", marks=pytest.mark.long)])
+def test_a_mixed_network_is_exported_for_fine_tuning(activation, tmp_path):
+    model = _mixed(activation)
+    path = export_model(model, tmp_path, target="hub", labels=LABELS)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, *SHAPE), np.uint8)
+    expected = model(PREPROCESS.normalize(tf.constant(pixels / 255.0, tf.float32)), training=False)
+    np.testing.assert_allclose(_predictions(path, pixels), expected, atol=0.02)
+    assert Predictor(path).thresholds == (None if activation == "softmax" else [0.5] * 3)
+
+
+@pytest.mark.parametrize("target", ["hub", "hub_features"])
+def test_a_network_of_one_size_has_no_hub_export(target, tmp_path):
+    with pytest.raises(
+        UserError, match=r"^a hub export takes inputs of any size, and .* takes \(16, 16\) only: .*"
+    ) as caught:
+        export_model(MODELS["flat maps"][0](), tmp_path / "export", target=target, preprocess=PREPROCESS, labels=LABELS)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "export").exists()
+
+
+def test_names_of_classes_that_are_selected_differ(tmp_path):
+    with pytest.raises(
+        UserError, match=r"^classes 0 and 2 have the same name, 'a'; the selected classes of an example"
+    ):
+        export_model(_network(), tmp_path / "export", labels=("a", "b", "a"), thresholds=[0.5] * 3)
 
 
 def test_one_class_takes_a_threshold(tmp_path):

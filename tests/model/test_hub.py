@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import logging
+import math
 import pickle
 import zipfile
 
@@ -19,7 +20,7 @@ from resnet_tf.config import absolute_paths, override
 from resnet_tf.core.calibration import UNCALIBRATED, Calibration
 from resnet_tf.core.class_names import imagenet_labels
 from resnet_tf.core.errors import UserError
-from resnet_tf.inputs import ImagePreprocess
+from resnet_tf.inputs import ImagePreprocess, pixels
 from resnet_tf.model.create import create_model, load_from_hub
 from resnet_tf.model.weights import hub
 from resnet_tf.model.weights.hub import HubAddress
@@ -196,7 +197,7 @@ def test_repositories_of_timm_are_loaded_by_their_configuration(server, timm_fil
     stored = load_safetensors(timm_files["model.safetensors"])
     np.testing.assert_array_equal(model.get_layer("logits").kernel, stored["fc.weight"].T)
     trained = create_model("resnet18", num_classes=3, input_shape=(32, 32, 3), weights="hf://timm/resnet18.a1")
-    assert trained.preprocess == dataclasses.replace(expected, size=(32, 32), crop_fraction=0.9)
+    assert trained.preprocess == dataclasses.replace(expected, size=(32, 32), crop_fraction=32 / 35)  # not 36
     features = load_from_hub("hf://timm/resnet18.a1", num_classes=0, input_shape=(32, 32, 3))
     assert (features.labels, features.output_shape) == (None, (None, 512))
     with pytest.raises(UserError, match=r"has weights of resnet18, with .*; resnet34 is another network"):
@@ -324,6 +325,7 @@ HOSTILE = {
     "means": (_changed(pretrained_cfg__mean=[0.5] * 4), "mean"),
     "std": (_changed(pretrained_cfg__std=[0.0, 0.1, 0.1]), "std"),
     "crop": (_changed(pretrained_cfg__test_crop_pct=17.0), "crop_fraction"),
+    "tiny crop": (_changed(pretrained_cfg__test_crop_pct=1e-320), "crop_fraction"),
     "mode": (_changed(pretrained_cfg__crop_mode="squash"), "crop_mode='squash'"),
     "interpolation": (_changed(pretrained_cfg__interpolation="\x1b[2J"), "interpolation="),
     "cfg": (_changed(pretrained_cfg=[1]), "pretrained_cfg is a list, not an object"),
@@ -496,6 +498,45 @@ def test_imagenet_classes_have_their_names():
     assert from_timm(config).labels == imagenet_labels()
     config["pretrained_cfg"]["tag"] = "in22k"
     assert from_timm(config).labels is None
+
+
+CROPS = (0.8, 0.85, 0.875, 0.9, 0.94, 0.95, 0.96, 1.0)
+
+
+def test_images_are_resized_as_by_timm():
+    """timm/data/transforms_factory.py: `scale_size = math.floor(img_size / crop_pct)`."""
+    for size in range(32, 513):
+        for crop in CROPS:
+            found = PREPROCESS.with_timm_crop((size, size), crop)
+            assert pixels.resized_edge(found.size, found.crop_fraction) == math.floor(size / crop), (size, crop)
+    # As in timm/resnet50.a1_in1k.
+    sizes = {"input_size": [3, 224, 224], "crop_pct": 0.95, "test_input_size": [3, 288, 288], "test_crop_pct": 1.0}
+    settings = from_timm(CONFIG | {"pretrained_cfg": CONFIG["pretrained_cfg"] | sizes})
+    trained, tested = (settings.preprocess_at((size, size)) for size in (224, 288))
+    assert (round(224 / trained.crop_fraction), tested.crop_fraction) == (235, 1.0)
+
+
+def test_timm_resizes_images_as_the_preprocessing_that_is_stored():
+    for size in range(32, 513):
+        for crop in (*CROPS, 1 / 3, 0.99, size / (size + 7), size / math.floor(size / 0.95)):
+            own = ImagePreprocess(size=(size, size), crop_fraction=crop)
+            resized, stored = round(size / crop), own.to_timm()["crop_pct"]
+            assert math.floor(size / stored) == resized, (size, crop)
+            back = own.with_timm_crop(own.size, stored)
+            assert pixels.resized_edge(own.size, own.crop_fraction) == resized
+            assert pixels.resized_edge(back.size, back.crop_fraction) == resized
+            assert stored == pytest.approx(crop, abs=0.03)
+    assert ImagePreprocess(size=(224, 224)).to_timm()["crop_pct"] == 0.875
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "crop"), [(224, 0.95), (288, 0.95), (176, 0.875), (160, 0.91), (192, 0.94)])
+def test_transforms_of_timm_have_the_resized_edge(size, crop):
+    timm = import_torch_zoo("timm")
+    preprocess = ImagePreprocess(size=(size, size)).with_timm_crop((size, size), crop)
+    for fraction in (crop, preprocess.to_timm()["crop_pct"]):
+        resize, *_ = timm.data.create_transform(size, crop_pct=fraction).transforms
+        assert resize.size == pixels.resized_edge(preprocess.size, preprocess.crop_fraction)
 
 
 @pytest.mark.slow

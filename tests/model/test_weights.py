@@ -19,7 +19,7 @@ from resnet_tf.model.arch import Arch
 from resnet_tf.model.create import create_model
 from resnet_tf.model.metadata import Metadata
 from resnet_tf.model.network import ResidualNetwork
-from resnet_tf.model.weights import mapping, readers
+from resnet_tf.model.weights import hub_upload, mapping, readers
 from resnet_tf.model.zoo import MODELS
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -54,6 +54,24 @@ def test_logits_equal_the_original_librarys_and_weights_go_back_as_they_came(nam
     assert set(back) == set(state)
     for key, array in back.items():
         np.testing.assert_array_equal(array, state[key])
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet8_w32"])
+def test_lora_is_stored_as_a_part_of_the_kernels(name, tmp_path):
+    """Hu et al., LoRA, 2021: W + alpha / r A B, for networks with and without names in PyTorch."""
+    model = create_model(name, num_classes=3, input_shape=(32, 32, 3))
+    generator = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
+            layer.enable_lora(2, lora_alpha=6)
+            layer.lora_kernel_b.assign(generator.normal(0.0, 0.1, layer.lora_kernel_b.shape))
+    head = model.get_layer("logits")
+    expected = head._kernel.numpy() + 3 * head.lora_kernel_a.numpy() @ head.lora_kernel_b.numpy()
+    np.testing.assert_allclose(mapping.named_values(model)["logits", "kernel"], expected, rtol=1e-5, atol=1e-6)
+    hub_upload.write_repository(model, tmp_path)
+    loaded = create_model(name, num_classes=3, input_shape=(32, 32, 3), weights=tmp_path / "model.safetensors")
+    images = formula.images(2, 32)
+    np.testing.assert_allclose(loaded(images, training=False), model(images, training=False), rtol=1e-5, atol=1e-5)
 
 
 def _application(name: str) -> keras.Model:

@@ -20,6 +20,8 @@ from resnet_tf.core.export_metadata import MANIFEST, read_export
 from resnet_tf.data.sources import open_source
 from resnet_tf.inputs import ImagePreprocess, Preprocess
 from resnet_tf.model.create import create_model
+from resnet_tf.serving import export_benchmark
+from resnet_tf.serving.artifact import find_export_of_step
 from resnet_tf.serving.drift import Drift, check_drift
 from resnet_tf.serving.export import export_model
 from resnet_tf.serving.predictor import Predictor
@@ -86,6 +88,24 @@ def test_a_new_process_computes_the_same_logits(run, tiny_export):
     assert result.largest_difference < 1e-5
     with pytest.raises(UserError, match=r"differ from those of the model: verified in a new process"):
         verify(tiny_export, evaluation.logits + np.eye(100, 10) * 0.1, batch_size=32)
+
+
+@pytest.mark.parametrize("count", [0, -2, 1.5])
+def test_a_number_of_examples_to_evaluate_is_positive(run, tiny_export, count):
+    split = open_source(run.config.data).validation
+    with pytest.raises(UserError, match=r"^count (must be at least 1|takes a whole number), got "):
+        Predictor(tiny_export).evaluate(split, count=count)
+
+
+def test_an_export_is_that_of_a_step_with_the_same_number_of_classes(run, tiny_export):
+    settings = run.config.export
+    assert find_export_of_step(tiny_export.parent, run.step, settings) == tiny_export
+    assert find_export_of_step(tiny_export.parent, run.step + 1, settings) is None
+    assert find_export_of_step(tiny_export.parent / "none", run.step, settings) is None
+    changed = dataclasses.replace(settings, top_k=1)
+    assert find_export_of_step(tiny_export.parent, run.step, changed) is None
+    unseen = dataclasses.replace(settings, verify_examples=7, max_accuracy_drop=0.5)
+    assert find_export_of_step(tiny_export.parent, run.step, unseen) == tiny_export
 
 
 def test_metadata_is_complete(run, tiny_export):
@@ -342,6 +362,20 @@ def test_an_export_with_too_much_drift_is_rejected(run, tmp_path):
         check_drift(drift, max_logit_drift=0.25, max_accuracy_drop=0.01)
 
 
+@pytest.mark.parametrize("points", [0, 1, 2, 5])
+def test_a_drop_at_the_limit_is_accepted(points):
+    """0.81 - 0.80 is more than 0.01 in floating-point numbers."""
+    for before in range(points, 101):
+        drift = Drift(100, "split 'test'", 90, 0.01, before / 100, (before - points) / 100)
+        check_drift(drift, max_logit_drift=0.25, max_accuracy_drop=points / 100)
+        with pytest.raises(UserError, match=r"the accuracy drop exceeds"):
+            check_drift(
+                dataclasses.replace(drift, top1_after=drift.top1_after - 0.001),
+                max_logit_drift=0.25,
+                max_accuracy_drop=points / 100,
+            )
+
+
 def test_int8_of_a_bare_model_needs_data(tmp_path):
     model = create_model("resnet20", num_classes=2, input_shape=(32, 32, 3))
     with pytest.raises(UserError, match=r"int8 needs examples for calibration: pass data=DataConfig"):
@@ -357,6 +391,9 @@ def test_features_are_exported_without_a_head(run, tmp_path):
     assert tf.saved_model.load(str(path))(tf.zeros([1, 32, 32, 3])).shape == (1, 64)
     with pytest.raises(UserError, match=r"returns features and has no classes to predict"):
         Predictor(path)
+    assert export_benchmark._main("first_answer", str(path)) == {
+        "error": f"{str(path)!r} returns features and has no classes to predict"
+    }
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from PIL import Image
 
 from resnet_tf.core.export_metadata import read_export
 from resnet_tf.model.create import create_model
+from resnet_tf.serving.card import model_card
 from resnet_tf.serving.export import export_model
 from resnet_tf.training.run import load_run
 
@@ -64,6 +65,15 @@ def test_card_contains_the_metadata(run, tiny_export):
     assert "gray: values in [0, 1], minus (0.3), divided by (0.38)" in card
 
 
+@pytest.mark.parametrize("target", ["hub", "hub_features"])
+def test_packages_of_a_hub_card_suffice(tiny_export, target):
+    """tensorflow-hub imports pkg_resources, which later releases of setuptools lack; CI installs the same."""
+    metadata = {**read_export(tiny_export).metadata, "target": target}
+    setup = (Path(__file__).parents[2] / "setup.py").read_text()
+    assert '"setuptools<82"' in setup
+    assert "`pip install tensorflow-hub tf_keras 'setuptools<82'`" in model_card(metadata, signature="serving_default")
+
+
 def test_request_of_a_card_contains_the_image(tiny_export, tmp_path):
     (tmp_path / "cat.jpg").write_bytes(bytes(range(256)) * 10)
     directory = tmp_path / "models" / "1"
@@ -73,6 +83,7 @@ def test_request_of_a_card_contains_the_image(tiny_export, tmp_path):
     sent = subprocess.run(
         ["bash", "-c", stub + block], cwd=directory, capture_output=True, text=True, check=True
     ).stdout
+    assert json.loads(sent)["signature_name"] == "serving_default"
     assert base64.b64decode(json.loads(sent)["instances"][0]["b64"]) == (tmp_path / "cat.jpg").read_bytes()
     assert shlex.split(block)[-1] == "http://127.0.0.1:8501/v1/models/NAME:predict"
 
@@ -86,6 +97,7 @@ def test_card_of_a_bare_model_has_no_training_data(tmp_path):
     assert "40 classes: 0, 1, 2" in card
     assert "and 20 more, in `assets.extra/labels.txt`" in card
     assert 'model.signatures["image_bytes"]' in card
+    assert '\\"signature_name\\": \\"image_bytes\\"' in card, "serving_default takes float32 arrays"
     assert re.search(r"the same top-1 class as the network on \d+ of 32 examples \(random\)", card)
     assert "slow on others" in card
     assert "`TF_ENABLE_ONEDNN_OPTS=1` in the environment makes it faster" in card

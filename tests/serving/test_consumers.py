@@ -11,6 +11,9 @@ import tensorflow as tf
 from conftest import LONG
 from tensorflow.core.protobuf import saved_model_pb2
 
+from resnet_tf.config import DataConfig
+from resnet_tf.inputs import ImagePreprocess
+from resnet_tf.model.create import create_model
 from resnet_tf.serving.export import export_model
 from resnet_tf.serving.predictor import Predictor
 from resnet_tf.training.run import load_run
@@ -227,6 +230,45 @@ def test_openvino_computes_the_same_logits(run, tiny_images, images, tmp_path, c
     assert len(predictor(tiny_images)) == len(tiny_images)
     layers = (path / "model.xml").read_text().count('type="FakeQuantize"')
     assert (layers > 0) == (precision == "int8")
+
+
+RUNTIMES = {"onnx": "tf2onnx", "litert": "ai_edge_litert", "openvino": "openvino"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("target", "precision"),
+    [
+        *(("serving", "float32"), ("serving", "bfloat16"), ("onnx", "float32"), ("litert", "float32")),
+        *(("litert", "float16"), ("litert", "int8"), ("openvino", "float32")),
+        pytest.param("openvino", "int8", marks=LONG),
+    ],
+)
+def test_padding_with_the_edges_is_exported(tmp_path, target, precision):
+    """A network whose activation has negative values: int8 has no -inf, nor values far from those of the images."""
+    pytest.importorskip("nncf" if (target, precision) == ("openvino", "int8") else RUNTIMES.get(target, "tensorflow"))
+    generator = np.random.default_rng(0)
+    knobs = {"depths": (1, 1), "widths": (16, 16), "strides": (1, 2), "activation": "silu"}
+    model = create_model("resnet18", num_classes=5, input_shape=(32, 32, 3), **knobs)
+    model.get_layer("stem_conv_bn").beta.assign(np.full(64, -1.0))
+    images = generator.integers(0, 256, (50, 32, 32, 3), np.uint8)
+    labels = np.arange(50) % 5
+    np.savez(tmp_path / "data.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    preprocess = ImagePreprocess(size=(32, 32), mean=(0.5,) * 3, std=(0.5,) * 3)
+    data = DataConfig(source=str(tmp_path / "data.npz"), image_size=32, channels=3)
+    path = export_model(
+        model,
+        tmp_path / "models",
+        target=target,
+        precision=precision,
+        preprocess=preprocess,
+        labels=[*"abcde"],
+        data=data if precision == "int8" else None,
+    )
+    floats = images[:5].astype("float32") / 255
+    expected = model(preprocess.normalize(floats), training=False).numpy()
+    tolerance = {"float32": 1e-5, "float16": 1e-2}.get(precision, 0.15)
+    np.testing.assert_allclose(Predictor(path).logits(floats), expected, atol=tolerance * np.abs(expected).max())
 
 
 def _expected(run, images) -> np.ndarray:

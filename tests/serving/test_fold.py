@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from conftest import shallow
 
+from resnet_tf.model.create import create_model
 from resnet_tf.serving import freeze as freezing
 from resnet_tf.serving.fold import fold
 from resnet_tf.serving.freeze import freeze, is_freezable
@@ -64,6 +65,16 @@ def test_a_frozen_network_has_no_variables():
     graph = function.graph.as_graph_def()
     assert not [node for node in graph.node if "Variable" in node.op]
     np.testing.assert_allclose(function(tf.constant(IMAGES))[0], model(IMAGES), rtol=1e-4, atol=1e-5)
+
+
+def test_a_frozen_network_of_silu_is_saved(tmp_path):
+    """TensorFlow cannot save the custom gradient of SiLU."""
+    model = fold(create_model("resnet8_w32", num_classes=7, input_shape=(64, 64, 3), activation="silu"))
+    holder = tf.Module()
+    holder.network = freeze(model)
+    tf.saved_model.save(holder, str(tmp_path))
+    (found,) = tf.saved_model.load(str(tmp_path)).network(tf.constant(IMAGES))
+    np.testing.assert_allclose(found, model(IMAGES), rtol=1e-4, atol=1e-5)
 
 
 def test_a_network_too_large_for_a_graph_keeps_its_variables(monkeypatch):

@@ -1,5 +1,7 @@
 """The process that verifies an export: its device, its failures, and its end with the caller."""
 
+import io
+import json
 import signal
 from pathlib import Path
 
@@ -34,6 +36,28 @@ def test_a_process_that_fails_to_verify_is_reported(program, monkeypatch, tmp_pa
         verifier.begin(tmp_path, np.zeros((1, 2)), batch_size=1)
         with pytest.raises(UserError, match=r"verification of '.*' failed: no export$"):
             verifier.result()
+
+
+def test_a_mistake_that_the_process_names_is_one_line(monkeypatch, tmp_path, capsys):
+    missing = tmp_path / "missing"
+    np.save(tmp_path / "logits.npy", np.zeros((1, 2)))
+    request = json.dumps([str(missing), str(tmp_path / "logits.npy"), 1])
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{request}\n"))
+    verify._compare_requested()
+    answer = capsys.readouterr().out.strip()
+    assert json.loads(answer) == {"error": f"no exported model at {str(missing)!r}"}
+    monkeypatch.setattr(verify, "_PROGRAM", ("-c", f"input(); print({answer!r})"))
+    with pytest.raises(UserError, match=r"^verification of '.*' failed: no exported model at '.*missing'$"):
+        verify.verify(missing, np.zeros((1, 2)), batch_size=1)
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"), [("1 / 0", "ZeroDivisionError: .*"), ("import os; os._exit(3)", "its process .* code 3")]
+)
+def test_a_defect_of_the_process_is_one_line(program, reason, monkeypatch, tmp_path):
+    monkeypatch.setattr(verify, "_PROGRAM", ("-c", program))
+    with pytest.raises(UserError, match=rf"^verification of '.*' failed: {reason}$"):
+        verify.verify(tmp_path, np.zeros((1, 2)), batch_size=1)
 
 
 def test_an_error_of_the_caller_ends_the_process_that_verifies(monkeypatch):

@@ -6,7 +6,9 @@ import pytest
 import tensorflow as tf
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
+from resnet_tf.inputs import ImagePreprocess
 from resnet_tf.serving.export import export_model
+from resnet_tf.serving.warmup import WARMUP, write_warmup
 from resnet_tf.training.run import load_run
 
 DOCS = Path(__file__).parents[2] / "docs" / "serving"
@@ -24,8 +26,26 @@ def test_warmup_requests_match_the_signatures(tiny_run, tmp_path, default):
         outputs = signatures[request.model_spec.signature_name](**{name: tf.make_ndarray(value)})
         assert outputs["logits"].shape[0] in (1, 8)
         seen.append((request.model_spec.signature_name, name))
-    by_bytes = "serving_default" if default == "serving_default" else "image_bytes"
-    assert seen == [(by_bytes, "image_bytes"), ("images", "images")] * 2
+    expected = [("serving_default", "image_bytes"), ("images", "images")]
+    if default == "images":
+        expected = [("image_bytes", "image_bytes"), ("serving_default", "images"), ("images", "images")]
+    assert seen == expected * 2
+    assert set(signatures) - {name for name, _ in seen} == {"classify", "features", "explain"}
+
+
+@pytest.mark.parametrize(
+    ("default", "expected"),
+    [
+        ("serving_default", [("serving_default", "image_bytes"), ("images", "images")]),
+        ("images", [("image_bytes", "image_bytes"), ("serving_default", "images"), ("images", "images")]),
+    ],
+)
+def test_every_signature_that_returns_logits_has_a_warmup_request(default, expected, tmp_path):
+    logs = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2")
+    write_warmup(tmp_path, ImagePreprocess(size=(8, 8)), default=default)
+    records = tf.data.TFRecordDataset(str(tmp_path / WARMUP)).as_numpy_iterator()
+    requests = [logs.PredictionLog.FromString(record).predict_log.request for record in records]
+    assert [(each.model_spec.signature_name, *each.inputs) for each in requests] == expected * 2
 
 
 def test_the_model_config_names_two_versions():

@@ -117,10 +117,21 @@ def test_a_port_in_use_is_named(predictor):
         port = other.getsockname()[1]
         with pytest.raises(UserError, match=rf"cannot listen at 127.0.0.1:{port}: .*in use; --port=0 selects a free"):
             demo(predictor, port=port)
-    with pytest.raises(UserError, match=r"^cannot listen at nowhere.invalid:0: "):
-        demo(predictor, host="nowhere.invalid", port=0)
     with pytest.raises(UserError, match=r"^port "):
         demo(predictor, port=2**16)
+
+
+@pytest.mark.parametrize("host", ["nowhere.invalid", "a" * 64, "192.0.2.1"])  # RFC 5737: an address of no machine
+def test_a_host_that_is_none_of_this_machine_is_named(predictor, host):
+    with pytest.raises(UserError, match=rf"^cannot listen at {host}:7860: \w.*$") as caught:
+        demo(predictor, host=host)
+    assert "--port" not in str(caught.value), "another port does not help"
+
+
+def test_an_empty_host_is_refused(predictor):
+    """For the system, it is every address."""
+    with pytest.raises(UserError, match=r"^host is empty; 127.0.0.1 is this machine, and 0.0.0.0 lets other machines"):
+        demo(predictor, host="", port=0)
 
 
 @contextlib.contextmanager

@@ -239,11 +239,10 @@ def _timm_inputs(weights: Mapping[str, Any]) -> tuple[ImagePreprocess, ...]:
         ImagePreprocess(
             size=(size[1], size[2]),
             channels=size[0],
-            crop_fraction=crop,
             interpolation=weights.get("interpolation", "bilinear"),
             mean=tuple(weights["mean"]),
             std=tuple(weights["std"]),
-        )
+        ).with_timm_crop((size[1], size[2]), crop)
         for size, crop in zip(sizes[::-1], crops, strict=True)
     )
     return tuple(dict.fromkeys(found))

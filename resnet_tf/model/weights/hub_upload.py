@@ -6,8 +6,6 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from resnet_tf.core import files
 from resnet_tf.core.errors import UserError, plain_reason
 from resnet_tf.core.text import counted, markdown, printable
@@ -17,7 +15,13 @@ from resnet_tf.model.weights import hub, readers
 from resnet_tf.model.weights.dialects import Dialect
 from resnet_tf.model.weights.hub import OWN_SETTINGS, TIMM_SETTINGS, WEIGHTS, HubAddress
 from resnet_tf.model.weights.hub_settings import to_metadata, to_timm
-from resnet_tf.model.weights.mapping import find_torch_dialect, first_convolution, named_variables, to_torchvision
+from resnet_tf.model.weights.mapping import (
+    find_torch_dialect,
+    first_convolution,
+    named_values,
+    named_variables,
+    to_torchvision,
+)
 from resnet_tf.model.weights.selection import VariableName
 
 CARD = "README.md"
@@ -78,7 +82,7 @@ def write_repository(model: ResidualNetwork, directory: Path) -> None:
     if dialect:
         arrays = to_torchvision(model)
     else:
-        arrays = {"/".join(names): variable.numpy().astype(np.float32) for names, variable in variables.items()}
+        arrays = {"/".join(names): value for names, value in named_values(model).items()}
     readers.write_safetensors(directory / WEIGHTS[0], arrays, model.metadata.to_dict())
     num_classes = _num_classes(model)
     _write_json(directory / OWN_SETTINGS, to_metadata(model.metadata, tuple(model.input_shape[1:]), num_classes))

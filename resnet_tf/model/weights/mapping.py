@@ -113,10 +113,7 @@ def to_torchvision(model: ResidualNetwork) -> Arrays:
     dialect = find_torch_dialect(model)
     if dialect is None:
         raise UserError(f"{model.name} has layers that neither torchvision nor timm has")
-    return {
-        str(dialect.key(*names)): _to_torch(variable.numpy().astype(np.float32), dialect, names)
-        for names, variable in named_variables(model).items()
-    }
+    return {str(dialect.key(*names)): _to_torch(value, dialect, names) for names, value in named_values(model).items()}
 
 
 def find_torch_dialect(model: ResidualNetwork) -> Dialect | None:
@@ -152,6 +149,14 @@ def named_variables(model: ResidualNetwork) -> dict[VariableName, keras.Variable
         for variable in layer.weights
         if variable.name in KERAS_VARIABLES
     }
+
+
+def named_values(model: ResidualNetwork) -> dict[VariableName, np.ndarray]:
+    """Return the values of `named_variables`, float32; a kernel includes the update of LoRA (Hu et al. 2021)."""
+    layers = layers_by_name(model)
+    # The attribute of a layer with LoRA is the sum, its variable of the same name is a summand.
+    values = {(layer, name): getattr(layers[layer], name) for layer, name in named_variables(model)}
+    return {names: keras.ops.convert_to_numpy(value).astype(np.float32) for names, value in values.items()}
 
 
 def first_convolution(variables: Collection[VariableName]) -> str:

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping
-from math import floor
 
 from resnet_tf.core.class_names import CIFAR10, imagenet_labels
 from resnet_tf.inputs import ImagePreprocess, presets
@@ -49,14 +48,9 @@ def _timm(release: str, file: str, top1: float, *crops: tuple[int, float]) -> Pr
         top1=top1,
         citation=_TIMM_PAGE,
         license="Apache-2.0",
-        inputs=tuple(_timm_crop(presets.TIMM, size, fraction) for size, fraction in crops),
+        inputs=tuple(presets.TIMM.with_timm_crop((size, size), fraction) for size, fraction in crops),
         labels=imagenet_labels(),
     )
-
-
-def _timm_crop(preset: ImagePreprocess, size: int, fraction: float) -> ImagePreprocess:
-    # timm rounds the resized shorter edge down.
-    return dataclasses.replace(preset, size=(size, size), crop_fraction=size / floor(size / fraction))
 
 
 def _facebook(file: str, top1: float, *, folder: str = _FACEBOOK) -> Pretrained:
@@ -83,8 +77,8 @@ def _bit(variant: str, top1: float, **others: tuple[float, int, float]) -> dict[
     bicubic = dataclasses.replace(presets.TIMM_BIT, interpolation="bicubic")
     tags: Mapping[str, tuple[float | None, ImagePreprocess]] = {
         "goog_in21k_ft_in1k": (top1, presets.TIMM_BIT),
-        **{tag: (accuracy, _timm_crop(bicubic, size, crop)) for tag, (accuracy, size, crop) in others.items()},
-        "goog_in21k": (None, _timm_crop(presets.TIMM_BIT, 224, 0.875)),
+        **{tag: (top1, bicubic.with_timm_crop((size, size), crop)) for tag, (top1, size, crop) in others.items()},
+        "goog_in21k": (None, presets.TIMM_BIT.with_timm_crop((224, 224), 0.875)),
     }
     return {
         f"timm/{tag}": Pretrained(

@@ -9,8 +9,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from resnet_tf.core.errors import UserError
 from resnet_tf.inputs import Preprocess
-from resnet_tf.serving.layers import set_weights
+from resnet_tf.model.whitening import is_whitening
+from resnet_tf.serving.layers import merged_config, merged_weights, set_weights
 
 
 def reusable_model(model: keras.Model, preprocess: Preprocess, *, weight_decay: float) -> tuple[Any, keras.Model]:
@@ -24,12 +26,11 @@ def reusable_model(model: keras.Model, preprocess: Preprocess, *, weight_decay: 
         preprocess: preprocessing, whose normalization the object includes.
         weight_decay: coefficient of `regularization_losses`: `weight_decay / 2` times the sum of the squares of each
             kernel. BatchNorm parameters and biases are not regularized.
+
+    Raises:
+        UserError: for a network for inputs of one size.
     """
-    sizes = (None,) * len(preprocess.spatial_shape)
-    open_model = keras.models.clone_model(
-        model, input_tensors=keras.Input((*sizes, preprocess.channels), name="images")
-    )
-    set_weights(open_model, model.get_weights())
+    open_model = _open_copy(model, preprocess)
 
     @tf.function(autograph=False)
     def call(images: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -37,7 +38,8 @@ def reusable_model(model: keras.Model, preprocess: Preprocess, *, weight_decay: 
 
     for training in (False, True):
         call.get_concrete_function(
-            tf.TensorSpec([None, *sizes, preprocess.unnormalized_shape[-1]], tf.float32), training
+            tf.TensorSpec([None, *open_model.input_shape[1:-1], preprocess.unnormalized_shape[-1]], tf.float32),
+            training,
         )
     holder = tf.train.Checkpoint()  # tf.Module does not track variables of Keras 3
     holder.__call__ = call
@@ -46,6 +48,36 @@ def reusable_model(model: keras.Model, preprocess: Preprocess, *, weight_decay: 
     kernels = [each.value for each in open_model.trainable_variables if each.path.endswith("kernel")]
     holder.regularization_losses = [_decay(kernel, weight_decay) for kernel in kernels if weight_decay]
     return holder, open_model
+
+
+def _open_copy(model: keras.Model, preprocess: Preprocess) -> keras.Model:
+    """Return a copy for inputs of any size whose layers are trainable, except for a whitening convolution."""
+    copies = []
+
+    def copy(layer: Any) -> Any:
+        if not isinstance(layer, keras.Layer):  # an operation, such as a division
+            return layer
+        copies.append((layer, type(layer).from_config(merged_config(layer))))
+        return copies[-1][1]
+
+    inputs = keras.Input((*(None,) * len(preprocess.spatial_shape), preprocess.channels), name="images")
+    try:
+        copied = keras.models.clone_model(model, input_tensors=inputs, clone_function=copy)
+    except (TypeError, ValueError) as error:  # of a layer whose variables depend on the size of its input
+        raise UserError(_describe_fixed_size(model, " ".join(str(error).split()))) from error
+    if None in copied.output_shape[1:]:
+        raise UserError(_describe_fixed_size(model, f"its outputs would have the shape {copied.output_shape}"))
+    for original, layer in copies:
+        set_weights(layer, merged_weights(original))
+        layer.trainable = not is_whitening(layer)
+    return copied
+
+
+def _describe_fixed_size(model: keras.Model, reason: str) -> str:
+    return (
+        f"a hub export takes inputs of any size, and {model.name} takes {model.input_shape[1:-1]} only: {reason}. A "
+        "global pooling in place of Flatten makes it independent of the size; other targets keep the size"
+    )
 
 
 def _decay(kernel: tf.Variable, weight_decay: float) -> Any:
