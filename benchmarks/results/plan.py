@@ -188,7 +188,6 @@ TABLES = (
             Row("SGD in place of Muon", variant("sgd", *SGD, "optimizer.momentum=0.9")),
             Row("random flips", variant("random_flip", "augment.alternating_flip=false", "augment.flip=true")),
             Row("without label smoothing", variant("hard_labels", "loss.label_smoothing=0")),
-            Row("without averaged weights", variant("last_weights", "train.ema=0")),
         ),
     ),
     Table(

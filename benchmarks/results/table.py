@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plan import PYTORCH, TABLES, Row, Run, Table
+from plan import FAST, PYTORCH, TABLES, WIDE, Row, Run, Table
 
 from resnet_tf.config import Config, flatten, load_config
 from resnet_tf.config.effects import REQUIREMENTS
@@ -32,6 +32,7 @@ HEAD = ("", "accuracy (%)", "seeds", "epochs", "minutes", "images/s", "published
 # those of long-tailed CIFAR-10 omit 118 of 12,406.
 _MANY_BATCHES = 96
 COST = ("docs/serving.md", "cost")  # page and section of results/cost.json
+AVERAGING = ("docs/training.md", "averaging")  # page and section of the last epochs of FAST and WIDE
 MINUTES = ("docs/benchmarks.md", "minutes")  # page and section of results/minutes/results.jsonl
 
 
@@ -51,7 +52,8 @@ def main() -> None:
     arguments = parser.parse_args()
     stale = []
     tables = [(each.page, each.name, render(each)) for each in TABLES]
-    for page, name, lines in [*tables, (*COST, render_cost()), (*MINUTES, render_minutes())]:
+    tables += [(*AVERAGING, render_averaging()), (*COST, render_cost()), (*MINUTES, render_minutes())]
+    for page, name, lines in tables:
         path = RESULTS.parent / page
         old = path.read_text()
         new = insert(old, name, lines)
@@ -74,6 +76,19 @@ def insert(page: str, name: str, table: str) -> str:
 def render(table: Table) -> str:
     """Return the table in Markdown: rows with finished runs, and rows that are not run here."""
     return _markdown(HEAD, [_cells(row) for row in table.rows if not row.run_here or any(map(finished, row.runs))])
+
+
+def render_averaging() -> str:
+    """Return the accuracies of the same runs by their last weights, by averaged ones, and with mirror images, too."""
+    head = ("", "weights of the last step (%)", "averaged weights (%)", "and averaged logits (%)", "seeds")
+    rows = []
+    for runs in (FAST, WIDE):
+        done = [RESULTS / run.name for run in runs if finished(run)]
+        last = [read_json_lines(folder / "metrics.jsonl")[-1] for folder in done]
+        mirrored = [json.loads((folder / "evaluation.json").read_text())["top1"] for folder in done]
+        values = ([each["val_raw_top1"] for each in last], [each["val_top1"] for each in last], mirrored)
+        rows.append((f"`{runs[0].config}`", *map(_percent, values), _seeds(len(done), len(runs))))
+    return _markdown(head, rows)
 
 
 def render_cost() -> str:
@@ -174,18 +189,27 @@ def _cells(row: Row) -> tuple[str, ...]:
     if not row.run_here:
         return (row.title, "not run here", "", "", "", "", row.published, f"`{row.runs[0].command}`")
     runs = [read(run) for run in row.runs if finished(run)]
-    accuracies = [100 * run.accuracy for run in runs]
-    spread = f" ± {statistics.stdev(accuracies):.2f}" if len(runs) > 1 else ""
     return (
         row.title,
-        f"**{statistics.mean(accuracies):.2f}**{spread}",
-        str(len(runs)) if len(runs) == len(row.runs) else f"{len(runs)} of {len(row.runs)}",
+        _percent([run.accuracy for run in runs]),
+        _seeds(len(runs), len(row.runs)),
         str(runs[0].epochs),
         f"{statistics.mean(run.minutes for run in runs):.1f}",
         f"{statistics.mean(run.images_per_second for run in runs):,.0f}",
         row.published,
         f"`{row.runs[0].command}`",
     )
+
+
+def _percent(fractions: Sequence[float]) -> str:
+    """Return the mean of some fractions in percent, and their standard deviation if there are several."""
+    percents = [100 * each for each in fractions]
+    spread = f" ± {statistics.stdev(percents):.2f}" if len(percents) > 1 else ""
+    return f"**{statistics.mean(percents):.2f}**{spread}"
+
+
+def _seeds(finished: int, planned: int) -> str:
+    return str(planned) if finished == planned else f"{finished} of {planned}"
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

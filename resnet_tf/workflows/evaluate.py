@@ -216,8 +216,12 @@ def _measure_robustness(subject: Run | Predictor, source: Source, clean: Evaluat
 
 def _is_other(trained: DataConfig, evaluated: DataConfig) -> bool:
     """Return True if two configurations have different data sources."""
-    sources = (trained.source, evaluated.source)
-    return len(set(sources)) > 1 and len({os.path.realpath(user_path(each)) for each in sources}) > 1
+    return len({_identify(each.source) for each in (trained, evaluated)}) > 1
+
+
+def _identify(source: str) -> str:
+    """Return a text that two paths of the same data have in common; the name `digits` is not the folder `./digits`."""
+    return source if source == "digits" else os.path.realpath(user_path(source))
 
 
 def check_checkpoint(checkpoint: str, *subjects: Run | Predictor | str | Path) -> None:

@@ -13,6 +13,7 @@ import sklearn.metrics
 import tensorflow as tf
 from conftest import LONG
 
+from resnet_tf.config import DataConfig
 from resnet_tf.core import files
 from resnet_tf.core.calibration import UNCALIBRATED, Calibration
 from resnet_tf.core.calibration_fit import fit_temperature
@@ -24,7 +25,7 @@ from resnet_tf.serving.export import export_model
 from resnet_tf.serving.predictor import Predictor
 from resnet_tf.training.evaluation import evaluate_run, evaluate_test_split
 from resnet_tf.training.run import Run, load_run
-from resnet_tf.workflows.evaluate import evaluate
+from resnet_tf.workflows.evaluate import _is_other, evaluate
 from resnet_tf.workflows.push import push_to_hub
 
 TEMPERATURE = 0.5
@@ -236,6 +237,20 @@ def test_other_data_are_mirrored_as_the_own_data_are(run, tmp_path):
     truth = np.repeat([0, 1], [len(each) for each in energies])
     found = evaluate(run, flip=True, ood=str(tmp_path / "noise.npz")).out_of_distribution
     assert found.auroc == pytest.approx(sklearn.metrics.roc_auc_score(truth, np.concatenate(energies)))
+
+
+@pytest.mark.parametrize(
+    ("trained", "evaluated", "is_other"),
+    [
+        ("digits", "digits", False),
+        ("digits", "./digits", True),  # a folder of the user's
+        ("photos", "./photos/", False),
+        ("cifar10", "cifar100", True),
+    ],
+)
+def test_data_are_compared_by_their_folder_or_name(trained, evaluated, is_other):
+    first, second = (DataConfig(source=source) for source in (trained, evaluated))
+    assert _is_other(first, second) == is_other
 
 
 @pytest.mark.parametrize("subject", ["export", "run"])
