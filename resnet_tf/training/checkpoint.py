@@ -2,6 +2,8 @@
 
 import contextlib
 import logging
+import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -178,14 +180,21 @@ def restore(checkpoint: Path, parts: Parts, *, partly: bool = False, optional: s
 def variables_of(owner: keras.Model | keras.optimizers.Optimizer) -> dict[str, tf.Variable]:
     """Return path -> variable, such as `stage1_block1_conv1/kernel`; tf.train does not track Keras 3 variables.
 
-    Variables of random generators, which Keras numbers per process, have the name of their layer.
+    Variables of random generators, which Keras numbers per process, have the name of their layer, and a variable
+    without a name (of Nadam) has no number. Variables of one path (of Adafactor) are numbered here, in their order.
     """
     layers = {
         id(variable): f"{layer.name}/{variable.name}"
         for layer in getattr(owner, "layers", ())
         for variable in layer.variables
     }
-    values = {layers.get(id(variable), variable.path): variable.value for variable in owner.variables}
+    values: dict[str, tf.Variable] = {}
+    occurrences: Counter[str] = Counter()
+    for variable in owner.variables:
+        path = layers.get(id(variable)) or re.sub(r"^variable_\d+$", "variable", variable.path)
+        number = occurrences[path]
+        occurrences[path] += 1
+        values[f"{path}_{number}" if number else path] = variable.value
     assert len(values) == len(owner.variables), "two variables have the same path"
     return values
 

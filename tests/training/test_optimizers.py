@@ -9,6 +9,7 @@ from conftest import import_torch_zoo
 from resnet_tf.config import Config, DataConfig, OptimizerConfig, TrainConfig
 from resnet_tf.core.errors import UserError
 from resnet_tf.data.pipeline import TrainingLength
+from resnet_tf.training.checkpoint import variables_of
 from resnet_tf.training.optimizers.create import create_optimizer, list_optimizers
 
 GENERATOR = np.random.default_rng(0)
@@ -148,6 +149,18 @@ def test_every_name_takes_steps_and_decays(name):
     np.testing.assert_array_equal(same, bias)
     if name != "ftrl":
         assert np.abs(decayed - kernel).max() > 0
+
+
+@pytest.mark.parametrize("name", list_optimizers())
+def test_variables_have_the_same_names_in_every_run_of_a_process(name):
+    """Keras numbers a variable of Nadam by process, and several of Adafactor have one path."""
+    inputs = keras.Input((5, 5, 4))
+    model = keras.Model(inputs, keras.layers.Conv2D(8, 3, name="conv")(inputs))
+    group = OptimizerConfig(name=name, base_lr=0.1, schedule="constant", warmup_epochs=0.0)
+    config = Config(data=DataConfig(batch_size=256), optimizer=group)
+    first, second = (create_optimizer(config, TrainingLength(10, 100), model) for _ in range(2))
+    assert list(variables_of(first)) == list(variables_of(second))
+    assert len(variables_of(first)) == len(first.variables)
 
 
 def _in_phases(name: str, head_steps: int, finetune: str) -> dict[str, np.ndarray]:
