@@ -1,6 +1,5 @@
 """`benchmark --what=serving`: exports of a run, of a network and of an export, stored in the run and in its report."""
 
-import contextlib
 import dataclasses
 import html
 import json
@@ -10,7 +9,6 @@ import subprocess
 import sys
 from importlib import util
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -18,6 +16,7 @@ import resnet_tf
 from resnet_tf.config import Config
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.export_measurement import ExportMeasurement, Latency, Throughput
+from resnet_tf.core.export_metadata import Export
 from resnet_tf.core.serving_benchmark import ServingBenchmark
 from resnet_tf.serving import export_benchmark, runners
 from resnet_tf.serving.export import TARGETS
@@ -191,8 +190,7 @@ def test_the_failure_of_a_process_is_one_line(tmp_path):
 def test_a_missing_package_is_left_to_the_loader_to_name(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     preprocess = resnet_tf.ImagePreprocess(size=(8, 8))
-    metadata = {"target": "onnx", "preprocess": preprocess.to_dict()}
-    export = SimpleNamespace(directory=tmp_path, metadata=metadata, naming_metadata=contextlib.nullcontext)
+    export = Export(tmp_path, {"target": "onnx", "labels": ["cat"], "preprocess": preprocess.to_dict()})
     prepared = export_benchmark._prepare(export)
     with pytest.raises(UserError, match=r"^ONNX models need the package onnxruntime: pip install 'resnet_tf\[onnx\]'$"):
         export_benchmark._load(export, prepared)
