@@ -193,8 +193,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             for mark in LONG:
                 item.add_marker(mark)
     if config.getoption("slow_within") is not None:
-        workers = getattr(config, "workerinput", {"testrunuid": secrets.token_hex()})  # the same for all of a session
-        items.sort(key=functools.partial(_slow_last, order=workers["testrunuid"]))
+        worker = getattr(config, "workerinput", {"testrunuid": secrets.token_hex()})  # the same for all of a session
+        items.sort(key=functools.partial(_slow_last, order=worker["testrunuid"]))
 
 
 def _cut(path: Path) -> None:

@@ -84,6 +84,8 @@ def render_averaging() -> str:
     rows = []
     for runs in (FAST, WIDE):
         done = [RESULTS / run.name for run in runs if finished(run)]
+        if not done:
+            continue
         last = [read_json_lines(folder / "metrics.jsonl")[-1] for folder in done]
         mirrored = [json.loads((folder / "evaluation.json").read_text())["top1"] for folder in done]
         values = ([each["val_raw_top1"] for each in last], [each["val_top1"] for each in last], mirrored)

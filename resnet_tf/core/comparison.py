@@ -337,9 +337,10 @@ def check_gates(
         ratio = comparison.latency_ratios[1]
         check("max_latency_ratio", max_latency_ratio, ratio, f"the latency is {ratio:.2f} times that of the old model")
     if min_class_recall is not None:
-        if not comparison.new_recalls:
+        recalls = comparison.new_recalls
+        if not recalls:
             raise UserError(f"min_class_recall cannot be measured: no example of {comparison.data} has a class")
-        worst, recall = min(comparison.new_recalls.items(), key=lambda item: item[1])
+        worst, recall = min(recalls.items(), key=lambda item: item[1])
         text = f"the recall of {shortened(worst, _MAX_NAME)!r} is {recall:.4f}"
         check("min_class_recall", min_class_recall, recall, text, is_minimum=True)
     return gates

@@ -149,7 +149,7 @@ def _check_address(address: str) -> None:
         raise UserError(invalid)
     try:
         socket.create_connection((match[1], int(match[2])), timeout=_TIMEOUT).close()
-    except UnicodeError as error:  # an empty label of the name, or one of more than 63 characters
+    except ValueError as error:  # an empty label of the name, or one above 63 characters; a port of 5,000 digits
         raise UserError(invalid) from error
     except (OSError, OverflowError) as error:
         raise UserError(

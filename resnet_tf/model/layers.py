@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 _FUSED_DTYPES = ("float32", "bfloat16", "float16")
@@ -160,3 +161,19 @@ class StandardizedConv2D(keras.layers.Conv2D):
         """Convolve with the standardized kernel."""
         standard = self.standardized(tf.cast(kernel, tf.float32))
         return super().convolution_op(inputs, tf.cast(standard, inputs.dtype))
+
+
+def has_lora(layer: keras.Layer) -> bool:
+    """Return True for a layer with a kernel after `enable_lora`; an Embedding has other variables."""
+    return getattr(layer, "lora_enabled", False) and hasattr(layer, "kernel")
+
+
+def merged_kernel(layer: keras.Layer) -> np.ndarray:
+    """Return the kernel of a layer with LoRA and its update (Hu et al. 2021), float32.
+
+    The attribute `kernel` is their sum in the dtype of the computation, which may be bfloat16.
+    """
+    kernel, first, second = (
+        keras.ops.convert_to_numpy(each) for each in (layer._kernel, layer.lora_kernel_a, layer.lora_kernel_b)
+    )
+    return kernel + np.float32(layer.lora_alpha / layer.lora_rank) * (first @ second)

@@ -58,7 +58,8 @@ def canonical_model(model: keras.Model, *, needs_head: bool = True) -> keras.Mod
         if not isinstance(layer, keras.Layer):
             return layer
         config = merged_config(layer) | {"name": names.get(id(layer)) or _unused(layer.name, "", taken)}
-        exact = {"dtype": "float32"} if id(layer) in names else {}  # as in a network of `create_model`
+        # As in a network of `create_model`. A layer of the user's need not take the argument.
+        exact = {"dtype": "float32"} if id(layer) in names and layer.compute_dtype != "float32" else {}
         return type(layer).from_config(config | exact | ({"activation": "linear"} if layer is head else {}))
 
     return _copied(ResidualNetwork(flat.input, outputs, metadata=Metadata()), copy, name=model.name)

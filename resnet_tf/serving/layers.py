@@ -6,6 +6,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from resnet_tf.model.layers import has_lora, merged_kernel
+
 _INACTIVE = (keras.layers.Dropout, keras.layers.Identity)
 
 
@@ -25,20 +27,15 @@ def is_inactive(operation: Any) -> bool:
 def merged_config(layer: keras.Layer) -> dict[str, Any]:
     """Return the configuration of a layer with the weights `merged_weights`: without LoRA (Hu et al. 2021)."""
     config = layer.get_config()
-    return config | {"lora_rank": None, "lora_alpha": None} if _has_lora(layer) else config
+    return {key: config[key] for key in config.keys() - {"lora_rank", "lora_alpha"}} if has_lora(layer) else config
 
 
 def merged_weights(layer: keras.Layer) -> list[np.ndarray]:
     """Return the weights of a layer; its kernel includes the update of LoRA."""
-    if not _has_lora(layer):
+    if not has_lora(layer):
         return layer.get_weights()
     kept = [each for each in layer.weights if not each.name.startswith("lora_kernel")]
-    return [keras.ops.convert_to_numpy(layer.kernel if each.name == "kernel" else each) for each in kept]
-
-
-def _has_lora(layer: keras.Layer) -> bool:
-    """Return True for a layer with a kernel after `enable_lora`; an Embedding has other variables."""
-    return getattr(layer, "lora_enabled", False) and hasattr(layer, "kernel")
+    return [merged_kernel(layer) if each.name == "kernel" else keras.ops.convert_to_numpy(each) for each in kept]
 
 
 def set_weights(layer: keras.Layer, weights: Sequence[np.ndarray]) -> None:

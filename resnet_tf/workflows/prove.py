@@ -31,7 +31,7 @@ class ProveResult:
 
     Attributes:
         workdir: the run directory.
-        step: training step up to which the run was trained again.
+        step: training step up to which both trainings were compared.
         compared: steps at which all variables were compared.
         metrics: number of epochs whose metrics were compared.
         difference: the first difference of the results; empty if there is none.
@@ -124,9 +124,9 @@ def _compare(workdir: Path, again: Path, end: int, causes: tuple[str, ...]) -> P
             difference = difference or found
     if not steps:
         difference = difference or "no checkpoint is at a step of the run"
-    elif max(steps) < end:
-        difference = difference or f"training ended at step {end} and ends at step {max(after)} now"
-    return ProveResult(str(workdir), end, steps, epochs, difference, causes)
+    elif max(after) < end:
+        difference = difference or f"training ends at step {max(after)} now, before step {end}"
+    return ProveResult(str(workdir), max(steps, default=end), steps, epochs, difference, causes)
 
 
 def _untimed(workdir: Path, end: int) -> list[dict[str, Any]]:

@@ -101,6 +101,7 @@ def test_service_batches_equal_local_ones_and_a_lost_worker_is_reported(photos, 
             f"grpc://{'a' * 64}:9",
             r"data.service='grpc://a+:9' is not the address of a dispatcher; expected grpc://HOST",
         ),
+        (f"grpc://localhost:{'1' * 5000}", r"1' is not the address of a dispatcher; expected grpc://HOST"),
         ("grpc://127.0.0.1:99999", r"data.service='grpc://127.0.0.1:99999' does not answer"),
     ],
 )

@@ -401,6 +401,13 @@ def test_slices_of_all_splits_are_in_proportion_and_keep_groups_whole(photos, gr
         assert [np.bincount(split.labels).tolist() for split in found.splits.values()] == [[6, 6], [4, 4], [10, 10]]
 
 
+def test_all_of_several_splits_has_the_identity_of_their_sum(photos):
+    """Runs on `all` continue after a change of how its slices are found."""
+    path = _write(_frame(label=["a"] * 10 + ["b"] * 10, split=["train"] * 14 + ["val"] * 6), photos / "labels.csv")
+    found, expected = (_open(path, train_split=split, eval_split="val") for split in ("all", "train+val"))
+    assert found.identity["splits"]["all"] == expected.identity["splits"]["train+val"]
+
+
 def test_slices_keep_groups_whole(photos):
     groups = [number // 3 for number in range(20)]
     path = _write(_frame(label=LABELS, patient=groups, split="train"), photos / "labels.csv")

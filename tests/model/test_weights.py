@@ -21,6 +21,7 @@ from resnet_tf.model.metadata import Metadata
 from resnet_tf.model.network import ResidualNetwork
 from resnet_tf.model.weights import hub_upload, mapping, readers
 from resnet_tf.model.zoo import MODELS
+from resnet_tf.serving.layers import merged_weights
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 sys.path.insert(0, str(GOLDEN))
@@ -72,6 +73,18 @@ def test_lora_is_stored_as_a_part_of_the_kernels(name, tmp_path):
     loaded = create_model(name, num_classes=3, input_shape=(32, 32, 3), weights=tmp_path / "model.safetensors")
     images = formula.images(2, 32)
     np.testing.assert_allclose(loaded(images, training=False), model(images, training=False), rtol=1e-5, atol=1e-5)
+
+
+def test_lora_is_merged_in_float32():
+    """Regression: the attribute `kernel` of Keras's layers is rounded to the dtype of the computation."""
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    model = create_model("resnet8_w32", num_classes=3, input_shape=(8, 8, 1))
+    layer = model.get_layer("stem_conv")
+    layer.enable_lora(2)
+    layer.lora_kernel_b.assign(np.random.default_rng(0).normal(0.0, 0.1, layer.lora_kernel_b.shape))
+    expected = layer._kernel.numpy() + layer.lora_kernel_a.numpy() @ layer.lora_kernel_b.numpy()
+    np.testing.assert_allclose(mapping.named_values(model)["stem_conv", "kernel"], expected, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(merged_weights(layer)[0], expected, rtol=1e-6, atol=1e-7)
 
 
 def _application(name: str) -> keras.Model:

@@ -13,7 +13,7 @@ from resnet_tf.core.files import read_json_lines
 from resnet_tf.data.sources import open_source
 from resnet_tf.training import checkpoint, loop
 from resnet_tf.training.callbacks import MetricsFile, Profile
-from resnet_tf.training.evaluation import evaluate_run
+from resnet_tf.training.evaluation import Evaluator, evaluate_run
 from resnet_tf.training.run import load_run
 from resnet_tf.workflows.train import train, train_and_evaluate
 
@@ -100,6 +100,17 @@ class _Spy(keras.callbacks.Callback):
 
     def show_evaluation(self, plot, *, step):
         pass
+
+
+def test_a_run_that_ends_before_an_epoch_has_one_evaluation_of_the_last(tiny_config, tmp_path, monkeypatch):
+    calls, original = [], Evaluator.__call__
+    monkeypatch.setattr(Evaluator, "__call__", lambda *arguments: calls.append(1) or original(*arguments))
+    stop = keras.callbacks.LambdaCallback()
+    stop.on_epoch_begin = lambda epoch, logs=None: setattr(stop.model, "stop_training", epoch == 1)
+    result = train_and_evaluate(tiny_config, tmp_path, callbacks=[stop])
+    assert (result["step"], len(calls)) == (7, 1)
+    run = load_run(tmp_path)
+    assert (run.stopped_epoch, run.metrics["top1"]) == (1, result["top1"])
 
 
 @pytest.mark.parametrize("moment", ["on_epoch_begin", pytest.param("on_epoch_end", marks=LONG)])

@@ -139,7 +139,7 @@ def test_a_run_that_ends_earlier_is_not_the_same(proved, tmp_path):
     for name, count in ((proof.HASHES, 3), ("metrics.jsonl", 1)):
         files.write_json_lines(shorter / name, files.read_json_lines(proved / name)[:count])
     result = module._compare(proved, shorter, 14, ())
-    assert result.difference == "training ended at step 14 and ends at step 7 now"
+    assert result.difference == "training ends at step 7 now, before step 14"
     assert str(module._compare(proved, shorter, 7, ())).endswith("and the metrics of 1 epoch")
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from resnet_tf.core.errors import UserError
 from resnet_tf.model.builder import LOGITS_LAYER
+from resnet_tf.model.layers import has_lora, merged_kernel
 from resnet_tf.model.metadata import Metadata
 from resnet_tf.model.network import ResidualNetwork, layers_by_name
 from resnet_tf.model.weights import channels, readers, selection
@@ -154,9 +155,12 @@ def named_variables(model: ResidualNetwork) -> dict[VariableName, keras.Variable
 def named_values(model: ResidualNetwork) -> dict[VariableName, np.ndarray]:
     """Return the values of `named_variables`, float32; a kernel includes the update of LoRA (Hu et al. 2021)."""
     layers = layers_by_name(model)
-    # The attribute of a layer with LoRA is the sum, its variable of the same name is a summand.
-    values = {(layer, name): getattr(layers[layer], name) for layer, name in named_variables(model)}
-    return {names: keras.ops.convert_to_numpy(value).astype(np.float32) for names, value in values.items()}
+    return {
+        (layer, name): merged_kernel(layers[layer])
+        if name == "kernel" and has_lora(layers[layer])
+        else keras.ops.convert_to_numpy(variable).astype(np.float32)
+        for (layer, name), variable in named_variables(model).items()
+    }
 
 
 def first_convolution(variables: Collection[VariableName]) -> str:

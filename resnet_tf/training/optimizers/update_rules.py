@@ -27,9 +27,9 @@ class Lars(keras.optimizers.SGD):
         if decay is None:
             super().update_step(gradient, variable, learning_rate)
             return
-        weight, slope = tf.norm(variable), tf.norm(gradient)
-        ratio = self.TRUST * tf.math.divide_no_nan(weight, slope + decay * weight)
-        ratio = tf.where((weight > 0) & (slope > 0), ratio, 1.0)
+        weight_norm, gradient_norm = tf.norm(variable), tf.norm(gradient)
+        ratio = self.TRUST * tf.math.divide_no_nan(weight_norm, gradient_norm + decay * weight_norm)
+        ratio = tf.where((weight_norm > 0) & (gradient_norm > 0), ratio, 1.0)
         super().update_step((gradient + decay * variable) * ratio, variable, learning_rate)
 
 

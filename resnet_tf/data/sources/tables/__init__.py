@@ -100,7 +100,7 @@ class _Rows:
     select: SelectRows
 
     def union(self, splits: Iterable[np.ndarray]) -> np.ndarray:
-        """Return the rows of splits, one split after the other, int64 [n]; an image in several of them counts once."""
+        """Return the rows of splits, one split after the other, int64 [n]; a file in several of them counts once."""
         first: dict[str, int] = {}
         for row in itertools.chain.from_iterable(splits):
             first.setdefault(self.images[row], row)
@@ -151,7 +151,10 @@ def _open(table: Table, roles: Roles, splits: dict[str, np.ndarray], config: Dat
         if not splits:
             return rows.part(name, parts[slices.find_part(str(table.path), "a table without splits", plain)])
         if plain == slices.ALL and plain not in parts:
-            return rows.part(name, rows.union(parts.values()))
+            union = rows.union(parts.values())
+            if name == plain and len(union) == sum(map(len, parts.values())):
+                return Split.join(name, [rows.part(each, found) for each, found in parts.items()])
+            return rows.part(name, union)
         if plain not in parts:
             raise UserError(
                 f"{str(table.path)!r} has no split {plain!r}; it has {', '.join(parts)}; "
@@ -174,8 +177,11 @@ def _check_labels(table: Table, labels: Labels, splits: Mapping[str, np.ndarray]
     """
     named = [name for name in slices.plain_names(config.splits, list(splits)) if name in splits]
     used = [splits[name] for name in named] if splits else [np.arange(table.num_rows)]
+    is_used = np.zeros(table.num_rows, bool)
+    for rows in used:
+        is_used[rows] = True
     for fault in labels.faults:
-        rows = np.intersect1d(fault.rows, np.concatenate([np.zeros(0, np.int64), *used]))
+        rows = fault.rows[is_used[fault.rows]]
         if not len(rows):
             continue
         hidden = [name for name in named if not np.isin(splits[name], labels.valid).any()]
