@@ -38,7 +38,7 @@ class _Header:
     signed: bool = False
 
 
-# The first one whose signature matches is that of an image.
+# Order matters: the first matching signature decides.
 _HEADERS = (
     _Header("PNG", {0: b"\x89PNG"}, range(23, 19, -1), range(19, 15, -1)),
     _Header("GIF", {0: b"GIF8"}, range(8, 10), range(6, 8)),

@@ -159,15 +159,15 @@ def with_smaller_batch(config: Config, split: Split, replicas: int, *, before: i
         config: see `load_config`.
         split: the training split.
         replicas: number of replicas, which a batch is divided among.
-        before: batch of the run that continues, 0 for none. If it was reduced too, perhaps for other replicas, and
-            divides among these, it stays.
+        before: batch of the run that continues, 0 for none. It stays if it is more than half of the split, as one that
+            was reduced for other replicas is, and divides among these.
     """
     size, count = config.data.batch_size, split.num_examples
     if size <= count:
         return config
     multiple = replicas * batch_group(config)
     reduced = max(count // multiple, 1) * multiple
-    if count < 2 * before < 2 * size and before % multiple == 0:  # a reduced batch is more than half of the split
+    if count < 2 * before < 2 * size and before % multiple == 0:
         reduced = before
     if reduced >= size:
         return config

@@ -122,7 +122,7 @@ class _Fit:
         self._profile = Profile(config.runtime.profile, workdir / run.TENSORBOARD, is_chief=self._cluster.is_chief)
         self._callbacks, self._plot_evaluation, self._deadline = callbacks, plot_evaluation, deadline
         self._evaluation_seconds = 0.0
-        self._evaluated: tuple[int, Evaluation | None] = -1, None  # step and evaluation of the newest checkpoint
+        self._evaluation: Evaluation | None = None  # of the newest checkpoint, `_saved`, that this process wrote
         self._batches: Any = None
         self._board: TensorBoard | None = None
         self._metrics_file = MetricsFile(workdir / run.METRICS) if self._cluster.is_chief else None
@@ -193,7 +193,7 @@ class _Fit:
     def _epoch(self, observers: keras.callbacks.CallbackList) -> Evaluation | None:
         """Train, evaluate, report and save; return the evaluation, if this epoch has one."""
         epoch = self._trainer.state.epochs
-        changed = self._call_back(observers.on_epoch_begin, epoch)
+        self._call_back(observers.on_epoch_begin, epoch)
         with service.translate_service_errors():
             logs = self._train(observers)
         state = self._trainer.state  # another one after a return to a checkpoint, which may be of another epoch
@@ -201,11 +201,10 @@ class _Fit:
         if state.step == epoch * self._trainer.length.steps_per_epoch:  # ended by `on_epoch_begin` or `train.minutes`
             state.end(of=train.epochs)
             self._note_end()
-            step, evaluation = self._evaluated
-            if changed or step != state.step:
+            if self._saved is None or self._saved.step != state.step or self._evaluation is None:
                 return None
-            self._save(evaluation)  # with the end of the run
-            return evaluation
+            self._save(self._evaluation)  # with the end of the run
+            return self._evaluation
         if (epoch + 1) % train.eval_every == 0 or epoch + 1 == train.epochs:
             evaluation, metrics = self._evaluate_to_logs()
             logs |= metrics
@@ -235,7 +234,7 @@ class _Fit:
         """Write a checkpoint, see `Trainer.save`."""
         self._trainer.save(self._checkpoints, evaluation)
         self._saved = dataclasses.replace(self._trainer.state)
-        self._evaluated = self._saved.step, evaluation
+        self._evaluation = evaluation
 
     def _check_deadline(self) -> None:
         """End the run after this epoch if another one would end after `train.minutes`, which the plan avoids."""

@@ -224,7 +224,7 @@ def _identify(source: str) -> str:
     return source if source == "digits" else os.path.realpath(user_path(source))
 
 
-def check_checkpoint(checkpoint: str, *subjects: Run | Predictor | str | Path) -> None:
+def check_checkpoint(checkpoint: str, *subjects: Any) -> None:
     """Refuse the choice of a checkpoint if no subject is a run directory, which alone has several.
 
     Raises:
@@ -234,8 +234,8 @@ def check_checkpoint(checkpoint: str, *subjects: Run | Predictor | str | Path) -
         raise UserError(f"checkpoint={checkpoint} needs a run directory; an export or a loaded run has one checkpoint")
 
 
-def _is_run_directory(subject: Run | Predictor | str | Path) -> bool:
-    return not isinstance(subject, Run | Predictor) and (user_path(subject) / CONFIG_FILE).is_file()
+def _is_run_directory(subject: Any) -> bool:
+    return isinstance(subject, str | os.PathLike) and (user_path(subject) / CONFIG_FILE).is_file()
 
 
 def load_subject(run_or_export: Run | Predictor | str | Path, checkpoint: str) -> Run | Predictor:

@@ -8,6 +8,7 @@ from resnet_tf.model.network import ResidualNetwork
 from resnet_tf.model.weights.hub import HubAddress
 from resnet_tf.model.weights.hub_upload import upload
 from resnet_tf.training.run import Run, load_run
+from resnet_tf.workflows.evaluate import check_checkpoint
 
 
 def push_to_hub(
@@ -40,8 +41,8 @@ def push_to_hub(
     parsed = HubAddress.parse(address)
     if isinstance(run_or_model, str | Path):
         run_or_model = load_run(run_or_model, checkpoint=checkpoint)
-    elif checkpoint:
-        raise UserError(f"checkpoint={checkpoint} needs a run directory; a loaded run or a network has one checkpoint")
+    else:
+        check_checkpoint(checkpoint, run_or_model)
     model = run_or_model.model if isinstance(run_or_model, Run) else run_or_model
     if not isinstance(model, ResidualNetwork) or model.arch is None:
         raise UserError(f"push_to_hub takes a run or a network of create_model, got {shorten(model)}")

@@ -192,8 +192,7 @@ def _cut(name: str, found: list[records.Records]) -> list[tuple[records.Records,
         end = start + len(each.labels)
         # Also a file whose records are all lost, and the lost end of a file, are in the slice around them.
         begins_inside = part.start <= start < part.stop or start == part.stop == total
-        begins_inside = begins_inside and bool(len(each.labels) or each.corruption)
-        if begins_inside or start < part.start < end:
+        if (begins_inside and (end > start or each.corruption)) or start < part.start < end:
             stop = None if end <= part.stop else part.stop - start
             parts.append((each, slice(max(part.start - start, 0), stop)))
         start = end

@@ -81,7 +81,7 @@ class _Rows:
 
     Attributes:
         images: text of each row that is different for each image.
-        groups: group of each row that a division must not tear apart; that of `images` without one.
+        groups: group of each row that a division must not tear apart; without a column of groups, `images`.
         group_column: column of the groups; empty without one.
         labels: labels of the rows, int64 [N] or bool [N, C].
         combinations: see `Labels.combinations`.
@@ -153,7 +153,7 @@ def _open(table: Table, roles: Roles, splits: dict[str, np.ndarray], config: Dat
         if plain == slices.ALL and plain not in parts:
             union = rows.union(parts.values())
             if name == plain and len(union) == sum(map(len, parts.values())):
-                return Split.join(name, [rows.part(each, found) for each, found in parts.items()])
+                return Split.join(name, [rows.part(each, part) for each, part in parts.items()])
             return rows.part(name, union)
         if plain not in parts:
             raise UserError(
@@ -176,10 +176,9 @@ def _check_labels(table: Table, labels: Labels, splits: Mapping[str, np.ndarray]
         UserError: naming the rows and, if a split has no labels at all, as a hidden test split, one that has.
     """
     named = [name for name in slices.plain_names(config.splits, list(splits)) if name in splits]
-    used = [splits[name] for name in named] if splits else [np.arange(table.num_rows)]
-    is_used = np.zeros(table.num_rows, bool)
-    for rows in used:
-        is_used[rows] = True
+    is_used = np.full(table.num_rows, not splits)
+    for name in named:
+        is_used[splits[name]] = True
     for fault in labels.faults:
         rows = fault.rows[is_used[fault.rows]]
         if not len(rows):
