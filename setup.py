@@ -6,7 +6,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-(VERSION,) = re.findall(r'__version__ = "(.+)"', (HERE / "resnet_tf" / "__init__.py").read_text())
+VERSION_FILE = HERE / "resnet_tf" / "core" / "version.py"
+(VERSION,) = re.findall(r'__version__ = "(.+)"', VERSION_FILE.read_text(encoding="utf-8"))
 
 HUB = ["huggingface_hub>=1.0"]  # the first with `errors.RemoteEntryNotFoundError`
 LITERT = ["ai-edge-litert>=2.1"]
@@ -14,7 +15,13 @@ LITERT = ["ai-edge-litert>=2.1"]
 OPENVINO = ["openvino>=2025.2", "nncf>=2.17"]
 ONNX = ["tf2onnx>=1.16.1", "onnxruntime>=1.22"]  # the writer, and the reader that checks what it wrote
 # The page sets options of `mount_gradio_app` that earlier releases lack, and that a major version may rename.
-DEMO = ["gradio>=6.31,<7"]
+DEMO = [
+    "gradio>=6.31,<7",
+    # Imported as well; the floors are those of Gradio, except for uvicorn.
+    "fastapi>=0.115.2",
+    "starlette>=1.0.1",
+    "uvicorn>=0.22",  # the first with `timeout_graceful_shutdown`
+]
 # Label errors; the first with `find_label_issues` of multi-label data and without a limit on numpy. It brings
 # scikit-learn and SciPy, of which the other checks take nearest neighbors, transforms and linear algebra.
 AUDIT = ["cleanlab>=2.7", "scikit-learn>=1.6", "scipy>=1.15"]
@@ -27,7 +34,7 @@ setup(
     name="resnet_tf",
     version=VERSION,
     description="Residual networks for Keras: data, training, weights and serving that agree",
-    long_description=(HERE / "README.md").read_text(),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE", "resnet_tf/data/sources/digits.LICENSE.txt"],
@@ -63,6 +70,7 @@ setup(
         "pyarrow>=17",  # tables; tensorflow-datasets requires it without a floor; the first built for numpy 2.1
         "importlib-resources>=6",  # imported by tensorflow-datasets, which does not declare it
         "absl-py>=2.1",
+        "h5py>=3.11",  # weights of Keras, which requires it without a floor; the first for numpy 2
         "safetensors>=0.5",  # weights of other libraries without pickles
         "numpy>=2.0",
         "tensorboard>=2.20",  # tf.summary takes its writers from there; tensorflow 2.21 no longer requires it

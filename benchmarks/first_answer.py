@@ -1,4 +1,4 @@
-"""Measure the first answer of frozen SavedModels in new processes: medians, by both loaders.
+"""Measure the first prediction of frozen SavedModels in new processes: medians, by both loaders.
 
     python benchmarks/first_answer.py --rounds=5
 
@@ -52,7 +52,7 @@ def main() -> None:
         for case, row in medians.items():
             print(json.dumps(dict(zip(("precision", "input", "loader"), case, strict=True)) | row))
         return
-    print("| first answer | frozen | memory (MB) | standard | memory (MB) |\n|---|---|---|---|---|")
+    print("| first prediction | frozen | memory (MB) | standard | memory (MB) |\n|---|---|---|---|---|")
     for precision, shown in itertools.product(PRECISIONS, INPUTS):
         rows = (medians[precision, shown, loader] for loader in LOADERS)
         cells = " | ".join(f"{row['seconds']:.2f} s | {row['memory_mb']:,.0f}" for row in rows)
@@ -67,7 +67,7 @@ def _export(precision: str, folder: Path) -> str:
 
 
 def _answer(path: str, shown: str, loader: str) -> dict[str, float]:
-    """Return the seconds until the first answer, and the largest memory of this process."""
+    """Return the seconds until the first prediction, and the largest memory of this process."""
     import tensorflow as tf
 
     from resnet_tf import Predictor

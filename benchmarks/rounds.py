@@ -54,12 +54,19 @@ def measured_pairs(rates: Rates, pairs: Iterable[tuple[str, str]]) -> list[tuple
 
 
 def report(rates: Rates, pairs: Iterable[tuple[str, str]], *, as_json: bool) -> None:
-    """Print the median images per second of each case, and the median ratio of each pair (case, peer)."""
-    for case, values in rates.items():
-        row = {"case": case, "images_per_second": round(median(values), 1)}
-        print(json.dumps(row) if as_json else f"{case}: {row['images_per_second']} images/s")
-    for case, peer in measured_pairs(rates, pairs):
+    """Print the median images per second of each case, and the median ratio of each pair (case, peer).
+
+    As JSON, one object per pair; a case that is compared with no peer has an object without `ratio_to` and `ratio`.
+    """
+    compared = measured_pairs(rates, pairs)
+    speeds = {case: round(median(values), 1) for case, values in rates.items()}
+    for case, speed in speeds.items():
+        if not as_json:
+            print(f"{case}: {speed} images/s")
+        elif case not in dict(compared):
+            print(json.dumps({"case": case, "images_per_second": speed}))
+    for case, peer in compared:
         values = ratios(rates, case, peer)
-        row = {"case": case, "ratio_to": peer, "ratio": round(median(values), 3)}
-        spread = f"({min(values):.2f} to {max(values):.2f})"
-        print(json.dumps(row) if as_json else f"{case} against {peer}: {row['ratio']:.2f} {spread}")
+        row = {"case": case, "images_per_second": speeds[case], "ratio_to": peer, "ratio": round(median(values), 3)}
+        text = f"{case} against {peer}: {row['ratio']:.2f} ({min(values):.2f} to {max(values):.2f})"
+        print(json.dumps(row) if as_json else text)

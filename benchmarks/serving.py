@@ -7,10 +7,10 @@ the ONNX file; Keras and PyTorch receive normalized images. Each case is a proce
 for a short time on request; the cases alternate. "Keras export" is `model.export` of the same network with stock
 layers; "torch.compile" runs in channels_last with freezing, and with autocast for bfloat16; onnxruntime and OpenVINO
 run our ONNX file, OpenVINO with its precision hint, or in int8 after NNCF's post-training quantization of that file.
-Prints the seconds of each export, the seconds to load an export and make a prediction in a new process that imported
-TensorFlow, and the milliseconds per batch. `--json` prints one object per line: `case` and `seconds`; `case`, `batch`
-and `milliseconds`; or `case`, `batch`, `ratio_to` and `ratio` (how many times faster). Without `--json`, the Markdown
-table of docs/benchmarks.md follows.
+Prints the time of each export, the time to load an export and make a prediction in a new process that imported
+TensorFlow, and the milliseconds per batch. `--json` prints one object per line: `case`, `milliseconds`, and for batches
+`batch`, `ratio_to` and `ratio` (how many times faster). Without `--json`, the Markdown table of docs/benchmarks.md
+follows.
 """
 
 import argparse
@@ -55,8 +55,9 @@ def main() -> None:
         for name in ("export", *(each for each in SERVERS if each.startswith("first prediction"))):
             if name == "export" or name.removeprefix("first prediction of ") in arguments.only:
                 for row in _ask(name, folder, arguments):
-                    print(json.dumps(row) if arguments.json else f"{row['case']}: {row['seconds']} s", flush=True)
-        _report(_measure(folder, arguments), arguments)
+                    text = f"{row['case']}: {row['milliseconds'] / 1000:.2f} s"
+                    print(json.dumps(row) if arguments.json else text, flush=True)
+        _report(_measure(folder, arguments), as_json=arguments.json)
 
 
 def _measure(folder: Path, arguments: argparse.Namespace) -> dict[tuple[str, int], list[float]]:
@@ -74,19 +75,24 @@ def _measure(folder: Path, arguments: argparse.Namespace) -> dict[tuple[str, int
     return times
 
 
-def _report(times: dict[tuple[str, int], list[float]], arguments: argparse.Namespace) -> None:
+def _report(times: dict[tuple[str, int], list[float]], *, as_json: bool) -> None:
+    """Print the median milliseconds of each case and batch size, and the median ratio to each peer.
+
+    As JSON, one object per pair; a case that is compared with no peer has an object without `ratio_to` and `ratio`.
+    """
     for (name, batch), values in times.items():
         row = {"case": name, "batch": batch, "milliseconds": round(median(values), 2)}
-        print(json.dumps(row) if arguments.json else f"{name}, batch {batch}: {row['milliseconds']} ms")
-    for name, batch in times:
-        for peer in PEERS if name in OURS else ():
-            if (peer, batch) not in times:
-                continue
-            ratios = [b / a for a, b in zip(times[name, batch], times[peer, batch], strict=True)]
-            row = {"case": name, "batch": batch, "ratio_to": peer, "ratio": round(median(ratios), 3)}
-            text = f"{name} against {peer}, batch {batch}: {row['ratio']:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-            print(json.dumps(row) if arguments.json else text)
-    if not arguments.json:
+        peers = [peer for peer in PEERS if name in OURS and (peer, batch) in times]
+        if not as_json:
+            print(f"{name}, batch {batch}: {row['milliseconds']} ms")
+        elif not peers:
+            print(json.dumps(row))
+        for peer in peers:
+            ratios = [b / a for a, b in zip(values, times[peer, batch], strict=True)]
+            ratio = round(median(ratios), 3)
+            text = f"{name} against {peer}, batch {batch}: {ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+            print(json.dumps(row | {"ratio_to": peer, "ratio": ratio}) if as_json else text)
+    if not as_json:
         _print_table(times)
 
 
@@ -183,7 +189,7 @@ def _network():
 
 
 def _export(folder: Path) -> list[dict]:
-    """Write the exports of all cases, and return the seconds of each export."""
+    """Write the exports of all cases, and return the milliseconds of each export."""
     import keras
 
     from resnet_tf.config import DataConfig
@@ -216,7 +222,7 @@ def _export(folder: Path) -> list[dict]:
             labels=[str(index) for index in range(model.output_shape[-1])],
             data=data,
         )
-        rows.append({"case": f"export {name}", "seconds": round(time.perf_counter() - start, 1)})
+        rows.append({"case": f"export {name}", "milliseconds": round(1000 * (time.perf_counter() - start))})
         megabytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) / 1e6
         print(f"{name}: {megabytes:.1f} MB", file=sys.stderr)
     ours = blocks.BatchNormalization
@@ -235,7 +241,8 @@ def _first_prediction(precision: str) -> Callable[[Path], list[dict]]:
         image = tf.io.encode_jpeg(np.zeros((300, 400, 3), np.uint8)).numpy()
         start = time.perf_counter()
         Predictor(folder / precision)([image])
-        return [{"case": f"first prediction of ours {precision}", "seconds": round(time.perf_counter() - start, 2)}]
+        milliseconds = round(1000 * (time.perf_counter() - start))
+        return [{"case": f"first prediction of ours {precision}", "milliseconds": milliseconds}]
 
     return measure
 

@@ -1,4 +1,4 @@
-"""Calibration, coverage and detection of other things, of published CIFAR-10 networks on data that did not fit.
+"""Calibration, coverage and out-of-distribution detection, of published CIFAR-10 networks on data that did not fit.
 
     python benchmarks/trust.py measure --data=cifar10/ --weights=DIR --ood=fashion=DIR --ood=digits=digits
     python benchmarks/trust.py table       the table of docs/trust.md, from results/trust/cifar10.jsonl

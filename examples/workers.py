@@ -4,8 +4,8 @@
 
 The arguments after the number are those of `python -m resnet_tf.train`. The workers meet at free ports of 127.0.0.1.
 With `--gpus`, worker N sees GPU N only. Their lines begin with their numbers. When one of them ends with an error, the
-others end too, and so does this program, with the same exit code; SIGTERM and Ctrl-C stop all of them after a
-checkpoint.
+others end too, and so does this program, with the same exit code; SIGTERM, Ctrl-C and the end of the terminal stop all
+of them after a checkpoint.
 """
 
 import json
@@ -28,14 +28,15 @@ def main(arguments: Sequence[str]) -> int:
     command = [sys.executable, "-m", "resnet_tf.train", *(each for each in rest if each != "--gpus")]
     command.append("--set=runtime.strategy=multiworker")
     addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
-    workers = []
+    workers: list[subprocess.Popen] = []
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: stop(workers))
     for index in range(count):
         environment = os.environ | {"TF_CONFIG": describe(addresses, index)}
         environment |= {"CUDA_VISIBLE_DEVICES": str(index)} if one_gpu_each else {}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        workers.append(subprocess.Popen(command, env=environment, **pipes))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop(workers))
+        # A terminal sends Ctrl-C to a whole session, and a second signal would end a worker without a checkpoint.
+        workers.append(subprocess.Popen(command, env=environment, start_new_session=True, **pipes))
     printers = [threading.Thread(target=show, args=each) for each in enumerate(workers)]
     for each in printers:
         each.start()

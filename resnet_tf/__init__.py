@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 from resnet_tf.core.after_import import call_after_import
 from resnet_tf.core.installation import check_installation
 from resnet_tf.core.onednn import turn_on as turn_on_onednn
-
-__version__ = "0.1.0"
+from resnet_tf.core.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from resnet_tf.config import Config, list_configs, load_config

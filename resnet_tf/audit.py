@@ -1,9 +1,9 @@
-"""Search a data set for duplicates, leaks, label errors, outliers and poor images before training.
+"""Search a data set for duplicates, leaks, label errors, outliers and low-quality images before training.
 
 resnet-tf audit photos/                                           any data source; also photos.csv, data.npz, cifar10
 python -m resnet_tf.audit --set data.source=photos/ --json
 python -m resnet_tf.audit photos/ --model=runs/photos/export/serving     features of a network, in place of patches
-python -m resnet_tf.audit photos/ --fix=list.csv                  also write a table without the bad images
+python -m resnet_tf.audit photos/ --fix=list.csv                  also write a table without the flagged images
 python -m resnet_tf.train --config=auto --set data.source=list.csv
 
 It writes a page with the findings and their images, and prints their numbers. No file of the data is changed, moved or
@@ -33,7 +33,7 @@ MODEL = flags.DEFINE_string(
 )
 REPORT = flags.DEFINE_string("report", "audit", "directory of the page; empty: none", flag_values=FLAGS)
 JSON = flags.DEFINE_bool("json", False, "print one JSON object with all findings", flag_values=FLAGS)
-FIX = flags.DEFINE_string("fix", "", "CSV file to write, a data source without the bad images", flag_values=FLAGS)
+FIX = flags.DEFINE_string("fix", "", "CSV file to write, a data source without the flagged images", flag_values=FLAGS)
 LEAVE_OUT = flags.DEFINE_list(
     "leave_out",
     "unreadable,exact_duplicates,leaks,label_conflicts,label_errors",

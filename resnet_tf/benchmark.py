@@ -1,4 +1,4 @@
-"""Measure the speed of the input, of the training step, or of exports, of which one is recommended.
+"""Measure the throughput of the input pipeline or the training step, or compare exports and recommend one.
 
 python -m resnet_tf.benchmark --what=input --config=imagefolder --set data.source=photos/    the limiting stage
 python -m resnet_tf.benchmark --what=train --model=resnet50                                  on random pixels
@@ -8,7 +8,7 @@ python -m resnet_tf.benchmark --what=serving --model=runs/photos/export/litert -
 
 --what=serving exports to every target and precision whose package is installed, and measures each export in a new
 process on the CPU: p50 and p99 of the latency, best throughput of several threads, accuracy, size, memory and the time
-to the first answer. With --workdir, the table is stored in DIR/serving.json and shown by DIR/report/index.html.
+to the first prediction. With --workdir, the table is stored in DIR/serving.json and shown by DIR/report/index.html.
 """
 
 import shlex

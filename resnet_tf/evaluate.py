@@ -5,7 +5,7 @@ python -m resnet_tf.evaluate --workdir=DIR
 python -m resnet_tf.evaluate --model=DIR/export/serving
 python -m resnet_tf.evaluate --model=DIR/export/serving --data=photos/ --json
 python -m resnet_tf.evaluate --model=DIR/export/serving --report=page/       also write a report page
-python -m resnet_tf.evaluate --model=DIR/export/serving --ood=textures/      also the detection of other things
+python -m resnet_tf.evaluate --model=DIR/export/serving --ood=textures/      also out-of-distribution detection
 python -m resnet_tf.evaluate --workdir=DIR --corruptions                     also measure robustness
 
 Evaluation of a run on its own data rewrites its report, DIR/report/index.html.
@@ -42,7 +42,7 @@ CLASSES = flags.DEFINE_bool(
 OOD = flags.DEFINE_string(
     "ood",
     "",
-    "data set of other things than the classes, to measure how well the energy detects them",
+    "out-of-distribution data set, to measure how well the energy detects its examples",
     flag_values=FLAGS,
 )
 FLIP = flags.DEFINE_bool(

@@ -11,6 +11,7 @@ import os
 import runpy
 import secrets
 import shutil
+import socket
 import struct
 import subprocess
 import sys
@@ -34,6 +35,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from tensorflow.python.framework import config as tensorflow_config  # op determinism has no public end
 
 # Before TensorFlow starts: tests of several replicas need two devices, and a process can split its CPU only once.
 tf.config.set_logical_device_configuration(
@@ -47,6 +49,7 @@ from resnet_tf.core.saved_models import load_saved_model  # noqa: E402
 from resnet_tf.model.builder import build  # noqa: E402
 from resnet_tf.model.zoo import MODELS  # noqa: E402
 from resnet_tf.serving import runners  # noqa: E402
+from resnet_tf.serving.verify import Verification, Verifier  # noqa: E402
 from resnet_tf.training import loop  # noqa: E402
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
@@ -220,11 +223,28 @@ class Outcome:
     err: str
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_caches(tmp_path_factory):
+    """Hide cached weights and records of the developer, also from processes that tests start.
+
+    The caches of pip and of the fonts change no result, and take minutes and seconds to fill.
+    """
+    directory = tmp_path_factory.mktemp("home")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, program in (("PIP_CACHE_DIR", "pip"), ("MPLCONFIGDIR", "matplotlib")):
+            patch.setenv(name, os.environ.get(name) or str(cache / program))
+        patch.setenv("KERAS_HOME", str(directory / "keras"))
+        patch.setenv("XDG_CACHE_HOME", str(directory / "cache"))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _fresh_policy():
-    """Reset the dtype policy, which a run sets for the process."""
+    """Reset the dtype policy and op determinism, which a run sets for the process."""
     yield
     keras.config.set_dtype_policy("float32")
+    tensorflow_config.disable_op_determinism()
 
 
 @pytest.fixture(autouse=True)
@@ -273,6 +293,35 @@ def make_first_checkpoint_best(workdir: Path) -> dict[str, float]:
     (first / "sha256.json").unlink()
     files.write_manifest(first, Path("sha256.json"))
     return metadata["metrics"]
+
+
+def _free_ports() -> Iterator[int]:
+    """Iterate over ports that the system does not choose for others: they are below 32768, and of this worker alone."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 12
+    first = 20_000 + 1_000 * worker
+    while True:
+        yield from secrets.SystemRandom().sample(range(first, first + 1_000), 1_000)  # other sessions may run
+
+
+_ports = _free_ports()
+
+
+def free_addresses(count: int) -> list[str]:
+    """Return addresses of 127.0.0.1 with free ports, for servers that need them before they listen."""
+    addresses = []
+    while len(addresses) < count:
+        port = next(_ports)
+        with contextlib.suppress(OSError), socket.create_server(("", port)):
+            addresses.append(f"127.0.0.1:{port}")
+    return addresses
+
+
+def wait_until(condition: Callable[[], Any], *, seconds: float = 60) -> None:
+    """Wait until a condition holds; fail after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} seconds"
+        time.sleep(0.05)
 
 
 class KilledError(Exception):
@@ -381,6 +430,18 @@ def write_listed(directory: Path, content: str) -> Path:
 def find_listed_corruption(directory: Path) -> str:
     """Return the result of `find_corruption` for a directory of `write_listed`."""
     return files.find_corruption(directory, Path("sha256.json"), needed=Path("needed"))
+
+
+def is_staging(path: Path) -> bool:
+    """Return True for a directory of unfinished writes, which a killed process may leave behind."""
+    return path.name.startswith(files._STAGING_PREFIX)
+
+
+def verify(export: Path, logits: np.ndarray, *, batch_size: int, device: str = "CPU") -> Verification:
+    """Compare the logits of an export with those of the model in a new process, see `Verifier`."""
+    with Verifier() as verifier:
+        verifier.begin(export, logits, batch_size=batch_size, device=device)
+        return verifier.result()
 
 
 def shallow(name: str, **settings: Any) -> keras.Model:

@@ -20,6 +20,7 @@ from absl import flags
 from conftest import LONG, write_imagenet_records, writing_tensorboard
 from PIL import Image
 
+from resnet_tf.__main__ import list_commands
 from resnet_tf.config import command_line, iterate_keys, load_config
 from resnet_tf.core.files import read_json_lines
 from resnet_tf.serving import runners
@@ -27,13 +28,8 @@ from resnet_tf.training import time_budget
 from resnet_tf.workflows import preview
 from resnet_tf.workflows.train import train_and_evaluate
 
-COMMANDS = (
-    *("benchmark", "compare", "convert", "data_service", "demo", "evaluate", "export"),
-    *("predict", "prepare", "preview", "push", "train", "weights"),
-)
 
-
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", list_commands())
 def test_help_does_not_import_tensorflow(name):
     code = (
         f"import runpy, sys; sys.argv = ['x', '--help']; runpy.run_module('resnet_tf.{name}', run_name='__main__');"
@@ -57,11 +53,42 @@ def test_file_names_after_two_dashes_stay_as_they_are(monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "assignment"),
+    [
+        (["--train.eval-every=3"], "train.eval_every=3"),
+        (["--train.eval-every", "3"], "train.eval_every=3"),
+        (["--data.source", "my-photos/"], "data.source=my-photos/"),
+        (["--model.weights="], "model.weights="),
+        (["--optimizer.base_lr", "-1"], "optimizer.base_lr=-1"),
+    ],
+)
+def test_keys_of_the_configuration_are_flags(monkeypatch, arguments, assignment):
+    flag_values = flags.FlagValues()
+    flags.DEFINE_multi_string("set", [], "overrides", flag_values=flag_values)
+    monkeypatch.setattr(sys, "argv", ["x", *arguments])
+    command_line.run(lambda positional: None, flag_values, doc="a command")
+    assert flag_values["set"].value == [assignment]
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["train", "--config=digit"], "unknown config 'digit'; did you mean 'digits'"),
         (["train", "--set", "data.sorce=x"], "unknown key 'data.sorce'; did you mean 'data.source'"),
         (["train", "--data.sorce=x"], "unknown key 'data.sorce'; did you mean 'data.source'"),
+        (["train", "--train.eval-evry=3"], "unknown key 'train.eval_evry'; did you mean 'train.eval_every'"),
+        (["train", "--DATA.Source=x"], "unknown key 'DATA.Source'; did you mean 'data.source'"),
+        (["train", "--data.source"], "--data.source has no value; write --data.source=VALUE"),
+        (["train", "--data.source", "--config=digits"], "--data.source has no value; write --data.source=VALUE"),
+        (["predict", "--batch-size"], "--batch-size has no value; write --batch-size=VALUE"),
+        (["predict", "--batch-size=x"], "--batch-size=x: expected a positive whole number"),
+        (["convert", "--num-classes=1.5"], "--num-classes=1.5: expected a non-negative whole number"),
+        (["demo", "--port=70000"], "--port=70000: expected a whole number in the range [0, 65535]"),
+        (["prepare", "--eval-fraction=half"], "--eval-fraction=half: expected a number in the range [0.0, 1.0]"),
+        (["benchmark", "--seconds=0"], "--seconds=0: expected a number >= 0.1"),
+        (["benchmark", "--what=speed"], "--what=speed: expected one of input, train, serving"),
+        (["benchmark", "--json=maybe"], "--json=maybe: expected true or false"),
+        (["benchmark", "--nojson=1"], "--nojson=1 does not take an argument"),
         (["train", "--wokdir=x"], "unknown flag 'wokdir'; did you mean 'workdir'?"),
         (["train", "--epochs=3"], "unknown flag 'epochs'; did you mean --train.epochs?"),
         (["train", "--batch-size=3"], "unknown flag 'batch-size'; did you mean --data.batch_size?"),

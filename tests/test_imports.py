@@ -22,8 +22,6 @@ MAY_IMPORT = {
 }
 # Commands import any room and are imported by nobody.
 COMMANDS = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
-# `core.machine` states the version of the package.
-VERSION = {("core.machine", "resnet_tf")}
 
 
 @functools.cache
@@ -61,7 +59,7 @@ def _room(name: str) -> str:
 
 @pytest.mark.parametrize("name", sorted(set(modules()) - COMMANDS - {"", "__main__"}))
 def test_imports_go_one_way(name):
-    rooms = {_room(each) for each in imports(name) if (name, each or "resnet_tf") not in VERSION}
+    rooms = {_room(each) for each in imports(name)}
     assert rooms <= MAY_IMPORT[_room(name)] | {_room(name)}
 
 

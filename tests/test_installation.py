@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import resnet_tf
 from resnet_tf.core.errors import UserError
@@ -57,6 +58,19 @@ def test_requirements_for_tpus_agree_with_setup():
     assert "tensorflow-tpu" not in setup, "an extra would install a second TensorFlow"
     (floor,) = re.findall(r'TENSORFLOW = "([\d.]+)"', setup)
     assert tpu["tensorflow-tpu"].startswith(f"=={floor}")
+
+
+def test_locked_versions_agree_with_setup():
+    """Also with its extras: the tests of .ci/run see the locked versions."""
+    setup, lock = (ROOT / "setup.py").read_text(), (ROOT / "requirements.lock").read_text()
+    blocks = re.findall(r"^([\w-]+)==(\S+).* \\\n((?:    --hash=sha256:[0-9a-f]{64}.*\n)+)", lock, re.MULTILINE)
+    assert len(blocks) == len(re.findall(r"^\w", lock, re.MULTILINE)), "each version has hashes"
+    assert "://" not in lock
+    locked = {name: version for name, version, _ in blocks}
+    listed = setup[setup.index("install_requires=[") : setup.index("extras_require")]
+    assert locked.keys() >= set(re.findall(r'^ +f?"([\w-]+)[<>=~]', listed, re.MULTILINE))
+    for each in map(Requirement, re.findall(r'"([\w-]+[<>=~][\w.,<>=~]+)"', setup)):
+        assert each.name not in locked or each.specifier.contains(locked[each.name]), str(each)
 
 
 @pytest.mark.slow

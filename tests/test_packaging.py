@@ -42,6 +42,12 @@ def test_the_command_of_the_bug_report_prints_versions():
     assert lines.keys() >= {"tensorflow", "keras", "numpy", "system", "GPUs"}
 
 
+def test_setup_reads_the_current_version():
+    command = [sys.executable, "setup.py", "--version"]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=120)
+    assert done.stdout.split()[-1] == resnet_tf.__version__
+
+
 def test_the_citation_has_the_current_version():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == resnet_tf.__version__

@@ -1,10 +1,13 @@
 """The language of code and documentation: terms of docs/glossary.md, and the form of docstrings."""
 
 import ast
+import inspect
 import re
 from pathlib import Path
 
 import pytest
+
+import resnet_tf
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(
@@ -85,6 +88,12 @@ def test_words_are_those_of_the_field(path):
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_docstrings_open_with_a_noun_or_an_imperative(path):
     assert not [text for text in docstrings(path) if OPENERS.match(text)]
+
+
+@pytest.mark.parametrize("name", sorted(resnet_tf.__all__))
+def test_summaries_of_public_names_are_short(name):
+    summary = inspect.getdoc(getattr(resnet_tf, name)).splitlines()[0]
+    assert len(summary) < 90, summary
 
 
 @pytest.mark.parametrize(

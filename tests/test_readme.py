@@ -1,11 +1,11 @@
 """The README: its code runs, its commands, speeds and links are correct."""
 
+import ast
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
 import resnet_tf
@@ -13,6 +13,14 @@ import resnet_tf
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_python_blocks_define_the_names_that_they_use():
+    nodes = list(ast.walk(ast.parse("".join(PYTHON))))
+    names = [node for node in nodes if isinstance(node, ast.Name)]
+    imported = {each.asname or each.name for node in nodes if isinstance(node, ast.Import) for each in node.names}
+    assigned = {node.id for node in names if isinstance(node.ctx, ast.Store)}
+    assert {node.id for node in names} - assigned - imported == {"print"}
 
 
 @pytest.mark.slow
@@ -38,7 +46,7 @@ def test_the_block_on_published_weights_runs(tmp_path, monkeypatch):
     monkeypatch.setattr("resnet_tf.model.create.fetch", lambda row: tmp_path / "published.weights.h5")
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (300, 200)).save("cat.jpg")
-    names = {"resnet_tf": resnet_tf, "tf": tf}
+    names = {"resnet_tf": resnet_tf}
     exec(compile(PYTHON[1], "README.md", "exec"), names)
     header, *_ = str(resnet_tf.list_weights("resnet50*")).splitlines()
     assert f"# names, {', '.join(re.split(' {2,}', header)[1:])};" in README

@@ -5,9 +5,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from conftest import import_torch_zoo
 
 from resnet_tf.config import AugmentConfig, Config, list_configs, load_config
-from resnet_tf.data.augmentation import mixing
+from resnet_tf.data.augmentation import mixing, operations, policies
 from resnet_tf.data.pipeline import TrainingLength
 from resnet_tf.training.learning_rate import learning_rate
 from resnet_tf.training.trainer import size_in_epoch
@@ -41,8 +42,9 @@ RSB = {
     "batch": 2048,
     "evaluation size": "224 of 236",  # a crop of 0.95
     "interpolation": "bicubic",
-    "optimizer": "lamb, decay 0.02 of kernels",
+    "optimizer": "lamb, decay 0.02 of kernels, gradient norm 1.0",  # that of timm's Lamb by default
 }
+# Magnitudes of RandAugment are up to 10 in the papers and up to 30 here: `test_magnitudes_are_those_of_the_papers`.
 RSB_AUGMENTATION = {**INCEPTION, "policy": "randaugment", "cutmix": 1.0}
 SOURCES = {
     "cifar10_resnet20": {"network": "resnet20", **HE_CIFAR},
@@ -105,7 +107,7 @@ SOURCES = {
         "epochs": 90,
         "batch": 2048,
         "optimizer": "sgd, momentum 0.875, decay 3.0517578125e-05 of kernels",
-        "learning rates": {0: 0.0, 5: 2.048, 47.5: 1.024, 90: 0.0},  # 0.256 per 256 images; five epochs of warmup
+        "learning rates": {0: 0.0, 8: 2.048, 49: 1.024, 90: 0.0},  # --lr 2.048 --warmup 8
         "training size": 224,
         "evaluation size": "224 of 256",
         "augmentation": INCEPTION,
@@ -117,10 +119,10 @@ SOURCES = {
         "batch": 2046,  # 2,048, a multiple of 2 x 3: pairs of images, three repeats
         "epochs": 600,
         "learning rates": {0: 0.0, 5: 5e-3, 302.5: 2.5e-3, 600: 0.0},
-        "optimizer": "lamb, decay 0.01 of kernels",
+        "optimizer": "lamb, decay 0.01 of kernels, gradient norm 1.0",
         "training size": 224,
-        "augmentation": {**RSB_AUGMENTATION, "policy_magnitude": 7, "mixup": 0.2, "repeats": 3},
-        "loss": "binary, smoothing 0.1",
+        "augmentation": {**RSB_AUGMENTATION, "policy_magnitude": 3 * 7, "mixup": 0.2, "repeats": 3},
+        "loss": "binary, smoothing 0.1, threshold 0.2",
     },
     "imagenet_rsb_a2": {
         "network": "resnet50, stochastic_depth=0.05",
@@ -129,8 +131,8 @@ SOURCES = {
         "epochs": 300,
         "learning rates": {0: 0.0, 5: 5e-3, 152.5: 2.5e-3, 300: 0.0},
         "training size": 224,
-        "augmentation": {**RSB_AUGMENTATION, "policy_magnitude": 7, "mixup": 0.1, "repeats": 3},
-        "loss": "binary",
+        "augmentation": {**RSB_AUGMENTATION, "policy_magnitude": 3 * 7, "mixup": 0.1, "repeats": 3},
+        "loss": "binary, threshold 0.2",
     },
     "imagenet_rsb_a3": {
         "network": "resnet50",
@@ -138,8 +140,8 @@ SOURCES = {
         "epochs": 100,
         "learning rates": {0: 0.0, 5: 8e-3, 52.5: 4e-3, 100: 0.0},
         "training size": 160,
-        "augmentation": {**RSB_AUGMENTATION, "policy_magnitude": 6, "mixup": 0.1},
-        "loss": "binary",
+        "augmentation": {**RSB_AUGMENTATION, "policy_magnitude": 3 * 6, "mixup": 0.1},
+        "loss": "binary, threshold 0.2",
     },
     "imagenet_torchvision_v2": {
         "network": "resnet50",
@@ -170,7 +172,7 @@ SOURCES = {
         "learning rates": {0: 0.0, 5: 1.6, 177.5: 0.8, 350: 0.0},  # 0.1 per 256 images
         "training size": 160,
         "evaluation size": "160 of 183",
-        "augmentation": {**INCEPTION, "policy": "randaugment", "policy_magnitude": 10},
+        "augmentation": {**INCEPTION, "policy": "randaugment", "policy_magnitude": 3 * 10},
         "loss": "cross_entropy, smoothing 0.1",
         "ema": 0.9999,
     },
@@ -203,6 +205,39 @@ def test_a_recipe_agrees_with_its_source(name):
         )
 
 
+# Magnitude of each operation at level M of 10: timm/data/auto_augment.py, with the size of the image in pixels as 1.
+LEVELS = {
+    "Rotate": lambda level: 30 * level / 10,
+    **dict.fromkeys(("ShearX", "ShearY"), lambda level: 0.3 * level / 10),
+    **dict.fromkeys(("TranslateX", "TranslateY"), lambda level: 0.45 * level / 10),
+    **dict.fromkeys(("Brightness", "Color", "Contrast", "Sharpness"), lambda level: 0.9 * level / 10),
+    "Solarize": lambda level: 256 - int(256 * level / 10),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "level"),
+    [("imagenet_rsb_a1", 7), ("imagenet_rsb_a2", 7), ("imagenet_rsb_a3", 6), ("imagenet_resnet_rs50", 10)],
+)
+def test_magnitudes_are_those_of_the_papers(name, level):
+    table = policies._magnitudes(policies.RANDAUGMENT_BINS, (1, 1))
+    for operation, expected in LEVELS.items():
+        found = table[operations.NAMES.index(operation), load_config(name).augment.policy_magnitude]
+        assert found == pytest.approx(expected(level), rel=0.015), operation
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("operation", LEVELS)
+def test_levels_are_those_of_timm(operation):
+    augment = import_torch_zoo("timm.data.auto_augment")
+    # Of inc1; `SolarizeAdd` is another operation.
+    name = next(each for each in augment._RAND_INCREASING_TRANSFORMS if each.startswith(operation))
+    for level in range(11):
+        (argument,) = augment.LEVEL_TO_ARG[name](level, {})
+        argument = abs(argument - 1) if operation in ("Brightness", "Color", "Contrast", "Sharpness") else abs(argument)
+        assert LEVELS[operation](level) == pytest.approx(argument)
+
+
 PIXELS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # torchvision's for ImageNet
 
 
@@ -233,13 +268,18 @@ def resolve(config: Config, *, epochs_of_rates: Iterable[float], images: int) ->
         "optimizer": (
             f"{optimizer.name}{momentum if optimizer.name == 'sgd' else ''}, decay {optimizer.weight_decay} of "
             f"{'all' if optimizer.decay_all else 'kernels'}"
+            f"{f', gradient norm {optimizer.clip_norm}' if optimizer.clip_norm else ''}"
         ),
         "learning rates": {epoch: float(rate(round(epoch * steps))) for epoch in epochs_of_rates},
         "training size": size_in_epoch(config, last) or data.image_size,
         "evaluation size": f"{data.image_size} of {round(data.image_size / data.crop_fraction)}",
         "interpolation": data.interpolation,
         "augmentation": changed,
-        "loss": loss.name + (f", smoothing {loss.label_smoothing}" if loss.label_smoothing else ""),
+        "loss": (
+            loss.name
+            + (f", smoothing {loss.label_smoothing}" if loss.label_smoothing else "")
+            + (f", threshold {loss.target_threshold}" if loss.target_threshold else "")
+        ),
         "ema": config.train.ema,
         "mean": data.mean or PIXELS["mean"],
         "std": data.std or PIXELS["std"],

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,19 @@ from resnet_tf.training.cluster import read_tf_config
 
 ROOT = Path(__file__).parents[1]
 MANIFESTS = sorted((ROOT / "examples" / "kubernetes").glob("*.yaml"))
+# Stands for a training: counts the signals of a second.
+WORKER = """
+import signal, sys, time
+received = []
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, lambda *arguments: received.append(1))
+print("ready", flush=True)
+while not received:
+    time.sleep(0.01)
+time.sleep(0.5)
+print(len(received), "signal", flush=True)
+sys.exit(75)
+"""
 KUBERNETES = "1.31"  # podFailurePolicy is stable from this release on
 
 
@@ -58,6 +72,24 @@ def test_the_number_of_workers_is_missing(arguments):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: the first argument is the number of workers")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_workers_get_one_signal(tmp_path, number):
+    """Regression: a worker got Ctrl-C from the terminal as well, and ended without a checkpoint."""
+    (tmp_path / "resnet_tf").mkdir()
+    (tmp_path / "resnet_tf" / "__init__.py").touch()
+    (tmp_path / "resnet_tf" / "train.py").write_text(WORKER)
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, ROOT / "examples" / "workers.py", "2"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, start_new_session=True, **pipes) as started:
+        lines = [started.stdout.readline() for _ in range(2)]
+        assert all("ready" in line for line in lines), lines
+        os.killpg(started.pid, number)  # what a terminal does
+        lines, _ = started.communicate(timeout=60)
+    assert started.returncode == 75, lines
+    assert sorted(lines.splitlines()) == [f"[{index}] 1 signal" for index in range(2)]
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ _TEMPORARY_FAILURE = 75  # EX_TEMPFAIL of sysexits.h
 _DEFAULT_CONFIG = "digits"
 _CONFIG_OF_OWN_DATA = "auto"
 _REFUSED = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)  # errors about a path, which the user can correct
-_GROUP_FLAG = re.compile(r"--([a-z_]+\.[a-z_]+)(=.*)?", re.DOTALL)
+_GROUP_FLAG = re.compile(r"--([^=]*\.[^=]*)(=.*)?", re.DOTALL)
 
 
 def run(
@@ -42,13 +42,13 @@ def run(
 def _run(main: Callable[[list[str]], None], flag_values: flags.FlagValues, doc: str, with_config: bool) -> None:
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     argv, names = _with_underscores(sys.argv[:end]), sys.argv[end:]  # of files, which may begin with dashes
-    argv = _expand_group_flags(argv) if "set" in flag_values else argv
     if {"--help", "-h"} & set(argv[1:]):
         print(_help(flag_values, doc, with_config))
         return
     _log_to_stderr()
     try:
-        arguments = flag_values([*argv, *names])[1:]
+        argv = _expand_group_flags(argv) if "set" in flag_values else argv
+        arguments = _parse(flag_values, [*argv, *names])
         check_installation()
         with _native_log_muted():
             _start_tensorflow()
@@ -57,7 +57,7 @@ def _run(main: Callable[[list[str]], None], flag_values: flags.FlagValues, doc: 
         group = "" if with_config else "data."  # of the keys that --set takes
         keys = [key for key, _ in config_lib.iterate_keys() if key.startswith(group)] if "set" in flag_values else []
         sys.exit(_fail(_describe_unknown(error.flagname, list(flag_values), keys)))
-    except (UserError, flags.Error) as error:
+    except UserError as error:
         sys.exit(_fail(str(error)))
     except Interrupted as stop:
         print(printable(str(stop)), file=sys.stderr)
@@ -176,7 +176,7 @@ def require(*required: flags.FlagHolder) -> None:
     """Refuse a command line without one of the flags that have no default."""
     for flag in required:
         if not flag.value:
-            raise UserError(f"--{flag.name.replace('_', '-')} is missing; see --help")
+            raise UserError(f"{_as_typed(flag.name)} is missing; see --help")
 
 
 def _log_to_stderr() -> None:
@@ -213,22 +213,78 @@ def _describe_unknown(unknown: str, known: list[str], keys: list[str]) -> str:
     return f"unknown flag {unknown.replace('_', '-')!r}; did you mean {near}?"
 
 
+def _as_typed(name: str) -> str:
+    """Return the name of a flag as `--help` prints it: --batch-size for batch_size."""
+    return f"--{name.replace('_', '-')}"
+
+
 def _with_underscores(argv: list[str]) -> list[str]:
-    """Convert --batch-size=8 to --batch_size=8, the Python names that absl uses."""
-    return [re.sub(r"^--[a-z-]+", lambda flag: "--" + flag[0][2:].replace("-", "_"), argument) for argument in argv]
+    """Convert --batch-size=8 to --batch_size=8 and --data.batch-size=8 to --data.batch_size=8, the names in Python."""
+    return [re.sub(r"^--[\w.-]+", lambda flag: "--" + flag[0][2:].replace("-", "_"), argument) for argument in argv]
 
 
 def _expand_group_flags(argv: list[str]) -> list[str]:
-    """Convert --data.source=x and --data.source x to --set=data.source=x."""
+    """Convert --data.source=x and --data.source x to --set=data.source=x.
+
+    Raises:
+        UserError: for a flag without a value: at the end, or followed by another flag.
+    """
     expanded, rest = argv[:1], list(argv[1:])
     while rest:
         argument = rest.pop(0)
-        match = _GROUP_FLAG.fullmatch(argument)
-        if match:
-            value = match[2] if match[2] is not None else "=" + (rest.pop(0) if rest else "")
-            argument = f"--set={match[1]}{value}"
+        if match := _GROUP_FLAG.fullmatch(argument):
+            key, value = match.groups()
+            if value is None and (not rest or rest[0].startswith("--")):
+                raise UserError(f"--{key} has no value; write --{key}=VALUE")
+            argument = f"--set={key}{value if value is not None else '=' + rest.pop(0)}"
         expanded.append(argument)
     return expanded
+
+
+def _parse(flag_values: flags.FlagValues, argv: list[str]) -> list[str]:
+    """Parse the command line, and return its positional arguments.
+
+    Raises:
+        UserError: for a value that its flag does not take, and for a flag without a value.
+        flags.UnrecognizedFlagError: for an unknown flag.
+    """
+    try:
+        return flag_values(argv)[1:]
+    except flags.UnrecognizedFlagError:
+        raise
+    except flags.IllegalFlagValueError as error:
+        raise UserError(_describe_illegal(error, flag_values)) from error
+    except (flags.Error, ValueError) as error:  # the latter for --nojson=3
+        message = re.sub(r"Missing value for flag (--?)(\w+)", _describe_missing, str(error))
+        raise UserError(message) from error
+
+
+def _describe_missing(match: re.Match[str]) -> str:
+    name = _as_typed(match[2])
+    return f"{name} has no value; write {name}=VALUE"
+
+
+def _describe_illegal(error: flags.IllegalFlagValueError, flag_values: flags.FlagValues) -> str:
+    """Return the message for a value that is not of the type of its flag, such as text for a number."""
+    text = str(error).removesuffix(f": {error.__context__}")  # the reason in the words of Python
+    match = re.fullmatch(r"flag --(\w+)=(.*)", text, re.DOTALL)
+    if not match:
+        return str(error)
+    return f"{_as_typed(match[1])}={match[2]}: expected {_expected(flag_values[match[1]].parser)}"
+
+
+def _expected(parser: flags.ArgumentParser) -> str:
+    """Return the values that a flag takes.
+
+    >>> _expected(flags.IntegerParser(lower_bound=4))
+    'a whole number >= 4'
+    """
+    if isinstance(parser, flags.BooleanParser):
+        return "true or false"
+    if isinstance(parser, flags.EnumParser):
+        return f"one of {', '.join(filter(None, parser.enum_values))}"
+    name = re.sub("(an )?integer", "whole number", parser.syntactic_help)
+    return name if name.startswith("a ") else f"a {name}"
 
 
 def _help(flag_values: flags.FlagValues, doc: str, with_config: bool) -> str:
@@ -250,7 +306,7 @@ def _describe(flag: flags.Flag) -> tuple[str, str]:
     if isinstance(flag, flags.EnumFlag):
         meaning += f" ({' | '.join(filter(None, flag.parser.enum_values))})"
     silent = isinstance(flag, flags.BooleanFlag) or flag.default in (None, [], "")
-    return f"--{flag.name.replace('_', '-')}", meaning + ("" if silent else f" (default: {flag.default})")
+    return _as_typed(flag.name), meaning + ("" if silent else f" (default: {flag.default})")
 
 
 def _columns(rows: Iterable[tuple[str, str]], *, width: int) -> list[str]:

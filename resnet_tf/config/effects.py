@@ -101,6 +101,7 @@ REQUIREMENTS: Mapping[str, tuple[Requirement, ...]] = {
     "optimizer.decay_all": (("optimizer.weight_decay", lambda config: config.optimizer.weight_decay > 0),),
     "loss.teacher_weight": (_TEACHER,),
     "loss.temperature": (_TEACHER,),
+    "loss.target_threshold": (("loss.name=binary", lambda config: config.loss.name == "binary"),),
     "loss.focal_gamma": (("loss.name=focal", lambda config: config.loss.name == "focal"),),
     "loss.positive_gamma": (_ASYMMETRIC,),
     "loss.negative_gamma": (_ASYMMETRIC,),

@@ -26,13 +26,16 @@ def list_configs() -> list[str]:
 
 
 def load_config(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Config:
-    """Load a recipe by name, or a `.py` or `.json` file by path, and apply `key=value` overrides in order.
+    """Load a configuration by name or path, and apply `key=value` overrides in order.
 
     >>> config = load_config("cifar10_resnet20", ["data.batch_size=256"])
     >>> config.model.name, config.peak_learning_rate
     ('resnet20', 0.2)
 
-    A `.py` file defines `get_config()`, which returns a `Config`; a `.json` file is the `config.json` of a run.
+    Args:
+        name_or_path: name of a recipe, see `list_configs`; or path of a `.py` file, which defines `get_config()` and
+            returns a `Config` from it, or of a `.json` file, such as the `config.json` of a run.
+        overrides: assignments such as `data.batch_size=256`; the last one of a key is used.
 
     Raises:
         UserError: for an unknown name or key, an invalid value, or an override without effect.
@@ -75,7 +78,7 @@ def override(config: Config, values: dict[str, Any]) -> Config:
     groups: dict[str, dict[str, Any]] = {}
     for dotted, value in values.items():
         if dotted not in keys:
-            raise UserError(f"unknown key {dotted!r}; did you mean {closest(dotted, keys)}?")
+            raise UserError(f"unknown key {dotted!r}; did you mean {closest(dotted.lower(), keys)}?")
         group, name = dotted.split(".")
         groups.setdefault(group, {})[name] = _parse(dotted, _key_type(group, name), value)
     changes = {group: dataclasses.replace(getattr(config, group), **new) for group, new in groups.items()}

@@ -91,9 +91,15 @@ class DataConfig:
     )
     data_dir: str = _key("", "directory of prepared TFDS data sets; empty: TFDS's default")
     train_split: str = _key("train", "training split, a part such as train[:90%], a sum such as train+val, or all")
-    eval_split: str = _key("test", "validation split: evaluated during training, and selects the best checkpoint")
+    eval_split: str = _key(
+        "test",
+        "validation split: evaluated during training, and selects the best checkpoint; unless set, that of data with a "
+        "validation and a test split is the validation split",
+    )
     test_split: str = _key(
-        "", "test split: evaluated once, after training, on the exported checkpoint; it selects nothing; empty: none"
+        "",
+        "test split: evaluated once, after training, on the exported checkpoint; it selects nothing; empty: none; "
+        "unless set, that of data with a validation and a test split is the test split",
     )
     eval_fraction: float = _key(
         0.1,
@@ -232,7 +238,12 @@ class AugmentConfig:
         minimum=0,
         maximum=MAX_SIZE,
     )
-    shift: float = _key(0.0, "largest random translation, in pixels", minimum=0, maximum=MAX_SIZE)
+    shift: float = _key(
+        0.0,
+        "largest random translation, in pixels, before scale and rotation; torchvision translates after them",
+        minimum=0,
+        maximum=MAX_SIZE,
+    )
     scale: float = _key(0.0, "largest random zoom: a factor in [exp(-scale), exp(scale)]", minimum=0, maximum=4)
     rotation: float = _key(0.0, "largest random rotation, in degrees", minimum=0, maximum=180)
     policy: str = _key(
@@ -241,7 +252,13 @@ class AugmentConfig:
         choices=("none", "randaugment", "trivialaugment", "autoaugment_imagenet", "autoaugment_cifar10"),
     )
     policy_layers: int = _key(2, "for randaugment: operations applied to an image", minimum=1, maximum=4)
-    policy_magnitude: int = _key(9, "for randaugment: magnitude of the operations", minimum=0, maximum=30)
+    policy_magnitude: int = _key(
+        9,
+        "for randaugment: magnitude of the operations, up to 30 as in torchvision; magnitudes up to 10, as in timm and "
+        "TensorFlow Models, are multiplied by 3",
+        minimum=0,
+        maximum=30,
+    )
     brightness: float = _key(
         0.0, "brightness jitter: a random factor in [1 - brightness, 1 + brightness]", minimum=0, maximum=1
     )
@@ -426,7 +443,7 @@ class LossConfig:
     name: str = _key(
         "cross_entropy",
         "training loss: cross-entropy, one sigmoid for each class (Wightman et al. 2021), focal (Lin et al. 2017), or, "
-        "for any number of classes an example, asymmetric (Ridnik et al. 2021)",
+        "for multi-label data, asymmetric (Ridnik et al. 2021)",
         choices=("cross_entropy", "binary", "focal", "asymmetric"),
     )
     teacher: str = _key("", "exported model for knowledge distillation (Hinton et al. 2015); empty: none")
@@ -439,22 +456,29 @@ class LossConfig:
     label_smoothing: float = _key(
         0.0, "fraction of the target spread evenly over all classes (Szegedy et al. 2015)", minimum=0, below=1
     )
+    target_threshold: float = _key(
+        0.0,
+        "for binary: proportion of a class in a mixed example above which its target is 1, otherwise 0 (Wightman et "
+        "al. 2021); 0: the target is the proportion",
+        minimum=0,
+        below=1,
+    )
     focal_gamma: float = _key(
         2.0, "for focal: exponent of the factor that reduces the loss of easy examples", minimum=0, maximum=100
     )
     positive_gamma: float = _key(
-        0.0, "for asymmetric: exponent as focal_gamma, of the classes that an example has", minimum=0, maximum=100
+        0.0, "for asymmetric: exponent as focal_gamma, for positive labels", minimum=0, maximum=100
     )
     negative_gamma: float = _key(
-        4.0, "for asymmetric: exponent as focal_gamma, of the classes that it has not", minimum=0, maximum=100
+        4.0, "for asymmetric: exponent as focal_gamma, for negative labels", minimum=0, maximum=100
     )
     margin: float = _key(
-        0.05, "for asymmetric: probability below which a class that it has not costs nothing", minimum=0, maximum=0.9
+        0.05, "for asymmetric: probability below which a negative label has no loss", minimum=0, maximum=0.9
     )
     class_weights: str = _key(
         "none",
-        "class weights: inverse class counts, or inverse effective numbers (Cui et al. 2019); for any number of "
-        "classes an example, of the examples that have a class against the others",
+        "class weights: inverse class counts, or inverse effective numbers (Cui et al. 2019); for "
+        "multi-label data, of positive against negative labels",
         choices=("none", "inverse", "effective"),
     )
     effective_beta: float = _key(0.999, "for class_weights=effective: beta", minimum=0, below=1)
@@ -555,7 +579,7 @@ class ExportConfig:
     )
     target_precision: float = _key(
         0.0,
-        "fraction of the certain predictions that are to be right, in [0, 1]; others are answered as unsure; 0: none",
+        "precision of the predictions above a threshold on their score, in [0, 1]; others are marked unsure; 0: none",
         minimum=0,
         maximum=1,
     )
@@ -563,10 +587,10 @@ class ExportConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """Configuration of a run. Each group is a frozen dataclass; `--set group.key=value` overrides a key.
+    """Configuration of a run; `--set group.key=value` overrides a key.
 
-    `given` holds the dotted keys that an override or a JSON file set, also to their default value; `train.defaults`
-    changes none of them. It is neither compared nor stored.
+    Each group is a frozen dataclass. `given` holds the dotted keys that an override or a JSON file set, also to their
+    default value; `train.defaults` changes none of them. It is neither compared nor stored.
     """
 
     model: ModelConfig = ModelConfig()
@@ -655,6 +679,10 @@ def _join(values: tuple[float, ...]) -> str:
 
 
 def _check_data(data: DataConfig) -> None:
+    if not data.source.strip():
+        raise UserError(
+            "data.source is empty; expected a data set, such as data.source=photos/; data.source=./ is this directory"
+        )
     for name in ("train_split", "eval_split"):
         if data.test_split and data.test_split == getattr(data, name):
             raise UserError(

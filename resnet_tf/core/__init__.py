@@ -1,1 +1,1 @@
-"""Ground of the package: errors, files, metrics, class names, the machine."""
+"""Utilities of all other parts: errors, files, metrics, class names, hardware."""

@@ -26,10 +26,10 @@ class CalibrationFields(TypedDict):
 
 @dataclass(frozen=True)
 class Calibration:
-    """Map from logits to probabilities: their softmax or sigmoid is taken of `logits / temperatures + biases`.
+    """Map from logits to probabilities: softmax or sigmoid of scaled and shifted logits.
 
-    One temperature of all classes keeps their order. With a temperature and a bias for each class, the order of the
-    examples by each class stays the same.
+    Probabilities are those of `logits / temperatures + biases`. One temperature of all classes keeps their order. With
+    a temperature and a bias for each class, the order of the examples by each class stays the same.
 
     Reference: Guo et al., On Calibration of Modern Neural Networks, 2017.
 

@@ -1,4 +1,4 @@
-"""Fitting and checking of calibrations on evaluations: the examples that fit are never those that are reported."""
+"""Calibration of probabilities, fitted on one part of the examples and reported on another."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class CalibrationCheck:
         after: evaluation of calibrated logits.
         cross_fitted: True if the split of the evaluation fitted the calibration: then each half of it is calibrated by
             a fit on the other half. False if another split fitted it.
-        certain: whether each prediction reaches the threshold, bool [N]; None without a threshold.
+        certain: True for each prediction that reaches the threshold, bool [N]; None without a threshold.
     """
 
     before: Evaluation
@@ -37,7 +37,7 @@ class CalibrationCheck:
 
     @property
     def precision(self) -> float | None:
-        """Return the fraction of these predictions that are right, in [0, 1]; None without any."""
+        """Return the precision of the predictions that reach the threshold, in [0, 1]; None without any."""
         if self.certain is None or not self.certain.any():
             return None
         assert isinstance(self.after, SingleLabelEvaluation)
@@ -47,8 +47,8 @@ class CalibrationCheck:
         """Return the metrics before and after; `coverage` and `precision` only with a threshold."""
         pairs = (("before", self.before), ("after", self.after))
         metrics: dict[str, float | None] = {"examples": len(self.before.targets)}
-        for name, key in (("calibration_error", "calibration_error"), ("loss", "loss"), ("brier_score", "brier_score")):
-            metrics |= {f"{name}_{when}": getattr(evaluation, key) for when, evaluation in pairs}
+        for name in ("calibration_error", "loss", "brier_score"):
+            metrics |= {f"{name}_{when}": getattr(evaluation, name) for when, evaluation in pairs}
         return metrics if self.certain is None else {**metrics, "coverage": self.coverage, "precision": self.precision}
 
     def __str__(self) -> str:
@@ -72,7 +72,7 @@ def calibrate(evaluation: Evaluation, *, target_precision: float | None = None) 
 
     Args:
         evaluation: labels and logits of the split.
-        target_precision: for one class an example, fraction of the certain predictions that are to be right; chooses
+        target_precision: of single-label predictions, precision of those that reach a threshold; chooses
             `Calibration.threshold`, see `choose_threshold`. None for no threshold.
 
     Returns:

@@ -113,6 +113,6 @@ def _escape(character: str) -> str:
 
 @functools.cache
 def _imagenet_classes() -> dict[str, str]:
-    """Return labels by WordNet identifier. Identifiers: Deng et al., ImageNet, 2009; labels: torchvision 0.29."""
+    """Return labels by WordNet identifier. Identifiers: Deng et al., ImageNet, 2009; labels: torchvision 0.28."""
     lines = Path(__file__).with_name("imagenet_classes.txt").read_text(encoding="utf-8").splitlines()
     return dict(line.split("\t") for line in lines)

@@ -1,4 +1,4 @@
-"""Measurement of one export on this machine: latency, throughput, first answer, memory, size and accuracy."""
+"""Measurement of one export on this machine: latency, throughput, first prediction, memory, size and accuracy."""
 
 import dataclasses
 from collections.abc import Sequence

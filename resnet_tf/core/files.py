@@ -189,11 +189,6 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def is_staging(path: Path) -> bool:
-    """Return True for a directory of unfinished writes, which a killed process may leave behind."""
-    return path.name.startswith(_STAGING_PREFIX)
-
-
 def is_hidden(name: str) -> bool:
     """Return True for the name of a hidden file or folder, and for names that operating systems create.
 
@@ -231,16 +226,31 @@ def remove_abandoned(directory: Path) -> None:
     """
     for staging in directory.glob(f"{_STAGING_PREFIX}*"):
         with contextlib.suppress(OSError):  # in use, removed by another process, or on a file system without locks
-            lock = locks.acquire(staging / _LOCK, wait=False)
-            if lock is None:
-                continue
-            try:
-                for old in staging.glob(f"{_REPLACED}/*"):
-                    if not (directory / old.name).exists():
-                        os.replace(old, directory / old.name)
-                shutil.rmtree(staging, ignore_errors=True)
-            finally:
-                locks.release(lock)
+            _remove_unlocked(staging)
+
+
+def _remove_unlocked(staging: Path) -> None:
+    """Restore the directory that was about to be replaced, and remove a staging directory, unless its lock is held.
+
+    Links, which no writer creates, would lead to files of others: they are neither followed nor restored.
+
+    Raises:
+        OSError: if the lock cannot be taken, or the directory cannot be restored.
+    """
+    if staging.is_symlink() or not staging.is_dir():
+        return
+    lock = locks.acquire(staging / _LOCK, wait=False)
+    if lock is None:
+        return
+    try:
+        replaced = staging / _REPLACED
+        for old in () if replaced.is_symlink() else replaced.glob("*"):
+            target = staging.parent / old.name
+            if old.is_dir() and not old.is_symlink() and not target.exists():
+                os.replace(old, target)
+        shutil.rmtree(staging, ignore_errors=True)
+    finally:
+        locks.release(lock)
 
 
 @contextlib.contextmanager

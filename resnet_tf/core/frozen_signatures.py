@@ -6,7 +6,7 @@ ResNet-50 this takes as long as the first call. The runtime takes the functions 
 
 import itertools
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,10 +157,15 @@ def _rename(definitions: Iterable[Any], prefix: str) -> None:
         for node in definition.node_def:
             if node.op in names:
                 node.op = prefix + node.op
-            for attribute in node.attr.values():
-                for called in [attribute.func] if attribute.HasField("func") else attribute.list.func:
-                    if called.name in names:
-                        called.name = prefix + called.name
+            for called in _called(node):
+                if called.name in names:
+                    called.name = prefix + called.name
+
+
+def _called(node: Any) -> Iterator[Any]:
+    """Yield the references to functions among the attributes of a node."""
+    for attribute in node.attr.values():
+        yield from [attribute.func] if attribute.HasField("func") else attribute.list.func
 
 
 def _call_options() -> tuple[str | bytes, ...]:

@@ -4,7 +4,7 @@ import os
 import platform
 from pathlib import Path
 
-from resnet_tf import __version__
+from resnet_tf.core.version import __version__
 
 
 def versions() -> dict[str, str]:

@@ -14,8 +14,20 @@ from resnet_tf.core.errors import UserError
 from resnet_tf.core.reliability import brier_score, calibration_bins, calibration_error
 from resnet_tf.core.text import counted, shortened, shows_top5
 
-# Main metric of an evaluation, a fraction in [0, 1] -> its name in words.
-MAIN_METRICS = {"top1": "top-1 accuracy", "mean_average_precision": "mean average precision"}
+# Metrics by their names in `Evaluation.to_dict` -> titles in reports.
+METRIC_TITLES = {
+    "top1": "top-1 accuracy",
+    "top5": "top-5 accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "mean_average_precision": "mean average precision",
+    "f1_micro": "F1 of all decisions",
+    "f1_macro": "mean F1 of the classes",
+    "loss": "loss (nats)",
+    "brier_score": "Brier score",
+    "calibration_error": "calibration error",
+}
+# Metrics that stand for an evaluation, fractions in [0, 1].
+MAIN_METRICS = ("top1", "mean_average_precision")
 
 _MAX_NAME = 60  # characters of a class name in a line
 _MAX_NAMED = 3  # examples in a message
@@ -75,7 +87,7 @@ class Evaluation(abc.ABC):
         targets: labels in the order of the split, see `core.targets`.
         logits: float32 [N, C].
         calibration: map from the logits to `probabilities`.
-        main_metric: name of the metric in `to_dict` that stands for the evaluation, a key of `MAIN_METRICS`.
+        main_metric: name of the metric in `to_dict` that stands for the evaluation, one of `MAIN_METRICS`.
 
     Raises:
         UserError: for labels of another form, or of classes that the logits do not have.
@@ -183,7 +195,7 @@ class Evaluation(abc.ABC):
     @classmethod
     @abc.abstractmethod
     def _fit(cls, targets: np.ndarray, logits: np.ndarray) -> bool:
-        """Return whether labels have the form of the class, and belong to logits [N, C]."""
+        """Return True if labels have the form of the class, and belong to logits [N, C]."""
 
     @property
     @abc.abstractmethod
@@ -305,7 +317,7 @@ class SingleLabelEvaluation(Evaluation):
 
     @property
     def is_correct(self) -> np.ndarray:
-        """Return whether each prediction is right, bool [N]."""
+        """Return True for each correct prediction, bool [N]."""
         return self.predictions == self.targets
 
     @property

@@ -17,7 +17,7 @@ _NONE = "no class"
 
 
 class MultiLabelComparison(Comparison):
-    """Two models of any number of classes an example; `paired` and flips are those of exact matches.
+    """Two multi-label models; `paired` and flips are those of exact matches.
 
     `Answers.predictions` are the selected classes, bool [N, C], `Answers.confidence` the probabilities, float64 [N, C],
     and `targets` the classes of each example, bool [N, C], all in the order of `class_names`.

@@ -43,7 +43,7 @@ class LabelMetrics:
 
 @dataclass(frozen=True, repr=False)
 class MultiLabelEvaluation(Evaluation):
-    """Metrics of classes of which an example has any number. The values equal those of scikit-learn.
+    """Metrics of multi-label targets, equal to those of scikit-learn.
 
     >>> targets = np.array([[True, False], [True, True], [False, False]])
     >>> logits = np.array([[3.0, -1.0], [2.0, -2.0], [-3.0, -3.0]])

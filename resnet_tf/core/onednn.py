@@ -4,6 +4,8 @@ import os
 import platform
 import sys
 
+from resnet_tf.core import machine
+
 _VARIABLE = "TF_ENABLE_ONEDNN_OPTS"
 # TensorFlow 2.21 turns oneDNN on by itself where Linux reports one of these (`DefaultOneDnnPolicy`).
 _FLAGS_OF_DEFAULT = {"avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16"}
@@ -17,8 +19,6 @@ def turn_on() -> None:
     trains 2.7 images/s, and 4.1 with oneDNN. After an import of TensorFlow the variable has no effect on this process;
     then it states what is in effect, so that new processes compute the same bits.
     """
-    from resnet_tf.core import machine  # here, as it imports the version from the package that calls this function
-
     if platform.machine().lower() not in ("x86_64", "amd64") or _VARIABLE in os.environ:
         return
     if "tensorflow" not in sys.modules:

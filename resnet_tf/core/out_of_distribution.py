@@ -9,7 +9,7 @@ _RECALL = 0.95  # fraction of examples of the own distribution that are accepted
 
 @dataclass(frozen=True)
 class OutOfDistribution:
-    """Separation of two data sets by the energy of their examples, which is higher for unknown ones.
+    """Separation of two data sets by the energy, which is higher for unknown examples.
 
     Reference: Liu et al., Energy-based Out-of-distribution Detection, 2020.
 

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from resnet_tf.core.errors import UserError
-from resnet_tf.core.metrics import MAIN_METRICS
+from resnet_tf.core.metrics import MAIN_METRICS, METRIC_TITLES
 from resnet_tf.core.text import counted
 from resnet_tf.core.validation import check_types
 
@@ -116,7 +116,7 @@ class Robustness:
     @property
     def title(self) -> str:
         """Name of the metric in words."""
-        return MAIN_METRICS[self.metric]
+        return METRIC_TITLES[self.metric]
 
     @property
     def summary(self) -> str:

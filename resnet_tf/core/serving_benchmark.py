@@ -7,7 +7,7 @@ from typing import Any
 
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.export_measurement import ExportMeasurement
-from resnet_tf.core.metrics import MAIN_METRICS
+from resnet_tf.core.metrics import MAIN_METRICS, METRIC_TITLES
 from resnet_tf.core.recommendation import Recommendation, recommend
 from resnet_tf.core.text import counted, printable, short_number
 from resnet_tf.core.validation import create
@@ -36,7 +36,7 @@ class OmittedExport:
 
 @dataclass(frozen=True, repr=False)
 class ServingBenchmark:
-    """Measurements of the exports of one network on this machine, each in a process of its own on the CPU.
+    """Measurements of the exports of one network, each in its own process on the CPU.
 
     Attributes:
         network: name of the network.
@@ -117,7 +117,7 @@ class ServingBenchmark:
         """Exports to deploy, see `Recommendation`."""
         return recommend(
             self.exports,
-            metric=MAIN_METRICS[self.metric],
+            metric=METRIC_TITLES[self.metric],
             reference=self.reference,
             max_accuracy_drop=self.max_accuracy_drop,
         )
@@ -143,7 +143,7 @@ class ServingBenchmark:
         if self.reference is None:
             return [machine]
         examples = counted(self.examples, "example")
-        return [machine, f"The {MAIN_METRICS[self.metric]} of the network is {self.reference:.2%} on {examples}."]
+        return [machine, f"The {METRIC_TITLES[self.metric]} of the network is {self.reference:.2%} on {examples}."]
 
     @property
     def notes(self) -> list[str]:
@@ -169,7 +169,7 @@ class ServingBenchmark:
             "disk (MB)",
             "memory (MB)",
             "model memory (MB)",
-            "first answer (s)",
+            "first prediction (s)",
         ]
 
     def rows(self) -> list[list[str]]:

@@ -76,7 +76,7 @@ def all_groups(
 ) -> dict[str, Groups]:
     """Return the groups by class, by original size if that differs, and by each column: property -> groups.
 
-    There are no groups by class if an example has any number of them. Columns have other names, see
+    Multi-label data have no groups by class. Columns have other names, see
     `check_column_names`.
     """
     groups = {_CLASS: group_by_class(split.labels, class_names)} if split.labels.ndim == 1 else {}

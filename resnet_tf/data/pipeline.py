@@ -7,6 +7,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -83,7 +84,7 @@ def steps_per_epoch(batch_size: int, num_examples: int, drop_remainder: str) -> 
 
 @dataclass(frozen=True)
 class Shard:
-    """One worker's part of every global batch: part `index` of `count` equal parts, in order."""
+    """Part of every global batch that one host reads: part `index` of `count` equal parts, in order."""
 
     index: int = 0
     count: int = 1
@@ -225,6 +226,25 @@ def eval_batches(
     if 4 * per_worker * math.prod(preprocess.input_shape) <= memory_limit_mb * 2**20:
         batches = batches.cache()
     return without_autotune(batches.prefetch(_PREFETCHED))
+
+
+def distribute(create: Callable[[Shard], tf.data.Dataset], strategy: tf.distribute.Strategy) -> Any:
+    """Distribute batches: every host reads its shard of each, whose consecutive parts its replicas get, in order.
+
+    Args:
+        create: function from a shard to its batches. It is called for each host of this process: one for every worker,
+            and several for a slice of a TPU pod.
+        strategy: distribution strategy.
+
+    Returns:
+        A distributed dataset; a dataset under a strategy without replicas.
+    """
+
+    def parts(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        shard = Shard(context.input_pipeline_id, context.num_input_pipelines)
+        return split_among_replicas(create(shard), context.num_replicas_in_sync // shard.count)
+
+    return strategy.distribute_datasets_from_function(parts)
 
 
 def split_among_replicas(batches: tf.data.Dataset, replicas: int) -> tf.data.Dataset:

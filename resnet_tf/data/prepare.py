@@ -23,9 +23,9 @@ from resnet_tf.core.paths import user_path
 from resnet_tf.core.progress_line import Progress
 from resnet_tf.core.targets import MULTI_LABEL, SINGLE_LABEL, Targets, targets_of
 from resnet_tf.core.text import from_file_name
-from resnet_tf.data.sources import folder, is_image_folder, open_splits, tables
+from resnet_tf.data.sources import folder, is_image_folder, open_splits, slices, tables
 from resnet_tf.data.sources.base import Split
-from resnet_tf.data.sources.labels import check_classes
+from resnet_tf.data.sources.labels import check_classes, warn_of_unlabeled
 
 _VERSION = "1.0.0"
 
@@ -72,10 +72,12 @@ def prepare_source(
     """Write all splits of a data source as a TFDS data set, `target`/NAME/1.0.0, where NAME is the name of the source.
 
     Encoded images are stored unchanged, and arrays as PNG. Names and order of splits and classes stay, and so does the
-    order of examples, except in folders and tables, whose slices do not depend on it. A failure leaves no files.
+    order of examples, except in folders and tables, whose slices do not depend on it. Splits without labels are left
+    out, with a warning. A failure leaves no files.
 
     Args:
-        config: data source, `eval_fraction` of sources without splits, and columns of a table.
+        config: data source, `eval_fraction` of sources without splits, columns of a table, and names of splits of a
+            folder that are not usual ones.
         target: new or empty directory.
         check: called between the steps, to raise an exception that ends them.
 
@@ -87,13 +89,19 @@ def prepare_source(
     """
     path = user_path(config.source)
     if is_image_folder(config):
-        return prepare_folder(path, target, eval_fraction=config.eval_fraction, check=check)
+        named = slices.plain_names(config.splits, [])
+        return prepare_folder(path, target, eval_fraction=config.eval_fraction, named=named, check=check)
     _check_empty(target)
     return _store(_open(config), target, _builder_name(path), check)
 
 
 def prepare_folder(
-    source: Path, target: Path, *, eval_fraction: float, check: Callable[[], None] = lambda: None
+    source: Path,
+    target: Path,
+    *,
+    eval_fraction: float,
+    named: Sequence[str] = (),
+    check: Callable[[], None] = lambda: None,
 ) -> tfds.core.DatasetInfo:
     """Write an image folder as a TFDS data set, `target`/NAME/1.0.0, where NAME is the name of the folder.
 
@@ -104,6 +112,7 @@ def prepare_folder(
         source: folder of images.
         target: new or empty directory.
         eval_fraction: for class/file, fraction of the split `test`.
+        named: names of splits, for folders that have other names than the usual ones.
         check: called between the steps, to raise an exception that ends them.
 
     Returns:
@@ -116,7 +125,7 @@ def prepare_folder(
     if not source.is_dir():
         raise UserError(f"--from={str(source)!r}: no such folder")
     _check_empty(target)
-    splits = _splits(source, eval_fraction)
+    splits = _splits(source, eval_fraction, named)
     class_names = sorted({name for split in splits.values() for name in split.classes})
     parts = {name: _folder_part(split, class_names) for name, split in splits.items()}
     return _store(_Content(str(source), parts, class_names), target, _builder_name(source), check)
@@ -278,14 +287,18 @@ def _builder_name(source: Path) -> str:
     return name if re.match("[a-z]", name) else f"images_{name}".rstrip("_")
 
 
-def _splits(root: Path, eval_fraction: float) -> dict[str, folder.ClassFolder]:
+def _splits(root: Path, eval_fraction: float, named: Sequence[str] = ()) -> dict[str, folder.ClassFolder]:
     direct = folder.list_classes(root)
-    direct.check_layout()
-    if (direct.has_classes and direct.has_splits) or not direct.classes:
+    unlabeled = direct.unlabeled_splits()
+    warn_of_unlabeled(str(root), unlabeled)
+    direct = direct.without(unlabeled)
+    direct.check_layout(named)
+    has_splits = direct.has_splits(named)
+    if (direct.has_classes and has_splits) or not direct.classes:
         folder.log_skipped(root, direct)
-        found = "both split/class/file and" if direct.has_splits else "neither split/class/file nor"
+        found = "both split/class/file and" if has_splits else "neither split/class/file nor"
         raise UserError(f"{str(root)!r} contains {found} class/file images; expected one of the two")
-    if direct.has_splits:
+    if has_splits:
         by_split = {name: folder.list_classes(direct.folder(name)) for name in direct.classes}
         folder.log_skipped(root, *by_split.values())
         return by_split

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from resnet_tf.config import DataConfig
+from resnet_tf.config import AUTO_SIZE, Config, DataConfig
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.numpy_files import read_npy
 from resnet_tf.inputs.base import Preprocess, UnreadableError
@@ -27,6 +27,20 @@ class ArrayPreprocess(Preprocess):
     batch_dtype: ClassVar[tf.DType] = tf.float32
     # Key of the `data` group that sets the size, for error messages.
     size_key: ClassVar[str]
+
+    @classmethod
+    def check_config(cls, config: Config) -> None:
+        """Check that the settings apply to arrays, which are not resized.
+
+        Raises:
+            UserError: for `data.image_size=auto`, the size to which images are resized.
+        """
+        super().check_config(config)
+        if cls.size_key == "data.image_size" and config.data.image_size == AUTO_SIZE:
+            raise UserError(
+                f"data.image_size=auto chooses the size to which images are resized; {cls.plural} are not resized: set "
+                "data.image_size to their height and width"
+            )
 
     def decode(self, example: tf.Tensor) -> tf.Tensor:
         """Return the example unchanged, float32 of `input_shape`."""
@@ -179,8 +193,3 @@ def as_array(example: Any, expected: str) -> np.ndarray:
 def describe_array(array: np.ndarray) -> str:
     """Describe dtype and shape of an array for error messages."""
     return f"an array of {array.dtype} {list(array.shape)}"
-
-
-def format_numbers(values: tuple[float, ...]) -> str:
-    """Format numbers in parentheses with four significant digits each."""
-    return f"({', '.join(f'{value:.4g}' for value in values)})"

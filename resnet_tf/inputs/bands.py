@@ -10,14 +10,14 @@ from resnet_tf.config import DataConfig
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.ranges import MAX_SIZE, check_integer, shorten
 from resnet_tf.core.text import counted
-from resnet_tf.inputs.arrays import ArrayPreprocess, format_numbers
+from resnet_tf.inputs.arrays import ArrayPreprocess
 from resnet_tf.inputs.base import Preprocess, register_input_type, resolve_statistics
 
 
 @register_input_type("bands")
 @dataclass(frozen=True, kw_only=True)
 class BandsPreprocess(ArrayPreprocess):
-    """Preprocessing of stacks of planes, float32 [height, width, channels]: normalize each channel.
+    """Preprocessing of stacks of planes, float32 [H, W, C]: normalize each channel.
 
     For images with other channels than gray or RGB, such as the 13 bands of Sentinel-2, or color with depth.
 
@@ -33,7 +33,7 @@ class BandsPreprocess(ArrayPreprocess):
 
     size: tuple[int, int]
 
-    noun: ClassVar[str] = "stack of bands"
+    noun: ClassVar[str] = "band stack"
     plural: ClassVar[str] = "bands"
     size_key: ClassVar[str] = "data.image_size"
     supported_augmentations: ClassVar[frozenset[str]] = ArrayPreprocess.supported_augmentations | {
@@ -90,9 +90,8 @@ class BandsPreprocess(ArrayPreprocess):
 
     @property
     def description(self) -> str:
-        """Description of the preprocessing for model cards, one sentence."""
-        normalized = f"minus {format_numbers(self.mean)}, divided by {format_numbers(self.std)}"
-        return f"A stack of {counted(self.channels, 'band')} of {self.size_text}, {normalized}."
+        """Description of the examples for model cards, one sentence."""
+        return f"A stack of {counted(self.channels, 'band')} of {self.size_text}, not normalized."
 
     def plot(self, example: np.ndarray) -> np.ndarray:
         """Plot the first three channels as red, green and blue, or else the first one, uint8 [H, W, 3 or 1].

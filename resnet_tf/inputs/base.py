@@ -54,14 +54,17 @@ class ServingInput:
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess(abc.ABC):
-    """Preprocessing from an example to the network's input, stored with checkpoints, exports and converted weights.
+    """Preprocessing from an example to the network's input.
+
+    It is stored with checkpoints, exports and converted weights.
 
     An example is one element of a data source: an encoded image, pixels, or samples. Each path from an example to the
     network has methods: training (`to_batch_element`, augmentation, `from_batch`), evaluation (`to_input`), and serving
     (`serving_inputs`). All paths normalize as `normalize` does, so that an example gives the same logits
     everywhere.
 
-    `ImagePreprocess` and `SignalPreprocess` are subclasses; docs/architecture.md describes how to add an input type.
+    `ImagePreprocess`, `SignalPreprocess` and `BandsPreprocess` are subclasses; docs/architecture.md describes how to
+    add an input type.
 
     Attributes:
         channels: number of channels of the network's input, at least 1.
@@ -89,8 +92,11 @@ class Preprocess(abc.ABC):
         *("train.defaults", "train.start_size", "train.end_size"),
         "loss.teacher",
     )
-    # True if the common corruptions of images are defined for the examples.
+    # True if the examples of a data set have any size, and are resized to that of the network's input.
+    is_resized: ClassVar[bool] = False
+    # True if the common corruptions of images are defined for the examples, and if `audit` can examine them.
     supports_corruptions: ClassVar[bool] = False
+    supports_audit: ClassVar[bool] = False
     # Keys without effect: recipes may have them, but setting one on the command line is an error.
     unused_settings: ClassVar[tuple[str, ...]] = ()
     # For model cards: name of a file, axes before the channel axis, value range, origins of examples, and limitations.
@@ -252,7 +258,12 @@ class Preprocess(abc.ABC):
     @property
     @abc.abstractmethod
     def description(self) -> str:
-        """Description of the preprocessing for model cards, complete sentences."""
+        """Description for model cards of the steps before `normalize`, or of the examples: complete sentences."""
+
+    @property
+    def normalization(self) -> str:
+        """Description of `normalize` for model cards, complete sentences."""
+        return f"Subtract {_exact(self.mean)} from the channels, and divide by {_exact(self.std)}."
 
     # From an example to the network's input, in graph operations.
 
@@ -484,6 +495,15 @@ def resolve_statistics(data: DataConfig, default: Preprocess) -> tuple[tuple[flo
             f"data.channels={data.channels} takes data.mean and data.std of its own: the default has {default.channels}"
         )
     return mean, std
+
+
+def _exact(values: tuple[float, ...]) -> str:
+    """Return numbers in parentheses with the fewest digits that give the same float32.
+
+    >>> _exact((0.485, 1 / 255))
+    '(0.485, 0.003921569)'
+    """
+    return f"({', '.join(str(np.float32(value)) for value in values)})"
 
 
 def _as_numbers(name: str, values: Any, valid: Range) -> tuple[float, ...]:

@@ -24,7 +24,7 @@ from resnet_tf.core.ranges import (
     shorten,
 )
 from resnet_tf.inputs import headers, pil, pixels
-from resnet_tf.inputs.arrays import as_array, check_shape, describe_array, format_numbers
+from resnet_tf.inputs.arrays import as_array, check_shape, describe_array
 from resnet_tf.inputs.base import (
     ChooseWindow,
     Preprocess,
@@ -44,7 +44,7 @@ _TIMM_MARGIN = 1e-3
 @register_input_type("image")
 @dataclass(frozen=True, kw_only=True)
 class ImagePreprocess(Preprocess):
-    """Preprocessing of images: decode, resize the shorter edge, crop the center, and normalize each channel.
+    """Preprocessing of images: decode, resize, center-crop and normalize.
 
     >>> preprocess = ImagePreprocess(size=(224, 224))
     >>> preprocess.input_shape
@@ -55,8 +55,8 @@ class ImagePreprocess(Preprocess):
     Attributes:
         size: (height, width) of the network's input, in pixels.
         channels: 3 for color, 1 for gray.
-        crop_fraction: size of the center crop as a fraction of the shorter edge after resizing, in (0, 1]; 1 keeps a
-            square image complete.
+        crop_fraction: size of the center crop as a fraction of the image after resizing, in (0, 1], along the shorter
+            edge for a square crop; 1 keeps an image with the aspect ratio of the crop complete.
         interpolation: `bilinear` or `bicubic`, as in PIL.
         antialias: widen the kernel when an image is reduced, as in PIL and torchvision; without it, resize as
             `tf.image.resize` by default.
@@ -90,7 +90,9 @@ class ImagePreprocess(Preprocess):
     )
     unsupported_settings: ClassVar[tuple[str, ...]] = ()
     unused_settings: ClassVar[tuple[str, ...]] = ("data.length",)
+    is_resized: ClassVar[bool] = True
     supports_corruptions: ClassVar[bool] = True
+    supports_audit: ClassVar[bool] = True
     example_file: ClassVar[str] = "cat.jpg"
     axes: ClassVar[str] = "H, W"
     value_range: ClassVar[str] = "RGB in [0, 1]"
@@ -191,14 +193,21 @@ class ImagePreprocess(Preprocess):
     def with_timm_crop(self, size: tuple[int, int], crop_pct: float) -> Self:
         """Return a copy that resizes and crops as timm with `crop_pct`, which rounds the resized shorter edge down."""
         checked = dataclasses.replace(self, size=size, crop_fraction=crop_pct)
+        if size[0] != size[1]:
+            return checked  # resized as in timm
         return dataclasses.replace(checked, crop_fraction=min(size) / _timm_resized_edge(size, crop_pct))
 
     def to_timm(self) -> dict[str, Any] | None:
-        """Return the fields of timm's `pretrained_cfg` for this preprocessing; None for channels in BGR order."""
-        if self.channel_order == "bgr":
+        """Return the fields of timm's `pretrained_cfg` for this preprocessing; None if timm cannot express it.
+
+        timm has neither channels in BGR order nor a reduction without antialiasing. It does not rotate images by their
+        EXIF orientation either, which is the task of the caller.
+        """
+        if self.channel_order == "bgr" or not self.antialias:
             return None
         resized, crop_pct = pixels.resized_edge(self.size, self.crop_fraction), self.crop_fraction
-        if _timm_resized_edge(self.size, crop_pct) != resized:
+        is_square = self.size[0] == self.size[1]
+        if is_square and _timm_resized_edge(self.size, crop_pct) != resized:
             crop_pct = min(self.size) / (resized + _TIMM_MARGIN)
         return {
             "input_size": [self.channels, *self.size],
@@ -229,15 +238,30 @@ class ImagePreprocess(Preprocess):
 
     @property
     def description(self) -> str:
-        """Description of the preprocessing for model cards, complete sentences."""
-        height, width = self.size
-        color = "gray" if self.channels == 1 else self.channel_order.upper()
-        upright = ", rotated upright by its EXIF orientation," if self.exif_orientation else ""
+        """Description for model cards of the steps before `normalize`, complete sentences."""
+        size, shorter = "x".join(map(str, self.size)), pixels.resized_edge(self.size, self.crop_fraction)
+        edges = f"the shorter edge to {shorter:.0f} pixels, the longer edge in proportion, rounded down"
+        if self.size[0] != self.size[1]:
+            least = "x".join(f"{each:.0f}" for each in pixels.covered_shape(self.size, self.crop_fraction))
+            edges = f"by the smallest factor that gives at least {least} pixels, both edges rounded"
+        rotation = "rotate a JPEG upright by" if self.exif_orientation else "ignore"
+        kernel = {"bilinear": "bilinear", "bicubic": "bicubic with a = -0.5"}[self.interpolation]
+        width = "that is widened" if self.antialias else "of the same width"
+        like = "PIL's `resize`" if self.antialias else "`tf.image.resize`"
         return (
-            f"An image of any size{upright} is resized ({self.interpolation}) until a crop of {height}x{width} pixels "
-            f"covers {self.crop_fraction:.4g} of its shorter edge, and cropped at the center. The network takes "
-            f"{color}: values in [0, 1], minus {format_numbers(self.mean)}, divided by {format_numbers(self.std)}."
+            f"Decode the image to RGB with 8 bits per channel: drop an alpha channel, and {rotation} the EXIF "
+            f"orientation. Resize it ({kernel}, a kernel {width} for reductions, as {like}) without rounding the "
+            f"values to 8 bits: {edges}. Crop {size} pixels (height x width) at the center, from half of the surplus "
+            "of each edge on, rounded (of two nearest integers, to the even one). Divide by 255, and clip to [0, 1]."
         )
+
+    @property
+    def normalization(self) -> str:
+        """Description of `normalize` for model cards, complete sentences."""
+        if self.channels == 1:
+            return f"Compute gray = 0.299 R + 0.587 G + 0.114 B. {super().normalization}"
+        reversal = "Reverse the channels to BGR. " if self.channel_order == "bgr" else ""
+        return reversal + super().normalization
 
     # From an example to the network's input.
 

@@ -22,15 +22,16 @@ def center_crop(
     antialias: bool,
     rotation: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """Resize the shorter edge of an image to `min(size) / crop_fraction` and crop the center.
+    """Resize an image, with its aspect ratio, until it covers `size / crop_fraction`, and crop the center.
 
     Only pixels inside the crop are computed, from uint8, and only they are rotated. Their values are those of a resize
-    of the complete upright image followed by a crop, with sizes rounded as in torchvision's `Resize`.
+    of the complete upright image followed by a crop, with sizes rounded as in torchvision and timm.
 
     Args:
         image: as stored, uint8 [h, w, 3].
         size: (height, width) of the crop, in pixels.
-        crop_fraction: size of the crop as a fraction of the shorter edge after resizing, in (0, 1].
+        crop_fraction: size of the crop as a fraction of the resized image, in (0, 1], on the axis where the image is
+            the shorter one relative to the crop.
         interpolation: one of `INTERPOLATIONS`.
         antialias: widen the kernel when the image is reduced.
         rotation: EXIF orientation of the image, int32 scalar; None for an upright image.
@@ -41,10 +42,8 @@ def center_crop(
     stored = tf.shape(image)[:2]
     shape = stored if rotation is None else orientation.upright_shape(stored, rotation)
     shape = tf.cast(shape, tf.float64)
-    shorter = tf.constant(resized_edge(size, crop_fraction), tf.float64)
-    resized = tf.floor(shape * shorter / tf.reduce_min(shape) + 1e-4)
+    resized = _resized_shape(shape, size, crop_fraction)
     crop_size = tf.constant(size, tf.float64)
-    resized = tf.maximum(resized, crop_size)
     offset = tf.round((resized - crop_size) / 2)
     scale = resized / shape
     if rotation is not None:
@@ -65,9 +64,23 @@ def center_crop(
     return tf.clip_by_value(crop / 255.0, 0.0, 1.0)  # a cubic kernel overshoots
 
 
+def _resized_shape(shape: tf.Tensor, size: tuple[int, int], crop_fraction: float) -> tf.Tensor:
+    """Return the (height, width) to which `center_crop` resizes an image of a shape, both float64 [2]."""
+    if size[0] == size[1]:  # as torchvision's Resize
+        return tf.floor(shape * resized_edge(size, crop_fraction) / tf.reduce_min(shape) + 1e-4)
+    covered = tf.constant(covered_shape(size, crop_fraction), tf.float64)
+    return tf.round(shape / tf.reduce_min(shape / covered))  # as timm's ResizeKeepRatio
+
+
 def resized_edge(size: tuple[int, int], crop_fraction: float) -> float:
-    """Return the shorter edge, in whole pixels, to which `center_crop` resizes an image."""
+    """Return the shorter edge, in whole pixels, to which `center_crop` resizes an image for a square crop."""
     return float(np.rint(min(size) / crop_fraction))
+
+
+def covered_shape(size: tuple[int, int], crop_fraction: float) -> tuple[float, float]:
+    """Return the (height, width), in whole pixels, that a resized image covers for a crop that is not square."""
+    height, width = (float(np.floor(length / crop_fraction)) for length in size)  # as timm
+    return height, width
 
 
 def _columns(image: tf.Tensor, first: tf.Tensor, last: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

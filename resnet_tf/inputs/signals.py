@@ -9,7 +9,7 @@ import numpy as np
 from resnet_tf.config import DataConfig
 from resnet_tf.core.ranges import MAX_VALUES, check_integer
 from resnet_tf.core.text import counted
-from resnet_tf.inputs.arrays import ArrayPreprocess, format_numbers
+from resnet_tf.inputs.arrays import ArrayPreprocess
 from resnet_tf.inputs.base import Preprocess, register_input_type, resolve_statistics
 
 _PLOT_WIDTH, _PLOT_HEIGHT = 96, 64  # pixels; the height is divided among the channels
@@ -87,9 +87,8 @@ class SignalPreprocess(ArrayPreprocess):
 
     @property
     def description(self) -> str:
-        """Description of the preprocessing for model cards, one sentence."""
-        normalized = f"minus {format_numbers(self.mean)}, divided by {format_numbers(self.std)}"
-        return f"A signal of {counted(self.length, 'sample')} in {counted(self.channels, 'channel')}, {normalized}."
+        """Description of the examples for model cards, one sentence."""
+        return f"A signal of {counted(self.length, 'sample')} in {counted(self.channels, 'channel')}, not normalized."
 
     def plot(self, example: np.ndarray) -> np.ndarray:
         """Plot the curve of each channel, black on white, uint8 [H, W, 1].

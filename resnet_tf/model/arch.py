@@ -132,6 +132,16 @@ class Arch:
         """True if the stem pools; stems for small images never do."""
         return self.stem_pool != "none" and options.STEM_STRIDES[self.stem] > 1
 
+    def strided_block(self, depth: int) -> int | None:
+        """Return the index of the block with the stride of a stage of `depth` blocks; None if its pooling strides."""
+        if self.transition == "pool":
+            return None
+        return {"first": 0, "last": depth - 1}[self.stride_block]
+
+    def inner_width(self, filters: int) -> int:
+        """Return the channels of the 3x3 convolution of a post-activation bottleneck."""
+        return filters * self.base_width // 64 * self.groups
+
     @property
     def cumulative_strides(self) -> tuple[int, ...]:
         """Strides of the feature maps of the stem and of each stage without `output_stride`, which is one of them."""

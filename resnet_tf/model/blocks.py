@@ -8,6 +8,8 @@ He et al., Bag of Tricks for Image Classification, 2018 (ResNet-D);
 Xie et al., Aggregated Residual Transformations, 2016 (groups); Hu et al., Squeeze-and-Excitation Networks, 2017.
 """
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import keras
@@ -61,7 +63,7 @@ def preactivated_residual(x: KerasTensor, arch: Arch, block: BlockConfig) -> Ker
     if x.shape[-1] != width:
         skip = conv(activated, arch, width, 1, stride=stride, use_bias=arch.conv_bias, name=f"{name}_shortcut_conv")
     elif stride > 1:
-        skip = layer_class("MaxPooling", arch)(1, strides=stride, name=f"{name}_shortcut_pool")(x)
+        skip = spatial_layer("MaxPooling", arch)(1, strides=stride, name=f"{name}_shortcut_pool")(x)
     else:
         skip = x
     branch = {"basic": preactivated_basic, "bottleneck": preactivated_bottleneck}[arch.block]
@@ -95,7 +97,7 @@ def bottleneck(x: KerasTensor, arch: Arch, block: BlockConfig) -> KerasTensor:
     """Apply 1x1, grouped 3x3 and expanding 1x1 convolutions."""
     name = block.name
     first, second = _bottleneck_strides(arch, block)
-    width = block.filters * arch.base_width // 64 * arch.groups
+    width = arch.inner_width(block.filters)
     y = conv_norm(x, arch, width, 1, stride=first, name=f"{name}_conv1")
     dilation = _bottleneck_dilation(arch, block)
     y = conv_norm(y, arch, width, 3, stride=second, dilation=dilation, groups=arch.groups, name=f"{name}_conv2")
@@ -129,20 +131,20 @@ def shortcut(x: KerasTensor, arch: Arch, block: BlockConfig) -> KerasTensor:
         return PadShortcut(width, stride=stride, name=f"{name}_pad")(x)
     if arch.shortcut == "average" and stride > 1:
         # Pooling uses every pixel; a strided 1x1 convolution reads one in four (He et al. 2018, sec. 4.2).
-        x = layer_class("AveragePooling", arch)(2, strides=stride, padding="same", name=f"{name}_pool")(x)
+        x = spatial_layer("AveragePooling", arch)(2, strides=stride, padding="same", name=f"{name}_pool")(x)
         stride = 1
     elif arch.shortcut == "average" and block.dilation > block.first_dilation:
         # Where dilation replaces the stride, timm still pools, with zeros beyond the border.
         after = (0, 1) if arch.dimensions == 1 else ((0, 1), (0, 1))
-        x = layer_class("ZeroPadding", arch)(after, name=f"{name}_pool_pad")(x)
-        x = layer_class("AveragePooling", arch)(2, strides=1, name=f"{name}_pool")(x)
+        x = spatial_layer("ZeroPadding", arch)(after, name=f"{name}_pool_pad")(x)
+        x = spatial_layer("AveragePooling", arch)(2, strides=1, name=f"{name}_pool")(x)
     return conv_norm(x, arch, width, 1, stride=stride, activated=False, name=f"{name}_conv")
 
 
 def squeeze_excite(x: KerasTensor, arch: Arch, *, name: str) -> KerasTensor:
     """Scale each channel by a gate computed from the global average (Hu et al. 2017)."""
     channels = x.shape[-1]
-    gate = layer_class("GlobalAveragePooling", arch)(keepdims=True, name=f"{name}_squeeze")(x)
+    gate = spatial_layer("GlobalAveragePooling", arch)(keepdims=True, name=f"{name}_squeeze")(x)
     if not round(channels * arch.se_ratio):
         raise UserError(f"se_ratio={arch.se_ratio} leaves none of the {channels} channels of {name}")
     gate = conv(gate, arch, squeezed_width(channels, arch.se_ratio), 1, use_bias=True, name=f"{name}_reduce")
@@ -159,7 +161,7 @@ def pool_transition(x: KerasTensor, arch: Arch, filters: int, *, stride: int, na
     """
     x = conv(x, arch, filters, 3, name=name)
     if stride > 1:
-        x = layer_class("MaxPooling", arch)(stride, name=f"{name}_pool")(x)
+        x = spatial_layer("MaxPooling", arch)(stride, name=f"{name}_pool")(x)
     return norm(x, arch, name=name)
 
 
@@ -206,8 +208,8 @@ def conv(
     """Apply a convolution with symmetric padding of kernel // 2, as in PyTorch."""
     if stride > 1 and kernel > 1:
         # "same" pads a strided convolution asymmetrically.
-        x = layer_class("ZeroPadding", arch)(kernel // 2, name=f"{name}_pad")(x)
-    layer = StandardizedConv2D if arch.standardize else layer_class("Conv", arch)
+        x = spatial_layer("ZeroPadding", arch)(kernel // 2, name=f"{name}_pad")(x)
+    layer = channels_last(StandardizedConv2D) if arch.standardize else spatial_layer("Conv", arch)
     return layer(
         filters,
         kernel,
@@ -236,9 +238,17 @@ def norm(x: KerasTensor, arch: Arch, *, activated: bool = True, zero_gamma: bool
     return activate(x, arch, name=name) if activated else x
 
 
-def layer_class(name: str, arch: Arch) -> type[keras.Layer]:
-    """Return Keras's layer of this name (`Conv`, `MaxPooling`, ...) for the dimensions of the network."""
-    return getattr(layers, f"{name}{arch.dimensions}D")
+def spatial_layer(name: str, arch: Arch) -> Callable[..., keras.Layer]:
+    """Return the constructor of Keras's layer of a name, such as `Conv`, for the dimensions of the network.
+
+    The layer is channels-last, whatever the global `keras.config.image_data_format()`.
+    """
+    return channels_last(getattr(layers, f"{name}{arch.dimensions}D"))
+
+
+def channels_last(layer: Callable[..., keras.Layer]) -> Callable[..., keras.Layer]:
+    """Return a constructor of layers with channels-last as their data format."""
+    return functools.partial(layer, data_format="channels_last")
 
 
 def activate(x: KerasTensor, arch: Arch, *, name: str) -> KerasTensor:

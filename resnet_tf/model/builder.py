@@ -88,7 +88,7 @@ def _stem(x: KerasTensor, arch: Arch, prefix: str) -> KerasTensor:
     if arch.stem == "none":
         return x
     if arch.stem == "whitening":
-        convolution = blocks.layer_class("Conv", arch)
+        convolution = blocks.spatial_layer("Conv", arch)
         width, size = options.whitening_width(x.shape[-1], arch.dimensions), options.WHITENING_KERNEL
         initializer, name = FanOutNormal(), f"{prefix}{STEM_LAYER}"
         x = convolution(width, size, use_bias=False, trainable=False, kernel_initializer=initializer, name=name)(x)
@@ -110,8 +110,8 @@ def _stem(x: KerasTensor, arch: Arch, prefix: str) -> KerasTensor:
     # Max pooling must ignore the padding. No output of ReLU is below 0; in networks with pre-activation, the zeros are
     # part of the definition (keras.applications, BiT).
     is_zero_padded = arch.preactivation or arch.activation in ("relu", "relu6")
-    x = (blocks.layer_class("ZeroPadding", arch)(1, name=name) if is_zero_padded else EdgePadding(name=name))(x)
-    return blocks.layer_class("MaxPooling", arch)(3, strides=2, name=f"{prefix}stem_pool")(x)
+    x = (blocks.spatial_layer("ZeroPadding", arch)(1, name=name) if is_zero_padded else EdgePadding(name=name))(x)
+    return blocks.spatial_layer("MaxPooling", arch)(3, strides=2, name=f"{prefix}stem_pool")(x)
 
 
 def _block_configs(arch: Arch, prefix: str) -> Iterator[list[BlockConfig]]:
@@ -119,9 +119,8 @@ def _block_configs(arch: Arch, prefix: str) -> Iterator[list[BlockConfig]]:
     total_stride, dilation, index = arch.stem_stride, 1, 0
     for stage, (depth, filters, stage_stride) in enumerate(zip(arch.depths, arch.widths, arch.strides, strict=True)):
         configs = []
-        strided = {"first": 0, "last": depth - 1}[arch.stride_block] if arch.transition == "block" else None
         for block in range(depth):
-            stride, first_dilation = (stage_stride if block == strided else 1), dilation
+            stride, first_dilation = (stage_stride if block == arch.strided_block(depth) else 1), dilation
             if arch.output_stride and total_stride * stride > arch.output_stride:
                 dilation, stride = dilation * stride, 1
             total_stride *= stride
@@ -141,7 +140,7 @@ def _block_configs(arch: Arch, prefix: str) -> Iterator[list[BlockConfig]]:
 
 def _head(x: KerasTensor, arch: Arch, num_classes: int, prefix: str) -> KerasTensor:
     # Pooling and head are float32 under every policy: their cost is negligible, and logits stay exact.
-    x = blocks.layer_class("GlobalAveragePooling", arch)(name=f"{prefix}{POOL_LAYER}", dtype="float32")(x)
+    x = blocks.spatial_layer("GlobalAveragePooling", arch)(name=f"{prefix}{POOL_LAYER}", dtype="float32")(x)
     if not num_classes:
         return x
     if arch.dropout:

@@ -39,7 +39,7 @@ def create_model(
     model_name: str | None = None,
     **knobs: Any,
 ) -> ResidualNetwork:
-    """Create a residual network as a Functional `keras.Model`: compile, fit and save it as usual.
+    """Create a residual network as a Functional `keras.Model`.
 
     >>> create_model("resnet20", num_classes=10, input_shape=(32, 32, 3)).output_shape
     (None, 10)
@@ -112,9 +112,9 @@ def load_from_hub(
     input_shape: tuple[int | None, ...] | None = None,
     new_head: bool = False,
     features: Sequence[str] = (),
-    **options: Any,
+    **arguments: Any,
 ) -> ResidualNetwork:
-    """Load a network of the Hugging Face Hub: of this package (see `push_to_hub`), or one of timm's ResNets.
+    """Load a network of this package or of timm from the Hugging Face Hub.
 
     The architecture, the preprocessing, the number of classes and their names are those of the repository, in its
     `resnet_tf.json` or in timm's `config.json`. Weights are read from `model.safetensors`, or else from
@@ -128,7 +128,7 @@ def load_from_hub(
         input_shape: shape of the input, by default that of the weights.
         new_head: see `create_model`.
         features: see `create_model`.
-        **options: further arguments of `create_model`.
+        **arguments: further arguments of `create_model`.
 
     Returns:
         The model, as `create_model` does.
@@ -149,7 +149,7 @@ def load_from_hub(
         weights=address,
         new_head=new_head,
         features=features,
-        **(knobs | options),
+        **(knobs | arguments),
     )
 
 

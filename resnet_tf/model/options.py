@@ -142,7 +142,7 @@ def _check_combinations(arch: Arch) -> None:
         raise UserError("standardize=True takes dimensions=2")
     if arch.stem == "deep" and arch.stem_width < 2:
         raise UserError("stem='deep' takes a stem_width of at least 2")
-    inner = [width * arch.base_width // 64 * arch.groups for width in arch.widths]
+    inner = [arch.inner_width(filters) for filters in arch.widths]
     if not 1 <= min(inner) <= max(inner) <= 4 * _MAX_WIDTH:
         raise UserError(
             f"base_width={arch.base_width} and groups={arch.groups} give {min(inner)} to {max(inner)} channels in a "

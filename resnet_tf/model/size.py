@@ -18,13 +18,15 @@ def count_parameters(arch: Arch, *, num_classes: int, channels: int = 3) -> tupl
     width = _count_stem(count, arch, channels)
     stages = zip(arch.depths, arch.widths, arch.strides, arch.cumulative_strides[:-1], strict=True)
     for depth, filters, stage_stride, stride_before in stages:
-        strided = {"first": 0, "last": depth - 1}[arch.stride_block] if arch.transition == "block" else None
         if arch.transition == "pool":
             width = count.conv_norm(width, filters * EXPANSION[arch.block], 3)
         for block in range(depth):
             is_dilated = 0 < arch.output_stride <= stride_before
-            stride = stage_stride if block == strided and not is_dilated else 1
-            (_count_preactivated if arch.preactivation else _count_block)(count, arch, width, filters, stride)
+            stride = stage_stride if block == arch.strided_block(depth) and not is_dilated else 1
+            if arch.preactivation:
+                _count_preactivated(count, arch, width, filters)
+            else:
+                _count_block(count, arch, width, filters, stride)
             width = filters * EXPANSION[arch.block]
     if arch.preactivation:
         count.norm(width)
@@ -79,7 +81,7 @@ def _count_stem(count: _Count, arch: Arch, channels: int) -> int:
 def _count_block(count: _Count, arch: Arch, inputs: int, filters: int, stride: int) -> None:
     width = filters * EXPANSION[arch.block]
     if arch.block == "bottleneck":
-        inner = filters * arch.base_width // 64 * arch.groups
+        inner = arch.inner_width(filters)
         y = count.conv_norm(count.conv_norm(inputs, inner, 1), inner, 3, groups=arch.groups)
         count.conv_norm(y, width, 1)
     else:
@@ -92,7 +94,7 @@ def _count_block(count: _Count, arch: Arch, inputs: int, filters: int, stride: i
         count.conv_norm(inputs, width, 1)
 
 
-def _count_preactivated(count: _Count, arch: Arch, inputs: int, filters: int, stride: int) -> None:
+def _count_preactivated(count: _Count, arch: Arch, inputs: int, filters: int) -> None:
     width = filters * EXPANSION[arch.block]
     count.norm(inputs)
     if arch.block == "bottleneck":

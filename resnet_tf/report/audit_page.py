@@ -13,7 +13,7 @@ from resnet_tf.core import files
 from resnet_tf.core.text import shortened
 from resnet_tf.report import elements
 from resnet_tf.report.elements import cell, escape, row, section
-from resnet_tf.report.fonts import literal
+from resnet_tf.report.fonts import add_literal_legend, literal
 from resnet_tf.report.plots import save_figure
 
 PAGE = "index.html"
@@ -211,7 +211,7 @@ def _plot_classes(axes: Axes, distributions: Sequence[Distribution], class_names
     axes.set_yticks(positions + 0.4 - height / 2, labels, fontsize=8, **literal(*labels))
     axes.invert_yaxis()
     axes.set(title="classes of each split", xlabel="% of the split")
-    axes.legend(fontsize=8)
+    add_literal_legend(axes, fontsize=8)
     axes.grid(alpha=0.3, axis="x")
 
 
@@ -221,5 +221,5 @@ def _plot_sizes(axes: Axes, distributions: Sequence[Distribution]) -> None:
             each.sizes[:, 1], each.sizes[:, 0], ".", markersize=3, alpha=0.5, label=shortened(each.name, _MAX_LABEL)
         )
     axes.set(title="sizes of the images", xlabel="width (pixels)", ylabel="height (pixels)", xscale="log", yscale="log")
-    axes.legend(fontsize=8)
+    add_literal_legend(axes, fontsize=8)
     axes.grid(alpha=0.3)

@@ -1,11 +1,12 @@
 """Part of a page about calibrated probabilities."""
 
 from resnet_tf.core.calibration_check import CalibrationCheck
+from resnet_tf.core.metrics import METRIC_TITLES
 from resnet_tf.core.text import counted
 from resnet_tf.report import elements
 from resnet_tf.report.elements import cell, escape, row
 
-_METRICS = {"calibration_error": "calibration error", "loss": "loss (nats)", "brier_score": "Brier score"}
+_METRICS = ("calibration_error", "loss", "brier_score")
 _METHODS = {
     True: "each half of them calibrated by the fit on the other half",
     False: "calibrated by the fit on another split",
@@ -18,8 +19,11 @@ def section(check: CalibrationCheck | None) -> str:
         return ""
     known = check.to_dict()
     rows = [
-        row(cell(title), *(cell(f"{known[f'{name}_{when}']:.4f}", "number") for when in ("before", "after")))
-        for name, title in _METRICS.items()
+        row(
+            cell(METRIC_TITLES[name]),
+            *(cell(f"{known[f'{name}_{when}']:.4f}", "number") for when in ("before", "after")),
+        )
+        for name in _METRICS
     ]
     columns = ("before", "after")
     intro = f"On {counted(len(check.before.targets), 'example')}, {_METHODS[check.cross_fitted]}."

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from resnet_tf.core import files
 from resnet_tf.core.comparison import Answers, Comparison, Gate, Slice
+from resnet_tf.core.metrics import METRIC_TITLES
 from resnet_tf.core.multi_label_comparison import MultiLabelComparison
 from resnet_tf.core.reliability import calibration_bins
 from resnet_tf.core.text import counted, shortened
@@ -97,9 +98,9 @@ def _mean_changes(comparison: Comparison) -> dict[str, str]:
     if not isinstance(comparison, MultiLabelComparison):
         return {}
     known = comparison.multi_label
-    changes = {"mean average precision": known.mean_average_precision, "mean F1 of the classes": known.f1_macro}
     shown = {}
-    for name, change in changes.items():
+    for metric in ("mean_average_precision", "f1_macro"):
+        name, change = METRIC_TITLES[metric], getattr(known, metric)
         low, high = change.interval
         shown[name] = f"{100 * change.old:.2f} → {100 * change.new:.2f}\N{NO-BREAK SPACE}%"
         shown[f"95 % interval of the change of the {name}"] = f"{100 * low:+.2f} to {_points(high)}"
@@ -107,7 +108,7 @@ def _mean_changes(comparison: Comparison) -> dict[str, str]:
 
 
 def _class_changes(comparison: Comparison) -> str:
-    """Return the changes of average precision and F1 of each class as HTML; empty for one class an example."""
+    """Return the changes of average precision and F1 of each class as HTML; empty for single-label models."""
     if not isinstance(comparison, MultiLabelComparison):
         return ""
     rows = []
@@ -147,8 +148,8 @@ def _models(comparison: Comparison) -> str:
         ("path", lambda each, index: each.name),
         ("network", lambda each, index: each.description or "file of predictions"),
         (comparison.accuracy_name, lambda each, index: f"{100 * accuracies[index]:.2f} %"),
-        ("loss (nats)", lambda each, index: _known(each.loss, "{:.4f}")),
-        ("calibration error", lambda each, index: f"{100 * errors[index]:.1f} %"),
+        (METRIC_TITLES["loss"], lambda each, index: _known(each.loss, "{:.4f}")),
+        (METRIC_TITLES["calibration_error"], lambda each, index: f"{100 * errors[index]:.1f} %"),
         ("parameters", lambda each, index: _known(each.parameters, "{:,}")),
         ("size of the files (MB)", lambda each, index: _known(each.bytes and each.bytes / 1e6, "{:.1f}")),
     ]

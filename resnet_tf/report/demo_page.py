@@ -60,8 +60,8 @@ class Answer:
         file: name of the file.
         error: reason why it has no prediction; empty if it has one.
         scores: (class name, probability) of the best classes, in descending order.
-        selected: names of the classes that reach their thresholds, for a model of any number of classes an example;
-            None for one class an example.
+        selected: names of the classes that reach their thresholds, for a multi-label model; None for a single-label
+            one.
         unsure: True if the best score is below the threshold of the model.
         image: the cropped and resized input, float [H, W, 1 or 3] in [0, 1].
         overlay: the input blended with the Grad-CAM heatmap of the best class, float [H, W, 3]; None without one.

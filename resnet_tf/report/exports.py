@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from resnet_tf.core.metrics import MAIN_METRICS
+from resnet_tf.core.metrics import METRIC_TITLES
 from resnet_tf.core.serving_benchmark import ServingBenchmark
 from resnet_tf.core.text import short_number
 from resnet_tf.report import elements
@@ -91,7 +91,7 @@ def _plot_accuracy(axes: Axes, benchmark: ServingBenchmark) -> None:
         axes.text(max(change, 0.0) + 0.03 * reach, index, benchmark.change_text(export), va="center", fontsize=7)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
     axes.set_xlim(-1.1 * reach, max(changes.max(), 0.0) + 0.5 * reach)
-    axes.set_title(f"change of {MAIN_METRICS[benchmark.metric]} (points)", fontsize="medium")
+    axes.set_title(f"change of {METRIC_TITLES[benchmark.metric]} (points)", fontsize="medium")
     _name_exports(axes, benchmark)
 
 

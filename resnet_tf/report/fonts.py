@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from matplotlib import font_manager
+from matplotlib.axes import Axes
 
 _DEFAULT = "sans-serif"
 _PLACEHOLDERS = "Last Resort"  # a font of matplotlib that shows the Unicode block of a character in place of it
@@ -17,6 +18,12 @@ def literal(*texts: str) -> dict[str, Any]:
     installed fonts that have them; characters of no installed font are shown as boxes.
     """
     return {"parse_math": False, "fontfamily": [_DEFAULT, *_fallbacks(frozenset("".join(texts)))]}
+
+
+def add_literal_legend(axes: Axes, **settings: Any) -> None:
+    """Add a legend whose labels hold names from data; see `literal`."""
+    for text in axes.legend(**settings).get_texts():
+        text.set(**literal(text.get_text()))
 
 
 @functools.lru_cache(maxsize=256)

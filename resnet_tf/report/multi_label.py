@@ -1,15 +1,17 @@
-"""Parts of a page about examples with any number of classes."""
+"""Parts of a page about multi-label examples."""
 
 from collections.abc import Iterable
 
 import numpy as np
 
+from resnet_tf.core.metrics import METRIC_TITLES
 from resnet_tf.core.multi_label_metrics import LabelMetrics, MultiLabelEvaluation
 from resnet_tf.core.targets import MULTI_LABEL
 from resnet_tf.report import elements
 from resnet_tf.report.content import Report, captioned
 from resnet_tf.report.elements import cell, row
 
+_FRACTIONS = ("mean_average_precision", "f1_micro", "f1_macro")  # metrics shown in percent
 _MAX_ERRORS = 24
 _MAX_PAIRS = 24
 _NONE = "no class"
@@ -19,11 +21,9 @@ def tiles(report: Report) -> dict[str, str]:
     """Return headline values: name -> text."""
     metrics = report.evaluation.to_dict()
     return {
-        "mean average precision": f"{100 * metrics['mean_average_precision']:.2f} %",
-        "F1 of all decisions": f"{100 * metrics['f1_micro']:.2f} %",
-        "mean F1 of the classes": f"{100 * metrics['f1_macro']:.2f} %",
+        **{METRIC_TITLES[name]: f"{100 * metrics[name]:.2f} %" for name in _FRACTIONS},
         "best class is right": f"{100 * metrics['top1']:.2f} %",
-        "loss (nats)": f"{metrics['loss']:.4f}",
+        METRIC_TITLES["loss"]: f"{metrics['loss']:.4f}",
     }
 
 

@@ -18,7 +18,7 @@ from resnet_tf.core.calibration_check import CalibrationCheck
 from resnet_tf.core.metrics import Evaluation, SingleLabelEvaluation
 from resnet_tf.core.multi_label_metrics import MultiLabelEvaluation, precision_recall_curve
 from resnet_tf.core.text import printable, shortened
-from resnet_tf.report.fonts import literal
+from resnet_tf.report.fonts import add_literal_legend, literal
 
 Metrics = Sequence[dict[str, Any]]
 
@@ -376,9 +376,8 @@ def _plot_precision_recall(axes: Axes, evaluation: MultiLabelEvaluation, class_n
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     axes.set_title(f"mean average precision {100 * evaluation.mean_average_precision:.1f} %")
     if scored:
-        legend = axes.legend(fontsize=6, loc="lower left", title="lowest" if len(scored) > _MAX_CURVES else None)
-        for text in legend.get_texts():
-            text.set(**literal(text.get_text()))
+        title = "lowest" if len(scored) > _MAX_CURVES else None
+        add_literal_legend(axes, fontsize=6, loc="lower left", title=title)
 
 
 def _plot_co_occurrence(axes: Axes, evaluation: MultiLabelEvaluation, class_names: Sequence[str]) -> None:

@@ -1,10 +1,10 @@
-"""Parts of a page about classes that exclude each other."""
+"""Parts of a page about single-label examples."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from resnet_tf.core.metrics import ClassMetrics, SingleLabelEvaluation
+from resnet_tf.core.metrics import METRIC_TITLES, ClassMetrics, SingleLabelEvaluation
 from resnet_tf.core.text import shows_top5
 from resnet_tf.report import elements
 from resnet_tf.report.content import Report, captioned
@@ -17,13 +17,11 @@ _MAX_PAIRS, _MAX_IMAGES_PER_PAIR = 8, 4
 def tiles(report: Report) -> dict[str, str]:
     """Return headline values: name -> text."""
     metrics = report.evaluation.to_dict()
-    top5 = {"top-5 accuracy": f"{100 * metrics['top5']:.2f} %"} if shows_top5(report.evaluation.logits.shape[1]) else {}
+    top5 = ["top5"] if shows_top5(report.evaluation.logits.shape[1]) else []
     return {
-        "top-1 accuracy": f"{100 * metrics['top1']:.2f} %",
-        **top5,
-        "mean recall of the classes": f"{100 * metrics['balanced_accuracy']:.2f} %",
-        "loss (nats)": f"{metrics['loss']:.4f}",
-        "calibration error": _calibration_error(report),
+        **{METRIC_TITLES[name]: f"{100 * metrics[name]:.2f} %" for name in ("top1", *top5, "balanced_accuracy")},
+        METRIC_TITLES["loss"]: f"{metrics['loss']:.4f}",
+        METRIC_TITLES["calibration_error"]: _calibration_error(report),
     }
 
 

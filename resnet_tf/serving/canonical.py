@@ -214,7 +214,7 @@ def last_operation(graph: Any) -> Any:
 
 
 def ends_in_sigmoid(model: keras.Model) -> bool:
-    """Return True if the outputs of a model are sigmoids, so that an example has any number of classes."""
+    """Return True if the outputs of a model are sigmoids, as those of multi-label models."""
     graph = graph_of(model)
     is_nested = any(isinstance(layer, keras.Model) for layer in graph.layers)
     flat = _flatten(model) if is_nested else graph

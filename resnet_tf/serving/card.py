@@ -10,23 +10,20 @@ from typing import Any
 import tensorflow as tf
 
 from resnet_tf.core.calibration import UNCALIBRATED, Calibration
+from resnet_tf.core.export_metadata import SAVED_MODELS
+from resnet_tf.core.metrics import METRIC_TITLES
 from resnet_tf.core.robustness import GROUPS, SEVERITIES, Robustness
 from resnet_tf.core.text import counted, markdown, markdown_code, shortened, shows_top5
 from resnet_tf.inputs import Preprocess
+from resnet_tf.serving.runners import OPENVINO_HINTS
 
 _MAX_LABELS, _MAX_LABEL = 20, 60  # labels, characters of a label
 
 # Columns of the table of metrics, by their names in `Evaluation.to_dict`.
-_METRICS = {
-    "mean_average_precision": "mean average precision",
-    "f1_micro": "F1 of all decisions",
-    "f1_macro": "mean F1 of the classes",
-    "top1": "top-1",
-    "top5": "top-5",
-    "balanced_accuracy": "balanced accuracy",
-    "loss": "loss (nats)",
-    "calibration_error": "calibration error",
-}
+_METRICS = (
+    *("mean_average_precision", "f1_micro", "f1_macro"),
+    *("top1", "top5", "balanced_accuracy", "loss", "calibration_error"),
+)
 
 _TENSORFLOW_ALONE = """Python, with TensorFlow alone; `TF_ENABLE_ONEDNN_OPTS=1` in the environment makes it faster
 on x86 processors without AVX-512 VNNI:
@@ -58,8 +55,8 @@ import numpy as np
 import tensorflow as tf
 
 model = tf.saved_model.load(".")
-{noun} = tf.constant(np.load("{file}").reshape([1, {shape}]), tf.float32)
-print(model.signatures["{signature}"]({name}={noun})["top_labels"][0].numpy())
+{name} = tf.constant(np.load("{file}").reshape([1, {shape}]), tf.float32)
+print(model.signatures["{signature}"]({name}={name})["top_labels"][0].numpy())
 ```
 
 TensorFlow Serving, REST; the directory above this one is the server's `MODEL_BASE_PATH/NAME`:
@@ -99,7 +96,9 @@ import keras
 import resnet_tf
 
 model = keras.saving.load_model("model.keras")
-print(model.output_shape)  # {model_input}
+with open("{file}", "rb") as file:
+    inputs = model.preprocess.normalize(model.preprocess.decode_batch([file.read()]))
+print(model(inputs))
 ```
 """,
     "onnx": """ONNX Runtime (`pip install onnxruntime`):
@@ -128,11 +127,6 @@ print(model({{"{name}": inputs}})["logits"])
 _USAGE["hub_features"] = _USAGE["hub"].replace(
     "model = tf_keras.Sequential([layer])", "model = tf_keras.Sequential([layer, tf_keras.layers.Dense(3)])"
 )
-# Settings of OpenVINO, which otherwise computes float32 models in bfloat16 on processors that have it.
-_OPENVINO_HINTS = {
-    "float32": ', {"INFERENCE_PRECISION_HINT": "f32"}',
-    "bfloat16": ', {"INFERENCE_PRECISION_HINT": "bf16"}',
-}
 _PACKAGE = """Python, with this package, for every export target:
 
 ```python
@@ -154,7 +148,7 @@ def model_card(metadata: Mapping[str, Any], *, signature: str) -> str:
     preprocess = Preprocess.from_dict(metadata["preprocess"])
     sections = {
         f"# {markdown(metadata['model'])}": _summary(metadata, preprocess),
-        "## Input": preprocess.description,
+        "## Input": _input(metadata["target"], preprocess),
         "## Output": _labels(metadata["labels"], metadata.get("thresholds")),
         "## Metrics": "\n".join(_metrics(metadata)),
         "## Calibration": "\n".join(_calibration(metadata)),
@@ -192,6 +186,17 @@ def _summary(metadata: Mapping[str, Any], preprocess: Preprocess) -> str:
     return "\n".join(lines)
 
 
+def _input(target: str, preprocess: Preprocess) -> str:
+    """Return the steps from an example to the network's input, those before the file and those inside it."""
+    values, (first, *_) = preprocess.unnormalized_input.name, preprocess.serving_inputs()
+    before, inside = "Before the file", "Inside the file; the caller must not normalize"
+    if target == "keras":
+        inside = "Also before the file"
+    elif target in SAVED_MODELS and first.name != values:
+        before = f"Inside the file for the input `{first.name}`, before the file for the input `{values}`"
+    return f"**{before}.** {preprocess.description}\n\n**{inside}.** {preprocess.normalization}"
+
+
 def _labels(labels: list[str], thresholds: list[float] | None) -> str:
     if not labels:
         return "Pooled features, float32; the network has no head."
@@ -214,7 +219,7 @@ def _metrics(metadata: Mapping[str, Any]) -> Iterator[str]:
         yield f"Metrics of the network in float32 on the {counted(metrics['examples'], 'example')} of split {split}:\n"
         classes = len(metadata["labels"])  # 0 for features
         left_out = {"top5"} if classes and not shows_top5(classes) else set()
-        shown = {name: title for name, title in _METRICS.items() if name in {*metrics} - left_out}
+        shown = {name: METRIC_TITLES[name] for name in _METRICS if name in {*metrics} - left_out}
         yield f"| {' | '.join(shown.values())} |\n{'|---' * len(shown)}|"
         yield f"| {' | '.join(f'{metrics[name]:.4f}' for name in shown)} |\n"
     if drift := metadata.get("drift"):
@@ -296,18 +301,16 @@ def _usage(metadata: Mapping[str, Any], preprocess: Preprocess, signature: str) 
     target, (*sizes, channels) = metadata["target"], preprocess.unnormalized_shape
     first, *_ = preprocess.serving_inputs()
     model_input = f"float32 [B, {preprocess.axes}, {channels}], {preprocess.value_range}, of any size"
-    if target == "keras":
-        model_input = f"from normalized float32 [B, {preprocess.axes}, C] to logits"
+    hint = OPENVINO_HINTS.get(metadata["precision"])
     values = {
         "argument": first.name,
         "name": preprocess.unnormalized_input.name,
-        "noun": preprocess.noun,
         "file": f"../../{preprocess.example_file}",  # an export with further files is not loaded
         "range": preprocess.value_range,
         "signature": signature,
         "model_input": model_input,
         "loss": "BinaryCrossentropy" if metadata.get("thresholds") else "SparseCategoricalCrossentropy",
-        "hint": _OPENVINO_HINTS.get(metadata["precision"], ""),
+        "hint": f', {{"INFERENCE_PRECISION_HINT": "{hint}"}}' if hint else "",
         "shape": ", ".join(map(str, (*sizes, channels))),
     }
     if target == "serving" and first.dtype != tf.string:

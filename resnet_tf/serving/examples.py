@@ -34,7 +34,8 @@ def is_single(examples: Any, preprocess: Preprocess) -> bool:
     if isinstance(examples, str | os.PathLike | bytes | bytearray) or is_pil_image(examples):
         return True
     if hasattr(examples, "__array__"):
-        return np.ndim(examples) <= len(preprocess.unnormalized_shape)
+        is_list = np.ndim(examples) == 1 and np.asarray(examples).dtype.kind in "OUS"  # of paths, bytes or arrays
+        return np.ndim(examples) <= len(preprocess.unnormalized_shape) and not is_list
     return not isinstance(examples, Iterable)
 
 

@@ -187,7 +187,7 @@ def export_model(
     data: DataConfig | None = None,
     default_signature: str = DEFAULT_SIGNATURE,
 ) -> Path:
-    """Export a network as the next version under `directory`; existing versions are not changed.
+    """Export a network as the next version under `directory`; older versions are kept.
 
     Args:
         run_or_model: the run that `load_run` returned, a model of `create_model`, or a Functional or Sequential model

@@ -1,4 +1,4 @@
-"""Measurement of an export in new processes: first answer, latency, throughput, memory and accuracy.
+"""Measurement of an export in new processes: first prediction, latency, throughput, memory and accuracy.
 
 The calling process uses `measure_export`; the new processes run this module as a program.
 """
@@ -34,7 +34,7 @@ _CLIENTS = 8  # threads with one example each, as requests of a server come
 
 
 def measure_export(export: Path, *, seconds: float) -> ExportMeasurement:
-    """Measure an export in a new process on the CPU, and its first answer in a second one.
+    """Measure an export in a new process on the CPU, and its first prediction in a second one.
 
     The first process may start right after the export was written, while the memory that this took is being freed.
 
@@ -104,7 +104,7 @@ def _prepare(export: Export) -> Preprocess:
 
 
 def _load(export: Export, preprocess: Preprocess) -> tuple[Runner, float]:
-    """Return the loaded export, and the seconds until its first answer."""
+    """Return the loaded export, and the seconds until its first prediction."""
     example = np.zeros((1, *preprocess.unnormalized_shape), np.float32)
     start = time.perf_counter()
     targets = targets_with(export.metadata.get("thresholds"))

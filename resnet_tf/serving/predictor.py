@@ -42,7 +42,7 @@ class Prediction:
         indices: their positions in the logits.
         probabilities: of all classes, float32 [C].
         selected: names and probabilities of the classes that reach their threshold, in descending order of probability,
-            for a model of any number of classes an example; None for one class an example.
+            for a multi-label model; None for a single-label one.
         file: path of the example; empty for one in memory.
         unsure: True if the best score is below `Predictor.confidence_threshold`; None for a model without one.
         energy: higher for examples unlike those of the training, see `Targets.energy`.
@@ -70,7 +70,7 @@ class Prediction:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields without `probabilities` and `energy`, ready for JSON, as `predict --json` prints them.
 
-        `selected` is left out for one class an example, and `unsure` for a model without a threshold.
+        `selected` is left out for a single-label model, and `unsure` for a model without a threshold.
         """
         return {
             "file": self.file,
@@ -100,8 +100,8 @@ class Predictor:
     Args:
         path: directory of a version, or of versions, of which the newest one is loaded.
         standard_loader: load a SavedModel with `tf.saved_model.load`, as other programs do. By default, the functions
-            of a frozen SavedModel are called without rebuilding their graphs, which gives the first answer in half the
-            time.
+            of a frozen SavedModel are called without rebuilding their graphs, which gives the first prediction in half
+            the time.
 
     Attributes:
         path: directory of the loaded version, the newest one if the argument is a directory of versions.
@@ -110,7 +110,7 @@ class Predictor:
         metadata: metadata of the export, see `ExportMetadata`.
         config: configuration of the exported run; default values for a bare model.
         top_k: number of best classes in a prediction.
-        thresholds: probability from which on each class is selected, [C]; None for one class an example.
+        thresholds: probability from which on each class is selected, [C]; None for a single-label model.
         calibration: map from logits to probabilities.
 
     Raises:
@@ -209,7 +209,8 @@ class Predictor:
         Raises:
             UserError: for an example that cannot be read, with its name.
         """
-        memory = f"a batch of {counted(len(encoded), 'image')}", lambda: "a smaller batch size takes less"
+        size = counted(len(encoded), self.preprocess.noun)
+        memory = f"a batch of {size}", lambda: "a smaller batch size takes less"
         try:
             with translate_memory_errors(*memory):
                 return self._runner.predict(encoded)

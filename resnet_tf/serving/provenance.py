@@ -71,7 +71,7 @@ def _with_defaults(found: Metadata, model: ResidualNetwork) -> Metadata:
                 f"{model.name} takes {model.input_shape[1:]}, which has no default preprocessing; "
                 "pass preprocess=ImagePreprocess(...) or SignalPreprocess(...)"
             )
-        logger.warning("%s is untrained and has no preprocessing; the export gets %s", model.name, default.description)
+        logger.warning("%s is untrained and has no preprocessing; the export gets %s", model.name, default)
         found = dataclasses.replace(found, preprocess=default)
     if found.labels is None and isinstance(model.output_shape, tuple):
         found = dataclasses.replace(found, labels=tuple(map(str, range(model.output_shape[-1]))))

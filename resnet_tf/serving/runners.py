@@ -31,7 +31,7 @@ MODULES = {
 OPENVINO_PRECISION = ["resnet_tf", "precision"]
 # Precision -> OpenVINO's property INFERENCE_PRECISION_HINT. Without one, OpenVINO computes float32 models in bfloat16
 # where the processor has it, as it does for the layers of an 8-bit model that are not quantized.
-_OPENVINO_HINTS = {"float32": "f32", "bfloat16": "bf16"}
+OPENVINO_HINTS = {"float32": "f32", "bfloat16": "bf16"}
 _openvino_lock = threading.Lock()
 # `logits` and `probabilities`, float32 [B, C], and `energy`, float32 [B].
 Outputs = dict[str, np.ndarray]
@@ -280,7 +280,7 @@ def _load_openvino(export: Path, preprocess: Preprocess, classes: int | None) ->
     _check_shapes(export / OPENVINO_FILE, taken, {name: preprocess.unnormalized_shape})
     _check_shapes(export / OPENVINO_FILE, given, {"logits": (classes,)})
     known = model.has_rt_info(OPENVINO_PRECISION)
-    hint = _OPENVINO_HINTS.get(model.get_rt_info(OPENVINO_PRECISION).astype(str)) if known else None
+    hint = OPENVINO_HINTS.get(model.get_rt_info(OPENVINO_PRECISION).astype(str)) if known else None
     settings = {"INFERENCE_PRECISION_HINT": hint} if hint else {}
     compiled = _load(export, lambda file: core.compile_model(model, "CPU", settings), OPENVINO_FILE)
     lock = threading.Lock()  # a compiled model has a single request for calls

@@ -19,6 +19,8 @@ from resnet_tf.core.devices import cpu_environment
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.progress_line import Progress
 from resnet_tf.core.text import counted
+from resnet_tf.data.sources import open_source
+from resnet_tf.serving.predictor import Predictor
 
 # Largest difference of a logit, relative to the largest logit, by the device of the model; the export computes on the
 # CPU. Both compute in float32, but the export has folded BatchNorm, another graph optimization and another batch size,
@@ -109,18 +111,8 @@ class Verifier:
         return result
 
 
-def verify(export: Path, logits: np.ndarray, *, batch_size: int, device: str = "CPU") -> Verification:
-    """Compare the logits of an export with those of the model; see `Verifier`."""
-    with Verifier() as verifier:
-        verifier.begin(export, logits, batch_size=batch_size, device=device)
-        return verifier.result()
-
-
 def _compare_requested() -> None:
     """Compare what a line of standard input names; nothing if the input ends first, as the starting process does."""
-    from resnet_tf.data.sources import open_source
-    from resnet_tf.serving.predictor import Predictor
-
     if not (line := sys.stdin.readline()):
         return
     export, reference, batch_size = json.loads(line)

@@ -1,1 +1,1 @@
-"""One training loop for every strategy, and what it stands on."""
+"""Training: one loop for every strategy, optimizers, losses, checkpoints and callbacks."""

@@ -68,7 +68,7 @@ def save(directory: Path, parts: Parts, metadata: CheckpointMetadata, *, keep: i
     except (OSError, tf.errors.OpError) as error:
         intact = (each for each in reversed(steps(directory)) if not find_corruption(_path(directory, each)))
         newest = next(intact, None)
-        kept = "there is no earlier one" if newest is None else f"that of step {newest} is whole"
+        kept = "there is no earlier one" if newest is None else f"that of step {newest} is intact"
         raise UserError(f"the checkpoint of step {step} cannot be written: {write_failure(error)}; {kept}") from error
     for skipped in [each for each in steps(directory) if each > step]:
         files.remove_directory(_path(directory, skipped))

@@ -73,6 +73,7 @@ class Cluster:
             task = Task.of(resolver.cluster_spec().as_dict(), resolver.task_type, resolver.task_id)
         self.index, self.count, self.is_chief = task.index, task.count, task.is_chief
         self.replicas = strategy.num_replicas_in_sync // self.count
+        self._add_up = tf.function(self._add_up_replicas, reduce_retracing=True, autograph=False)
 
     def from_chief(self, numbers: Sequence[float]) -> list[float]:
         """Return the chief's numbers on every worker. All workers must call it at the same point."""
@@ -95,7 +96,14 @@ class Cluster:
         """Return sums over the workers, float64, on every worker. All workers must call it at the same point."""
         if self.count == 1:
             return list(numbers)
-        return self._sum(tf.constant(numbers, tf.float64)).numpy().tolist()
+        return self._add_up(tf.constant(numbers, tf.float64)).numpy().tolist()
+
+    def concatenate(self, numbers: Sequence[float]) -> list[float]:
+        """Return the numbers of all workers, float64, on every worker. All workers must call it at the same point."""
+        own = [float(len(numbers)) if index == self.index else 0.0 for index in range(self.count)]
+        counts = [int(each) for each in self.sum(own)]
+        before, after = sum(counts[: self.index]), sum(counts[self.index + 1 :])
+        return self.sum([0.0] * before + list(numbers) + [0.0] * after) if any(counts) else []
 
     def broadcast_variables(self, variables: Sequence[tf.Variable]) -> None:
         """Assign the chief's values on every worker. All workers must call it at the same point."""
@@ -103,20 +111,21 @@ class Cluster:
             return
         for variable in variables:
             wide = tf.float32 if variable.dtype.is_floating else tf.int64
-            value = tf.cast(tf.identity(variable), wide)
-            variable.assign(tf.cast(self._sum(value if self.is_chief else tf.zeros_like(value)), variable.dtype))
+            # As vectors, of which one trace of the sum takes any length.
+            value = tf.reshape(tf.cast(tf.identity(variable), wide), [-1])
+            total = self._add_up(value if self.is_chief else -tf.zeros_like(value))
+            variable.assign(tf.reshape(tf.cast(total, variable.dtype), variable.shape))
 
-    def _sum(self, value: tf.Tensor) -> tf.Tensor:
-        @tf.function
-        def total(value: tf.Tensor) -> tf.Tensor:
-            def contribute(value: tf.Tensor) -> tf.Tensor:
-                context = tf.distribute.get_replica_context()
-                first = context.replica_id_in_sync_group % self.replicas == 0
-                return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.where(first, value, tf.zeros_like(value)))
+    def _add_up_replicas(self, value: tf.Tensor) -> tf.Tensor:
+        """Return the sum of a vector over the workers: one replica of each contributes."""
 
-            return self._strategy.experimental_local_results(self._strategy.run(contribute, args=(value,)))[0]
+        def contribute(value: tf.Tensor) -> tf.Tensor:
+            context = tf.distribute.get_replica_context()
+            first = context.replica_id_in_sync_group % self.replicas == 0
+            # -0 leaves every number as it is; the sum of 0 and -0 is 0.
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.where(first, value, -tf.zeros_like(value)))
 
-        return total(value)
+        return self._strategy.experimental_local_results(self._strategy.run(contribute, args=(value,)))[0]
 
 
 def describe_workers(indices: Sequence[int]) -> str:

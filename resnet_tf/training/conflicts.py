@@ -1,4 +1,4 @@
-"""Warnings about settings that are valid one by one, and together seldom do what they are set for."""
+"""Warnings about settings that are valid individually but conflict with each other."""
 
 from collections.abc import Callable
 

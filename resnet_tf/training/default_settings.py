@@ -18,14 +18,25 @@ from resnet_tf.training.image_size import USUAL, choose_size, median_size, resol
 logger = logging.getLogger(__name__)
 
 _WARMUP = "optimizer.warmup_epochs"
+_SPLITS = ("data.eval_split", "data.test_split")  # chosen when a run begins; see `data.sources.slices.resolve`
 
 
-def with_existing_splits(config: Config) -> Config:
+def with_existing_splits(config: Config, stored: Config | None = None) -> Config:
     """Return the configuration with the names of existing splits; see `data.sources.slices.resolve`.
+
+    Args:
+        config: see `load_config`.
+        stored: configuration of the run that continues, whose validation and test split stay unless others are set.
 
     Raises:
         UserError: if the source does not exist.
     """
+    if stored:
+        now, before, defaults = (flatten(each.to_dict()) for each in (config, stored, Config()))
+        kept = {key: before[key] for key in _SPLITS if key not in config.given and now[key] == defaults[key]}
+        if any(now[key] != value for key, value in kept.items()):
+            logger.info("settings of the run continue: %s", _join(kept))
+        config = override(config, kept)
     return dataclasses.replace(config, data=resolve_splits(config.data, config.given))
 
 

@@ -21,7 +21,6 @@ from resnet_tf.data import pipeline
 from resnet_tf.data.sources import Source, Split, check_form, match_classes
 from resnet_tf.data.unreadable import naming_nonfinite, translate_read_errors
 from resnet_tf.inputs import Preprocess
-from resnet_tf.training.cluster import Cluster
 from resnet_tf.training.run import TEST_METRICS, Run
 
 _TEST_METRICS = ("test_examples", "test_top1", "test_top5", "test_loss")
@@ -62,13 +61,15 @@ class Evaluator:
     ):
         self._thresholds, self._calibration = thresholds, calibration
         self._strategy, self._split, self._preprocess = strategy, split, preprocess
-        cluster, replicas = Cluster(strategy), strategy.num_replicas_in_sync
-        per_replica = -(-min(batch_size, split.num_examples) // replicas)  # rounded up
-        shard = pipeline.Shard(cluster.index, cluster.count)
-        size = per_replica * cluster.replicas
-        batches = pipeline.eval_batches(split, preprocess, size, shard=shard, memory_limit_mb=memory_limit_mb)
-        parts = pipeline.split_among_replicas(batches, cluster.replicas)
-        self._batches = strategy.distribute_datasets_from_function(lambda context: parts)
+        replicas = strategy.num_replicas_in_sync
+        size = -(-min(batch_size, split.num_examples) // replicas) * replicas  # rounded up
+
+        def create(shard: pipeline.Shard) -> tf.data.Dataset:
+            return pipeline.eval_batches(
+                split, preprocess, size // shard.count, shard=shard, memory_limit_mb=memory_limit_mb
+            )
+
+        self._batches = pipeline.distribute(create, strategy)
 
         def forward(images: tf.Tensor) -> tf.Tensor:
             logits = model(images, training=False)
@@ -82,7 +83,7 @@ class Evaluator:
         self._predict = predict
         self.compile_seconds: float | None = None
         self._memory = (
-            f"an evaluation of {counted(batch_size, 'image')} at a time",
+            f"an evaluation of {counted(batch_size, preprocess.noun)} at a time",
             lambda: "a smaller batch size takes less",
         )
 
@@ -125,7 +126,9 @@ class Evaluator:
 
 
 def evaluate_run(run: Run, source: Source, *, batch_size: int, flip: bool = False) -> Evaluation:
-    """Evaluate a run on the validation split of a data source, which may differ from its training data.
+    """Evaluate a run on the validation split of a data source.
+
+    The data may differ from those of its training.
 
     Args:
         run: see `load_run`.

@@ -24,7 +24,6 @@ logger = logging.getLogger(__name__)
 USUAL = 224  # training size of ImageNet networks, and the largest that is chosen
 _CIFAR = 32  # training size of networks for CIFAR
 SMALL = 64  # largest size of images that a stem without downsampling is for
-_DIMENSIONS = 3  # of an image: height, width, channels
 _SMALLEST_FOR_WEIGHTS = 128  # the stem of ImageNet networks divides height and width by four
 
 
@@ -68,7 +67,7 @@ def resolve_size(config: Config, source: Source) -> Config:
     """
     if config.data.image_size != AUTO_SIZE:
         return config
-    if not _are_images(config):
+    if not input_type(config.data).is_resized:
         return without_data(config)
     choice = choose_size(median_size(source), trained_size(config))
     values: dict[str, Any] = {"data.image_size": choice.size}
@@ -112,7 +111,7 @@ def median_size(source: Source) -> int:
 
 def describe_enlargement(config: Config, source: Source) -> str:
     """Return a warning if the images are enlarged several times without need; otherwise nothing."""
-    if not _are_images(config):
+    if not input_type(config.data).is_resized:
         return ""
     median, size = median_size(source), config.data.image_size
     choice = choose_size(median, trained_size(config))
@@ -141,11 +140,6 @@ def trained_size(config: Config) -> int:
     if preprocess:
         return min(preprocess.spatial_shape)
     return USUAL if downsamples(config.model.name, config.model.stem) else _CIFAR
-
-
-def _are_images(config: Config) -> bool:
-    """Return True if the input has height and width, which signals do not have."""
-    return len(input_type(config.data).shape_from_config(config.data)) == _DIMENSIONS
 
 
 def downsamples(network: str, stem: str = "") -> bool:

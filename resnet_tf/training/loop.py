@@ -27,9 +27,9 @@ from resnet_tf.data.unreadable import UnreadableExamples
 from resnet_tf.training import proof, run
 from resnet_tf.training.callbacks import MetricsFile, Profile, ProgressLine, TensorBoard
 from resnet_tf.training.cluster import Cluster, translate_lost_workers
-from resnet_tf.training.early_exit import Pace
 from resnet_tf.training.evaluation import Evaluator
 from resnet_tf.training.optimizers.create import last_learning_rate, learning_rate_factor
+from resnet_tf.training.pace import Pace
 from resnet_tf.training.progress import RunState
 from resnet_tf.training.start import Start, check_workers_agree
 from resnet_tf.training.time_budget import Deadline
@@ -147,6 +147,7 @@ class _Fit:
                     reason = "a callback changed the weights" if changed else "the run ended between two evaluations"
                     evaluation = self._evaluate_late(reason)
                     self._save(evaluation)
+                self._check_signals()  # those since the last step, before an export begins
             except StopRequested as request:
                 raise Interrupted(self._stop(str(request))) from None
         if self._board:
@@ -160,8 +161,8 @@ class _Fit:
         """Evaluate a run that has no epoch left, and save the metrics if a signal came in its last evaluation."""
         state = self._trainer.state
         if state.ended:
-            cause = "train.patience" if state.out_of_patience else "a callback"
-            cause = "train.minutes" if self._config.train.minutes and not state.out_of_patience else cause
+            other = "train.minutes or a callback" if self._config.train.minutes else "a callback"
+            cause = "train.patience" if state.out_of_patience else other
             logger.info("%s ended the run at step %d", cause, state.step)
         evaluation, logs = self._evaluate_to_logs()
         if self._metrics_file and not self._trainer.has_metrics:
@@ -361,7 +362,14 @@ class _Fit:
         if self._cluster.is_chief and self._is_late() and not model.stop_training:
             logger.warning("train.minutes=%g end within epoch %d", self._config.train.minutes, state.epochs + 1)
             model.stop_training = True
-        steps = 0 if model.stop_training else self._profile.shorten(state.step, steps)
+        return self._check_signals(0 if model.stop_training else self._profile.shorten(state.step, steps))
+
+    def _check_signals(self, steps: int = 0) -> int:
+        """Return the `steps` of the chief.
+
+        Raises:
+            StopRequested: on all workers, if one of them received a signal.
+        """
         agreed, signals = self._follow_callbacks(steps, bool(self._signals.received))
         if signals:
             raise StopRequested(self._signals.received or "another worker was stopped")
@@ -382,7 +390,9 @@ class _Fit:
         self._profile.end(state.step + count)
         seconds = time.monotonic() - start
         self._pace.note(count, seconds)
-        self._unreadable.record(missing)
+        # Those of all workers, so that all of them decide alike.
+        found = self._cluster.concatenate(missing[missing >= 0].tolist())
+        self._unreadable.record(np.array(found, np.int64))
         state.add(statistics, batch_size=self._config.data.batch_size)
         state.seconds += seconds
 

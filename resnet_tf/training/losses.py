@@ -29,7 +29,7 @@ class Objective:
     def __init__(self, config: LossConfig, class_counts: np.ndarray):
         if config.name not in _LOSSES:
             raise UserError(
-                f"loss.name={config.name} is for examples with any number of classes; expected one of "
+                f"loss.name={config.name} is a multi-label loss, and each example has one class; expected one of "
                 f"{', '.join(_LOSSES)}"
             )
         if config.logit_adjustment and config.name == "binary":
@@ -117,8 +117,15 @@ def _cross_entropy(targets: tf.Tensor, logits: tf.Tensor, config: LossConfig) ->
     return tf.nn.softmax_cross_entropy_with_logits(targets, logits)
 
 
+def binary_targets(targets: tf.Tensor, config: LossConfig) -> tf.Tensor:
+    """Return targets, float32 [B, C], that are 1 above `loss.target_threshold` and 0 up to it, or unchanged."""
+    threshold = config.target_threshold
+    return tf.cast(targets > threshold, targets.dtype) if threshold and config.name == "binary" else targets
+
+
 def _binary(targets: tf.Tensor, logits: tf.Tensor, config: LossConfig) -> tf.Tensor:
     """Return sigmoid cross-entropy averaged over classes, as in timm (Wightman et al. 2021, ResNet strikes back)."""
+    targets = binary_targets(targets, config)
     return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(targets, logits), axis=-1)
 
 

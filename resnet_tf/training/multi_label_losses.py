@@ -6,6 +6,7 @@ import tensorflow as tf
 from resnet_tf.config import LossConfig
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.targets import MULTI_LABEL
+from resnet_tf.training.losses import binary_targets
 
 _NEAR = 0.5  # difference of logits below which a divergence is computed from the difference
 
@@ -14,7 +15,8 @@ class MultiLabelObjective:
     """Training loss per example, the mean over classes, each a decision of its own.
 
     Args:
-        config: the `loss` group of a configuration; `cross_entropy` and `binary` are the same here.
+        config: the `loss` group of a configuration; `cross_entropy` and `binary` are the same here, except
+            for `loss.target_threshold`.
         class_counts: number of training examples that have each class, int [C], for class weights.
         examples: number of training examples.
 
@@ -25,7 +27,7 @@ class MultiLabelObjective:
     def __init__(self, config: LossConfig, class_counts: np.ndarray, *, examples: int):
         if config.logit_adjustment:
             raise UserError(
-                "loss.logit_adjustment is for one class an example, and these examples have any number of classes; "
+                "loss.logit_adjustment applies to single-label data, and each example may have any number of classes; "
                 "loss.class_weights=inverse compensates for rare classes"
             )
         self._config = config
@@ -40,7 +42,7 @@ class MultiLabelObjective:
             teacher_logits: logits of the teacher, float32 [B, C]; None without distillation. The Kullback-Leibler
                 divergence of each class is averaged over classes, and multiplied by the squared temperature.
         """
-        targets = MULTI_LABEL.smooth(targets, self._config.label_smoothing)
+        targets = binary_targets(MULTI_LABEL.smooth(targets, self._config.label_smoothing), self._config)
         positive, negative = _LOSSES[self._config.name](logits, self._config)
         losses = tf.reduce_mean(self._weights * targets * positive + (1.0 - targets) * negative, axis=-1)
         if teacher_logits is None:

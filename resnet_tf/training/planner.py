@@ -199,7 +199,7 @@ def choose(facts: Facts, rates: Mapping[Candidate, float], seconds: float) -> li
         seconds: time for training and evaluations.
     """
     chosen, rate = select(facts, rates, seconds)
-    epochs, enough = _epochs(facts, chosen, rate, seconds), _enough(facts, chosen)
+    epochs, enough = _epochs(facts, rate, seconds), _enough(facts, chosen)
     speed = f"{rate:,.0f} images/s of {chosen.size} pixels"
     if epochs >= enough:
         reason = f"{epochs:,.0f} epochs fit at {speed}, and {enough} are enough"
@@ -209,7 +209,7 @@ def choose(facts: Facts, rates: Mapping[Candidate, float], seconds: float) -> li
     number = facts.given.get("train.epochs") or max(_fewest_epochs(facts), min(math.floor(epochs), most))
     found = [
         *_network_choices(facts, chosen, reason),
-        *_length_choices(facts, number, epochs, most, rate),
+        *_length_choices(facts, number, epochs, most),
         *_recipe_choices(facts, chosen, number),
     ]
     return [choice for choice in found if choice.key not in facts.given]
@@ -219,7 +219,7 @@ def select(facts: Facts, rates: Mapping[Candidate, float], seconds: float) -> tu
     """Return the network and size that `choose` chooses, and its images per second."""
     options = list(_options(facts, rates))
     for chosen, rate in options:
-        if _epochs(facts, chosen, rate, seconds) >= _enough(facts, chosen):
+        if _epochs(facts, rate, seconds) >= _enough(facts, chosen):
             return chosen, rate
     return max(options, key=lambda option: option[1])
 
@@ -321,7 +321,7 @@ def _takes_muon(facts: Facts, candidate: Candidate) -> bool:
     return _is_fast(candidate) and _optimizer(facts, candidate) == "muon"
 
 
-def _epochs(facts: Facts, candidate: Candidate, rate: float, seconds: float) -> float:
+def _epochs(facts: Facts, rate: float, seconds: float) -> float:
     """Return the number of epochs in a time, with their evaluations."""
     rate *= _MARGIN
     evaluation = facts.evaluated / (rate * _EVALUATION_SPEEDUP) + _SAVE_SECONDS
@@ -349,7 +349,7 @@ def _network_choices(facts: Facts, chosen: Candidate, reason: str) -> Iterator[C
         yield Choice("data.crop_fraction", 1.0, "small images are evaluated whole")
 
 
-def _length_choices(facts: Facts, number: int, epochs: float, most: int, rate: float) -> Iterator[Choice]:
+def _length_choices(facts: Facts, number: int, epochs: float, most: int) -> Iterator[Choice]:
     if number > max(epochs, 1):
         reason = f"{epochs:.2g} fit, and train.finetune=head_then_all needs more than train.head_epochs={number - 1}"
     elif epochs < 1:

@@ -6,8 +6,8 @@ import numpy as np
 import tensorflow as tf
 
 
-def resize(images: tf.Tensor, size: int) -> tf.Tensor:
-    """Resize images to squares, equal to `tf.image.resize(images, [size, size], antialias=True)` to 1e-5.
+def resize(images: tf.Tensor, size: tuple[int, ...]) -> tf.Tensor:
+    """Resize images, equal to `tf.image.resize(images, size, antialias=True)` to 1e-5.
 
     TensorFlow's kernel, `ScaleAndTranslate`, does not exist for TPUs and GPUs.
 
@@ -16,9 +16,11 @@ def resize(images: tf.Tensor, size: int) -> tf.Tensor:
         size: height and width of the result, in pixels.
 
     Returns:
-        Images of the same dtype, [B, size, size, C].
+        Images of the same dtype, [B, *size, C].
     """
-    rows, columns = (tf.constant(weights(length, size), images.dtype) for length in images.shape[1:3])
+    rows, columns = (
+        tf.constant(weights(*lengths), images.dtype) for lengths in zip(images.shape[1:3], size, strict=True)
+    )
     # The two products sum over rows and then over columns, without a transposed copy of the images.
     return tf.einsum("jw,biwc->bijc", columns, tf.einsum("ih,bhwc->biwc", rows, images))
 

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ TEST_METRICS = "test_metrics.json"
 TENSORBOARD = "tensorboard"
 REPORT = "report"
 EXPORTS = "export"  # with a directory for each target
+_WANDB = "wandb"  # written by Weights & Biases, which links to the files that a program saves
 
 
 class MetricsLine(TypedDict):
@@ -144,6 +146,7 @@ def load_run(workdir: str | Path, *, checkpoint: str = "") -> Run:
     workdir = user_path(workdir)
     if not (workdir / CONFIG_FILE).is_file():
         raise UserError(f"{str(workdir)!r} is not a run directory: it has no {CONFIG_FILE}")
+    check_links(workdir)
     config = load_config(workdir / CONFIG_FILE)
     finders: dict[str, Callable[[Path], Path | None]] = {
         "latest": checkpoints.latest,
@@ -154,13 +157,33 @@ def load_run(workdir: str | Path, *, checkpoint: str = "") -> Run:
         raise UserError(f"checkpoint must be one of {', '.join(finders)}, got {which!r}")
     chosen = finders[which](workdir / CHECKPOINTS)
     if chosen is None:
-        raise UserError(f"run {str(workdir)!r} has no checkpoint yet")
+        raise UserError(f"run {str(workdir)!r} has no checkpoint yet; the first evaluation of its training writes one")
     try:
         return _load_checkpoint(workdir, config, chosen)
     except UserError:
         if chosen.exists():
             raise
         return load_run(workdir, checkpoint=checkpoint)  # the run goes on, and removed it in the meantime
+
+
+def check_links(workdir: Path) -> None:
+    """Refuse a run directory with a symbolic link out of it, through which files elsewhere would be read or written.
+
+    The directory itself may be a link.
+
+    Raises:
+        UserError: naming the link.
+    """
+    root = os.path.realpath(workdir)
+    for parent, folders, names in os.walk(workdir):
+        for path in (Path(parent, name) for name in (*folders, *names)):
+            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
+                raise UserError(
+                    f"{str(path)!r} is a symbolic link out of the run directory, which is not followed; remove the "
+                    "link, or move the whole run and link to its directory"
+                )
+        if Path(parent) == workdir / _WANDB:
+            folders.clear()
 
 
 def _load_checkpoint(workdir: Path, config: Config, chosen: Path) -> Run:

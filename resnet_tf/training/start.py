@@ -45,14 +45,14 @@ def start(config: Config, stored: Config | None = None) -> Start:
             different configurations.
         Interrupted: if another worker was lost.
     """
-    deadline = Deadline(config.train.minutes)
     input_type(config.data).check_config(config)
     strategy = runtime.start(config.runtime)  # a cluster must be joined before TensorFlow computes
+    deadline = Deadline(config.train.minutes)  # after the wait for other workers or a TPU
     cluster = Cluster(strategy)
     with translate_lost_workers(cluster):
         check_workers_agree(config, cluster)  # now, as indexing the data may take long
         stored = _from_chief(stored, cluster)
-    config = default_settings.with_existing_splits(config)
+    config = default_settings.with_existing_splits(config, stored)
     source = open_source(config.data)
     if config.train.minutes and not (stored and stored.train.minutes):
         with translate_lost_workers(cluster):

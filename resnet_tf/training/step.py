@@ -1,5 +1,6 @@
 """The training step: gradients over the global batch, a finiteness check, and the update."""
 
+import functools
 from typing import Any
 
 import keras
@@ -14,8 +15,9 @@ from resnet_tf.model.builder import is_head
 from resnet_tf.model.recursion import deep_graph
 from resnet_tf.training.objective import Loss
 from resnet_tf.training.optimizers.conditional import apply_if
+from resnet_tf.training.optimizers.create import skipped_steps
 from resnet_tf.training.resize import resize
-from resnet_tf.training.teacher import Teacher
+from resnet_tf.training.teacher import Resize, Teacher
 from resnet_tf.training.weight_average import WeightAverage
 
 # Statistics of a step, float32 [4]: sum of the losses over the global batch, number of correct predictions, norm of the
@@ -58,7 +60,9 @@ class TrainStep:
         self._model, self._optimizer, self._objective, self._average = model, optimizer, objective, average
         self._teacher = teacher
         self._replicas = strategy.num_replicas_in_sync
-        self._on_accelerator, self._xla = on_accelerator, xla
+        self._on_accelerator = on_accelerator
+        # XLA and accelerators have no kernel of `tf.image.resize`, which on CPUs takes half the time.
+        self._resize: Resize = resize if xla or on_accelerator else functools.partial(tf.image.resize, antialias=True)
         # Several replicas exchange gradients outside of XLA, which compiles the part of the step before.
         as_one = xla and on_accelerator and self._replicas == 1
         self._gradients = tf.function(self.gradients, jit_compile=True) if xla and not as_one else self.gradients
@@ -83,18 +87,21 @@ class TrainStep:
             for readable ones.
         """
         strategy = self._strategy
-        options = {"head_only": head_only, "size": size}
+        # Bound, since the arguments of `run` become tensors on a TPU.
+        complete = functools.partial(self._complete_step, head_only=head_only, size=size)
+        differentiate = functools.partial(self._differentiate, head_only=head_only, size=size)
+        update = functools.partial(self._update, head_only=head_only)
         statistics, unreadable = tf.TensorArray(tf.float32, count), tf.TensorArray(tf.int64, count)
         for step in tf.range(count):
             images, labels, missing, *mix = next(iterator)
             if self._on_accelerator:
-                own = strategy.run(self._complete_step, args=(images, labels, *mix), kwargs=options)
+                own = strategy.run(complete, args=(images, labels, *mix))
                 values = strategy.experimental_local_results(own)[0]  # equal on all replicas
             else:
-                gradients, state, own = strategy.run(self._differentiate, args=(images, labels, *mix), kwargs=options)
+                gradients, state, own = strategy.run(differentiate, args=(images, labels, *mix))
                 values = strategy.experimental_local_results(own)[0]
                 if tf.reduce_all(tf.math.is_finite(values)):
-                    strategy.run(self._update, args=(gradients, state, own), kwargs={"head_only": head_only})
+                    strategy.run(update, args=(gradients, state, own))
                 else:
                     strategy.run(self._skip)
             statistics = statistics.write(step, values)
@@ -126,11 +133,9 @@ class TrainStep:
         """
         config, count, trained = self._config, self._config.train.accumulate, self._trained(head_only)
         inputs, targets = self._inputs(images, labels, mix)
-        soft = self._teacher(inputs) if self._teacher else None
+        soft = self._teacher(inputs, self._resize) if self._teacher else None
         if size:
-            # XLA and accelerators have no kernel of `tf.image.resize`, which on CPUs takes half the time.
-            compiled = self._xla or self._on_accelerator
-            inputs = resize(inputs, size) if compiled else tf.image.resize(inputs, [size, size], antialias=True)
+            inputs = self._resize(inputs, (size, size))
         state = [variable.value for variable in self._state]
         gradients: list[tf.Tensor] = []
         totals = tf.zeros([2])
@@ -221,6 +226,8 @@ class TrainStep:
             self._optimizer.apply(gradients, self._trained(head_only))
         else:
             apply_if(self._optimizer, condition, gradients, self._trained(head_only))
+            skipped = skipped_steps(self._optimizer)
+            skipped.assign_add(tf.cast(~condition, skipped.dtype))
         for variable, value in zip(self._state, state, strict=True):
             variable.assign(value)
         if self._average:
@@ -230,6 +237,7 @@ class TrainStep:
     def _skip(self) -> None:
         """Count a skipped step, since the learning rate is a function of the step."""
         self._optimizer.iterations.assign_add(1)
+        skipped_steps(self._optimizer).assign_add(1)
         if isinstance(self._optimizer, keras.optimizers.LossScaleOptimizer):
             self._optimizer.step_counter.assign(0)
             self._optimizer.dynamic_scale.assign(self._optimizer.dynamic_scale * 0.5)

@@ -1,6 +1,9 @@
 """Teacher network for knowledge distillation."""
 
+from collections.abc import Callable
+
 import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from resnet_tf.core.errors import UserError, prefix_errors
 from resnet_tf.core.export_metadata import SAVED_MODELS, read_export
@@ -8,11 +11,13 @@ from resnet_tf.core.saved_models import check_signature, load_saved_model
 from resnet_tf.core.targets import MULTI_LABEL, Targets, targets_with
 from resnet_tf.inputs import Preprocess
 
+# (images, float [B, H, W, C]; height and width) -> images of this size.
+Resize = Callable[[tf.Tensor, tuple[int, ...]], tf.Tensor]
 _SIGNATURE = "images"  # and the name of its argument
 
 
 class Teacher:
-    """Exported model whose logits the student is trained on. Create it inside the strategy's scope.
+    """Exported model whose logits the student is trained on. Its weights are constants.
 
     Args:
         path: a serving or hub export, or the directory of its versions, of which the newest is used.
@@ -38,22 +43,30 @@ class Teacher:
                 raise UserError(f"it was trained on examples with {form}, which those of the data have not")
             with export.naming_metadata():
                 self._sizes = Preprocess.from_dict(metadata["preprocess"]).spatial_shape
-            # Kept, as it owns the variables of its signatures.
-            self._model = load_saved_model(export.directory)
+            model = load_saved_model(export.directory)
             argument = tf.TensorSpec([None, *self._sizes, 3], tf.float32, name=_SIGNATURE)
             check_signature(
-                self._model,
+                model,
                 _SIGNATURE,
                 export.directory,
                 argument=argument,
                 outputs=["logits"],
                 classes=len(labels),
             )
-            self._signature = self._model.signatures[_SIGNATURE]
+            # Of the outputs, the logits alone: XLA does not compile the names of the classes, which are strings.
+            signature = model.signatures[_SIGNATURE]
+            frozen = convert_variables_to_constants_v2(signature)
+            outputs = tf.nest.pack_sequence_as(signature.structured_outputs, frozen.outputs)
+            self._logits = frozen.prune(frozen.inputs[0].name, outputs["logits"].name)
 
-    def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Return the teacher's logits, float32 [B, classes], for the student's input, float32 [B, H, W, C]."""
+    def __call__(self, inputs: tf.Tensor, resize: Resize) -> tf.Tensor:
+        """Return the teacher's logits, float32 [B, classes].
+
+        Args:
+            inputs: input of the student, float32 [B, H, W, C].
+            resize: see `Resize`.
+        """
         images = self._preprocess.denormalize(inputs)
         if self._sizes != self._preprocess.spatial_shape:
-            images = tf.image.resize(images, self._sizes, antialias=True)
-        return tf.stop_gradient(self._signature(images=images)["logits"])
+            images = resize(images, self._sizes)
+        return tf.stop_gradient(self._logits(images))

@@ -18,7 +18,7 @@ from resnet_tf.core.errors import UserError
 from resnet_tf.core.text import counted
 from resnet_tf.data.pipeline import fits_in_memory
 from resnet_tf.data.sources import Source
-from resnet_tf.inputs import ImagePreprocess, create_preprocess, input_type
+from resnet_tf.inputs import create_preprocess, input_type
 from resnet_tf.model.weights.download import cached_path
 from resnet_tf.model.weights.published import find_pretrained
 from resnet_tf.model.weights.published_table import PRETRAINED
@@ -107,7 +107,7 @@ def fit_into_minutes(config: Config, source: Source, strategy: tf.distribute.Str
     Raises:
         UserError: if the data are no ordinary images, or as `planner.check_optimizer`.
     """
-    if not issubclass(input_type(config.data), ImagePreprocess):
+    if not input_type(config.data).is_resized:
         plural = input_type(config.data).plural
         raise UserError(
             f"train.minutes={config.train.minutes:g} chooses settings for images, and the data are {plural}"

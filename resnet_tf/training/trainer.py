@@ -96,8 +96,8 @@ class Trainer:
             self.model.preprocess, self.model.labels = self.preprocess, source.class_names
             self.model.thresholds = source.targets.thresholds(None, len(source.class_names))
             self.model.calibration = UNCALIBRATED
-            path = config.loss.teacher
-            teacher = Teacher(path, self.preprocess, source.class_names, source.targets) if path else None
+        path = config.loss.teacher
+        teacher = Teacher(path, self.preprocess, source.class_names, source.targets) if path else None
         self._compiled: set[tuple[object, ...]] = set()
         objective = create_objective(config.loss, source)
         self.step = TrainStep(
@@ -115,18 +115,23 @@ class Trainer:
 
     def batches(self, unreadable: UnreadableExamples | None = None) -> Any:
         """Return an iterator over this worker's part of the batches, from the current step on."""
-        shard = pipeline.Shard(self.cluster.index, self.cluster.count)
-        batches = pipeline.train_batches(
-            self.config,
-            self.source,
-            self.preprocess,
-            self.length,
-            start=self.state.step,
-            shard=shard,
-            unreadable=unreadable,
-        )
-        parts = pipeline.split_among_replicas(batches, self.cluster.replicas)
-        return iter(self.strategy.distribute_datasets_from_function(lambda context: parts))
+
+        def create(shard: pipeline.Shard) -> tf.data.Dataset:
+            if self.config.data.service and shard.count > self.cluster.count:
+                raise UserError(
+                    "data.service sends batches to one machine, and this TPU has several; set data.service to nothing"
+                )
+            return pipeline.train_batches(
+                self.config,
+                self.source,
+                self.preprocess,
+                self.length,
+                start=self.state.step,
+                shard=shard,
+                unreadable=unreadable,
+            )
+
+        return iter(pipeline.distribute(create, self.strategy))
 
     def take(self, batches: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Take `count` steps within one epoch; return statistics and unreadable examples, see `TrainStep`."""
@@ -200,6 +205,7 @@ class Trainer:
             parts = self._parts()
             self.cluster.broadcast_variables([each for part in parts for each in parts[part].values()])
             self.state = RunState.from_numbers(self.cluster.from_chief(self.state.to_numbers()))
+            create.skipped_steps(self.optimizer).assign(self.state.skipped)
         return bool(found)
 
     def _restore(self, path: Path) -> None:

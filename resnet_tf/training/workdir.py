@@ -15,7 +15,7 @@ from resnet_tf.core.errors import UserError
 from resnet_tf.core.export_metadata import METADATA
 from resnet_tf.core.paths import check_writable_by_tensorflow
 from resnet_tf.training import checkpoint as checkpoints
-from resnet_tf.training.run import CHECKPOINTS
+from resnet_tf.training.run import CHECKPOINTS, check_links
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +89,8 @@ def check_workdir(workdir: Path, config: Config | None = None) -> None:
         config: its configuration; None before the settings that follow from the data are known.
 
     Raises:
-        UserError: if `workdir` is a file, cannot be written, holds something else, or a run of another configuration.
+        UserError: if `workdir` is a file, cannot be written, holds something else, a run of another configuration, or
+            a link out of it.
     """
     check_writable_by_tensorflow(workdir)
     if not workdir.exists():
@@ -102,6 +103,7 @@ def check_workdir(workdir: Path, config: Config | None = None) -> None:
     if not os.access(workdir, os.W_OK | os.X_OK):
         raise UserError(f"--workdir={str(workdir)!r} is not writable")
     if (workdir / CONFIG_FILE).is_file():
+        check_links(workdir)
         if not _is_unusable_before_start(workdir) and config:
             _check_same_config(workdir, config)
     elif not all(files.is_hidden(entry.name) or _is_log(entry) for entry in workdir.iterdir()):

@@ -190,7 +190,7 @@ def audit(
         raise UserError(f"{wrong[0]} has no effect on `audit`, which takes keys of the group data")
     config = override(Config(), {"data.exif_orientation": True} | changes)
     check_effects(config, changes)
-    if input_type(config.data) is not ImagePreprocess:
+    if not input_type(config.data).supports_audit:
         raise UserError(f"`audit` examines images; {input_type(config.data).plural} have no such checks")
     predictor = Predictor(model) if isinstance(model, str | Path) and str(model) else model
     name, examples, notes = _open(config.data, changes)

@@ -241,8 +241,8 @@ def _check_multi_label(subjects: Sequence[Model | PredictionsFile], names: Seque
     for each in subjects:
         if isinstance(each, PredictionsFile):
             raise UserError(
-                f"{str(each.path)!r} has no probabilities of all classes: models of any number of classes an example "
-                "are compared as runs or exports"
+                f"{str(each.path)!r} has no probabilities of all classes: multi-label models are compared as "
+                "runs or exports"
             )
         if len(each.labels) != len(names):
             missing = next(name for name in names if canonical(name) not in set(map(canonical, each.labels)))

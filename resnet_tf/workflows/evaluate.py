@@ -63,15 +63,21 @@ class EvaluateResult:
         Raises:
             UserError: if `directory` cannot be written.
         """
-        if isinstance(self.subject, Run):
-            test_metrics, robustness, serving = {}, self.robustness, None
-            if self.report_directory:
-                test_metrics, serving = read_test_metrics(self.subject), self.subject.serving
-                robustness = robustness or self.subject.robustness
-            content = (self.evaluation, self.source, test_metrics, self.calibration, robustness, serving)
-            return write_run_report(user_path(directory), self.subject, *content)
-        return write_export_report(
-            user_path(directory), self.subject, self.evaluation, self.source, self.calibration, self.robustness
+        path, run = user_path(directory), self.subject
+        if not isinstance(run, Run):
+            return write_export_report(
+                path, run, self.evaluation, self.source, calibration=self.calibration, robustness=self.robustness
+            )
+        is_own = self.report_directory is not None  # the measurements of the run are of its own data
+        return write_run_report(
+            path,
+            run,
+            self.evaluation,
+            self.source,
+            test_metrics=read_test_metrics(run) if is_own else None,
+            calibration=self.calibration,
+            robustness=self.robustness or (run.robustness if is_own else None),
+            serving=run.serving if is_own else None,
         )
 
     def to_dict(self, *, classes: bool = False) -> dict[str, Any]:
@@ -120,8 +126,8 @@ def evaluate(
             `data.eval_split=test` is the part that a training would not use.
         checkpoint: for a run directory, see `load_run`.
         flip: average the logits of each image and of its mirror image; for runs only.
-        ood: data set of other things than the classes, as in `data.source`: `out_of_distribution` states how well the
-            energy separates both.
+        ood: out-of-distribution data set, whose images show none of the classes, as in `data.source`:
+            `out_of_distribution` states how well the energy separates both.
         corruptions: also evaluate on the images with each of 15 common corruptions in five severities, as described in
             docs/trust.md. For a run on its own data, the metrics are stored in `robustness.json` of its directory, and
             its next exports have them in their model cards.
@@ -197,7 +203,7 @@ def _separate(subject: Run | Predictor, evaluation: Evaluation, data: str, flip:
     changes = parse_assignments([f"data.source={data}"])
     settings = override(subject.config, changes).data
     if not _is_other(subject.config.data, settings):
-        raise UserError(f"--ood={data} is the data set of the model; name one with other things than its classes")
+        raise UserError(f"--ood={data} is the data set of the model; name an out-of-distribution data set")
     source = open_source(_settings_of_other(settings, changes), for_training=False, whole=True, given=changes)
     shape = (source.validation.num_examples, *evaluation.targets.shape[1:])
     split = dataclasses.replace(source.validation, labels=np.zeros(shape, evaluation.targets.dtype))

@@ -83,7 +83,8 @@ def _facts(trainer: Trainer) -> dict[str, str]:
         "steps": f"{length.total_steps:,} of {data.batch_size}: {counted(config.train.epochs, 'epoch')} of "
         f"{length.steps_per_epoch:,}; {unused}",
         "learning rate": f"{optimizer.name}, {config.peak_learning_rate:.4g} at its peak, {optimizer.schedule}",
-        "runs on": f"{counted(replicas, 'replica')} of {counted(data.batch_size // replicas, 'image')} "
+        "runs on": f"{counted(replicas, 'replica')} of "
+        f"{counted(data.batch_size // replicas, trainer.preprocess.noun)} "
         f"(runtime.strategy={config.runtime.strategy})",
         "precision": f"{policy} ({reason})",
         "memory": _memory(trainer, sized),

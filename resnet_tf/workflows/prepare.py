@@ -49,10 +49,10 @@ class PrepareResult:
 def prepare(
     source: str | Path, target: str | Path, *, eval_fraction: float = 0.1, overrides: Sequence[str] = ()
 ) -> PrepareResult:
-    """Write all splits of a data source as sharded TFRecord files that TFDS reads: encoded images byte for byte.
+    """Write all splits of a data source as sharded TFRecord files that TFDS reads.
 
-    A folder of class/file, or a table without splits, becomes `train` and `test`. A failure leaves nothing behind;
-    neither does SIGTERM.
+    Encoded images are copied byte for byte. A folder of class/file, or a table without splits, becomes `train` and
+    `test`. A failure leaves nothing behind; neither does SIGTERM.
 
     Args:
         source: data source, as in `data.source`; a `Path` of a file or folder is never the name of a data set.

@@ -18,7 +18,7 @@ from resnet_tf.core.ranges import check_integer
 from resnet_tf.core.signals import clean_up_on_sigterm
 from resnet_tf.core.text import counted
 from resnet_tf.training import proof
-from resnet_tf.training.run import read_metrics
+from resnet_tf.training.run import check_links, read_metrics
 
 # Values of metrics.jsonl that differ between runs: timings, and `stopped_early`, as the second run ends at a step.
 _IGNORED = {"images_per_second", "train_seconds", "val_seconds", "stopped_early"}
@@ -63,7 +63,9 @@ class ProveResult:
 
 
 def prove(workdir: str | Path, *, steps: int = 0) -> ProveResult:
-    """Train a run again from its `config.json` in a new process, and compare variables and metrics bit by bit.
+    """Train a run again in a new process, and compare variables and metrics bit by bit.
+
+    The settings are those of its `config.json`.
 
     Args:
         workdir: the run directory; nothing in it is changed.
@@ -77,6 +79,7 @@ def prove(workdir: str | Path, *, steps: int = 0) -> ProveResult:
     workdir = user_path(workdir)
     if not (workdir / CONFIG_FILE).is_file():
         raise UserError(f"{str(workdir)!r} is not a run directory: it has no {CONFIG_FILE}")
+    check_links(workdir)
     config, hashes = load_config(workdir / CONFIG_FILE), proof.read_hashes(workdir)
     if not hashes:
         raise UserError(

@@ -20,7 +20,7 @@ def push_to_hub(
     license: str = "",
     message: str = "",
 ) -> str:
-    """Store a network in a repository of the Hugging Face Hub, and return the URL of the commit.
+    """Upload a network to a repository of the Hugging Face Hub, and return the commit's URL.
 
     Written are `model.safetensors` in the names of torchvision or timm, `resnet_tf.json` with architecture,
     preprocessing and class names, for timm's networks also its `config.json`, so that `timm.create_model` loads them,

@@ -29,6 +29,7 @@ def write_run_report(
     run: Run,
     evaluation: Evaluation,
     source: Source,
+    *,
     test_metrics: Mapping[str, float] | None = None,
     calibration: CalibrationCheck | None = None,
     robustness: Robustness | None = None,
@@ -62,9 +63,19 @@ def write_run_report(
         rate = statistics.median(line["images_per_second"] for line in metrics)
         minutes = sum(line["train_seconds"] for line in metrics) / 60
         facts |= {"training speed (examples/s)": f"{rate:,.0f}", "training time (minutes)": f"{minutes:,.1f}"}
-    name = run.config.model.name
-    common = (directory, name, evaluation, source, run.preprocess, run.config, facts, calibration)
-    return _write(*common, metrics, robustness, serving)
+    return _write(
+        directory,
+        network=run.config.model.name,
+        evaluation=evaluation,
+        source=source,
+        preprocess=run.preprocess,
+        config=run.config,
+        facts=facts,
+        calibration=calibration,
+        robustness=robustness,
+        metrics=metrics,
+        serving=serving,
+    )
 
 
 def write_export_report(
@@ -72,18 +83,28 @@ def write_export_report(
     predictor: Predictor,
     evaluation: Evaluation,
     source: Source,
+    *,
     calibration: CalibrationCheck | None = None,
     robustness: Robustness | None = None,
 ) -> Path:
     """Write the report page of an exported model, as `write_run_report` does."""
     known = predictor.metadata
-    facts = {"parameters": f"{known['parameters']:,}", "export": f"{known['target']}, {known['precision']}"}
-    common = (evaluation, source, predictor.preprocess, predictor.config, facts, calibration)
-    return _write(directory, known["model"], *common, robustness=robustness)
+    return _write(
+        directory,
+        network=known["model"],
+        evaluation=evaluation,
+        source=source,
+        preprocess=predictor.preprocess,
+        config=predictor.config,
+        facts={"parameters": f"{known['parameters']:,}", "export": f"{known['target']}, {known['precision']}"},
+        calibration=calibration,
+        robustness=robustness,
+    )
 
 
 def _write(
     directory: Path,
+    *,
     network: str,
     evaluation: Evaluation,
     source: Source,
@@ -91,8 +112,8 @@ def _write(
     config: Config,
     facts: dict[str, str],
     calibration: CalibrationCheck | None,
+    robustness: Robustness | None,
     metrics: Sequence[dict[str, Any]] = (),
-    robustness: Robustness | None = None,
     serving: ServingBenchmark | None = None,
 ) -> Path:
     def load(indices: Sequence[int]) -> list[np.ndarray]:

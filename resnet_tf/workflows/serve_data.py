@@ -40,10 +40,10 @@ class DataService:
 
 
 def serve_data(*, port: int = 5050, dispatcher: str = "", host: str = "localhost", worker_port: int = 0) -> DataService:
-    """Start a worker of the tf.data service, and a dispatcher unless there is one, and return at once.
+    """Start a worker of the tf.data service, and a dispatcher unless one is given.
 
-    Training with `data.service` set to the address of the dispatcher takes its batches from there. Workers read the
-    files of the data set at the same paths as the training process.
+    It returns at once. Training with `data.service` set to the address of the dispatcher takes its batches from there.
+    Workers read the files of the data set at the same paths as the training process.
 
     Args:
         port: of the dispatcher; 0 takes a free one.

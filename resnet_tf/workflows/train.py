@@ -24,7 +24,7 @@ from resnet_tf.serving.artifact import find_export_of_step
 from resnet_tf.serving.export import export_model
 from resnet_tf.serving.verify import Verification, Verifier
 from resnet_tf.training import loop
-from resnet_tf.training.cluster import is_chief
+from resnet_tf.training.cluster import Cluster, is_chief, translate_lost_workers
 from resnet_tf.training.evaluation import evaluate_run, evaluate_test_split
 from resnet_tf.training.run import EXPORTS, REPORT, Run, load_run
 from resnet_tf.training.start import Start, start
@@ -83,7 +83,7 @@ def train(
     name: str = "run",
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> TrainResult | None:
-    """Train, evaluate, export, verify the export, and write the report, as `python -m resnet_tf.train` does.
+    """Train and evaluate a network, export it, verify the export, and write the report.
 
     Called again with the same arguments, it continues an interrupted run; for a finished one it evaluates and verifies
     only. The report is written to `workdir/report` and the export to `workdir/export/serving/VERSION`.
@@ -106,7 +106,8 @@ def train(
     config = started.config
     with _exclusive(workdir, config, name) as directory:
         source = _fit(started, directory, callbacks).source
-        return _finish(directory, source) if is_chief(config.runtime) else None
+        with _ending_together(started):
+            return _finish(directory, source) if is_chief(config.runtime) else None
 
 
 def _finish(workdir: Path, source: Source) -> TrainResult:
@@ -124,8 +125,16 @@ def _finish(workdir: Path, source: Source) -> TrainResult:
         verifier.begin(export, logits, batch_size=settings.data.batch_size, device=default_type())
         # After the export, because an error of plotting must not cost it; meanwhile, it is verified.
         check = check_if_calibrated(evaluation, cross_fitted=True)
-        content = (evaluation, source, test_metrics, check, run.robustness, run.serving)
-        report = write_run_report(run.workdir / REPORT, run, *content)
+        report = write_run_report(
+            run.workdir / REPORT,
+            run,
+            evaluation,
+            source,
+            test_metrics=test_metrics,
+            calibration=check,
+            robustness=run.robustness,
+            serving=run.serving,
+        )
         verification = verifier.result()
     return TrainResult(run, evaluation, test_metrics, check, report, export, verification)
 
@@ -146,10 +155,10 @@ def _warn_of_precision(run: Run, evaluation: Evaluation, source: Source) -> None
 def train_and_evaluate(
     config: Config, workdir: str | Path, *, callbacks: Sequence[keras.callbacks.Callback] = ()
 ) -> dict[str, Any]:
-    """Train what `config` describes; evaluate and save after every epoch (or every few: `train.eval_every`).
+    """Train a network as configured; evaluate and save after every epoch.
 
-    Started again with the same `workdir` and configuration, it continues from the newest checkpoint. SIGTERM and SIGINT
-    end it after one more checkpoint.
+    With `train.eval_every`, it is evaluated after every few epochs. Started again with the same `workdir` and
+    configuration, it continues from the newest checkpoint. SIGTERM and SIGINT end it after one more checkpoint.
 
     Args:
         config: see `load_config`.
@@ -179,12 +188,13 @@ def train_and_evaluate(
         fitted = _fit(started, directory, callbacks)
         metrics = fitted.evaluation.to_dict() | {"step": fitted.step}
         is_newest = config.export.checkpoint == "latest"
-        if not is_chief(config.runtime) or (is_newest and fitted.source.test is None):
-            return metrics
-        run = load_run(directory)
-        if not is_newest:
-            metrics = run.metrics | {"step": run.step}
-        return metrics | evaluate_test_split(run, fitted.source, batch_size=run.config.data.batch_size)
+        with _ending_together(started):
+            if not is_chief(config.runtime) or (is_newest and fitted.source.test is None):
+                return metrics
+            run = load_run(directory)
+            if not is_newest:
+                metrics = run.metrics | {"step": run.step}
+            return metrics | evaluate_test_split(run, fitted.source, batch_size=run.config.data.batch_size)
 
 
 def _start(config: Config, workdir: str | Path | None) -> Start:
@@ -208,6 +218,15 @@ def _exclusive(workdir: str | Path | None, config: Config, name: str = "") -> It
         return
     with exclusive_workdir(path, config, name=name) as created:
         yield created
+
+
+@contextlib.contextmanager
+def _ending_together(started: Start) -> Iterator[None]:
+    """Let no worker end before the chief has finished the run: if it is lost, all of them are started again."""
+    yield
+    cluster = Cluster(started.strategy)
+    with translate_lost_workers(cluster, lambda: "after the last step"):
+        cluster.sum([0.0])
 
 
 def _fit(started: Start, workdir: Path, callbacks: Sequence[keras.callbacks.Callback]) -> loop.Fitted:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypedDict
 
 import pytest
-from conftest import CORRUPTIONS, find_listed_corruption, write_listed
+from conftest import CORRUPTIONS, find_listed_corruption, is_staging, write_listed
 
 from resnet_tf.core import files, locks
 from resnet_tf.core.errors import UserError, is_full_disk
@@ -180,7 +180,7 @@ def test_a_kill_leaves_the_old_or_the_new(write, read, existing, moment, call, t
         assert read(path) == NEW, "there is no second rename to be killed at"
         return
     _kill_at(f"{call}:{moment}", target, path)
-    left = [each.name for each in tmp_path.iterdir() if not files.is_staging(each)]
+    left = [each.name for each in tmp_path.iterdir() if not is_staging(each)]
     assert left in ([], ["name"])
     files.remove_abandoned(tmp_path)  # what any later write does first
     assert [each.name for each in tmp_path.iterdir()] == (["name"] if path.exists() else [])
@@ -198,7 +198,7 @@ def test_no_reader_takes_staging_for_a_version_or_checkpoint(tmp_path):
         staging.write_text(NEW)
         names = [each.name for each in tmp_path.iterdir()]
         assert len(names) == 2
-        assert all(files.is_staging(tmp_path / name) and not name.isdigit() for name in names)
+        assert all(is_staging(tmp_path / name) and not name.isdigit() for name in names)
 
 
 def test_what_another_process_is_writing_is_not_removed(tmp_path):
@@ -218,6 +218,19 @@ with files.atomic_file(Path({str(tmp_path / "name")!r})) as staging:
     assert child.returncode == 0
     assert (tmp_path / "name").read_text() == "theirs"
     assert [each.name for each in tmp_path.iterdir()] == ["name"]
+
+
+@pytest.mark.parametrize("link", ["staging", "replaced", "entry"])
+def test_staging_directories_with_links_touch_no_other_directory(link, tmp_path):
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "key").write_text("secret")
+    directory, staging = tmp_path / "report", tmp_path / "report" / ".resnet_tf-writing-x"
+    path = {"staging": staging, "replaced": staging / ".replaced", "entry": staging / ".replaced" / "1"}[link]
+    path.parent.mkdir(parents=True)
+    path.symlink_to(tmp_path / "private")
+    _write_file(directory / "name", NEW)
+    assert [each.name for each in (tmp_path / "private").iterdir()] == ["key"]
+    assert {each.name for each in directory.iterdir()} - {staging.name} == {"name"}
 
 
 def test_a_file_system_without_locks_is_written_to(tmp_path, monkeypatch):
@@ -257,7 +270,7 @@ def test_readers_never_see_half_of_it(write, read, tmp_path):
     for each in writers:
         each.join()
     assert not problems
-    assert not [each for each in tmp_path.iterdir() if files.is_staging(each)]
+    assert not [each for each in tmp_path.iterdir() if is_staging(each)]
 
 
 def test_a_full_disk_is_one_clear_line(tmp_path, monkeypatch):

@@ -134,6 +134,12 @@ def test_erasing_and_cutout_fill_rectangles_with_the_mean():
     assert 0.28 < max(areas) < 0.36
     assert min(ratios) < 0.45
     assert max(ratios) > 2.2
+    used = dict(zip(transforms._COLUMNS, numbers.numpy().T, strict=True))
+    for index in np.flatnonzero(erased.any(axis=(1, 2))):  # any position at which the rectangle is inside
+        for name, axis in (("erase_row", 1), ("erase_column", 0)):
+            inside = erased[index].any(axis)
+            start = int(used[name][index] * np.float32(len(inside) - inside.sum() + 1))
+            assert np.flatnonzero(inside)[0] == start
     cut = np.all(transforms.augment_batch(images, numbers, AugmentConfig(cutout=8), PREPROCESS).numpy() == color, -1)
     assert cut.sum(axis=(1, 2)).max() == 64
     assert cut.sum(axis=(1, 2)).min() >= 16, "a quarter at a corner"

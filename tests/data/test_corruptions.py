@@ -10,7 +10,7 @@ from scipy import ndimage
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.robustness import CORRUPTION_NAMES, NOT_COMPARABLE, SEVERITIES
 from resnet_tf.data import corruptions
-from resnet_tf.data.corruptions import CORRUPTIONS, axes, corrupt, parameters_for
+from resnet_tf.data.corruptions import CORRUPTIONS, axes, blur, corrupt, parameters_for
 from resnet_tf.data.corruptions.parameters import CIFAR_10_C, IMAGENET_C, TINY_IMAGENET_C
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -63,6 +63,18 @@ def test_every_corruption_has_parameters_for_every_size():
     for size, expected in ((8, CIFAR_10_C), (32, CIFAR_10_C), (33, TINY_IMAGENET_C), (64, TINY_IMAGENET_C)):
         assert parameters_for(size, 300) is expected
     assert parameters_for(65, 300) is IMAGENET_C
+
+
+def test_glass_blur_moves_the_pixels_of_any_shape():
+    """One by one, as in the published code."""
+    height, width, distance = 7, 12, 2
+    found = blur._glass_sources(height, width, distance, np.random.default_rng(0))
+    image = np.arange(height * width).reshape(height, width)
+    visited = [(y, x) for y in range(height - distance, distance, -1) for x in range(width - distance, distance, -1)]
+    moves = np.random.default_rng(0).integers(-distance, distance, (len(visited), 2))
+    for (y, x), (dx, dy) in zip(visited, moves, strict=True):
+        image[y, x] = image[y + dy, x + dx]
+    np.testing.assert_array_equal(found, image.ravel())
 
 
 @pytest.mark.parametrize("corruption", sorted(set(CORRUPTIONS) - set(NOT_COMPARABLE)))

@@ -56,6 +56,8 @@ def test_cutmix_pastes_a_box_and_weights_labels_by_its_area():
     np.testing.assert_allclose(proportions[np.arange(400), 1 - labels], foreign.mean(axis=(1, 2)), atol=1e-6)
     assert 0.0 < foreign.mean() < 0.5
     assert foreign[:, 0, 0].mean() < foreign[:, 6, 5].mean(), "boxes are clipped at the border"
+    assert foreign.any(axis=(0, 2)).all(), "in every row"
+    assert foreign.any(axis=(0, 1)).all(), "and in every column"
 
 
 def test_cutmix_box_has_the_size_of_the_paper():

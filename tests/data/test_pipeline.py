@@ -290,6 +290,48 @@ def test_workers_have_equal_numbers_of_evaluation_batches(data_dir, photos):
     assert found == list(range(EVALUATED))
 
 
+class _Hosts:
+    """Strategy of two hosts with two replicas each, as of a slice of a TPU pod: two inputs in one process."""
+
+    num_replicas_in_sync = 4
+
+    def distribute_datasets_from_function(self, create):
+        return [create(tf.distribute.InputContext(2, index, num_replicas_in_sync=4)) for index in range(2)]
+
+
+def _of_replicas(hosts) -> list[tuple[np.ndarray, ...]]:
+    """Return the batches of two hosts, from the parts of their replicas in order."""
+    parts = [list(each.as_numpy_iterator()) for each in hosts]
+    batches = []
+    for step in range(0, len(parts[0]), 2):
+        own = [*parts[0][step : step + 2], *parts[1][step : step + 2]]
+        batches.append(tuple(np.concatenate(arrays) for arrays in zip(*own, strict=True)))
+    return batches
+
+
+@pytest.mark.parametrize("source_type", ["memory", "stream"])
+def test_hosts_of_a_slice_have_the_batches_of_one(data_dir, photos, source_type):
+    config, source, preprocess, length = _setup(data_dir, photos, source_type)
+
+    def train(shard):
+        return pipeline.train_batches(config, source, preprocess, length, start=length.total_steps - 2, shard=shard)
+
+    found, expected = _of_replicas(pipeline.distribute(train, _Hosts())), list(train(Shard()).as_numpy_iterator())
+    for ours, theirs in zip(found, expected, strict=True):
+        for part, reference in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(part, reference)
+
+
+def test_hosts_of_a_slice_evaluate_every_example_once(data_dir, photos):
+    _, source, preprocess, _ = _setup(data_dir, photos, "memory")
+
+    def evaluate(shard):
+        return pipeline.eval_batches(source.validation, preprocess, 16, shard=shard)
+
+    indices = np.concatenate([batch[-1] for batch in _of_replicas(pipeline.distribute(evaluate, _Hosts()))])
+    assert sorted(indices[indices >= 0]) == list(range(EVALUATED))
+
+
 def test_replicas_have_consecutive_parts_of_a_batch():
     batches = tf.data.Dataset.from_tensor_slices(np.arange(24).reshape(2, 6, 2)).map(lambda each: (each, each[:, 0]))
     parts = list(pipeline.split_among_replicas(batches, 3).as_numpy_iterator())

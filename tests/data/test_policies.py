@@ -92,6 +92,31 @@ def test_autoaugment_operations_are_applied_with_their_probabilities():
     np.testing.assert_allclose(np.unique(brightness.round(4)), [0.3, 0.6], atol=1e-4)  # bins 3 and 6 of 0 to 9
 
 
+@pytest.mark.parametrize("policy", ["autoaugment_cifar10", "autoaugment_imagenet"])
+def test_both_operations_of_a_sub_policy_are_applied(policy):
+    pairs = policies._AUTOAUGMENT[policy]
+    layers = [indices for indices, _ in _sampled(policy)]
+    assert len(layers) == 2
+    for layer, indices in enumerate(layers):
+        expected = dict.fromkeys(NAMES, 0.0)
+        for pair in pairs:
+            name, probability, _ = pair[layer]
+            expected[name] += probability / 25
+            expected["Identity"] += (1 - probability) / 25
+        assert _frequencies(indices) == pytest.approx(expected, abs=0.012)
+    possible = {(one, two) for (a, _, _), (b, _, _) in pairs for one in (a, "Identity") for two in (b, "Identity")}
+    assert {(NAMES[one], NAMES[two]) for one, two in zip(*layers, strict=True)} <= possible
+
+
+def test_magnitudes_are_those_of_the_bins():
+    """Rotations of RandAugment at bin 9 of 0 to 30, and of TrivialAugment at all bins."""
+    for indices, values in _sampled("randaugment", magnitude=9):
+        np.testing.assert_allclose(np.abs(values[indices == NAMES.index("Rotate")]), 30 * 9 / 30, rtol=1e-6)
+    ((indices, values),) = _sampled("trivialaugment")
+    found = np.unique(np.abs(values[indices == NAMES.index("Rotate")]).round(3))
+    np.testing.assert_allclose(found, 135 * np.arange(31) / 30, atol=1e-3)
+
+
 @pytest.mark.parametrize("policy", ["randaugment", "trivialaugment", "autoaugment_imagenet"])
 def test_augment_batch_applies_the_sampled_operations(policy):
     images = np.random.default_rng(0).integers(0, 256, (12, *SIZE, 3), np.uint8)

@@ -14,11 +14,12 @@ from conftest import write_idx, write_imagenet_records
 from PIL import Image
 from sklearn.preprocessing import LabelEncoder
 
+from resnet_tf import prepare
 from resnet_tf.config import DataConfig
 from resnet_tf.core.class_names import find_duplicate, to_names
 from resnet_tf.core.errors import UserError
 from resnet_tf.data.prepare import prepare_folder
-from resnet_tf.data.sources import Source, Split, match_classes, open_source
+from resnet_tf.data.sources import Source, Split, match_classes, open_source, open_splits
 from resnet_tf.data.sources.base import find_difference
 from resnet_tf.inputs import ImagePreprocess
 
@@ -262,6 +263,9 @@ MISSING_SPLITS = [
     (["train", "test"], {"eval_split": "val"}, r"; did you mean 'test'\? data.eval_split names the split"),
     (["train", "val"], {"eval_split": "val", "test_split": "test"}, r"'val'\? data.test_split names the split"),
     (["test"], {}, r"[^?]; data.train_split names the split"),
+    (["train"], {}, r"; data.train_split=train\[:90%\] with data.eval_split=train\[90%:\] divides 'train'"),
+    (["training"], {"train_split": "training", "eval_split": "testing"}, r"; data.train_split=training\[:90%\] with"),
+    (["train"], {"train_split": "test"}, r"; data.eval_split names the split"),  # as in an evaluation of other data
     (["train", "held_out"], {"eval_split": "held_ot"}, r"; did you mean 'held_out'\? data.eval_split names the split"),
 ]
 
@@ -277,6 +281,14 @@ def test_a_folder_one_level_above_its_splits_names_the_source(tmp_path):
     _write_folder(tmp_path / "photos", {"train": [0, 1], "test": [0]}, ["a", "b"])
     with pytest.raises(UserError, match=r"has no folder 'train'; did you mean data.source='.*photos'\?"):
         open_source(DataConfig(source=str(tmp_path)))
+
+
+def test_a_folder_one_level_above_its_classes_names_the_source(tmp_path):
+    _write_folder(tmp_path, {"photos": [0, 1]}, ["a", "b"])
+    with pytest.raises(UserError, match=r"has no folder 'train'; did you mean data.source='.*photos'\?"):
+        open_source(DataConfig(source=str(tmp_path)))
+    with pytest.raises(UserError, match=r"has no folder 'test'; it has photos; data.eval_split names the split"):
+        open_source(DataConfig(source=str(tmp_path), train_split="photos"))
 
 
 # Numbers of images of each class of a folder of class/file.
@@ -349,6 +361,9 @@ SPLIT_NAMES = {
     "a class test": (["exam/1", "exam/2", "test/1", "test/2"], ("exam", "test")),
     "class/split/file": (["a/train/1", "a/test/2", "b/train/1"], r"has class/split/file, such as a/test/2.png"),
     "splits without classes": (["train/1", "train/2", "test/1"], r"no images under '.*train'"),
+    "classes with a folder of one name": (["a/x/1", "a/y/2", "b/x/1"], r"'a' and 'b' of .* both have a folder 'x', so"),
+    "a class beside them": (["a/x/1", "b/x/1", "c/1"], r"If they are classes, rename it, as in a/a_x; if they are spl"),
+    "classes with folders of other names": (["a/x/1", "a/y/2", "b/z/1", "b/z/2"], ("a", "b")),
 }
 
 
@@ -367,6 +382,59 @@ def test_folders_with_names_of_splits(tmp_path, name):
     else:
         with pytest.raises(UserError, match=expected):
             open_source(DataConfig(source=str(tmp_path / "photos")))
+        if name != "splits without classes":  # for `prepare`, they are classes
+            with pytest.raises(UserError, match=expected):
+                prepare_folder(tmp_path / "photos", tmp_path / "out", eval_fraction=0.5)
+            with pytest.raises(UserError, match=expected):
+                open_splits(DataConfig(source=str(tmp_path / "photos")))
+
+
+def test_settings_name_the_splits_of_a_folder(tmp_path):
+    _write_folder(tmp_path / "photos", {"fold0": [0, 1], "fold1": [1, 0, 1]}, ["a", "b"])
+    source = open_source(DataConfig(source=str(tmp_path / "photos"), train_split="fold0", eval_split="fold1"))
+    assert source.class_names == ("a", "b")
+    prepared = prepare(tmp_path / "photos", tmp_path / "out", overrides=["data.train_split=fold0"])
+    assert {name: split.examples for name, split in prepared.splits.items()} == {"fold0": 2, "fold1": 3}
+
+
+# Splits without class folders beside those with class folders -> the message.
+UNLABELED = [
+    ({"train": [0, 1]}, {}, r"of '.*/test' are in no class folder, .*; data.train_split=train\[:90%\] with"),
+    ({"train": [0, 1], "val": [0, 1]}, {}, r"of '.*/test' are in .*; did you mean 'val'\? data.eval_split names"),
+    ({"train": [0, 1], "val": [0]}, {"eval_split": "val", "test_split": "test"}, r"; data.test_split= leaves it out"),
+]
+
+
+@pytest.mark.parametrize(("splits", "settings", "message"), UNLABELED)
+def test_a_folder_without_class_folders_is_an_unlabeled_split(tmp_path, caplog, splits, settings, message):
+    photos = _write_folder(tmp_path / "photos", splits, ["a", "b"])
+    (photos / "test").mkdir()
+    (photos / "test" / "1.png").write_bytes(_png())
+    with pytest.raises(UserError, match=message):
+        open_source(DataConfig(source=str(photos), **settings))
+    for read in (
+        lambda: list(open_splits(DataConfig(source=str(photos)))[1]),
+        lambda: list(prepare(photos, tmp_path / "out").splits),
+    ):
+        caplog.clear()
+        assert sorted(read()) == list(splits)
+        assert f"'{photos}': a split without labels is left out: test" in caplog.text
+    whole = open_source(DataConfig(source=str(photos), train_split="train[:1]+train[1:]", eval_split="train"))
+    assert whole.train.num_examples == 2
+
+
+def test_splits_without_labels_are_left_out_where_all_splits_are_read(tmp_path, caplog):
+    path = _write_npz(tmp_path, {"test": [-1, -1], "train": [0, 1, 2], "val": [2, 1]}, list("abc"))
+    source, splits = open_splits(DataConfig(source=str(path), channels=1))
+    assert {name: split.labels.tolist() for name, split in splits.items()} == {"train": [0, 1, 2], "val": [2, 1]}
+    assert source.train.num_examples == 5
+    assert f"'{path}': a split without labels is left out: test" in caplog.text
+    path = _write_npz(tmp_path, {"test": [-1, -1], "train": [0, -1, 2]}, list("abc"))
+    with pytest.raises(UserError, match=r"split 'train': .*, index 1, has label -1"):
+        open_splits(DataConfig(source=str(path), channels=1))
+    path = _write_npz(tmp_path, {"test": [-1, -1], "train": [-1]}, list("abc"))
+    with pytest.raises(UserError, match=r"split 'test': .*, index 0, has label -1"):
+        open_splits(DataConfig(source=str(path), channels=1))
 
 
 FORMS = ("\u00e9t\u00e9", "e\u0301te\u0301")  # composed, as on Linux and Windows, and decomposed, as on macOS

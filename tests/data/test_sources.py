@@ -13,7 +13,7 @@ from conftest import write_idx, write_imagenet_records
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from resnet_tf.config import DataConfig
+from resnet_tf.config import DataConfig, load_config
 from resnet_tf.core.errors import UserError
 from resnet_tf.data import sources
 from resnet_tf.data.sources import Corruption, Source, Split, open_source
@@ -109,6 +109,12 @@ def test_invalid_sources_are_refused(tmp_path, data_dir):
     ):
         with pytest.raises(UserError, match=message):
             open_source(DataConfig(source=source, data_dir=str(data_dir)))
+
+
+def test_an_empty_source_is_refused():
+    for value in ("", " "):
+        with pytest.raises(UserError, match=r"^data.source is empty; .* data.source=\./ is this directory$"):
+            load_config("digits", [f"data.source={value}"])
 
 
 def test_a_data_set_without_labeled_images_is_refused(tmp_path):

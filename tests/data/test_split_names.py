@@ -15,6 +15,8 @@ from resnet_tf.core.errors import UserError
 from resnet_tf.data.sources import list_splits, open_source, resolve_splits
 from resnet_tf.data.sources.slices import use_of
 from resnet_tf.training import default_settings
+from resnet_tf.training.start import start
+from resnet_tf.training.workdir import check_workdir, stored_config, write_config
 
 
 def _png(number: int) -> bytes:
@@ -113,6 +115,101 @@ def test_a_split_that_is_missing_is_refused(tmp_path, source_type, name):
         open_source(DataConfig(source=str(WRITERS[source_type](tmp_path, present)), **settings))
 
 
+# Existing splits, settings -> the splits that a training begins with.
+CHOSEN = {
+    "a split for validation and one for testing": (["train", "val", "test"], {}, ["train", "val", "test"]),
+    "other words": (["Training", "Valid", "Testing"], {}, ["Training", "Valid", "Testing"]),
+    "the validation split was set": (["train", "val", "test"], {"eval_split": "test"}, ["train", "test"]),
+    "no test split was set": (["train", "val", "test"], {"test_split": ""}, ["train", "val"]),
+    "a test split was set": (["train", "val", "test"], {"test_split": "test[:50%]"}, ["train", "val", "test[:50%]"]),
+    "training takes the validation split": (
+        ["train", "val", "test"],
+        {"train_split": "train+val"},
+        ["train+val", "test"],
+    ),
+    "training takes all splits": (["train", "val", "test"], {"train_split": "all"}, ["all", "test"]),
+    "training takes the test split": (["train", "val", "test"], {"train_split": "train+test"}, ["train+test", "val"]),
+    "two for validation": (["train", "val", "dev", "test"], {}, ["train", "test"]),
+    "two for testing": (["train", "val", "testing", "tst"], {}, ["train", "val"]),
+    "none for validation": (["train", "test"], {}, ["train", "test"]),
+    "none for testing": (["train", "val"], {}, ["train", "val"]),
+}
+
+
+@pytest.mark.parametrize("source_type", ["folder", "npz"])
+@pytest.mark.parametrize("name", CHOSEN)
+def test_a_training_chooses_by_the_validation_split(tmp_path, caplog, source_type, name):
+    present, settings, expected = CHOSEN[name]
+    config = DataConfig(source=str(WRITERS[source_type](tmp_path, present)), **settings)
+    caplog.set_level(logging.INFO)
+    resolved = resolve_splits(config, {f"data.{key}" for key in settings})
+    assert list(resolved.splits) == expected
+    assert resolve_splits(resolved, {f"data.{key}" for key in settings}) == resolved
+    assert [split.name for split in open_source(resolved).splits.values()] == expected
+    lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("data.")]
+    assert len(lines) == (resolved != config)
+    assert all("data.eval_split=" in line for line in lines)
+
+
+def test_a_recipe_that_names_the_validation_split_keeps_it(tmp_path):
+    path = _write_folder(tmp_path, ["train", "val", "test"])
+    recipe = load_config("imagenet_resnet50", [f"data.source={path}"])
+    assert default_settings.with_existing_splits(recipe).data.splits == ("train", "val")
+
+
+def test_splits_without_labels_are_not_chosen(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    for unlabeled, expected in (("test", ("train", "val")), ("val", ("train", "test"))):
+        labels = {split: np.array([-1, -1] if split == unlabeled else [0, 1]) for split in ("train", "val", "test")}
+        pixels = np.zeros((2, 4, 4, 3), np.uint8)
+        arrays = {f"x_{split}": pixels for split in labels} | {f"y_{split}": each for split, each in labels.items()}
+        np.savez(tmp_path / f"{unlabeled}.npz", **arrays)
+        config = DataConfig(source=str(tmp_path / f"{unlabeled}.npz"))
+        assert resolve_splits(config).splits == expected
+        assert f"split '{unlabeled}' of '{config.source}' has no labels" in caplog.text
+
+
+def test_a_test_split_with_another_class_may_be_left_out(tmp_path):
+    path = _write_folder(tmp_path, ["train", "val", "test"])
+    (path / "test" / "unknown").mkdir()
+    (path / "test" / "unknown" / "0.png").write_bytes(_png(0))
+    with pytest.raises(UserError, match=r"'unknown' is in 'test' but not in 'train', .*\. data\.test_split= leaves it"):
+        open_source(resolve_splits(DataConfig(source=str(path))))
+    assert open_source(resolve_splits(DataConfig(source=str(path)), {"data.test_split"})).test is None
+
+
+# Splits that a run stored, settings of the command that continues it -> its splits, or None where it is refused.
+STORED = {
+    "a run before the choice": (["train", "test"], [], ["train", "test"]),
+    "the chosen splits": (["train", "val", "test"], [], ["train", "val", "test"]),
+    "labels were added to the test split": (["train", "val"], [], ["train", "val"]),
+    "a part": (["train", "test[:50%]"], [], ["train", "test[:50%]"]),
+    "the same setting": (["train", "test"], ["data.eval_split=test"], ["train", "test"]),
+    "another setting": (["train", "test"], ["data.eval_split=val"], None),
+    "another training split": (["train[:50%]", "test"], [], None),
+}
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_a_run_keeps_its_splits(tmp_path, caplog, name):
+    before, settings, expected = STORED[name]
+    path = _write_folder(tmp_path / "photos", ["train", "val", "test"])
+    keys = dict(zip(("data.train_split", "data.eval_split", "data.test_split"), before, strict=False))
+    run = ["data.batch_size=2", "data.image_size=4", f"data.source={path}"]
+    stored = load_config("digits", [*run, *(f"{key}={split}" for key, split in keys.items())])
+    (tmp_path / "run").mkdir()
+    write_config(tmp_path / "run", default_settings.resolve(stored))
+    caplog.set_level(logging.INFO)
+    started = start(load_config("digits", [*run, *settings]), stored_config(tmp_path / "run"))
+    if expected is None:
+        with pytest.raises(UserError, match="holds a run of another configuration"):
+            check_workdir(tmp_path / "run", started.config)
+        return
+    check_workdir(tmp_path / "run", started.config)
+    assert [split.name for split in started.source.splits.values()] == expected
+    assert ("settings of the run continue: data.eval_split" in caplog.text) == (before[1:] != ["test"])
+
+
 @pytest.mark.parametrize("folders", [("Train", "Valid"), ("TRAINING", "VAL"), ("train_set", "validation_set")])
 def test_folders_of_splits_in_any_spelling(tmp_path, folders):
     source = open_source(DataConfig(source=str(_write_folder(tmp_path, folders))))
@@ -138,6 +235,8 @@ def test_evaluate_takes_the_split_of_other_data_that_is_meant(tiny_run, tmp_path
     assert evaluate(tiny_run, data=str(tmp_path)).source.validation.name == "Val"
     with pytest.raises(UserError, match="no folder 'test'"):
         evaluate(tiny_run, data=str(tmp_path), overrides=["data.eval_split=test"])
+    (tmp_path / "test").symlink_to("Val")
+    assert evaluate(tiny_run, data=str(tmp_path)).source.validation.name == "test", "the split that the run stored"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import json
 import logging
 import os
@@ -16,14 +17,14 @@ import pytest
 from PIL import Image
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from resnet_tf import evaluate, load_config, train_and_evaluate
+from resnet_tf import evaluate, load_config, prepare, train_and_evaluate
 from resnet_tf.config import DataConfig
 from resnet_tf.core import bounded
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.targets import MULTI_LABEL
-from resnet_tf.data.sources import list_splits, open_source
+from resnet_tf.data.sources import list_splits, open_source, open_splits
 from resnet_tf.data.sources.overlaps import describe_overlaps
-from resnet_tf.data.sources.tables import files, images
+from resnet_tf.data.sources.tables import files, images, pages
 from resnet_tf.data.sources.tables.labels import find_separator
 
 
@@ -215,8 +216,9 @@ TEXTS = {
     "empty": (b"", r"'.*labels.csv'"),
     "a row too long": (b"image,label\na.png,b,c\n", r"cannot read .*Expected 2 columns, got 3"),
     "no header": (b"images/0.png,cat\nimages/1.png,dog\n", r"begins with data.*the first line must name the columns"),
-    "another encoding": ("image,label\nimages/0.png,\u00e9\n".encode("latin-1"), r"cannot read .*UTF-?8"),
-    "UTF-16": ("image,label\nimages/0.png,cat\n".encode("utf-16"), r"cannot read .*UTF-?8"),
+    "another encoding": ("image,label\nimages/0.png,\u00e9\n".encode("latin-1"), r"labels.csv': not text in UTF-8$"),
+    "another encoding of the header": ("image,\u00e9\na.png,b\n".encode("latin-1"), r"labels.csv': not text in UTF-8$"),
+    "UTF-16": ("image,label\nimages/0.png,cat\n".encode("utf-16"), r"labels.csv': not text in UTF-8$"),
     "bytes": (bytes(range(256)) * 4, r"labels.csv'"),
     "two columns of one name": (b"image,label,label\nimages/0.png,1,2\n", r"has two columns 'label'; rename one"),
 }
@@ -329,6 +331,14 @@ def test_a_link_that_leads_nowhere_hides_no_image_beside_it(photos, target):
     assert _content(_open(path, train_split="all")) == expected
     with pytest.raises(UserError, match=r"1 of 20 images of .*: 'images/loop.png' \(row 2\); data.image_folder"):
         _open(_write(_frame(label=LABELS).replace("images/0.png", "images/loop.png"), path))
+
+
+def test_links_below_the_folder_of_a_table_are_followed(photos):
+    """Images often lie on another disk."""
+    (photos / "tables").mkdir()
+    (photos / "tables" / "images").symlink_to(photos / "images")
+    source = _open(_write(_frame(label=LABELS), photos / "tables" / "labels.csv"), train_split="all")
+    assert _content(source) == {_png(number): LABELS[number] for number in range(20)}
 
 
 def test_two_folders_that_could_be_meant_are_not_guessed(photos):
@@ -665,6 +675,44 @@ def test_hidden_labels_in_columns_of_0_and_1(photos):
         _open(path, label_column="cat,dog")
 
 
+def test_hidden_labels_of_several_classes(photos, caplog):
+    """A split of empty cells is unlabeled, and an empty cell among labels is an image of no class, as is a row of 0."""
+    caplog.set_level(logging.INFO)
+    splits = ["train"] * 8 + ["val"] * 6 + ["test"] * 6
+    cells = ["a", "b", "a|b", ""] * 3 + ["a", "b"] + [""] * 6
+    path = _write(_frame(label=cells, split=splits), photos / "labels.csv")
+    source = _open(path, eval_split="val")
+    assert source.validation.labels.tolist() == [[1, 0], [0, 1], [1, 1], [0, 0], [1, 0], [0, 1]]
+    assert (
+        "without a label, in splits that are not used: 6 rows; empty cells, none of the classes: 3 rows" in caplog.text
+    )
+    message = (
+        r"6 rows of '.*labels.csv' have no label: rows 16, 17, 18, 19, 20, \.\.\.; split 'test' has no labels; did"
+    )
+    with pytest.raises(UserError, match=rf"{message} you mean 'val'\? data.eval_split names the split"):
+        _open(path)
+    with pytest.raises(UserError, match=rf"{message[:-4]} data.test_split= leaves it out"):
+        _open(path, eval_split="val", test_split="test[:3]")
+    assert list(open_splits(DataConfig(source=str(path)))[1]) == ["train", "val"]
+    lists = [cell.split("|") if cell else [] for cell in cells]
+    path = _write(_frame(label=lists, split=splits), photos / "labels.parquet")
+    with pytest.raises(
+        UserError, match=r"6 rows of '.*labels.parquet' have no label: rows 15, 16, .*; split 'test' has"
+    ):
+        _open(path)
+    columns = {name: [int(name in cell.split("|")) for cell in cells] for name in "ab"}
+    path = _write(_frame(**columns, split=splits), photos / "columns.csv")
+    assert not _open(path).validation.labels.any()
+
+
+@pytest.mark.parametrize("hidden", [-1, None])
+def test_a_table_with_a_hidden_test_split_is_prepared(photos, caplog, hidden):
+    frame = _frame(label=[0, 1] * 7 + [hidden] * 6, split=["train"] * 8 + ["val"] * 6 + ["test"] * 6)
+    result = prepare(_write(frame, photos / "labels.csv"), photos / "out")
+    assert {name: split.examples for name, split in result.splits.items()} == {"train": 8, "val": 6}
+    assert f"'{photos / 'labels.csv'}': a split without labels is left out: test" in caplog.text
+
+
 # Sets of labels of the 20 images; some have none.
 SETS = [[name for bit, name in enumerate(("boat", "cat", "dog")) if number >> bit & 1] for number in range(20)]
 
@@ -685,6 +733,16 @@ FORMS = {
     "columns of true and false": lambda: _indicators().astype(bool).to_dict("list"),
     "lists": lambda: {"label": SETS},
 }
+
+
+def test_columns_of_0_and_1_with_a_missing_cell_are_found(photos):
+    columns = _indicators().astype(object)
+    columns.loc[5, "dog"] = None
+    frame = _frame(**columns.to_dict("list"))
+    with pytest.raises(UserError, match=r"1 row of .* have neither 0 nor 1 in column 'dog': row 7"):
+        _open(_write(frame, photos / "labels.csv"))
+    with pytest.raises(UserError, match=r"such as data.label_column=boat,cat,dog$"):
+        _open(_write(frame.assign(weight=0.5, empty=None), photos / "labels.csv"))
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -902,13 +960,21 @@ def test_parquet_files_that_decompress_to_much_more_are_refused(photos, monkeypa
             _open(photos / path)
 
 
-def test_repeated_text_of_parquet_takes_its_size_once(photos):
+@pytest.mark.parametrize("form", ["text", "struct", "list"])
+def test_repeated_text_of_parquet_takes_its_size_once(photos, form):
     labels = pa.DictionaryArray.from_arrays(np.zeros(20_000, np.int32), pa.array(["x" * 2**20]))
     path = photos / "labels.parquet"
-    pq.write_table(pa.table({"image": ["images/1.png"] * 20_000, "label": labels}), path, store_schema=False)
+    if form == "list":
+        labels = pa.ListArray.from_arrays(np.arange(20_001, dtype=np.int32), labels)
+    columns = {"image": ["images/1.png"] * 20_000, "label": labels}
+    if form == "struct":
+        columns["label"] = pa.StructArray.from_arrays([labels], ["name"])
+    pq.write_table(pa.table(columns), path, store_schema=False, row_group_size=5_000)
     before = pa.total_allocated_bytes()
-    column = files.read_table(path).read("label")
+    column = files.read_table(path).read("label.name" if form == "struct" else "label")
     assert pa.total_allocated_bytes() - before < 2**24
+    if form != "text":
+        return
     assert len(column) == 20_000
     with pytest.raises(UserError, match=r"column 'label' of .* has a cell of 1,048,576 characters; the limit is 4,096"):
         _open(path)
@@ -925,6 +991,82 @@ def test_repeated_images_of_parquet_are_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(bounded, "_MAX_EXPANSION", 10)
     with pytest.raises(UserError, match=r"cannot read .*data\.parquet': it claims [\d,]+ bytes of content in"):
         list(images._read(str(tmp_path / "data.parquet"), "image"))
+
+
+def _understate(path) -> None:
+    """Write a size of 1 to the footer of a Parquet file instead of each large size."""
+
+    def encode(value, length=0):  # as a number of Thrift
+        value, digits = 2 * value, []
+        while value or not digits or len(digits) < length:
+            digits.append(value & 127 | 128)
+            value >>= 7
+        return bytes([*digits[:-1], digits[-1] & 127])
+
+    metadata, content = pq.read_metadata(path), path.read_bytes()
+    start = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    footer = content[start:]
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for size in (group.total_byte_size, *(group.column(index).total_uncompressed_size for index in range(2))):
+            footer = footer.replace(encode(size), encode(1, len(encode(size)))) if size > 10_000 else footer
+    path.write_bytes(content[:start] + footer)
+    assert max(files._read_footer(str(path)).sizes) == 1
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_parquet_files_that_decompress_to_more_than_their_footer_claims_are_refused(tmp_path, monkeypatch, version):
+    monkeypatch.setattr(bounded, "_FREE_BYTES", 2**20)
+    path, columns = tmp_path / "data.parquet", {"label": ["a" * 2**19, "b" * 2**19, "c" * 2**19], "image": [b"i"] * 3}
+    pq.write_table(
+        pa.table(columns), path, compression="zstd", row_group_size=1, use_dictionary=False, write_statistics=False,
+        data_page_version=version,
+    )  # fmt: skip
+    _understate(path)
+    table = files.read_table(path)
+    assert table.column("image").values == ("i",)
+    with pytest.raises(UserError, match=r"cannot read column 'label' of '.*data.parquet': it claims 1,57\d,\d{3} b"):
+        table.column("label")
+    with pytest.raises(UserError, match=r"cannot read column 'label' of '.*data.parquet': it claims 1,57\d,\d{3} b"):
+        list(images._read(str(path), "label"))
+
+
+def test_numbers_and_bytes_of_one_size_are_bounded_by_their_count(tmp_path):
+    values = pa.array([bytes(2**20)] * 300, pa.binary(2**20))
+    pq.write_table(pa.table({"label": values, "image": [str(row) for row in range(300)]}), tmp_path / "data.parquet")
+    with pytest.raises(UserError, match=r"cannot read column 'label' of .*: it claims 31\d,\d{3},\d{3} bytes of con"):
+        files.read_table(tmp_path / "data.parquet").column("label")
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_pages_are_those_of_the_footer(tmp_path, version, dictionary):
+    """Without compression, a column consists of its pages and their headers of less than 200 bytes."""
+    names = [[f"name {row}"] * (row % 3) if row % 7 else None for row in range(20_000)]
+    columns = {"lists": names, "numbers": np.arange(20_000) % 100, "text": [str(each) for each in names]}
+    pq.write_table(
+        pa.table(columns), tmp_path / "data.parquet", compression="none", use_dictionary=dictionary,
+        data_page_size=10_000, row_group_size=10_000, data_page_version=version, write_page_checksum=True,
+    )  # fmt: skip
+    metadata, content = pq.read_metadata(tmp_path / "data.parquet"), (tmp_path / "data.parquet").read_bytes()
+    for group, column in itertools.product(range(2), range(3)):
+        chunk = metadata.row_group(group).column(column)
+        found = pages._read_pages(content, chunk)
+        assert len(found) > 1
+        assert 0 < chunk.total_uncompressed_size - sum(page.size for page in found) < 200 * len(found)
+        assert sum(page.num_values for page in found[int(dictionary) :]) == chunk.num_values
+        assert found[-1].end == chunk.data_page_offset + chunk.total_compressed_size - (
+            chunk.data_page_offset - chunk.dictionary_page_offset if dictionary else 0
+        )
+
+
+@pytest.mark.parametrize("position", [4, 5, 6, 7, 20])
+def test_a_corrupt_page_header_is_named(tmp_path, position):
+    pq.write_table(pa.table({"label": ["a", "b"], "image": ["c", "d"]}), tmp_path / "data.parquet")
+    content = bytearray((tmp_path / "data.parquet").read_bytes())
+    content[position] = 0xFF
+    (tmp_path / "data.parquet").write_bytes(content)
+    with pytest.raises(UserError, match=r"^cannot read column 'label' of '.*data.parquet': [^\n]+$"):
+        files.read_table(tmp_path / "data.parquet").column("label")
 
 
 def test_text_and_lists_of_several_groups_of_rows(photos):

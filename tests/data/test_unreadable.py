@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import random
-import resource
 import struct
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from PIL import Image
 
 from resnet_tf.config import load_config
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.machine import resident_memory
 from resnet_tf.data import pipeline, unreadable
 from resnet_tf.data.pipeline import TrainingLength
 from resnet_tf.data.sources import open_source
@@ -351,8 +351,8 @@ def fuzz(count: int, seed: int) -> None:
             assert channels == 3
             assert height * width <= 2**22
             read += 1
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    print(json.dumps({"read": read, "peak_mb": peak}))
+    # The maximum of `resource.getrusage` includes that of the process that started this one.
+    print(json.dumps({"read": read, "peak_mb": resident_memory(peak=True)}))
 
 
 def decode_all_webp_flags() -> None:

@@ -7,10 +7,10 @@ import sys
 
 import numpy as np
 import pytest
+from conftest import verify
 
 from resnet_tf.serving.export import export_model
 from resnet_tf.serving.predictor import Predictor
-from resnet_tf.serving.verify import verify
 from resnet_tf.training.run import load_run
 
 PACKAGES = {"litert": ("ai_edge_litert",), "onnx": ("onnxruntime", "tf2onnx"), "openvino": ("openvino",)}

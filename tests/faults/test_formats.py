@@ -16,6 +16,7 @@ import sys
 import time
 import tracemalloc
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import find_listed_corruption, write_imagenet_records, write_listed
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from resnet_tf.config import DataConfig, load_config
 from resnet_tf.core import bounded, files
@@ -87,6 +89,7 @@ STRANGE_JSON = {
     "empty": (b"", "Expecting value"),
     "cut": (b'{"a": ', "Expecting value"),
     "twice": (b'{"a": 1, "b": {"c": 1, "c": 2}}', "the key 'c' occurs twice"),
+    "twice at the end": (b'{%s"a":0,"a":1}' % b"".join(b'"%d":0,' % each for each in range(10**5)), "'a' occurs twice"),
     "very deep": (b"[" * 100_000, "recursion"),
     "deep": (b'{"a":' + b"[" * 200 + b"]" * 200 + b"}", "nested deeper than 100 levels"),
     "latin-1": ('{"a": "é"}'.encode("latin-1"), "can't decode byte"),
@@ -607,10 +610,12 @@ def test_an_idx_file_that_decompresses_to_more_than_it_claims_is_read_no_further
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(content))
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(struct.pack(">HBBI", 0, 8, 1, 2) + bytes(2))
     tracemalloc.start()
-    with pytest.raises(UserError, match=r"is not a complete IDX file"):
-        open_source(DataConfig(source=str(tmp_path), eval_split="train", channels=1))
-    assert tracemalloc.get_traced_memory()[1] < 2**24
-    tracemalloc.stop()
+    try:
+        with pytest.raises(UserError, match=r"is not a complete IDX file"):
+            open_source(DataConfig(source=str(tmp_path), eval_split="train", channels=1))
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
 
 
 def _masked_checksum(data: bytes) -> int:
@@ -696,6 +701,45 @@ def _deep(file: h5py.File, folder: Path) -> None:
     file["layers/" + "a/" * 1000 + "vars"] = 1.0
 
 
+def _two_names(file: h5py.File, folder: Path) -> None:
+    """Each level doubles the number of paths to the last one."""
+    group = file.create_group("layers")
+    for _ in range(20):
+        below = group.create_group("layers")
+        group["again"], group = below, below
+
+
+def _dataset(file: h5py.File, chunk: int = 16, **settings: Any) -> h5py.Dataset:
+    return file.create_dataset("layers/a/vars/0", (16,), np.float32, chunks=(chunk,), maxshape=(None,), **settings)
+
+
+def _inflated(file: h5py.File, folder: Path) -> None:
+    _dataset(file, compression="gzip").id.write_direct_chunk((0,), zlib.compress(bytes(2**20)))
+
+
+def _inflated_twice(file: h5py.File, folder: Path) -> None:
+    settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    settings.set_chunk((16,))
+    settings.set_deflate(9)
+    settings.set_deflate(9)
+    group, space = file.create_group("layers/a/vars"), h5py.h5s.create_simple((16,))
+    stored = h5py.Dataset(h5py.h5d.create(group.id, b"0", h5py.h5t.IEEE_F32LE, space, settings))
+    stored.id.write_direct_chunk((0,), zlib.compress(zlib.compress(bytes(2**20))))
+
+
+def _large_chunk(file: h5py.File, folder: Path) -> None:
+    _dataset(file, 2**28)
+
+
+def _small_chunks(file: h5py.File, folder: Path) -> None:
+    file.create_dataset("layers/a/vars/0", (2**20,), np.float32, chunks=(1,))
+
+
+def _long_name(file: h5py.File, folder: Path) -> None:
+    _dataset(file)
+    file["layers/a/vars"].attrs["name"] = "a" * 2**16
+
+
 HDF5 = {
     "external link": (_external_link, r"/layers/a/vars/0 is a link to '?/.*secret.h5'?x'"),
     "link to a pipe": (_link_to_a_pipe, r"is a link to"),
@@ -706,6 +750,13 @@ HDF5 = {
     "compressed": (_compressed, r"claims [\d,]+ bytes of content in a file of"),
     "variable size": (_of_variable_size, r"holds values of variable size"),
     "deep": (_deep, r"nested deeper than 30 levels"),
+    "two names": (_two_names, r"is another name of an object in the file"),
+    "inflated": (_inflated, r"a chunk of /layers/a/vars/0 holds more than its 64 bytes"),
+    "inflated twice": (_inflated_twice, r"/layers/a/vars/0 is stored with other filters than gzip, shuffle and fletch"),
+    "other filter": (lambda file, folder: _dataset(file, compression="lzf"), r"is stored with other filters than gzip"),
+    "large chunk": (_large_chunk, r"claims [\d,]+ bytes of content in a file of"),
+    "small chunks": (_small_chunks, r"claims [\d,]+ bytes of content in a file of"),
+    "long name": (_long_name, r"the name of a layer has 65,536 characters; the limit is 4,096"),
 }
 
 
@@ -726,7 +777,61 @@ def test_groups_in_a_circle_end(tmp_path):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file.create_group("layers/a")
         file["layers/a/layers"] = file["layers"]
-    check_bounds(tmp_path / "x.h5")
+    with pytest.raises(ValueError, match="/layers/a/layers is another name of an object in the file"):
+        check_bounds(tmp_path / "x.h5")
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("fletcher32", [True, False])
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_compressed_arrays_are_read(tmp_path, shuffle, fletcher32, compression):
+    values = np.random.default_rng(0).normal(size=(50, 30)).astype(np.float32)  # incompressible
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        settings = {"compression": compression, "shuffle": shuffle, "fletcher32": fletcher32}
+        file.create_dataset("a/k", data=values, chunks=(16, 16), **settings)
+        file["a"].attrs["weight_names"] = [b"k"]
+        file.attrs["layer_names"] = [b"a"]
+    np.testing.assert_array_equal(readers.read(tmp_path / "x.h5").arrays["a/k"], values)
+
+
+@pytest.mark.parametrize("names", [["a", "./a"], ["a", "/a"], ["a", "a"], ["b", "a"]])
+def test_an_array_that_a_file_lists_twice_is_refused(tmp_path, names):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["a/k"] = np.zeros(3, np.float32)
+        file.create_group("b").attrs["weight_names"] = [b"/a/k"]
+        file["a"].attrs["weight_names"] = [b"k"]
+        file.attrs["layer_names"] = [name.encode() for name in names]
+    with pytest.raises(UserError, match=r"x.h5' is corrupt or not a .h5 file: '/a/k' is listed twice"):
+        readers.read(tmp_path / "x.h5")
+
+
+class _Checkpoint:
+    """Reader of a checkpoint with more variables at the same bytes of its file than memory could hold."""
+
+    def get_variable_to_shape_map(self) -> dict[str, list[int]]:
+        return {f"v{index}": [2**20, 2**20] for index in range(100)}
+
+    def get_variable_to_dtype_map(self) -> dict[str, tf.DType]:
+        return dict.fromkeys(self.get_variable_to_shape_map(), tf.float32)
+
+    def get_tensor(self, name: str) -> np.ndarray:
+        raise AssertionError(f"{name} is read")
+
+
+def test_variables_larger_than_the_files_of_a_checkpoint_are_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(tf.train, "load_checkpoint", lambda path: _Checkpoint())
+    saved = SavedModel()
+    nodes = saved.meta_graphs.add().object_graph_def.nodes
+    nodes.add().children.add(local_name="variables", node_id=1)
+    nodes.add()
+    (tmp_path / "saved_model.pb").write_bytes(saved.SerializeToString())
+    (tmp_path / "variables").mkdir()
+    for part in ("index", "data-00000-of-00001"):
+        (tmp_path / "variables" / f"variables.{part}").write_bytes(bytes(100))
+    with pytest.raises(UserError, match=r"variables' is corrupt or not a checkpoint: it claims [\d,]+ bytes of"):
+        readers.read(tmp_path / "variables" / "variables")
+    with pytest.raises(ValueError, match=r"it claims [\d,]+ bytes of content in a file of 200 bytes"):
+        readers._read_hub(tmp_path)
 
 
 @pytest.mark.parametrize("suffix", [*readers.SUFFIXES])

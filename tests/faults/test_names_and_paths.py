@@ -571,7 +571,8 @@ def test_a_malformed_cluster_is_refused_in_one_line(monkeypatch, config):
 def test_a_home_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     settings = {**os.environ, "HOME": str(tmp_path / "file"), "MPLCONFIGDIR": str(tmp_path)}
-    settings.pop("TFDS_DATA_DIR", None)
+    for name in ("TFDS_DATA_DIR", "KERAS_HOME", "XDG_CACHE_HOME"):
+        settings.pop(name, None)
     done = _python("-m", "resnet_tf.train", "--workdir=run", env=settings, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2
     assert "data.data_dir" in done.stderr.splitlines()[-1]

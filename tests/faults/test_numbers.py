@@ -189,6 +189,7 @@ EFFECTS = {
     "optimizer.decay_all": ("true", ["optimizer.weight_decay=0"], ["optimizer.weight_decay=1"]),
     "loss.teacher_weight": ("0.4", [], ["loss.teacher=exports"]),
     "loss.temperature": ("2", [], ["loss.teacher=exports"]),
+    "loss.target_threshold": ("0.2", [], ["loss.name=binary"]),
     "loss.focal_gamma": ("1", [], ["loss.name=focal"]),
     "loss.positive_gamma": ("1", ["loss.name=focal"], ["loss.name=asymmetric"]),
     "loss.negative_gamma": ("1", [], ["loss.name=asymmetric"]),

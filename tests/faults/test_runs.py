@@ -16,7 +16,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import TINY, processes
+from conftest import TINY, is_staging, processes
 
 from resnet_tf.config import Config
 from resnet_tf.core import files, locks
@@ -28,7 +28,8 @@ from resnet_tf.serving.predictor import Predictor
 from resnet_tf.training import checkpoint
 from resnet_tf.training import workdir as workdirs
 from resnet_tf.training.run import load_run
-from resnet_tf.training.workdir import exclusive_workdir
+from resnet_tf.training.workdir import check_workdir, exclusive_workdir
+from resnet_tf.workflows.prove import prove
 from resnet_tf.workflows.train import train, train_and_evaluate
 
 TIMEOUT = 240  # seconds
@@ -83,7 +84,7 @@ def test_processes_that_write_at_once_never_mix(tmp_path, form):
         lines = files.read_json_lines(path)
         assert sorted(line["number"] for line in lines) == sorted("123" * 100)
         return
-    assert not [each for each in path.iterdir() if files.is_staging(each)]
+    assert not [each for each in path.iterdir() if is_staging(each)]
     if form == "version":
         assert list(files.list_numbered(path)) == list(range(1, 61))
         written = [_numbers(version) for version in files.list_numbered(path).values()]
@@ -382,6 +383,35 @@ def test_without_locks_a_run_logs_it_once_and_its_configuration_is_written_once(
             workdirs.write_config(second, config)
     monkeypatch.undo()
     assert (tmp_path / "run" / "config.json").read_text() == config.to_json()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["config.json", "robustness.json", "report", "export/serving", "checkpoints", "tensorboard/train/plugins"],
+)
+def test_a_run_directory_with_a_link_out_of_it_is_neither_read_nor_written(name, tmp_path):
+    run, private = tmp_path / "run", tmp_path / "private"
+    path = run / name
+    path.parent.mkdir(parents=True)
+    private.write_text(Config().to_json()) if path.suffix else private.mkdir()
+    path.symlink_to(private)
+    if name != "config.json":
+        (run / "config.json").write_text(Config().to_json())
+    for open_run in (check_workdir, load_run, prove):
+        with pytest.raises(UserError, match=rf"{name}' is a symbolic link out of the run directory, which is not foll"):
+            open_run(run)
+
+
+def test_links_to_and_inside_of_a_run_directory_are_followed(tmp_path):
+    run = tmp_path / "elsewhere" / "run"
+    (run / "wandb" / "run-1" / "files").mkdir(parents=True)
+    (run / "wandb" / "latest-run").symlink_to("run-1")
+    (run / "wandb" / "run-1" / "files" / "saved.txt").symlink_to(tmp_path / "saved.txt")
+    (run / "config.json").write_text(Config().to_json())
+    (tmp_path / "link").symlink_to(run)
+    check_workdir(tmp_path / "link")
+    with pytest.raises(UserError, match="has no checkpoint yet"):
+        load_run(tmp_path / "link")
 
 
 @pytest.mark.parametrize("links", [True, False])

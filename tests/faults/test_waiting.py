@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
+from conftest import free_addresses, wait_until
 
 from resnet_tf.config import RuntimeConfig
 from resnet_tf.core import signals, waiting
@@ -25,13 +26,6 @@ from resnet_tf.data import service
 from resnet_tf.training import rendezvous, runtime
 
 TIMEOUT = 60  # seconds
-
-
-def _addresses(count: int) -> list[str]:
-    """Return free ports of 127.0.0.1."""
-    with contextlib.ExitStack() as stack:
-        servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [f"127.0.0.1:{server.getsockname()[1]}" for server in servers]
 
 
 def _meet(order, addresses, seconds=TIMEOUT, delay=0.0) -> list[str]:
@@ -54,7 +48,7 @@ def _meet(order, addresses, seconds=TIMEOUT, delay=0.0) -> list[str]:
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0), (2, 0, 1), (2, 1, 0), tuple(range(8))])
 def test_workers_meet_in_any_order(order):
-    assert _meet(order, _addresses(len(order)), delay=0.3 / len(order)) == [""] * len(order)
+    assert _meet(order, free_addresses(len(order)), delay=0.3 / len(order)) == [""] * len(order)
 
 
 def test_a_single_worker_does_not_wait():
@@ -65,7 +59,7 @@ def test_a_single_worker_does_not_wait():
 def test_missing_workers_are_named(present, missing, caplog, monkeypatch):
     monkeypatch.setattr(waiting, "_PATIENCE", 0.0)
     caplog.set_level("INFO", "resnet_tf")
-    addresses = _addresses(3)
+    addresses = free_addresses(3)
     named = ", ".join(f"worker {index} at {addresses[index]}" for index in missing)
     errors = _meet(present, addresses, seconds=0.5)
     for error in errors:  # those of several workers also name the one whose wait ended first
@@ -74,12 +68,11 @@ def test_missing_workers_are_named(present, missing, caplog, monkeypatch):
 
 
 def test_a_worker_that_dies_while_it_waits_is_missed_and_its_successor_is_welcome():
-    addresses, result = _addresses(3), []
+    addresses, result = free_addresses(3), []
     chief = threading.Thread(target=lambda: result.extend(_meet((0,), addresses)))
     chief.start()
     first = rendezvous._Worker(1, addresses)
-    while "worker 2" not in first.poll():
-        time.sleep(0.05)
+    wait_until(lambda: "worker 2" in first.poll())
     first.close()
     assert _meet((2, 1), addresses, delay=0.5) == ["", ""]
     chief.join(timeout=TIMEOUT)
@@ -97,17 +90,25 @@ STRANGERS = {
 }
 
 
+def _connect(address: str) -> socket.socket:
+    """Connect to a server as soon as it listens."""
+    deadline = time.monotonic() + TIMEOUT
+    while True:
+        try:
+            return socket.create_connection(rendezvous.parse_address(address), timeout=5)
+        except ConnectionRefusedError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
 def test_strangers_at_the_port_of_the_chief_are_ignored():
-    addresses, result = _addresses(2), []
+    addresses, result = free_addresses(2), []
     chief = threading.Thread(target=lambda: result.extend(_meet((0,), addresses)))
     chief.start()
     with contextlib.ExitStack() as stack:
         for content in STRANGERS.values():
-            while True:
-                with contextlib.suppress(ConnectionRefusedError):
-                    stranger = socket.create_connection(rendezvous.parse_address(addresses[0]), timeout=5)
-                    break
-            stack.enter_context(stranger)
+            stranger = stack.enter_context(_connect(addresses[0]))
             with contextlib.suppress(OSError):  # closed by the chief meanwhile
                 stranger.sendall(content)
         assert _meet((1,), addresses) == [""]
@@ -117,7 +118,7 @@ def test_strangers_at_the_port_of_the_chief_are_ignored():
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n", b"missing 1,99999\n", b"missing x\n", b"\0"])
 def test_another_server_at_the_address_of_the_chief_is_waited_for_no_longer(answer):
-    addresses = _addresses(2)
+    addresses = free_addresses(2)
     with socket.create_server(rendezvous.parse_address(addresses[0])) as server:
         threading.Thread(target=_answer, args=(server, answer), daemon=True).start()
         (error,) = _meet((1,), addresses, seconds=0.3)
@@ -127,16 +128,15 @@ def test_another_server_at_the_address_of_the_chief_is_waited_for_no_longer(answ
 
 
 def test_workers_of_another_cluster_or_of_the_same_index_are_refused():
-    addresses = _addresses(3)
+    addresses = free_addresses(3)
     result = []
     chief = threading.Thread(target=lambda: result.extend(_meet((0,), addresses)))
     chief.start()
     first = rendezvous._Worker(1, addresses)
-    while "worker 2" not in first.poll():
-        time.sleep(0.05)
+    wait_until(lambda: "worker 2" in first.poll())
     second = "; workers need the same cluster and different indices"
     assert _meet((1,), addresses) == [f"worker 0 at {addresses[0]} already has a worker 1{second}"]
-    other = [*addresses[:2], *_addresses(1)]
+    other = [*addresses[:2], *free_addresses(1)]
     assert _meet((2,), other) == [f"worker 0 at {addresses[0]} has another cluster in its TF_CONFIG{second}"]
     first.close()
     assert _meet((1, 2), addresses) == ["", ""]
@@ -146,7 +146,7 @@ def test_workers_of_another_cluster_or_of_the_same_index_are_refused():
 
 @pytest.mark.parametrize("index", [0, 1])
 def test_a_port_in_use_is_named(index):
-    addresses = _addresses(2)
+    addresses = free_addresses(2)
     with socket.create_server(("", rendezvous.parse_address(addresses[index])[1])):
         (error,) = _meet((index,), addresses, seconds=1)
     assert (
@@ -188,7 +188,7 @@ except Interrupted as stop:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("index", [0, 1])
 def test_signals_end_the_wait(index, number):
-    addresses = _addresses(2)
+    addresses = free_addresses(2)
     command = [sys.executable, "-c", MEET, str(index), *addresses]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -277,7 +277,7 @@ class _Resolver:
 
 
 def test_a_tpu_that_nobody_serves_is_named(monkeypatch):
-    (address,) = _addresses(1)
+    (address,) = free_addresses(1)
     name = f"grpc://{address}"
     monkeypatch.setattr(tf.distribute.cluster_resolver, "TPUClusterResolver", lambda tpu: _Resolver(tpu))
     message = (
@@ -341,7 +341,7 @@ def test_batches_that_no_longer_come_end_the_wait():
 
 
 def test_a_consumer_that_stops_ends_the_thread_that_receives():
-    before, taken = threading.active_count(), []
+    before, taken = set(threading.enumerate()), []  # among them maybe the receiver of another test, which ends
 
     def remote():
         for number in range(1000):
@@ -351,10 +351,7 @@ def test_a_consumer_that_stops_ends_the_thread_that_receives():
     received = service._receive(remote(), "grpc://host:1", TIMEOUT)
     assert next(received) == (0,)
     received.close()
-    deadline = time.monotonic() + TIMEOUT
-    while threading.active_count() > before and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert threading.active_count() == before
+    wait_until(lambda: set(threading.enumerate()) <= before)
     assert len(taken) < 10
     with pytest.raises(ZeroDivisionError):
         list(service._receive((1 // 0 for _ in range(1)), "grpc://host:1", TIMEOUT))
@@ -375,7 +372,7 @@ def test_a_consumer_that_stops_ends_the_thread_that_receives():
 )
 def test_one_of_two_workers(tmp_path, index, number):
     """The command names the other worker, answers signals, and ends after `runtime.wait_seconds`."""
-    addresses = _addresses(2)
+    addresses = free_addresses(2)
     task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
     command = [
         sys.executable,

@@ -1,11 +1,13 @@
 """Stacks of bands: float arrays with any number of channels, with weights for RGB."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from resnet_tf.config import Config, DataConfig, load_config
+from resnet_tf.config import AUTO_SIZE, Config, DataConfig, load_config
 from resnet_tf.core.errors import UserError
 from resnet_tf.data.sources import open_source
 from resnet_tf.inputs import BandsPreprocess, ImagePreprocess, Preprocess, create_preprocess, input_type
@@ -15,9 +17,13 @@ from resnet_tf.model.weights.channels import adapt_channels
 from resnet_tf.model.weights.mapping import to_torchvision
 from resnet_tf.serving.export import export_model
 from resnet_tf.serving.predictor import Predictor
+from resnet_tf.training.evaluation import Evaluator
 from resnet_tf.training.run import create_network, load_run
+from resnet_tf.training.start import start
+from resnet_tf.workflows.plan import plan
 from resnet_tf.workflows.train import train_and_evaluate
 
+INSIDE = "Inside the file; the caller must not normalize"
 SIZE, CHANNELS = 16, 13
 BANDS = BandsPreprocess(size=(SIZE, SIZE), channels=CHANNELS, mean=(1000.0,), std=(500.0,))
 
@@ -76,6 +82,45 @@ def test_bands_are_trained_exported_and_predicted(config, tmp_path):
     np.testing.assert_allclose(predictor.logits(stacks), expected, atol=1e-4 * np.abs(expected).max())
     np.save(tmp_path / "bands.npy", stacks[3])
     assert predictor(tmp_path / "bands.npy").indices[0] == expected[3].argmax()
+
+
+def test_an_automatic_size_is_refused(config):
+    data = dataclasses.replace(config.data, image_size=AUTO_SIZE)
+    with pytest.raises(
+        UserError, match=r"data\.image_size=auto .* bands are not resized: set data\.image_size to their"
+    ):
+        start(dataclasses.replace(config, data=data))
+
+
+def _no_memory(*arguments):
+    raise tf.errors.ResourceExhaustedError(None, None, "too large")
+
+
+def test_messages_count_band_stacks(config):
+    assert plan(config).facts["runs on"].startswith("1 replica of 32 band stacks (")
+    model, split = create_network(config, num_classes=2), open_source(config.data).validation
+    evaluator = Evaluator(model, split, BANDS, batch_size=20, strategy=tf.distribute.get_strategy())
+    evaluator._predict = _no_memory
+    with pytest.raises(UserError, match="out of memory in an evaluation of 20 band stacks at a time: too large"):
+        evaluator()
+
+
+def test_an_export_of_bands_counts_band_stacks_and_has_code_that_runs(tmp_path, monkeypatch, capsys):
+    model = create_model("resnet8_w32", num_classes=2, input_shape=BANDS.input_shape)
+    export = export_model(model, tmp_path / "export", preprocess=BANDS, labels=["soil", "leaf"])
+    card = (export / "README.md").read_text()
+    assert f"A stack of 13 bands of 16x16 pixels, not normalized.\n\n**{INSIDE}.** Subtract (1000.0, 1000.0, " in card
+    np.save(tmp_path / "bands.npy", _stacks(1, 1)[0][0])
+    monkeypatch.chdir(export)
+    for block in re.findall(r"```python\n(.*?)```", card, re.DOTALL):
+        exec(compile(block, "README.md", "exec"), {})
+    assert re.fullmatch(
+        r"\[b'(soil|leaf)' b'(soil|leaf)'\]\n\('(soil|leaf)', '(soil|leaf)'\)\n", capsys.readouterr().out
+    )
+    predictor = Predictor(export)
+    predictor._runner.predict = _no_memory
+    with pytest.raises(UserError, match="out of memory in a batch of 2 band stacks: too large"):
+        predictor(_stacks(2, 1)[0])
 
 
 def test_statistics_are_those_of_the_settings_of_other_bands_or_none():

@@ -1,14 +1,16 @@
 """Image preprocessing, compared with PIL and torchvision's documented arithmetic."""
 
 import io
+import math
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import import_torch_zoo
 from PIL import Image
 
 from resnet_tf.config import DataConfig
-from resnet_tf.inputs import ImagePreprocess, Preprocess, create_preprocess, headers
+from resnet_tf.inputs import ImagePreprocess, Preprocess, create_preprocess, headers, orientation, pixels
 
 PREPROCESS = ImagePreprocess(size=(24, 24))
 
@@ -39,6 +41,52 @@ def test_center_crop_is_torchvisions(shape, interpolation):
     # PIL computes in 8-bit fixed point and rounds after each direction.
     assert np.abs(crop - expected).max() < 1.6
     assert np.abs(crop - expected).mean() < 0.5
+
+
+def _timm(image: np.ndarray, size: tuple[int, int], crop_pct: float, method: Image.Resampling) -> np.ndarray:
+    """Return timm's ResizeKeepRatio and CenterCrop for a size that is not square, computed by PIL."""
+    covered = [math.floor(length / crop_pct) for length in size]
+    ratio = min(length / least for length, least in zip(image.shape, covered, strict=False))
+    height, width = (round(length / ratio) for length in image.shape[:2])
+    resized = np.asarray(Image.fromarray(image).resize((width, height), method), np.float32)
+    top, left = round((height - size[0]) / 2.0), round((width - size[1]) / 2.0)
+    return resized[top : top + size[0], left : left + size[1]]
+
+
+SHAPES = [(100, 150), (150, 100), (64, 64), (333, 77), (40, 47)]
+SIZES = [(56, 40), (40, 56), (64, 32), (57, 56)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("crop_pct", "interpolation"), [(0.875, "bilinear"), (0.95, "bicubic"), (1.0, "bilinear")])
+def test_center_crop_of_another_aspect_ratio_is_timms(size, crop_pct, interpolation):
+    preprocess = ImagePreprocess(size=size, crop_fraction=crop_pct, interpolation=interpolation)
+    assert preprocess.to_timm()["crop_pct"] == crop_pct
+    assert PREPROCESS.with_timm_crop(size, crop_pct).crop_fraction == crop_pct
+    for image in (_image(*shape) for shape in SHAPES):
+        crop = preprocess.center_crop(tf.constant(image)).numpy() * 255
+        expected = _timm(image, size, crop_pct, Image.Resampling[interpolation.upper()])
+        assert np.abs(crop - expected).max() < 1.6
+        assert np.abs(crop - expected).mean() < 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [*SIZES, (56, 56)])
+def test_transforms_of_timm_have_the_same_crop(size):
+    timm = import_torch_zoo("timm")
+    preprocess = ImagePreprocess(size=(24, 24), interpolation="bicubic").with_timm_crop(size, 0.9)
+    theirs = timm.data.create_transform(size, crop_pct=0.9, interpolation="bicubic", mean=(0.0,) * 3, std=(1.0,) * 3)
+    for image in (_image(*shape) for shape in SHAPES):
+        crop, expected = preprocess.center_crop(tf.constant(image)), theirs(Image.fromarray(image))
+        assert np.abs(crop - expected.permute(1, 2, 0).numpy()).max() < 1.6 / 255
+
+
+@pytest.mark.parametrize("rotation", range(1, 9))
+def test_a_rotated_crop_of_another_aspect_ratio_is_that_of_the_upright_image(rotation):
+    stored, settings = tf.constant(_image(90, 70)), {"crop_fraction": 0.9, "interpolation": "bilinear"}
+    found = pixels.center_crop(stored, (56, 40), antialias=True, rotation=tf.constant(rotation), **settings)
+    upright = orientation.rotate(stored, tf.constant(rotation))
+    np.testing.assert_allclose(found, pixels.center_crop(upright, (56, 40), antialias=True, **settings), atol=1e-5)
 
 
 def test_an_image_of_the_input_size_is_unchanged():

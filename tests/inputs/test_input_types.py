@@ -312,9 +312,17 @@ def test_signals_of_earlier_versions_are_read(tmp_path):
 
 def test_no_other_directory_asks_for_the_input_type():
     question = re.compile(
-        r"of_signals|data\.length|config\.length|isinstance\([^)]*(?:Image|Signal|Array)Preprocess"
-        r"|len\([\w.]*(?:size|sizes|spatial_shape|input_shape)\) *[=!]= *\d|\btype_name\b"
+        r"of_signals|data\.length|config\.length|\btype_name\b|\.(?:noun|plural) *[=!]="
+        r"|(?:isinstance|issubclass)\(.*(?:Image|Signal|Array|Bands)Preprocess"
+        r"|(?:\bis|\bis not|==|!=) (?:Image|Signal|Array|Bands)Preprocess"
+        r"|len\(.*(?:size|sizes|spatial_shape|input_shape|shape_from_config\([\w.]*\))\) *[=!]= *(?:\d|_*[A-Z])"
     )
+    for asked in (
+        "if input_type(config.data) is not ImagePreprocess:",
+        "if not issubclass(input_type(config.data), ImagePreprocess):",
+        "return len(input_type(config.data).shape_from_config(config.data)) == _DIMENSIONS",
+    ):
+        assert question.search(asked)
     allowed = {"config/schema.py": ["data.length"]}
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):

@@ -22,7 +22,7 @@ from resnet_tf.core.class_names import imagenet_labels
 from resnet_tf.core.errors import UserError
 from resnet_tf.inputs import ImagePreprocess, pixels
 from resnet_tf.model.create import create_model, load_from_hub
-from resnet_tf.model.weights import hub
+from resnet_tf.model.weights import hub, hub_upload
 from resnet_tf.model.weights.hub import HubAddress
 from resnet_tf.model.weights.hub_settings import from_timm, is_in_timm, timm_name, zoo_name
 from resnet_tf.model.zoo import MODELS
@@ -415,6 +415,16 @@ def test_a_changed_file_in_the_cache_is_refused(server, network, tmp_path):
     _refused("model.safetensors is not the file on the Hub: its SHA-256 begins with .*; delete .* to download it again")
 
 
+def test_a_file_of_unknown_size_is_not_downloaded(server, timm_files, monkeypatch):
+    server.add("user/repo", timm_files)
+    original = huggingface_hub.get_hf_file_metadata
+    monkeypatch.setattr(
+        huggingface_hub, "get_hf_file_metadata", lambda url: dataclasses.replace(original(url), size=None)
+    )
+    _refused(rf"^hf://user/repo: {server.url} does not state the size of config.json$")
+    assert not any(each.startswith("GET") for each in server.asked)
+
+
 @pytest.mark.parametrize("switch", ["HF_HUB_OFFLINE", "RESNET_TF_OFFLINE"])
 def test_offline_use_takes_the_cache_and_names_what_is_missing(server, network, tmp_path, monkeypatch, switch):
     push_to_hub(network, "hf://user/repo")
@@ -498,6 +508,74 @@ def test_imagenet_classes_have_their_names():
     assert from_timm(config).labels == imagenet_labels()
     config["pretrained_cfg"]["tag"] = "in22k"
     assert from_timm(config).labels is None
+
+
+MISSING = {
+    "input_size": {"size": (48, 48), "channels": 3},  # that of the test
+    "test_input_size": {"size": (32, 32)},
+    "interpolation": {"interpolation": "bicubic"},
+    "crop_pct": {"crop_fraction": 1.0},  # that of the test
+    "test_crop_pct": {"crop_fraction": 48 / 53},
+    "crop_mode": {},
+    "mean": {"mean": (0.485, 0.456, 0.406)},
+    "std": {"std": (0.229, 0.224, 0.225)},
+    "num_classes": {},
+    "tag": {},
+}
+
+
+@pytest.mark.parametrize("value", [..., None], ids=["missing", "null"])
+@pytest.mark.parametrize("name", [*MISSING, "all"])
+def test_missing_fields_have_the_defaults_of_timm(name, value):
+    names = MISSING if name == "all" else [name]
+    changes = {f"pretrained_cfg__{each}": value for each in names}
+    content = json.loads(_changed(**{"pretrained_cfg__interpolation": "bilinear", **changes}))
+    settings = from_timm(content)
+    expected = ImagePreprocess(size=(48, 48), crop_fraction=1.0, mean=(0.5,) * 3, std=(0.25,) * 3)
+    expected = dataclasses.replace(expected, **MISSING.get(name, {}))
+    if name == "all":
+        expected = ImagePreprocess(size=(224, 224), interpolation="bicubic")
+    assert settings.preprocesses[0] == expected
+    assert settings.num_classes == 3
+
+
+def test_a_configuration_without_a_number_of_classes_has_1000():
+    nothing = {"num_classes": ..., "label_names": ..., "pretrained_cfg__num_classes": ...}
+    assert from_timm(json.loads(_changed(**nothing))).num_classes == 1000
+    assert from_timm(json.loads(_changed(**nothing | {"pretrained_cfg__num_classes": 7}))).num_classes == 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*MISSING, "all"])
+def test_missing_fields_are_those_that_timm_resolves(name):
+    data = import_torch_zoo("timm.data")
+    names = MISSING if name == "all" else [name]
+    content = json.loads(_changed(**{f"pretrained_cfg__{each}": ... for each in names}))
+    found = from_timm(content).preprocesses[0]
+    theirs = data.resolve_data_config(pretrained_cfg=content["pretrained_cfg"], use_test_size=True)
+    assert [found.channels, *found.size] == list(theirs["input_size"])
+    assert (found.interpolation, found.mean, found.std) == (
+        theirs["interpolation"],
+        tuple(theirs["mean"]),
+        tuple(theirs["std"]),
+    )
+    assert pixels.resized_edge(found.size, found.crop_fraction) == math.floor(found.size[0] / theirs["crop_pct"])
+
+
+def test_what_timm_cannot_compute_is_not_stored_for_it():
+    assert PREPROCESS.to_timm()["interpolation"] == "bicubic"
+    assert dataclasses.replace(PREPROCESS, channel_order="bgr").to_timm() is None
+    assert dataclasses.replace(PREPROCESS, antialias=False).to_timm() is None
+
+
+def test_the_card_names_the_rotation_that_timm_lacks():
+    model = create_model("resnet8_w32", num_classes=3, input_shape=(32, 32, 3))
+    for exif_orientation in (False, True):
+        model.preprocess = dataclasses.replace(PREPROCESS, exif_orientation=exif_orientation)
+        for for_timm in (False, True):
+            card = hub_upload._card(model, HubAddress.parse("hf://user/repo"), "", for_timm=for_timm)
+            noted = "timm ignores the EXIF orientation: apply `PIL.ImageOps.exif_transpose`" in "\n".join(card)
+            assert noted == (exif_orientation and for_timm)
 
 
 CROPS = (0.8, 0.85, 0.875, 0.9, 0.94, 0.95, 0.96, 1.0)

@@ -1,11 +1,14 @@
 """Networks by name: published sizes, shapes, refusals."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 from conftest import LONG, shallow
 
 from resnet_tf.core.errors import UserError
+from resnet_tf.model.builder import build
 from resnet_tf.model.create import create_model
 from resnet_tf.model.initializers import FanOutNormal
 from resnet_tf.model.layers import EdgePadding
@@ -15,7 +18,7 @@ from resnet_tf.model.zoo import MODELS, list_models
 
 # Trainable parameters with the head of the source: 1,000 classes for ImageNet, 10 for CIFAR and the small ones.
 PUBLISHED_PARAMETER_COUNTS = {
-    # torchvision 0.29, "num_params" of each weights entry
+    # torchvision 0.28, "num_params" of each weights entry
     "resnet18": 11_689_512,
     "resnet34": 21_797_672,
     "resnet50": 25_557_032,
@@ -212,6 +215,53 @@ def test_models_are_functional_keras_models_that_fit(name):
     images = np.random.default_rng(0).normal(size=(8, size, size, 1)).astype("float32")
     history = model.fit(images, np.arange(8) % 3, epochs=1, batch_size=4, verbose=0).history
     assert np.isfinite(history["loss"]).all()
+
+
+@pytest.fixture
+def _channels_first():
+    """The format that `"image_data_format": "channels_first"` in ~/.keras/keras.json sets."""
+    before = keras.config.image_data_format()
+    keras.config.set_image_data_format("channels_first")
+    yield
+    keras.config.set_image_data_format(before)
+
+
+def _small(name: str) -> keras.Model:
+    """Return a narrow network with one block per stage, which has every type of layer of the full network."""
+    arch, stages = MODELS[name], len(MODELS[name].depths)
+    arch = dataclasses.replace(arch, depths=(1,) * stages, widths=(32,) * stages)
+    if arch.shortcut == "average":
+        arch = dataclasses.replace(arch, output_stride=16)  # pads before pooling
+    return build(arch, input_shape=(*(64,) * arch.dimensions, 3), num_classes=5, name=name)
+
+
+# One network for each combination of the settings that select types of layers.
+_SELECTORS = (
+    *("block", "stem", "stem_pool", "shortcut", "transition", "stride_conv", "stride_block", "preactivation"),
+    *("standardize", "activation", "norm", "dimensions"),
+)
+VARIANTS = {(*(getattr(arch, field) for field in _SELECTORS), arch.se_ratio > 0): name for name, arch in MODELS.items()}
+
+
+@pytest.mark.usefixtures("_channels_first")
+@pytest.mark.parametrize("name", VARIANTS.values())
+def test_no_layer_takes_the_global_data_format(name):
+    formats = {layer.name: layer.data_format for layer in _small(name).layers if hasattr(layer, "data_format")}
+    assert set(formats.values()) == {"channels_last"}, formats
+
+
+@pytest.mark.parametrize("name", ["resnet18_d", "resnet18_1d"])
+def test_networks_are_the_same_under_any_global_data_format(name, request):
+    keras.utils.set_random_seed(0)
+    expected = _small(name)
+    request.getfixturevalue("_channels_first")
+    keras.utils.set_random_seed(0)
+    model = _small(name)
+    images = np.random.default_rng(0).normal(size=(2, *model.input_shape[1:])).astype("float32")
+    assert model.get_config() == expected.get_config()
+    for ours, theirs in zip(model.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(model(images), expected(images))
 
 
 def test_pooled_features_and_open_sizes():

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from resnet_tf.core.metrics import SingleLabelEvaluation
-from resnet_tf.report import plots
-from resnet_tf.report.plots import plot_evaluation, plot_grid, plot_panels, plot_summary
+from resnet_tf.report import audit_page, plots
+from resnet_tf.report.plots import plot_evaluation, plot_grid, plot_panels, plot_summary, save_figure
 
 # Text that matplotlib would parse as mathematics, a control sequence, an undecodable byte and a missing glyph.
 NAMES = (r"$\frac$", "\x1b[31mred", "\udcff", "\N{CJK UNIFIED IDEOGRAPH-732B}", "a" * 60)
@@ -158,3 +158,15 @@ def test_a_grid_takes_grayscale_and_color_images(tmp_path, count):
     ]
     pixels = image_reader.imread(plot_grid(tmp_path / "grid.png", title="a batch", images=images))
     assert pixels[..., :3].std() > 0.05
+
+
+def test_plots_of_an_audit_show_names_of_splits_as_they_are(tmp_path):
+    sizes = np.array([[9, 8], [7, 6]])
+    splits = [audit_page.Distribution(name, np.array([3, 4]), sizes) for name in NAMES]
+    for plot in ("classes", "sizes"):
+        axes = _axes()
+        audit_page._plot_sizes(axes, splits) if plot == "sizes" else audit_page._plot_classes(axes, splits, NAMES[:2])
+        shown = [text.get_text() for text in axes.get_legend().get_texts()]
+        assert shown[0] == NAMES[0]
+        assert len(shown) == len(NAMES)
+        save_figure(axes.figure, tmp_path / f"{plot}.png")

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import CORRUPTIONS, LONG, load_once
+from conftest import CORRUPTIONS, LONG, load_once, verify
 from PIL import Image
 
 from resnet_tf.core.errors import UserError
@@ -22,10 +23,9 @@ from resnet_tf.inputs import ImagePreprocess, Preprocess
 from resnet_tf.model.create import create_model
 from resnet_tf.serving import export_benchmark
 from resnet_tf.serving.artifact import find_export_of_step
-from resnet_tf.serving.drift import Drift, check_drift
+from resnet_tf.serving.drift import Drift, check_drift, measure_drift
 from resnet_tf.serving.export import export_model
 from resnet_tf.serving.predictor import Predictor
-from resnet_tf.serving.verify import verify
 from resnet_tf.training.evaluation import evaluate_run
 from resnet_tf.training.run import load_run
 
@@ -335,6 +335,15 @@ def test_initialization_from_an_export_without_variables_is_rejected(run, tiny_e
         create_model(name, num_classes=len(run.labels), input_shape=shape, weights=tmp_path)
 
 
+def test_initialization_from_a_run_names_the_command_that_exports_it(run, tiny_run):
+    name, shape = run.config.model.name, run.model.input_shape[1:]
+    command = f"python -m resnet_tf.export --workdir={tiny_run} --target=hub"
+    message = f"'{tiny_run}' is a run; export it with {command}, and take '{tiny_run}/export/hub'"
+    for path in (tiny_run, tiny_run / "checkpoints", *(tiny_run / "checkpoints").iterdir()):
+        with pytest.raises(UserError, match=re.escape(message)):
+            create_model(name, num_classes=len(run.labels), input_shape=shape, weights=path)
+
+
 def test_the_drift_of_bfloat16_is_logged_and_stored(run, tmp_path, tiny_images, caplog):
     caplog.set_level("INFO", "resnet_tf")
     path = export_model(run, tmp_path, precision="bfloat16")
@@ -360,6 +369,23 @@ def test_an_export_with_too_much_drift_is_rejected(run, tmp_path):
         UserError, match=r"top-1 0.9500 to 0.9000; the accuracy drop exceeds export.max_accuracy_drop=0.01"
     ):
         check_drift(drift, max_logit_drift=0.25, max_accuracy_drop=0.01)
+
+
+def test_drift_is_that_of_numpy():
+    generator = np.random.default_rng(0)
+    before, after = generator.normal(size=(2, 60, 4)).astype(np.float32)
+    labels = before.argmax(axis=1)
+    labels[:10] = (labels[:10] + 1) % 4
+    batches = [(np.arange(start, start + 20), labels[start : start + 20]) for start in (0, 20, 40)]
+    drift = measure_drift(before.__getitem__, after.__getitem__, batches, "x")
+    assert drift.logits == pytest.approx(np.sqrt(np.mean((after - before) ** 2)) / before.std(), rel=1e-5)
+    assert drift.same_top1 == np.sum(before.argmax(axis=1) == after.argmax(axis=1))
+    assert drift.top1_before == pytest.approx(50 / 60)
+    assert drift.top1_after == pytest.approx(np.mean(after.argmax(axis=1) == labels))
+    with pytest.raises(UserError, match=r"the accuracy drop exceeds export.max_accuracy_drop=0.3"):
+        check_drift(drift, max_logit_drift=9.0, max_accuracy_drop=0.3)
+    with pytest.raises(UserError, match=r"the logit drift exceeds export.max_logit_drift=9.0"):
+        check_drift(dataclasses.replace(drift, logits=float("nan")), max_logit_drift=9.0, max_accuracy_drop=1.0)
 
 
 @pytest.mark.parametrize("points", [0, 1, 2, 5])

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from PIL import Image
@@ -72,6 +73,11 @@ def test_single_examples_and_several(predictor, tmp_path):
     for several in ([PIXELS] * 3, (PIXELS,) * 3, np.stack([PIXELS] * 3), iter([file, PIXELS, file.read_bytes()])):
         found = predictor(several, batch_size=2)
         assert [each.labels for each in found] == [single.labels] * 3
+    paths, contents = [str(file)] * 3, [file.read_bytes()] * 3
+    images = np.empty(3, object)
+    images[:] = [PIXELS] * 3
+    for array in (np.array(paths), np.array(paths, object), np.array(contents), pd.Series(paths), images):
+        assert [each.labels for each in predictor(array)] == [single.labels] * 3
     assert predictor([file]) == [single]
     assert predictor([]) == []
 

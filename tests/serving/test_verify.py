@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import verify as verify_export
 
 from resnet_tf.core.errors import UserError
 from resnet_tf.serving import verify
@@ -21,9 +22,9 @@ print(json.dumps({"examples": 1, "same_top1": 1, "largest_difference": differenc
 
 def test_the_process_that_verifies_sees_no_gpu(monkeypatch, tmp_path):
     monkeypatch.setattr(verify, "_PROGRAM", ("-c", PROGRAM))
-    assert verify.verify(tmp_path, np.zeros((1, 2)), batch_size=1, device="GPU").largest_difference == 5e-4
+    assert verify_export(tmp_path, np.zeros((1, 2)), batch_size=1, device="GPU").largest_difference == 5e-4
     with pytest.raises(UserError, match="differ from those of the model"):
-        verify.verify(tmp_path, np.zeros((1, 2)), batch_size=1)
+        verify_export(tmp_path, np.zeros((1, 2)), batch_size=1)
 
 
 @pytest.mark.parametrize("program", ["raise SystemExit('no export')", "input(); raise SystemExit('no export')"])
@@ -48,7 +49,7 @@ def test_a_mistake_that_the_process_names_is_one_line(monkeypatch, tmp_path, cap
     assert json.loads(answer) == {"error": f"no exported model at {str(missing)!r}"}
     monkeypatch.setattr(verify, "_PROGRAM", ("-c", f"input(); print({answer!r})"))
     with pytest.raises(UserError, match=r"^verification of '.*' failed: no exported model at '.*missing'$"):
-        verify.verify(missing, np.zeros((1, 2)), batch_size=1)
+        verify_export(missing, np.zeros((1, 2)), batch_size=1)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,7 @@ def test_a_mistake_that_the_process_names_is_one_line(monkeypatch, tmp_path, cap
 def test_a_defect_of_the_process_is_one_line(program, reason, monkeypatch, tmp_path):
     monkeypatch.setattr(verify, "_PROGRAM", ("-c", program))
     with pytest.raises(UserError, match=rf"^verification of '.*' failed: {reason}$"):
-        verify.verify(tmp_path, np.zeros((1, 2)), batch_size=1)
+        verify_export(tmp_path, np.zeros((1, 2)), batch_size=1)
 
 
 def test_an_error_of_the_caller_ends_the_process_that_verifies(monkeypatch):

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,7 +13,11 @@ from resnet_tf.core import devices
 from resnet_tf.core.devices import translate_memory_errors
 from resnet_tf.core.errors import UserError
 from resnet_tf.data.sources import open_source
-from resnet_tf.training import runtime
+from resnet_tf.inputs import create_preprocess
+from resnet_tf.model.layers import BatchNormalization
+from resnet_tf.model.network import ResidualNetwork
+from resnet_tf.training import runtime, trainer
+from resnet_tf.training.evaluation import Evaluator
 from resnet_tf.training.trainer import Trainer
 from resnet_tf.workflows.plan import plan
 
@@ -88,6 +93,60 @@ def test_a_step_that_does_not_fit_is_explained(data_dir, monkeypatch):
     )
     with pytest.raises(UserError, match=message):
         trained.take(None, 1)
+
+
+class _Name(str):
+    """Name of a CPU that stands for a TPU: `TPUStrategy` selects its devices by their names."""
+
+    def __contains__(self, text):
+        return text == "device:TPU:" or super().__contains__(text)
+
+
+@pytest.fixture(scope="module")
+def tpu() -> tf.distribute.TPUStrategy:
+    """Return TensorFlow's strategy for two TPUs, with CPUs in place of them: graphs are traced, not computed."""
+    devices = [SimpleNamespace(name=_Name(f"/job:localhost/replica:0/task:0/device:CPU:{index}")) for index in range(2)]
+    system = SimpleNamespace(devices=devices, num_hosts=1, num_cores=2, num_of_cores_per_host=2, topology=None)
+    return tf.distribute.TPUStrategy(SimpleNamespace(get_tpu_system_metadata=lambda: system, task_type=None))
+
+
+def _small_network(config, *, num_classes, weights=None):
+    inputs = keras.Input((None, None, 1))
+    x = BatchNormalization(name="bn")(keras.layers.Conv2D(4, 3, name="conv")(inputs))
+    x = keras.layers.Dropout(0.1, name="dropout")(keras.layers.GlobalAveragePooling2D(name="pool")(x))
+    return ResidualNetwork(inputs, keras.layers.Dense(num_classes, name="logits")(x))
+
+
+def test_steps_of_a_tpu_are_traced(digits_arrays, tpu, monkeypatch):
+    """`TPUStrategy.run` makes a tensor of every argument, which Python cannot decide by."""
+    monkeypatch.setattr(trainer.run, "create_network", _small_network)
+    settings = ["data.batch_size=64", "train.ema=0.9", "optimizer.name=adamw", "optimizer.clip_norm=1"]
+    config = load_config("digits", [f"data.source={digits_arrays}", *settings])
+    trained = Trainer(config, open_source(config.data), tpu)
+    batches, count = trained.batches(), tf.constant(2)
+    for variant in ({}, {"head_only": True}, {"size": 6}):
+        statistics, unreadable = trained.step.run.get_concrete_function(batches, count, **variant).structured_outputs
+        assert (statistics.shape[1:], unreadable.shape[1:]) == ([4], [64])
+
+
+def test_an_evaluation_of_a_tpu_is_traced(digits_arrays, tpu):
+    config = load_config("digits", [f"data.source={digits_arrays}"])
+    source, preprocess = open_source(config.data), create_preprocess(config.data)
+    with tpu.scope():
+        model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
+    evaluator = Evaluator(model, source.validation, preprocess, batch_size=64, strategy=tpu)
+    traced = evaluator._predict.get_concrete_function(*next(iter(evaluator._batches)))
+    assert [each.shape for each in traced.structured_outputs] == [[64, 10], [64]]
+
+
+def test_a_tf_data_service_for_several_machines_of_a_tpu_is_refused():
+    def distribute(create):
+        return create(tf.distribute.InputContext(2, 0, num_replicas_in_sync=4))
+
+    strategy = SimpleNamespace(distribute_datasets_from_function=distribute)
+    config = load_config("digits", ["data.service=input:5000"])
+    with pytest.raises(UserError, match=r"data\.service sends batches to one machine, and this TPU has several"):
+        Trainer.batches(SimpleNamespace(config=config, cluster=SimpleNamespace(count=1), strategy=strategy))
 
 
 def test_a_message_without_text_is_no_other_error():

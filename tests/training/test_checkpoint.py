@@ -176,7 +176,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, parts, monkeypatch):
     _save(tmp_path, parts, 1)
     _fill_disk(monkeypatch)
     message = (
-        r"the checkpoint of step 2 cannot be written: No space left on device; make room.*; that of step 1 is whole"
+        r"the checkpoint of step 2 cannot be written: No space left on device; make room.*; that of step 1 is intact"
     )
     with pytest.raises(UserError, match=message):
         _save(tmp_path, parts, 2)
@@ -188,7 +188,7 @@ def test_a_full_disk_is_reported_with_a_checkpoint_that_is_intact(tmp_path, part
     _save(tmp_path, parts, 1)
     CORRUPTIONS["flip"](_save(tmp_path, parts, 3) / FILES[1])
     _fill_disk(monkeypatch)
-    with pytest.raises(UserError, match=r"the checkpoint of step 2 cannot be written: .*; that of step 1 is whole"):
+    with pytest.raises(UserError, match=r"the checkpoint of step 2 cannot be written: .*; that of step 1 is intact"):
         _save(tmp_path, parts, 2)
 
 

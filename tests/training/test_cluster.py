@@ -5,10 +5,10 @@ import json
 import logging
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,24 +17,25 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import override_groups
+from conftest import free_addresses, override_groups, wait_until
 
 from resnet_tf.config import RuntimeConfig, load_config
 from resnet_tf.core.errors import Interrupted, UserError
 from resnet_tf.core.files import read_json_lines
+from resnet_tf.core.signals import StopRequested
 from resnet_tf.data.sources import open_source
 from resnet_tf.training import checkpoint, loop, runtime, time_budget
 from resnet_tf.training import start as start_module
 from resnet_tf.training.callbacks import Profile
 from resnet_tf.training.cluster import Cluster, Task, is_chief, read_tf_config
-from resnet_tf.training.early_exit import Pace
+from resnet_tf.training.pace import Pace
 from resnet_tf.training.planner import Weights
 from resnet_tf.training.progress import RunState
 from resnet_tf.training.run import load_run
 from resnet_tf.training.start import Start, check_workers_agree, start
 from resnet_tf.training.time_budget import Deadline
 from resnet_tf.workflows import train as train_module
-from resnet_tf.workflows.train import train_and_evaluate
+from resnet_tf.workflows.train import train, train_and_evaluate
 
 TIMEOUT = 240  # seconds
 EXAMPLE = Path(__file__).parents[2] / "examples" / "workers.py"
@@ -46,11 +47,7 @@ def _workers(workdir, settings, count=2, further=()):
 
     Workers but the first have `further` settings.
     """
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    hosts = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
-    for each in sockets:
-        each.close()
-    processes = []
+    hosts, processes = free_addresses(count), []
     try:
         for index in range(count):
             task = {"cluster": {"worker": hosts}, "task": {"type": "worker", "index": index}}
@@ -129,8 +126,7 @@ def test_a_lost_worker_ends_the_other_and_both_continue(data_dir, tmp_path, lost
     settings = _settings(data_dir, "train.checkpoint_steps=1", "runtime.steps_per_loop=1", "train.epochs=40")
     directory = tmp_path / "run" / "checkpoints"
     with _workers(tmp_path / "run", settings) as processes:
-        while processes[0].poll() is None and len(checkpoint.steps(directory)) < 2:
-            pass
+        wait_until(lambda: processes[0].poll() is not None or len(checkpoint.steps(directory)) >= 2, seconds=TIMEOUT)
         processes[lost].kill()
         _, errors = processes[1 - lost].communicate(timeout=120)
         assert processes[1 - lost].returncode == 75
@@ -139,8 +135,9 @@ def test_a_lost_worker_ends_the_other_and_both_continue(data_dir, tmp_path, lost
     reached = checkpoint.steps(directory)[-1]
     assert 2 <= reached < 40 * 14
     with _workers(tmp_path / "run", settings) as processes:
-        while processes[0].poll() is None and checkpoint.steps(directory)[-1] < reached + 3:
-            pass
+        wait_until(
+            lambda: processes[0].poll() is not None or checkpoint.steps(directory)[-1] >= reached + 3, seconds=TIMEOUT
+        )
         processes[1].terminate()  # all workers stop at the same step and save
         outputs = [process.communicate(timeout=TIMEOUT) for process in processes]
     assert [process.returncode for process in processes] == [75, 75], outputs
@@ -234,6 +231,42 @@ def test_all_workers_know_where_a_condition_is_true():
     assert _on_both(lambda worker: worker.where(False)) == [[], []]
 
 
+@pytest.mark.parametrize("numbers", [([], []), ([3], []), ([], [2**50 + 1, 7]), ([5, 6], [7])], ids=str)
+def test_the_numbers_of_all_workers_are_concatenated(numbers):
+    found = _on_both(lambda worker: worker.concatenate([float(each) for each in numbers[worker.index]]))
+    assert found == [[*numbers[0], *numbers[1]]] * 2
+
+
+@pytest.fixture
+def two_replicas():
+    """Return the chief of two workers, whose sums stay on this machine."""
+    chief = Cluster(runtime.mirrored(("CPU:0", "CPU:1")))
+    chief.count = 2
+    return chief
+
+
+def test_one_trace_sums_up_numbers_of_any_length(two_replicas):
+    for length in range(1, 6):
+        assert two_replicas.sum(range(length)) == list(range(length))
+    assert two_replicas._add_up.experimental_get_tracing_count() == 2
+
+
+def test_variables_are_broadcast_bit_by_bit_without_further_traces(two_replicas):
+    values = [
+        np.array([[-0.0, 0.0, np.inf], [np.nan, 1e-37, -1e38]], np.float32),
+        np.float32(-0.0),
+        np.arange(5, dtype=np.float32),
+        np.array([1.5, -0.0], tf.bfloat16.as_numpy_dtype),
+        np.array(2**40 + 1),
+        np.arange(4),
+    ]
+    variables = [tf.Variable(each) for each in values]
+    for _ in range(2):
+        two_replicas.broadcast_variables(variables)
+    assert [each.numpy().tobytes() for each in variables] == [each.tobytes() for each in values]
+    assert two_replicas._add_up.experimental_get_tracing_count() == 4  # the first of each type, and any other
+
+
 def test_different_configurations_are_refused_on_all_workers(tiny_config):
     other = override_groups(tiny_config, train={"epochs": 3})
     message = "the configuration of worker 1 differs from that of the chief; all workers need the same"
@@ -275,6 +308,51 @@ def test_a_loss_while_the_network_is_created_is_one_line(tiny_config, tmp_path, 
     monkeypatch.setattr(loop, "Trainer", _lose_worker)
     with pytest.raises(Interrupted, match=r"worker 0 lost another one before the first step \(Socket closed\)"):
         loop.fit(Start(tiny_config, None, None, Deadline(0.0)), tmp_path, plot_evaluation=None)
+
+
+def test_the_wait_for_other_workers_is_not_part_of_the_minutes(tiny_config, monkeypatch):
+    events = []
+    monkeypatch.setattr(start_module.runtime, "start", lambda config: events.append("joined"))
+    monkeypatch.setattr(start_module, "Deadline", lambda minutes: events.append("deadline"))
+    monkeypatch.setattr(start_module, "Cluster", _lose_worker)
+    with pytest.raises(tf.errors.UnavailableError):
+        start(tiny_config)
+    assert events == ["joined", "deadline"]
+
+
+@pytest.mark.parametrize("call", [train, train_and_evaluate])
+def test_no_worker_ends_before_the_chief_has_finished_the_run(tiny_config, tmp_path, monkeypatch, call):
+    """Regression: a chief that was lost in the meantime came back, and waited for workers that had ended."""
+    events, fitted = [], SimpleNamespace(source=SimpleNamespace(test="test"), step=1)
+    fitted.evaluation = SimpleNamespace(to_dict=dict)
+    run = SimpleNamespace(config=tiny_config)
+
+    def finish(*arguments, **options):
+        time.sleep(0.2)
+        events.append("finished")
+        return {}
+
+    def on(worker):
+        _HERE.worker = worker
+        call(tiny_config, tmp_path)
+        events.append("ended")
+
+    for name, replacement in {
+        "is_chief": lambda config: _HERE.worker.is_chief,
+        "Cluster": lambda strategy: _HERE.worker,
+        "_start": lambda config, workdir: SimpleNamespace(config=config, strategy=None),
+        "_exclusive": lambda *arguments: contextlib.nullcontext(tmp_path),
+        "_fit": lambda *arguments: fitted,
+        "_finish": finish,
+        "load_run": lambda directory: run,
+        "evaluate_test_split": finish,
+    }.items():
+        monkeypatch.setattr(train_module, name, replacement)
+    _on_both(on)
+    assert events == ["finished", "ended", "ended"]
+    lost = SimpleNamespace(index=1, count=2, is_chief=False, sum=_lose_worker)
+    with pytest.raises(Interrupted, match=r"worker 1 lost another one after the last step \(Socket closed\)"):
+        on(lost)
 
 
 def test_workers_take_the_same_steps_in_a_measurement(tiny_config, monkeypatch):
@@ -331,6 +409,32 @@ def _fit(worker, config, callbacks=()):
     fit._batches, fit._evaluation_seconds, fit._pace = iter(()), 0.0, Pace(most=5)
     fit._profile, fit._signals = Profile("", Path()), SimpleNamespace(received="")
     return fit
+
+
+def test_unreadable_examples_of_all_workers_count_on_each(tiny_config):
+    """Regression: each worker tolerated the fraction for itself, and listed its own examples only."""
+    recorded = [[], []]
+
+    def take_call(worker):
+        fit = _fit(worker, tiny_config)
+        missing = np.array([[-1, 4], [5, -1]]) if worker.is_chief else np.array([[-1, 9], [-1, -1]])
+        fit._trainer.take = lambda batches, count: (np.zeros((count, 4), np.float32), missing)
+        fit._unreadable = SimpleNamespace(record=lambda found: recorded[worker.index].append(found.tolist()))
+        fit._call(2)
+
+    _on_both(take_call)
+    assert recorded == [[[4, 5, 9]], [[4, 5, 9]]]
+
+
+def test_a_signal_after_the_last_step_stops_all_workers(tiny_config):
+    def check(worker):
+        fit = _fit(worker, tiny_config)
+        fit._signals.received = "" if worker.is_chief else "SIGTERM"
+        with pytest.raises(StopRequested) as caught:
+            fit._check_signals()
+        return str(caught.value)
+
+    assert _on_both(check) == ["another worker was stopped", "SIGTERM"]
 
 
 @pytest.mark.parametrize("ended", [True, False])

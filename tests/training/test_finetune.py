@@ -13,9 +13,12 @@ import resnet_tf
 from resnet_tf.config import Config, DataConfig, TrainConfig, load_config
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.files import read_json_lines
+from resnet_tf.core.targets import SINGLE_LABEL
 from resnet_tf.data.sources import open_source
 from resnet_tf.model.create import create_model
 from resnet_tf.training import runtime
+from resnet_tf.training.resize import resize
+from resnet_tf.training.teacher import Teacher
 from resnet_tf.training.trainer import Trainer, size_in_epoch
 from resnet_tf.workflows.train import train_and_evaluate
 
@@ -122,19 +125,44 @@ def test_a_run_with_progressive_resizing(digits_arrays, tmp_path):
     assert resnet_tf.Predictor(resnet_tf.export_model(run, tmp_path / "models")).labels == run.labels
 
 
+def _signature_logits(export, images: tf.Tensor) -> np.ndarray:
+    """Return the logits of an export for gray images of any size, uint8 [B, H, W, 1]."""
+    rgb = tf.image.grayscale_to_rgb(tf.cast(images, tf.float32) / 255)
+    resized = tf.image.resize(rgb, (8, 8), antialias=True)
+    return tf.saved_model.load(str(export)).signatures["images"](images=resized)["logits"].numpy()
+
+
+@pytest.mark.parametrize("target", ["serving", pytest.param("hub", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size", [(8, 8), (10, 14)], ids=str)
+def test_a_teacher_is_compiled_by_xla(tiny_run, tiny_export, tmp_path, target, size):
+    """Regression: an export also returns strings, the names of the classes, and TensorFlow's resize has no kernel."""
+    run, export = resnet_tf.load_run(tiny_run), tiny_export
+    if target == "hub":
+        export = resnet_tf.export_model(run, tmp_path, target=target)
+    preprocess = dataclasses.replace(run.preprocess, size=size)
+    teacher = Teacher(str(export), preprocess, run.labels, SINGLE_LABEL)
+    images = tf.constant(np.random.default_rng(0).integers(0, 256, (4, *size, 1), np.uint8))
+    compiled = tf.function(lambda inputs: teacher(inputs, resize), jit_compile=True)
+    logits = compiled(preprocess.from_batch(images)).numpy()
+    np.testing.assert_allclose(logits, _signature_logits(export, images), rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.slow
-def test_distillation_loss_depends_only_on_the_teacher(digits_arrays, tiny_run, tmp_path):
+@pytest.mark.parametrize(
+    "settings",
+    [(), ("runtime.xla=true",), ("runtime.xla=true", "data.image_size=12")],
+    ids=["as it is", "by XLA", "by XLA, resized"],
+)
+def test_distillation_loss_depends_only_on_the_teacher(digits_arrays, tiny_export, settings):
     """With a teacher weight of 1, the labels do not matter."""
-    path = resnet_tf.export_model(resnet_tf.load_run(tiny_run), tmp_path / "models")
     trained = _trainer(
-        digits_arrays, f"loss.teacher={tmp_path / 'models'}", "loss.teacher_weight=1", "loss.temperature=2"
+        digits_arrays, f"loss.teacher={tiny_export}", "loss.teacher_weight=1", "loss.temperature=2", *settings
     )
     images, labels, _ = next(trained.batches())
-    _, _, totals = trained.step.gradients(images, labels)
-    _, _, others = trained.step.gradients(images, (labels + 1) % 10)
+    _, _, totals = trained.step._gradients(images, labels)  # compiled with `runtime.xla`
+    _, _, others = trained.step._gradients(images, (labels + 1) % 10)
     assert totals[0] == others[0]
-    rgb = tf.image.grayscale_to_rgb(tf.cast(images, tf.float32) / 255)
-    teacher_logits = tf.saved_model.load(str(path)).signatures["images"](images=rgb)["logits"].numpy() / 2
+    teacher_logits = _signature_logits(tiny_export, images) / 2
 
     own = trained.model(trained.preprocess.from_batch(images), training=True).numpy() / 2
     chances, student = (np.exp(each - each.max(1, keepdims=True)) for each in (teacher_logits, own))

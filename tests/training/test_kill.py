@@ -8,9 +8,8 @@ import time
 
 import numpy as np
 import pytest
-from conftest import untimed_metrics
+from conftest import is_staging, untimed_metrics
 
-from resnet_tf.core import files
 from resnet_tf.training import checkpoint
 from resnet_tf.training.run import load_run
 
@@ -67,4 +66,4 @@ def _assert_same(ours, theirs):
     for mine, other in zip(load_run(ours).model.get_weights(), load_run(theirs).model.get_weights(), strict=True):
         np.testing.assert_array_equal(mine, other)
     assert untimed_metrics(ours) == untimed_metrics(theirs)
-    assert not [path for path in ours.rglob("*") if files.is_staging(path)]
+    assert not [path for path in ours.rglob("*") if is_staging(path)]

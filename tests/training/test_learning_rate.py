@@ -49,6 +49,15 @@ def test_steps_fall_at_the_ends_of_epochs_counted_from_the_start():
     np.testing.assert_allclose(rates, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("rise", [0.1, 0.6])
+def test_one_cycle_is_two_half_cosines(rise):
+    """From peak / 25 to the peak at the end of the rise, and to peak / 250,000."""
+    progress = np.interp(np.arange(70), [0, 70 * rise - 1, 69], [0, 1, 2])
+    lowest = np.where(progress < 1, PEAK / 25, PEAK / 25 / 1e4)
+    expected = lowest + (PEAK - lowest) * (1 - np.cos(np.pi * progress)) / 2
+    np.testing.assert_allclose(_rates(schedule="one_cycle", rise_fraction=rise)[:70], expected, rtol=1e-4, atol=1e-7)
+
+
 def test_the_peak_scales_with_the_batch():
     config = Config(data=DataConfig(batch_size=1024), optimizer=OptimizerConfig(base_lr=0.1, schedule="constant"))
     rate = learning_rate(dataclasses.replace(config), TrainingLength(10, 900))
@@ -77,6 +86,10 @@ def test_they_are_pytorchs():
             lambda each: schedulers.MultiStepLR(each, [21, 42], gamma=0.1),
         ),
         ({"schedule": "one_cycle"}, lambda each: schedulers.OneCycleLR(each, PEAK, total_steps=70)),
+        (
+            {"schedule": "one_cycle", "rise_fraction": 0.6},
+            lambda each: schedulers.OneCycleLR(each, PEAK, total_steps=70, pct_start=0.6),
+        ),
     ]
     for settings, make in cases:
         np.testing.assert_allclose(_rates(**settings)[:70], rates(make), rtol=1e-5, atol=1e-8, err_msg=str(settings))

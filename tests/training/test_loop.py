@@ -31,6 +31,7 @@ from resnet_tf.model.network import ResidualNetwork
 from resnet_tf.training import checkpoint, default_settings, evaluation, loop, run, runtime
 from resnet_tf.training.callbacks import ProgressLine
 from resnet_tf.training.evaluation import Evaluator, evaluate_run
+from resnet_tf.training.progress import RunState
 from resnet_tf.training.run import load_run
 from resnet_tf.training.trainer import Trainer
 from resnet_tf.workflows.train import train_and_evaluate
@@ -148,6 +149,31 @@ def test_a_signal_between_two_epochs_keeps_the_metrics_of_the_first(tiny_config,
         train_and_evaluate(tiny_config, tmp_path, callbacks=[stop])
     (line,) = files.read_json_lines(tmp_path / "metrics.jsonl")
     assert load_run(tmp_path).metrics["top1"] == line["val_top1"]
+
+
+def test_a_signal_after_the_last_evaluation_ends_the_run_before_the_export(tiny_config, tmp_path):
+    """Regression: the signal was lost."""
+    stop = keras.callbacks.LambdaCallback(on_train_end=lambda logs: os.kill(os.getpid(), signal.SIGTERM))
+    config = override_groups(tiny_config, train={"epochs": 1})
+    with pytest.raises(Interrupted, match=r"SIGTERM: stopped at step 7, saved in "):
+        train_and_evaluate(config, tmp_path, callbacks=[stop])
+    (line,) = files.read_json_lines(tmp_path / "metrics.jsonl")
+    assert load_run(tmp_path).metrics["top1"] == line["val_top1"]
+
+
+@pytest.mark.parametrize(
+    ("minutes", "patient", "cause"),
+    [(0, True, "a callback"), (1, True, "train.minutes or a callback"), (1, False, "train.patience")],
+)
+def test_the_cause_of_an_early_end_is_named(tiny_config, caplog, minutes, patient, cause):
+    state = RunState(step=21, ended=True, out_of_patience=not patient)
+    trainer = SimpleNamespace(state=state, has_metrics=True)
+    config = override_groups(tiny_config, train={"minutes": minutes})
+    fit = SimpleNamespace(_trainer=trainer, _config=config, _metrics_file=None, _fitted=lambda evaluation: evaluation)
+    fit._evaluate_to_logs = lambda: ("evaluation", {})
+    with caplog.at_level("INFO", "resnet_tf"):
+        assert loop._Fit._evaluate_finished(fit) == "evaluation"
+    assert caplog.messages == [f"{cause} ended the run at step 21"]
 
 
 @pytest.mark.slow

@@ -38,6 +38,20 @@ def test_binary_is_a_sigmoid_for_each_class(targets):
     np.testing.assert_allclose(_losses(targets, name="binary"), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_both_classes_of_a_mixed_example_are_targets_of_binary(smoothing):
+    """Wightman et al. 2021, section 2; in timm, the threshold is that of smoothed targets."""
+    present = (MIXED > 0).astype(np.float64)
+    chance = 1 / (1 + np.exp(-LOGITS.astype(np.float64)))
+    expected = -(present * np.log(chance) + (1 - present) * np.log(1 - chance)).mean(-1)
+    settings = {"name": "binary", "label_smoothing": smoothing}
+    np.testing.assert_allclose(_losses(MIXED, target_threshold=0.2, **settings), expected, rtol=1e-5)
+    only_larger = _losses(MIXED, target_threshold=0.5, **settings)
+    np.testing.assert_allclose(only_larger, _losses(np.round(MIXED), name="binary"), rtol=1e-5)
+    # The threshold of a recipe stays with another loss, where it has no effect.
+    np.testing.assert_array_equal(_losses(MIXED, target_threshold=0.2), _losses(MIXED))
+
+
 def test_focal_counts_easy_examples_less():
     expected = keras.losses.categorical_focal_crossentropy(HARD, LOGITS, alpha=1.0, gamma=2.0, from_logits=True)
     np.testing.assert_allclose(_losses(HARD, name="focal"), expected, rtol=1e-4, atol=1e-6)
@@ -56,6 +70,9 @@ def test_class_weights():
     numbers = (1 - 0.99**COUNTS) / (1 - 0.99)  # Cui et al. 2019, equation 2
     np.testing.assert_allclose(effective, 1 / numbers / (1 / numbers).sum() * 4, rtol=1e-5)
     np.testing.assert_allclose(_losses(HARD, class_weights="inverse"), inverse[LABELS] * _losses(HARD), rtol=1e-5)
+    smooth = {"label_smoothing": 0.1}
+    weighted, plain = _losses(MIXED, class_weights="inverse", **smooth), _losses(MIXED, **smooth)
+    np.testing.assert_allclose(weighted, MIXED @ inverse * plain, rtol=1e-5, err_msg="weights of labels, not smooth")
     absent = class_weights(LossConfig(class_weights="inverse"), np.array([3, 0, 1]))
     np.testing.assert_allclose(absent, [2 / 3, 0, 2])
 
@@ -66,6 +83,15 @@ def test_logit_adjustment_adds_the_logarithm_of_the_class_frequencies():
     np.testing.assert_allclose(_losses(HARD, logit_adjustment=1.5), expected, rtol=1e-5)
     with pytest.raises(UserError, match=r"loss.logit_adjustment is for softmax losses"):
         Objective(LossConfig(name="binary", logit_adjustment=1.0), COUNTS)
+
+
+def test_logit_adjustment_does_not_change_the_divergence_from_a_teacher():
+    settings = {"teacher": "x", "teacher_weight": 1.0}
+    plain, adjusted = (
+        Objective(LossConfig(**settings, logit_adjustment=factor), COUNTS)(HARD, LOGITS, LOGITS[::-1])
+        for factor in (0.0, 2.0)
+    )
+    np.testing.assert_array_equal(adjusted, plain)
 
 
 @pytest.mark.slow
@@ -79,6 +105,17 @@ def test_they_are_torchs_and_timms():
         (_losses(MIXED), losses.SoftTargetCrossEntropy()(logits, mixed)),
         (_losses(HARD, name="binary", label_smoothing=0.1), losses.BinaryCrossEntropy(smoothing=0.1)(logits, labels)),
         (_losses(MIXED, name="binary"), losses.BinaryCrossEntropy(smoothing=0.0)(logits, mixed)),
+        *(
+            (
+                _losses(MIXED, name="binary", label_smoothing=smoothing, target_threshold=threshold),
+                losses.BinaryCrossEntropy(target_threshold=threshold)(
+                    logits,
+                    mixed * (1 - smoothing) + smoothing / 4,  # timm's Mixup smooths
+                ),
+            )
+            for smoothing in (0.0, 0.1)
+            for threshold in (0.2, 0.28, 0.5)
+        ),
     ]
     for ours, theirs in pairs:
         assert ours.mean() == pytest.approx(float(theirs), rel=1e-5)

@@ -32,6 +32,14 @@ def test_cross_entropy_is_that_of_pytorch(name, torch):
     np.testing.assert_allclose(_loss(name=name), expected.mean(1), rtol=1e-5)
 
 
+def test_a_threshold_of_targets_removes_their_smoothing():
+    """As timm's BinaryCrossEntropy with `smooth_dense` and `target_threshold`."""
+    found = _loss(name="binary", label_smoothing=0.1, target_threshold=0.2)
+    np.testing.assert_array_equal(found, _loss(name="binary"))
+    smoothed = _loss(name="cross_entropy", label_smoothing=0.1)
+    np.testing.assert_array_equal(_loss(name="cross_entropy", label_smoothing=0.1, target_threshold=0.2), smoothed)
+
+
 def test_inverse_class_weights_are_positive_weights_of_pytorch(torch):
     expected = torch.nn.functional.binary_cross_entropy_with_logits(
         torch.tensor(LOGITS), torch.tensor(TARGETS), reduction="none", pos_weight=torch.tensor([1, 9, 1.5, 1 / 9, 1])
@@ -108,5 +116,5 @@ def test_losses_and_gradients_are_finite_for_all_logits(settings):
 def test_settings_of_the_other_form_are_refused():
     with pytest.raises(UserError, match=r"loss\.logit_adjustment"):
         MultiLabelObjective(LossConfig(logit_adjustment=1.0), COUNTS, examples=100)
-    with pytest.raises(UserError, match=r"loss\.name=asymmetric is for examples with any number of classes"):
+    with pytest.raises(UserError, match=r"loss\.name=asymmetric is a multi-label loss, and each example has one class"):
         Objective(LossConfig(name="asymmetric"), COUNTS)

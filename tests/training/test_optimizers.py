@@ -10,15 +10,17 @@ from resnet_tf.config import Config, DataConfig, OptimizerConfig, TrainConfig
 from resnet_tf.core.errors import UserError
 from resnet_tf.data.pipeline import TrainingLength
 from resnet_tf.training.checkpoint import variables_of
+from resnet_tf.training.optimizers.conditional import apply_if
 from resnet_tf.training.optimizers.create import create_optimizer, list_optimizers
+from resnet_tf.training.step import TrainStep
 
 GENERATOR = np.random.default_rng(0)
 KERNEL, BIAS = GENERATOR.normal(size=(3, 3, 4, 8)), GENERATOR.normal(size=8)
 GRADIENTS = [(GENERATOR.normal(size=KERNEL.shape), GENERATOR.normal(size=8)) for _ in range(5)]
 
 
-def _run(name: str, **settings) -> tuple[np.ndarray, np.ndarray]:
-    """A kernel and a bias after the gradients, at a constant rate of 0.1."""
+def _run(name: str, skip=lambda optimizer: None, **settings) -> tuple[np.ndarray, np.ndarray]:
+    """A kernel and a bias after the gradients, at a constant rate of 0.1, and `skip` after each of the first two."""
     inputs = keras.Input((5, 5, 4))
     model = keras.Model(inputs, keras.layers.Conv2D(8, 3, name="conv")(inputs))
     for variable, value in zip(model.trainable_variables, (KERNEL, BIAS), strict=True):
@@ -26,9 +28,26 @@ def _run(name: str, **settings) -> tuple[np.ndarray, np.ndarray]:
     group = OptimizerConfig(name=name, base_lr=0.1, schedule="constant", warmup_epochs=0.0, **settings)
     config = Config(data=DataConfig(batch_size=256), optimizer=group)
     optimizer = create_optimizer(config, TrainingLength(10, 100), model)
-    for gradients in GRADIENTS:
+    for step, gradients in enumerate(GRADIENTS):
         optimizer.apply([tf.constant(each, tf.float32) for each in gradients], model.trainable_variables)
+        if step < 2:
+            skip(optimizer)
     return tuple(variable.numpy() for variable in model.trainable_variables)
+
+
+@pytest.mark.parametrize("name", ["adamw", "adamax", "nadam", "lamb", "adafactor", "muon"])
+def test_bias_corrections_do_not_count_skipped_steps(name):
+    """As Keras's `LossScaleOptimizer` and PyTorch's `GradScaler`, which do not call the optimizer."""
+    step = TrainStep.__new__(TrainStep)
+
+    def skip(optimizer):
+        step._optimizer = optimizer
+        before = int(optimizer.iterations)
+        step._skip()
+        assert int(optimizer.iterations) == before + 1, "schedules count it"
+
+    for ours, expected in zip(_run(name, skip), _run(name), strict=True):
+        np.testing.assert_array_equal(ours, expected)
 
 
 def _sgd(weight, gradients, *, decay, momentum, rate=0.1):
@@ -63,6 +82,16 @@ def test_sgd_decays_in_the_gradient_and_only_kernels():
     np.testing.assert_allclose(decayed, _sgd(BIAS, [b for _, b in GRADIENTS], decay=0.1, momentum=0.5), rtol=1e-4)
 
 
+def test_nesterov_momentum_is_that_of_torch():
+    kernel, _ = _run("sgd", weight_decay=0.1, momentum=0.9, nesterov=True)
+    weight, velocity = KERNEL, 0.0
+    for gradient, _ in GRADIENTS:  # Sutskever et al. 2013, as documented for torch.optim.SGD
+        gradient = gradient + 0.1 * weight
+        velocity = 0.9 * velocity + gradient
+        weight = weight - 0.1 * (gradient + 0.9 * velocity)
+    np.testing.assert_allclose(kernel, weight, rtol=1e-4, atol=1e-6)
+
+
 def test_adamw_decays_beside_the_gradient():
     kernel, bias = _run("adamw", weight_decay=0.1)
     np.testing.assert_allclose(kernel, _adam(KERNEL, [a for a, _ in GRADIENTS], decay=0.1), rtol=1e-4, atol=1e-5)
@@ -89,12 +118,12 @@ def test_lars_scales_the_gradient_to_the_weight():
     np.testing.assert_allclose(bias, _sgd(BIAS, [b for _, b in GRADIENTS], decay=0.0, momentum=0.9), rtol=1e-4)
 
 
-def _lars_step(weight: float, gradient: float) -> np.ndarray:
+def _step_of_ones(name: str, weight: float, gradient: float) -> np.ndarray:
     """Return a kernel of equal weights and gradients after one step with a learning rate and weight decay of 0.1."""
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, use_bias=False)])
     (kernel,) = model.trainable_variables
     kernel.assign(np.full(kernel.shape, weight))
-    group = OptimizerConfig("lars", base_lr=0.1, weight_decay=0.1, schedule="constant", warmup_epochs=0.0)
+    group = OptimizerConfig(name, base_lr=0.1, weight_decay=0.1, schedule="constant", warmup_epochs=0.0)
     config = Config(data=DataConfig(batch_size=256), optimizer=group)
     create_optimizer(config, TrainingLength(10, 100), model).apply([tf.fill(kernel.shape, gradient)], [kernel])
     return kernel.numpy()
@@ -104,7 +133,11 @@ def _lars_step(weight: float, gradient: float) -> np.ndarray:
 def test_lars_does_not_scale_the_update_where_the_weight_or_the_gradient_is_zero(weight, gradient):
     """The ratio of 1 replaces the coefficient of 0.001, too."""
     expected = np.full((4, 3), weight - 0.1 * (gradient + 0.1 * weight))
-    np.testing.assert_allclose(_lars_step(weight, gradient), expected, rtol=1e-6)
+    np.testing.assert_allclose(_step_of_ones("lars", weight, gradient), expected, rtol=1e-6)
+
+
+def test_lamb_does_not_scale_the_update_of_a_weight_of_zero():
+    np.testing.assert_allclose(_step_of_ones("lamb", 0.0, 1.0), np.full((4, 3), -0.1), rtol=1e-5)
 
 
 def test_muon_makes_the_updates_of_convolutions_orthogonal():
@@ -118,6 +151,19 @@ def test_muon_makes_the_updates_of_convolutions_orthogonal():
     expected = KERNEL.reshape(-1, 8)
     for gradient, _ in GRADIENTS:
         expected = expected - 0.1 * 0.2 * np.sqrt(36) * _newton_schulz(gradient.reshape(-1, 8))
+    np.testing.assert_allclose(kernel.reshape(-1, 8), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_the_momentum_of_muon_accumulates_gradients(nesterov):
+    """As in the code of Jordan et al. 2024."""
+    kernel, _ = _run("muon", weight_decay=0.0, momentum=0.9, nesterov=nesterov)
+    expected, velocity = KERNEL.reshape(-1, 8), 0.0
+    for gradient, _ in GRADIENTS:
+        gradient = gradient.reshape(-1, 8)
+        velocity = 0.9 * velocity + gradient
+        update = gradient + 0.9 * velocity if nesterov else velocity
+        expected = expected - 0.1 * 0.2 * np.sqrt(36) * _newton_schulz(update)
     np.testing.assert_allclose(kernel.reshape(-1, 8), expected, atol=1e-3)
 
 
@@ -270,6 +316,34 @@ def test_an_assigned_learning_rate_is_the_one_that_steps_take():
         np.testing.assert_allclose(variable.numpy(), old - 0.001 * gradient, rtol=1e-4, atol=1e-6)
 
 
+def _scaled_steps(apply) -> list[tuple[float, int, float]]:
+    """Return loss scale, steps until it grows, and one weight, after each of eight steps; the sixth is not finite."""
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(3, name="logits", kernel_initializer="ones")(inputs))
+    config = Config(optimizer=OptimizerConfig(name="sgd", schedule="constant", warmup_epochs=0.0))
+    optimizer = create_optimizer(config, TrainingLength(10, 100), model)
+    optimizer.dynamic_growth_steps = 3
+    variables, states = model.trainable_variables, []
+    for gradient in (1.0, 1.0, 1.0, 1.0, 1.0, np.inf, 1.0, 1.0):
+        apply(optimizer, [tf.fill(each.shape, gradient) for each in variables], variables)
+        scale, steps = optimizer.dynamic_scale, optimizer.step_counter
+        states.append((float(scale.numpy()), int(steps.numpy()), float(variables[0][0, 0])))
+    return states
+
+
+def test_the_loss_scale_on_an_accelerator_is_that_of_keras():
+    """A step of an accelerator calls `apply_if`, that of a CPU has the loss scale of Keras."""
+
+    def apply(optimizer, gradients, variables):
+        apply_if(optimizer, tf.reduce_all(tf.math.is_finite(gradients[0])), gradients, variables)
+
+    keras.config.set_dtype_policy("mixed_float16")
+    ours, theirs = _scaled_steps(apply), _scaled_steps(lambda optimizer, *arguments: optimizer.apply(*arguments))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    first = ours[0][0]
+    assert [scale / first for scale, _, _ in ours] == [1, 1, 2, 2, 2, 1, 1, 1]
+
+
 def test_unknown_names_are_refused():
     assert {"adam", "adamw", "lamb", "lars", "lion", "muon", "nadam", "rmsprop", "sgd"} <= set(list_optimizers())
     with pytest.raises(UserError, match=r"unknown optimizer.name 'agd'; did you mean .*'sgd'"):
@@ -298,12 +372,47 @@ def test_they_are_torchs_and_timms(name):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["lars", "lamb"])
 @pytest.mark.parametrize(("weight", "gradient"), [(0.0, 1.0), (1.0, 0.0)])
-def test_lars_of_zeros_is_timms(weight, gradient):
-    lars = import_torch_zoo("timm.optim").Lars
+def test_steps_of_zeros_are_timms(weight, gradient, name):
+    timm = import_torch_zoo("timm.optim")
     import torch
 
     theirs = torch.nn.Parameter(torch.full((4, 3), weight))
     theirs.grad = torch.full((4, 3), gradient)
-    lars([theirs], lr=0.1, weight_decay=0.1, trust_coeff=0.001).step()
-    np.testing.assert_allclose(_lars_step(weight, gradient), theirs.detach().numpy(), rtol=1e-6)
+    if name == "lars":
+        optimizer = timm.Lars([theirs], lr=0.1, weight_decay=0.1, trust_coeff=0.001)
+    else:
+        optimizer = timm.Lamb([theirs], lr=0.1, weight_decay=0.1, eps=1e-7, max_grad_norm=None)
+    optimizer.step()
+    np.testing.assert_allclose(_step_of_ones(name, weight, gradient), theirs.detach().numpy(), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_lamb_with_clipped_gradients_is_timms():
+    """timm's Lamb clips by the norm over all weights, 1.0 by default."""
+    torch = pytest.importorskip("torch", reason="live parity takes torch and timm")
+    timm = import_torch_zoo("timm.optim")
+    parameters = [torch.nn.Parameter(torch.tensor(each)) for each in (KERNEL, BIAS)]
+    groups = [{"params": [each], "weight_decay": decay} for each, decay in zip(parameters, (0.1, 0.0), strict=True)]
+    theirs = timm.Lamb(groups, lr=0.1, eps=1e-7)
+    inputs = keras.Input((5, 5, 4))
+    model = keras.Model(inputs, keras.layers.Conv2D(8, 3, name="conv")(inputs))
+    settings = {"schedule": "constant", "warmup_epochs": 0.0, "weight_decay": 0.1, "clip_norm": 1.0}
+    step = TrainStep.__new__(TrainStep)
+    step._config = Config(
+        data=DataConfig(batch_size=256), optimizer=OptimizerConfig(name="lamb", base_lr=0.1, **settings)
+    )
+    step._optimizer = create_optimizer(step._config, TrainingLength(10, 100), model)
+    step._variables, step._state, step._average = list(model.trainable_variables), [], None
+    for variable, value in zip(step._variables, (KERNEL, BIAS), strict=True):
+        variable.assign(value)
+    for scale, gradients in zip((0.01, 1.0, 0.05, 3.0, 0.03), GRADIENTS, strict=True):  # norms of 0.2 to 50
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = torch.tensor(scale * gradient)
+        theirs.step()
+        ours = [tf.constant(scale * gradient, tf.float32) for gradient in gradients]
+        statistics = tf.stack([0.0, 0.0, tf.linalg.global_norm(ours), 0.0])
+        step._update(ours, [], statistics, head_only=False)
+    for variable, parameter in zip(step._variables, parameters, strict=True):
+        np.testing.assert_allclose(variable.numpy(), parameter.detach().numpy(), rtol=1e-3, atol=1e-4)

@@ -13,8 +13,8 @@ from resnet_tf.data.pipeline import TrainingLength
 from resnet_tf.data.sources import open_source
 from resnet_tf.model.create import create_model
 from resnet_tf.training import planner, time_budget
-from resnet_tf.training.early_exit import Pace
 from resnet_tf.training.loop import _Fit
+from resnet_tf.training.pace import Pace
 from resnet_tf.training.planner import Facts, Weights
 from resnet_tf.training.progress import RunState
 from resnet_tf.training.run import load_run

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from resnet_tf.training.early_exit import Pace
+from resnet_tf.training.pace import Pace
 from resnet_tf.training.progress import RunState
 
 STATISTICS = np.random.default_rng(0).uniform(1, 2, (20, 4)).astype(np.float32) * [1, 1, 1, 0]

@@ -10,6 +10,7 @@ from conftest import LONG
 
 from resnet_tf.config import load_config
 from resnet_tf.data.sources import open_source
+from resnet_tf.model.layers import BatchNormalization
 from resnet_tf.model.network import ResidualNetwork
 from resnet_tf.training import runtime, trainer
 from resnet_tf.training.optimizers.create import list_optimizers
@@ -70,22 +71,22 @@ def test_parts_add_up_to_the_batch(digits_arrays, monkeypatch):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.slow
-@pytest.mark.long
-def test_gradients_are_clipped_by_the_norm_over_all_weights(digits_arrays, monkeypatch):
+@pytest.mark.parametrize(
+    "devices", [pytest.param((), id="single"), pytest.param(MIRRORED[:2], id="mirrored", marks=LONG)]
+)
+def test_gradients_are_clipped_by_the_norm_over_all_weights(digits_arrays, monkeypatch, devices):
     monkeypatch.setattr(trainer.run, "create_network", _without_batch_norm)
-    settings = ["optimizer.momentum=0", "optimizer.weight_decay=0", "optimizer.warmup_epochs=0"]
+    settings = ["optimizer.name=sgd", "optimizer.momentum=0", "optimizer.weight_decay=0", "optimizer.warmup_epochs=0"]
     free = _trainer(_config(digits_arrays, *settings))
     before = _values(free)[:4]
     norm = _take(free, 1)[0, 2]
     moved = np.sqrt(sum(((a - b) ** 2).sum() for a, b in zip(before, _values(free)[:4], strict=True)))
     rate = free.config.peak_learning_rate
     assert moved == pytest.approx(rate * norm, rel=1e-3)
-    for devices in ((), MIRRORED[:2]):
-        clipped = _trainer(_config(digits_arrays, *settings, f"optimizer.clip_norm={norm / 5}", *devices))
-        assert _take(clipped, 1)[0, 2] == pytest.approx(norm, rel=1e-4)
-        moved = np.sqrt(sum(((a - b) ** 2).sum() for a, b in zip(before, _values(clipped)[:4], strict=True)))
-        assert moved == pytest.approx(rate * norm / 5, rel=1e-3)
+    clipped = _trainer(_config(digits_arrays, *settings, f"optimizer.clip_norm={norm / 5}", *devices))
+    assert _take(clipped, 1)[0, 2] == pytest.approx(norm, rel=1e-4)
+    moved = np.sqrt(sum(((a - b) ** 2).sum() for a, b in zip(before, _values(clipped)[:4], strict=True)))
+    assert moved == pytest.approx(rate * norm / 5, rel=1e-3)
 
 
 @pytest.mark.slow
@@ -169,8 +170,9 @@ def test_a_step_of_an_accelerator_is_compiled_in_one_piece(digits_arrays, monkey
 @pytest.mark.parametrize("size", [1, 7, 17, 128, 192, 224, 299])
 def test_resizing_by_matrices_is_that_of_tensorflow(shape, size):
     images = tf.constant(np.random.default_rng(0).uniform(-2, 2, (2, *shape, 3)).astype(np.float32))
-    expected = tf.image.resize(images, [size, size], antialias=True)
-    np.testing.assert_allclose(resize(images, size), expected, rtol=0, atol=1e-5)
+    for sizes in ((size, size), (size, 2 * size)):
+        expected = tf.image.resize(images, sizes, antialias=True)
+        np.testing.assert_allclose(resize(images, sizes), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -235,11 +237,32 @@ def test_the_average_follows_the_weights_and_their_statistics(digits_arrays):
 
 
 def test_replicas_have_the_same_state_after_every_step(digits_arrays):
-    trained = _trainer(_config(digits_arrays, *MIRRORED[:2]))
+    trained = _trainer(_config(digits_arrays, "optimizer.name=adamw", *MIRRORED[:2]))
     _take(trained, 3)
     for variable in [*trained.model.variables, *trained.optimizer.variables]:
         first, second = trained.strategy.experimental_local_results(variable.value)
         np.testing.assert_array_equal(first.numpy(), second.numpy(), err_msg=variable.path)
+
+
+def _with_batch_norm(config, *, num_classes, weights=None):
+    inputs = keras.Input((config.data.image_size, config.data.image_size, config.data.channels))
+    x = BatchNormalization(name="norm")(keras.layers.Conv2D(4, 3, name="conv")(inputs))
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    return ResidualNetwork(inputs, keras.layers.Dense(num_classes, name="logits")(x))
+
+
+def test_moving_statistics_are_the_mean_over_replicas(digits_arrays, monkeypatch):
+    """Without `runtime.sync_batch_norm`, each replica has the statistics of its own part of the batch."""
+    monkeypatch.setattr(trainer.run, "create_network", _with_batch_norm)
+    trained = _trainer(_config(digits_arrays, *MIRRORED[:2]))
+    images, *_ = next(trained.batches())
+    parts = [trained.preprocess.from_batch(each) for each in trained.strategy.experimental_local_results(images)]
+    conv, norm = (trained.model.get_layer(name) for name in ("conv", "norm"))
+    expected = np.mean([conv(each).numpy().mean(axis=(0, 1, 2)) for each in parts], axis=0)
+    before = norm.moving_mean.numpy()
+    _take(trained, 1)
+    expected = norm.momentum * before + (1 - norm.momentum) * expected
+    np.testing.assert_allclose(norm.moving_mean.numpy(), expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.slow

@@ -43,11 +43,11 @@ from resnet_tf.model.zoo import MODELS
 from resnet_tf.training import default_settings, runtime
 from resnet_tf.training.callbacks import MetricsFile, ProgressLine
 from resnet_tf.training.conflicts import describe_conflicts
-from resnet_tf.training.early_exit import Pace
 from resnet_tf.training.evaluation import Evaluator
 from resnet_tf.training.learning_rate import learning_rate
 from resnet_tf.training.losses import Objective, class_weights
 from resnet_tf.training.optimizers.create import create_optimizer
+from resnet_tf.training.pace import Pace
 from resnet_tf.training.progress import RunState
 from resnet_tf.training.run import load_run, read_metrics
 from resnet_tf.training.trainer import Trainer

@@ -109,6 +109,28 @@ def test_a_gate_includes_its_limit(drop, passes):
     assert gate.passed == passes
 
 
+@pytest.mark.parametrize(
+    ("gate", "limit", "value", "passes"),
+    [
+        ("max_negative_flips", 8, 8, True),
+        ("max_negative_flips", 7, 8, False),
+        ("max_latency_ratio", 1.34, 4 / 3, True),
+        ("max_latency_ratio", 1.33, 4 / 3, False),
+    ],
+)
+def test_gates_of_flips_and_latency(gate, limit, value, passes):
+    """With 8 negative and 3 positive flips, and a new model that is slower for one image and faster for 16."""
+    correct = (np.arange(100) < 90, (np.arange(100) >= 8) & (np.arange(100) < 93))
+    times = ({1: 3.0, 16: 40.0}, {1: 4.0, 16: 30.0})
+    answers = [
+        workflow.Answers("", "", each.astype(int), np.ones(100), milliseconds=milliseconds)
+        for each, milliseconds in zip(correct, times, strict=True)
+    ]
+    comparison = workflow.Comparison("", *answers, targets=np.ones(100, int), class_names=["a", "b"], groups={})
+    (found,) = workflow.check_gates(comparison, **{gate: limit})
+    assert (found.value, found.passed) == (pytest.approx(value), passes)
+
+
 def test_recalls_are_those_of_the_classes_whatever_the_slices():
     targets, predictions = np.repeat([0, 1, 3], 10), np.arange(30) // 8
     answers = workflow.Answers("", "", predictions, np.ones(30))
@@ -226,8 +248,8 @@ def test_latencies_are_measured_in_turns(predictor, changed, monkeypatch):
         (["a"], "give two models"),
         (["a", "b", "c"], "give two models"),
         (["nowhere", "b"], "there is neither a run nor an exported model at 'nowhere'"),
-        (["a", "b", "--max-accuracy-drop=2"], "flag --max_accuracy_drop=2"),
-        (["a", "b", "--max-negative-flips=-1"], "flag --max_negative_flips=-1"),
+        (["a", "b", "--max-accuracy-drop=2"], "--max-accuracy-drop=2: expected a number in the range [0.0, 1.0]"),
+        (["a", "b", "--max-negative-flips=-1"], "--max-negative-flips=-1: expected a non-negative whole number"),
         (["a", "b", "--min-class-recall=nan"], "min_class_recall must be a finite number, got nan"),
     ],
 )

@@ -7,11 +7,11 @@ import signal
 import sys
 import tempfile
 import threading
-import time
+from pathlib import Path
 
 import pytest
 import tensorflow as tf
-from conftest import override_groups
+from conftest import override_groups, wait_until
 
 from resnet_tf.core import files
 from resnet_tf.core.errors import Interrupted, UserError
@@ -143,6 +143,14 @@ def test_a_run_that_ends_earlier_is_not_the_same(proved, tmp_path):
     assert str(module._compare(proved, shorter, 7, ())).endswith("and the metrics of 1 epoch")
 
 
+def _is_running(process: int) -> bool:
+    """Return True for a process that has not ended; Python waits 0.25 seconds for the end of one that it has killed."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def test_sigterm_ends_the_new_process_and_leaves_no_files(proved, tmp_path, monkeypatch):
     program, started = tmp_path / "python", tmp_path / "started"
     program.write_text(f"#!/bin/sh\necho $$ > {started}.new; mv {started}.new {started}; exec sleep 60\n")
@@ -152,17 +160,17 @@ def test_sigterm_ends_the_new_process_and_leaves_no_files(proved, tmp_path, monk
     (tmp_path / "scratch").mkdir()
 
     def stop():
-        while not started.exists():
-            time.sleep(0.01)
+        wait_until(started.exists, seconds=50)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    thread = threading.Thread(target=stop)
+    thread = threading.Thread(target=stop, daemon=True)
     thread.start()
-    with pytest.raises(Interrupted, match="SIGTERM: stopped, and the run is unchanged"):
-        prove(proved)
-    thread.join()
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(started.read_text()), 0)
+    try:
+        with pytest.raises(Interrupted, match="SIGTERM: stopped, and the run is unchanged"):
+            prove(proved)
+    finally:
+        thread.join(timeout=60)
+    wait_until(lambda: not _is_running(int(started.read_text())), seconds=20)
     assert not list((tmp_path / "scratch").iterdir())
 
 

@@ -20,9 +20,14 @@ _FREQUENCIES = 8  # of a channel in each direction
 _DIMENSIONS = 24  # in which candidates are searched
 _NEIGHBORS = 8  # of an example that are compared, at most
 _DISTANCE = 0.25  # largest one of images that look alike: correlation 0.97
+_DISTANCE_PIXELS = 0.7  # the same of all pixels: half of the usual distance of unrelated images
 # Largest distances relative to those that are usual between similar images of the data set: of low frequencies, and of
 # all pixels.
 _RELATIVE, _RELATIVE_PIXELS = 0.35, 0.5
+_USUAL = 5  # neighbor of an image at a usual distance
+# Distances up to which images are duplicates in any data set, also one where most images have several copies. Images of
+# Fashion-MNIST, CIFAR-10 and the digits are not that close to others, apart from copies.
+_SURE, _SURE_PIXELS = 0.05, 0.15
 _FLAT = 4.0  # standard deviation of pixels below which an image has no content to compare, in levels of 0 to 255
 _SAMPLE = 2000
 _CHUNK = 4096
@@ -119,16 +124,22 @@ class _Limits:
 
 
 def _fit(thumbnails: np.ndarray, candidates: np.ndarray) -> _Limits:
-    """Return the limits for a data set, from fifth neighbors within a sample, which has few duplicates."""
+    """Return the limits for a data set, from fifth neighbors within a sample, which has few duplicates.
+
+    A data set without fifth neighbors has no usual distance, and the limits of any data set.
+    """
     sample = thumbnails[np.sort(np.random.default_rng(0).permutation(candidates)[:_SAMPLE])]
     vectors = describe(sample)
     _, _, axes = np.linalg.svd(vectors, full_matrices=False)
+    projection = axes[:_DIMENSIONS].T
+    if len(sample) <= _USUAL:
+        return _Limits(projection, _DISTANCE, _DISTANCE_PIXELS)
     distances = np.maximum(2 - 2 * vectors @ vectors.T, 0)
-    order = np.argsort(distances, axis=1)[:, min(5, len(sample) - 1)]
-    usual = np.median(np.take_along_axis(distances, order[:, np.newaxis], axis=1))
+    order = np.argsort(distances, axis=1)[:, _USUAL]
+    usual = np.sqrt(np.median(np.take_along_axis(distances, order[:, np.newaxis], axis=1)))
     usual_pixels = np.median(_pixel_distances(sample, sample[order]))
-    description = min(_DISTANCE, _RELATIVE * float(np.sqrt(usual)))
-    return _Limits(axes[:_DIMENSIONS].T, description, _RELATIVE_PIXELS * float(usual_pixels))
+    description = float(np.clip(_RELATIVE * usual, _SURE, _DISTANCE))
+    return _Limits(projection, description, max(_RELATIVE_PIXELS * float(usual_pixels), _SURE_PIXELS))
 
 
 def _pixel_distances(images: np.ndarray, others: np.ndarray) -> np.ndarray:

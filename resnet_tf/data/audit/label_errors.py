@@ -64,7 +64,7 @@ def find_label_errors(labels: np.ndarray, probabilities: np.ndarray) -> list[Lab
     """Return the examples whose label is likely wrong, the likeliest first.
 
     Args:
-        labels: int64 [N], or bool [N, C] with any number of classes for each example.
+        labels: int64 [N], or bool [N, C] of multi-label data.
         probabilities: of the classes, of a model that was trained without the example, float32 [N, C].
     """
     return _find_in_sets(labels, probabilities) if labels.ndim > 1 else _find(labels, probabilities)

@@ -114,7 +114,7 @@ def write_table(path: Path, examples: Examples, left_out: np.ndarray, config: Da
     if not len(kept):
         raise UserError(f"no example of {config.source!r} is left for a table")
     files = [os.path.abspath(examples.split.locate(int(index))["file"]) for index in kept]
-    root = _root(path, files, config)
+    root = _root(path, files)
     separator = _separator(examples)
     columns = {
         "file": [os.path.relpath(file, root) for file in files],
@@ -139,7 +139,7 @@ def write_table(path: Path, examples: Examples, left_out: np.ndarray, config: Da
     return WrittenTable(path, len(kept), int(left_out.sum()), tuple(settings))
 
 
-def _root(path: Path, files: Sequence[str], config: DataConfig) -> Path:
+def _root(path: Path, files: Sequence[str]) -> Path:
     """Return the folder that paths are relative to: that of the table if it has all files, or else a common one."""
     home = path.absolute().parent
     if all(Path(file).is_relative_to(home) for file in files):

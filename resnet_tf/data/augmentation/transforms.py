@@ -228,7 +228,9 @@ def _fill_rectangles(
 
 
 def random_affine(images: tf.Tensor, uniform: Uniform, config: AugmentConfig) -> tf.Tensor:
-    """Rotate, zoom and translate at random about the center, with bilinear interpolation and zero fill.
+    """Translate at random, then rotate and zoom about the center, with bilinear interpolation and zero fill.
+
+    A translation is scaled and rotated with the image. torchvision translates last, by at most `shift` in the result.
 
     Args:
         images: float32 [B, H, W, C].

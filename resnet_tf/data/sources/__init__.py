@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,13 @@ from resnet_tf.core.targets import SINGLE_LABEL, targets_of
 from resnet_tf.core.text import printable
 from resnet_tf.data.sources import arrays, folder, idx, imagenet_records, slices, tables, tfds_builders
 from resnet_tf.data.sources.base import Corruption, DataSet, Source, Split
-from resnet_tf.data.sources.labels import check_form, check_training, match_classes
+from resnet_tf.data.sources.labels import (
+    UnlabeledError,
+    check_form,
+    check_training,
+    match_classes,
+    warn_of_unlabeled,
+)
 from resnet_tf.inputs import input_type
 
 __all__ = [
@@ -41,9 +47,11 @@ logger = logging.getLogger(__name__)
 def open_source(
     config: DataConfig, *, for_training: bool = True, whole: bool = False, given: Collection[str] | None = None
 ) -> Source:
-    """Open the data source of a configuration; a TFDS data set is downloaded and prepared if needed.
+    """Open the data source of a configuration.
 
-    Classes named by WordNet identifiers of ImageNet (`n01440764`) get their labels (`tench`).
+    A TFDS data set is downloaded and prepared if needed. Classes named by WordNet identifiers of ImageNet (`n01440764`)
+    get their labels (`tench`). The splits are those that the configuration names; `resolve_splits` chooses them when a
+    training begins.
 
     Args:
         config: its `source`, the names of its splits, `eval_fraction`, `data_dir` and `long_tail` apply.
@@ -84,7 +92,10 @@ def _open(
 
 
 def resolve_splits(config: DataConfig, given: Collection[str] | None = None) -> DataConfig:
-    """Return the configuration with the names of existing splits; see `slices.resolve`.
+    """Return the configuration with the names of existing splits, with which a training begins; see `slices.resolve`.
+
+    Of data with a split for validation and one for testing, these are the validation and the test split, unless a user
+    named the validation split.
 
     Args:
         config: names of the source and of its splits.
@@ -94,7 +105,19 @@ def resolve_splits(config: DataConfig, given: Collection[str] | None = None) -> 
         UserError: if the source does not exist, or cannot be read.
     """
     with _translate_read_errors(config.source):
-        return slices.resolve(config, _find(config).splits, given)
+        found = _find(config)
+        return slices.resolve(config, found.splits, given, has_labels=lambda name: _has_labels(found, config, name))
+
+
+def _has_labels(found: DataSet, config: DataConfig, name: str) -> bool:
+    """Return True if a split has labels; log one without."""
+    try:
+        with only_errors("resnet_tf"):  # the rest is logged when the splits are opened
+            found.open(dataclasses.replace(config, train_split=name, eval_split=name, test_split=""))
+    except UnlabeledError:
+        logger.info("%s", printable(f"split {name!r} of {config.source!r} has no labels"))
+        return False
+    return True
 
 
 def list_splits(config: DataConfig) -> tuple[str, ...]:
@@ -108,7 +131,7 @@ def list_splits(config: DataConfig) -> tuple[str, ...]:
 
 
 def open_splits(config: DataConfig) -> tuple[Source, dict[str, Split]]:
-    """Open all splits of a data source.
+    """Open all splits of a data source; those without labels are left out, with a warning, if others have some.
 
     Returns:
         The source, whose training split is the sum of all splits, and each split by its name, with labels in the
@@ -117,18 +140,33 @@ def open_splits(config: DataConfig) -> tuple[Source, dict[str, Split]]:
     Raises:
         UserError: as `open_source`.
     """
-    names = list_splits(config)
+    found = _open_each(config, list_splits(config))
+    names = list(found)
     whole = _open(dataclasses.replace(config, train_split="+".join(names), eval_split=names[0], test_split=""))
     splits = {}
-    for name in names:
-        with only_errors("resnet_tf"):  # the rest is logged above, for all splits
-            opened = _open(dataclasses.replace(config, train_split=name, eval_split=name, test_split=""))
+    for name, opened in found.items():
         indices = np.array([whole.class_names.index(each) for each in opened.class_names], np.int64)
         labels = targets_of(opened.train.labels).renumber(opened.train.labels, indices, len(whole.class_names))
         if targets_of(labels) != whole.targets:  # of a split in which every example has one class
             labels = np.eye(len(whole.class_names), dtype=bool)[labels]
         splits[name] = dataclasses.replace(opened.train, labels=labels)
     return whole, splits
+
+
+def _open_each(config: DataConfig, names: Sequence[str]) -> dict[str, Source]:
+    """Open the splits that have labels, each as a source of its own."""
+    found: dict[str, Source] = {}
+    errors: dict[str, UnlabeledError] = {}
+    for name in names:
+        try:
+            with only_errors("resnet_tf"):  # the rest is logged when all splits are opened
+                found[name] = _open(dataclasses.replace(config, train_split=name, eval_split=name, test_split=""))
+        except UnlabeledError as error:
+            errors[name] = error
+    if not found:
+        raise next(iter(errors.values()))
+    warn_of_unlabeled(config.source, list(errors))
+    return found
 
 
 @contextlib.contextmanager

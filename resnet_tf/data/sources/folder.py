@@ -6,8 +6,7 @@ A file may lie in subfolders of its class.
 import dataclasses
 import logging
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from resnet_tf.core.progress_line import tracked
 from resnet_tf.core.text import from_file_name
 from resnet_tf.data.sources import division, slices
 from resnet_tf.data.sources.base import DataSet, Source, Split, hash_parts
-from resnet_tf.data.sources.labels import source_of_names
+from resnet_tf.data.sources.labels import UnlabeledError, source_of_names
 from resnet_tf.inputs import ImagePreprocess, files
 
 logger = logging.getLogger(__name__)
@@ -49,25 +48,49 @@ class ClassFolder:
         """True if a class has an image that is not in a subfolder."""
         return any(not self._subfolder(file) for paths in self.classes.values() for file in paths)
 
-    @property
-    def has_splits(self) -> bool:
-        """True if folders without own images are splits, by their names, or since they have a subfolder in common."""
-        subfolders = {name: {self._subfolder(file) for file in paths} for name, paths in self.classes.items()}
-        nested = {name: found for name, found in subfolders.items() if "" not in found}
-        shared = Counter(each for found in nested.values() for each in found if not slices.use_of(each))
-        is_shared = any(count > 1 for count in shared.values())
-        return is_shared or any(map(slices.use_of, nested)) or len(subfolders) == len(nested) == 1
+    def has_splits(self, named: Collection[str] = ()) -> bool:
+        """Return True if folders without own images are splits, by their names, or as the only folder.
 
-    def check_layout(self) -> None:
-        """Refuse class/split/file, whose splits would be mixed.
+        Args:
+            named: further names of splits.
+        """
+        nested = [name for name, below in self._subfolders().items() if "" not in below]
+        return any(slices.use_of(name) or name in named for name in nested) or len(self.classes) == len(nested) == 1
+
+    def unlabeled_splits(self) -> list[str]:
+        """Return the folders named like splits whose images are in no class folder, where others are splits."""
+        below = self._subfolders()
+        return [name for name, found in below.items() if found == {""} and slices.use_of(name) and self.has_splits()]
+
+    def without(self, names: Collection[str]) -> "ClassFolder":
+        """Return the folder without the images of some classes."""
+        return dataclasses.replace(
+            self, classes={name: paths for name, paths in self.classes.items() if name not in names}
+        )
+
+    def check_layout(self, named: Collection[str] = ()) -> None:
+        """Refuse class/split/file, whose splits would be mixed, and folders that may be classes as well as splits.
+
+        Args:
+            named: further names of splits.
 
         Raises:
-            UserError: if all images of several classes are in folders that are named like splits.
+            UserError: if all images of several classes are in folders that are named like splits, or folders without
+                own images have a subfolder in common, and none is named like a split.
         """
-        below = {self._subfolder(file) for paths in self.classes.values() for file in paths}
-        if len(self.classes) > 1 and all(map(slices.use_of, below)):
+        below = self._subfolders()
+        if len(self.classes) > 1 and all(map(slices.use_of, set().union(*below.values()))):
             example = self.relative(next(iter(self.classes.values()))[0])
             raise UserError(f"{self.path!r} has class/split/file, such as {example}; expected split/class/file")
+        nested = {} if self.has_splits(named) else {name: found for name, found in below.items() if "" not in found}
+        owners: dict[str, str] = {}  # subfolder -> first folder that has it
+        for other, name in ((other, name) for other, found in nested.items() for name in sorted(found)):
+            if (one := owners.setdefault(name, other)) != other and not slices.use_of(name):
+                raise UserError(
+                    f"{one!r} and {other!r} of {self.path!r} both have a folder {name!r}, so they may be classes or "
+                    f"splits. If they are classes, rename it, as in {one}/{one}_{name}; if they are splits, "
+                    f"data.train_split={one} with data.eval_split={other} names them"
+                )
 
     def relative(self, file: str) -> str:
         """Return class/file of the path of an image."""
@@ -76,6 +99,10 @@ class ClassFolder:
     def folder(self, name: str) -> Path:
         """Return the path of the folder of a class."""
         return Path(self.path, self.relative(self.classes[name][0]).split("/")[0])
+
+    def _subfolders(self) -> dict[str, set[str]]:
+        """Return the first folders below each class; empty text stands for the class itself."""
+        return {name: {self._subfolder(file) for file in paths} for name, paths in self.classes.items()}
 
     def _subfolder(self, file: str) -> str:
         """Return the first folder between a class and a file; empty if there is none."""
@@ -107,9 +134,9 @@ def list_splits(root: Path, named: Sequence[str] = ()) -> list[str]:
     folders = files.list_folders(str(root))
     if _has_split_folders(root, named):
         return folders
-    if any(files.has_files(str(root / name), ImagePreprocess) for name in folders):
+    if any(files.has_files(str(root / name), ImagePreprocess) for name in folders if not slices.use_of(name)):
         return []
-    return folders if list_classes(root).has_splits else []
+    return folders if list_classes(root).has_splits() else []
 
 
 def _open(root: Path, config: DataConfig, *, whole: bool) -> Source:
@@ -140,7 +167,7 @@ def _has_split_folders(root: Path, splits: Sequence[str]) -> bool:
     present = [name for name in splits if (root / name).is_dir()]
     if not present and slices.ALL in splits:
         folder = list_classes(root)
-        return folder.has_splits and not folder.has_classes
+        return folder.has_splits() and not folder.has_classes
     if not present or any(files.list_folders(str(root / name)) for name in present):
         return bool(present)
     return all(name in splits or slices.use_of(name) for name in files.list_folders(str(root)))
@@ -194,7 +221,7 @@ def _split_by_config(root: Path, config: DataConfig) -> dict[str, ClassFolder]:
     folder = list_classes(root)
     everything = folder.classes
     folder.check_layout()
-    if folder.has_splits or not everything:
+    if folder.has_splits() or not everything:
         raise UserError(_no_splits(root, slices.plain_name(config.train_split), config))
     slices.check_parts(config, f"a folder of {str(root)!r} with split/class/file; class/file")
     wanted = {name: slices.find_part(str(root), "a folder of class/file", name) for name in _plain_names(config)}
@@ -255,6 +282,12 @@ def _list_split(root: Path, split: str, config: DataConfig) -> ClassFolder:
         raise UserError(_no_splits(root, split, config))
     folder = list_classes(root / split)
     if not folder.classes:
+        labeled = [name for name in files.list_folders(str(root)) if files.list_folders(str(root / name))]
+        if labeled and files.has_files(str(root / split), ImagePreprocess):
+            raise UnlabeledError(
+                f"the images of {str(root / split)!r} are in no class folder, as those of a split without labels; "
+                f"{slices.advise_labeled(config, split, labeled)}"
+            )
         log_skipped(root, folder)
         suffixes = ", ".join(ImagePreprocess.file_suffixes)
         raise UserError(
@@ -266,7 +299,8 @@ def _list_split(root: Path, split: str, config: DataConfig) -> ClassFolder:
 
 def _no_splits(root: Path, split: str, config: DataConfig) -> str:
     present = files.list_folders(str(root))
-    if len(present) == 1 and (root / present[0] / split).is_dir():
+    is_inside = len(present) == 1 and not slices.use_of(present[0]) and present[0] not in _plain_names(config)
+    if is_inside and files.list_folders(str(root / present[0])):
         return f"{str(root)!r} has no folder {split!r}; did you mean data.source={str(root / present[0])!r}?"
     return (
         f"{str(root)!r} has no folder {split!r}; it has {', '.join(present) or 'no folders'}; "

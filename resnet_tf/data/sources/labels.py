@@ -18,6 +18,10 @@ logger = logging.getLogger(__name__)
 _MAX_NAME = 40  # characters of a class name in messages
 
 
+class UnlabeledError(UserError):
+    """Split without labels, such as a test split whose labels are hidden."""
+
+
 def source_of_names(name: str, splits: Sequence[Split], class_names: Sequence[str]) -> Source:
     """Return a source whose labels are indices of its class names.
 
@@ -123,10 +127,13 @@ def check_training(source: Source) -> None:
         split.name: [source.class_names[label] for label in source.targets.present(split.labels)]
         for split in source.splits.values()
     }
-    check_classes(source.name, source.train.name, present[source.train.name], present)
+    test = source.test.name if source.test else ""
+    check_classes(source.name, source.train.name, present[source.train.name], present, test=test)
 
 
-def check_classes(name: str, train: str, trained: Collection[str], evaluated: Mapping[str, Collection[str]]) -> None:
+def check_classes(
+    name: str, train: str, trained: Collection[str], evaluated: Mapping[str, Collection[str]], *, test: str = ""
+) -> None:
     """Check the classes of the splits of a data set; see `check_training`.
 
     Args:
@@ -134,6 +141,7 @@ def check_classes(name: str, train: str, trained: Collection[str], evaluated: Ma
         train: name of the training split.
         trained: classes of the training split.
         evaluated: classes of each split, by its name.
+        test: name of the test split, which may be left out.
 
     Raises:
         UserError: naming the class and the split.
@@ -150,7 +158,8 @@ def check_classes(name: str, train: str, trained: Collection[str], evaluated: Ma
             more = f" (and {len(missing) - 1:,} more)" if len(missing) > 1 else ""
             message = f"{name!r}: class {shortened(missing[0], _MAX_NAME)!r}{more} is in {split!r} but not in {train!r}"
             if "[" not in train:
-                raise UserError(f"{message}, where training needs all classes. data.train_split names the split")
+                advice = "data.test_split= leaves it out" if split == test else "data.train_split names the split"
+                raise UserError(f"{message}, where training needs all classes. {advice}")
             logger.warning("%s", printable(message))
 
 
@@ -220,4 +229,12 @@ def _check_range(split: Split, count: int) -> None:
     elif label == count and split.labels.min() == 1:
         reason += "; labels count from 0, but the lowest is 1"
     further = f" ({len(wrong):,} such labels)" if len(wrong) > 1 else ""
-    raise UserError(f"split {split.name!r}: {location['file']!r}{position}, has label {label}, {reason}{further}")
+    error = UnlabeledError if (split.labels < 0).all() else UserError
+    raise error(f"split {split.name!r}: {location['file']!r}{position}, has label {label}, {reason}{further}")
+
+
+def warn_of_unlabeled(source: str, splits: Sequence[str]) -> None:
+    """Log a warning about splits without labels that are left out; nothing if there are none."""
+    if splits:
+        noun = "a split without labels is" if len(splits) == 1 else "splits without labels are"
+        logger.warning("%s", printable(f"{source!r}: {noun} left out: {', '.join(splits)}"))

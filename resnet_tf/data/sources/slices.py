@@ -44,7 +44,13 @@ def use_of(name: str) -> str:
     return _USES.get(_AFFIX.sub("", name.strip().lower()), "")
 
 
-def resolve(config: DataConfig, present: Sequence[str], given: Collection[str] | None = None) -> DataConfig:
+def resolve(
+    config: DataConfig,
+    present: Sequence[str],
+    given: Collection[str] | None = None,
+    *,
+    has_labels: Callable[[str], bool] | None = None,
+) -> DataConfig:
     """Return the configuration with the splits that exist where other names are meant, and log them in one line.
 
     `train` means `training`, and `val` means `validation`. A validation split that no user named, such as the default
@@ -54,10 +60,27 @@ def resolve(config: DataConfig, present: Sequence[str], given: Collection[str] |
         config: names of the splits.
         present: names of the existing splits; empty if a source takes any usual name.
         given: keys that the user set; by default, those with another value than the default.
+        has_labels: function that returns True for a split with labels. With it, the default validation split of data
+            for training and testing, `test`, becomes the test split if there is one for validation, too.
     """
-    keys = [key for key in _USUAL_NAMES if getattr(config, key)]
     if given is None:
-        given = {f"data.{key}" for key in keys if getattr(config, key) != getattr(DataConfig(), key)}
+        given = {f"data.{key}" for key in _USUAL_NAMES if getattr(config, key) != getattr(DataConfig(), key)}
+    resolved = _with_existing(config, present, given)
+    if has_labels and "data.eval_split" not in given and config.eval_split == DataConfig().eval_split:
+        keeps_test = "data.test_split" in given
+        resolved = _with_validation(resolved, present, has_labels, keeps_test=keeps_test)
+    before = {key: getattr(config, key) for key in _USUAL_NAMES}
+    changes = {key: name for key in _USUAL_NAMES if (name := getattr(resolved, key)) != before[key]}
+    if changes:
+        found = [f"data.{key}={name}{before[key] and f' in place of {before[key]}'}" for key, name in changes.items()]
+        text = f"{' and '.join(found)}: {config.source!r} has the splits {', '.join(present)}"
+        logger.info("%s", printable(text))
+    return resolved
+
+
+def _with_existing(config: DataConfig, present: Sequence[str], given: Collection[str]) -> DataConfig:
+    """Return the configuration with existing splits in place of missing ones that mean them; see `resolve`."""
+    keys = [key for key in _USUAL_NAMES if getattr(config, key)]
     taken = {plain_name(term) for key in keys for term in getattr(config, key).split("+")}
     changes: dict[str, Any] = {}
     for key in keys:
@@ -67,10 +90,28 @@ def resolve(config: DataConfig, present: Sequence[str], given: Collection[str] |
         meant = [_find_meant(term, present, taken, is_open) for term in named]
         if meant != named:
             changes[key] = "+".join(meant)
-    if not changes:
+    return dataclasses.replace(config, **changes)
+
+
+def _with_validation(
+    config: DataConfig, present: Sequence[str], has_labels: Callable[[str], bool], *, keeps_test: bool
+) -> DataConfig:
+    """Return the configuration with the only split for validation, so that no decision uses the one for testing.
+
+    Args:
+        config: names of the splits, of which nobody set `eval_split`.
+        present: names of the existing splits.
+        has_labels: see `resolve`.
+        keeps_test: the user set `test_split`, possibly to none.
+    """
+    named = plain_names(filter(None, (config.train_split, config.test_split)), present)
+    validation = [name for name in present if use_of(name) == "validation" and name not in named]
+    if len(validation) != 1 or not has_labels(validation[0]):
         return config
-    found = " and ".join(f"data.{key}={name} in place of {getattr(config, key)}" for key, name in changes.items())
-    logger.info("%s", printable(f"{found}: {config.source!r} has the splits {', '.join(present)}"))
+    test = config.eval_split
+    changes: dict[str, Any] = {"eval_split": validation[0]}
+    if not (keeps_test or config.test_split) and use_of(test) == "test" and test in present and test not in named:
+        changes |= {"test_split": test} if has_labels(test) else {}
     return dataclasses.replace(config, **changes)
 
 
@@ -131,13 +172,36 @@ def advise(config: DataConfig, split: str, present: Iterable[str]) -> str:
         split: name of the missing split, without a part.
         present: names of the existing splits.
     """
-    present = list(present)
-    named = {key: map(plain_name, getattr(config, key).split("+")) for key in _USUAL_NAMES}
-    key = next((key for key, names in named.items() if split in names), "train_split")
+    present, key = list(present), _key_of(config, split)
+    is_only_for_training = len(present) == 1 and use_of(present[0]) == "train"
+    if key == "eval_split" and is_only_for_training and config.train_split != config.eval_split:
+        name = present[0]
+        return f"data.train_split={name}[:90%] with data.eval_split={name}[90%:] divides {name!r}"
     usual = [name for name in _USUAL_NAMES[key] if name in present]
     near = difflib.get_close_matches(split, present, n=1, cutoff=0.5)
     likely = usual[:1] if usual and split in _USUAL_NAMES[key] else near
     return f"did you mean {likely[0]!r}? data.{key} names the split" if likely else f"data.{key} names the split"
+
+
+def advise_labeled(config: DataConfig, split: str, labeled: Iterable[str]) -> str:
+    """Return advice on a split without labels: another one, or none for the test split.
+
+    Args:
+        config: names of the splits.
+        split: name of the split without labels, without a part.
+        labeled: names of the splits with labels.
+    """
+    is_for_testing = _key_of(config, split) == "test_split"
+    return "data.test_split= leaves it out" if is_for_testing else advise(config, split, labeled)
+
+
+def _key_of(config: DataConfig, split: str) -> str:
+    """Return the configuration key that names a split, such as `eval_split`."""
+    # In an evaluation of other data, the training split is the evaluated one.
+    is_evaluation = config.train_split == config.eval_split
+    keys = ("eval_split", "train_split", "test_split") if is_evaluation else tuple(_USUAL_NAMES)
+    named = {key: map(plain_name, getattr(config, key).split("+")) for key in keys}
+    return next((key for key, names in named.items() if split in names), "train_split")
 
 
 def terms(split: str) -> list[str]:

@@ -180,7 +180,7 @@ class _Repository:
             largest: limit of its size in bytes.
 
         Raises:
-            UserError: if it cannot be downloaded, is larger, or differs from its hash.
+            UserError: if it cannot be downloaded, is larger or of unknown size, or differs from its hash.
         """
         with self._naming_failures(name):
             options = {"revision": self._commit, "endpoint": endpoint()}
@@ -198,7 +198,9 @@ class _Repository:
                     logger.warning("%s cannot be reached; the cached %s is used", endpoint(), name)
                     return cached
                 raise error
-            if (metadata.size or 0) > largest:
+            if metadata.size is None:
+                raise UserError(f"{self.address}: {endpoint()} does not state the size of {name}")
+            if metadata.size > largest:
                 raise UserError(f"{self.address}: {name} has {metadata.size:,} bytes, more than {largest:,}")
             path = Path(self._client.hf_hub_download(self.address.repository, name, **options))
             self._commit = metadata.commit_hash

@@ -11,7 +11,7 @@ from resnet_tf.core.errors import UserError, closest
 from resnet_tf.core.ranges import MAX_CLASSES, shorten
 from resnet_tf.core.text import counted
 from resnet_tf.core.validation import find_mismatch
-from resnet_tf.inputs import ImagePreprocess, Preprocess
+from resnet_tf.inputs import ImagePreprocess, Preprocess, presets
 from resnet_tf.model.arch import FREE_FIELDS, Arch
 from resnet_tf.model.metadata import Metadata
 from resnet_tf.model.weights.pretrained import preprocess_at
@@ -23,31 +23,33 @@ _DEFAULT_ARGUMENTS = {"global_pool": "avg", "output_stride": 32}
 _UNKNOWN = object()  # equals no value
 _IMAGENET_TAG = "in1k"  # end of the tags of timm's weights with ImageNet's classes in their usual order
 _TIMM_EPSILON = 1e-5
+_TIMM_CLASSES = 1000  # of a configuration that states none
 
 
 class _TimmWeights(TypedDict):
-    """Fields of `pretrained_cfg` that are read."""
+    """Fields of `pretrained_cfg` that are read; timm has a default for each, also for null."""
 
-    input_size: tuple[int, int, int]  # channels, height, width
-    test_input_size: NotRequired[tuple[int, int, int] | None]
+    input_size: NotRequired[tuple[int, int, int]]  # channels, height, width
+    test_input_size: NotRequired[tuple[int, int, int]]
     crop_pct: NotRequired[float]
-    test_crop_pct: NotRequired[float | None]
+    test_crop_pct: NotRequired[float]
     crop_mode: NotRequired[str]
     interpolation: NotRequired[str]
-    mean: list[float]
-    std: list[float]
-    tag: NotRequired[str | None]
+    mean: NotRequired[list[float]]
+    std: NotRequired[list[float]]
+    num_classes: NotRequired[int]
+    tag: NotRequired[str]
 
 
 class _TimmConfig(TypedDict):
     """Fields of `config.json` that are read."""
 
     architecture: str
-    num_classes: int
-    global_pool: NotRequired[str | None]
-    model_args: NotRequired[dict[str, Any] | None]
-    label_names: NotRequired[list[str] | dict[str, str] | None]
-    label_descriptions: NotRequired[dict[str, str] | None]
+    num_classes: NotRequired[int]
+    global_pool: NotRequired[str]
+    model_args: NotRequired[dict[str, Any]]
+    label_names: NotRequired[list[str] | dict[str, str]]
+    label_descriptions: NotRequired[dict[str, str]]
     pretrained_cfg: NotRequired[_TimmWeights]
 
 
@@ -129,19 +131,19 @@ def from_timm(content: Mapping[str, Any]) -> HubSettings:
     Raises:
         UserError: for networks that are not in the zoo, and wrong values.
     """
-    config = dict(content)
-    config.setdefault("pretrained_cfg", dict(content))  # files of early versions have the fields of both
+    config = _without_nulls(content)
+    weights = config.get("pretrained_cfg", config)  # files of early versions have the fields of both
+    config["pretrained_cfg"] = weights = _without_nulls(weights) if isinstance(weights, dict) else weights
     if mismatch := find_mismatch(config, _TimmConfig, "config"):
         raise UserError(mismatch.removeprefix("config."))
     name = zoo_name(config["architecture"])
     _check_arguments(config)
-    weights = config["pretrained_cfg"]
-    inputs = _timm_inputs(weights)
+    channels, height, width = trained_size = weights.get("input_size") or (3, *presets.TIMM.size)
+    inputs = _timm_inputs(weights, trained_size)
     labels = _timm_labels(config)
-    classes = _classes(config["num_classes"], labels)
-    if labels is None and classes == 1000 and (weights.get("tag") or "").endswith(_IMAGENET_TAG):
+    classes = _classes(config.get("num_classes", weights.get("num_classes", _TIMM_CLASSES)), labels)
+    if labels is None and classes == 1000 and weights.get("tag", "").endswith(_IMAGENET_TAG):
         labels = imagenet_labels()
-    channels, height, width = weights["input_size"]
     if inputs:
         height, width = inputs[0].size
     return HubSettings(name, MODELS[name], classes, (height, width, channels), inputs, labels)
@@ -218,6 +220,10 @@ def to_timm(metadata: Metadata, num_classes: int, *, first_conv: str, classifier
     }
 
 
+def _without_nulls(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in content.items() if value is not None}
+
+
 def _check_arguments(config: Mapping[str, Any]) -> None:
     """Refuse arguments of timm's networks that change the results and that no option here stands for."""
     arguments = {"global_pool": config.get("global_pool") or "avg", **(config.get("model_args") or {})}
@@ -226,25 +232,28 @@ def _check_arguments(config: Mapping[str, Any]) -> None:
             raise UserError(f"timm's argument {shorten(name)}={shorten(value)} has no counterpart in this package")
 
 
-def _timm_inputs(weights: Mapping[str, Any]) -> tuple[ImagePreprocess, ...]:
-    """Return the preprocessing for evaluation, and then that of training if it differs; none for other channels."""
-    sizes = weights["input_size"], weights.get("test_input_size") or weights["input_size"]
-    if (mode := weights.get("crop_mode", "center")) != "center":
+def _timm_inputs(weights: Mapping[str, Any], trained_size: tuple[int, int, int]) -> tuple[ImagePreprocess, ...]:
+    """Return the preprocessing for evaluation, and then that of training if it differs; none for other channels.
+
+    Fields that are missing or empty have the defaults of timm's `resolve_data_config`.
+    """
+    if (mode := weights.get("crop_mode") or "center") != "center":
         raise UserError(f"crop_mode={shorten(mode)}; the preprocessing of this package has 'center'")
-    trained_crop = weights.get("crop_pct", 0.875)
-    crops = weights.get("test_crop_pct") or trained_crop, trained_crop
-    if not ImagePreprocess.supports_channels(sizes[0][0]):
+    if not ImagePreprocess.supports_channels(trained_size[0]):
         return ()
-    found = (
-        ImagePreprocess(
-            size=(size[1], size[2]),
-            channels=size[0],
-            interpolation=weights.get("interpolation", "bilinear"),
-            mean=tuple(weights["mean"]),
-            std=tuple(weights["std"]),
-        ).with_timm_crop((size[1], size[2]), crop)
-        for size, crop in zip(sizes[::-1], crops, strict=True)
-    )
+    sizes = weights.get("test_input_size") or trained_size, trained_size
+    trained_crop = weights.get("crop_pct") or presets.TIMM.crop_fraction
+    crops = weights.get("test_crop_pct") or trained_crop, trained_crop
+    found = []
+    for (channels, height, width), crop in zip(sizes, crops, strict=True):
+        base = presets.TIMM.with_channels(channels)
+        base = dataclasses.replace(
+            base,
+            interpolation=weights.get("interpolation") or base.interpolation,
+            mean=tuple(weights.get("mean") or base.mean),
+            std=tuple(weights.get("std") or base.std),
+        )
+        found.append(base.with_timm_crop((height, width), crop))
     return tuple(dict.fromkeys(found))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from resnet_tf.core import files
 from resnet_tf.core.errors import UserError, plain_reason
 from resnet_tf.core.text import counted, markdown, printable
+from resnet_tf.inputs import ImagePreprocess
 from resnet_tf.model.builder import LOGITS_LAYER
 from resnet_tf.model.network import ResidualNetwork
 from resnet_tf.model.weights import hub, readers
@@ -53,7 +54,8 @@ def upload(model: ResidualNetwork, address: HubAddress, *, private: bool | None,
             if address.revision:
                 api.create_branch(address.repository, branch=address.revision, exist_ok=True)
             if not api.file_exists(address.repository, CARD, revision=address.revision):
-                card = "\n".join(_card(model, address, license))
+                for_timm = (Path(temporary) / TIMM_SETTINGS).exists()
+                card = "\n".join(_card(model, address, license, for_timm=for_timm))
                 (Path(temporary) / CARD).write_text(f"{card}\n", encoding="utf-8")
             commit = api.upload_folder(
                 repo_id=address.repository,
@@ -105,8 +107,8 @@ def _ends(dialect: Dialect, variables: Collection[VariableName]) -> dict[str, st
     return {name: str(key).rpartition(dialect.separator)[0] for name, key in keys.items()}
 
 
-def _card(model: ResidualNetwork, address: HubAddress, license: str) -> Iterator[str]:
-    """Yield the lines of a card, after the metadata of the Hub."""
+def _card(model: ResidualNetwork, address: HubAddress, license: str, *, for_timm: bool) -> Iterator[str]:
+    """Yield the lines of a card, after the metadata of the Hub; `for_timm` if the repository has settings for timm."""
     num_classes = _num_classes(model)
     yield from ("---", "library_name: keras", "tags:", "- image-classification", "- resnet_tf")
     yield from ([f"license: {json.dumps(license)}"] if license else [])
@@ -114,7 +116,9 @@ def _card(model: ResidualNetwork, address: HubAddress, license: str) -> Iterator
     head = counted(num_classes, "class") if num_classes else "pooled features"
     yield f"A residual network, `{model.zoo_name}`, with {head}."
     if model.preprocess:
-        yield model.preprocess.description
+        yield f"{model.preprocess.description} {model.preprocess.normalization}"
+    if for_timm and isinstance(model.preprocess, ImagePreprocess) and model.preprocess.exif_orientation:
+        yield "timm ignores the EXIF orientation: apply `PIL.ImageOps.exif_transpose` to images before its transforms."
     yield from ("", "```python", "import resnet_tf", "", f'model = resnet_tf.load_from_hub("{address}")', "```")
     if model.labels:
         more = ", ..." if len(model.labels) > _MAX_LISTED else ""

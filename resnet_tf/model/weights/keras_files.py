@@ -23,6 +23,7 @@ import numpy as np
 from resnet_tf.core.bounded import open_regular, parse_json
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.paths import literal_path
+from resnet_tf.model.weights.bounds import check_variables
 
 Arrays = dict[str, np.ndarray]
 Configs = dict[str, Mapping[str, Any]]
@@ -32,8 +33,7 @@ _NORM_VARIABLES = ("gamma", "beta", "moving_mean", "moving_variance")
 _CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
 # Groups of the state of other objects than layers.
 _OTHER_STATE = ("vars", "optimizer", "metrics", "compile_metrics", "seed_generator", "_saved_metadata")
-# Largest number of groups that are read, many times that of `resnet1202`: groups of a file may contain themselves.
-_MAX_GROUPS = 100_000
+_MAX_NAME = 2**12  # characters of the name of a layer: those of many may be the same long text in the file
 
 
 def read_h5(path: Path) -> Arrays:
@@ -117,6 +117,7 @@ def read_checkpoint(path: Path) -> Arrays:
             open_regular(file).close()
     with literal_path(path.parent) as directory:
         stored = tf.train.load_checkpoint(str(directory / path.name))
+        check_variables(stored, path)
         graph = trackable_object_graph_pb2.TrackableObjectGraph.FromString(
             stored.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH")
         )
@@ -139,8 +140,13 @@ def _with_suffix(path: Path, suffix: str) -> Path:
 
 
 def _named_arrays(file: h5py.Group) -> Arrays:
-    """Return the arrays of a file with variables by name."""
+    """Return the arrays of a file with variables by name.
+
+    Raises:
+        ValueError: if two names stand for the same array, such as `a` and `./a`: a small file could list thousands.
+    """
     arrays: Arrays = {}
+    read = set()
     for layer in _attribute(file, "layer_names"):
         group = file[layer]
         weights = {weight: weight.split(":")[0].split("/") for weight in _attribute(group, "weight_names")}
@@ -150,7 +156,12 @@ def _named_arrays(file: h5py.Group) -> Arrays:
         name = "predictions" if layer == "probs" else layer
         for weight, (*scope, variable) in weights.items():
             inner = [each for each in scope if each != layer] if nested else []
-            arrays["/".join((name, *inner, variable))] = np.asarray(group[weight])
+            stored = group[weight]
+            address = h5py.h5o.get_info(stored.id).addr
+            if address in read:
+                raise ValueError(f"{stored.name!r} is listed twice")
+            read.add(address)
+            arrays["/".join((name, *inner, variable))] = np.asarray(stored)
     return arrays
 
 
@@ -192,7 +203,7 @@ def _numbered_arrays(file: h5py.File, names: Mapping[tuple[str, ...], str], path
 
 def _layer_groups(file: h5py.File) -> dict[tuple[str, ...], h5py.Group]:
     """Return the groups of layers by their paths, a name per level of nesting."""
-    return dict(itertools.islice(_walk(file, ()), _MAX_GROUPS))
+    return dict(_walk(file, ()))
 
 
 def _walk(group: h5py.Group, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], h5py.Group]]:
@@ -212,7 +223,12 @@ def _walk(group: h5py.Group, path: tuple[str, ...]) -> Iterator[tuple[tuple[str,
 
 def _stored_name(group: h5py.Group) -> str | None:
     variables = group.get("vars")
-    return _text(variables.attrs["name"]) if variables is not None and "name" in variables.attrs else None
+    if variables is None or "name" not in variables.attrs:
+        return None
+    name = _text(variables.attrs["name"])
+    if len(name) > _MAX_NAME:
+        raise ValueError(f"the name of a layer has {len(name):,} characters; the limit is {_MAX_NAME:,}")
+    return name
 
 
 def _names_of_groups(config: Any) -> dict[tuple[str, ...], str]:

@@ -27,7 +27,7 @@ def _digest(file: str) -> str:
 
 
 def _torchvision(file: str, top1: float, *, resize: int = 256) -> Pretrained:
-    """Return a row of torchvision 0.29, from the entry's `transforms` and `meta`."""
+    """Return a row of torchvision 0.28, from the entry's `transforms` and `meta`."""
     inputs = dataclasses.replace(presets.TORCHVISION, crop_fraction=224 / resize)
     return Pretrained(
         url=f"{_PYTORCH}/{file}",

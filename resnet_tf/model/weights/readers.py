@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shlex
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from resnet_tf.core.export_metadata import read_export
 from resnet_tf.core.numpy_files import open_npz
 from resnet_tf.core.paths import literal_path
 from resnet_tf.model.weights import keras_files
-from resnet_tf.model.weights.bounds import check_bounds
+from resnet_tf.model.weights.bounds import check_bounds, check_variables
 from resnet_tf.model.weights.keras_files import Arrays, Configs
 from resnet_tf.model.weights.torch_files import read_torch
 from resnet_tf.model.weights.values import check_finite
@@ -76,6 +77,7 @@ def read(path: Path) -> WeightsFile:
         raise UserError(f"no weights file {str(path)!r}")
     if path.is_dir():
         with prefix_errors("weights are read from a file, or from a hub export"):
+            _check_no_run(path)
             export = read_export(path)
         path, metadata = export.directory, cast(Mapping[str, Any], export.metadata)
     else:
@@ -94,6 +96,21 @@ def read(path: Path) -> WeightsFile:
         if path.suffix == ".h5":
             nested |= keras_files.read_nested(path, _METADATA_DATASET, largest=_METADATA_BYTES)
     return WeightsFile(arrays, metadata, configs, nested)
+
+
+def _check_no_run(path: Path) -> None:
+    """Refuse a run directory and its checkpoints, whose weights are exported before they are read."""
+    for run in (path, *path.parents):
+        checkpoints = run / "checkpoints"
+        if (
+            (run / "config.json").is_file()
+            and checkpoints.is_dir()
+            and (path == run or checkpoints in (path, path.parent))
+        ):
+            command = f"python -m resnet_tf.export --workdir={shlex.quote(str(run))} --target=hub"
+            raise UserError(
+                f"{str(run)!r} is a run; export it with {command}, and take {str(run / 'export' / 'hub')!r}"
+            )
 
 
 def _read_arrays(path: Path, read_file: Callable[[Path], Arrays]) -> Arrays:
@@ -176,6 +193,7 @@ def _read_hub(path: Path) -> Arrays:
         raise UserError(f"{str(path)!r} contains constants instead of variables; export the run with --target=hub")
     with literal_path(path) as directory:
         stored = tf.train.load_checkpoint(str(directory / "variables" / "variables"))
+        check_variables(stored, path / "variables" / "variables")
         return {
             nodes[child.node_id].variable.name: stored.get_tensor(
                 f"variables/{child.local_name}/.ATTRIBUTES/VARIABLE_VALUE"

@@ -5,7 +5,7 @@ import pickle
 import tarfile
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -26,6 +26,7 @@ _PYTHON_UNPICKLER: Any = pickle._Unpickler
 _MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of a file that `torch.save` wrote before PyTorch 1.6
 ByteOrder = Literal["<", ">"]
 _MAX_NAME = 100  # characters of a name in messages
+_MAX_RANK = 64  # of NumPy arrays
 _BFLOAT16 = "bfloat16"  # which NumPy lacks
 # Instructions that `torch.save` does not write: calls of classes, sets, and memory before its content.
 _REFUSED = (
@@ -141,12 +142,13 @@ class _Unpickler(_PYTHON_UNPICKLER):
     Args:
         file: file of the pickle.
         path: its path, for messages.
+        size: largest size of the pickle in bytes.
         load_storage: function from the arguments of a storage to the storage.
     """
 
-    def __init__(self, file: IO[bytes], path: Path, load_storage: Callable[..., _Storage]):
+    def __init__(self, file: IO[bytes], path: Path, size: int, load_storage: Callable[..., _Storage]):
         super().__init__(file, encoding="utf-8")
-        self._path, self._load_storage = path, load_storage
+        self._path, self._uncopied, self._load_storage = path, size, load_storage
 
     def find_class(self, module: str, name: str) -> Any:
         """Return the function or class that stands for one of PyTorch's.
@@ -180,6 +182,14 @@ class _Unpickler(_PYTHON_UNPICKLER):
         """Refuse an instruction that `torch.save` does not write, and that calls a class or claims memory."""
         raise pickle.UnpicklingError("an instruction that no state dict has")
 
+    def reduce(self) -> None:
+        """Call a function, which may copy its arguments, unless all calls together copy more than the pickle holds."""
+        arguments = self.stack.pop()
+        self._uncopied -= sum(1 + (len(each) if isinstance(each, Sized) else 0) for each in arguments)
+        if self._uncopied < 0:
+            raise pickle.UnpicklingError("the same values are copied again and again")
+        self.stack[-1] = self.stack[-1](*arguments)
+
     def set_item(self) -> None:
         """Add an item to a dict."""
         value, key = self.stack.pop(), self.stack.pop()
@@ -202,6 +212,7 @@ class _Unpickler(_PYTHON_UNPICKLER):
 
     dispatch = _PYTHON_UNPICKLER.dispatch | {
         **dict.fromkeys((each[0] for each in _REFUSED), refuse),
+        pickle.REDUCE[0]: reduce,
         pickle.BUILD[0]: build,
         pickle.SETITEM[0]: set_item,
         pickle.SETITEMS[0]: set_items,
@@ -213,8 +224,9 @@ def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any
     if not isinstance(storage, _Storage) or not isinstance(shape, tuple) or not isinstance(strides, tuple):
         raise ValueError("a tensor has no storage, shape and strides")
     numbers = (offset, *shape, *strides)
-    if len(shape) != len(strides) or not all(isinstance(each, int) and 0 <= each < 2**63 for each in numbers):
-        raise ValueError("a tensor has a negative or excessive offset, size or stride")
+    is_valid = all(isinstance(each, int) and 0 <= each < 2**63 for each in numbers)
+    if not is_valid or not len(shape) == len(strides) <= _MAX_RANK:
+        raise ValueError("a tensor has a negative or excessive offset, size or stride, or an excessive rank")
     return _Tensor(storage, offset, shape, strides)
 
 
@@ -238,6 +250,8 @@ def _encode(text: Any, encoding: Any = "utf-8") -> bytes:
 
 
 def _size(values: Any = ()) -> tuple[int, ...]:
+    if not isinstance(values, tuple | list) or not all(isinstance(each, int) for each in values):
+        raise ValueError("the size of a tensor holds other values than integers")
     return tuple(values)
 
 
@@ -250,7 +264,7 @@ _GLOBALS: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
     ("torch._utils", "_rebuild_parameter_with_state"): lambda data, *_: data,
     ("torch", "Size"): _size,
-    ("torch", "device"): lambda *names: ":".join(map(str, names)),
+    ("torch", "device"): lambda *_: None,
     ("_codecs", "encode"): _encode,
 }
 _DTYPES = frozenset(
@@ -274,7 +288,7 @@ def _read_archive(file: IO[bytes], path: Path) -> tuple[Any, ByteOrder]:
 
         order = archive.read(f"{root}byteorder") if f"{root}byteorder" in archive.namelist() else b"little"
         with archive.open(pickled) as stream:
-            content = _Unpickler(stream, path, load_storage).load()
+            content = _Unpickler(stream, path, archive.getinfo(pickled).file_size, load_storage).load()
         for key, storage in storages.items():
             if len(storage.content) < storage.count * storage.itemsize:
                 raise ValueError(f"storage {key!r} is incomplete")
@@ -293,7 +307,7 @@ def _read_sequence(file: IO[bytes], path: Path) -> tuple[Any, ByteOrder]:
         return _checked(storages.setdefault(key, _Storage(dtype, count)), dtype, key, count)
 
     def load() -> Any:
-        return _Unpickler(file, path, load_storage).load()
+        return _Unpickler(file, path, path.stat().st_size, load_storage).load()
 
     try:
         magic = load()
@@ -304,7 +318,8 @@ def _read_sequence(file: IO[bytes], path: Path) -> tuple[Any, ByteOrder]:
     if magic != _MAGIC:
         raise ValueError(_describe_foreign(file, path))
     _, system, content, keys = (load() for _ in range(4))
-    if not isinstance(keys, list) or not {str(key) for key in keys} == storages.keys():
+    is_list = isinstance(keys, list) and all(isinstance(key, str | int) for key in keys)
+    if not is_list or not {str(key) for key in keys} == storages.keys():
         raise ValueError("the list of storages is corrupt")
     order: ByteOrder = "<" if not isinstance(system, Mapping) or system.get("little_endian", True) else ">"
     for key in keys:
@@ -346,7 +361,11 @@ def _state_dict(content: Any, path: Path) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
         found = "an array" if isinstance(content, _Tensor) else type(content).__name__
         raise UserError(f"{str(path)!r} contains {found}, not a state dict")
-    dicts = {name: each for name, each in content.items() if isinstance(each, Mapping) and _has_layers(each)}
+    return _innermost(content, _find_layers(content), path)
+
+
+def _innermost(content: Mapping[str, Any], layered: set[int], path: Path) -> Mapping[str, Any]:
+    dicts = {name: each for name, each in content.items() if id(each) in layered}
     known = [name for name in (*_WEIGHTS, *_AVERAGED) if name in dicts]
     if not dicts:
         return content
@@ -354,17 +373,28 @@ def _state_dict(content: Any, path: Path) -> Mapping[str, Any]:
         raise UserError(
             f"{str(path)!r} contains several state dicts, {', '.join(map(repr, dicts))}; save the one to load by itself"
         )
-    return _state_dict(dicts[known[0] if known else next(iter(dicts))], path)
+    return _innermost(dicts[known[0] if known else next(iter(dicts))], layered, path)
 
 
-def _has_layers(content: Mapping[Any, Any]) -> bool:
-    """Return True for a state dict or a dict that contains one; the states of optimizers have numbers as keys."""
-    pending, seen = [content], {id(content)}  # a dict may be in several others
+def _find_layers(content: Mapping[Any, Any]) -> set[int]:
+    """Return the `id` of each state dict and of each dict that contains one, which may be in several others.
+
+    The states of optimizers have numbers as keys.
+    """
+    containers: dict[int, list[int]] = {id(content): []}  # id of a dict -> those of the dicts that it is in
+    pending, states = [content], []
     while pending:
-        for name, value in pending.pop().items():
-            if isinstance(name, str) and "." in name and isinstance(value, _Tensor):
-                return True
-            if isinstance(value, Mapping) and id(value) not in seen:
-                seen.add(id(value))
-                pending.append(value)
-    return False
+        each = pending.pop()
+        if any(isinstance(name, str) and "." in name and isinstance(value, _Tensor) for name, value in each.items()):
+            states.append(id(each))
+        for value in each.values():
+            if isinstance(value, Mapping):
+                if id(value) not in containers:
+                    pending.append(value)
+                containers.setdefault(id(value), []).append(id(each))
+    found: set[int] = set()
+    while states:
+        if (state := states.pop()) not in found:
+            found.add(state)
+            states += containers[state]
+    return found

@@ -117,6 +117,11 @@ def learning_rate_factor(optimizer: keras.optimizers.Optimizer) -> keras.Variabl
     return getattr(optimizer, "inner_optimizer", optimizer).learning_rate_factor
 
 
+def skipped_steps(optimizer: keras.optimizers.Optimizer) -> tf.Variable:
+    """Return the number of steps that changed no weights; bias corrections count only the others."""
+    return getattr(optimizer, "inner_optimizer", optimizer).skipped_steps
+
+
 def last_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
     """Return the learning rate of the last step; `learning_rate` is that of the next one."""
     inner = getattr(optimizer, "inner_optimizer", optimizer)
@@ -132,12 +137,15 @@ def _with_layer_rates(base: Any) -> Any:
     """
 
     class Rated(ConditionalUpdates, base):
-        first_step = 0  # of the variable that `update_step` updates
+        first_step: int | None = None  # of the variable that `update_step` updates; None outside of updates
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             # Keras tracks the attribute as one of the optimizer's variables, so that checkpoints hold it.
             self.learning_rate_factor = keras.Variable(1.0, trainable=False, name="learning_rate_factor")
+            # Not one of them, since the progress of the run stores it.
+            first = tf.VariableAggregation.ONLY_FIRST_REPLICA
+            self.skipped_steps = tf.Variable(0, trainable=False, dtype=self.iterations.dtype, aggregation=first)
 
         @property
         def learning_rate(self) -> tf.Tensor:
@@ -167,11 +175,21 @@ def _with_layer_rates(base: Any) -> Any:
 
         @property
         def iterations(self) -> Any:
-            """Number of steps; while `update_step` runs, only those since the first one of its variable.
+            """Number of steps; during an update, only those that updated the variable.
 
-            Bias corrections count the steps of each variable, as in PyTorch. Schedules read the variable itself.
+            These are the steps since the first one of a variable with a later one, and otherwise those that were not
+            skipped. Bias corrections count them, as in PyTorch. Schedules read the variable itself.
             """
-            return self._iterations - self.first_step if self.first_step else super().iterations
+            if self.first_step is None:
+                return super().iterations
+            return self._iterations - (self.first_step or self.skipped_steps)
+
+        def _backend_update_step(self, *arguments: Any) -> None:
+            self.first_step = 0
+            try:
+                super()._backend_update_step(*arguments)
+            finally:
+                self.first_step = None
 
         def decay_of(self, variable: keras.Variable) -> float | None:
             """Return the weight decay of a variable; None if the variable is excluded from weight decay."""

@@ -65,6 +65,25 @@ def test_groups_are_connected_and_only_candidates_are_compared():
     assert find_near(images, np.array([3])) == []
 
 
+@pytest.mark.parametrize("copies", [1, 2])
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_copies_are_found_among_few_images(count, copies):
+    images = _smooth(np.random.default_rng(0), 1 + count + copies)
+    images[1 + count :] = [_jpeg(images[0]), _resized(images[0])][:copies]
+    (group,) = find_near(images, np.arange(len(images)))
+    assert group.indices.tolist() == [0, *range(1 + count, len(images))]
+    assert find_near(images[: 1 + count], np.arange(1 + count)) == []
+
+
+def test_copies_are_found_where_every_image_has_several():
+    """Frames of videos that differ in their noise."""
+    generator = np.random.default_rng(5)
+    frames = np.repeat(_smooth(generator, 20), 7, axis=0) + generator.normal(0, 3, (140, 32, 32, 3))
+    found = find_near(np.clip(frames, 0, 255).astype(np.uint8), np.arange(140))
+    expected = np.arange(140).reshape(20, 7).tolist()
+    assert sorted(each.indices.tolist() for each in found) == expected
+
+
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_an_image_with_more_variants_than_neighbors_has_them_all_in_any_order(mirrored):
     images = _smooth(np.random.default_rng(4), 300)

@@ -18,11 +18,11 @@ from resnet_tf.core.text import counted, printable
 from resnet_tf.data.sources import division, slices
 from resnet_tf.data.sources.base import DataSet, Source, Split, shorten_names
 from resnet_tf.data.sources.folder import split_of_files
-from resnet_tf.data.sources.labels import source_of_labels, source_of_names
+from resnet_tf.data.sources.labels import UnlabeledError, source_of_labels, source_of_names
 from resnet_tf.data.sources.tables.columns import Roles, choose_roles, holds_bytes
 from resnet_tf.data.sources.tables.files import Table, is_table, read_table
 from resnet_tf.data.sources.tables.images import open_images, select_rows
-from resnet_tf.data.sources.tables.labels import Labels, read_labels
+from resnet_tf.data.sources.tables.labels import Fault, Labels, read_labels
 from resnet_tf.data.sources.tables.paths import find_files
 
 __all__ = ["MISSING", "find_table", "is_table"]
@@ -133,7 +133,7 @@ class _Rows:
 
 
 def _open(table: Table, roles: Roles, splits: dict[str, np.ndarray], config: DataConfig, *, whole: bool) -> Source:
-    labels = read_labels(table, roles, config.label_separator)
+    labels = _with_hidden(read_labels(table, roles, config.label_separator), splits)
     _check_labels(table, labels, splits, config)
     rows = _find_rows(table, roles, labels, splits, config)
     if splits:
@@ -169,6 +169,16 @@ def _open(table: Table, roles: Roles, splits: dict[str, np.ndarray], config: Dat
     return source_of_labels(str(table.path), found, labels.values[rows.kept])
 
 
+def _with_hidden(labels: Labels, splits: Mapping[str, np.ndarray]) -> Labels:
+    """Return labels with a fault for splits whose cells are all empty, as those of a hidden test split are."""
+    hidden = [rows for rows in splits.values() if np.isin(rows, labels.empty).all()]
+    if not hidden:
+        return labels
+    rows = np.sort(np.concatenate(hidden))
+    faults = (*labels.faults, Fault(rows, "have no label"))
+    return dataclasses.replace(labels, faults=faults, empty=np.setdiff1d(labels.empty, rows))
+
+
 def _check_labels(table: Table, labels: Labels, splits: Mapping[str, np.ndarray], config: DataConfig) -> None:
     """Refuse rows without a valid label in the splits that `config` names; without splits, all rows are used.
 
@@ -183,12 +193,13 @@ def _check_labels(table: Table, labels: Labels, splits: Mapping[str, np.ndarray]
         rows = fault.rows[is_used[fault.rows]]
         if not len(rows):
             continue
+        text = f"{counted(len(rows), 'row')} of {str(table.path)!r} {fault.reason}: {table.describe_rows(rows)}"
         hidden = [name for name in named if not np.isin(splits[name], labels.valid).any()]
+        if not hidden:
+            raise UserError(text)
         labeled = [name for name in splits if np.isin(splits[name], labels.valid).all()]
-        advice = f"; split {hidden[0]!r} has no labels; {slices.advise(config, hidden[0], labeled)}" if hidden else ""
-        raise UserError(
-            f"{counted(len(rows), 'row')} of {str(table.path)!r} {fault.reason}: {table.describe_rows(rows)}{advice}"
-        )
+        advice = slices.advise_labeled(config, hidden[0], labeled)
+        raise UnlabeledError(f"{text}; split {hidden[0]!r} has no labels; {advice}")
 
 
 def _find_rows(
@@ -324,6 +335,8 @@ def _log(table: Table, roles: Roles, labels: Labels, rows: _Rows, parts: dict[st
         texts.append(f"groups: column {roles.group!r} ({counted(len(set(rows.groups)), 'group')})")
     if unlabeled := table.num_rows - len(labels.valid):
         texts.append(f"without a label, in splits that are not used: {counted(unlabeled, 'row')}")
+    if len(labels.empty):
+        texts.append(f"empty cells, none of the classes: {counted(len(labels.empty), 'row')}")
     if roles.ignored:
         shown = ", ".join(roles.ignored[:_SHOWN]) + (", ..." if len(roles.ignored) > _SHOWN else "")
         texts.append(f"ignored: {shown}")

@@ -23,6 +23,7 @@ from resnet_tf.core.errors import UserError, plain_reason
 from resnet_tf.core.files import is_hidden
 from resnet_tf.core.text import counted
 from resnet_tf.data.sources import slices
+from resnet_tf.data.sources.tables.pages import check_pages, is_below
 
 TEXT_SUFFIXES, PARQUET_SUFFIX = (".csv", ".tsv"), ".parquet"
 _MAX_BYTES = 2**31  # of a CSV file: 20 million rows of 100 characters
@@ -190,12 +191,16 @@ def _read_text(path: Path) -> Table:
     content = content.removeprefix(b"\xef\xbb\xbf")  # byte order mark
     delimiter, header = _read_header(content.split(b"\n", 1)[0].decode("utf-8"), path)
     numbered = [str(index) for index in range(len(header))]
-    read = pa.csv.read_csv(
-        pa.BufferReader(content),
-        read_options=pa.csv.ReadOptions(column_names=numbered, skip_rows=1, block_size=2**24),
-        parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-        convert_options=pa.csv.ConvertOptions(column_types=dict.fromkeys(numbered, pa.string())),
-    )
+    try:
+        read = pa.csv.read_csv(
+            pa.BufferReader(content),
+            read_options=pa.csv.ReadOptions(column_names=numbered, skip_rows=1, block_size=2**24),
+            parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            convert_options=pa.csv.ConvertOptions(column_types=dict.fromkeys(numbered, pa.string())),
+        )
+    except pa.ArrowInvalid:
+        content.decode("utf-8")  # its error is clearer than Arrow's where the encoding is the reason
+        raise
     positions = {name: index for index, name in reversed(list(enumerate(header)))}
     return Table(
         path,
@@ -273,9 +278,11 @@ def _read_footer(file: str) -> _Footer:
         size = stream.seek(0, io.SEEK_END)
     with pq.ParquetFile(file, memory_map=True) as reader:  # closed: a process may open few files at once
         metadata, schema = reader.metadata, reader.schema_arrow
-    if metadata.num_rows > size:
-        raise UserError(f"{file!r} claims {metadata.num_rows:,} rows in {size:,} bytes")
-    sizes = [metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups)]
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    rows = [group.num_rows for group in groups]
+    if (claimed := max(metadata.num_rows, sum(rows))) > size or min(rows, default=0) < 0:
+        raise UserError(f"{file!r} claims {claimed:,} rows in {size:,} bytes")
+    sizes = [group.total_byte_size for group in groups]
     for claimed in (*sizes, sum(sizes)):  # a negative size would hide others in the sum
         check_size(file, claimed, size)
     return _Footer(metadata.num_rows, sizes, schema)
@@ -293,36 +300,45 @@ def check_size(path: str, claimed: int, stored: int) -> None:
         raise UserError(f"cannot read {path!r}: {error}") from error
 
 
-def open_column(file: str, name: str) -> pq.ParquetFile:
-    """Open a Parquet file to read one column; texts and bytes outside of structs and lists are those of a dictionary.
+def open_column(file: str, name: str, *, nested: bool) -> tuple[pq.ParquetFile, int]:
+    """Open a Parquet file to read one column, after a check of its pages; texts and bytes are those of a dictionary.
 
     A repeated value takes little space in a file, and would take its size for each row in memory.
 
     Args:
         file: path of the file.
         name: name of the column, or of the field of a struct such as `image.path`.
+        nested: use dictionaries in structs and lists, too, of which Arrow then reads one group of rows at a time.
+
+    Returns:
+        The file, and the size of the largest page of the column in bytes.
+
+    Raises:
+        UserError: see `check_pages`.
     """
     metadata = pq.read_metadata(file, memory_map=True)
-    encoded = [name] if _is_flat(metadata.schema, name) else []  # Arrow refuses others in several groups of rows
-    return pq.ParquetFile(file, metadata=metadata, memory_map=True, read_dictionary=encoded)
-
-
-def _is_flat(schema: pq.ParquetSchema, name: str) -> bool:
-    """Return True for a column of texts or bytes, not of structs or lists."""
-    leaves = [leaf for leaf in map(schema.column, range(len(schema))) if leaf.path == name]
-    is_column = name in schema.to_arrow_schema().names
-    return is_column and any(leaf.physical_type == "BYTE_ARRAY" and not leaf.max_repetition_level for leaf in leaves)
+    largest = check_pages(file, metadata, name)
+    leaves = [leaf for leaf in map(metadata.schema.column, range(len(metadata.schema))) if is_below(leaf.path, name)]
+    columns = metadata.schema.to_arrow_schema().names
+    encoded = [
+        leaf.path
+        for leaf in leaves
+        if leaf.physical_type == "BYTE_ARRAY" and (nested or (leaf.path in columns and not leaf.max_repetition_level))
+    ]
+    return pq.ParquetFile(file, metadata=metadata, memory_map=True, read_dictionary=encoded), largest
 
 
 def _read_column(files: Sequence[str], name: str) -> pa.ChunkedArray:
     """Read a column, or the field of a struct such as `image.path`, of all files; texts are those of a dictionary."""
     parts = []
     for file in files:
-        column = open_column(file, name).read(columns=[name]).column(0)
-        for field_name in name.split(".")[1:]:
-            if pa.types.is_struct(column.type):
-                column = pc.struct_field(column, field_name)
-        parts += column.chunks
+        reader, _ = open_column(file, name, nested=True)
+        for group in range(reader.num_row_groups):
+            column = reader.read_row_group(group, columns=[name]).column(0)
+            for field_name in name.split(".")[1:]:
+                if pa.types.is_struct(column.type):
+                    column = pc.struct_field(column, field_name)
+            parts += column.chunks
     types = {part.type.value_type if pa.types.is_dictionary(part.type) else part.type for part in parts}
     if len(types) > 1:
         raise UserError(f"column {name!r} has the types {' and '.join(sorted(map(str, types)))} in different files")

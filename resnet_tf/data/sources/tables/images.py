@@ -30,7 +30,7 @@ from resnet_tf.data.sources.tables.files import Table, check_size, open_column
 logger = logging.getLogger(__name__)
 
 _IN_MEMORY = 2**28  # bytes of encoded images; larger tables are copied to records
-_BATCH = 64  # rows that are decompressed at once
+_BATCH, _BATCH_BYTES = 64, 2**28  # rows that are read at once, and their largest size in memory
 
 
 def open_images(table: Table, column: str, labels: np.ndarray) -> Split:
@@ -129,7 +129,9 @@ def _read(file: str, column: str) -> Iterator[bytes]:
     row = total = 0
     stored = os.path.getsize(file)
     try:
-        for batch in open_column(file, column).iter_batches(_BATCH, columns=[column]):
+        reader, largest = open_column(file, column, nested=False)
+        # A row may repeat a value of any length up to that of a page.
+        for batch in reader.iter_batches(max(1, min(_BATCH, _BATCH_BYTES // max(largest, 1))), columns=[column]):
             values = batch.column(0)
             values = pc.struct_field(values, "bytes") if pa.types.is_struct(values.type) else values
             for value in values:

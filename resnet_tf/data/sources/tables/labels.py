@@ -8,7 +8,7 @@ import itertools
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -53,12 +53,14 @@ class Labels:
         form: description of several labels, for the log.
         faults: rows without a valid label. A data set with a hidden test split has them, which are an error only in a
             split that is used.
+        empty: rows of several labels whose cell is empty, int64 [n]: they have none of the classes.
     """
 
     values: np.ndarray
     class_names: tuple[str, ...] = ()
     form: str = ""
     faults: tuple[Fault, ...] = ()
+    empty: np.ndarray = field(default_factory=lambda: np.array([], np.int64))
 
     @property
     def valid(self) -> np.ndarray:
@@ -231,7 +233,8 @@ def _encode_sets(table: Table, name: str, column: Column, owners: np.ndarray, fo
     values[owners[found >= 0], found[found >= 0]] = True
     for fault in faults:
         values[fault.rows] = False
-    return Labels(values, class_names, form, faults)
+    empty = np.setdiff1d(np.arange(table.num_rows), owners)
+    return Labels(values, class_names, form, faults, empty)
 
 
 def _read_indicators(table: Table, names: Sequence[str]) -> Labels:

@@ -1,8 +1,8 @@
-"""Call lengths that let a stop signal be answered soon."""
+"""Number of steps per call, chosen so that a stop signal takes effect within seconds."""
 
 
 class Pace:
-    """Number of steps per call, chosen by duration, so that a signal is answered soon.
+    """Number of steps per call, chosen by the duration of a step.
 
     Args:
         most: largest number of steps.

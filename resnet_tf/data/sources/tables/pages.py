@@ -1,0 +1,124 @@
+"""Sizes of the pages of a Parquet file, from their headers: its footer may claim less than a reader decompresses.
+
+Reference: `parquet.thrift` of Apache Parquet (`PageHeader`), in the compact protocol of Apache Thrift.
+"""
+
+import mmap
+from typing import Any, NamedTuple
+
+import pyarrow.parquet as pq
+
+from resnet_tf.core.bounded import check_expansion, open_regular
+from resnet_tf.core.errors import UserError
+
+_VALUE_BYTES = 8  # of a number, or of the position of a text, in memory
+_MAX_DEPTH = 8  # of structs in a header, which have a depth of 3
+# Types of the compact protocol.
+_STOP, _TRUE, _FALSE, _BYTE, _INTEGERS, _DOUBLE, _BINARY, _STRUCT = 0, 1, 2, 3, (4, 5, 6), 7, 8, 12
+# Fields of a page header. Those of each type of data page, and of a dictionary, begin with the number of values.
+_UNCOMPRESSED, _COMPRESSED, _WITH_VALUES, _NUM_VALUES = 2, 3, (5, 7, 8), 1
+
+
+class _Page(NamedTuple):
+    size: int  # uncompressed bytes
+    num_values: int
+    end: int  # offset of the next header
+
+
+def check_pages(file: str, metadata: pq.FileMetaData, name: str) -> int:
+    """Refuse a column that would take up much more memory than its file holds, before it is decompressed.
+
+    Args:
+        file: path of a Parquet file.
+        metadata: its footer.
+        name: name of the column, or of the field of a struct such as `image.path`.
+
+    Returns:
+        Size of the largest page in bytes.
+
+    Raises:
+        UserError: if the column is larger, see `check_expansion`, or a header is corrupt.
+    """
+    pages: list[_Page] = []
+    claimed = 0
+    try:
+        with open_regular(file) as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            for group in map(metadata.row_group, range(metadata.num_row_groups)):
+                for index in range(group.num_columns):
+                    chunk, leaf = group.column(index), metadata.schema.column(index)
+                    if not is_below(chunk.path_in_schema, name):
+                        continue
+                    found = _read_pages(content, chunk)
+                    claimed += sum(page.size + max(leaf.length, _VALUE_BYTES) * page.num_values for page in found)
+                    pages += found
+            check_expansion(claimed, len(content))
+    except (ValueError, IndexError, KeyError) as error:
+        reason = str(error) if isinstance(error, ValueError) else "corrupt page header"
+        raise UserError(f"cannot read column {name!r} of {file!r}: {reason}") from error
+    return max((page.size for page in pages), default=0)
+
+
+def is_below(path: str, name: str) -> bool:
+    """Return True for the path of a column, or of one within a struct or list, such as `labels.list.element`."""
+    return f"{path}.".startswith(f"{name}.")
+
+
+def _read_pages(content: mmap.mmap, chunk: pq.ColumnChunkMetaData) -> list[_Page]:
+    """Return the pages of a column in one group of rows."""
+    starts = [chunk.data_page_offset, *([chunk.dictionary_page_offset] if chunk.has_dictionary_page else [])]
+    position = min(start for start in starts if start)
+    end, pages = position + chunk.total_compressed_size, []
+    while position < end:
+        pages.append(_read_page(content, position))
+        position = pages[-1].end
+    return pages
+
+
+def _read_page(content: mmap.mmap, position: int) -> _Page:
+    fields, position = _read_struct(content, position, 0)
+    num_values = max((fields[each][_NUM_VALUES] for each in _WITH_VALUES if each in fields), default=0)
+    if min(fields[_UNCOMPRESSED], fields[_COMPRESSED], num_values) < 0:
+        raise ValueError("a page claims a negative size")
+    return _Page(fields[_UNCOMPRESSED], num_values, position + fields[_COMPRESSED])
+
+
+def _read_struct(content: mmap.mmap, position: int, depth: int) -> tuple[dict[int, Any], int]:
+    """Return the integers and structs in a struct by the numbers of their fields, and the offset of its end."""
+    fields: dict[int, Any] = {}
+    number = 0
+    while (head := content[position]) != _STOP:
+        position += 1
+        step, type_ = head >> 4, head & 15
+        if step:
+            number += step
+        else:
+            number, position = _read_integer(content, position)
+        if type_ == _STRUCT and depth < _MAX_DEPTH:
+            fields[number], position = _read_struct(content, position, depth + 1)
+        elif type_ in _INTEGERS:
+            fields[number], position = _read_integer(content, position)
+        elif type_ == _BINARY:
+            length, position = _read_varint(content, position)
+            position += length
+        elif type_ in (_TRUE, _FALSE, _BYTE, _DOUBLE):
+            position += {_BYTE: 1, _DOUBLE: 8}.get(type_, 0)
+        else:
+            raise ValueError("corrupt page header")
+    return fields, position + 1
+
+
+def _read_integer(content: mmap.mmap, position: int) -> tuple[int, int]:
+    """Return a signed integer in zigzag encoding, and the offset of its end."""
+    value, position = _read_varint(content, position)
+    return (value >> 1) ^ -(value & 1), position
+
+
+def _read_varint(content: mmap.mmap, position: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = content[position]
+        position += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, position
+    raise ValueError("corrupt page header")
