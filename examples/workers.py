@@ -29,14 +29,23 @@ def main(arguments: Sequence[str]) -> int:
     command.append("--set=runtime.strategy=multiworker")
     addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
     workers: list[subprocess.Popen] = []
+    stopped = threading.Event()
+
+    def end(*_: object) -> None:
+        stopped.set()
+        stop(workers)
+
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: stop(workers))
+        signal.signal(number, end)
     for index in range(count):
         environment = os.environ | {"TF_CONFIG": describe(addresses, index)}
         environment |= {"CUDA_VISIBLE_DEVICES": str(index)} if one_gpu_each else {}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         # A terminal sends Ctrl-C to a whole session, and a second signal would end a worker without a checkpoint.
         workers.append(subprocess.Popen(command, env=environment, start_new_session=True, **pipes))
+        if stopped.is_set():  # possibly before the worker was in the list
+            stop(workers[-1:])
+            break
     printers = [threading.Thread(target=show, args=each) for each in enumerate(workers)]
     for each in printers:
         each.start()

@@ -75,9 +75,8 @@ ELSEWHERE = {
     "python -m resnet_tf.evaluate --model=models/photos --corruptions --json --report=page/": (
         "tests/workflows/test_robustness.py"
     ),
-    "python -m resnet_tf.evaluate --model=resnet20/ --data=cifar10/ --set data.eval_split=test --corruptions": (
-        "tests/workflows/test_robustness.py"
-    ),
+    "python -m resnet_tf.evaluate --model=resnet20/ --data=cifar10/ --set data.eval_split=test --corruptions "
+    "--report=page/": "tests/workflows/test_robustness.py",
     "python -m resnet_tf.data_service --port=5050": "tests/data/test_service.py",
     "python -m resnet_tf.data_service --dispatcher=grpc://HOST:5050 --host=MY_NAME": "tests/data/test_service.py",
     "python -m resnet_tf.train --config=imagefolder --set data.source=/photos --set data.service=grpc://HOST:5050": (

@@ -234,6 +234,8 @@ def _expand_group_flags(argv: list[str]) -> list[str]:
         argument = rest.pop(0)
         if match := _GROUP_FLAG.fullmatch(argument):
             key, value = match.groups()
+            if expanded[-1] == "--set":
+                raise UserError("--set has no value; write --set=KEY=VALUE")
             if value is None and (not rest or rest[0].startswith("--")):
                 raise UserError(f"--{key} has no value; write --{key}=VALUE")
             argument = f"--set={key}{value if value is not None else '=' + rest.pop(0)}"

@@ -204,6 +204,11 @@ class Preprocess(abc.ABC):
         """Return `type` and the fields as JSON-serializable values."""
         return {"type": self.type_name, **dataclasses.asdict(self)}
 
+    @property
+    def timm_note(self) -> str:
+        """Sentence for model cards on a step of `decode` that timm leaves to the caller; empty for none."""
+        return ""
+
     def to_timm(self) -> dict[str, Any] | None:
         """Return the fields of timm's `pretrained_cfg` for this preprocessing; None if timm cannot express it."""
         return None

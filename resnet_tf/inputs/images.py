@@ -197,6 +197,14 @@ class ImagePreprocess(Preprocess):
             return checked  # resized as in timm
         return dataclasses.replace(checked, crop_fraction=min(size) / _timm_resized_edge(size, crop_pct))
 
+    @property
+    def timm_note(self) -> str:
+        """Sentence for model cards on the EXIF orientation, which timm ignores; empty if the network does, too."""
+        upright = (
+            "timm ignores the EXIF orientation: apply `PIL.ImageOps.exif_transpose` to images before its transforms."
+        )
+        return upright if self.exif_orientation else ""
+
     def to_timm(self) -> dict[str, Any] | None:
         """Return the fields of timm's `pretrained_cfg` for this preprocessing; None if timm cannot express it.
 

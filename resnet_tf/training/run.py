@@ -180,7 +180,7 @@ def check_links(workdir: Path) -> None:
             if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
                 raise UserError(
                     f"{str(path)!r} is a symbolic link out of the run directory, which is not followed; remove the "
-                    "link, or move the whole run and link to its directory"
+                    "link, move the whole run and link to its directory, or copy the run with `cp -rL`"
                 )
         if Path(parent) == workdir / _WANDB:
             folders.clear()

@@ -54,6 +54,7 @@ def start(config: Config, stored: Config | None = None) -> Start:
         stored = _from_chief(stored, cluster)
     config = default_settings.with_existing_splits(config, stored)
     source = open_source(config.data)
+    deadline.include_test(source)
     if config.train.minutes and not (stored and stored.train.minutes):
         with translate_lost_workers(cluster):
             config = fit_into_minutes(config, source, strategy, deadline)

@@ -70,6 +70,7 @@ class Deadline:
         self._seconds = 60 * minutes
         self._import_seconds = time.process_time()  # most of what a process computes before it trains
         self._finish_seconds = _FINISH_SECONDS
+        self._evaluations = float(_FINISH_EVALUATIONS)
 
     @property
     def is_set(self) -> bool:
@@ -85,13 +86,18 @@ class Deadline:
         seconds = _FINISH_IMPORTS * self._import_seconds + _FINISH_COMPILATIONS * compile_seconds
         self._finish_seconds = min(seconds, _FINISH_SECONDS)
 
+    def include_test(self, source: Source) -> None:
+        """Reserve time for the evaluation of the test split, too."""
+        if source.test:
+            self._evaluations = _FINISH_EVALUATIONS + source.test.num_examples / source.validation.num_examples
+
     def left(self, evaluation_seconds: float) -> float:
         """Return the seconds left for training, if export, verification and report are to be ready in time.
 
         Args:
             evaluation_seconds: duration of an evaluation of the validation split.
         """
-        finishing = min(self._finish_seconds, self._seconds / 2) + _FINISH_EVALUATIONS * evaluation_seconds
+        finishing = min(self._finish_seconds, self._seconds / 2) + self._evaluations * evaluation_seconds
         return self._start + self._seconds - finishing - time.monotonic()
 
 

@@ -140,7 +140,7 @@ def evaluate(
     check_checkpoint(checkpoint, run_or_export)
     subject = load_subject(run_or_export, checkpoint)
     changes = parse_assignments([*overrides, *([f"data.source={data}"] if data else [])])
-    settings = override(subject.config, changes).data
+    settings = override(subject.config, {"data.test_split": "", **changes}).data  # which an evaluation leaves alone
     if flip and not isinstance(subject, Run):
         raise UserError("flip averages the logits of a run; an exported model answers as it was exported")
     if corruptions:

@@ -13,6 +13,7 @@ from resnet_tf.config import Config, absolute_paths
 from resnet_tf.core import selection
 from resnet_tf.core.calibration_check import CalibrationCheck, check_if_calibrated
 from resnet_tf.core.devices import default_type, full_float32
+from resnet_tf.core.errors import Interrupted, UserError
 from resnet_tf.core.logs import shown_log
 from resnet_tf.core.metrics import Evaluation
 from resnet_tf.core.paths import user_path
@@ -222,11 +223,32 @@ def _exclusive(workdir: str | Path | None, config: Config, name: str = "") -> It
 
 @contextlib.contextmanager
 def _ending_together(started: Start) -> Iterator[None]:
-    """Let no worker end before the chief has finished the run: if it is lost, all of them are started again."""
-    yield
+    """Let no worker end before the chief has finished the run: if it is lost, all of them are started again.
+
+    Raises:
+        UserError: on all workers, if the chief cannot finish the run.
+        Interrupted: on the other workers, if the chief is lost.
+    """
     cluster = Cluster(started.strategy)
-    with translate_lost_workers(cluster, lambda: "after the last step"):
-        cluster.sum([0.0])
+    try:
+        yield
+    except UserError:
+        _meet(cluster, failed=True)
+        raise
+    if _meet(cluster, failed=False):
+        raise UserError("the chief could not finish the run; its last line names the cause")
+
+
+def _meet(cluster: Cluster, *, failed: bool) -> bool:
+    """Wait for all workers, and return True if one of them failed; the chief needs no other worker any more."""
+    try:
+        with translate_lost_workers(cluster, lambda: "after the last step"):
+            return cluster.sum([float(failed)])[0] > 0
+    except Interrupted as error:
+        if not cluster.is_chief:
+            raise
+        logger.warning("%s", error)
+        return failed
 
 
 def _fit(started: Start, workdir: Path, callbacks: Sequence[keras.callbacks.Callback]) -> loop.Fitted:

@@ -1,5 +1,6 @@
 """Splits under any of their usual names, in every source that has splits."""
 
+import dataclasses
 import io
 import logging
 
@@ -9,9 +10,10 @@ import tensorflow_datasets as tfds
 from conftest import write_imagenet_records
 from PIL import Image
 
-from resnet_tf import evaluate, load_config, train_and_evaluate
-from resnet_tf.config import DataConfig
+from resnet_tf import evaluate, load_config, load_run, train_and_evaluate
+from resnet_tf.config import DataConfig, override
 from resnet_tf.core.errors import UserError
+from resnet_tf.data import sources
 from resnet_tf.data.sources import list_splits, open_source, resolve_splits
 from resnet_tf.data.sources.slices import use_of
 from resnet_tf.training import default_settings
@@ -166,7 +168,23 @@ def test_splits_without_labels_are_not_chosen(tmp_path, caplog):
         np.savez(tmp_path / f"{unlabeled}.npz", **arrays)
         config = DataConfig(source=str(tmp_path / f"{unlabeled}.npz"))
         assert resolve_splits(config).splits == expected
-        assert f"split '{unlabeled}' of '{config.source}' has no labels" in caplog.text
+        assert f"split '{unlabeled}' of '{config.source}' is not used: " in caplog.text
+
+
+@pytest.mark.parametrize(("empty", "expected"), [("val", ("train", "test")), ("test", ("train", "val"))])
+def test_splits_that_cannot_be_opened_are_not_chosen(tmp_path, caplog, empty, expected):
+    caplog.set_level(logging.INFO)
+    path = _write_folder(tmp_path, ["train", "val", "test"])
+    for image in (path / empty).rglob("*.PNG"):
+        image.unlink()
+    assert resolve_splits(DataConfig(source=str(path))).splits == expected
+    assert f"split '{empty}' of '{path}' is not used: no images under" in caplog.text
+
+
+def test_the_validation_split_is_opened_only_for_a_choice(tmp_path, monkeypatch):
+    path = _write_folder(tmp_path, ["train", "val"])
+    monkeypatch.setattr(sources, "_has_labels", None)
+    assert resolve_splits(DataConfig(source=str(path))).splits == ("train", "val")
 
 
 def test_a_test_split_with_another_class_may_be_left_out(tmp_path):
@@ -237,6 +255,15 @@ def test_evaluate_takes_the_split_of_other_data_that_is_meant(tiny_run, tmp_path
         evaluate(tiny_run, data=str(tmp_path), overrides=["data.eval_split=test"])
     (tmp_path / "test").symlink_to("Val")
     assert evaluate(tiny_run, data=str(tmp_path)).source.validation.name == "test", "the split that the run stored"
+
+
+def test_evaluate_takes_the_test_split_of_a_run(tiny_run):
+    run = load_run(tiny_run)
+    splits = {"data.eval_split": "train[:20]", "data.test_split": run.config.data.eval_split}
+    run = dataclasses.replace(run, config=override(run.config, splits))
+    for data in ("", run.config.data.source):
+        found = evaluate(run, data=data, overrides=[f"data.eval_split={splits['data.test_split']}"])
+        assert found.source.validation.name == splits["data.test_split"]
 
 
 @pytest.mark.parametrize(

@@ -1069,6 +1069,23 @@ def test_a_corrupt_page_header_is_named(tmp_path, position):
         files.read_table(tmp_path / "data.parquet").column("label")
 
 
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_delta_encodings_are_read_unless_they_repeat_values(tmp_path, version):
+    """DELTA_BYTE_ARRAY stores a text as its difference from the one before, so that a small page may hold any size."""
+    lists, texts = [["a", "b"], ["c"]], ["a/0.jpg", "a/1.jpg"]
+    rows = pa.table({"image": texts, "label": lists, "struct": [{"path": text} for text in texts]})
+    for encoding in ("DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY"):
+        encodings = dict.fromkeys(("image", "label.list.element", "struct.path"), encoding)
+        path = tmp_path / f"{encoding}.parquet"
+        pq.write_table(rows, path, use_dictionary=False, column_encoding=encodings, data_page_version=version)
+        for name, expected in (("image", texts), ("label", lists), ("struct.path", texts)):
+            if encoding == "DELTA_LENGTH_BYTE_ARRAY":
+                assert files._read_column([str(path)], name).to_pylist() == expected
+                continue
+            with pytest.raises(UserError, match=rf"cannot read column '{name}' of .* encoding DELTA_BYTE_ARRAY, which"):
+                files._read_column([str(path)], name)
+
+
 def test_text_and_lists_of_several_groups_of_rows(photos):
     rows = {"image": [f"images/{number}.png" for number in range(20)], "label": SETS}
     for values in (LABELS, SETS):

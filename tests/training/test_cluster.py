@@ -321,7 +321,7 @@ def test_the_wait_for_other_workers_is_not_part_of_the_minutes(tiny_config, monk
 
 
 @pytest.mark.parametrize("call", [train, train_and_evaluate])
-def test_no_worker_ends_before_the_chief_has_finished_the_run(tiny_config, tmp_path, monkeypatch, call):
+def test_no_worker_ends_before_the_chief_has_finished_the_run(tiny_config, tmp_path, monkeypatch, caplog, call):
     """Regression: a chief that was lost in the meantime came back, and waited for workers that had ended."""
     events, fitted = [], SimpleNamespace(source=SimpleNamespace(test="test"), step=1)
     fitted.evaluation = SimpleNamespace(to_dict=dict)
@@ -353,6 +353,22 @@ def test_no_worker_ends_before_the_chief_has_finished_the_run(tiny_config, tmp_p
     lost = SimpleNamespace(index=1, count=2, is_chief=False, sum=_lose_worker)
     with pytest.raises(Interrupted, match=r"worker 1 lost another one after the last step \(Socket closed\)"):
         on(lost)
+    lost.is_chief = True
+    on(lost)
+    assert "worker 1 lost another one after the last step" in caplog.text
+    assert events[-2:] == ["finished", "ended"], "a finished run needs no other worker"
+
+    def fail(*arguments, **options):
+        raise UserError("the disk is full")
+
+    def end(worker):
+        with pytest.raises(UserError, match="the disk is full" if worker.is_chief else "the chief could not finish"):
+            on(worker)
+        return worker.index
+
+    monkeypatch.setattr(train_module, "_finish", fail)
+    monkeypatch.setattr(train_module, "evaluate_test_split", fail)
+    assert _on_both(end) == [0, 1]
 
 
 def test_workers_take_the_same_steps_in_a_measurement(tiny_config, monkeypatch):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -425,6 +426,11 @@ def test_the_time_left_reserves_export_and_evaluations(monkeypatch):
     deadline = Deadline(10.0, start=1000.0)
     assert deadline.left(5.0) == 600 - 100 - 60 - 4 * 5
     assert Deadline(1.0, start=1100.0).left(0.0) == 30
+    split = SimpleNamespace(num_examples=100)
+    for test, evaluations in ((SimpleNamespace(num_examples=250), 6.5), (None, 4)):
+        deadline = Deadline(10.0, start=1000.0)
+        deadline.include_test(SimpleNamespace(validation=split, test=test))
+        assert deadline.left(5.0) == 600 - 100 - 60 - evaluations * 5
 
 
 @pytest.mark.parametrize(("importing", "compiling", "reserved"), [(3.0, 2.0, 16.0), (3.0, 30.0, 60.0), (0.0, 0.0, 0.0)])

@@ -110,12 +110,12 @@ def resolve_splits(config: DataConfig, given: Collection[str] | None = None) -> 
 
 
 def _has_labels(found: DataSet, config: DataConfig, name: str) -> bool:
-    """Return True if a split has labels; log one without."""
+    """Return True if a split has labels and can be used; log one that has not, as no user named it."""
     try:
         with only_errors("resnet_tf"):  # the rest is logged when the splits are opened
             found.open(dataclasses.replace(config, train_split=name, eval_split=name, test_split=""))
-    except UnlabeledError:
-        logger.info("%s", printable(f"split {name!r} of {config.source!r} has no labels"))
+    except UserError as error:
+        logger.info("%s", printable(f"split {name!r} of {config.source!r} is not used: {error}"))
         return False
     return True
 

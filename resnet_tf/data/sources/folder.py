@@ -89,7 +89,7 @@ class ClassFolder:
                 raise UserError(
                     f"{one!r} and {other!r} of {self.path!r} both have a folder {name!r}, so they may be classes or "
                     f"splits. If they are classes, rename it, as in {one}/{one}_{name}; if they are splits, "
-                    f"data.train_split={one} with data.eval_split={other} names them"
+                    f"data.train_split={one} with data.eval_split={other} names them, and {one}+{other} both together"
                 )
 
     def relative(self, file: str) -> str:

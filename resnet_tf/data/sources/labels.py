@@ -158,7 +158,11 @@ def check_classes(
             more = f" (and {len(missing) - 1:,} more)" if len(missing) > 1 else ""
             message = f"{name!r}: class {shortened(missing[0], _MAX_NAME)!r}{more} is in {split!r} but not in {train!r}"
             if "[" not in train:
-                advice = "data.test_split= leaves it out" if split == test else "data.train_split names the split"
+                advice = (
+                    "data.test_split= leaves it out"
+                    if split == test
+                    else "data.train_split and data.eval_split name splits"
+                )
                 raise UserError(f"{message}, where training needs all classes. {advice}")
             logger.warning("%s", printable(message))
 

@@ -60,8 +60,8 @@ def resolve(
         config: names of the splits.
         present: names of the existing splits; empty if a source takes any usual name.
         given: keys that the user set; by default, those with another value than the default.
-        has_labels: function that returns True for a split with labels. With it, the default validation split of data
-            for training and testing, `test`, becomes the test split if there is one for validation, too.
+        has_labels: function that returns True for a split that can be used. With it, the default validation split of
+            data for training and testing, `test`, becomes the test split if there is one for validation, too.
     """
     if given is None:
         given = {f"data.{key}" for key in _USUAL_NAMES if getattr(config, key) != getattr(DataConfig(), key)}
@@ -106,7 +106,7 @@ def _with_validation(
     """
     named = plain_names(filter(None, (config.train_split, config.test_split)), present)
     validation = [name for name in present if use_of(name) == "validation" and name not in named]
-    if len(validation) != 1 or not has_labels(validation[0]):
+    if len(validation) != 1 or validation[0] == config.eval_split or not has_labels(validation[0]):
         return config
     test = config.eval_split
     changes: dict[str, Any] = {"eval_split": validation[0]}

@@ -9,7 +9,6 @@ from typing import Any
 from resnet_tf.core import files
 from resnet_tf.core.errors import UserError, plain_reason
 from resnet_tf.core.text import counted, markdown, printable
-from resnet_tf.inputs import ImagePreprocess
 from resnet_tf.model.builder import LOGITS_LAYER
 from resnet_tf.model.network import ResidualNetwork
 from resnet_tf.model.weights import hub, readers
@@ -117,8 +116,8 @@ def _card(model: ResidualNetwork, address: HubAddress, license: str, *, for_timm
     yield f"A residual network, `{model.zoo_name}`, with {head}."
     if model.preprocess:
         yield f"{model.preprocess.description} {model.preprocess.normalization}"
-    if for_timm and isinstance(model.preprocess, ImagePreprocess) and model.preprocess.exif_orientation:
-        yield "timm ignores the EXIF orientation: apply `PIL.ImageOps.exif_transpose` to images before its transforms."
+    if for_timm and model.preprocess and model.preprocess.timm_note:
+        yield model.preprocess.timm_note
     yield from ("", "```python", "import resnet_tf", "", f'model = resnet_tf.load_from_hub("{address}")', "```")
     if model.labels:
         more = ", ..." if len(model.labels) > _MAX_LISTED else ""

@@ -77,8 +77,11 @@ def read(path: Path) -> WeightsFile:
         raise UserError(f"no weights file {str(path)!r}")
     if path.is_dir():
         with prefix_errors("weights are read from a file, or from a hub export"):
-            _check_no_run(path)
-            export = read_export(path)
+            try:
+                export = read_export(path)
+            except UserError:
+                _check_no_run(path)
+                raise
         path, metadata = export.directory, cast(Mapping[str, Any], export.metadata)
     else:
         check_readable(path.name)

@@ -320,12 +320,22 @@ def open_column(file: str, name: str, *, nested: bool) -> tuple[pq.ParquetFile, 
     largest = check_pages(file, metadata, name)
     leaves = [leaf for leaf in map(metadata.schema.column, range(len(metadata.schema))) if is_below(leaf.path, name)]
     columns = metadata.schema.to_arrow_schema().names
+    plain = _paths_without_dictionary(metadata)
     encoded = [
         leaf.path
         for leaf in leaves
-        if leaf.physical_type == "BYTE_ARRAY" and (nested or (leaf.path in columns and not leaf.max_repetition_level))
+        if leaf.physical_type == "BYTE_ARRAY"
+        and leaf.path not in plain
+        and (nested or (leaf.path in columns and not leaf.max_repetition_level))
     ]
     return pq.ParquetFile(file, metadata=metadata, memory_map=True, read_dictionary=encoded), largest
+
+
+def _paths_without_dictionary(metadata: pq.FileMetaData) -> set[str]:
+    """Return the columns whose encoding Arrow does not read as a dictionary; it does not repeat values either."""
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    chunks = (group.column(index) for group in groups for index in range(group.num_columns))
+    return {chunk.path_in_schema for chunk in chunks if "DELTA_LENGTH_BYTE_ARRAY" in chunk.encodings}
 
 
 def _read_column(files: Sequence[str], name: str) -> pa.ChunkedArray:

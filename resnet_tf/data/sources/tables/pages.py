@@ -17,11 +17,14 @@ _MAX_DEPTH = 8  # of structs in a header, which have a depth of 3
 _STOP, _TRUE, _FALSE, _BYTE, _INTEGERS, _DOUBLE, _BINARY, _STRUCT = 0, 1, 2, 3, (4, 5, 6), 7, 8, 12
 # Fields of a page header. Those of each type of data page, and of a dictionary, begin with the number of values.
 _UNCOMPRESSED, _COMPRESSED, _WITH_VALUES, _NUM_VALUES = 2, 3, (5, 7, 8), 1
+_ENCODINGS = {5: 2, 8: 4}  # field of the encoding in each type of data page
+_DELTA_BYTE_ARRAY = 7  # a text as the length of its beginning in the text before and its end
 
 
 class _Page(NamedTuple):
     size: int  # uncompressed bytes
     num_values: int
+    encoding: int | None  # of the values; None for a dictionary
     end: int  # offset of the next header
 
 
@@ -49,6 +52,11 @@ def check_pages(file: str, metadata: pq.FileMetaData, name: str) -> int:
                     if not is_below(chunk.path_in_schema, name):
                         continue
                     found = _read_pages(content, chunk)
+                    if any(page.encoding == _DELTA_BYTE_ARRAY for page in found):
+                        raise ValueError(
+                            "values in the encoding DELTA_BYTE_ARRAY, which may take any size in memory, are not read; "
+                            "expected another encoding, such as PLAIN"
+                        )
                     claimed += sum(page.size + max(leaf.length, _VALUE_BYTES) * page.num_values for page in found)
                     pages += found
             check_expansion(claimed, len(content))
@@ -66,7 +74,9 @@ def is_below(path: str, name: str) -> bool:
 def _read_pages(content: mmap.mmap, chunk: pq.ColumnChunkMetaData) -> list[_Page]:
     """Return the pages of a column in one group of rows."""
     starts = [chunk.data_page_offset, *([chunk.dictionary_page_offset] if chunk.has_dictionary_page else [])]
-    position = min(start for start in starts if start)
+    position = min(filter(None, starts), default=0)
+    if not position:
+        raise ValueError("a column has no position")
     end, pages = position + chunk.total_compressed_size, []
     while position < end:
         pages.append(_read_page(content, position))
@@ -79,7 +89,9 @@ def _read_page(content: mmap.mmap, position: int) -> _Page:
     num_values = max((fields[each][_NUM_VALUES] for each in _WITH_VALUES if each in fields), default=0)
     if min(fields[_UNCOMPRESSED], fields[_COMPRESSED], num_values) < 0:
         raise ValueError("a page claims a negative size")
-    return _Page(fields[_UNCOMPRESSED], num_values, position + fields[_COMPRESSED])
+    encodings = [fields[each][number] for each, number in _ENCODINGS.items() if each in fields]
+    encoding = encodings[0] if encodings else None
+    return _Page(fields[_UNCOMPRESSED], num_values, encoding, position + fields[_COMPRESSED])
 
 
 def _read_struct(content: mmap.mmap, position: int, depth: int) -> tuple[dict[int, Any], int]:
