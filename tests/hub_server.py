@@ -1,7 +1,7 @@
 """Server on 127.0.0.1 that speaks the protocol of the Hugging Face Hub, for its real client.
 
 Covered are the routes that the client uses for models: resolution of files with their hashes, missing repositories,
-revisions and files, large files behind a redirect, ranges, and commits with regular and large files.
+revisions and files, large files behind a redirect, ranges, lists of files, and commits with regular and large files.
 """
 
 import base64
@@ -13,7 +13,7 @@ import json
 import re
 import threading
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 LARGE = (".safetensors", ".bin", ".pth")  # stored by SHA-256 as in Git LFS
 
@@ -26,9 +26,10 @@ class Repository:
     refs: dict[str, str] = dataclasses.field(default_factory=dict)
     private: bool = False
 
-    def commit(self, branch: str, files: dict[str, bytes]) -> str:
-        """Add files to a branch, and return the hash of the commit."""
-        content = {**self.commits.get(self.refs.get(branch, ""), {}), **files}
+    def commit(self, branch: str, files: dict[str, bytes], deleted: Collection[str] = ()) -> str:
+        """Add files to a branch, delete others, and return the hash of the commit."""
+        before = self.commits.get(self.refs.get(branch, ""), {})
+        content = {path: each for path, each in before.items() if path not in deleted} | files
         sha = hashlib.sha1(repr((len(self.commits), sorted(content))).encode()).hexdigest()
         self.commits[sha] = content
         self.refs[branch] = sha
@@ -63,11 +64,11 @@ class HubServer(http.server.ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
-    def add(self, name: str, files: dict[str, bytes], *, branch: str = "main") -> str:
+    def add(self, name: str, files: dict[str, bytes], *, branch: str = "main", deleted: Collection[str] = ()) -> str:
         """Commit files to a repository, which is created, and return the hash of the commit."""
         repository = self.repositories.setdefault(name, Repository())
         self.blobs |= {_sha256(content): content for path, content in files.items() if path.endswith(LARGE)}
-        return repository.commit(branch, files)
+        return repository.commit(branch, files, deleted)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -208,15 +209,22 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         ]
         self._json({"transfer": "basic", "objects": objects})
 
+    def _tree(self, name: str, revision: str, *, body: bytes) -> None:
+        repository = self.server.repositories[name]
+        files = repository.commits[repository.resolve(revision)]
+        self._json([{"type": "file", "path": path, "size": len(each), "oid": ""} for path, each in files.items()])
+
     def _commit(self, name: str, revision: str, *, body: bytes) -> None:
-        files = {}
+        files, deleted = {}, []
         for line in map(json.loads, body.splitlines()):
             value = line["value"]
             if line["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif line["key"] == "lfsFile":
                 files[value["path"]] = self.server.blobs[value["oid"]]
-        sha = self.server.add(name, files, branch=revision)
+            elif line["key"] == "deletedFile":
+                deleted.append(value["path"])
+        sha = self.server.add(name, files, branch=revision, deleted=deleted)
         self._json({"commitUrl": f"{self.server.url}/{name}/commit/{sha}", "commitOid": sha, "success": True})
 
     def log_message(self, format: str, *args: object) -> None:
@@ -229,6 +237,7 @@ _ROUTES = (
     (r"/api/validate-yaml", _Handler._yaml),
     (rf"/api/models/{_REPOSITORY}/branch/([^/]+)", _Handler._branch),
     (rf"/api/models/{_REPOSITORY}/preupload/([^/]+)", _Handler._preupload),
+    (rf"/api/models/{_REPOSITORY}/tree/([^/]+)", _Handler._tree),
     (rf"/api/models/{_REPOSITORY}/commit/([^/]+)", _Handler._commit),
     (rf"/{_REPOSITORY}\.git/info/lfs/objects/batch", _Handler._batch),
     (r"/blobs/([0-9a-f]+)", _Handler._blob),

@@ -480,6 +480,20 @@ def test_a_card_that_is_there_stays(server, network):
     assert repository.commits[repository.refs["main"]]["README.md"] == b"mine"
 
 
+def test_settings_for_timm_belong_to_the_network_that_is_there(server):
+    """timm has no BGR order: the settings of an earlier network in RGB would compute other inputs."""
+    network = create_model("resnet18", num_classes=3, input_shape=(32, 32, 3))
+    network.labels = LABELS
+    server.add("user/repo", {"config.json": b"{}"})
+    repository = server.repositories["user/repo"]
+    for order in ("bgr", "rgb", "bgr"):
+        network.preprocess = dataclasses.replace(PREPROCESS, channel_order=order)
+        push_to_hub(network, "hf://user/repo")
+        files = repository.commits[repository.refs["main"]]
+        assert ("config.json" in files) == (order == "rgb")
+        assert {"README.md", "resnet_tf.json", "model.safetensors"} <= files.keys()
+
+
 def test_commands_take_addresses(server, timm_files, command, tmp_path):
     server.add("timm/resnet18.a1", timm_files)
     target = tmp_path / "resnet18.weights.h5"

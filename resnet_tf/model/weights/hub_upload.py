@@ -61,6 +61,7 @@ def upload(model: ResidualNetwork, address: HubAddress, *, private: bool | None,
                 folder_path=temporary,
                 revision=address.revision,
                 commit_message=message or f"Upload {model.zoo_name}",
+                delete_patterns=TIMM_SETTINGS,  # those of an earlier network, unless this one has its own
             )
         # The client raises errors of its own, of HTTP libraries and of the system.
         except Exception as error:
