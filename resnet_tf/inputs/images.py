@@ -200,10 +200,8 @@ class ImagePreprocess(Preprocess):
     @property
     def timm_note(self) -> str:
         """Sentence for model cards on the EXIF orientation, which timm ignores; empty if the network does, too."""
-        upright = (
-            "timm ignores the EXIF orientation: apply `PIL.ImageOps.exif_transpose` to images before its transforms."
-        )
-        return upright if self.exif_orientation else ""
+        remedy = "apply `PIL.ImageOps.exif_transpose` to images before its transforms"
+        return f"timm ignores the EXIF orientation: {remedy}." if self.exif_orientation else ""
 
     def to_timm(self) -> dict[str, Any] | None:
         """Return the fields of timm's `pretrained_cfg` for this preprocessing; None if timm cannot express it.

@@ -183,7 +183,7 @@ def test_splits_that_cannot_be_opened_are_not_chosen(tmp_path, caplog, empty, ex
 
 def test_the_validation_split_is_opened_only_for_a_choice(tmp_path, monkeypatch):
     path = _write_folder(tmp_path, ["train", "val"])
-    monkeypatch.setattr(sources, "_has_labels", None)
+    monkeypatch.setattr(sources, "_is_usable", None)
     assert resolve_splits(DataConfig(source=str(path))).splits == ("train", "val")
 
 

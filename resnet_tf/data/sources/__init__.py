@@ -106,10 +106,10 @@ def resolve_splits(config: DataConfig, given: Collection[str] | None = None) -> 
     """
     with _translate_read_errors(config.source):
         found = _find(config)
-        return slices.resolve(config, found.splits, given, has_labels=lambda name: _has_labels(found, config, name))
+        return slices.resolve(config, found.splits, given, is_usable=lambda name: _is_usable(found, config, name))
 
 
-def _has_labels(found: DataSet, config: DataConfig, name: str) -> bool:
+def _is_usable(found: DataSet, config: DataConfig, name: str) -> bool:
     """Return True if a split has labels and can be used; log one that has not, as no user named it."""
     try:
         with only_errors("resnet_tf"):  # the rest is logged when the splits are opened

@@ -4,6 +4,7 @@ A file may lie in subfolders of its class.
 """
 
 import dataclasses
+import functools
 import logging
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -46,7 +47,7 @@ class ClassFolder:
     @property
     def has_classes(self) -> bool:
         """True if a class has an image that is not in a subfolder."""
-        return any(not self._subfolder(file) for paths in self.classes.values() for file in paths)
+        return any("" in below for below in self._subfolders.values())
 
     def has_splits(self, named: Collection[str] = ()) -> bool:
         """Return True if folders without own images are splits, by their names, or as the only folder.
@@ -54,12 +55,12 @@ class ClassFolder:
         Args:
             named: further names of splits.
         """
-        nested = [name for name, below in self._subfolders().items() if "" not in below]
+        nested = [name for name, below in self._subfolders.items() if "" not in below]
         return any(slices.use_of(name) or name in named for name in nested) or len(self.classes) == len(nested) == 1
 
     def unlabeled_splits(self) -> list[str]:
         """Return the folders named like splits whose images are in no class folder, where others are splits."""
-        below = self._subfolders()
+        below = self._subfolders
         return [name for name, found in below.items() if found == {""} and slices.use_of(name) and self.has_splits()]
 
     def without(self, names: Collection[str]) -> "ClassFolder":
@@ -78,19 +79,22 @@ class ClassFolder:
             UserError: if all images of several classes are in folders that are named like splits, or folders without
                 own images have a subfolder in common, and none is named like a split.
         """
-        below = self._subfolders()
+        below = self._subfolders
         if len(self.classes) > 1 and all(map(slices.use_of, set().union(*below.values()))):
             example = self.relative(next(iter(self.classes.values()))[0])
             raise UserError(f"{self.path!r} has class/split/file, such as {example}; expected split/class/file")
         nested = {} if self.has_splits(named) else {name: found for name, found in below.items() if "" not in found}
         owners: dict[str, str] = {}  # subfolder -> first folder that has it
-        for other, name in ((other, name) for other, found in nested.items() for name in sorted(found)):
-            if (one := owners.setdefault(name, other)) != other and not slices.use_of(name):
+        for other, found in nested.items():
+            shared = next((name for name in sorted(found) if name in owners and not slices.use_of(name)), None)
+            if shared is not None:
+                one = owners[shared]
                 raise UserError(
-                    f"{one!r} and {other!r} of {self.path!r} both have a folder {name!r}, so they may be classes or "
-                    f"splits. If they are classes, rename it, as in {one}/{one}_{name}; if they are splits, "
+                    f"{one!r} and {other!r} of {self.path!r} both have a folder {shared!r}, so they may be classes or "
+                    f"splits. If they are classes, rename it, as in {one}/{one}_{shared}; if they are splits, "
                     f"data.train_split={one} with data.eval_split={other} names them, and {one}+{other} both together"
                 )
+            owners |= dict.fromkeys(found, other)
 
     def relative(self, file: str) -> str:
         """Return class/file of the path of an image."""
@@ -100,8 +104,9 @@ class ClassFolder:
         """Return the path of the folder of a class."""
         return Path(self.path, self.relative(self.classes[name][0]).split("/")[0])
 
+    @functools.cached_property  # of a million files
     def _subfolders(self) -> dict[str, set[str]]:
-        """Return the first folders below each class; empty text stands for the class itself."""
+        """First folders below each class; empty text stands for the class itself."""
         return {name: {self._subfolder(file) for file in paths} for name, paths in self.classes.items()}
 
     def _subfolder(self, file: str) -> str:

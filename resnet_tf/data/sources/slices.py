@@ -49,7 +49,7 @@ def resolve(
     present: Sequence[str],
     given: Collection[str] | None = None,
     *,
-    has_labels: Callable[[str], bool] | None = None,
+    is_usable: Callable[[str], bool] | None = None,
 ) -> DataConfig:
     """Return the configuration with the splits that exist where other names are meant, and log them in one line.
 
@@ -60,15 +60,15 @@ def resolve(
         config: names of the splits.
         present: names of the existing splits; empty if a source takes any usual name.
         given: keys that the user set; by default, those with another value than the default.
-        has_labels: function that returns True for a split that can be used. With it, the default validation split of
-            data for training and testing, `test`, becomes the test split if there is one for validation, too.
+        is_usable: function that returns True for a split with labels that can be read. With it, the default validation
+            split of data for training and testing, `test`, becomes the test split if there is one for validation, too.
     """
     if given is None:
         given = {f"data.{key}" for key in _USUAL_NAMES if getattr(config, key) != getattr(DataConfig(), key)}
     resolved = _with_existing(config, present, given)
-    if has_labels and "data.eval_split" not in given and config.eval_split == DataConfig().eval_split:
+    if is_usable and "data.eval_split" not in given and config.eval_split == DataConfig().eval_split:
         keeps_test = "data.test_split" in given
-        resolved = _with_validation(resolved, present, has_labels, keeps_test=keeps_test)
+        resolved = _with_validation(resolved, present, is_usable, keeps_test=keeps_test)
     before = {key: getattr(config, key) for key in _USUAL_NAMES}
     changes = {key: name for key in _USUAL_NAMES if (name := getattr(resolved, key)) != before[key]}
     if changes:
@@ -94,24 +94,24 @@ def _with_existing(config: DataConfig, present: Sequence[str], given: Collection
 
 
 def _with_validation(
-    config: DataConfig, present: Sequence[str], has_labels: Callable[[str], bool], *, keeps_test: bool
+    config: DataConfig, present: Sequence[str], is_usable: Callable[[str], bool], *, keeps_test: bool
 ) -> DataConfig:
     """Return the configuration with the only split for validation, so that no decision uses the one for testing.
 
     Args:
         config: names of the splits, of which nobody set `eval_split`.
         present: names of the existing splits.
-        has_labels: see `resolve`.
+        is_usable: see `resolve`.
         keeps_test: the user set `test_split`, possibly to none.
     """
     named = plain_names(filter(None, (config.train_split, config.test_split)), present)
     validation = [name for name in present if use_of(name) == "validation" and name not in named]
-    if len(validation) != 1 or validation[0] == config.eval_split or not has_labels(validation[0]):
+    if len(validation) != 1 or validation[0] == config.eval_split or not is_usable(validation[0]):
         return config
     test = config.eval_split
     changes: dict[str, Any] = {"eval_split": validation[0]}
     if not (keeps_test or config.test_split) and use_of(test) == "test" and test in present and test not in named:
-        changes |= {"test_split": test} if has_labels(test) else {}
+        changes |= {"test_split": test} if is_usable(test) else {}
     return dataclasses.replace(config, **changes)
 
 

@@ -11,6 +11,7 @@ from resnet_tf.core.errors import UserError, closest
 from resnet_tf.data.pipeline import TrainingLength
 from resnet_tf.model.builder import is_head
 from resnet_tf.training import learning_rate
+from resnet_tf.training.optimizers.applied_steps import AppliedSteps
 from resnet_tf.training.optimizers.conditional import ConditionalUpdates
 from resnet_tf.training.optimizers.update_rules import UPDATE_RULES
 
@@ -136,16 +137,11 @@ def _with_layer_rates(base: Any) -> Any:
     Keras's `ReduceLROnPlateau` and `LearningRateScheduler` do, changes the factor: the schedule goes on from there.
     """
 
-    class Rated(ConditionalUpdates, base):
-        first_step: int | None = None  # of the variable that `update_step` updates; None outside of updates
-
+    class Rated(AppliedSteps, ConditionalUpdates, base):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             # Keras tracks the attribute as one of the optimizer's variables, so that checkpoints hold it.
             self.learning_rate_factor = keras.Variable(1.0, trainable=False, name="learning_rate_factor")
-            # Not one of them, since the progress of the run stores it.
-            first = tf.VariableAggregation.ONLY_FIRST_REPLICA
-            self.skipped_steps = tf.Variable(0, trainable=False, dtype=self.iterations.dtype, aggregation=first)
 
         @property
         def learning_rate(self) -> tf.Tensor:
@@ -169,28 +165,6 @@ def _with_layer_rates(base: Any) -> Any:
             """Set the weight decay, None for excluded variables, and the learning-rate factor of each variable."""
             self._decays, self._factors = decays, factors
 
-        def set_first_steps(self, steps: list[int]) -> None:
-            """Set the first step that trains each variable."""
-            self._first_steps = steps
-
-        @property
-        def iterations(self) -> Any:
-            """Number of steps; during an update, only those that updated the variable.
-
-            These are the steps since the first one of a variable with a later one, and otherwise those that were not
-            skipped. Bias corrections count them, as in PyTorch. Schedules read the variable itself.
-            """
-            if self.first_step is None:
-                return super().iterations
-            return self._iterations - (self.first_step or self.skipped_steps)
-
-        def _backend_update_step(self, *arguments: Any) -> None:
-            self.first_step = 0
-            try:
-                super()._backend_update_step(*arguments)
-            finally:
-                self.first_step = None
-
         def decay_of(self, variable: keras.Variable) -> float | None:
             """Return the weight decay of a variable; None if the variable is excluded from weight decay."""
             return self._decays[self._get_variable_index(variable)]
@@ -204,11 +178,7 @@ def _with_layer_rates(base: Any) -> Any:
                     gradient = gradient + decay * variable  # L2 regularization, as in the ResNet papers
                 else:
                     self.assign_sub(variable, decay * learning_rate * variable)  # Loshchilov and Hutter 2019
-            self.first_step = self._first_steps[index]
-            try:
-                super().update_step(gradient, variable, learning_rate)
-            finally:
-                self.first_step = 0
+            super().update_step(gradient, variable, learning_rate)
 
         def _all_reduce_sum_gradients(self, grads_and_vars: list[Any]) -> list[Any]:
             return grads_and_vars  # summed by the training step, which checks and clips their norm

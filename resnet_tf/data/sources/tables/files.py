@@ -23,7 +23,7 @@ from resnet_tf.core.errors import UserError, plain_reason
 from resnet_tf.core.files import is_hidden
 from resnet_tf.core.text import counted
 from resnet_tf.data.sources import slices
-from resnet_tf.data.sources.tables.pages import check_pages, is_below
+from resnet_tf.data.sources.tables.pages import check_pages, column_chunks
 
 TEXT_SUFFIXES, PARQUET_SUFFIX = (".csv", ".tsv"), ".parquet"
 _MAX_BYTES = 2**31  # of a CSV file: 20 million rows of 100 characters
@@ -318,24 +318,13 @@ def open_column(file: str, name: str, *, nested: bool) -> tuple[pq.ParquetFile, 
     """
     metadata = pq.read_metadata(file, memory_map=True)
     largest = check_pages(file, metadata, name)
-    leaves = [leaf for leaf in map(metadata.schema.column, range(len(metadata.schema))) if is_below(leaf.path, name)]
     columns = metadata.schema.to_arrow_schema().names
-    plain = _paths_without_dictionary(metadata)
-    encoded = [
-        leaf.path
-        for leaf in leaves
-        if leaf.physical_type == "BYTE_ARRAY"
-        and leaf.path not in plain
-        and (nested or (leaf.path in columns and not leaf.max_repetition_level))
-    ]
+    chunks = list(column_chunks(metadata, name))
+    # Arrow does not read this encoding as a dictionary, and it does not repeat values either.
+    plain = {leaf.path for leaf, chunk in chunks if "DELTA_LENGTH_BYTE_ARRAY" in chunk.encodings}
+    texts = {leaf.path: leaf for leaf, _ in chunks if leaf.physical_type == "BYTE_ARRAY" and leaf.path not in plain}
+    encoded = [path for path, leaf in texts.items() if nested or (path in columns and not leaf.max_repetition_level)]
     return pq.ParquetFile(file, metadata=metadata, memory_map=True, read_dictionary=encoded), largest
-
-
-def _paths_without_dictionary(metadata: pq.FileMetaData) -> set[str]:
-    """Return the columns whose encoding Arrow does not read as a dictionary; it does not repeat values either."""
-    groups = map(metadata.row_group, range(metadata.num_row_groups))
-    chunks = (group.column(index) for group in groups for index in range(group.num_columns))
-    return {chunk.path_in_schema for chunk in chunks if "DELTA_LENGTH_BYTE_ARRAY" in chunk.encodings}
 
 
 def _read_column(files: Sequence[str], name: str) -> pa.ChunkedArray:

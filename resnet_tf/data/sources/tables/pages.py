@@ -4,6 +4,7 @@ Reference: `parquet.thrift` of Apache Parquet (`PageHeader`), in the compact pro
 """
 
 import mmap
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
@@ -46,19 +47,15 @@ def check_pages(file: str, metadata: pq.FileMetaData, name: str) -> int:
     claimed = 0
     try:
         with open_regular(file) as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            for group in map(metadata.row_group, range(metadata.num_row_groups)):
-                for index in range(group.num_columns):
-                    chunk, leaf = group.column(index), metadata.schema.column(index)
-                    if not is_below(chunk.path_in_schema, name):
-                        continue
-                    found = _read_pages(content, chunk)
-                    if any(page.encoding == _DELTA_BYTE_ARRAY for page in found):
-                        raise ValueError(
-                            "values in the encoding DELTA_BYTE_ARRAY, which may take any size in memory, are not read; "
-                            "expected another encoding, such as PLAIN"
-                        )
-                    claimed += sum(page.size + max(leaf.length, _VALUE_BYTES) * page.num_values for page in found)
-                    pages += found
+            for leaf, chunk in column_chunks(metadata, name):
+                found = _read_pages(content, chunk)
+                if any(page.encoding == _DELTA_BYTE_ARRAY for page in found):
+                    raise ValueError(
+                        "values in the encoding DELTA_BYTE_ARRAY, which may take any size in memory, are not read; "
+                        "expected another encoding, such as PLAIN"
+                    )
+                claimed += sum(page.size + max(leaf.length, _VALUE_BYTES) * page.num_values for page in found)
+                pages += found
             check_expansion(claimed, len(content))
     except (ValueError, IndexError, KeyError) as error:
         reason = str(error) if isinstance(error, ValueError) else "corrupt page header"
@@ -66,9 +63,13 @@ def check_pages(file: str, metadata: pq.FileMetaData, name: str) -> int:
     return max((page.size for page in pages), default=0)
 
 
-def is_below(path: str, name: str) -> bool:
-    """Return True for the path of a column, or of one within a struct or list, such as `labels.list.element`."""
-    return f"{path}.".startswith(f"{name}.")
+def column_chunks(metadata: pq.FileMetaData, name: str) -> Iterator[tuple[pq.ColumnSchema, pq.ColumnChunkMetaData]]:
+    """Yield the chunks of a column in all groups of rows; those of `labels.list.element` belong to `labels`."""
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for index in range(group.num_columns):
+            leaf = metadata.schema.column(index)
+            if f"{leaf.path}.".startswith(f"{name}."):
+                yield leaf, group.column(index)
 
 
 def _read_pages(content: mmap.mmap, chunk: pq.ColumnChunkMetaData) -> list[_Page]:
