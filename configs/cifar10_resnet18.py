@@ -2,7 +2,9 @@
 
     python -m resnet_tf.train --config=cifar10_resnet18
 
-Source: github.com/kuangliu/pytorch-cifar, main.py. It reaches 93.02 %. Not run here.
+Source: github.com/kuangliu/pytorch-cifar, main.py. It reaches 93.02 %. Differences: kernels are normal, of variance
+2 / fan-out, there uniform, of variance 1 / (3 fan-in), PyTorch's default; the last gamma of each block starts at 0,
+there at 1. Not run here.
 """
 
 from resnet_tf.config import AugmentConfig, Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig

@@ -3,7 +3,8 @@
     python -m resnet_tf.train --config=imagenet_resnet50
 
 Source: github.com/pytorch/vision, references/classification (ResNet50_Weights.IMAGENET1K_V1). It gives 76.13 %.
-Not run here.
+Differences: the last gamma of each block starts at 0, there at 1; crops are resized without antialiasing, there with it
+(augment.antialias=true). Not run here.
 """
 
 from resnet_tf.config import AugmentConfig, Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig

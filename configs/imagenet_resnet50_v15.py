@@ -4,7 +4,8 @@
     python -m resnet_tf.train --config=imagenet_resnet50_v15 --set train.epochs=250 --set augment.mixup=0.2
 
 Source: github.com/NVIDIA/DeepLearningExamples, resnet50v1.5. It gives 77.0 % in 90 epochs and 78.3 % in 250.
-Difference: kernels are initialized by their fan-out, there by their fan-in. Not run here.
+Differences: kernels are initialized by their fan-out, there by their fan-in; the last gamma of each block starts at 0,
+there at 1. Not run here.
 """
 
 from resnet_tf.config import AugmentConfig, Config, DataConfig, LossConfig, ModelConfig, OptimizerConfig, TrainConfig

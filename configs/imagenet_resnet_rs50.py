@@ -3,8 +3,9 @@
     python -m resnet_tf.train --config=imagenet_resnet_rs50
 
 Trained and tested on 160 pixels. RandAugment's magnitude of 10 out of 10 is 30 out of 30 here. Differences from
-TensorFlow Models: operations are torchvision's (no invert, solarize-add and cutout; solarize inverts all levels, there
-none at this magnitude; translations by 72 pixels, there 100). The paper reaches 78.8 %. Not run here.
+TensorFlow Models: ReLU, there swish; kernels are initialized by their fan-out, there by their fan-in; the last gamma of
+each block starts at 0, there at 1; operations are torchvision's (no invert, solarize-add and cutout; solarize inverts
+all levels, there none at this magnitude; translations by 72 pixels, there 100). The paper reaches 78.8 %. Not run here.
 """
 
 from resnet_tf.config import AugmentConfig, Config, DataConfig, LossConfig, ModelConfig, OptimizerConfig, TrainConfig

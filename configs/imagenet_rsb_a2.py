@@ -3,9 +3,9 @@
     python -m resnet_tf.train --config=imagenet_rsb_a2
 
 RandAugment's magnitude of 7 out of 10 is 21 out of 30 here. Differences from the paper's rand-m7-mstd0.5-inc1 of timm:
-magnitudes do not vary between images; both operations are always applied (there each with probability 0.5) and are
-torchvision's (no invert and solarize-add, posterize removes fewer bits, borders are black); a batch has 2,046 images
-(groups of three repeats, in pairs) instead of 2,048. The paper reaches 79.8 %. Not run here.
+magnitudes do not vary between images; both operations always apply (there with probability 0.5) and are torchvision's
+(no invert and solarize-add, posterize removes fewer bits, borders are black); crops are resized without antialiasing; a
+batch has 2,046 images (groups of three repeats, in pairs), not 2,048. The paper reaches 79.8 %. Not run here.
 """
 
 from resnet_tf.config import AugmentConfig, Config, DataConfig, LossConfig, ModelConfig, OptimizerConfig, TrainConfig

@@ -3,7 +3,7 @@
     python -m resnet_tf.train --config=imagenet_rsb_a3
 
 Trained at 160 pixels, evaluated at 224. RandAugment's magnitude of 6 out of 10 is 18 out of 30 here. Differences from
-the paper: those of RandAugment in imagenet_rsb_a2. The paper reaches 78.1 %. Not run here.
+the paper: those of crops and RandAugment in imagenet_rsb_a2. The paper reaches 78.1 %. Not run here.
 """
 
 from resnet_tf.config import Config, load_config

@@ -1,5 +1,6 @@
 """Residual networks for Keras: data, training, weights and serving that agree."""
 
+import functools
 import importlib
 from typing import TYPE_CHECKING, Any
 
@@ -53,70 +54,45 @@ if TYPE_CHECKING:
 # replace the function; Python does so after the module has run, whatever the module or this file does before. Commands
 # therefore refuse to be imported (`command_line.refuse_import`); `python -m` runs them as `__main__`, which sets no
 # attribute. So each name below is the function in every order of imports.
-_HOMES = {
-    "Arch": "resnet_tf.model.arch",
-    "AuditResult": "resnet_tf.workflows.audit",
-    "BandsPreprocess": "resnet_tf.inputs",
-    "BatchNormalization": "resnet_tf.model.layers",
-    "Calibration": "resnet_tf.core.calibration",
-    "CalibrationCheck": "resnet_tf.core.calibration_check",
-    "OutOfDistribution": "resnet_tf.core.out_of_distribution",
-    "BenchmarkResult": "resnet_tf.workflows.benchmark",
-    "CompareResult": "resnet_tf.workflows.compare",
-    "Config": "resnet_tf.config",
-    "ConvertResult": "resnet_tf.workflows.convert",
-    "DataService": "resnet_tf.workflows.serve_data",
-    "DemoServer": "resnet_tf.workflows.demo",
-    "EvaluateResult": "resnet_tf.workflows.evaluate",
-    "Evaluation": "resnet_tf.core.metrics",
-    "SingleLabelEvaluation": "resnet_tf.core.metrics",
-    "MultiLabelEvaluation": "resnet_tf.core.multi_label_metrics",
-    "ImagePreprocess": "resnet_tf.inputs",
-    "Interrupted": "resnet_tf.core.errors",
-    "Plan": "resnet_tf.workflows.plan",
-    "Prediction": "resnet_tf.serving.predictor",
-    "Predictor": "resnet_tf.serving.predictor",
-    "PrepareResult": "resnet_tf.workflows.prepare",
-    "Preprocess": "resnet_tf.inputs",
-    "PublishedWeights": "resnet_tf.model.weights.published",
-    "ResidualNetwork": "resnet_tf.model.network",
-    "ProveResult": "resnet_tf.workflows.prove",
-    "Robustness": "resnet_tf.core.robustness",
-    "Run": "resnet_tf.training.run",
-    "ServingBenchmark": "resnet_tf.core.serving_benchmark",
-    "SignalPreprocess": "resnet_tf.inputs",
-    "Source": "resnet_tf.data.sources",
-    "TrainResult": "resnet_tf.workflows.train",
-    "UserError": "resnet_tf.core.errors",
-    "WeightsTable": "resnet_tf.model.weights.published",
-    "audit": "resnet_tf.workflows.audit",
-    "calibrate": "resnet_tf.core.calibration_check",
-    "benchmark": "resnet_tf.workflows.benchmark",
-    "compare": "resnet_tf.workflows.compare",
-    "convert": "resnet_tf.workflows.convert",
-    "create_model": "resnet_tf.model.create",
-    "demo": "resnet_tf.workflows.demo",
-    "evaluate": "resnet_tf.workflows.evaluate",
-    "evaluate_run": "resnet_tf.training.evaluation",
-    "export": "resnet_tf.workflows.export",
-    "export_model": "resnet_tf.serving.export",
-    "list_configs": "resnet_tf.config",
-    "list_models": "resnet_tf.model.zoo",
-    "list_weights": "resnet_tf.model.weights.published",
-    "load_config": "resnet_tf.config",
-    "load_from_hub": "resnet_tf.model.create",
-    "load_run": "resnet_tf.training.run",
-    "open_source": "resnet_tf.data.sources",
-    "plan": "resnet_tf.workflows.plan",
-    "prove": "resnet_tf.workflows.prove",
-    "predict": "resnet_tf.workflows.predict",
-    "prepare": "resnet_tf.workflows.prepare",
-    "preview": "resnet_tf.workflows.preview",
-    "push_to_hub": "resnet_tf.workflows.push",
-    "serve_data": "resnet_tf.workflows.serve_data",
-    "train": "resnet_tf.workflows.train",
-    "train_and_evaluate": "resnet_tf.workflows.train",
+_MODULES = {
+    "config": ("Config", "list_configs", "load_config"),
+    "core.calibration": ("Calibration",),
+    "core.calibration_check": ("CalibrationCheck", "calibrate"),
+    "core.errors": ("Interrupted", "UserError"),
+    "core.metrics": ("Evaluation", "SingleLabelEvaluation"),
+    "core.multi_label_metrics": ("MultiLabelEvaluation",),
+    "core.out_of_distribution": ("OutOfDistribution",),
+    "core.robustness": ("Robustness",),
+    "core.serving_benchmark": ("ServingBenchmark",),
+    "data.sources": ("Source", "open_source"),
+    "inputs": ("BandsPreprocess", "ImagePreprocess", "Preprocess", "SignalPreprocess"),
+    "model.arch": ("Arch",),
+    "model.create": ("create_model", "load_from_hub"),
+    "model.layers": ("BatchNormalization",),
+    "model.network": ("ResidualNetwork",),
+    "model.weights.published": ("PublishedWeights", "WeightsTable", "list_weights"),
+    "model.zoo": ("list_models",),
+    "serving.export": ("export_model",),
+    "serving.predictor": ("Prediction", "Predictor"),
+    "training.evaluation": ("evaluate_run",),
+    "training.run": ("Run", "load_run"),
+    "workflows.audit": ("AuditResult", "audit"),
+    "workflows.benchmark": ("BenchmarkResult", "benchmark"),
+    "workflows.compare": ("CompareResult", "compare"),
+    "workflows.convert": ("ConvertResult", "convert"),
+    "workflows.demo": ("DemoServer", "demo"),
+    "workflows.evaluate": ("EvaluateResult", "evaluate"),
+    "workflows.export": ("export",),
+    "workflows.plan": ("Plan", "plan"),
+    "workflows.predict": ("predict",),
+    "workflows.prepare": ("PrepareResult", "prepare"),
+    "workflows.preview": ("preview",),
+    "workflows.prove": ("ProveResult", "prove"),
+    "workflows.push": ("push_to_hub",),
+    "workflows.serve_data": ("DataService", "serve_data"),
+    "workflows.train": ("TrainResult", "train", "train_and_evaluate"),
 }
+_HOMES = {name: f"resnet_tf.{module}" for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "Arch",
@@ -184,10 +160,13 @@ __all__ = [
 ]
 
 
+_check_once = functools.cache(check_installation)  # it reads the metadata of installed packages, for 14 ms
+
+
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'resnet_tf' has no attribute {name!r}")
-    check_installation()
+    _check_once()
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 

@@ -24,7 +24,8 @@ WORKDIR = flags.DEFINE_string("workdir", "", "run directory; empty is runs/CONFI
 DRY_RUN = flags.DEFINE_bool(
     "dry_run",
     False,
-    "print the plan of the run, plot its first batch to CONFIG-dry-run.png, and exit",
+    "print the plan of the run, plot its first batch to CONFIG-dry-run.png, and exit; with --workdir, the plan of the "
+    "run in that directory, which is not changed",
     flag_values=FLAGS,
 )
 
@@ -34,7 +35,7 @@ def main(arguments: list[str]) -> None:
     recipe, overrides = command_line.recipe_or_data(arguments, CONFIG, SET)
     config, name = load_config(recipe, overrides=overrides), Path(recipe).stem
     if DRY_RUN.value:
-        print(resnet_tf.plan(config, path=f"{name}-dry-run.png", name=name))
+        print(resnet_tf.plan(config, path=f"{name}-dry-run.png", name=name, workdir=WORKDIR.value or None))
         return
     result = resnet_tf.train(config, WORKDIR.value or None, name=name)
     if result:  # the chief's; other workers write nothing

@@ -7,9 +7,11 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import matplotlib.figure
@@ -26,6 +28,7 @@ from resnet_tf.core.files import read_json_lines
 from resnet_tf.serving import runners
 from resnet_tf.training import time_budget
 from resnet_tf.workflows import preview
+from resnet_tf.workflows import train as train_module
 from resnet_tf.workflows.train import train_and_evaluate
 
 
@@ -169,10 +172,11 @@ def test_other_directories_are_refused_and_not_changed(command, tiny_run, data_d
     file = command("train", f"--workdir={tmp_path / 'thesis.txt'}")
     assert "is a file; give a directory" in file.err
 
-    other = command("train", f"--workdir={tiny_run}")
-    assert other.code == 2
-    assert "holds a run of another configuration" in other.err
-    assert "train.epochs=2 there and" in other.err
+    for dry_run in ((), ("--dry-run",)):
+        other = command("train", f"--workdir={tiny_run}", *dry_run)
+        assert other.code == 2
+        assert "holds a run of another configuration" in other.err
+        assert "train.epochs=2 there and" in other.err
 
 
 def test_an_unwritable_workdir_is_refused(command, data_dir, tmp_path, monkeypatch):
@@ -230,6 +234,30 @@ def test_another_backend_is_refused_from_python():
     )
     assert child.returncode
     assert "KERAS_BACKEND=jax is set in the environment, but resnet_tf runs on tensorflow only" in child.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("phase", ["start_run", "_finish"])
+def test_a_signal_before_the_first_or_after_the_last_step_ends_with_75(command, monkeypatch, tmp_path, phase, number):
+    """Regression: it ended with 143 or 130, which no scheduler takes for a run to be started again."""
+
+    def stop(*arguments):
+        os.kill(os.getpid(), number)
+
+    replacements = {
+        "start_run": lambda config, workdir: SimpleNamespace(config=config, strategy=None),
+        "_exclusive": lambda *arguments: contextlib.nullcontext(tmp_path),
+        "_fit": lambda *arguments: SimpleNamespace(source=None),
+        "_ending_together": lambda started: contextlib.nullcontext(),
+        phase: stop,
+    }
+    for name, replacement in replacements.items():
+        monkeypatch.setattr(train_module, name, replacement)
+    before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
+    outcome = command("train", "--config=digits", f"--workdir={tmp_path}")
+    message = f"{number.name}: stopped before the first step or after the last one; the same command resumes\n"
+    assert (outcome.code, outcome.err) == (75, message)
+    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == before
 
 
 def test_evaluate_export_and_predict(command, tiny_run, tmp_path):

@@ -1,10 +1,12 @@
 """Installation: a single TensorFlow, requirements for TPUs, and the core tests on tensorflow-tpu."""
 
+import importlib.metadata
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from packaging.requirements import Requirement
@@ -34,12 +36,26 @@ def test_two_installed_tensorflows_are_an_error(other, tmp_path, monkeypatch, co
     information.mkdir()
     (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {other}\nVersion: 2.20.0\n")
     monkeypatch.syspath_prepend(tmp_path)
+    resnet_tf._check_once.cache_clear()
     message = rf"tensorflow \S+ and {other} 2.20.0 are installed over each other; make a new environment"
     with pytest.raises(UserError, match=message):
         resnet_tf.create_model  # noqa: B018 (looked up on first use)
     outcome = command("train", "--dry-run")
     assert outcome.code == 2
     assert re.fullmatch(rf"error: {message}.*\n", outcome.err)
+
+
+def test_the_installation_is_checked_once(monkeypatch):
+    """Regression: each access to a public name took 14 ms."""
+    versions = Mock(side_effect=importlib.metadata.version)
+    monkeypatch.setattr(importlib.metadata, "version", versions)
+    resnet_tf._check_once.cache_clear()
+    first = resnet_tf.create_model
+    checked = versions.call_count
+    assert checked
+    assert resnet_tf.create_model is first
+    assert resnet_tf.load_run
+    assert versions.call_count == checked
 
 
 def _requirements(text: str) -> dict[str, str]:

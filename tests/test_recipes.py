@@ -1,7 +1,9 @@
 """Published recipes compared with their sources: learning rates by epoch, image sizes, augmentation."""
 
 import dataclasses
+import runpy
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from conftest import import_torch_zoo
 from resnet_tf.config import AugmentConfig, Config, list_configs, load_config
 from resnet_tf.data.augmentation import mixing, operations, policies
 from resnet_tf.data.pipeline import TrainingLength
+from resnet_tf.model.zoo import MODELS
 from resnet_tf.training.learning_rate import learning_rate
 from resnet_tf.training.trainer import size_in_epoch
 
@@ -26,6 +29,10 @@ OWN = (
     "signals",
     "spectrograms",
 )  # recipes of this package
+# Recipes whose sources initialize the last gamma of each block with 0: `zero_init_last` of timm.
+ZERO_GAMMA = ("imagenet_rsb_a1", "imagenet_rsb_a2", "imagenet_rsb_a3")
+# Recipes whose sources resize random crops with PIL: torchvision and timm.
+PIL_CROPS = ("imagenet_resnet50", "imagenet_torchvision_v2", "imagenet_rsb_a2", "imagenet_rsb_a3")
 BY_DEFAULTS = ("bit_finetune",)  # settings depend on the size of the data: tests/training/test_default_settings.py
 HE_CIFAR = {
     "epochs": 164,  # 64,000 steps
@@ -203,6 +210,27 @@ def test_a_recipe_agrees_with_its_source(name):
         assert recipe["learning rates"][epoch] == pytest.approx(rate, rel=1e-3, abs=1e-9), (
             f"learning rate in epoch {epoch}"
         )
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_another_initialization_of_the_last_gamma_is_stated(name):
+    """Of Goyal et al. 2017, which blocks with pre-activation do not have."""
+    arch = MODELS[load_config(name).model.name]
+    starts_at_zero = arch.zero_gamma and not arch.preactivation
+    stated = "the last gamma of each block starts at 0, there at 1" in _docstring(name)
+    assert stated == (starts_at_zero and name not in ZERO_GAMMA)
+
+
+@pytest.mark.parametrize("name", PIL_CROPS)
+def test_crops_without_antialiasing_are_stated(name):
+    """PIL antialiases; `augment.antialias` takes a third to a half of the time of decoding and resizing in addition."""
+    stated = "crops are resized without antialiasing" in _docstring(name) or "in imagenet_rsb_a2" in _docstring(name)
+    assert stated != load_config(name).augment.antialias
+
+
+def _docstring(name: str) -> str:
+    text = runpy.run_path(str(Path(__file__).parents[1] / "configs" / f"{name}.py"))["__doc__"]
+    return " ".join(text.split())
 
 
 # Magnitude of each operation at level M of 10: timm/data/auto_augment.py, with the size of the image in pixels as 1.

@@ -21,7 +21,7 @@ from typing import Any
 
 from plan import FAST, PYTORCH, TABLES, WIDE, Row, Run, Table
 
-from resnet_tf.config import Config, flatten, load_config
+from resnet_tf.config import Config, load_config
 from resnet_tf.config.effects import REQUIREMENTS
 from resnet_tf.core.files import read_json_lines, write_atomically
 from resnet_tf.core.text import counted
@@ -169,7 +169,7 @@ def _other_settings(run: Run) -> list[str]:
     were stored before `data.drop_remainder` existed omitted the rest, as `auto` does in an epoch of many batches.
     """
     stored, documented = load_config(RESULTS / run.name / "config.json"), load_config(run.config, run.overrides)
-    found, expected, defaults = (flatten(each.to_dict()) for each in (stored, documented, Config()))
+    found, expected, defaults = stored.values, documented.values, Config().values
     derived = documented.train.defaults != "none"
     found["runtime.xla"] = "auto" if found["runtime.xla"] == "false" else found["runtime.xla"]
     if expected["data.drop_remainder"] == "auto" and found["data.drop_remainder"] == "true":

@@ -4,7 +4,6 @@ from resnet_tf.config.loading import (
     CONFIG_FILE,
     absolute_paths,
     describe_keys,
-    flatten,
     list_configs,
     load_config,
     override,
@@ -21,6 +20,7 @@ from resnet_tf.config.schema import (
     OptimizerConfig,
     RuntimeConfig,
     TrainConfig,
+    flatten,
     iterate_keys,
 )
 

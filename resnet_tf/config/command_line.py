@@ -17,7 +17,7 @@ from resnet_tf.core.errors import Interrupted, UserError, closest, is_full_disk,
 from resnet_tf.core.installation import check_installation
 from resnet_tf.core.logs import stderr_handler
 from resnet_tf.core.paths import user_path
-from resnet_tf.core.streams import standard_streams
+from resnet_tf.core.streams import standard_streams, write_or_drop
 from resnet_tf.core.text import printable
 
 _TEMPORARY_FAILURE = 75  # EX_TEMPFAIL of sysexits.h
@@ -60,10 +60,10 @@ def _run(main: Callable[[list[str]], None], flag_values: flags.FlagValues, doc: 
     except UserError as error:
         sys.exit(_fail(str(error)))
     except Interrupted as stop:
-        print(printable(str(stop)), file=sys.stderr)
+        write_or_drop(sys.stderr, f"{printable(str(stop))}\n")
         sys.exit(_TEMPORARY_FAILURE)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        write_or_drop(sys.stderr, "interrupted\n")
         sys.exit(130)
     except BrokenPipeError:
         raise
@@ -185,7 +185,7 @@ def _log_to_stderr() -> None:
 
 
 def _fail(message: str) -> int:
-    print(f"error: {printable(' '.join(message.split()))}", file=sys.stderr)
+    write_or_drop(sys.stderr, f"error: {printable(' '.join(message.split()))}\n")
     return 2
 
 

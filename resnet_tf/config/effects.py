@@ -126,11 +126,21 @@ def check_effects(config: Config, given: Iterable[str]) -> None:
         raise UserError(description)
 
 
+def check_data_keys(given: Iterable[str], function: str) -> None:
+    """Refuse keys of other groups in the overrides of a function that takes those of the group `data`.
+
+    Raises:
+        UserError: naming the first of them.
+    """
+    if wrong := next((key for key in given if not key.startswith("data.")), ""):
+        raise UserError(f"{wrong} has no effect on `{function}`, which takes keys of the group data")
+
+
 def describe_ineffective(config: Config, given: Iterable[str]) -> Iterator[str]:
     """Yield a sentence for each key without effect that is set, see `check_effects`."""
+    values = config.values
     for key in given:
-        group, name = key.split(".")
-        value = getattr(getattr(config, group), name)
+        value = values[key]
         for needed, is_met in REQUIREMENTS.get(key, ()) if value else ():
             if not is_met(config):
                 shown = ",".join(map(str, value)) if isinstance(value, tuple) else value

@@ -2,13 +2,12 @@
 
 import dataclasses
 import runpy
-import typing
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from resnet_tf.config.effects import check_effects
-from resnet_tf.config.schema import Config, iterate_keys
+from resnet_tf.config.schema import Config, flatten, iterate_keys
 from resnet_tf.core.errors import UserError, closest, prefix_errors
 from resnet_tf.core.files import read_json
 from resnet_tf.core.paths import user_path
@@ -45,9 +44,9 @@ def load_config(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Conf
         values = flatten(_read_json(path))
         # That of a run lists every key of the version that wrote it; one written by hand lists a few.
         is_complete = len(values) > len(dict(iterate_keys())) / 2
-        config = _override_from(path, {**_BEFORE, **values} if is_complete else values)
-        if not is_complete:
-            with prefix_errors(f"config {str(path)!r}"):
+        with prefix_errors(f"config {str(path)!r}"):
+            config = override(Config(), {**_BEFORE, **values} if is_complete else values)
+            if not is_complete:
                 check_effects(config, values)
     elif path.suffix == ".py":
         config = _run_config(path)
@@ -80,7 +79,7 @@ def override(config: Config, values: dict[str, Any]) -> Config:
         if dotted not in keys:
             raise UserError(f"unknown key {dotted!r}; did you mean {closest(dotted.lower(), keys)}?")
         group, name = dotted.split(".")
-        groups.setdefault(group, {})[name] = _parse(dotted, _key_type(group, name), value)
+        groups.setdefault(group, {})[name] = _parse(dotted, keys[dotted], value)
     changes = {group: dataclasses.replace(getattr(config, group), **new) for group, new in groups.items()}
     return dataclasses.replace(config, **changes, given=config.given | set(values))
 
@@ -104,11 +103,6 @@ def absolute_paths(config: Config) -> Config:
     return config
 
 
-def flatten(groups: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Flatten {"data": {"source": x}} to {"data.source": x}."""
-    return {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
-
-
 def describe_keys() -> Iterator[tuple[str, str]]:
     """Yield every key with its default, and its meaning, for `--help`."""
     for dotted, item in iterate_keys():
@@ -122,14 +116,6 @@ def _config_directory() -> Path:
     package = Path(__file__).parents[1]
     installed = package / "configs"
     return installed if installed.is_dir() else package.parent / "configs"
-
-
-def _override_from(path: Path, values: dict[str, Any]) -> Config:
-    """Return the default configuration with the values of a JSON file, which errors name."""
-    try:
-        return override(Config(), values)
-    except UserError as error:
-        raise UserError(f"config {str(path)!r}: {error}") from error
 
 
 def _read_json(path: Path) -> dict[str, dict[str, Any]]:
@@ -160,21 +146,18 @@ def _split_assignment(text: str) -> tuple[str, str]:
     return key.strip(), value.strip()
 
 
-def _key_type(group: str, name: str) -> Any:
-    return typing.get_type_hints(type(getattr(Config, group)))[name]
-
-
-def _parse(dotted: str, key_type: Any, value: Any) -> Any:
+def _parse(dotted: str, item: dataclasses.Field, value: Any) -> Any:
     """Convert `value`, text or a JSON value, to the type of its key."""
-    words = dict(iterate_keys())[dotted].metadata["words"]
+    key_type: Any = type(item.default)
+    words = item.metadata["words"]
     if isinstance(value, str) and value in words:
         return words[value]
     try:
-        if typing.get_origin(key_type) is tuple:
-            return tuple(_number(item) for item in _items(value))
+        if key_type is tuple:
+            return tuple(_number(each) for each in _items(value))
         if key_type is bool:
             return value if isinstance(value, bool) else {"true": True, "false": False}[value.lower()]
-        if key_type is str and isinstance(value, bool) and str(value).lower() in _choices(dotted):
+        if key_type is str and isinstance(value, bool) and str(value).lower() in item.metadata["choices"]:
             return str(value).lower()  # JSON's true for a key that takes true, false or auto
         if key_type is str and not isinstance(value, str):
             raise ValueError
@@ -185,10 +168,6 @@ def _parse(dotted: str, key_type: Any, value: Any) -> Any:
         expected = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
         name = expected.get(key_type, "numbers separated by commas")
         raise UserError(f"{dotted} takes {name}, got {shorten(value)}") from None
-
-
-def _choices(dotted: str) -> tuple[str, ...]:
-    return dict(iterate_keys())[dotted].metadata["choices"]
 
 
 def _items(value: Any) -> list[Any]:

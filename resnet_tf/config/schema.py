@@ -615,9 +615,25 @@ class Config:
         """Return the values as group -> key -> value."""
         return {group.name: dataclasses.asdict(getattr(self, group.name)) for group in _groups()}
 
+    @property
+    def values(self) -> dict[str, Any]:
+        """Return the values as dotted key -> value."""
+        return flatten(self.to_dict())
+
+    @property
+    def explicit(self) -> dict[str, Any]:
+        """Return the settings that the user gave, and those of the recipe that differ from the defaults."""
+        defaults = Config().values
+        return {key: value for key, value in self.values.items() if key in self.given or value != defaults[key]}
+
     def to_json(self) -> str:
         """Return the configuration as indented JSON, which `load_config` reads back."""
         return json.dumps(self.to_dict(), indent=2) + "\n"
+
+
+def flatten(groups: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Flatten {"data": {"source": x}} to {"data.source": x}."""
+    return {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
 
 
 def iterate_keys() -> Iterator[tuple[str, dataclasses.Field]]:

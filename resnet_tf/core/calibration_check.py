@@ -13,7 +13,7 @@ from resnet_tf.core.text import counted
 _SEED = 0  # of the division into halves
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CalibrationCheck:
     """Probabilities before and after calibration, on examples that did not fit it.
 

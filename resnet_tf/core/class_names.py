@@ -76,6 +76,16 @@ def find_duplicate(names: Sequence[str]) -> str:
     return ""
 
 
+def find_indices(names: Sequence[str], known: Sequence[str]) -> list[int]:
+    """Return the index of each name among known ones, in any Unicode form; -1 for a name that is not.
+
+    >>> find_indices(["cat", "cow"], ["dog", "cat"])
+    [1, -1]
+    """
+    positions = {canonical(name): index for index, name in enumerate(known)}
+    return [positions.get(canonical(name), -1) for name in names]
+
+
 def label_line(name: str) -> str:
     r"""Return a class name as a line of `labels.txt`, which readers may split and strip without a loss.
 

@@ -16,7 +16,7 @@ _MAX_NAME = 40  # characters of a name in a line
 _MAX_LINES = 5  # slices with the largest drops
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Answers:
     """Answers of a model for the examples of a comparison, and its properties.
 
@@ -77,7 +77,7 @@ class Slice:
         return {"name": self.name, **_numbers(self.paired), "p_value": self.p_value}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Comparison:
     """Two models on the same examples.
 

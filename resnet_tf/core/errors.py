@@ -28,10 +28,10 @@ def prefix_errors(prefix: str) -> Iterator[None]:
         raise UserError(f"{prefix}: {error}") from error
 
 
-def closest(name: object, choices: Iterable[str], *, count: int = 3) -> str:
+def closest(name: object, choices: Iterable[str]) -> str:
     """Return the choices most similar to `name`, or all if none is similar, quoted for an error message."""
     choices = list(choices)
-    near = difflib.get_close_matches(str(name), choices, n=count, cutoff=0.5) or choices
+    near = difflib.get_close_matches(str(name), choices, cutoff=0.5) or choices
     return ", ".join(repr(choice) for choice in near)
 
 

@@ -40,6 +40,7 @@ class ExportMetadata(TypedDict):
         calibration: see `Calibration.to_dict`; absent if the probabilities are those of the logits as they are.
         metrics: metrics on the validation split, of a trained run.
         step: training step, of a trained run.
+        weights_sha256: hash of the weights, of a trained run.
         stopped_epoch: epoch after which the run ended early, if it did.
         config: configuration of the run.
         robustness: metrics on corrupted images of the validation split, see `Robustness`, if they were measured.
@@ -59,6 +60,7 @@ class ExportMetadata(TypedDict):
     calibration: NotRequired[CalibrationFields]
     metrics: NotRequired[dict[str, float | None]]
     step: NotRequired[int]
+    weights_sha256: NotRequired[str]
     stopped_epoch: NotRequired[int]
     config: NotRequired[dict[str, dict[str, Any]]]
     robustness: NotRequired[dict[str, Any]]
@@ -121,11 +123,6 @@ def holds_weights(path: Path) -> bool:
     """
     exports = (path.glob(str(METADATA)), path.glob(f"[0-9]*/{METADATA}"))
     return path.is_file() or Path(f"{path}.index").is_file() or any(map(any, exports))
-
-
-def list_versions(directory: Path) -> list[int]:
-    """Return the version numbers under a directory, in order."""
-    return list(files.list_numbered(directory))
 
 
 def _check_values(metadata: ExportMetadata) -> None:

@@ -351,7 +351,7 @@ def read_json_lines(path: Path, declared: Any = dict[str, Any]) -> list[dict[str
     return found
 
 
-def split_json_lines(path: Path, declared: Any = dict[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
+def split_json_lines(path: Path, declared: Any) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the JSON objects as `read_json_lines`, and a description of each line that is none.
 
     Raises:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from resnet_tf.core.bounded import parse_json, read_regular
 from resnet_tf.core.errors import UserError
+from resnet_tf.core.paths import keras_home
 from resnet_tf.core.text import printable
 
 # Distributions that each install a whole TensorFlow into the same folder.
@@ -44,7 +45,7 @@ def require_tensorflow_backend() -> None:
     """Refuse another Keras backend, set in the environment or in the configuration file of Keras."""
     backend, location = os.environ.get("KERAS_BACKEND"), "in the environment"
     if not backend:
-        file = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "keras.json"
+        file = keras_home() / "keras.json"
         backend, location = _read(file), f"in {str(file)!r}"
     if backend not in (None, "tensorflow"):
         raise UserError(

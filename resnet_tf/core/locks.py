@@ -20,22 +20,23 @@ _HOLDER, _MAX_HOLDER_BYTES = re.compile(rb"(\d{1,18}) ([\w.-]{1,253})\n"), 300
 _held: set[int] = set()  # descriptors of the locks of this process
 
 
-def acquire(path: Path, *, wait: bool) -> int | None:
-    """Lock a file, which is created if it is missing, or a directory.
+def acquire(path: Path, *, wait: bool, create: bool = True) -> int | None:
+    """Lock a file or a directory.
 
     Args:
         path: the file, no symbolic link, or directory.
         wait: wait for another holder to release the lock.
+        create: create the file if it is missing.
 
     Returns:
         A descriptor for `release`; None on a file system without locks.
 
     Raises:
         BlockingIOError: if another process or thread holds the lock, and `wait` is False.
-        FileNotFoundError: if `path` was deleted, or its directory is missing.
+        FileNotFoundError: if `path` was deleted, it or its directory is missing.
         OSError: if `path` cannot be opened.
     """
-    flags = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+    flags = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_NOFOLLOW | (os.O_CREAT if create else 0)
     descriptor = os.open(path, flags | os.O_CLOEXEC, 0o666)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -87,16 +88,33 @@ def hold(path: Path) -> Iterator[bool]:
         OSError: if it cannot be written.
     """
     descriptor = _acquire_file(path)
-    if descriptor is not None:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode(errors="replace"), 0)
     try:
+        if descriptor is not None:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode(errors="replace"), 0)
         yield descriptor is not None
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            if descriptor is None or os.path.samestat(os.stat(path), os.fstat(descriptor)):
-                path.unlink()
-        release(descriptor)
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                if descriptor is None or os.path.samestat(os.stat(path), os.fstat(descriptor)):
+                    path.unlink()
+        finally:
+            release(descriptor)
+
+
+def check_free(path: Path) -> None:
+    """Check that `hold` could lock a file now, without creating or changing it.
+
+    Raises:
+        Locked: if another process or thread holds it.
+        OSError: if it cannot be opened.
+    """
+    try:
+        release(acquire(path, wait=False, create=False))
+    except BlockingIOError:
+        raise Locked(_read_holder(path)) from None
+    except FileNotFoundError:
+        pass  # nobody holds it
 
 
 def _acquire_file(path: Path) -> int | None:

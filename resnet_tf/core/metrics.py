@@ -75,8 +75,12 @@ class NonFiniteError(UserError):
             f"{len(self.indices):,} of {counted(count, 'example')} have logits that are not finite: {names}{more}"
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return the message and the attributes: `Exception` would pass the message as `indices`."""
+        return UserError.__new__, (type(self), *self.args), vars(self)
 
-@dataclass(frozen=True, repr=False)
+
+@dataclass(frozen=True, repr=False, eq=False)  # arrays have neither a truth value of `==` nor a hash
 class Evaluation(abc.ABC):
     """Metrics of one pass over a split, of single-label or multi-label targets.
 
@@ -178,7 +182,7 @@ class Evaluation(abc.ABC):
     @property
     @abc.abstractmethod
     def ranks(self) -> np.ndarray:
-        """Return the number of wrong classes whose logit is at least the largest of a right class, int64."""
+        """Return how many wrong classes are predicted before the first right one, int64; see `rank`."""
 
     @abc.abstractmethod
     def classes(self, labels: Sequence[str]) -> dict[str, Any]:
@@ -203,7 +207,7 @@ class Evaluation(abc.ABC):
         """Return False for examples whose decisive logits are not finite, bool [N]."""
 
     def top(self, k: int) -> float:
-        """Return the fraction of examples of which a class is among the `k` largest logits; ties count as errors."""
+        """Return the fraction of examples of which a class is among the `k` first by their logits, see `rank`."""
         return float(np.mean(self.ranks < k))
 
 
@@ -255,8 +259,8 @@ class SingleLabelEvaluation(Evaluation):
 
     @property
     def ranks(self) -> np.ndarray:
-        """Return the number of other classes whose logit is at least that of the target, int64 [N]."""
-        return np.sum(self.logits >= self._target_logits, axis=1) - 1
+        """Return how many classes are predicted before the target, int64 [N]; see `rank`."""
+        return rank(self.logits, self.targets)
 
     @property
     def loss(self) -> float:
@@ -403,6 +407,20 @@ class SingleLabelEvaluation(Evaluation):
     def _target_logits(self) -> np.ndarray:
         """Return the logits of the targets, float32 [N, 1]."""
         return np.take_along_axis(self.logits, self.targets[:, None], axis=1)
+
+
+def rank(logits: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Return how many classes have a larger logit than the given one, or an equal one and a smaller index, int64 [N].
+
+    A rank of 0 is that of `argmax`: quantized networks have many equal logits.
+
+    Args:
+        logits: float [N, C].
+        classes: a class of each example, int64 [N].
+    """
+    own = np.take_along_axis(logits, classes[:, np.newaxis], axis=1)
+    is_smaller_index = np.arange(logits.shape[1]) < classes[:, np.newaxis]
+    return np.sum((logits > own) | ((logits == own) & is_smaller_index), axis=1)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

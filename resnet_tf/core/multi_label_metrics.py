@@ -10,7 +10,7 @@ import numpy as np
 
 from resnet_tf.core.calibration import Calibration
 from resnet_tf.core.calibration_fit import fit_vector_scaling
-from resnet_tf.core.metrics import Evaluation
+from resnet_tf.core.metrics import Evaluation, rank
 from resnet_tf.core.reliability import brier_score, calibration_bins, calibration_error
 from resnet_tf.core.text import counted, shortened
 
@@ -41,7 +41,7 @@ class LabelMetrics:
     threshold: float
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class MultiLabelEvaluation(Evaluation):
     """Metrics of multi-label targets, equal to those of scikit-learn.
 
@@ -138,14 +138,13 @@ class MultiLabelEvaluation(Evaluation):
 
     @property
     def ranks(self) -> np.ndarray:
-        """Return, for each example with a class, how many others are at least as probable as its best one, int64."""
+        """Return, for each example with a class, how many are predicted before its best one, int64; see `rank`."""
         labeled = self.targets.any(axis=1)
         targets, logits = self.targets[labeled], self.calibration.ranking(self.logits[labeled])
-        best = np.where(targets, logits, -np.inf).max(axis=1, initial=-np.inf, keepdims=True)
-        return np.sum((logits >= best) & ~targets, axis=1)
+        return rank(logits, np.where(targets, logits, -np.inf).argmax(axis=1))
 
     def top(self, k: int) -> float:
-        """Return the fraction of the examples with a class of which one is among the `k` largest logits."""
+        """Return the fraction of the examples with a class of which one is among the `k` first, see `rank`."""
         ranks = self.ranks
         return float(np.mean(ranks < k)) if len(ranks) else 0.0
 

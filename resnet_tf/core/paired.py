@@ -10,7 +10,7 @@ LEVEL = 0.95  # of intervals
 _RESAMPLES, _SEED = 10_000, 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Paired:
     """Accuracies of two classifiers on the same examples.
 

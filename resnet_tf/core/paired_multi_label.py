@@ -44,7 +44,7 @@ class Change:
         return f"{self.old:.4f} to {self.new:.4f}: {self.difference:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MultiLabelPaired:
     """Two multi-label classifiers on the same examples.
 

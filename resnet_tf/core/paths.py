@@ -16,6 +16,38 @@ def user_path(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.expanduser(path))
 
 
+def user_directory(name: str) -> Path:
+    """Return a directory in the home directory; in /tmp if it does not exist and there is no home to create it in.
+
+    Accounts of containers and of batch systems often have no home directory, or one that they cannot write.
+
+    Args:
+        name: name of the directory, such as `.cache`.
+    """
+    own = user_path(f"~/{name}")
+    return own if os.path.isdir(own) or os.access(own.parent, os.W_OK) else Path("/tmp", name)
+
+
+def keras_home() -> Path:
+    """Return the directory of Keras's configuration and cache, `KERAS_HOME` or `~/.keras`, as Keras chooses it.
+
+    Its own function cannot be used before the backend is checked. It takes /tmp also for an existing `~/.keras` in a
+    home directory that cannot be written, where weights that were downloaded on another machine would be missed.
+    """
+    home = os.environ.get("KERAS_HOME")
+    return user_path(home) if home else user_directory(".keras")
+
+
+def source_text(source: str | Path) -> str:
+    """Return a data source as text in which `./digits` stays distinct from `digits`, the name of a data set.
+
+    A `Path` drops the `./`, and becomes absolute if it exists.
+    """
+    if isinstance(source, Path) and (path := user_path(source)).exists():
+        return str(path.absolute())
+    return os.path.expanduser(source)
+
+
 def check_writable_by_tensorflow(path: Path) -> None:
     """Check that TensorFlow can write to a path, before anything that would be lost is computed.
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TextIO, TypeVar
 
+from resnet_tf.core.streams import write_or_drop
 from resnet_tf.core.text import counted, printable
 
 _LOGGER = logging.getLogger("resnet_tf")
@@ -118,18 +119,14 @@ class Progress:
         return f"{done:,} of {counted(self._total, self._noun)} ({done / self._total:.0%}){left}"
 
     def _print(self, text: str, *, is_last: bool) -> None:
-        if self._live:
-            self._stream.write(f"{_ERASE}{text}{chr(10) if is_last else ''}")
-        else:
-            self._stream.write(f"{text}\n")
         self._is_shown = self._live and not is_last
-        self._stream.flush()
+        start, end = _ERASE if self._live else "", "" if self._is_shown else "\n"
+        write_or_drop(self._stream, f"{start}{text}{end}")
 
     def _erase(self) -> None:
         if self._is_shown:
-            self._stream.write(_ERASE)
-            self._stream.flush()
             self._is_shown = False
+            write_or_drop(self._stream, _ERASE)
 
 
 def tracked(items: Iterable[_T], task: str, *, noun: str, total: int = 0) -> Iterator[_T]:

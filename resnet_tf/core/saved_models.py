@@ -51,7 +51,7 @@ def check_signature(
     *,
     argument: tf.TensorSpec,
     outputs: Sequence[str],
-    classes: int | None = None,
+    classes: int | None,
 ) -> None:
     """Check that a loaded SavedModel has a signature.
 

@@ -3,11 +3,14 @@
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
 from resnet_tf.core.errors import Interrupted
+
+# Handlers that end a process. Those of `interrupted_by` would not, as long as native code runs.
+_ENDING: dict[int, Any] = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
 
 
 class StopRequested(Exception):  # noqa: N818 (nothing went wrong)
@@ -32,7 +35,8 @@ class StopSignals:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._restore()
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def check(self) -> None:
         """Raise `StopRequested` if a signal was received."""
@@ -41,17 +45,13 @@ class StopSignals:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number).name
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
+        for each, handler in _ENDING.items():
+            signal.signal(each, handler)
 
 
 @contextlib.contextmanager
-def clean_up_on_sigterm(message: str) -> Iterator[Callable[[], None]]:
-    """Raise `Interrupted` with a message if the process receives SIGTERM in the block, which then cleans up.
+def interrupted_by(signals: Sequence[signal.Signals], message: str) -> Iterator[Callable[[], None]]:
+    """Raise `Interrupted` with a message if the process receives a signal in the block, which then cleans up.
 
     A second signal ends the process at once. Python handles signals in the main thread only; in other threads the
     context has no effect.
@@ -63,27 +63,36 @@ def clean_up_on_sigterm(message: str) -> Iterator[Callable[[], None]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
-    received = False
+    received = ""
 
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal received
-        received = True
-        signal.signal(signal.SIGTERM, before)
+        received = signal.Signals(number).name
+        restore()
         check()
 
     def check() -> None:
         if received:
             raise KeyboardInterrupt  # no `Exception`, which libraries catch
 
-    before = signal.signal(signal.SIGTERM, stop)
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    before = {number: signal.signal(number, stop) for number in signals}
     try:
         yield check
     except KeyboardInterrupt:
         if not received:
             raise
-        raise Interrupted(f"SIGTERM: {message}") from None
+        raise Interrupted(f"{received}: {message}") from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        restore()
+
+
+def clean_up_on_sigterm(message: str) -> contextlib.AbstractContextManager[Callable[[], None]]:
+    """Raise `Interrupted` with a message if the process receives SIGTERM in the block; see `interrupted_by`."""
+    return interrupted_by((signal.SIGTERM,), message)
 
 
 @contextlib.contextmanager

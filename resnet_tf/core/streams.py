@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from typing import TextIO
 
 _BROKEN_PIPE = 128 + signal.SIGPIPE  # the exit code that a shell reports for a program that SIGPIPE ends
 
@@ -29,6 +30,23 @@ def standard_streams() -> Iterator[None]:
         for descriptor in (1, 2):  # Python flushes both at its end, and would report the error once more
             os.dup2(null, descriptor)
         sys.exit(_BROKEN_PIPE)
+
+
+def write_or_drop(stream: TextIO, text: str) -> None:
+    """Write a report to a stream and flush it; drop the text if the terminal is closed or the disk of a log is full.
+
+    Neither must end the work that is reported, nor change its exit code.
+
+    Raises:
+        BrokenPipeError: if the reader went away, see `standard_streams`.
+    """
+    try:
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError:
+        return
 
 
 def _open_closed_streams() -> None:

@@ -22,7 +22,7 @@ from resnet_tf.data.augmentation import mixing, transforms
 from resnet_tf.data.autotune import without_autotune
 from resnet_tf.data.sources import Source, Split
 from resnet_tf.data.unreadable import UnreadableExamples
-from resnet_tf.inputs import Preprocess, create_preprocess
+from resnet_tf.inputs import Preprocess
 
 # (index in the batch, example of the source) -> training example, such as uint8 [H, W, C].
 TransformExample = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -151,7 +151,7 @@ def train_batches(
 def load_batch(
     config: Config,
     source: Source,
-    preprocess: Preprocess | None = None,
+    preprocess: Preprocess,
     *,
     step: int,
     unreadable: UnreadableExamples | None = None,
@@ -161,7 +161,7 @@ def load_batch(
     Args:
         config: configuration of the run.
         source: data source.
-        preprocess: preprocessing of the examples; by default, that of the configuration.
+        preprocess: preprocessing of the examples.
         step: index of the batch in the run.
         unreadable: record of unreadable examples.
 
@@ -171,7 +171,6 @@ def load_batch(
     Raises:
         UserError: if the run has no such step.
     """
-    preprocess = preprocess or create_preprocess(config.data)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, memory_limit_mb=0, service=""))
     length = TrainingLength.of(config, source)
     if step >= length.total_steps:
@@ -341,6 +340,11 @@ def load_examples(split: Split, preprocess: Preprocess, indices: Sequence[int]) 
     """Return examples of a split without normalization: images float32 [H, W, 3] in [0, 1], or signals [L, C]."""
     examples = (split.load(tf.constant(index, tf.int64)) for index in indices)
     return [preprocess.to_unnormalized(example).numpy() for example in examples]
+
+
+def load_plots(split: Split, preprocess: Preprocess, indices: Sequence[int]) -> list[np.ndarray]:
+    """Return examples of a split as images for plots, float [H, W, 1 or 3] in [0, 1]."""
+    return [preprocess.plot(example) / 255 for example in load_examples(split, preprocess, indices)]
 
 
 def fits_in_memory(config: Config, split: Split, preprocess: Preprocess) -> bool:

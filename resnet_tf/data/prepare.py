@@ -66,9 +66,7 @@ class _Content:
     is_ordered: bool = False
 
 
-def prepare_source(
-    config: DataConfig, target: Path, *, check: Callable[[], None] = lambda: None
-) -> tfds.core.DatasetInfo:
+def prepare_source(config: DataConfig, target: Path, *, check: Callable[[], None]) -> tfds.core.DatasetInfo:
     """Write all splits of a data source as a TFDS data set, `target`/NAME/1.0.0, where NAME is the name of the source.
 
     Encoded images are stored unchanged, and arrays as PNG. Names and order of splits and classes stay, and so does the
@@ -287,7 +285,7 @@ def _builder_name(source: Path) -> str:
     return name if re.match("[a-z]", name) else f"images_{name}".rstrip("_")
 
 
-def _splits(root: Path, eval_fraction: float, named: Sequence[str] = ()) -> dict[str, folder.ClassFolder]:
+def _splits(root: Path, eval_fraction: float, named: Sequence[str]) -> dict[str, folder.ClassFolder]:
     direct = folder.list_classes(root)
     unlabeled = direct.unlabeled_splits()
     warn_of_unlabeled(str(root), unlabeled)

@@ -22,6 +22,7 @@ from resnet_tf.inputs import Preprocess, pixels
 _BATCH_VALUES = 2**20  # of a batch, which the caches of a processor hold in part
 _MIN_BATCH, _MAX_BATCH = 8, 256
 _MAX_CACHE = 2**30  # bytes of decoded images that are kept; others are decoded for each corruption and severity
+_SEED = 0  # of the random numbers of corruptions
 
 
 def check_corruptible(preprocess: Preprocess) -> None:
@@ -41,7 +42,6 @@ def measure_robustness(
     clean: Evaluation,
     *,
     thresholds: Sequence[float] | None = None,
-    seed: int = 0,
 ) -> Robustness:
     """Evaluate a network on a split with every corruption and severity.
 
@@ -54,7 +54,6 @@ def measure_robustness(
         preprocess: preprocessing of the network.
         clean: evaluation of the network on the split.
         thresholds: see `Targets.evaluate`.
-        seed: of the random numbers, see `corrupt`.
 
     Raises:
         UserError: for an input type other than images, an image that cannot be read, or logits that are not finite.
@@ -70,7 +69,7 @@ def measure_robustness(
         for name in CORRUPTIONS:
             for severity in SEVERITIES:
                 found = []
-                for images in _corrupted(pool, batches.as_numpy_iterator(), name, severity, seed):
+                for images in _corrupted(pool, batches.as_numpy_iterator(), name, severity):
                     found.append(logits(images / np.float32(255)))
                     progress.done += len(images)
                 with naming_nonfinite(split):
@@ -84,7 +83,7 @@ def measure_robustness(
         scores={name: tuple(values) for name, values in scores.items()},
         parameters=parameters_for(height, width).name,
         examples=split.num_examples,
-        seed=seed,
+        seed=_SEED,
     )
 
 
@@ -101,14 +100,14 @@ def _decoded(split: Split, preprocess: Preprocess) -> tf.data.Dataset:
 
 
 def _corrupted(
-    pool: ThreadPoolExecutor, batches: Iterable[np.ndarray], name: str, severity: int, seed: int
+    pool: ThreadPoolExecutor, batches: Iterable[np.ndarray], name: str, severity: int
 ) -> Iterator[np.ndarray]:
     """Yield the corrupted batches in order, some of them computed ahead."""
     ahead: deque[Future[np.ndarray]] = deque()
     start = 0
     for images in batches:
         indices = range(start, start + len(images))
-        ahead.append(pool.submit(corrupt, images, name, severity, indices=indices, seed=seed))
+        ahead.append(pool.submit(corrupt, images, name, severity, indices=indices, seed=_SEED))
         start += len(images)
         if len(ahead) > 2 * cores():
             yield ahead.popleft().result()

@@ -163,11 +163,10 @@ def explain_unreadable(split: Split, preprocess: Preprocess, index: int, *, is_u
         return plain_reason(error)
 
 
-def find_unreadable(split: Split, preprocess: Preprocess, *, start: int = 0) -> str:
-    """Describe the first unreadable example of a split at or after index `start`; empty if there is none."""
-    indices = range(start, split.num_examples)
+def find_unreadable(split: Split, preprocess: Preprocess) -> str:
+    """Describe the first unreadable example of a split; empty if there is none."""
     task = f"searching split {split.name!r} for unreadable examples"
-    for index in tracked(indices, task, noun="example", total=len(indices)):
+    for index in tracked(range(split.num_examples), task, noun="example", total=split.num_examples):
         reason = explain_unreadable(split, preprocess, index, is_unreadable=False)
         if reason:
             return _describe(split.locate(index) | {"reason": reason})

@@ -9,6 +9,8 @@ from resnet_tf.inputs.base import (
     UnreadableError,
     create_preprocess,
     default_preprocess,
+    find_origin,
+    import_origin,
     input_type,
     register_input_type,
 )
@@ -27,6 +29,8 @@ __all__ = [
     "UnreadableError",
     "create_preprocess",
     "default_preprocess",
+    "find_origin",
+    "import_origin",
     "input_type",
     "is_pil_image",
     "register_input_type",

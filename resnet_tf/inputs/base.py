@@ -2,7 +2,11 @@
 
 import abc
 import dataclasses
+import importlib
+import inspect
 import math
+import os
+import runpy
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +15,7 @@ from typing import Any, ClassVar, Self, TypeVar
 import numpy as np
 import tensorflow as tf
 
-from resnet_tf.config import AugmentConfig, Config, DataConfig, flatten
+from resnet_tf.config import AugmentConfig, Config, DataConfig
 from resnet_tf.core.errors import UserError, closest
 from resnet_tf.core.ranges import LARGEST, MAX_VALUES, SMALLEST, Range, check_integer, check_number, shorten
 from resnet_tf.core.text import counted
@@ -78,6 +82,8 @@ class Preprocess(abc.ABC):
 
     # Name in stored files and in `data.input_type`, set by `register_input_type`.
     type_name: ClassVar[str]
+    # Name of the module, or absolute path of the recipe, that registered the type; see `find_origin`.
+    origin: ClassVar[str]
     # Singular and plural, for messages. The plural is also the argument name of serving signatures.
     noun: ClassVar[str]
     plural: ClassVar[str]
@@ -163,7 +169,7 @@ class Preprocess(abc.ABC):
         """
         augment = {f"augment.{field.name}" for field in dataclasses.fields(AugmentConfig)}
         supported = {f"augment.{name}" for name in cls.supported_augmentations}
-        values, defaults = flatten(config.to_dict()), flatten(Config().to_dict())
+        values, defaults = config.values, Config().values
         for key in (*sorted(augment - supported), *cls.unsupported_settings):
             if values[key] != defaults[key]:
                 names = ", ".join(sorted(supported))
@@ -427,6 +433,7 @@ class Preprocess(abc.ABC):
 
 
 _TYPES: dict[str, type[Preprocess]] = {}
+_RECIPE = "<run_path>"  # name of the module of a recipe, which `load_config` runs by its path
 _Type = TypeVar("_Type", bound=type[Preprocess])
 
 
@@ -444,11 +451,36 @@ def register_input_type(name: str) -> Callable[[_Type], _Type]:
         known = _TYPES.get(name, input_type)
         if (known.__module__, known.__qualname__) != (input_type.__module__, input_type.__qualname__):
             raise ValueError(f"input type {name!r} is already registered for {known.__module__}.{known.__qualname__}")
-        input_type.type_name = name
+        input_type.type_name, module = name, input_type.__module__
+        input_type.origin = os.path.abspath(inspect.getfile(input_type)) if module == _RECIPE else module
         _TYPES[name] = input_type
         return input_type
 
     return register
+
+
+def find_origin(input_type: type[Preprocess]) -> str:
+    """Return the text by which `import_origin` registers an input type in a new process.
+
+    It comes from the process that has the type, never from an export, which must not name code to run.
+
+    Raises:
+        UserError: for a type of the program itself, which no other process can import.
+    """
+    if input_type.origin == "__main__":
+        raise UserError(
+            f"input type {input_type.type_name!r} is defined in the program itself; define it in a module, which other "
+            "processes can import"
+        )
+    return input_type.origin
+
+
+def import_origin(origin: str) -> None:
+    """Register an input type by the result of `find_origin` in another process."""
+    if os.path.isabs(origin):
+        runpy.run_path(origin)
+    else:
+        importlib.import_module(origin)
 
 
 def input_type(data: DataConfig) -> type[Preprocess]:

@@ -116,6 +116,11 @@ class Arch:
             name: values for name, values in implied.items() if self._acts(name) and getattr(self, name) not in values
         }
 
+    def differences(self, other: "Arch") -> dict[str, Any]:
+        """Return the fields of `other` that differ and change the outputs, with its values; see `conflicts`."""
+        conflicts = self.conflicts({name: (value,) for name, value in vars(other).items()})
+        return {name: value for name, (value,) in conflicts.items()}
+
     def _acts(self, name: str) -> bool:
         """Return True for a field that changes the outputs of this network with the same weights."""
         if name == "norm_epsilon":
@@ -151,3 +156,8 @@ class Arch:
     def total_stride(self) -> int:
         """Stride of the last feature map without `output_stride`."""
         return self.cumulative_strides[-1]
+
+
+def listed(fields: Mapping[str, Any]) -> str:
+    """Return fields of an `Arch` as text for messages, such as `groups=32, base_width=4`."""
+    return ", ".join(f"{name}={value!r}" for name, value in fields.items())

@@ -1,6 +1,7 @@
 """Creation of networks by name as Keras models, with random or loaded weights."""
 
 import dataclasses
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from resnet_tf.core.export_metadata import holds_weights
 from resnet_tf.core.paths import user_path
 from resnet_tf.core.ranges import shorten
 from resnet_tf.model import options
-from resnet_tf.model.arch import Arch
+from resnet_tf.model.arch import Arch, listed
 from resnet_tf.model.builder import LOGITS_LAYER, build
 from resnet_tf.model.metadata import Metadata
 from resnet_tf.model.network import ResidualNetwork, layer_prefix
@@ -21,10 +22,12 @@ from resnet_tf.model.weights.channels import check_method
 from resnet_tf.model.weights.download import fetch
 from resnet_tf.model.weights.hub import HubAddress
 from resnet_tf.model.weights.hub_settings import HubSettings
-from resnet_tf.model.weights.mapping import load_weights, stored_channels, to_torchvision
+from resnet_tf.model.weights.mapping import find_torch_dialect, load_weights, stored_channels, to_torchvision
 from resnet_tf.model.weights.pretrained import Pretrained
 from resnet_tf.model.weights.published import find_pretrained, get_pretrained
 from resnet_tf.model.zoo import get_arch
+
+logger = logging.getLogger(__name__)
 
 
 def create_model(
@@ -153,7 +156,7 @@ def load_from_hub(
     )
 
 
-def convert_file(source: str | Path, name: str, target: Path, *, num_classes: int = 1000) -> str:
+def convert_file(source: str | Path, name: str, target: Path, *, num_classes: int) -> str:
     """Convert weights of any dialect to a file for Keras or PyTorch, depending on its suffix.
 
     Args:
@@ -161,7 +164,8 @@ def convert_file(source: str | Path, name: str, target: Path, *, num_classes: in
             of the weights.
         name: one of `list_models()`.
         target: file to write atomically, with preprocessing, class names, thresholds and calibration: `.weights.h5` or
-            `.keras` for Keras, `.safetensors` for torchvision or timm.
+            `.keras` for Keras, `.safetensors` for torchvision or timm. A warning names what differs in their network of
+            the same names, if it computes other outputs.
         num_classes: number of classes of the head; with 0, the head is dropped.
 
     Returns:
@@ -182,6 +186,8 @@ def convert_file(source: str | Path, name: str, target: Path, *, num_classes: in
     if (channels := stored_channels(model, _find(model, source)[0])) != 3:
         model = create_model(name, num_classes=num_classes, input_shape=(*sizes, channels))
     dialect = _load(model, source)
+    if suffix == ".safetensors" and (difference := _describe_difference_to_torch(model)):
+        logger.warning("%s", difference)
     with files.translate_write_errors(target), files.atomic_file(target) as staging:
         if suffix == ".safetensors":
             readers.write_safetensors(staging, to_torchvision(model), model.metadata.to_dict())
@@ -190,6 +196,23 @@ def convert_file(source: str | Path, name: str, target: Path, *, num_classes: in
         else:
             model.save_weights(staging)
     return dialect
+
+
+def _describe_difference_to_torch(model: ResidualNetwork) -> str:
+    """Describe why the network of the same names in PyTorch's library computes other outputs; empty if it does not."""
+    dialect = find_torch_dialect(model)
+    if dialect is None or model.arch is None:
+        return ""
+    theirs = {name: values[0] for name, values in model.arch.conflicts(dialect.implies).items()}
+    ours = {name: getattr(model.arch, name) for name in theirs}
+    if getattr(model.preprocess, "channel_order", "rgb") == "bgr":
+        theirs, ours = theirs | {"channel_order": "rgb"}, ours | {"channel_order": "bgr"}
+    if not theirs:
+        return ""
+    return (
+        f"{model.name} has {listed(ours)}; the network of {dialect.name} with the same names has {listed(theirs)}, and "
+        "computes other outputs with these weights"
+    )
 
 
 def _load(
@@ -220,11 +243,10 @@ def _find_in_hub(model: ResidualNetwork, address: str) -> tuple[Path, HubSetting
     """Return the path of weights from the Hugging Face Hub, and the settings of their repository, if it has any."""
     network = hub.fetch_network(HubAddress.parse(address))
     settings = network.settings
-    if settings and model.arch:
-        theirs = {name: (value,) for name, value in vars(settings.arch).items()}
-        if conflicts := model.arch.conflicts(theirs):
-            fields = ", ".join(f"{name}={value!r}" for name, (value,) in conflicts.items())
-            raise UserError(f"{address} has weights of {settings.name}, with {fields}; {model.name} is another network")
+    if settings and model.arch and (found := model.arch.differences(settings.arch)):
+        raise UserError(
+            f"{address} has weights of {settings.name}, with {listed(found)}; {model.name} is another network"
+        )
     return network.weights, settings
 
 

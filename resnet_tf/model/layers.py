@@ -43,8 +43,10 @@ class BatchNormalization(keras.layers.BatchNormalization):
         """Normalize [N, H, W, C] by the fused kernel."""
         inputs = tf.cast(inputs, self.compute_dtype)
         in_training = training and self.trainable
-        if in_training and self.synchronized and tf.distribute.get_replica_context().num_replicas_in_sync > 1:
-            return self._normalize_over_replicas(inputs)
+        if in_training and self.synchronized:
+            context = tf.distribute.get_replica_context()  # None in `strategy.scope()`; as in Keras
+            if context and context.num_replicas_in_sync > 1:
+                return self._normalize_over_replicas(inputs)
         channels = inputs.shape[-1]
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs,

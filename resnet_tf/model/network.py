@@ -18,7 +18,7 @@ from resnet_tf.core.ranges import shorten
 from resnet_tf.core.targets import check_thresholds
 from resnet_tf.core.text import counted
 from resnet_tf.inputs import Preprocess
-from resnet_tf.model.arch import Arch
+from resnet_tf.model.arch import Arch, listed
 from resnet_tf.model.metadata import Metadata
 from resnet_tf.model.recursion import deep_graph
 from resnet_tf.model.weights import readers
@@ -165,13 +165,13 @@ class ResidualNetwork(keras.Model):
         theirs, ours = metadata.arch, self.arch
         if not (theirs and ours):
             return
-        conflicts = {field: value for field, (value,) in ours.conflicts(_single(vars(theirs))).items()}
+        differences = ours.differences(theirs)
         if theirs.norm_epsilon != ours.norm_epsilon:  # only `create_model(weights=...)` adapts the variances
-            conflicts["norm_epsilon"] = theirs.norm_epsilon
-        if conflicts:
+            differences["norm_epsilon"] = theirs.norm_epsilon
+        if differences:
             raise UserError(
-                f"the weights were written for {metadata.zoo_name}, a network with {_listed(conflicts)}; {self.name} "
-                f"has {_listed({field: getattr(ours, field) for field in conflicts})}"
+                f"the weights were written for {metadata.zoo_name}, a network with {listed(differences)}; {self.name} "
+                f"has {listed({field: getattr(ours, field) for field in differences})}"
             )
 
     def get_config(self) -> dict[str, Any]:
@@ -265,11 +265,3 @@ def _carried_by(outputs: Any) -> Metadata:
         if hasattr(tensor, "_resnet_tf_metadata"):
             return tensor._resnet_tf_metadata
     return Metadata()
-
-
-def _single(fields: Mapping[str, Any]) -> dict[str, tuple[Any]]:
-    return {field: (value,) for field, value in fields.items()}
-
-
-def _listed(fields: Mapping[str, Any]) -> str:
-    return ", ".join(f"{field}={value!r}" for field, value in fields.items())

@@ -7,16 +7,13 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from resnet_tf.core import files
 from resnet_tf.core.text import shortened
 from resnet_tf.report import elements
-from resnet_tf.report.elements import cell, escape, row, section
+from resnet_tf.report.elements import PAGE, cell, escape, row, section
 from resnet_tf.report.fonts import add_literal_legend, literal
-from resnet_tf.report.plots import save_figure
-
-PAGE = "index.html"
+from resnet_tf.report.plots import save_panel
 
 MAX_CARDS = 24  # of a list
 _MAX_IMAGES = 4  # of a card
@@ -108,9 +105,7 @@ def write_audit(
         section("Notes", "".join(f"<p>{escape(note)}.</p>" for note in notes)),
         *(section(escape(panel.title), _panel(panel, load_image)) for panel in panels),
         section("Classes and sizes", _plots(distributions, class_names) + _classes(distributions, class_names)),
-        section(
-            "Environment", elements.table(row(cell(key, "name"), cell(value)) for key, value in environment.items())
-        ),
+        section("Environment", elements.pairs(environment)),
     ]
     with files.translate_write_errors(directory / PAGE), files.atomic_files(directory) as staging:
         (staging / PAGE).write_text(elements.document(f"Audit of {name}", sections), encoding="utf-8")
@@ -191,11 +186,7 @@ def _plots(distributions: Sequence[Distribution], class_names: Sequence[str]) ->
     if len(np.unique(sizes, axis=0)) > 1:
         plots["sizes"] = lambda axes: _plot_sizes(axes, distributions)
     with tempfile.TemporaryDirectory(prefix="resnet_tf-") as temporary:
-        saved = {}
-        for name, plot in plots.items():
-            figure = Figure(figsize=(3.9, 3.4), layout="constrained")
-            plot(figure.subplots())
-            saved[name] = save_figure(figure, Path(temporary) / f"{name}.png", dpi=200)
+        saved = {name: save_panel(Path(temporary) / f"{name}.png", plot, height=3.4) for name, plot in plots.items()}
         return elements.plots(saved)
 
 

@@ -3,11 +3,9 @@
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from resnet_tf.core import files
 from resnet_tf.core.comparison import Answers, Comparison, Gate, Slice
@@ -16,19 +14,15 @@ from resnet_tf.core.multi_label_comparison import MultiLabelComparison
 from resnet_tf.core.reliability import calibration_bins
 from resnet_tf.core.text import counted, shortened
 from resnet_tf.report import elements
-from resnet_tf.report.elements import cell, escape, row, section
+from resnet_tf.report.content import LoadImages, captioned
+from resnet_tf.report.elements import PAGE, cell, escape, row, section
 from resnet_tf.report.fonts import literal
-from resnet_tf.report.plots import save_figure
-
-PAGE = "index.html"
+from resnet_tf.report.plots import save_panel
 
 _MAX_FLIPS = 24  # images
 _MAX_BARS = 15  # slices in a plot
 _MAX_LABEL = 18  # characters of a name in a plot
 _COLORS = ("tab:gray", "tab:blue")  # of the old and the new model
-
-# Maps indices in the evaluated split to decoded and resized images, each float [H, W, 1 or 3] in [0, 1].
-LoadImages = Callable[[Sequence[int]], Sequence[np.ndarray]]
 
 
 def write_comparison(
@@ -65,7 +59,7 @@ def write_comparison(
                 for name, slices in comparison.slices.items()
             ),
             section("Preprocessing", _preprocessing(comparison)),
-            section("Environment", elements.table(_pairs(environment))),
+            section("Environment", elements.pairs(environment)),
         ]
         (staging / PAGE).write_text(elements.document(_title(comparison), sections), encoding="utf-8")
     return directory / PAGE
@@ -172,21 +166,15 @@ def _flips(comparison: Comparison, load_images: LoadImages) -> str:
     if not indices:
         return "<p>No example that was right is wrong now.</p>"
     confidence = dict(zip(indices, comparison.flip_confidence(np.array(indices)), strict=True))
-    shown = [
-        elements.figure(
-            image,
-            (
-                comparison.name_target(index),
-                f"→ {comparison.name_prediction(comparison.new, index)} ({confidence[index]:.0%})",
-            ),
-            alt=f"image {index} of the evaluated split",
-        )
-        for index, image in zip(indices, load_images(indices), strict=True)
-    ]
+
+    def caption(index: int) -> tuple[str, str]:
+        predicted = comparison.name_prediction(comparison.new, index)
+        return comparison.name_target(index), f"→ {predicted} ({confidence[index]:.0%})"
+
     total = comparison.paired.negative
     count = f"{len(indices):,} of {total:,}" if len(indices) < total else f"{total:,}"
     legend = f"True class → class predicted by the new model; the old model was right. {count}, most confident first."
-    return f"<p>{legend}</p>" + elements.gallery(shown)
+    return f"<p>{legend}</p>" + captioned(load_images, indices, caption)
 
 
 def _slices(slices: Sequence[Slice]) -> str:
@@ -218,21 +206,12 @@ def _preprocessing(comparison: Comparison) -> str:
     return elements.table(rows, head=elements.head(["setting", "old", "new"]))
 
 
-def _pairs(entries: Mapping[str, Any]) -> list[str]:
-    return [row(cell(name, "name"), cell(str(value))) for name, value in entries.items()]
-
-
 def _plot_panels(directory: Path, comparison: Comparison) -> dict[str, Path]:
     """Save each plot as `directory/NAME.png`; return name -> file, in reading order."""
     panels: dict[str, Callable[[Axes], None]] = {"calibration": lambda axes: _plot_calibration(axes, comparison)}
     for number, (name, slices) in enumerate(comparison.slices.items(), start=1):
         panels[f"change_{number}"] = functools.partial(_plot_changes, name=name, slices=slices)
-    saved = {}
-    for name, plot in panels.items():
-        figure = Figure(figsize=(3.9, 3.4), layout="constrained")
-        plot(figure.subplots())
-        saved[name] = save_figure(figure, directory / f"{name}.png", dpi=200)
-    return saved
+    return {name: save_panel(directory / f"{name}.png", plot, height=3.4) for name, plot in panels.items()}
 
 
 def _plot_calibration(axes: Axes, comparison: Comparison) -> None:

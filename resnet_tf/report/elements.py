@@ -12,6 +12,8 @@ from matplotlib import image as image_writer
 
 from resnet_tf.core.text import printable
 
+PAGE = "index.html"
+
 _SMALL_IMAGE = 64  # pixels; a browser enlarges smaller images without smoothing
 
 
@@ -41,6 +43,12 @@ def plots(panels: Mapping[str, Path]) -> str:
 def table(rows: Iterable[str], *, head: str = "") -> str:
     """Return a table of `row` elements that scrolls if it is long."""
     return f'<div class="scroll"><table>{head}<tbody>{"".join(rows)}</tbody></table></div>'
+
+
+def pairs(entries: Mapping[str, object]) -> str:
+    """Return a table of names and values, or an empty text if there are none."""
+    rows = [row(cell(name, "name"), cell(str(value))) for name, value in entries.items()]
+    return table(rows) if rows else ""
 
 
 def head(columns: Sequence[str], *, numbers: Iterable[str] = ()) -> str:
@@ -86,5 +94,5 @@ def _png_element(png: bytes, *, alt: str, small: bool = False) -> str:
 def _png(image: np.ndarray) -> bytes:
     colored = np.broadcast_to(image, (*image.shape[:2], 3))
     file = io.BytesIO()
-    image_writer.imsave(file, np.clip(colored, 0.0, 1.0), format="png")
+    image_writer.imsave(file, np.clip(colored, 0.0, 1.0), format="png", origin="upper")
     return file.getvalue()

@@ -8,9 +8,10 @@ from matplotlib.figure import Figure
 
 from resnet_tf.core.text import printable
 from resnet_tf.report.fonts import literal
-from resnet_tf.report.plots import save_figure
+from resnet_tf.report.plots import default_style, save_figure
 
 
+@default_style
 def plot_overlay(path: Path, image: np.ndarray, heatmap: np.ndarray, *, title: str) -> Path:
     """Plot an image, and the image blended with its heatmap, side by side in a PNG file.
 

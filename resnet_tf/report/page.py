@@ -7,12 +7,12 @@ from resnet_tf.core.metrics import SingleLabelEvaluation
 from resnet_tf.core.multi_label_metrics import MultiLabelEvaluation
 from resnet_tf.report import calibrated, corruptions, elements, exports, multi_label, single_label
 from resnet_tf.report.content import Report
-from resnet_tf.report.elements import cell, escape, row, section
+from resnet_tf.report.elements import PAGE, escape, section
 from resnet_tf.report.plots import SUMMARY_IMAGES, plot_panels, plot_summary
 
 __all__ = ["PAGE", "SUMMARY", "Report", "write_page"]
 
-PAGE, SUMMARY = "index.html", "summary.png"
+SUMMARY = "summary.png"
 
 # Modules with the parts of a page that depend on the form of the targets.
 _FORMS = {SingleLabelEvaluation: single_label, MultiLabelEvaluation: multi_label}
@@ -50,7 +50,7 @@ def _write_files(directory: Path, report: Report) -> None:
         section(exports.TITLE, exports.section(directory, report.serving)) if report.serving else "",
         *(section(title, content) for title, content in form.sections(report).items()),
         section("Configuration", f"<pre>{escape(report.config)}</pre>" if report.config else ""),
-        section("Environment", _environment(report)),
+        section("Environment", elements.pairs(report.environment or {})),
     ]
     if report.metrics:
         _plot_summary(directory / SUMMARY, report)
@@ -80,9 +80,3 @@ def _headline(report: Report) -> str:
         **(report.facts or {}),
     }
     return elements.tiles(facts)
-
-
-def _environment(report: Report) -> str:
-    entries = (report.environment or {}).items()
-    rows = [row(cell(name, "name"), cell(value)) for name, value in entries]
-    return elements.table(rows) if rows else ""

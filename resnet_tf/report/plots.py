@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.container import BarContainer
@@ -24,16 +25,20 @@ Metrics = Sequence[dict[str, Any]]
 
 SUMMARY_IMAGES = 12
 
+# Settings of the user's own plots, such as LaTeX or a dark style, do not apply to those of the package.
+default_style = style.context("default")
+
 _MAX_NAMED_CLASSES = 20
 _MAX_CELLS = 1000  # rows of a confusion matrix, more than its pixels; of more classes, neighbors have one together
 _MAX_TICK_LABEL = 18  # characters
 _MAX_IMAGE_LABEL = 14
 _MAX_CURVES = 10  # with a name
-_PANEL = (3.9, 3.1)  # inches
+_PANEL_WIDTH = 3.9  # inches
 _PANEL_DPI = 200  # the report displays a panel at about half of its resolution
 _BAR_COLOR = "tab:blue"
 
 
+@default_style
 def plot_summary(
     path: Path,
     *,
@@ -134,6 +139,7 @@ def evaluation_panels(
     }
 
 
+@default_style
 def plot_evaluation(evaluation: Evaluation, class_names: Sequence[str]) -> np.ndarray:
     """Plot a confusion matrix, or precision-recall curves of multi-label targets, as an RGBA image, uint8 [H, W, 4].
 
@@ -150,6 +156,7 @@ def plot_evaluation(evaluation: Evaluation, class_names: Sequence[str]) -> np.nd
     return np.asarray(canvas.buffer_rgba())
 
 
+@default_style
 def plot_grid(path: Path, *, title: str, images: Sequence[tuple[np.ndarray, str]]) -> Path:
     """Plot images in rows of eight, each under its label, in one PNG file.
 
@@ -177,13 +184,14 @@ def plot_grid(path: Path, *, title: str, images: Sequence[tuple[np.ndarray, str]
     return save_figure(figure, path)
 
 
-def save_panel(path: Path, plot: Callable[[Axes], None]) -> Path:
-    """Write one plot of a page, and return `path`.
+@default_style
+def save_panel(path: Path, plot: Callable[[Axes], None], *, height: float = 3.1) -> Path:
+    """Write one plot of a page, with a height in inches, and return `path`.
 
     Raises:
         UserError: if `path` cannot be written.
     """
-    figure = Figure(figsize=_PANEL, layout="constrained")
+    figure = Figure(figsize=(_PANEL_WIDTH, height), layout="constrained")
     plot(figure.subplots())
     return save_figure(figure, path, dpi=_PANEL_DPI)
 

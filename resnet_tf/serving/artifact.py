@@ -7,11 +7,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from resnet_tf.config import ExportConfig
 from resnet_tf.core import files
 from resnet_tf.core.class_names import label_line
 from resnet_tf.core.errors import UserError, plain_reason
-from resnet_tf.core.export_metadata import EXTRA, LABELS, MANIFEST, METADATA, list_versions, read_export
+from resnet_tf.core.export_metadata import EXTRA, LABELS, MANIFEST, METADATA
 from resnet_tf.core.machine import versions
 from resnet_tf.serving.card import model_card
 
@@ -61,22 +60,6 @@ def write_metadata(export: Path, metadata: dict[str, Any], *, signature: str) ->
     (export / METADATA).write_text(files.to_json(complete, indent=2) + "\n", encoding="utf-8")
     (export / LABELS).write_text("".join(f"{label_line(label)}\n" for label in metadata["labels"]), encoding="utf-8")
     (export / CARD).write_text(model_card(complete, signature=signature), encoding="utf-8")
-
-
-def find_export_of_step(directory: Path, step: int, settings: ExportConfig) -> Path | None:
-    """Return the newest version under `directory` if it is that of a training step, otherwise None.
-
-    Args:
-        directory: directory of the versions.
-        step: training step.
-        settings: the `export` group of the run; a version with another `top_k`, which its graph contains, is none.
-    """
-    if not list_versions(directory):
-        return None
-    newest = read_export(directory)
-    stored = newest.metadata.get("config", {}).get("export", {})
-    same = newest.metadata.get("step") == step and stored.get("top_k") == settings.top_k
-    return newest.directory if same else None
 
 
 def _check_directory(directory: Path) -> None:

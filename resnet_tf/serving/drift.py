@@ -19,8 +19,9 @@ class Drift:
         data: origin of the examples.
         same_top1: number of examples with the same top-1 class.
         logits: root mean square of the differences between logits, relative to the standard deviation of the logits.
-        top1_before: top-1 accuracy of the network in float32, in [0, 1]; None if the targets are unknown.
-        top1_after: top-1 accuracy of the export, in [0, 1]; None if the targets are unknown.
+        top1_before: top-1 accuracy of the network in float32, in [0, 1]; None if the targets are unknown, or no
+            example has a class.
+        top1_after: top-1 accuracy of the export, in [0, 1]; None as above.
     """
 
     examples: int
@@ -69,9 +70,10 @@ def measure_drift(
     )
 
 
-def _accuracy(labels: np.ndarray, best: np.ndarray) -> float:
-    """Return the fraction of examples that have the class with the largest logit."""
-    return float(np.mean(best == labels if labels.ndim == 1 else labels[np.arange(len(best)), best]))
+def _accuracy(labels: np.ndarray, best: np.ndarray) -> float | None:
+    """Return the fraction of the examples with a class that have the best one by the logits; None without any."""
+    is_right = best == labels if labels.ndim == 1 else labels[np.arange(len(best)), best][labels.any(axis=1)]
+    return float(np.mean(is_right)) if len(is_right) else None
 
 
 def check_drift(drift: Drift, *, max_logit_drift: float, max_accuracy_drop: float) -> None:

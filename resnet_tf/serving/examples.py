@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from resnet_tf.core.errors import UserError
+from resnet_tf.core.errors import UserError, prefix_errors
 from resnet_tf.core.paths import user_path
 from resnet_tf.core.ranges import MAX_BATCH, check_integer
 from resnet_tf.inputs import Preprocess, is_pil_image
@@ -54,10 +54,8 @@ def batches(examples: Iterable[Any], preprocess: Preprocess, batch_size: int) ->
 def _encode(example: Any, index: int, preprocess: Preprocess) -> Example:
     if not isinstance(example, str | os.PathLike):
         name = f"{preprocess.noun} {index}"
-        try:
+        with prefix_errors(name):
             return Example(preprocess.encode(example), name)
-        except UserError as error:
-            raise UserError(f"{name}: {error}") from error
     try:
         return Example(user_path(example).read_bytes(), repr(str(example)), str(example))
     except OSError as error:

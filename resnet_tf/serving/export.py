@@ -1,8 +1,9 @@
 """Export a trained network to SavedModel, LiteRT, ONNX, OpenVINO or Keras files."""
 
 import dataclasses
+import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,10 +12,11 @@ import keras
 import numpy as np
 
 from resnet_tf.config import Config, DataConfig, ExportConfig
+from resnet_tf.core import files
 from resnet_tf.core.calibration import Calibration
 from resnet_tf.core.class_names import find_duplicate, to_names
 from resnet_tf.core.errors import UserError, closest
-from resnet_tf.core.export_metadata import SAVED_MODELS
+from resnet_tf.core.export_metadata import SAVED_MODELS, read_export
 from resnet_tf.core.paths import check_writable_by_tensorflow, user_path
 from resnet_tf.core.progress_line import Progress
 from resnet_tf.core.ranges import shorten
@@ -22,12 +24,12 @@ from resnet_tf.core.robustness import Robustness
 from resnet_tf.core.targets import check_thresholds, targets_with
 from resnet_tf.core.text import counted
 from resnet_tf.data import pipeline
-from resnet_tf.data.sources import Split, open_source
+from resnet_tf.data.sources import Source, Split, match_classes, open_source
 from resnet_tf.data.unreadable import translate_read_errors
 from resnet_tf.inputs import Preprocess
 from resnet_tf.model.metadata import Metadata
 from resnet_tf.model.network import ResidualNetwork
-from resnet_tf.model.weights.values import check_model, find_precision
+from resnet_tf.model.weights.values import check_model, find_precision, hash_weights
 from resnet_tf.serving import artifact, runners
 from resnet_tf.serving.canonical import canonical_model
 from resnet_tf.serving.drift import Drift, check_drift, measure_drift
@@ -52,6 +54,8 @@ TARGETS = {
 
 _UNCHANGED = ("hub", "hub_features", "keras")
 _CONVERTED = ("litert", "onnx", "openvino")  # to the format of another library
+# Metadata of a run's export that decide its answers; so does `export.top_k`.
+_DECISIVE = ("target", "precision", "preprocess", "labels", "thresholds", "calibration", "step", "weights_sha256")
 
 _BATCH_SIZE = 16
 _RANDOM_EXAMPLES = 32
@@ -209,7 +213,8 @@ def export_model(
         calibration: for a bare model, the map from logits to the probabilities of the export, as `calibrate` returns
             it; by default `model.calibration`, and that of the run. The `logits` of the export are those of the model.
         data: data source whose validation split measures the drift, and whose training split calibrates `int8`; by
-            default that of the run. The drift of a bare model without a data source is measured on random inputs.
+            default that of the run. Classes are matched by name, or by index if data or network have indices for
+            names. The drift of a bare model without a data source is measured on random inputs.
         default_signature: `images`, to make the decoded images of a `serving` export the input of `serving_default`.
 
     Returns:
@@ -218,8 +223,9 @@ def export_model(
     Raises:
         UserError: for an unknown target or precision, a target whose packages are missing, unknown preprocessing or
             class names, a model without a head or with another activation than softmax or sigmoid at the end, labels
-            that do not match the head, a directory that contains other files or cannot be written, a logit drift above
-            `export.max_logit_drift`, or a loss of top-1 accuracy above `export.max_accuracy_drop`.
+            that do not match the head, data with other classes, a directory that contains other files or cannot be
+            written, a logit drift above `export.max_logit_drift`, or a loss of top-1 accuracy above
+            `export.max_accuracy_drop`.
     """
     check_target(target, precision)
     if default_signature != DEFAULT_SIGNATURE and target != "serving":
@@ -252,6 +258,37 @@ def export_model(
 
     with Progress(f"exporting for target {target!r}"):
         return artifact.write_version(user_path(directory), write)
+
+
+def find_export(run: TrainedRun, directory: str | Path) -> Path | None:
+    """Return the newest version under `directory` that answers as that of `export_model(run, directory)` would.
+
+    Versions that cannot be read are reported in the log and left out.
+
+    Args:
+        run: see `export_model`.
+        directory: parent directory of the versions.
+
+    Returns:
+        The directory of the version; None without one.
+    """
+    described = _exportable(run, None, None, None, needs_head=True).describe("serving", TARGETS["serving"][0])
+    expected = _decisive(json.loads(files.to_json(described)))
+    for version in reversed(files.list_numbered(user_path(directory)).values()):
+        try:
+            export = read_export(version)
+        except UserError as error:
+            logger.warning("%s", error)
+            continue
+        if _decisive(export.metadata) == expected:
+            return export.directory
+    return None
+
+
+def _decisive(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata that decide the answers of an export."""
+    top_k = metadata.get("config", {}).get("export", {}).get("top_k")
+    return {"top_k": top_k} | {name: metadata.get(name) for name in _DECISIVE}
 
 
 def _write(source: _Exportable, staging: Path, target: str, precision: str, default: str) -> None:
@@ -324,6 +361,7 @@ def _exportable(
         metadata={
             "metrics": run.metrics,
             "step": run.step,
+            "weights_sha256": hash_weights(run.model),
             **({"robustness": robustness.to_dict()} if robustness else {}),
             **({"stopped_epoch": run.stopped_epoch} if run.stopped_epoch else {}),
             "config": run.config.to_dict(),
@@ -348,8 +386,8 @@ def _drift_batches(source: _Exportable) -> tuple[Iterator[tuple[np.ndarray, np.n
         noise = np.random.default_rng(0).uniform(size=shape).astype(np.float32)
         starts = range(0, _RANDOM_EXAMPLES, _BATCH_SIZE)
         return ((noise[start : start + _BATCH_SIZE], None) for start in starts), "random"
-    split = open_source(source.data, for_training=False).validation
-    indices = _evenly_spaced(split.num_examples, source.settings.drift_examples)
+    split = _open_data(source.data, source.labels).validation
+    indices = split.evenly_spaced(source.settings.drift_examples).tolist()
 
     def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for start in range(0, len(indices), _BATCH_SIZE):
@@ -363,20 +401,23 @@ def _calibration_examples(source: _Exportable) -> Iterator[np.ndarray]:
     """Yield batches of one training example: images float32 [1, H, W, 3] in [0, 1], or signals float32 [1, L, C]."""
     if source.data is None:
         raise UserError("precision int8 needs examples for calibration: pass data=DataConfig(source=...)")
-    split = open_source(source.data, for_training=False).train
-    for index in _evenly_spaced(split.num_examples, source.settings.calibration_examples):
+    split = _open_data(source.data, source.labels).train
+    for index in split.evenly_spaced(source.settings.calibration_examples).tolist():
         yield _load(split, source.preprocess, [index])
+
+
+def _open_data(data: DataConfig, labels: Sequence[str]) -> Source:
+    """Open a data source for the classes of a network, matched by name, or by index if one of both has no names."""
+    source = open_source(data, for_training=False)
+    names, indices = source.class_names, tuple(map(str, range(len(labels))))
+    is_unnamed = indices in (names, tuple(labels)) and len(names) == len(labels) and set(names).isdisjoint(labels)
+    return source if is_unnamed else match_classes(labels, source)
 
 
 def _load(split: Split, preprocess: Preprocess, indices: list[int]) -> np.ndarray:
     """Return unnormalized examples, float32 [B, H, W, 3] or [B, L, C]; refuse unreadable ones by name."""
     with translate_read_errors(split, preprocess):
         return np.stack(pipeline.load_examples(split, preprocess, indices))
-
-
-def _evenly_spaced(total: int, count: int) -> list[int]:
-    """Return `count` indices across a split, which is often sorted by class."""
-    return np.linspace(0, total - 1, min(count, total)).astype(int).tolist()
 
 
 def _check_choice(option: str, value: Any, choices: tuple[str, ...]) -> None:

@@ -24,7 +24,7 @@ from resnet_tf.core.machine import cores, resident_memory
 from resnet_tf.core.progress_line import Progress
 from resnet_tf.core.targets import targets_with
 from resnet_tf.data.sources import match_classes, open_source
-from resnet_tf.inputs import Preprocess
+from resnet_tf.inputs import Preprocess, find_origin, import_origin
 from resnet_tf.serving import runners, speed
 from resnet_tf.serving.predictor import Predictor
 from resnet_tf.serving.runners import Runner
@@ -33,7 +33,7 @@ BATCHES = (1, 8, 32)
 _CLIENTS = 8  # threads with one example each, as requests of a server come
 
 
-def measure_export(export: Path, *, seconds: float) -> ExportMeasurement:
+def measure_export(export: Path, *, seconds: float, input_type: type[Preprocess]) -> ExportMeasurement:
     """Measure an export in a new process on the CPU, and its first prediction in a second one.
 
     The first process may start right after the export was written, while the memory that this took is being freed.
@@ -41,19 +41,21 @@ def measure_export(export: Path, *, seconds: float) -> ExportMeasurement:
     Args:
         export: directory of the version.
         seconds: time limit of the calls for each batch size, and for each number of threads.
+        input_type: input type of the export, which the new processes register.
 
     Raises:
-        UserError: if the export cannot be loaded, or a process fails.
+        UserError: if the export cannot be loaded, a process fails, or it cannot import the input type.
     """
+    origin = find_origin(input_type)
     with Progress("measuring the export in new processes"):
-        measured = ExportMeasurement.from_dict(_run("all", export, seconds))
-        first = _run("first_answer", export)["first_answer_seconds"]
+        measured = ExportMeasurement.from_dict(_run(origin, "all", str(export), str(seconds)))
+        first = _run(origin, "first_answer", str(export))["first_answer_seconds"]
     return dataclasses.replace(measured, first_answer_seconds=min(measured.first_answer_seconds, first))
 
 
-def _run(what: str, export: Path, *arguments: float) -> dict[str, Any]:
-    """Return what a new process measures, see `_main`."""
-    command = [sys.executable, "-m", "resnet_tf.serving.export_benchmark", what, str(export), *map(str, arguments)]
+def _run(origin: str, *arguments: str) -> dict[str, Any]:
+    """Return what a new process measures, see `_main`, which registers an input type by its origin."""
+    command = [sys.executable, "-m", "resnet_tf.serving.export_benchmark", origin, *arguments]
     child = subprocess.run(command, env=cpu_environment(), capture_output=True, text=True, check=False)
     if child.returncode:
         reason = (child.stderr.strip().splitlines() or ["no message"])[-1]
@@ -140,4 +142,5 @@ def _main(what: str, directory: str, seconds: str = "") -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_main(*sys.argv[1:])))
+    import_origin(sys.argv[1])
+    print(json.dumps(_main(*sys.argv[2:])))

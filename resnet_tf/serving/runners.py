@@ -230,16 +230,23 @@ def keras_logits(model: Any, preprocess: Preprocess) -> Callable[[np.ndarray], n
 
     The inputs are images, float32 [B, H, W, 3], RGB in [0, 1], or signals, float32 [B, L, C].
     """
-    network = tf.function(lambda inputs: model(preprocess.normalize(inputs), training=False), autograph=False)
+    network = tf.function(
+        lambda inputs: model(preprocess.normalize(inputs), training=False),
+        input_signature=[preprocess.unnormalized_input.tensor_type],  # one trace for batches of any size
+        autograph=False,
+    )
     return lambda inputs: network(tf.constant(inputs)).numpy()
 
 
 def _load_onnx(export: Path, preprocess: Preprocess, classes: int | None) -> Callable[[np.ndarray], np.ndarray]:
     try:
-        from onnxruntime import InferenceSession
+        from onnxruntime import InferenceSession, SessionOptions
     except ImportError as error:
         raise UserError("ONNX models need the package onnxruntime: pip install 'resnet_tf[onnx]'") from error
-    session = _load(export, lambda file: InferenceSession(file, providers=["CPUExecutionProvider"]), ONNX_FILE)
+    options = SessionOptions()
+    options.intra_op_num_threads = cores()  # by default, as many as the machine has
+    load = functools.partial(InferenceSession, sess_options=options, providers=["CPUExecutionProvider"])
+    session = _load(export, load, ONNX_FILE)
     name = preprocess.unnormalized_input.name
     taken, given = (
         {each.name: each.shape for each in listed} for listed in (session.get_inputs(), session.get_outputs())

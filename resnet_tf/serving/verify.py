@@ -9,17 +9,19 @@ import json
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
+from resnet_tf.config import DataConfig, flatten, override
 from resnet_tf.core.devices import cpu_environment
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.progress_line import Progress
 from resnet_tf.core.text import counted
 from resnet_tf.data.sources import open_source
+from resnet_tf.inputs import Preprocess, find_origin, import_origin
 from resnet_tf.serving.predictor import Predictor
 
 # Largest difference of a logit, relative to the largest logit, by the device of the model; the export computes on the
@@ -55,17 +57,26 @@ class Verification:
 class Verifier:
     """New process on the CPU that compares the logits of an export with those of the model, as a context.
 
-        with Verifier() as verifier:
-            verifier.begin(export_model(run, directory), logits, batch_size=64)
+        with Verifier(type(run.preprocess)) as verifier:
+            verifier.begin(export_model(run, directory), logits, batch_size=64, data=run.config.data)
             write_report()
             print(verifier.result())
 
     The process starts with the context, since most of its time goes into imports; nothing waits for it before `result`.
+
+    Args:
+        input_type: input type of the export, which the process registers.
+
+    Raises:
+        UserError: if no other process can import the input type.
     """
+
+    def __init__(self, input_type: type[Preprocess]):
+        self._origin = find_origin(input_type)
 
     def __enter__(self) -> Self:
         self._scratch = tempfile.TemporaryDirectory()
-        command, pipe = [sys.executable, *_PROGRAM], subprocess.PIPE
+        command, pipe = [sys.executable, *_PROGRAM, self._origin], subprocess.PIPE
         environment = cpu_environment()  # this process holds the memory of GPUs and TPUs
         self._child = subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
         return self
@@ -74,13 +85,22 @@ class Verifier:
         with self._scratch, self._child:
             self._child.kill()  # has no effect after `result`
 
-    def begin(self, export: Path, logits: np.ndarray, *, batch_size: int, device: str = "CPU") -> None:
+    def begin(
+        self,
+        export: Path,
+        logits: np.ndarray,
+        *,
+        batch_size: int,
+        data: DataConfig | None = None,
+        device: str = "CPU",
+    ) -> None:
         """Let the process load an export and compute its logits.
 
         Args:
             export: directory of the version.
             logits: logits of the model for the first N examples of its validation split, float32 [N, C].
             batch_size: examples per batch in the new process.
+            data: settings of these data, which may have moved since the export; by default those of the export.
             device: type of the device that computed `logits`, a key of `TOLERANCES`.
         """
         self._export, self._device = export, device
@@ -88,7 +108,8 @@ class Verifier:
         np.save(reference, logits)
         assert self._child.stdin
         with contextlib.suppress(BrokenPipeError):  # of a process that has failed; `result` reports it
-            self._child.stdin.write(json.dumps([str(export), str(reference), batch_size]) + "\n")
+            settings = flatten({"data": asdict(data)}) if data else {}
+            self._child.stdin.write(json.dumps([str(export), str(reference), batch_size, settings]) + "\n")
             self._child.stdin.flush()
 
     def result(self) -> Verification:
@@ -115,11 +136,11 @@ def _compare_requested() -> None:
     """Compare what a line of standard input names; nothing if the input ends first, as the starting process does."""
     if not (line := sys.stdin.readline()):
         return
-    export, reference, batch_size = json.loads(line)
+    export, reference, batch_size, settings = json.loads(line)
     expected = np.load(reference)
     try:
         predictor = Predictor(export, standard_loader=True)
-        split = open_source(predictor.config.data, for_training=False).validation
+        split = open_source(override(predictor.config, settings).data, for_training=False).validation
         found = predictor.evaluate(split, batch_size=batch_size, count=len(expected)).logits
     except UserError as error:
         print(json.dumps({"error": str(error)}))
@@ -133,4 +154,6 @@ def _compare_requested() -> None:
 
 
 if __name__ == "__main__":
+    for origin in sys.argv[1:]:
+        import_origin(origin)
     _compare_requested()

@@ -13,6 +13,7 @@ import tensorflow as tf
 from resnet_tf.core import files
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.progress_line import format_seconds
+from resnet_tf.core.streams import write_or_drop
 from resnet_tf.training.run import MetricsLine
 
 _MAX_IMAGES, _COLUMNS = 64, 8  # of the plot of the first batch
@@ -60,8 +61,7 @@ class ProgressLine(keras.callbacks.Callback):
         if self._live and logs:
             done = (batch + 1) / self._steps_per_epoch
             text = f"{self._prefix()} {int(100 * done):3d}%  loss {logs['loss']:.4f}  {self._pace(logs, done)}"
-            self._stream.write(f"\r\x1b[K{text}")
-            self._stream.flush()
+            write_or_drop(self._stream, f"\r\x1b[K{text}")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Write the line of the epoch."""
@@ -73,8 +73,7 @@ class ProgressLine(keras.callbacks.Callback):
                 quality = f"mAP {logs['val_mean_average_precision']:.4f}"
             text += f"val loss {logs['val_loss']:.4f}  {quality}  |  "
         text += self._pace(logs, 1.0)
-        self._stream.write(f"\r\x1b[K{text}\n" if self._live else f"{text}\n")
-        self._stream.flush()
+        write_or_drop(self._stream, f"\r\x1b[K{text}\n" if self._live else f"{text}\n")
 
     def _pace(self, logs: dict[str, Any], done: float) -> str:
         """Return learning rate, speed and the time left for all epochs, at the fraction `done` of the current epoch.

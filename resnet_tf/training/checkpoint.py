@@ -98,7 +98,10 @@ def latest(directory: Path) -> Path | None:
         found.append(corruption)
         logger.warning("%s; using the checkpoint before it", corruption)
     if found:
-        raise UserError(f"no checkpoint under {str(directory)!r} is intact: {'; '.join(found)}")
+        raise UserError(
+            f"no checkpoint under {str(directory)!r} is intact: {'; '.join(found)}; restore one from a copy, or delete "
+            "this directory to train the run from its beginning"
+        )
     return None
 
 

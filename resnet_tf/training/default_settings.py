@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from resnet_tf.config import AUTO_SIZE, Config, flatten, override
+from resnet_tf.config import AUTO_SIZE, Config, override
 from resnet_tf.core.text import counted
 from resnet_tf.data import pipeline
 from resnet_tf.data.augmentation import mixing
@@ -32,8 +32,8 @@ def with_existing_splits(config: Config, stored: Config | None = None) -> Config
         UserError: if the source does not exist.
     """
     if stored:
-        now, before, defaults = (flatten(each.to_dict()) for each in (config, stored, Config()))
-        kept = {key: before[key] for key in _SPLITS if key not in config.given and now[key] == defaults[key]}
+        now, before = config.values, stored.values
+        kept = {key: before[key] for key in _SPLITS if key not in config.explicit}
         if any(now[key] != value for key, value in kept.items()):
             logger.info("settings of the run continue: %s", _join(kept))
         config = override(config, kept)
@@ -77,7 +77,7 @@ def resolve(config: Config, source: Source | None = None, *, stored: Config | No
 
 def _keep_derived(config: Config, stored: Config) -> Config:
     """Return the configuration with the settings that were derived when the run began, in place of deriving them."""
-    now, before = (flatten(each.to_dict()) for each in (config, stored))
+    now, before = config.values, stored.values
     keys = set(size_keys(config))
     if config.train.minutes and config.train.minutes == stored.train.minutes:
         keys |= set(planner.KEYS) - set(explicit_settings(config))
@@ -111,8 +111,7 @@ def _derive(config: Config, source: Source) -> Config:
 
 def explicit_settings(config: Config) -> dict[str, Any]:
     """Return the settings that the user gave, and those of the recipe that differ from the defaults, key -> value."""
-    values, defaults = (flatten(each.to_dict()) for each in (config, Config()))
-    explicit = {key: value for key, value in values.items() if key in config.given or value != defaults[key]}
+    explicit = config.explicit
     if config.data.image_size == AUTO_SIZE:
         del explicit["data.image_size"]
     return explicit
@@ -151,14 +150,13 @@ class _Settings:
     """
 
     def __init__(self, config: Config):
-        self._values, defaults = (flatten(each.to_dict()) for each in (config, Config()))
-        self._explicit = config.given | {key for key, value in self._values.items() if value != defaults[key]}
+        self._explicit = config.explicit
         self.derived: dict[str, Any] = {}
 
     def derive(self, key: str, value: Any) -> Any:
         """Set a key to `value` unless it has an explicit setting, and return the resulting value."""
         if key in self._explicit:
-            return self._values[key]
+            return self._explicit[key]
         self.derived[key] = value
         return value
 

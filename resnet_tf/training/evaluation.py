@@ -143,11 +143,11 @@ def evaluate_run(run: Run, source: Source, *, batch_size: int, flip: bool = Fals
 
 
 def evaluate_test_split(run: Run, source: Source, *, batch_size: int) -> dict[str, float]:
-    """Evaluate a run on the test split, once for each step of its weights.
+    """Evaluate a run on the test split, once for its weights.
 
     Metrics of the calibrated probabilities, which the validation split fitted, have names such as
-    `test_calibration_error_after`. The metrics and the step are stored in `test_metrics.json` of the run directory. If
-    the file already has the metrics of the current step, they are returned without an evaluation.
+    `test_calibration_error_after`. The metrics are stored in `test_metrics.json` of the run directory, with
+    `Run.identity`. If the file already has the metrics of these weights, they are returned without an evaluation.
 
     Returns:
         `test_loss`, `test_top1` and further metrics; empty if the source has no test split.
@@ -164,14 +164,14 @@ def evaluate_test_split(run: Run, source: Source, *, batch_size: int) -> dict[st
     check = check_if_calibrated(evaluation, cross_fitted=False)
     known = (check.to_dict() if check else {}) | evaluation.to_dict()
     metrics = {f"test_{name}": value for name, value in known.items() if value is not None}
-    text = files.to_json({"step": run.step, **metrics}, indent=2) + "\n"
+    text = files.to_json({**run.identity, **metrics}, indent=2) + "\n"
     with files.translate_write_errors(run.workdir / TEST_METRICS):
         files.write_atomically(run.workdir / TEST_METRICS, text)
     return metrics
 
 
 def read_test_metrics(run: Run) -> dict[str, float]:
-    """Return the stored test metrics of a run; empty if none are stored for the step of its weights.
+    """Return the stored test metrics of a run; empty if none are stored for its weights.
 
     Raises:
         UserError: if `test_metrics.json` of the run directory cannot be read.
@@ -180,12 +180,14 @@ def read_test_metrics(run: Run) -> dict[str, float]:
     if not path.is_file():
         return {}
     stored = files.read_json(path)
+    digest = stored.pop("weights_sha256", None) if isinstance(stored, dict) else None
     if find_mismatch(stored, dict[str, float], "") or not {"step", *_TEST_METRICS} <= set(stored):
         raise UserError(
             f"{str(path)!r} must be a JSON object with the numbers step, {', '.join(_TEST_METRICS)}; "
             "delete it to evaluate the test split again"
         )
-    return {name: value for name, value in stored.items() if name != "step"} if stored["step"] == run.step else {}
+    identity = {"step": stored.pop("step"), "weights_sha256": digest}
+    return stored if identity == run.identity else {}
 
 
 def _evaluate(run: Run, split: Split, *, batch_size: int, flip: bool = False) -> Evaluation:

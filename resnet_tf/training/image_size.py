@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from resnet_tf.config import AUTO_SIZE, Config, flatten, override
+from resnet_tf.config import AUTO_SIZE, Config, override
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.export_metadata import holds_weights
 from resnet_tf.core.paths import user_path
@@ -83,9 +83,8 @@ def size_keys(config: Config) -> list[str]:
     """Return the settings that follow from the size of the images: those of `data.image_size=auto` that are not set."""
     if config.data.image_size != AUTO_SIZE:
         return []
-    now, defaults = (flatten(each.to_dict()) for each in (config, Config()))
     others = ("model.stem", "data.crop_fraction")
-    return ["data.image_size", *(key for key in others if key not in config.given and now[key] == defaults[key])]
+    return ["data.image_size", *(key for key in others if key not in config.explicit)]
 
 
 def without_data(config: Config) -> Config:
@@ -94,8 +93,7 @@ def without_data(config: Config) -> Config:
     Raises:
         UserError: if `train.minutes` chooses the network from the data.
     """
-    is_named = "model.name" in config.given or config.model.name != type(config.model)().name
-    if config.train.minutes and not is_named:
+    if config.train.minutes and "model.name" not in config.explicit:
         raise UserError(
             f"train.minutes={config.train.minutes:g} chooses the network from the data, which are not read here; "
             "set model.name"

@@ -24,7 +24,7 @@ from resnet_tf.core.text import counted
 from resnet_tf.data import pipeline, service, unreadable
 from resnet_tf.data.sources import Source
 from resnet_tf.data.unreadable import UnreadableExamples
-from resnet_tf.training import proof, run
+from resnet_tf.training import checkpoint, proof, run
 from resnet_tf.training.callbacks import MetricsFile, Profile, ProgressLine, TensorBoard
 from resnet_tf.training.cluster import Cluster, translate_lost_workers
 from resnet_tf.training.evaluation import Evaluator
@@ -80,11 +80,22 @@ def fit(
     cluster = Cluster(started.strategy)
     with translate_lost_workers(cluster):
         check_workers_agree(config, cluster)
-        trainer = Trainer(config, started.source, started.strategy)
-    changed = write_config(workdir, config) if cluster.is_chief else []
+        trainer = Trainer(config, started.source, started.strategy, _find_newest(workdir, cluster))
     with translate_lost_workers(cluster, lambda: f"after step {trainer.state.step}"):
-        fit = _Fit(trainer, workdir, callbacks, plot_evaluation, started.deadline, extended="train.epochs" in changed)
-        return fit.run()
+        return _Fit(trainer, workdir, callbacks, plot_evaluation, started.deadline).run()
+
+
+def _find_newest(workdir: Path, cluster: Cluster) -> Path | None:
+    """Return the newest intact checkpoint of a run, after writes that a killed process left are undone; on the chief.
+
+    Raises:
+        UserError: if there are checkpoints, but all are corrupt.
+    """
+    if not cluster.is_chief:
+        return None
+    for directory in (workdir, workdir / run.CHECKPOINTS):
+        files.remove_abandoned(directory)
+    return checkpoint.latest(workdir / run.CHECKPOINTS)
 
 
 class _Fit:
@@ -97,8 +108,6 @@ class _Fit:
         callbacks: Sequence[keras.callbacks.Callback],
         plot_evaluation: PlotEvaluation,
         deadline: Deadline,
-        *,
-        extended: bool,
     ):
         config, source = trainer.config, trainer.source
         trainer.log_summary()
@@ -106,7 +115,7 @@ class _Fit:
         self._workdir, self._checkpoints = workdir, workdir / run.CHECKPOINTS
         self._cluster = trainer.cluster
         self._saved: RunState | None = None  # progress of the newest checkpoint, if the weights are those of it
-        self._resume(extended=extended)
+        self._resume()
         self._evaluator = Evaluator(
             trainer.model,
             source.validation,
@@ -136,7 +145,7 @@ class _Fit:
         model.stop_training = False
         evaluation: Evaluation | None = None
         opened = open_trackers(self._config, self._workdir, is_chief=self._cluster.is_chief)
-        with contextlib.closing(self._profile), self._signals, opened as self._trackers:
+        with contextlib.closing(self._profile), opened as self._trackers, self._signals:
             observers = self._observers()
             try:
                 self._call_back(observers.on_train_begin)
@@ -431,14 +440,19 @@ class _Fit:
             evaluation = dataclasses.replace(evaluation, calibration=calibration)
         return evaluation.with_chosen_thresholds()
 
-    def _resume(self, *, extended: bool) -> None:
-        """Restore the newest intact checkpoint, if there is one, of a run that now has more epochs if `extended`."""
+    def _resume(self) -> None:
+        """Restore the checkpoint to resume from, if there is one, then store the settings that the run continues with.
+
+        In this order, as a run that cannot continue keeps its settings.
+        """
+        extended = False
         if self._cluster.is_chief:
-            for directory in (self._workdir, self._checkpoints):
-                files.remove_abandoned(directory)
-            run.repair_metrics(self._workdir)
             _ = self._trainer.source.identity  # read now, as files may vanish before the first checkpoint
-        if self._trainer.restore_newest(self._checkpoints):
+        resumed = self._trainer.resume()
+        if self._cluster.is_chief:
+            extended = "train.epochs" in write_config(self._workdir, self._config)
+            run.repair_metrics(self._workdir)
+        if resumed:
             state = self._trainer.state
             logger.info("resuming from step %d of %s", state.step, self._workdir)
             self._saved = dataclasses.replace(state)
@@ -527,14 +541,26 @@ class _Fit:
         )
 
 
+def to_callbacks(callbacks: Any) -> tuple[keras.callbacks.Callback, ...]:
+    """Return callbacks as `Model.fit` takes them, which are one, several or None, as a tuple.
+
+    Raises:
+        UserError: for anything else, such as a generator.
+    """
+    found = () if callbacks is None else tuple(keras.tree.flatten(callbacks))
+    for each in found:
+        if not isinstance(each, keras.callbacks.Callback):
+            name = type(each).__name__
+            raise UserError(f"callbacks takes keras.callbacks.Callback, got {name}; give one or a list of them")
+    return found
+
+
 def _check_callbacks(config: Config, callbacks: Sequence[keras.callbacks.Callback]) -> None:
     """Refuse callbacks of Keras that do not work in this loop."""
     settings = config.optimizer
     constant = settings.schedule == "constant" and settings.warmup_epochs == 0
     for callback in callbacks:
         name = type(callback).__name__
-        if not isinstance(callback, keras.callbacks.Callback):
-            raise UserError(f"callbacks takes keras.callbacks.Callback, got {name}")
         if isinstance(callback, keras.callbacks.LearningRateScheduler) and not constant:
             raise UserError(
                 f"{name} sets the learning rate of an epoch, and optimizer.schedule={settings.schedule} with "

@@ -2,9 +2,9 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from resnet_tf.core import files
 from resnet_tf.core.errors import UserError, prefix_errors
@@ -18,14 +18,19 @@ _Measurement = TypeVar("_Measurement", Robustness, ServingBenchmark)
 _FILES = {Robustness: "robustness.json", ServingBenchmark: "serving.json"}
 
 
-def write_measurement(workdir: Path, step: int, measurement: Robustness | ServingBenchmark) -> None:
-    """Store a measurement of the weights after a training step, in place of an earlier one of the same type.
+def write_measurement(workdir: Path, identity: Mapping[str, Any], measurement: Robustness | ServingBenchmark) -> None:
+    """Store a measurement of weights, in place of an earlier one of the same type.
+
+    Args:
+        workdir: the run directory.
+        identity: see `Run.identity`.
+        measurement: the measurement.
 
     Raises:
         UserError: if its file in the run directory cannot be written.
     """
     path = workdir / _FILES[type(measurement)]
-    text = files.to_json({"step": step, **measurement.to_dict()}, indent=2) + "\n"
+    text = files.to_json({**identity, **measurement.to_dict()}, indent=2) + "\n"
     with files.translate_write_errors(path):
         files.write_atomically(path, text)
 
@@ -43,8 +48,13 @@ def warning_if_unwritable(what: str) -> Iterator[None]:
         logger.warning("%s are not stored in the run: %s", what, error)
 
 
-def read_measurement(workdir: Path, step: int, measured: type[_Measurement]) -> _Measurement | None:
-    """Return the stored measurement of the weights after a training step; None if none is stored for it.
+def read_measurement(workdir: Path, identity: Mapping[str, Any], measured: type[_Measurement]) -> _Measurement | None:
+    """Return the stored measurement of weights; None if none is stored for them.
+
+    Args:
+        workdir: the run directory.
+        identity: see `Run.identity`.
+        measured: type of the measurement.
 
     Raises:
         UserError: if its file in the run directory is corrupt.
@@ -57,4 +67,4 @@ def read_measurement(workdir: Path, step: int, measured: type[_Measurement]) -> 
         if not isinstance(stored.get("step"), int):
             raise UserError("it has no step")
         measurement = measured.from_dict(stored)
-    return measurement if stored["step"] == step else None
+    return measurement if identity.items() <= stored.items() else None

@@ -1,26 +1,27 @@
 """Number of steps per call, chosen so that a stop signal takes effect within seconds."""
 
+_SECONDS = 2.0  # target duration of a call
+
 
 class Pace:
     """Number of steps per call, chosen by the duration of a step.
 
     Args:
         most: largest number of steps.
-        seconds: target duration of a call.
 
     Attributes:
-        step_seconds: duration of a step in the last call, without compilation; before the second call, `seconds`.
+        step_seconds: duration of a step in the last call, without compilation; before the second call, its target.
     """
 
-    def __init__(self, most: int, seconds: float = 2.0):
-        self._most, self._seconds = most, seconds
+    def __init__(self, most: int):
+        self._most = most
         self._calls, self._first = 0, (0, 0.0)
-        self.step_seconds = seconds
+        self.step_seconds = _SECONDS
 
     @property
     def count(self) -> int:
         """Steps of the next call; the first call, which compiles, has one."""
-        return max(1, min(self._most, int(self._seconds / self.step_seconds)))
+        return max(1, min(self._most, int(_SECONDS / self.step_seconds)))
 
     def note(self, count: int, seconds: float) -> None:
         """Record the duration of a call of `count` steps."""

@@ -23,6 +23,7 @@ class RunState:
         loss: sum of the losses of the current epoch, without skipped steps.
         correct: correct predictions of these steps.
         images: images of these steps.
+        labeled: images of these steps with a class, which all but those of multi-label targets have.
         gradient_norm: sum of the gradient norms of these steps.
         taken: number of these steps.
         seconds: training time of the current epoch, input included.
@@ -42,6 +43,7 @@ class RunState:
     loss: float = 0.0
     correct: float = 0.0
     images: int = 0
+    labeled: float = 0.0
     gradient_norm: float = 0.0
     taken: int = 0
     seconds: float = 0.0
@@ -56,11 +58,11 @@ class RunState:
     stale: int = 0
 
     def add(self, statistics: np.ndarray, *, batch_size: int) -> None:
-        """Add steps, float32 [count, 4], see `step.STATISTICS`.
+        """Add steps, float32 [count, 5], see `step.STATISTICS`.
 
         Steps are added one by one, so that sums do not depend on how steps are grouped into calls.
         """
-        for loss, correct, norm, nonfinite in statistics.astype(np.float64).tolist():
+        for loss, correct, norm, nonfinite, labeled in statistics.astype(np.float64).tolist():
             self.step += 1
             self.nonfinite_streak = self.nonfinite_streak + 1 if nonfinite else 0
             if not np.isfinite([loss, norm]).all():
@@ -68,6 +70,7 @@ class RunState:
                 continue
             self.loss += loss
             self.correct += correct
+            self.labeled += labeled
             self.gradient_norm += norm
             self.images += batch_size
             self.taken += 1
@@ -75,7 +78,7 @@ class RunState:
     def end_epoch(self) -> None:
         """Count an epoch and reset its sums."""
         self.epochs += 1
-        self.loss = self.correct = self.gradient_norm = self.seconds = 0.0
+        self.loss = self.correct = self.labeled = self.gradient_norm = self.seconds = 0.0
         self.images = self.taken = 0
 
     def compare(self, score: float | None) -> None:
@@ -100,9 +103,9 @@ class RunState:
             self.ended, self.ended_of, self.out_of_patience, self.stale = False, 0, False, 0
 
     def to_logs(self) -> dict[str, float]:
-        """Return means over the current epoch, NaN before its first step."""
-        images, taken = self.images or np.nan, self.taken or np.nan
-        logs = {"step": self.step, "loss": self.loss / images, "top1": self.correct / images}
+        """Return means over the current epoch, NaN before its first step; accuracy is that of images with a class."""
+        images, labeled, taken = self.images or np.nan, self.labeled or np.nan, self.taken or np.nan
+        logs = {"step": self.step, "loss": self.loss / images, "top1": self.correct / labeled}
         logs["gradient_norm"] = self.gradient_norm / taken
         return logs | ({"skipped": self.skipped} if self.skipped else {})
 
@@ -127,8 +130,9 @@ class RunState:
             UserError: if a field is missing, unknown or not of its type.
         """
         hints = get_type_hints(cls)
-        # Checkpoints of earlier versions do not state the last of the fields.
-        fields = {name: value for name, value in dataclasses.asdict(cls()).items() if name in _LATER} | dict(fields)
+        # Checkpoints of earlier versions do not state the last of the fields, and their accuracy is that of all images.
+        later = {name: value for name, value in dataclasses.asdict(cls()).items() if name in _LATER}
+        fields = later | {"labeled": fields.get("images", 0)} | dict(fields)
         if different := sorted(set(hints) ^ set(fields)):
             raise UserError(f"run.{different[0]} is {'missing' if different[0] in hints else 'unknown'}")
         for name, value in fields.items():

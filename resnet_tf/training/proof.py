@@ -1,6 +1,5 @@
 """Record by which a run can be proved: its environment, and hashes of its variables at every checkpoint."""
 
-import hashlib
 import logging
 import os
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from typing import TypedDict, cast
 import tensorflow as tf
 
 from resnet_tf.core import files, machine
+from resnet_tf.model.weights.values import hash_arrays
 
 logger = logging.getLogger(__name__)
 
@@ -100,19 +100,18 @@ def write_hash(workdir: Path, step: int, parts: Mapping[str, Mapping[str, tf.Var
     Raises:
         UserError: if it cannot be written.
     """
-    digest = hashlib.sha256()
-    for group, variables in sorted(parts.items()):
-        for name, variable in sorted(variables.items()):
-            value = variable.numpy()
-            digest.update(f"{group}/{name} {value.dtype} {value.shape}\n".encode())
-            digest.update(value.tobytes())
+    digest = hash_arrays(
+        (f"{group}/{name}", variable.numpy())
+        for group, variables in sorted(parts.items())
+        for name, variable in sorted(variables.items())
+    )
     path = workdir / HASHES
     lines, corrupt = files.split_json_lines(path, Hash)
     for each in corrupt:
         logger.warning("%s; the line is removed", each)
     kept = [line for line in lines if line["step"] < step]
     with files.translate_write_errors(path):
-        files.write_json_lines(path, [*kept, Hash(step=step, sha256=digest.hexdigest())])
+        files.write_json_lines(path, [*kept, Hash(step=step, sha256=digest)])
 
 
 def read_hashes(workdir: Path) -> list[Hash]:

@@ -6,11 +6,11 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict, TypeVar
 
 from resnet_tf.config import CONFIG_FILE, Config, load_config
 from resnet_tf.core import files
-from resnet_tf.core.calibration import UNCALIBRATED, Calibration
+from resnet_tf.core.calibration import Calibration
 from resnet_tf.core.errors import UserError, prefix_errors
 from resnet_tf.core.paths import user_path
 from resnet_tf.core.robustness import Robustness
@@ -19,13 +19,15 @@ from resnet_tf.core.targets import check_thresholds
 from resnet_tf.inputs import Preprocess, input_type
 from resnet_tf.model.create import create_model
 from resnet_tf.model.network import ResidualNetwork
-from resnet_tf.model.weights.values import check_model
+from resnet_tf.model.weights.values import check_model, hash_weights
 from resnet_tf.training import checkpoint as checkpoints
 from resnet_tf.training import runtime
 from resnet_tf.training.measurements import read_measurement
 from resnet_tf.training.progress import RunState
 
 logger = logging.getLogger(__name__)
+
+_Value = TypeVar("_Value")
 
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
@@ -73,25 +75,52 @@ class Run:
         config: configuration of the training.
         step: number of training steps of the weights.
         model: network in float32 with the weights of the checkpoint, or their average if there is one.
-        preprocess: preprocessing of the model.
-        labels: class names in the order of the logits.
         metrics: `examples`, `top1`, `top5`, `loss` and further metrics of the validation split at this step; empty for
             a checkpoint within an epoch.
         stopped_epoch: epoch after which `train.patience`, `train.minutes` or a callback ended the run; 0 if none did.
-        thresholds: probability from which on each class is selected, [C], of multi-label targets; otherwise None.
-        calibration: map from logits to probabilities, fitted on the validation split at this step.
+        weights_sha256: SHA-256 of the weights.
     """
 
     workdir: Path
     config: Config
     step: int
     model: ResidualNetwork
-    preprocess: Preprocess
-    labels: tuple[str, ...]
     metrics: dict[str, Any]
     stopped_epoch: int = 0
-    thresholds: tuple[float, ...] | None = None
-    calibration: Calibration = UNCALIBRATED
+    weights_sha256: str = ""
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """Preprocessing of the model, `model.preprocess`.
+
+        Raises:
+            UserError: if it was set to None.
+        """
+        return _known("preprocess", self.model.preprocess)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names in the order of the logits, `model.labels`.
+
+        Raises:
+            UserError: if they were set to None.
+        """
+        return _known("labels", self.model.labels)
+
+    @property
+    def thresholds(self) -> tuple[float, ...] | None:
+        """Probability from which on each class is selected, of multi-label targets, `model.thresholds`; else None."""
+        return self.model.thresholds
+
+    @property
+    def calibration(self) -> Calibration:
+        """Map from logits to probabilities, `model.calibration`; as loaded, fitted on the validation split."""
+        return self.model.calibration
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Training step and hash, by which stored metrics belong to these weights: a new run reaches the same steps."""
+        return {"step": self.step, "weights_sha256": self.weights_sha256}
 
     @property
     def robustness(self) -> Robustness | None:
@@ -100,7 +129,7 @@ class Run:
         Raises:
             UserError: if `robustness.json` of the run directory is corrupt.
         """
-        return read_measurement(self.workdir, self.step, Robustness)
+        return read_measurement(self.workdir, self.identity, Robustness)
 
     @property
     def serving(self) -> ServingBenchmark | None:
@@ -109,7 +138,7 @@ class Run:
         Raises:
             UserError: if `serving.json` of the run directory is corrupt.
         """
-        return read_measurement(self.workdir, self.step, ServingBenchmark)
+        return read_measurement(self.workdir, self.identity, ServingBenchmark)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the weights as plain values, ready for JSON."""
@@ -130,6 +159,12 @@ class Run:
     def __repr__(self) -> str:
         top1 = f", top1={self.metrics['top1']:.4f}" if "top1" in self.metrics else ""
         return f"Run({str(self.workdir)!r}, model={self.model.name!r}, step={self.step}{top1})"
+
+
+def _known(name: str, value: _Value | None) -> _Value:
+    if value is None:
+        raise UserError(f"{name} of the model of the run is None; set model.{name}")
+    return value
 
 
 def load_run(workdir: str | Path, *, checkpoint: str = "") -> Run:
@@ -204,8 +239,15 @@ def _load_checkpoint(workdir: Path, config: Config, chosen: Path) -> Run:
         check_model(model)
     model.preprocess, model.labels, model.thresholds = preprocess, labels, thresholds
     model.calibration = calibration
-    metrics, stopped = metadata["metrics"] or {}, _stopped_epoch(chosen, metadata)
-    return Run(workdir, config, metadata["step"], model, preprocess, labels, metrics, stopped, thresholds, calibration)
+    return Run(
+        workdir=workdir,
+        config=config,
+        step=metadata["step"],
+        model=model,
+        metrics=metadata["metrics"] or {},
+        stopped_epoch=_stopped_epoch(chosen, metadata),
+        weights_sha256=hash_weights(model),
+    )
 
 
 def _stopped_epoch(chosen: Path, metadata: checkpoints.CheckpointMetadata) -> int:

@@ -3,9 +3,11 @@
 import contextlib
 import functools
 import logging
+import random
 from collections.abc import Iterator
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from resnet_tf.config import RuntimeConfig
@@ -40,6 +42,22 @@ def start(config: RuntimeConfig) -> tf.distribute.Strategy:
     if (advice := onednn.advice()) and not is_on_accelerator(strategy):
         logger.warning(advice)
     return strategy
+
+
+@contextlib.contextmanager
+def restored_state() -> Iterator[None]:
+    """Restore the random generators of Python and NumPy, and Keras's dtype policy, at the end of the block.
+
+    A training sets them for the process. TensorFlow and Keras have no public function that reads their seeds, or that
+    ends the determinism of operations: these stay set.
+    """
+    policy, python, numpy = keras.config.dtype_policy(), random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
+        random.setstate(python)
+        np.random.set_state(numpy)
 
 
 @contextlib.contextmanager

@@ -20,9 +20,10 @@ from resnet_tf.training.resize import resize
 from resnet_tf.training.teacher import Resize, Teacher
 from resnet_tf.training.weight_average import WeightAverage
 
-# Statistics of a step, float32 [4]: sum of the losses over the global batch, number of correct predictions, norm of the
-# gradient before clipping, and 1 for a non-finite step that a smaller loss scale could not have avoided.
-STATISTICS = ("loss", "correct", "gradient_norm", "nonfinite")
+# Statistics of a step, float32 [5]: sum of the losses over the global batch, number of correct predictions, norm of the
+# gradient before clipping, 1 for a non-finite step that a smaller loss scale could not have avoided, and number of
+# examples with a class, which all but those of multi-label targets have.
+STATISTICS = ("loss", "correct", "gradient_norm", "nonfinite", "labeled")
 
 
 class TrainStep:
@@ -83,7 +84,7 @@ class TrainStep:
             size: image size in pixels to downsample to, or None.
 
         Returns:
-            `STATISTICS` of each step, float32 [count, 4], and the indices of unreadable examples, int64 [count, B], -1
+            `STATISTICS` of each step, float32 [count, 5], and the indices of unreadable examples, int64 [count, B], -1
             for readable ones.
         """
         strategy = self._strategy
@@ -128,8 +129,8 @@ class TrainStep:
             size: see `_run`.
 
         Returns:
-            Gradients, new values of the non-trainable variables, and float32 [2]: sum of the losses and number of
-            correct predictions.
+            Gradients, new values of the non-trainable variables, and float32 [3]: sum of the losses, number of correct
+            predictions, and number of examples with a class.
         """
         config, count, trained = self._config, self._config.train.accumulate, self._trained(head_only)
         inputs, targets = self._inputs(images, labels, mix)
@@ -138,7 +139,7 @@ class TrainStep:
             inputs = self._resize(inputs, (size, size))
         state = [variable.value for variable in self._state]
         gradients: list[tf.Tensor] = []
-        totals = tf.zeros([2])
+        totals = tf.zeros([3])
         for first in range(count):
             # Micro-batches are strided, so that they hold the same examples on any number of replicas, and computed one
             # after another, so that only one set of activations is in memory.
@@ -152,8 +153,9 @@ class TrainStep:
             new = tape.gradient(loss, [variable.value for variable in trained])
             gradients = [a + b for a, b in zip(gradients, new, strict=True)] if gradients else new
             best = tf.one_hot(tf.argmax(logits, axis=-1), logits.shape[-1])
-            correct = best * targets_of(labels).encode(labels[first::count], logits.shape[-1])
-            totals += tf.stack([tf.reduce_sum(losses), tf.reduce_sum(correct)])
+            own = targets_of(labels).encode(labels[first::count], logits.shape[-1])
+            labeled = tf.reduce_sum(tf.reduce_max(own, axis=-1))
+            totals += tf.stack([tf.reduce_sum(losses), tf.reduce_sum(best * own), labeled])
         return gradients, state, totals
 
     def _inputs(self, images: tf.Tensor, labels: tf.Tensor, mix: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
@@ -198,7 +200,7 @@ class TrainStep:
         scale = self._optimizer.scale_loss(tf.constant(1.0))
         norm = tf.linalg.global_norm(gradients) / scale
         nonfinite = ~tf.math.is_finite(totals[0]) | (~tf.math.is_finite(norm) & (scale <= 1.0))
-        return gradients, state, tf.stack([totals[0], totals[1], norm, tf.cast(nonfinite, tf.float32)])
+        return gradients, state, tf.stack([totals[0], totals[1], norm, tf.cast(nonfinite, tf.float32), totals[2]])
 
     @without_autograph
     def _complete(self, *batch: tf.Tensor, head_only: bool, size: int | None) -> tf.Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from resnet_tf.core.class_names import find_indices
 from resnet_tf.core.errors import UserError, prefix_errors
 from resnet_tf.core.export_metadata import SAVED_MODELS, read_export
 from resnet_tf.core.saved_models import check_signature, load_saved_model
@@ -22,7 +23,7 @@ class Teacher:
     Args:
         path: a serving or hub export, or the directory of its versions, of which the newest is used.
         preprocess: preprocessing of the student.
-        labels: class names of the student.
+        labels: class names of the student; those of the teacher may be in another order.
         targets: form of the targets of the student.
 
     Raises:
@@ -36,7 +37,8 @@ class Teacher:
             metadata = export.metadata
             if metadata["target"] not in SAVED_MODELS:
                 raise UserError(f"it is an export for {metadata['target']}, not for {' or '.join(SAVED_MODELS)}")
-            if tuple(metadata["labels"]) != labels:
+            self._order = find_indices(labels, metadata["labels"])
+            if sorted(self._order) != list(range(len(metadata["labels"]))):
                 raise UserError(f"its classes differ from those of the data: {', '.join(metadata['labels'])}")
             if targets_with(metadata.get("thresholds")) is not targets:
                 form = "one class" if targets is MULTI_LABEL else "any number of classes"
@@ -60,7 +62,7 @@ class Teacher:
             self._logits = frozen.prune(frozen.inputs[0].name, outputs["logits"].name)
 
     def __call__(self, inputs: tf.Tensor, resize: Resize) -> tf.Tensor:
-        """Return the teacher's logits, float32 [B, classes].
+        """Return the teacher's logits in the order of the student's classes, float32 [B, classes].
 
         Args:
             inputs: input of the student, float32 [B, H, W, C].
@@ -69,4 +71,4 @@ class Teacher:
         images = self._preprocess.denormalize(inputs)
         if self._sizes != self._preprocess.spatial_shape:
             images = resize(images, self._sizes)
-        return tf.stop_gradient(self._logits(images))
+        return tf.stop_gradient(tf.gather(self._logits(images), self._order, axis=1))

@@ -9,10 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
-from resnet_tf.config import Config, flatten, override
+from resnet_tf.config import Config, override
 from resnet_tf.config.effects import describe_ineffective
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.text import counted
@@ -153,7 +152,7 @@ def fit_into_minutes(config: Config, source: Source, strategy: tf.distribute.Str
 
 def _warn_of_ineffective(planned: Config, given: Iterable[str]) -> None:
     """Warn of keys that were set, not to their default, and that the plan leaves without effect."""
-    values, defaults = (flatten(each.to_dict()) for each in (planned, Config()))
+    values, defaults = planned.values, Config().values
     changed = sorted(key for key in given if values[key] != defaults[key])
     for text in describe_ineffective(override(planned, {"train.minutes": 0.0}), changed):
         logger.warning("train.minutes=%g: %s", planned.train.minutes, text)
@@ -218,15 +217,14 @@ def _weights_at_hand() -> tuple[Weights, ...]:
 
 
 def _is_color(config: Config, source: Source) -> bool:
-    """Return True if any of the first images has a pixel of unequal channels; unreadable images are left out."""
+    """Return True if any of the sampled images has a pixel of unequal channels; unreadable images are left out."""
     preprocess, split = create_preprocess(override(config, {"data.image_size": 32}).data), source.train
-    indices = np.linspace(0, split.num_examples - 1, min(_COLOR_SAMPLE, split.num_examples)).astype(np.int64)
 
     def spread(position: tf.Tensor, example: tf.Tensor) -> tf.Tensor:
         image = preprocess.to_unnormalized(example)
         return tf.reduce_max(tf.reduce_max(image, axis=-1) - tf.reduce_min(image, axis=-1))
 
-    values = split.map(tf.constant(indices), spread).ignore_errors(log_warning=False)
+    values = split.map(tf.constant(split.evenly_spaced(_COLOR_SAMPLE)), spread).ignore_errors(log_warning=False)
     return max(values.as_numpy_iterator(), default=0.0) > 0.1
 
 
@@ -264,8 +262,7 @@ def _part(config: Config, source: Source) -> Source:
     count = _MEASURE_BATCHES * config.data.batch_size
     if source.train.num_examples <= count or not fits_in_memory(config, source.train, create_preprocess(config.data)):
         return source
-    indices = np.linspace(0, source.train.num_examples - 1, count).astype(np.int64)
-    return dataclasses.replace(source, train=source.train.select(indices))
+    return dataclasses.replace(source, train=source.train.select(source.train.evenly_spaced(count)))
 
 
 def _seconds(trainer: Trainer, batches: Any, steps: int) -> float:

@@ -5,6 +5,7 @@ A run that continues goes on in the same run of a tracker, whose id lies in `tra
 
 import contextlib
 import importlib.util
+import logging
 import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -13,10 +14,12 @@ from typing import Any
 
 import keras
 
-from resnet_tf.config import Config, flatten
+from resnet_tf.config import Config
 from resnet_tf.core import files
 from resnet_tf.core.errors import UserError, plain_reason
 from resnet_tf.core.validation import find_mismatch
+
+logger = logging.getLogger(__name__)
 
 FILE_NAME = "trackers.json"
 _PROJECT = "resnet_tf"  # unless WANDB_PROJECT or MLFLOW_EXPERIMENT_NAME is set
@@ -56,6 +59,11 @@ def _open_wandb(config: Config, workdir: Path, run_id: str) -> Iterator[keras.ca
     import wandb
     from wandb.integration.keras import WandbMetricsLogger
 
+    if wandb.run is not None:  # `init` would return it, and its id would be stored
+        raise UserError(
+            f"runtime.tracker=wandb begins a run of its own, and run {wandb.run.id!r} is active: end it by "
+            "wandb.finish(), or log to it by callbacks=[WandbMetricsLogger()] without the tracker"
+        )
     identifier = run_id or uuid.uuid4().hex[:8]
     with _naming("wandb", "`wandb login`, or WANDB_MODE=offline"):
         run = wandb.init(
@@ -67,7 +75,7 @@ def _open_wandb(config: Config, workdir: Path, run_id: str) -> Iterator[keras.ca
             config=config.to_dict(),
         )
     _store_id(workdir, "wandb", identifier)
-    with _reporting(lambda failed: run.finish(exit_code=int(failed))):
+    with _reporting("wandb", lambda failed: run.finish(exit_code=int(failed))):
         yield WandbMetricsLogger()
 
 
@@ -80,10 +88,9 @@ def _open_mlflow(config: Config, workdir: Path, run_id: str) -> Iterator[keras.c
         _select_experiment(mlflow, workdir)
         run = mlflow.start_run(run_id=run_id or None, run_name=None if run_id else workdir.name)
         if not run_id:
-            parameters = flatten(config.to_dict()).items()
-            mlflow.log_params({key: str(value)[:_MAX_PARAMETER] for key, value in parameters})
+            mlflow.log_params({key: str(value)[:_MAX_PARAMETER] for key, value in config.values.items()})
     _store_id(workdir, "mlflow", run.info.run_id)
-    with _reporting(lambda failed: mlflow.end_run("FAILED" if failed else "FINISHED")):
+    with _reporting("mlflow", lambda failed: mlflow.end_run("FAILED" if failed else "FINISHED")):
         yield MlflowCallback()
 
 
@@ -96,12 +103,26 @@ _OPEN: dict[str, Callable[[Config, Path, str], contextlib.AbstractContextManager
 def _select_experiment(mlflow: Any, workdir: Path) -> None:
     """Select the experiment; without MLFLOW_TRACKING_URI, runs are stored in `mlflow.db` beside the run directory."""
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", _PROJECT)
-    if "MLFLOW_TRACKING_URI" not in os.environ:
-        parent = workdir.absolute().parent
-        mlflow.set_tracking_uri(f"sqlite:///{parent / 'mlflow.db'}")
-        if mlflow.get_experiment_by_name(name) is None:
-            mlflow.create_experiment(name, artifact_location=(parent / "mlartifacts").as_uri())
-    mlflow.set_experiment(name)
+    with _unchanged_variables("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID"):
+        if "MLFLOW_TRACKING_URI" not in os.environ:
+            parent = workdir.absolute().parent
+            mlflow.set_tracking_uri(f"sqlite:///{parent / 'mlflow.db'}")
+            if mlflow.get_experiment_by_name(name) is None:
+                mlflow.create_experiment(name, artifact_location=(parent / "mlartifacts").as_uri())
+        mlflow.set_experiment(name)
+
+
+@contextlib.contextmanager
+def _unchanged_variables(*names: str) -> Iterator[None]:
+    """Restore environment variables: MLflow sets them to what it uses, which another run would take for the user's."""
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager
@@ -113,14 +134,20 @@ def _naming(tracker: str, advice: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _reporting(finish: Callable[[bool], Any]) -> Iterator[None]:
-    """Call `finish` at the end of the block: with True after an exception, such as a stop signal."""
+def _reporting(tracker: str, finish: Callable[[bool], Any]) -> Iterator[None]:
+    """Call `finish` at the end of the block: with True after an exception, such as a stop signal.
+
+    An error of `finish` is logged: a server that is gone must not cost the export, or the reason of a stop.
+    """
+    failed = True
     try:
         yield
-    except BaseException:
-        finish(True)
-        raise
-    finish(False)
+        failed = False
+    finally:
+        try:
+            finish(failed)
+        except Exception as error:  # of any type of the package
+            logger.warning("runtime.tracker=%s did not receive the end of the run: %s", tracker, plain_reason(error))
 
 
 def _run_id(workdir: Path, tracker: str) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from resnet_tf.data.pipeline import TrainingLength
 from resnet_tf.data.sources import Source
 from resnet_tf.data.sources.base import find_difference
 from resnet_tf.data.unreadable import UnreadableExamples
-from resnet_tf.inputs import create_preprocess, input_type
+from resnet_tf.inputs import Preprocess, create_preprocess, input_type
 from resnet_tf.model.builder import LOGITS_LAYER
 from resnet_tf.model.whitening import has_whitening_stem, whiten_stem
 from resnet_tf.training import checkpoint, proof, run, runtime
@@ -48,6 +49,13 @@ _WHITENED_EXAMPLES = 1_000  # determine the kernels of a whitening stem
 class Trainer:
     """Model, optimizer and data of a run, with methods to take steps, save and resume.
 
+    Args:
+        config: see `load_config`.
+        source: data set.
+        strategy: distribution strategy.
+        resume_from: on the chief, the checkpoint for `resume`, which replaces the initial weights: their file is not
+            read, and may have moved since the run began.
+
     Attributes:
         config: see `load_config`.
         source: data set.
@@ -63,7 +71,9 @@ class Trainer:
         has_metrics: whether the restored checkpoint has metrics of an evaluation; only the chief knows.
     """
 
-    def __init__(self, config: Config, source: Source, strategy: tf.distribute.Strategy):
+    def __init__(
+        self, config: Config, source: Source, strategy: tf.distribute.Strategy, resume_from: Path | None = None
+    ):
         input_type(config.data).check_config(config)
         _check_replicas(config, strategy)
         _check_metric(config, source)
@@ -79,15 +89,16 @@ class Trainer:
         self.length = TrainingLength.of(config, source)
         self.state = RunState()
         self.has_metrics = False
+        self._resume_from = resume_from
+        stored = self._stored_preprocess()
         # Directly before initialization: preparing a data set uses the same random generators.
         keras.utils.set_random_seed(config.runtime.seed)
         with strategy.scope():
-            self.model = run.create_network(
-                config, num_classes=_count_classes(config, source), weights=config.model.weights or None
-            )
+            weights = None if stored else config.model.weights or None
+            self.model = run.create_network(config, num_classes=_count_classes(config, source), weights=weights)
             prepare_layers(self.model, config)
             # Randomly initialized networks have no preprocessing of their own.
-            self.preprocess = create_preprocess(config.data, self.model.preprocess)
+            self.preprocess = create_preprocess(config.data, stored or self.model.preprocess)
             if has_whitening_stem(self.model) and not config.model.weights:
                 examples = pipeline.sample_examples(source.train, self.preprocess, _WHITENED_EXAMPLES)
                 whiten_stem(self.model, self.preprocess.from_batch(tf.constant(examples)).numpy())
@@ -191,16 +202,26 @@ class Trainer:
         proof.write_hash(directory.parent, self.state.step, parts)
         checkpoint.save(directory, parts, metadata, keep=train.keep_checkpoints, metric=train.metric)
 
+    def resume(self) -> bool:
+        """Restore the chief's checkpoint `resume_from` on all workers; return False if there is none.
+
+        Raises:
+            UserError: if it has other data or another network.
+        """
+        return self._restore_on_all(self._resume_from)
+
     def restore_newest(self, directory: Path) -> bool:
         """Restore the chief's newest intact checkpoint on all workers; return False if there is none.
 
         Raises:
             UserError: if all checkpoints are corrupt, or the newest has other data or another network.
         """
-        newest = checkpoint.latest(directory) if self.cluster.is_chief else None
-        if newest:
-            self._restore(newest)
-        (found,) = self.cluster.from_chief([float(newest is not None)])
+        return self._restore_on_all(checkpoint.latest(directory) if self.cluster.is_chief else None)
+
+    def _restore_on_all(self, path: Path | None) -> bool:
+        if path:
+            self._restore(path)
+        (found,) = self.cluster.from_chief([float(path is not None)])
         if found:
             parts = self._parts()
             self.cluster.broadcast_variables([each for part in parts for each in parts[part].values()])
@@ -212,7 +233,10 @@ class Trainer:
         metadata = checkpoint.read_metadata(path)
         if difference := find_difference(metadata["data"], self.source.identity):
             name = self.source.name
-            raise UserError(f"checkpoint {str(path)!r} was trained on other data than {name!r} holds now: {difference}")
+            raise UserError(
+                f"checkpoint {str(path)!r} was trained on other data than {name!r} holds now: {difference}; restore "
+                "these data, or give another directory for a run with the data as they are now"
+            )
         # The precision follows from the devices, which may be others now.
         checkpoint.restore(path, self._parts(), optional=create.LOSS_SCALE)
         with checkpoint.naming_metadata(path):
@@ -221,6 +245,16 @@ class Trainer:
             if state.step != metadata["step"] or not 0 <= taken <= self.length.steps_per_epoch:
                 raise UserError(f"run.step is {state.step} in epoch {state.epochs}, at step {metadata['step']}")
             self.state, self.has_metrics = state, metadata["metrics"] is not None
+
+    def _stored_preprocess(self) -> Preprocess | None:
+        """Return the preprocessing of the chief's checkpoint `resume_from` on all workers; None without one."""
+        text = ""
+        if self._resume_from:
+            fields = checkpoint.read_metadata(self._resume_from)["preprocess"]
+            with checkpoint.naming_metadata(self._resume_from):
+                text = json.dumps(Preprocess.from_dict(fields).to_dict())
+        text = self.cluster.text_from_chief(text)
+        return Preprocess.from_dict(json.loads(text)) if text else None
 
     def log_summary(self) -> None:
         """Log the network and the data, the classes, and warnings about conflicting settings."""

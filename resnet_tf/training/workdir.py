@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from resnet_tf.config import CONFIG_FILE, Config, flatten, load_config
+from resnet_tf.config import CONFIG_FILE, Config, load_config
 from resnet_tf.core import files, locks
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.export_metadata import METADATA
@@ -42,6 +42,8 @@ _CHANGEABLE = frozenset(
     )
 )
 _CHANGEABLE_GROUP = "export."
+# Files that may move: initial weights are not read again after the first checkpoint.
+_MOVABLE = ("model.weights", "loss.teacher")
 
 
 @contextlib.contextmanager
@@ -74,6 +76,17 @@ def exclusive_workdir(workdir: Path | None, config: Config, *, name: str) -> Ite
         for directory in created:
             with contextlib.suppress(OSError):  # it holds a run
                 directory.rmdir()
+
+
+def check_startable(workdir: Path, config: Config) -> None:
+    """Refuse a directory in which `exclusive_workdir` would not start a run now, without changing it.
+
+    Raises:
+        UserError: if another training uses the directory, or as `check_workdir`.
+    """
+    check_workdir(workdir, config)
+    with _naming(workdir), _naming_holder(workdir):
+        locks.check_free(workdir / _LOCK)
 
 
 def default_name(name: str) -> str:
@@ -198,20 +211,25 @@ def _create(path: Path, created: list[Path], *, unique: bool) -> Path:
 @contextlib.contextmanager
 def _lock(workdir: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
-        try:
-            with _naming(workdir):
-                locked = stack.enter_context(locks.hold(workdir / _LOCK))
-        except locks.Locked as holder:
-            raise UserError(
-                f"--workdir={str(workdir)!r} is used by another training, {holder}; wait until it ends, or give "
-                "another directory"
-            ) from None
+        with _naming(workdir), _naming_holder(workdir):
+            locked = stack.enter_context(locks.hold(workdir / _LOCK))
         if not locked:
             logger.warning(
                 "the file system of %r has no locks: a second training in this directory would not be noticed",
                 str(workdir),
             )
         yield
+
+
+@contextlib.contextmanager
+def _naming_holder(workdir: Path) -> Iterator[None]:
+    try:
+        yield
+    except locks.Locked as holder:
+        raise UserError(
+            f"--workdir={str(workdir)!r} is used by another training, {holder}; wait until it ends, or give another "
+            "directory"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -228,9 +246,10 @@ def _check_same_config(workdir: Path, config: Config) -> dict[str, str]:
     Raises:
         UserError: if a setting changed that must not.
     """
-    before, now = (flatten(each.to_dict()) for each in (load_config(workdir / CONFIG_FILE), config))
+    before, now = load_config(workdir / CONFIG_FILE).values, config.values
     longer = now["train.epochs"] > before["train.epochs"]
     allowed = _CHANGEABLE | ({"train.epochs", "train.extend"} if now["train.extend"] and longer else set())
+    allowed |= {key for key in _MOVABLE if _is_moved(before[key], now[key])}
     changed = [key for key in now if before[key] != now[key]]
     refused = [key for key in changed if key not in allowed and not key.startswith(_CHANGEABLE_GROUP)]
     described = {key: f"{key}={before[key]!r} there and {now[key]!r} now" for key in changed}
@@ -242,3 +261,8 @@ def _check_same_config(workdir: Path, config: Config) -> dict[str, str]:
             f"give another directory, or the same configuration to continue{extend}"
         )
     return described
+
+
+def _is_moved(before: str, now: str) -> bool:
+    """Return True for a file or directory with the same name elsewhere; a run stores paths as absolute ones."""
+    return Path(before).is_absolute() and Path(before).name == Path(now).name

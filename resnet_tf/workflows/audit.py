@@ -11,10 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_tf.config import Config, DataConfig, override, parse_assignments
-from resnet_tf.config.effects import check_effects
+from resnet_tf.config.effects import check_data_keys, check_effects
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.machine import describe
-from resnet_tf.core.paths import user_path
+from resnet_tf.core.paths import source_text, user_path
 from resnet_tf.core.progress_line import tracked
 from resnet_tf.core.targets import targets_of
 from resnet_tf.core.text import counted, printable
@@ -25,7 +25,6 @@ from resnet_tf.data.audit.label_errors import import_cleanlab
 from resnet_tf.data.audit.scan import allocate
 from resnet_tf.data.audit.tables import WrittenTable
 from resnet_tf.data.sources import Source, open_source, open_splits, slices
-from resnet_tf.data.sources.tables import MISSING
 from resnet_tf.inputs import ImagePreprocess, input_type
 from resnet_tf.report import audit_page
 from resnet_tf.report.audit_page import Card, Distribution, Panel
@@ -170,7 +169,7 @@ def audit(
         print(result.write_table("list.csv").settings)
 
     Args:
-        data: data set of images, as in `data.source`.
+        data: data set of images, as in `data.source`; a `Path` of a file or folder is never the name of a data set.
         model: an exported network, or its directory; its features are used for label errors and outliers. By default,
             features are computed without a network.
         overrides: further settings of the `data` group. By default, all splits are examined, otherwise those that
@@ -185,9 +184,8 @@ def audit(
     import_cleanlab()
     if fix:
         tables.check_request(user_path(fix), leave_out)
-    changes = parse_assignments([*overrides, *([f"data.source={data}"] if data else [])])
-    if wrong := [key for key in changes if not key.startswith("data.")]:
-        raise UserError(f"{wrong[0]} has no effect on `audit`, which takes keys of the group data")
+    changes = parse_assignments([*overrides, *([f"data.source={source_text(data)}"] if data else [])])
+    check_data_keys(changes, "audit")
     config = override(Config(), {"data.exif_orientation": True} | changes)
     check_effects(config, changes)
     if not input_type(config.data).supports_audit:
@@ -204,7 +202,6 @@ def audit(
         preprocess,
         embed=functools.partial(_embed, predictor, examples) if isinstance(predictor, Predictor) else None,
         column=config.data.group_column,
-        missing=MISSING,
     )
     checked.notes[:0] = notes
     result = AuditResult(name, examples, checked, config.data, preprocess)

@@ -11,6 +11,7 @@ from resnet_tf.core.serving_benchmark import ServingBenchmark
 from resnet_tf.inputs import create_preprocess
 from resnet_tf.training.image_size import without_data
 from resnet_tf.training.run import Run
+from resnet_tf.training.runtime import restored_state
 from resnet_tf.training.throughput import measure_input, measure_training
 from resnet_tf.workflows.serving_benchmark import benchmark_exports
 
@@ -72,6 +73,7 @@ def benchmark(
 ) -> BenchmarkResult | ServingBenchmark: ...
 
 
+@restored_state()
 def benchmark(
     subject: Config | Run | str | Path, *, what: str = "input", seconds: float = 5.0
 ) -> BenchmarkResult | ServingBenchmark:
@@ -79,6 +81,8 @@ def benchmark(
 
         result = resnet_tf.benchmark("runs/photos", what="serving")
         print(result.describe(), result.recommendation.latency)
+
+    For random generators and the dtype policy, see `train_and_evaluate`.
 
     Args:
         subject: a configuration; for `serving` also a run, its directory, or the directory of an export.

@@ -1,6 +1,7 @@
 """Comparison of a new model with the one in use, as a gate for its release."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from resnet_tf.config import parse_assignments
+from resnet_tf.config.effects import check_data_keys
 from resnet_tf.core import files
 from resnet_tf.core.class_names import canonical
 from resnet_tf.core.comparison import Answers, Comparison, Gate, check_gates, check_limits
@@ -65,11 +68,7 @@ class CompareResult:
         Raises:
             UserError: if `directory` cannot be written.
         """
-
-        def load(indices: Sequence[int]) -> list[np.ndarray]:
-            examples = pipeline.load_examples(self.split, self.preprocess, indices)
-            return [self.preprocess.plot(example) / 255 for example in examples]
-
+        load = functools.partial(pipeline.load_plots, self.split, self.preprocess)
         return write_comparison(user_path(directory), self.comparison, self.gates, load, environment=describe())
 
     def to_dict(self) -> dict[str, Any]:
@@ -97,7 +96,7 @@ def compare(
     old: Model | str | Path,
     new: Model | str | Path,
     *,
-    data: str = "",
+    data: str | Path = "",
     overrides: Sequence[str] = (),
     checkpoint: str = "",
     by: Sequence[str] = (),
@@ -139,6 +138,8 @@ def compare(
         "min_class_recall": min_class_recall,
     }
     check_limits(limits)
+    overrides = tuple(overrides)  # read twice
+    check_data_keys(parse_assignments(overrides), "compare")
     check_checkpoint(checkpoint, old, new)
     subjects = [_load(each, checkpoint) for each in (old, new)]
     models = [each for each in subjects if not isinstance(each, PredictionsFile)]

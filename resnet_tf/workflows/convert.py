@@ -36,7 +36,8 @@ def convert(source: str | Path, model: str, target: str | Path, *, num_classes: 
         model: one of `list_models()`.
         target: `.weights.h5` or `.keras` for Keras, `.safetensors` for torchvision or timm. An existing file is
             replaced once the new one is complete. Preprocessing, class names, thresholds and calibration of the weights
-            are stored with them.
+            are stored with them. A warning names what differs in PyTorch's network of the same names, if it computes
+            other outputs.
         num_classes: classes of the head; 0 drops it.
 
     Raises:

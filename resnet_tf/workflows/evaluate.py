@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from resnet_tf.config import CONFIG_FILE, DataConfig, override, parse_assignments
+from resnet_tf.config.effects import check_data_keys, check_effects
 from resnet_tf.core.calibration_check import CalibrationCheck, check_if_calibrated
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.metrics import Evaluation
 from resnet_tf.core.out_of_distribution import OutOfDistribution, separate
-from resnet_tf.core.paths import user_path
+from resnet_tf.core.paths import source_text, user_path
 from resnet_tf.core.robustness import Robustness
 from resnet_tf.data.robustness import check_corruptible, measure_robustness
 from resnet_tf.data.sources import Source, match_classes, open_source, slices
@@ -106,11 +107,11 @@ class EvaluateResult:
 def evaluate(
     run_or_export: Run | Predictor | str | Path,
     *,
-    data: str = "",
+    data: str | Path = "",
     overrides: Sequence[str] = (),
     checkpoint: str = "",
     flip: bool = False,
-    ood: str = "",
+    ood: str | Path = "",
     corruptions: bool = False,
 ) -> EvaluateResult:
     """Evaluate a run or an exported model on its evaluation split; every example counts once.
@@ -120,8 +121,9 @@ def evaluate(
 
     Args:
         run_or_export: a run, its directory, a predictor, or the directory of an export.
-        data: another data set, as in `data.source`; empty is that of the run. Of other data, the
-            complete evaluation split is evaluated, and all images of a folder of class/file.
+        data: another data set, as in `data.source`; a `Path` of a file or folder is never the name of a data set. Empty
+            is that of the run; the export of a bare model needs it. Of other data, the complete evaluation split is
+            evaluated, and all images of a folder of class/file.
         overrides: further changes of the `data` group, such as `data.eval_split=val`; for a folder of class/file,
             `data.eval_split=test` is the part that a training would not use.
         checkpoint: for a run directory, see `load_run`.
@@ -133,21 +135,29 @@ def evaluate(
             its next exports have them in their model cards.
 
     Raises:
-        UserError: if there is neither a run nor an export, it is corrupt, or the data has other classes; for a
-            checkpoint of anything but a run directory; for corruptions of other examples than images, or together with
-            `flip`.
+        UserError: if there is neither a run nor an export, it is corrupt, or the data has other classes; for the export
+            of a bare model without data; for a checkpoint of anything but a run directory; for corruptions of other
+            examples than images, or together with `flip`.
     """
     check_checkpoint(checkpoint, run_or_export)
     subject = load_subject(run_or_export, checkpoint)
-    changes = parse_assignments([*overrides, *([f"data.source={data}"] if data else [])])
-    settings = override(subject.config, {"data.test_split": "", **changes}).data  # which an evaluation leaves alone
+    changes = parse_assignments([*overrides, *([f"data.source={source_text(data)}"] if data else [])])
+    own = _own_data(subject)
+    if isinstance(subject, Predictor) and own is None and "data.source" not in changes:
+        raise UserError(
+            f"the metadata of {str(subject.path)!r} name no data; give --data=..., or --set data.source=... to compare"
+        )
+    config = override(subject.config, {"data.test_split": "", **changes})  # which an evaluation leaves alone
+    check_data_keys(changes, "evaluate")
+    check_effects(config, changes)
+    settings = config.data
     if flip and not isinstance(subject, Run):
         raise UserError("flip averages the logits of a run; an exported model answers as it was exported")
     if corruptions:
         if flip:
             raise UserError("corruptions are measured without flip")
         check_corruptible(subject.preprocess)
-    is_other = _is_other(subject.config.data, settings)
+    is_other = _is_other(own, settings)
     whole = is_other and "data.eval_split" not in changes
     if is_other:
         settings = _settings_of_other(settings, changes)
@@ -165,7 +175,7 @@ def evaluate(
     robustness = _measure_robustness(subject, source, evaluation) if corruptions else None
     if robustness and directory and isinstance(subject, Run):
         with warning_if_unwritable("the metrics on corrupted images"):
-            write_measurement(subject.workdir, subject.step, robustness)
+            write_measurement(subject.workdir, subject.identity, robustness)
     return EvaluateResult(
         subject, evaluation, source, subject.labels, check, separation, directory, settings, robustness
     )
@@ -176,8 +186,8 @@ def check_held_out(subject: Run | Predictor, evaluation: Evaluation, settings: D
 
     A cross-fit replaces the calibration if `settings` name the data that fitted it.
     """
-    fitted = subject.config.data
-    is_fitted = not _is_other(fitted, settings) and _overlap(fitted.eval_split, settings.eval_split)
+    fitted = subject.config.data.eval_split
+    is_fitted = not _is_other(_own_data(subject), settings) and _overlap(fitted, settings.eval_split)
     return check_if_calibrated(evaluation, cross_fitted=is_fitted)
 
 
@@ -198,11 +208,11 @@ def _overlap(fitted: str, evaluated: str) -> bool:
     return bool(first & second) or slices.ALL in first | second
 
 
-def _separate(subject: Run | Predictor, evaluation: Evaluation, data: str, flip: bool) -> OutOfDistribution:
+def _separate(subject: Run | Predictor, evaluation: Evaluation, data: str | Path, flip: bool) -> OutOfDistribution:
     """Return the separation from another data set, evaluated as the own one; its labels do not matter."""
-    changes = parse_assignments([f"data.source={data}"])
+    changes = parse_assignments([f"data.source={source_text(data)}"])
     settings = override(subject.config, changes).data
-    if not _is_other(subject.config.data, settings):
+    if not _is_other(_own_data(subject), settings):
         raise UserError(f"--ood={data} is the data set of the model; name an out-of-distribution data set")
     source = open_source(_settings_of_other(settings, changes), for_training=False, whole=True, given=changes)
     shape = (source.validation.num_examples, *evaluation.targets.shape[1:])
@@ -220,9 +230,16 @@ def _measure_robustness(subject: Run | Predictor, source: Source, clean: Evaluat
     return measure_robustness(logits, source.validation, subject.preprocess, clean, thresholds=subject.thresholds)
 
 
-def _is_other(trained: DataConfig, evaluated: DataConfig) -> bool:
-    """Return True if two configurations have different data sources."""
-    return len({_identify(each.source) for each in (trained, evaluated)}) > 1
+def _own_data(subject: Run | Predictor) -> DataConfig | None:
+    """Return the data that a model was trained on; None for the export of a bare model, whose metadata name none."""
+    if isinstance(subject, Predictor) and "config" not in subject.metadata:
+        return None
+    return subject.config.data
+
+
+def _is_other(trained: DataConfig | None, evaluated: DataConfig) -> bool:
+    """Return True if the evaluated data are not those of the training, as far as these are known."""
+    return trained is None or _identify(trained.source) != _identify(evaluated.source)
 
 
 def _identify(source: str) -> str:

@@ -10,12 +10,14 @@ from resnet_tf.core import devices
 from resnet_tf.core.paths import user_path
 from resnet_tf.core.text import counted, printable
 from resnet_tf.model.cost import count_multiply_adds
-from resnet_tf.training import runtime
+from resnet_tf.training import checkpoint, runtime
+from resnet_tf.training.cluster import is_chief
 from resnet_tf.training.memory import megabytes
-from resnet_tf.training.run import create_network
-from resnet_tf.training.start import start
+from resnet_tf.training.run import CHECKPOINTS, create_network
 from resnet_tf.training.trainer import Trainer
+from resnet_tf.training.workdir import check_startable
 from resnet_tf.workflows.preview import plot_batch
+from resnet_tf.workflows.train import start_run
 
 _PLOTTED = 32  # examples of the first batch
 
@@ -43,21 +45,32 @@ class Plan:
         return "\n".join(f"{name:<14} {printable(text)}" for name, text in self.to_dict().items())
 
 
-def plan(config: Config, *, path: str | Path | None = None, name: str = "") -> Plan:
+@runtime.restored_state()
+def plan(config: Config, *, path: str | Path | None = None, name: str = "", workdir: str | Path | None = None) -> Plan:
     """Describe a run without training: do what it does before its first step.
+
+    For random generators and the dtype policy, see `train_and_evaluate`.
 
     Args:
         config: see `load_config`.
         path: PNG file for a plot of the first batch, cropped and augmented; without it, there is no plot.
         name: name of the recipe, for the title of the plot.
+        workdir: the run directory, in which nothing is written. A run that it holds would continue, with the settings
+            that were derived when it began.
 
     Raises:
         UserError: for anything that would keep the run from starting.
     """
-    started = start(config)
+    started = start_run(config, workdir)
     config = started.config
-    trainer = Trainer(config, started.source, started.strategy)
+    newest = None
+    if workdir is not None and is_chief(config.runtime):  # other workers may not have the directory
+        check_startable(user_path(workdir), config)
+        newest = checkpoint.latest(user_path(workdir) / CHECKPOINTS)
+    trainer = Trainer(config, started.source, started.strategy, newest)
     facts = _facts(trainer)
+    if trainer.resume():
+        facts["resumes from"] = f"step {trainer.state.step:,}"
     if path is None:
         return Plan(facts)
     title = f"{name}: first batch" if name else "first batch"

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from resnet_tf.config import Config, override, parse_assignments
-from resnet_tf.config.effects import check_effects
+from resnet_tf.config.effects import check_data_keys, check_effects
 from resnet_tf.core.errors import UserError
-from resnet_tf.core.paths import check_writable_by_tensorflow, user_path
+from resnet_tf.core.paths import check_writable_by_tensorflow, source_text, user_path
 from resnet_tf.core.ranges import Range, check_number
 from resnet_tf.core.signals import clean_up_on_sigterm
 from resnet_tf.data.prepare import prepare_source
@@ -65,26 +65,15 @@ def prepare(
         Interrupted: after SIGTERM.
     """
     check_number("eval_fraction", eval_fraction, Range(above=0, below=1))
-    target, source = user_path(target), _source_text(source)
+    target, source = user_path(target), source_text(source)
     check_writable_by_tensorflow(target)
     if not os.path.exists(source) and not parse_name(source):
         raise UserError(f"--from={source!r}: no such folder or file")
     changes = parse_assignments([*overrides, f"data.source={source}"])
-    if wrong := [key for key in changes if not key.startswith("data.")]:
-        raise UserError(f"{wrong[0]} has no effect on `prepare`, which takes keys of the group data")
+    check_data_keys(changes, "prepare")
     config = override(Config(), {"data.eval_fraction": eval_fraction} | changes)
     check_effects(config, changes)
     with clean_up_on_sigterm("stopped, and nothing is written; the same command starts again") as check:
         written = prepare_source(config.data, target, check=check).splits
     splits = {name: PreparedSplit(each.num_examples, each.num_shards) for name, each in written.items()}
     return PrepareResult(target, splits)
-
-
-def _source_text(source: str | Path) -> str:
-    """Return a source as text in which `./digits` stays distinct from `digits`, the name of a data set.
-
-    A `Path` drops the `./`, and becomes absolute if it exists.
-    """
-    if isinstance(source, Path) and (path := user_path(source)).exists():
-        return str(path.absolute())
-    return os.path.expanduser(source)

@@ -15,14 +15,17 @@ from resnet_tf.data.sources import Source, open_source
 from resnet_tf.inputs import create_preprocess
 from resnet_tf.report.plots import plot_grid
 from resnet_tf.training import default_settings
+from resnet_tf.training.runtime import restored_state
 from resnet_tf.training.start import start
 
 
+@restored_state()
 def preview(config: Config, path: str | Path, *, step: int = 0, count: int = 32, name: str = "") -> Path:
     """Plot the cropped and augmented batch of a training step, and return the path of the plot.
 
     Every image is titled with its classes, or with their fractions after mixup or CutMix. With `train.minutes`, the
-    augmentation is that of the plan, for which the speed of the machine is measured.
+    augmentation is that of the plan, for which the speed of the machine is measured; for random generators and the
+    dtype policy, see `train_and_evaluate` then.
 
     Args:
         config: see `load_config`.

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import keras
+
 from resnet_tf.config import CONFIG_FILE, Config, load_config
 from resnet_tf.core import processes
 from resnet_tf.core.errors import UserError
@@ -17,12 +19,20 @@ from resnet_tf.core.paths import user_path
 from resnet_tf.core.ranges import check_integer
 from resnet_tf.core.signals import clean_up_on_sigterm
 from resnet_tf.core.text import counted
-from resnet_tf.training import proof
-from resnet_tf.training.run import check_links, read_metrics
+from resnet_tf.data.sources import Source
+from resnet_tf.data.sources.base import find_difference
+from resnet_tf.inputs import find_origin, import_origin, input_type
+from resnet_tf.report.plots import plot_evaluation
+from resnet_tf.training import checkpoint, loop, proof
+from resnet_tf.training.run import CHECKPOINTS, check_links, read_metrics
+from resnet_tf.workflows.train import start_run
 
 # Values of metrics.jsonl that differ between runs: timings, and `stopped_early`, as the second run ends at a step.
 _IGNORED = {"images_per_second", "train_seconds", "val_seconds", "stopped_early"}
 _MAX_STEP = 2**53
+# Neither a tracker nor a test split changes a weight. What `train.minutes` chose is in the file; the steps end the run.
+# Longer calls would pass over the step of a checkpoint that a signal or `train.minutes` caused within an epoch.
+_CHANGES = ("runtime.tracker=", "data.test_split=", "train.minutes=0", "runtime.steps_per_loop=1")
 
 
 @dataclass(frozen=True)
@@ -72,7 +82,8 @@ def prove(workdir: str | Path, *, steps: int = 0) -> ProveResult:
         steps: train up to the first checkpoint at or after this step; 0 trains the whole run.
 
     Raises:
-        UserError: if there is no run, it was trained by a version that stored no hashes, or it cannot be trained again.
+        UserError: if there is no run, it was trained by a version that stored no hashes, its data are others now, or it
+            cannot be trained again.
         Interrupted: after SIGTERM, which also ends the new process.
     """
     check_integer("steps", steps, minimum=0, maximum=_MAX_STEP)
@@ -89,13 +100,13 @@ def prove(workdir: str | Path, *, steps: int = 0) -> ProveResult:
     stopped = "stopped, and the run is unchanged; the same command starts again"
     with clean_up_on_sigterm(stopped), tempfile.TemporaryDirectory() as scratch:
         again = Path(scratch) / "run"
-        _train(workdir / CONFIG_FILE, again, end)
+        _train(workdir, again, end, find_origin(input_type(config.data)))
         return _compare(workdir, again, end, tuple(_describe_causes(config, proof.read_environment(workdir))))
 
 
-def _train(config: Path, workdir: Path, end: int) -> None:
+def _train(workdir: Path, again: Path, end: int, origin: str) -> None:
     """Train in a new process, as the results of a process can depend on what it computed before."""
-    command = [sys.executable, "-m", "resnet_tf.workflows.prove", str(config), str(workdir), str(end)]
+    command = [sys.executable, "-m", "resnet_tf.workflows.prove", str(workdir), str(again), str(end), origin]
     child = subprocess.run(
         command,
         env=processes.environment(),
@@ -112,33 +123,34 @@ def _train(config: Path, workdir: Path, end: int) -> None:
 def _compare(workdir: Path, again: Path, end: int, causes: tuple[str, ...]) -> ProveResult:
     before, after = ({line["step"]: line["sha256"] for line in proof.read_hashes(each)} for each in (workdir, again))
     steps = tuple(step for step in sorted(before.keys() & after.keys()) if step <= end)
-    lines = zip(*(_untimed(each, end) for each in (workdir, again)), strict=False)
-    difference, epochs = "", 0
+    earlier, now = (_untimed(each, end) for each in (workdir, again))
+    epochs = sorted(earlier.keys() & now.keys())  # a corrupt line may have been removed
+    difference = ""
     if wrong := next((step for step in steps if before[step] != after[step]), None):
         difference = f"the variables at step {wrong}"
-    for one, other in lines:
-        epochs += 1
+    for epoch in epochs:
+        one, other = earlier[epoch], now[epoch]
         # A run that ends after an epoch evaluates then, also where the other run did not.
         is_comparable = ("val_loss" in one) == ("val_loss" in other)
         names = one.keys() | other.keys() if is_comparable else one.keys() & other.keys()
         if changed := [name for name in names if one.get(name) != other.get(name)]:
             values = (f"{each.get(min(changed))}" for each in (one, other))
-            found = f"{min(changed)} of epoch {one['epoch']} was {' and is '.join(values)}"
+            found = f"{min(changed)} of epoch {epoch} was {' and is '.join(values)}"
             difference = difference or found
     if not steps:
         difference = difference or "no checkpoint is at a step of the run"
     elif max(after) < end:
         difference = difference or f"training ends at step {max(after)} now, before step {end}"
-    return ProveResult(str(workdir), max(steps, default=end), steps, epochs, difference, causes)
+    return ProveResult(str(workdir), max(steps, default=end), steps, len(epochs), difference, causes)
 
 
-def _untimed(workdir: Path, end: int) -> list[dict[str, Any]]:
-    """Return the metrics of the epochs up to a step to compare; NaN, which differs from itself, as text."""
-    return [
-        {name: str(value) for name, value in line.items() if name not in _IGNORED}
+def _untimed(workdir: Path, end: int) -> dict[int, dict[str, str]]:
+    """Return the metrics of each epoch up to a step to compare; NaN, which differs from itself, as text."""
+    return {
+        line["epoch"]: {name: str(value) for name, value in line.items() if name not in _IGNORED}
         for line in read_metrics(workdir)
         if line["step"] <= end
-    ]
+    }
 
 
 def _describe_causes(config: Config, starts: list[proof.Start]) -> list[str]:
@@ -157,31 +169,44 @@ def _describe_causes(config: Config, starts: list[proof.Start]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+class _StopAt(keras.callbacks.Callback):
+    """Ends the training after a step."""
+
+    def __init__(self, step: int):
+        super().__init__()
+        self._step = step
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if int(self.model.optimizer.iterations) >= self._step:
+            self.model.stop_training = True
+
+
+def _check_data(workdir: Path, source: Source) -> None:
+    """Refuse other data than those of the newest checkpoint of a run, as when the run continues.
+
+    Raises:
+        UserError: naming the first difference.
+    """
+    newest = checkpoint.latest(workdir / CHECKPOINTS)
+    if newest is None:  # the user deleted them, and only hashes are left
+        return
+    before = checkpoint.read_metadata(newest)["data"]
+    before["splits"].pop(load_config(workdir / CONFIG_FILE).data.test_split, None)
+    if difference := find_difference(before, source.identity):
+        raise UserError(f"{source.name!r} holds other data than those of the run: {difference}")
+
+
 def main(arguments: list[str]) -> None:
-    """Train a configuration in a new directory up to a step."""
-    import keras
-
-    from resnet_tf.workflows.train import train_and_evaluate
-
-    class StopAt(keras.callbacks.Callback):
-        """End the training after a step."""
-
-        def _stop(self) -> None:
-            if int(self.model.optimizer.iterations) >= int(arguments[2]):
-                self.model.stop_training = True
-
-        def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-            self._stop()
-
-        def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-            self._stop()
-
-    # Neither a tracker nor a test split changes a weight. What `train.minutes` chose is in the file; the steps end it.
-    config = load_config(arguments[0], ["runtime.tracker=", "data.test_split=", "train.minutes=0"])
-    train_and_evaluate(config, arguments[1], callbacks=[StopAt()])
+    """Train a run again in a new directory, up to a step."""
+    workdir, again = map(Path, arguments[:2])
+    started = start_run(load_config(workdir / CONFIG_FILE, _CHANGES), again)
+    _check_data(workdir, started.source)
+    again.mkdir()
+    loop.fit(started, again, callbacks=[_StopAt(int(arguments[2]))], plot_evaluation=plot_evaluation)
 
 
 if __name__ == "__main__":
+    import_origin(sys.argv.pop())
     try:
         main(sys.argv[1:])
     except UserError as error:

@@ -1,11 +1,10 @@
 """Report pages of runs and exports."""
 
+import functools
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from resnet_tf.config import Config
 from resnet_tf.core.calibration_check import CalibrationCheck
@@ -84,8 +83,8 @@ def write_export_report(
     evaluation: Evaluation,
     source: Source,
     *,
-    calibration: CalibrationCheck | None = None,
-    robustness: Robustness | None = None,
+    calibration: CalibrationCheck | None,
+    robustness: Robustness | None,
 ) -> Path:
     """Write the report page of an exported model, as `write_run_report` does."""
     known = predictor.metadata
@@ -95,7 +94,7 @@ def write_export_report(
         evaluation=evaluation,
         source=source,
         preprocess=predictor.preprocess,
-        config=predictor.config,
+        config=predictor.config if "config" in known else None,
         facts={"parameters": f"{known['parameters']:,}", "export": f"{known['target']}, {known['precision']}"},
         calibration=calibration,
         robustness=robustness,
@@ -109,27 +108,23 @@ def _write(
     evaluation: Evaluation,
     source: Source,
     preprocess: Preprocess,
-    config: Config,
+    config: Config | None,
     facts: dict[str, str],
     calibration: CalibrationCheck | None,
     robustness: Robustness | None,
     metrics: Sequence[dict[str, Any]] = (),
     serving: ServingBenchmark | None = None,
 ) -> Path:
-    def load(indices: Sequence[int]) -> list[np.ndarray]:
-        examples = pipeline.load_examples(source.validation, preprocess, indices)
-        return [preprocess.plot(example) / 255 for example in examples]
-
     report = Report(
         title=f"{network} on {source.name}",
         evaluation=evaluation,
         class_names=source.class_names,
-        load_images=load,
+        load_images=functools.partial(pipeline.load_plots, source.validation, preprocess),
         metrics=metrics,
         train_counts=source.class_counts,
         calibration=calibration,
         facts=facts,
-        config=config.to_json(),
+        config=config.to_json() if config else "",
         environment=describe(),
         robustness=robustness,
         serving=serving,

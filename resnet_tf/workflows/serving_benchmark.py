@@ -18,7 +18,7 @@ from resnet_tf.core.metrics import SingleLabelEvaluation
 from resnet_tf.core.multi_label_metrics import MultiLabelEvaluation
 from resnet_tf.core.paths import user_path
 from resnet_tf.core.serving_benchmark import OmittedExport, ServingBenchmark
-from resnet_tf.inputs import create_preprocess, input_type
+from resnet_tf.inputs import Preprocess, create_preprocess, input_type
 from resnet_tf.serving.export import TARGETS, export_model
 from resnet_tf.serving.export_benchmark import measure_export
 from resnet_tf.serving.runners import is_installed
@@ -50,7 +50,7 @@ def _benchmark_run(run: Run, seconds: float) -> ServingBenchmark:
     """Measure all exports of a run, store the result in its directory, and rewrite its report."""
     result = evaluate(run)
     evaluation = result.evaluation
-    exports, omitted = _measure_all(functools.partial(_write_export, run), seconds)
+    exports, omitted = _measure_all(functools.partial(_write_export, run), seconds, type(run.preprocess))
     reference = evaluation.to_dict()[evaluation.main_metric]
     benchmark = ServingBenchmark(
         network=run.model.name,
@@ -71,7 +71,7 @@ def _benchmark_run(run: Run, seconds: float) -> ServingBenchmark:
 def _store(run: Run, benchmark: ServingBenchmark, result: EvaluateResult) -> None:
     """Store the result in a run directory; one of somebody else, which cannot be written, stays as it is."""
     with warning_if_unwritable("the measurements"):
-        write_measurement(run.workdir, run.step, benchmark)
+        write_measurement(run.workdir, run.identity, benchmark)
         assert result.report_directory
         logger.info("report  %s", result.write_report(result.report_directory))
 
@@ -81,14 +81,14 @@ def _benchmark_network(config: Config, seconds: float) -> ServingBenchmark:
     config = without_data(config)
     model = _network(config)
     with tempfile.TemporaryDirectory() as scratch:
-        random_data = _random_data(config, Path(scratch) / "random.npz")
+        labels = [str(index) for index in range(model.output_shape[-1])]
+        random_data = _random_data(config, labels, Path(scratch) / "random.npz")
 
         def write(target: str, precision: str, directory: Path) -> Path:
-            labels = [str(index) for index in range(model.output_shape[-1])]
             data = random_data.data if precision == "int8" else None
             return export_model(model, directory, target=target, precision=precision, labels=labels, data=data)
 
-        exports, omitted = _measure_all(write, seconds)
+        exports, omitted = _measure_all(write, seconds, input_type(config.data))
     return ServingBenchmark(
         network=config.model.name,
         metric=SingleLabelEvaluation.main_metric,
@@ -108,8 +108,9 @@ def _benchmark_export(export: Export, seconds: float) -> ServingBenchmark:
     metadata = export.metadata
     with export.naming_metadata():
         config = override(Config(), flatten(metadata.get("config", {})))
+        preprocess = Preprocess.from_dict(metadata["preprocess"])
     metric = (MultiLabelEvaluation if "thresholds" in metadata else SingleLabelEvaluation).main_metric
-    measured = measure_export(export.directory, seconds=seconds)
+    measured = measure_export(export.directory, seconds=seconds, input_type=type(preprocess))
     known = {} if measured.accuracy is None else metadata.get("metrics", {})
     return ServingBenchmark(
         network=metadata["model"],
@@ -124,7 +125,9 @@ def _benchmark_export(export: Export, seconds: float) -> ServingBenchmark:
     )
 
 
-def _measure_all(write: _Write, seconds: float) -> tuple[tuple[ExportMeasurement, ...], tuple[OmittedExport, ...]]:
+def _measure_all(
+    write: _Write, seconds: float, inputs: type[Preprocess]
+) -> tuple[tuple[ExportMeasurement, ...], tuple[OmittedExport, ...]]:
     """Measure every target and precision that this machine can run, and list the others with reasons."""
     candidates, omitted = list_candidates()
     exports: list[ExportMeasurement] = []
@@ -132,7 +135,8 @@ def _measure_all(write: _Write, seconds: float) -> tuple[tuple[ExportMeasurement
         logger.info("export %d of %d: %s %s", number, len(candidates), target, precision)
         with tempfile.TemporaryDirectory() as scratch:
             try:
-                exports.append(measure_export(write(target, precision, Path(scratch) / target), seconds=seconds))
+                export = write(target, precision, Path(scratch) / target)
+                exports.append(measure_export(export, seconds=seconds, input_type=inputs))
             except UserError as error:  # such as a drift above the tolerance
                 logger.warning("%s %s is left out: %s", target, precision, error)
                 omitted.append(OmittedExport(target, precision, str(error)))
@@ -159,11 +163,11 @@ def _write_export(run: Run, target: str, precision: str, directory: Path) -> Pat
     return export_model(run, directory, target=target, precision=precision)
 
 
-def _random_data(config: Config, file: Path) -> Config:
-    """Write random examples, and return the configuration with them as its data."""
+def _random_data(config: Config, class_names: list[str], file: Path) -> Config:
+    """Write random examples of two classes, and return the configuration with them as its data."""
     examples = input_type(config.data).random_examples(config.data, _RANDOM_EXAMPLES, np.random.default_rng(0))
     labels = np.arange(_RANDOM_EXAMPLES) % 2
-    np.savez(file, x_train=examples, y_train=labels, x_test=examples, y_test=labels)
+    np.savez(file, x_train=examples, y_train=labels, x_test=examples, y_test=labels, class_names=class_names)
     splits = {"data.train_split": "train", "data.eval_split": "test", "data.test_split": ""}
     return override(config, {"data.source": str(file), **splits})
 

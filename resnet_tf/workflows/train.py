@@ -18,16 +18,18 @@ from resnet_tf.core.logs import shown_log
 from resnet_tf.core.metrics import Evaluation
 from resnet_tf.core.paths import user_path
 from resnet_tf.core.ranges import is_within
+from resnet_tf.core.signals import StopSignals, interrupted_by
 from resnet_tf.core.targets import MULTI_LABEL
 from resnet_tf.data.sources import Source, warn_of_clash
+from resnet_tf.inputs import find_origin, input_type
 from resnet_tf.report.plots import plot_evaluation
-from resnet_tf.serving.artifact import find_export_of_step
-from resnet_tf.serving.export import export_model
+from resnet_tf.serving.export import export_model, find_export
 from resnet_tf.serving.verify import Verification, Verifier
 from resnet_tf.training import loop
 from resnet_tf.training.cluster import Cluster, is_chief, translate_lost_workers
 from resnet_tf.training.evaluation import evaluate_run, evaluate_test_split
 from resnet_tf.training.run import EXPORTS, REPORT, Run, load_run
+from resnet_tf.training.runtime import restored_state
 from resnet_tf.training.start import Start, start
 from resnet_tf.training.workdir import check_workdir, exclusive_workdir, stored_config
 from resnet_tf.workflows.reporting import write_run_report
@@ -36,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 # Loss of accuracy, and of correct examples, between training and float32 that is warned of.
 _PRECISION_LOSS, _PRECISION_EXAMPLES = 0.02, 5
+_STOPPED = "stopped before the first step or after the last one; the same command resumes"
 
 
 @dataclass(frozen=True, repr=False)
@@ -77,17 +80,20 @@ class TrainResult:
 
 
 @shown_log()
+@restored_state()
+@interrupted_by(StopSignals.WATCHED, _STOPPED)
 def train(
     config: Config,
     workdir: str | Path | None = None,
     *,
     name: str = "run",
-    callbacks: Sequence[keras.callbacks.Callback] = (),
+    callbacks: keras.callbacks.Callback | Sequence[keras.callbacks.Callback] | None = None,
 ) -> TrainResult | None:
     """Train and evaluate a network, export it, verify the export, and write the report.
 
     Called again with the same arguments, it continues an interrupted run; for a finished one it evaluates and verifies
-    only. The report is written to `workdir/report` and the export to `workdir/export/serving/VERSION`.
+    only. The report is written to `workdir/report` and the export to `workdir/export/serving/VERSION`. For random
+    generators and the dtype policy, see `train_and_evaluate`.
 
     Args:
         config: see `load_config`.
@@ -100,13 +106,16 @@ def train(
         write nothing.
 
     Raises:
-        UserError: as `train_and_evaluate`, or for an export that answers differently from the model.
+        UserError: as `train_and_evaluate`, for an export that answers differently from the model, or for an input type
+            that is defined in the program itself, which the process that verifies the export cannot import.
         Interrupted: after a signal.
     """
-    started = _start(config, workdir)
+    chosen = loop.to_callbacks(callbacks)
+    started = start_run(config, workdir)
     config = started.config
+    find_origin(input_type(config.data))  # refuses, before the training, a type that the verification cannot import
     with _exclusive(workdir, config, name) as directory:
-        source = _fit(started, directory, callbacks).source
+        source = _fit(started, directory, chosen).source
         with _ending_together(started):
             return _finish(directory, source) if is_chief(config.runtime) else None
 
@@ -115,15 +124,15 @@ def _finish(workdir: Path, source: Source) -> TrainResult:
     """Evaluate, export, verify and report a trained run."""
     run = load_run(workdir)
     settings = run.config  # with the settings that follow from the data
-    with Verifier() as verifier:
+    with Verifier(type(run.preprocess)) as verifier:
         with full_float32():  # its logits are compared with those of the export
             evaluation = evaluate_run(run, source, batch_size=settings.data.batch_size)
         _warn_of_precision(run, evaluation, source)
         test_metrics = evaluate_test_split(run, source, batch_size=settings.data.batch_size)
         versions = run.workdir / EXPORTS / "serving"
-        export = find_export_of_step(versions, run.step, settings.export) or export_model(run, versions)
+        export = find_export(run, versions) or export_model(run, versions)
         logits = evaluation.logits[: settings.export.verify_examples]
-        verifier.begin(export, logits, batch_size=settings.data.batch_size, device=default_type())
+        verifier.begin(export, logits, batch_size=settings.data.batch_size, data=settings.data, device=default_type())
         # After the export, because an error of plotting must not cost it; meanwhile, it is verified.
         check = check_if_calibrated(evaluation, cross_fitted=True)
         report = write_run_report(
@@ -153,24 +162,33 @@ def _warn_of_precision(run: Run, evaluation: Evaluation, source: Source) -> None
 
 
 @shown_log()
+@restored_state()
+@interrupted_by(StopSignals.WATCHED, _STOPPED)
 def train_and_evaluate(
-    config: Config, workdir: str | Path, *, callbacks: Sequence[keras.callbacks.Callback] = ()
+    config: Config,
+    workdir: str | Path,
+    *,
+    callbacks: keras.callbacks.Callback | Sequence[keras.callbacks.Callback] | None = None,
 ) -> dict[str, Any]:
     """Train a network as configured; evaluate and save after every epoch.
 
     With `train.eval_every`, it is evaluated after every few epochs. Started again with the same `workdir` and
     configuration, it continues from the newest checkpoint. SIGTERM and SIGINT end it after one more checkpoint.
 
+    Afterwards, the random generators of Python and NumPy and Keras's dtype policy are as they were before. The seeds of
+    TensorFlow and Keras stay `runtime.seed`, and after `runtime.deterministic=true` TensorFlow's operations stay
+    deterministic: no public function of these libraries restores them.
+
     Args:
         config: see `load_config`.
         workdir: the run directory, created if necessary. One training at a time uses it.
-        callbacks: further Keras callbacks, such as `keras.callbacks.EarlyStopping()`. Their logs hold `step`, `loss`,
-            `top1`, `gradient_norm`, `learning_rate`, `images_per_second` and `train_seconds` of the epoch; `val_loss`,
-            `val_top1`, `val_top5` and further metrics of the validation split; and `val_seconds`, the duration of the
-            evaluation. With `train.ema`, `val_*` belong to the averaged weights, which `model` has in all calls but
-            those of batches, and `val_raw_*` to the raw weights. Weights that a callback sets are evaluated and saved.
-            `model.stop_training` ends the run for good, and `model.optimizer.learning_rate` can be assigned. See
-            docs/training.md for the calls.
+        callbacks: further Keras callbacks, one or several, such as `keras.callbacks.EarlyStopping()`. Their logs hold
+            `step`, `loss`, `top1`, `gradient_norm`, `learning_rate`, `images_per_second` and `train_seconds` of the
+            epoch; `val_loss`, `val_top1`, `val_top5` and further metrics of the validation split; and `val_seconds`,
+            the duration of the evaluation. With `train.ema`, `val_*` belong to the averaged weights, which `model` has
+            in all calls but those of batches, and `val_raw_*` to the raw weights. Weights that a callback sets are
+            evaluated and saved. `model.stop_training` ends the run for good, and `model.optimizer.learning_rate` can be
+            assigned. See docs/training.md for the calls.
 
     Returns:
         `examples`, `top1`, `top5`, `loss` and further metrics of the validation split, and `step`, of the checkpoint
@@ -183,10 +201,11 @@ def train_and_evaluate(
             or non-finite losses.
         Interrupted: after a signal.
     """
-    started = _start(config, workdir)
+    chosen = loop.to_callbacks(callbacks)
+    started = start_run(config, workdir)
     config = started.config
     with _exclusive(workdir, config) as directory:
-        fitted = _fit(started, directory, callbacks)
+        fitted = _fit(started, directory, chosen)
         metrics = fitted.evaluation.to_dict() | {"step": fitted.step}
         is_newest = config.export.checkpoint == "latest"
         with _ending_together(started):
@@ -198,8 +217,12 @@ def train_and_evaluate(
             return metrics | evaluate_test_split(run, fitted.source, batch_size=run.config.data.batch_size)
 
 
-def _start(config: Config, workdir: str | Path | None) -> Start:
-    """Start the devices and open the data; settings that follow from them are derived when a run begins."""
+def start_run(config: Config, workdir: str | Path | None) -> Start:
+    """Start the devices and open the data; settings that follow from them are derived when a run begins.
+
+    Raises:
+        UserError: as `start` and `check_workdir`.
+    """
     absolute = absolute_paths(config)
     if absolute.data != config.data:
         warn_of_clash(config.data)  # an absolute path is none

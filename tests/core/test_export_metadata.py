@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from resnet_tf.core import export_metadata, files
+from resnet_tf.core import files
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.export_metadata import MANIFEST, METADATA, read_export
 from resnet_tf.model.create import create_model
@@ -38,7 +38,7 @@ def copied(tiny_export, tmp_path) -> Path:
 def test_the_newest_version_is_read(copied):
     for name in ("12", "²", ".resnet_tf-writing-x", "old"):
         (copied.parent / name).mkdir()
-    assert export_metadata.list_versions(copied.parent) == [3, 12]
+    assert list(files.list_numbered(copied.parent)) == [3, 12]
     (copied.parent / "12").rmdir()
     found = read_export(copied.parent)
     assert found == read_export(copied)

@@ -1,5 +1,7 @@
 """Metrics of multi-label targets, compared with scikit-learn."""
 
+import pickle
+
 import numpy as np
 import pytest
 import scipy.special
@@ -76,12 +78,17 @@ def test_top_k_counts_examples_of_which_a_class_is_among_the_best():
     targets = np.array([[1, 0, 1], [0, 1, 0], [0, 0, 0], [1, 1, 0]], bool)
     logits = np.array([[0, 2, 3], [0, 1, 2], [5, 0, 0], [1, 1, 1]], np.float32)
     evaluation = MultiLabelEvaluation(targets, logits)
-    assert evaluation.ranks.tolist() == [
-        0,
-        1,
-        1,
-    ]  # the example without a class is left out, a tie with a wrong one counts
-    assert (evaluation.top(1), evaluation.top(2)) == (pytest.approx(1 / 3), 1.0)
+    assert evaluation.ranks.tolist() == [0, 1, 0]  # the example without a class is left out
+    assert (evaluation.top(1), evaluation.top(2)) == (pytest.approx(2 / 3), 1.0)
+
+
+def test_equal_logits_count_as_in_predictions():
+    targets, logits = _random(6, ties=True)
+    labeled = targets.any(axis=1)
+    order = np.argsort(-logits, axis=1, kind="stable")
+    for k in (1, 2, 5):
+        expected = np.take_along_axis(targets, order[:, :k], axis=1).any(axis=1)[labeled].mean()
+        assert MultiLabelEvaluation(targets, logits).top(k) == pytest.approx(expected)
 
 
 def test_classes_without_examples_are_left_out_of_means():
@@ -100,6 +107,15 @@ def test_classes_without_examples_are_left_out_of_means():
 def test_logits_that_are_not_finite_are_refused():
     with pytest.raises(NonFiniteError, match="1 of 2 examples"):
         MultiLabelEvaluation(np.ones((2, 2), bool), np.array([[1, 2], [np.nan, 0]], np.float32))
+
+
+def test_the_error_of_such_logits_comes_back_from_another_process():
+    """Regression: it could not be unpickled, and `multiprocessing.Pool` waited forever."""
+    error = NonFiniteError([3, 7], 9, "img{}.jpg".format)
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is NonFiniteError
+    assert (str(again), again.indices, again.count) == (str(error), (3, 7), 9)
+    assert "img7.jpg" in str(again)
 
 
 @pytest.mark.parametrize("labels", [np.array([0, 2, 1, 2]), np.eye(3, dtype=bool)[[0, 2, 1, 2]]])

@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
+import errno
 import io
 import json
 import logging
+import os
 import re
 import sys
 import time
@@ -159,6 +161,42 @@ def test_messages_erase_the_line(clock, monkeypatch):
         clock.now += 1
         progress.report()
     assert terminal.screen == ["skipped a.txt", "indexing: 0 files in 0:11", ""]
+
+
+class Lost(Terminal):
+    """A terminal that was closed, or a log on a full disk, once `code` is set."""
+
+    code = 0  # of the error of each write
+
+    def flush(self) -> None:
+        if self.code:
+            raise OSError(self.code, os.strerror(self.code))
+
+
+@pytest.mark.usefixtures("_shown")
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_a_lost_terminal_or_a_full_disk_ends_no_work(clock, monkeypatch, code):
+    """Regression: the error of the log ended the training that was reported."""
+    terminal = Lost()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(logging, "raiseExceptions", False)  # pytest refuses what `logging` prints itself
+    handler = stderr_handler()
+    with Progress("indexing", noun="file", clock=clock) as progress:
+        clock.now += 10
+        progress.report()
+        terminal.code = code
+        handler.emit(logging.LogRecord("x", logging.WARNING, "", 0, "skipped a.txt", None, None))
+        clock.now += 10
+        progress.report()
+    assert "indexing: 0 files in 0:20" in terminal.screen
+
+
+@pytest.mark.usefixtures("_shown")
+def test_a_reader_that_went_away_ends_the_work(clock):
+    pipe = Lost()
+    pipe.code = errno.EPIPE
+    with pytest.raises(BrokenPipeError):
+        _work(Progress("indexing", stream=pipe, clock=clock), clock, seconds=10, rate=1)
 
 
 @pytest.mark.usefixtures("_shown")

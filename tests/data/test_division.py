@@ -1,10 +1,10 @@
-"""Division into training and validation: properties, and a comparison with scikit-learn's stratified group folds."""
+"""Division into training and validation, and slices: properties, and a comparison with scikit-learn's splits."""
 
 import hashlib
 
 import numpy as np
 import pytest
-from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedShuffleSplit
 
 from resnet_tf.data.sources.division import divide, stratified_order
 
@@ -97,3 +97,35 @@ def test_stratified_orders_have_each_class_in_proportion():
     for end in (16, 32, 80):
         counts = np.bincount(labels[order[:end]], minlength=3)
         np.testing.assert_allclose(counts, np.array([10, 50, 100]) * end / 160, atol=1)
+
+
+def test_slices_of_classes_of_few_examples_have_as_many_of_each_as_those_of_scikit_learn():
+    labels = np.repeat(np.arange(400), 5)
+    order = stratified_order(labels, [f"{number}.png" for number in range(len(labels))])
+    _, theirs = next(StratifiedShuffleSplit(1, test_size=0.5, random_state=0).split(labels, labels))
+    for half in (order[: len(labels) // 2], order[len(labels) // 2 :], theirs):
+        assert set(np.bincount(labels[half])) == {2, 3}
+    tail = labels[order[-len(labels) // 10 :]]
+    assert len(set(tail)) == len(tail)
+    # A mean of 200 random classes has a standard deviation of 400 / sqrt(12 * 200) = 8.
+    assert abs(tail.mean() - labels.mean()) < 3 * 8
+
+
+@pytest.mark.parametrize("part", [slice(1200), slice(1200, None), slice(2160, None)])
+def test_slices_of_label_sets_have_as_much_of_each_class_as_random_ones(part):
+    """With 40 labels, as in COCO, most sets of classes occur once."""
+    generator = np.random.default_rng(0)
+    labels = generator.random((2400, 40)) < generator.uniform(0.01, 0.15, 40)
+    sets = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
+    assert np.mean(np.bincount(sets) == 1) > 0.8
+
+    def deviation(order):
+        """Return the root mean square of the deviations of the class frequencies, in standard deviations."""
+        expected = labels.mean(0)
+        found = labels[order[part]]
+        return np.sqrt(np.mean((found.mean(0) - expected) ** 2 / expected * len(found)))
+
+    ours = stratified_order(sets, [f"{number}.png" for number in range(len(sets))])
+    assert sorted(ours) == list(range(len(sets)))
+    assert deviation(ours) < max(deviation(generator.permutation(len(sets))) for _ in range(20))
+    assert labels[ours[part]].sum(1).mean() == pytest.approx(labels.sum(1).mean(), rel=0.05)

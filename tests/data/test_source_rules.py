@@ -619,13 +619,14 @@ def _source(names, labels) -> Source:
         (("a", "b", "c"), [2, 0, 1], [2, 0, 1]),
         (("a", "c"), [0, 1, 1], [0, 2, 2]),
         (("b",), [0, 0], [1, 1]),
+        (("b", "a", "c"), [0, 1, 2], [1, 0, 2]),
+        (("c", "a"), [0, 1, 1], [2, 0, 0]),
         (("d",), [0], None),
         (("a", "b", "d"), [0], None),
-        (("b", "a", "c"), [0], None),
-        (("c", "a"), [0], None),
+        (("a", "a"), [0, 1], None),
     ],
 )
-def test_data_may_lack_classes_of_a_model_but_not_have_others(names, labels, expected):
+def test_data_may_lack_classes_of_a_model_but_not_have_others(names, labels, expected, caplog):
     if expected is None:
         with pytest.raises(UserError, match=r"the model has the classes a, b, c, but 'data' has "):
             match_classes(("a", "b", "c"), _source(names, labels))
@@ -633,6 +634,9 @@ def test_data_may_lack_classes_of_a_model_but_not_have_others(names, labels, exp
     matched = match_classes(("a", "b", "c"), _source(names, labels))
     assert matched.class_names == ("a", "b", "c")
     assert matched.validation.labels.tolist() == expected
+    assert ("classes of the model are not in 'data'" in caplog.text) == (len(names) < 3)
+    columns = np.eye(len(names), dtype=bool)[labels]
+    assert match_classes(("a", "b", "c"), _source(names, columns)).validation.labels.nonzero()[1].tolist() == expected
 
 
 def test_numbering_from_0_is_not_taken_for_numbering_from_1(tmp_path):

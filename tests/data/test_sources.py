@@ -328,6 +328,21 @@ def test_a_part_of_idx_files_has_all_classes(mnist):
     assert [label for _, label in read] == labels[2:4].tolist()
 
 
+def test_idx_files_of_kaggle_have_a_dot_and_folders_of_the_usual_names(mnist):
+    folder, images, labels = mnist
+    for file in list(folder.iterdir()):
+        content = file.read_bytes()
+        file.unlink()
+        (folder / file.stem).mkdir()
+        (folder / file.stem / file.stem).write_bytes(content)
+        file.with_name(file.name.replace("-idx", ".idx")).write_bytes(content)
+    source = open_source(DataConfig(source=str(folder), channels=1, mean=(0.0,), std=(1.0,)))
+    assert (source.train.num_examples, source.validation.labels.tolist()) == (30, labels.tolist())
+    read = [image[..., 0] for image, _ in source.validation.examples().as_numpy_iterator()]
+    np.testing.assert_array_equal(read, images)
+    assert source.validation.locate(0)["file"] == str(folder / "t10k-images.idx3-ubyte.gz")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

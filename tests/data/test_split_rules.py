@@ -13,7 +13,7 @@ from conftest import write_idx, write_imagenet_records
 from PIL import Image
 
 from resnet_tf import evaluate, train_and_evaluate
-from resnet_tf.config import CONFIG_FILE, DataConfig, absolute_paths, flatten, load_config, override
+from resnet_tf.config import CONFIG_FILE, DataConfig, absolute_paths, load_config, override
 from resnet_tf.core.errors import UserError
 from resnet_tf.data.sources import Split, digests, open_source, overlaps
 from resnet_tf.data.sources.overlaps import describe_evaluation, describe_overlaps
@@ -436,7 +436,7 @@ def test_paths_of_a_run_are_absolute(tmp_path, monkeypatch):
     }
     for (key, value), path in expected.items():
         config = absolute_paths(override(load_config("imagefolder"), {key: value}))
-        assert flatten(config.to_dict())[key] == path
+        assert config.values[key] == path
     (tmp_path / "digits").mkdir()
     assert absolute_paths(load_config("digits")).data.source == "digits"
 

@@ -411,6 +411,19 @@ def test_slices_of_all_splits_are_in_proportion_and_keep_groups_whole(photos, gr
         assert [np.bincount(split.labels).tolist() for split in found.splits.values()] == [[6, 6], [4, 4], [10, 10]]
 
 
+def test_slices_of_several_labels_are_in_proportion(tmp_path):
+    """Regression: of sets of classes that occur once, a slice had those without the first classes."""
+    labels = np.random.default_rng(0).random((400, 12)) < 0.3
+    columns = {f"class{number:02}": column.astype(int) for number, column in enumerate(labels.T)}
+    frame = pd.DataFrame({"image": [_png(number) for number in range(400)]} | columns)
+    path = _write(frame, tmp_path / "labels.parquet")
+    found = _open(path, train_split="all[:50%]", eval_split="all[50%:]", label_column="class00:class11")
+    for split in found.splits.values():
+        assert split.num_examples == 200
+        # Four standard deviations of the frequency in 200 of 400 examples.
+        np.testing.assert_allclose(split.labels.mean(0), labels.mean(0), atol=4 * np.sqrt(0.3 * 0.7 / 200 / 2))
+
+
 def test_all_of_several_splits_has_the_identity_of_their_sum(photos):
     """Runs on `all` continue after a change of how its slices are found."""
     path = _write(_frame(label=["a"] * 10 + ["b"] * 10, split=["train"] * 14 + ["val"] * 6), photos / "labels.csv")

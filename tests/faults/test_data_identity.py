@@ -11,7 +11,7 @@ import tensorflow as tf
 from conftest import write_imagenet_records
 from PIL import Image
 
-from resnet_tf.config import load_config
+from resnet_tf.config import load_config, override
 from resnet_tf.core.errors import UserError
 from resnet_tf.data.sources import open_source
 from resnet_tf.data.sources.base import find_difference
@@ -185,6 +185,25 @@ def test_a_file_that_disappeared_is_named(tmp_path):
     (root / "train/a/0.png").unlink()
     with pytest.raises(UserError, match=r"cannot read '.*0.png': No such file"):
         source.identity  # noqa: B018
+
+
+def test_a_refused_start_changes_nothing(tiny_config, tiny_run, tmp_path):
+    """Regression: the stored settings named the other data from then on, which `evaluate` and `export` used."""
+    workdir = shutil.copytree(tiny_run, tmp_path / "run")
+    with (workdir / "metrics.jsonl").open("a") as file:
+        file.write("corrupt\n")
+    before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+    with np.load(tiny_config.data.source) as archive:
+        arrays = dict(archive)
+    np.savez(tmp_path / "moved.npz", **arrays)
+    arrays["x_train"][0, 0, 0] ^= 1
+    np.savez(tmp_path / "other.npz", **arrays)
+    message = f"was trained on other data than .*: train: 898 {SAME_NUMBER}; restore these data, or give another direct"
+    with pytest.raises(UserError, match=message):
+        train_and_evaluate(override(tiny_config, {"data.source": str(tmp_path / "other.npz")}), workdir)
+    assert {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()} == before
+    train_and_evaluate(override(tiny_config, {"data.source": str(tmp_path / "moved.npz")}), workdir)
+    assert load_config(workdir / "config.json").data.source == str(tmp_path / "moved.npz")
 
 
 @pytest.mark.slow

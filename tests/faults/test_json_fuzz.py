@@ -253,11 +253,12 @@ def _unreadable(folder, request):
 
 
 def _test_metrics(folder, request):
-    metrics = {"step": 7, "test_examples": 100, "test_top1": 0.5, "test_top5": 0.75, "test_loss": 1.5}
+    metrics = {"step": 7, "weights_sha256": "", "test_examples": 100, "test_top1": 0.5}
+    metrics |= {"test_top5": 0.75, "test_loss": 1.5}
 
     def read(content: bytes) -> None:
         (folder / run.TEST_METRICS).write_bytes(content)
-        subject = run.Run(folder, Config(), 7, model=None, preprocess=None, labels=(), metrics={})
+        subject = run.Run(folder, Config(), 7, model=None, metrics={})
         read_test_metrics(subject)
 
     return Subject(json.dumps(metrics).encode(), read)
@@ -273,13 +274,13 @@ def _serving(folder, request):
 
     def read(content: bytes) -> None:
         (folder / "serving.json").write_bytes(content)
-        found = run.Run(folder, Config(), 7, model=None, preprocess=None, labels=(), metrics={}).serving
+        found = run.Run(folder, Config(), 7, model=None, metrics={}).serving
         if found:
             found.describe()
             assert len(found.titles()) == len(found.rows()[0]) if found.exports else True
             found.to_dict()
 
-    return Subject(json.dumps({"step": 7, **known.to_dict()}).encode(), read)
+    return Subject(json.dumps({"step": 7, "weights_sha256": "", **known.to_dict()}).encode(), read)
 
 
 def _tfds(file: str):

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pty
+import pwd
 import re
 import shutil
 import subprocess
@@ -25,9 +26,12 @@ import resnet_tf
 from resnet_tf.config import DataConfig, command_line
 from resnet_tf.core.class_names import to_names
 from resnet_tf.core.errors import UserError
-from resnet_tf.core.paths import literal_path, user_path
+from resnet_tf.core.installation import require_tensorflow_backend
+from resnet_tf.core.paths import literal_path, user_directory, user_path
 from resnet_tf.core.text import from_file_name, markdown, printable, shortened
-from resnet_tf.data.sources import open_source
+from resnet_tf.data.sources import open_source, records
+from resnet_tf.model.weights import download
+from resnet_tf.model.weights.published_table import PRETRAINED
 from resnet_tf.report import fonts
 from resnet_tf.serving.export import export_model
 from resnet_tf.training import checkpoint
@@ -505,6 +509,7 @@ def test_a_reader_that_goes_away_ends_a_command_quietly():
     [  # an unknown flag is refused before TensorFlow starts
         ("--nonsense", "<&-"),
         ("--nonsense", ">&-"),
+        ("--nonsense", "2>/dev/full"),
         ("--nonsense", "2>&-"),
         ("--from=x --model=y --to=z.npz", "<&- >&- 2>&-"),
     ],
@@ -565,6 +570,54 @@ def test_a_malformed_cluster_is_refused_in_one_line(monkeypatch, config):
     with pytest.raises(UserError, match=r"TF_CONFIG") as caught:
         read_tf_config()
     assert "\n" not in str(caught.value)
+
+
+def _keras_directory() -> Path:
+    """Return the directory that Keras itself chooses when it is imported."""
+    source = (Path(keras.__file__).parent / "src" / "backend" / "config.py").read_text(encoding="utf-8")
+    names: dict[str, str] = {}
+    pattern = r'^if "KERAS_HOME" in .*?^    _KERAS_DIR = os.path.join\(.*?$'
+    exec(re.search(pattern, source, re.DOTALL | re.MULTILINE)[0], {"os": os}, names)
+    return Path(os.path.expanduser(names["_KERAS_DIR"]))
+
+
+@pytest.mark.parametrize(
+    ("home", "keras_home", "expected"),
+    [
+        ("{}/own", None, "{}/own/.keras"),
+        ("{}/own", "{}/other", "{}/other"),
+        ("{}/own", "~/other", "{}/own/other"),
+        ("{}/missing", None, "/tmp/.keras"),
+        (None, None, "/tmp/.keras"),
+    ],
+)
+def test_the_directory_of_keras_is_the_one_that_keras_takes(tmp_path, monkeypatch, home, keras_home, expected):
+    """Regression: without a home directory, every command ended with a traceback."""
+    (tmp_path / "own").mkdir()
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)  # no entry of the user
+    for name, value in (("HOME", home), ("KERAS_HOME", keras_home)):
+        monkeypatch.setenv(name, value.format(tmp_path)) if value else monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    require_tensorflow_backend()
+    cached = download.cached_path(PRETRAINED["resnet50"]["torchvision/IMAGENET1K_V1"])
+    assert cached.parents[1] == _keras_directory() == Path(expected.format(tmp_path))
+    cache = tmp_path / "own" if home == "{}/own" else Path("/tmp")
+    assert records.cache_directory("records") == cache / ".cache" / "resnet_tf" / "records"
+
+
+def test_files_in_a_home_that_cannot_be_written_are_found(tmp_path, monkeypatch):
+    """Such as weights that were downloaded on another machine of a cluster, whose nodes only read the home."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert user_directory(".keras") == Path("/tmp/.keras")
+    (tmp_path / ".keras").mkdir()
+    assert user_directory(".keras") == tmp_path / ".keras"
+    with pytest.raises(UserError, match=r"/models', which cannot be written \(Permission denied\); set KERAS_HOME to"):
+        download._make_cache(tmp_path / ".keras" / "models")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"/file/models', which cannot be written \(Not a directory\); set KERAS_"):
+        download._make_cache(tmp_path / "file" / "models")
 
 
 @pytest.mark.slow

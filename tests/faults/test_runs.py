@@ -23,6 +23,7 @@ from resnet_tf.core import files, locks
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.export_metadata import read_export
 from resnet_tf.model.create import create_model
+from resnet_tf.model.weights import download
 from resnet_tf.serving.export import export_model
 from resnet_tf.serving.predictor import Predictor
 from resnet_tf.training import checkpoint
@@ -193,6 +194,7 @@ def test_a_file_system_without_locks_has_none(tmp_path, monkeypatch, error):
 EXPORT = """
 import sys
 from resnet_tf.model.create import create_model
+from resnet_tf.model.weights import download
 from resnet_tf.serving.export import export_model
 classes, prefix = {classes}, {prefix!r}
 model = create_model("resnet8_w32", num_classes=classes, input_shape=(8, 8, 3))
@@ -352,6 +354,31 @@ def test_a_lock_file_of_any_content_is_locked_and_its_holder_unknown(tmp_path, w
     locks.release(lock)
     with _exclusive(tmp_path):
         assert (tmp_path / ".lock").read_text() == f"{os.getpid()} {socket.gethostname()}\n"
+
+
+def test_a_lock_that_a_full_disk_refuses_is_released(tmp_path, monkeypatch):
+    """Regression: the directory was "used by another training" as long as the process lived."""
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", fail)
+        with pytest.raises(UserError, match="cannot be written: No space left on device"), _exclusive(tmp_path):
+            pass
+    with _exclusive(tmp_path):
+        assert (tmp_path / ".lock").read_text() == f"{os.getpid()} {socket.gethostname()}\n"
+
+
+@pytest.mark.parametrize("hold", [locks.hold, download._locked])
+def test_a_lock_whose_file_cannot_be_deleted_is_released(tmp_path, monkeypatch, hold):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(PermissionError), hold(tmp_path / "file"):
+        pass
+    locks.release(locks.acquire(tmp_path / "file", wait=False))
 
 
 @pytest.mark.parametrize("form", ["link", "directory", "pipe"])

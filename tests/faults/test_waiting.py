@@ -202,6 +202,21 @@ def test_signals_end_the_wait(index, number):
     assert output == f"{number.name}: stopped while waiting for worker {other} at {addresses[other]}\n"
 
 
+SECOND = """
+import os, signal, sys
+from resnet_tf.core.signals import StopSignals, interrupted_by
+with interrupted_by(StopSignals.WATCHED, "stopped"), StopSignals() as signals:
+    os.kill(os.getpid(), signal.SIGTERM)
+    print(signals.received, flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_second_signal_ends_the_process_at_once():
+    done = subprocess.run([sys.executable, "-c", SECOND], capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, "SIGTERM\n", "")
+
+
 # Waits in native code that holds the interpreter lock, as TensorFlow does when it joins a cluster.
 NATIVE = """
 import ctypes, sys

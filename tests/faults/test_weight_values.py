@@ -1,5 +1,6 @@
 """Weights whose values no network computes with, in every file format, and the precision that exports state."""
 
+import hashlib
 import itertools
 import zipfile
 
@@ -15,6 +16,7 @@ from resnet_tf.core.export_metadata import read_export
 from resnet_tf.inputs import ImagePreprocess
 from resnet_tf.model.create import create_model
 from resnet_tf.model.weights.mapping import to_torchvision
+from resnet_tf.model.weights.values import hash_arrays, hash_weights
 from resnet_tf.serving.export import export_model
 from resnet_tf.serving.predictor import Predictor
 
@@ -36,6 +38,20 @@ def _with_first(value):
         return changed
 
     return change
+
+
+def test_the_hash_of_weights_changes_with_any_bit(network):
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    expected = hashlib.sha256(b"a/b float32 (2, 3)\n" + array.tobytes()).hexdigest()
+    assert hash_arrays([("a/b", array)]) == hash_arrays([("a/b", np.asfortranarray(array))]) == expected
+    before, kernel = hash_weights(network), network.weights[-1]
+    values = kernel.numpy()
+    kernel.assign(_with_first(np.nextafter(values.flat[0], np.float32(1)))(values))
+    assert hash_weights(network) != before
+    kernel.assign(values)
+    copied = create_model("resnet8_w32", **NETWORK)
+    copied.set_weights(network.get_weights())
+    assert hash_weights(network) == hash_weights(copied) == before
 
 
 # Fault -> (variable, change of its array, message).

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import shallow
+from conftest import override_groups, shallow
 
 from resnet_tf.config import Config, DataConfig, load_config
 from resnet_tf.core.errors import UserError
@@ -20,7 +20,10 @@ from resnet_tf.inputs import (
     ImagePreprocess,
     Preprocess,
     SignalPreprocess,
+    base,
     create_preprocess,
+    find_origin,
+    import_origin,
     input_type,
     register_input_type,
 )
@@ -30,12 +33,30 @@ from resnet_tf.serving.export import export_model
 from resnet_tf.serving.predictor import Predictor
 from resnet_tf.training.evaluation import evaluate_run
 from resnet_tf.training.run import load_run
+from resnet_tf.workflows.benchmark import benchmark
 from resnet_tf.workflows.preview import preview
+from resnet_tf.workflows.prove import prove
 from resnet_tf.workflows.reporting import write_run_report
-from resnet_tf.workflows.train import train_and_evaluate
+from resnet_tf.workflows.train import train, train_and_evaluate
 
 PACKAGE = Path(__file__).parents[2] / "resnet_tf"
 SIZE, CHANNELS, CLASSES = 12, 5, ("low", "high")
+RECIPE = '''
+from dataclasses import dataclass
+
+from resnet_tf.config import Config
+from resnet_tf.inputs import BandsPreprocess, register_input_type
+
+
+@register_input_type("mel")
+@dataclass(frozen=True, kw_only=True)
+class MelPreprocess(BandsPreprocess):
+    """Spectrograms of several microphones."""
+
+
+def get_config():
+    return Config()
+'''
 
 
 @register_input_type("stack")
@@ -165,6 +186,58 @@ def test_a_served_custom_type_has_its_own_argument(stacks_run, tmp_path):
     stacks = tf.constant(_stacks(3, 1)[0])
     assert signatures["serving_default"](stacks=stacks)["logits"].shape == (3, 2)
     assert signatures["features"](stacks=stacks)["features"].shape[0] == 3
+
+
+@pytest.fixture
+def _own_types(monkeypatch):
+    """Keep the input types that a test registers from other tests."""
+    monkeypatch.setattr(base, "_TYPES", dict(base._TYPES))
+
+
+@pytest.mark.usefixtures("_own_types")
+def test_another_process_runs_the_recipe_of_a_type(tmp_path, monkeypatch):
+    (tmp_path / "recipe.py").write_text(RECIPE)
+    monkeypatch.chdir(tmp_path)
+    load_config("recipe.py")
+    origin = find_origin(input_type(DataConfig(input_type="mel")))
+    assert origin == str(tmp_path / "recipe.py")
+    monkeypatch.chdir("/")
+    del base._TYPES["mel"]
+    import_origin(origin)
+    assert "mel" in base._TYPES
+
+
+@pytest.mark.usefixtures("_own_types")
+def test_another_process_imports_the_module_of_a_type(tmp_path, monkeypatch):
+    (tmp_path / "module_of_mel.py").write_text(RECIPE)
+    monkeypatch.syspath_prepend(tmp_path)
+    import_origin("module_of_mel")
+    assert find_origin(input_type(DataConfig(input_type="mel"))) == "module_of_mel"
+    assert find_origin(ImagePreprocess) == "resnet_tf.inputs.images"
+
+
+@pytest.mark.usefixtures("_own_types")
+def test_a_type_of_the_program_itself_is_refused_before_training(stacks_config, tmp_path):
+    register_input_type("own")(type("Own", (StackPreprocess,), {"__module__": "__main__"}))
+    config = override_groups(stacks_config, data={"input_type": "own"})
+    with pytest.raises(UserError, match=r"^input type 'own' is defined in the program itself; define it in a module"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_own_types")
+def test_a_type_of_a_recipe_is_verified_measured_and_proved(stacks_config, tmp_path):
+    """In new processes, which have not loaded the recipe."""
+    (tmp_path / "recipe.py").write_text(RECIPE)
+    load_config(tmp_path / "recipe.py")
+    data = {"input_type": "mel", "crop_fraction": DataConfig().crop_fraction}  # which has no effect on bands
+    config = override_groups(stacks_config, data=data, runtime={"deterministic": True})
+    result = train(config, tmp_path / "run")
+    assert result.verification.same_top1 == result.verification.examples == 14
+    (measured,) = benchmark(result.export, what="serving", seconds=0.1).exports
+    assert measured.accuracy == pytest.approx(result.run.metrics["top1"])
+    assert prove(tmp_path / "run")
 
 
 def test_settings_that_a_type_does_not_support_are_refused(stacks_config):

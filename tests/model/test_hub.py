@@ -22,9 +22,10 @@ from resnet_tf.core.class_names import imagenet_labels
 from resnet_tf.core.errors import UserError
 from resnet_tf.inputs import ImagePreprocess, pixels
 from resnet_tf.model.create import create_model, load_from_hub
+from resnet_tf.model.metadata import Metadata
 from resnet_tf.model.weights import hub, hub_upload
 from resnet_tf.model.weights.hub import HubAddress
-from resnet_tf.model.weights.hub_settings import from_timm, is_in_timm, timm_name, zoo_name
+from resnet_tf.model.weights.hub_settings import from_timm, is_in_timm, timm_name, to_timm, zoo_name
 from resnet_tf.model.zoo import MODELS
 from resnet_tf.training.run import create_network, load_run
 from resnet_tf.workflows.push import push_to_hub
@@ -309,6 +310,9 @@ HOSTILE = {
     "list": (_changed(architecture=["resnet18"]), "architecture is a list, not a string"),
     "unknown": (_changed(architecture="resnet18_evil"), "'resnet18_evil' of timm is none of this package; it has"),
     "code": (_changed(model_args={"block": "__import__('os')"}), "timm's argument 'block'="),
+    "channels": (_changed(model_args={"in_chans": "1"}), "model_args.in_chans is a string, not an integer"),
+    "no channels": (_changed(model_args={"in_chans": 0}), "input_shape=.* is not"),
+    "stride": (_changed(model_args={"output_stride": 4}), "argument output_stride takes 8, 16 or 32, got 4"),
     "pooling": (_changed(global_pool="catavgmax"), "argument 'global_pool'='catavgmax' has no"),
     "many classes": (_changed(num_classes=10**12), "num_classes takes 0 to 1048576"),
     "negative": (_changed(num_classes=-1), "num_classes takes 0 to 1048576"),
@@ -553,6 +557,45 @@ def test_missing_fields_have_the_defaults_of_timm(name, value):
     assert settings.num_classes == 3
 
 
+GRAY = {"model_args": {"in_chans": 1}, "pretrained_cfg__mean": [0.4, 0.5, 0.9]}  # input_size has three channels
+
+
+def test_the_channels_are_those_of_timms_arguments():
+    """Earlier versions of timm store the input size of the original weights; its `_parse_model_cfg` corrects it."""
+    settings = from_timm(json.loads(_changed(**GRAY)))
+    assert settings.input_shape == (48, 48, 1)
+    for each in settings.preprocesses:
+        assert (each.channels, each.mean, each.std) == (1, (pytest.approx(0.6),), (0.25,))
+    settings = from_timm(json.loads(_changed(model_args={"in_chans": 4})))
+    assert (settings.input_shape, settings.preprocesses) == ((32, 32, 4), ())
+
+
+@pytest.mark.slow
+def test_the_channels_of_timms_arguments_are_those_that_timm_resolves():
+    timm = import_torch_zoo("timm")
+    from timm.data.model_config import resolve_input_data_config
+    from timm.models._hub import _parse_model_cfg
+
+    found = from_timm(json.loads(_changed(**GRAY))).preprocesses[0]
+    stored, name, arguments = _parse_model_cfg(json.loads(_changed(**GRAY)), {})
+    theirs = resolve_input_data_config(timm.create_model(name, **arguments), pretrained_cfg=stored, use_test_size=True)
+    assert [found.channels, *found.size] == list(theirs["input_size"])
+    assert (found.mean, found.std) == (theirs["mean"], theirs["std"])
+
+
+@pytest.mark.parametrize(("stride", "arguments"), [(0, None), (32, None), (16, {"output_stride": 16}), (4, ...)])
+def test_the_output_stride_is_exchanged_with_timm(stride, arguments):
+    """timm's ResNet takes 8, 16 and 32."""
+    arch = dataclasses.replace(MODELS["resnet18"], output_stride=stride)
+    content = to_timm(Metadata("resnet18", arch, PREPROCESS), 3, first_conv="conv1", classifier="fc")
+    if arguments is ...:
+        assert content is None
+    else:
+        assert content.get("model_args") == arguments
+        assert from_timm(content).arch == dataclasses.replace(arch, output_stride=stride % 32)
+        assert from_timm(content).knobs == (arguments or {})
+
+
 def test_a_configuration_without_a_number_of_classes_has_1000():
     nothing = {"num_classes": ..., "label_names": ..., "pretrained_cfg__num_classes": ...}
     assert from_timm(json.loads(_changed(**nothing))).num_classes == 1000
@@ -652,9 +695,17 @@ def test_settings_are_those_of_timms_own_configuration(name, tmp_path):
 
 
 @pytest.mark.slow
-def test_timm_loads_what_is_stored_here(server, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "knobs"),
+    [
+        ("resnet18_d", {}),
+        ("resnet18_d", {"output_stride": 8, "zero_gamma": False}),  # zeros would hide the dilation
+        ("bit_r50x1", {"output_stride": 16}),
+    ],
+)
+def test_timm_loads_what_is_stored_here(server, name, knobs):
     timm, torch = import_torch_zoo("timm"), pytest.importorskip("torch")
-    model = create_model("resnet18_d", num_classes=3, input_shape=(32, 32, 3))
+    model = create_model(name, num_classes=3, input_shape=(32, 32, 3), **knobs)
     model.preprocess, model.labels = PREPROCESS, LABELS
     push_to_hub(model, "hf://user/repo")
     theirs = timm.create_model("hf-hub:user/repo", pretrained=True).eval()

@@ -44,6 +44,14 @@ def test_batch_normalization_equals_keras(training, kwargs):
         np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-5)
 
 
+def test_synchronized_statistics_are_local_outside_of_a_replica():
+    """Regression: `strategy.scope()` is no replica, and has no context to reduce the statistics in."""
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        ours, theirs = _pair(synchronized=True)
+        np.testing.assert_allclose(ours(IMAGES, training=True), theirs(IMAGES, training=True), rtol=2e-5, atol=2e-5)
+        np.testing.assert_allclose(ours.moving_variance, theirs.moving_variance, rtol=2e-5)
+
+
 def test_batch_normalization_uses_the_fused_kernel():
     layer = BatchNormalization()
     graph = tf.function(lambda x: layer(x, training=True)).get_concrete_function(tf.TensorSpec(IMAGES.shape)).graph

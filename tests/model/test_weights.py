@@ -15,12 +15,15 @@ from conftest import LONG, shallow
 from safetensors.numpy import load_file, save_file
 
 from resnet_tf.core.errors import UserError
+from resnet_tf.inputs import presets
+from resnet_tf.model import create
 from resnet_tf.model.arch import Arch
 from resnet_tf.model.create import create_model
 from resnet_tf.model.metadata import Metadata
 from resnet_tf.model.network import ResidualNetwork
 from resnet_tf.model.weights import hub_upload, mapping, readers
 from resnet_tf.model.zoo import MODELS
+from resnet_tf.serving.export import export_model
 from resnet_tf.serving.layers import merged_weights
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -138,7 +141,7 @@ def _save_keras_2(model: keras.Model, path: Path) -> None:
 
 
 FAMILIES = (
-    *("resnet18", "resnet50", "resnet50_v1", "resnet50_v2", "resnet200_v2", "resnet18_d", "resnet50_d"),
+    *("resnet8_pool", "resnet18", "resnet50", "resnet50_v1", "resnet50_v2", "resnet200_v2", "resnet18_d", "resnet50_d"),
     *("seresnet50", "seresnext50_32x4d", "resnext50_32x4d", "wide_resnet50_2", "resnet_rs50", "bit_r50x1"),
     *("resnet20", "resnet164_v2", "wrn_16_4", "plain18", "plain20", "resnet8_w32", "resnet_article"),
 )
@@ -161,12 +164,45 @@ def test_our_own_files_come_back(name, suffix, tmp_path):
         np.testing.assert_array_equal(loaded(images, training=False), first(images, training=False))
 
 
-@pytest.mark.parametrize("name", MODELS)
+BODIES = {
+    "new_head": {"num_classes": 5},
+    "num_classes=0": {"num_classes": 0},
+    "features": {"num_classes": 3, "features": ("stage2",)},
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_bodies_of_our_own_files_come_back(name, tmp_path):
+    """With a new head, without a head, and as feature maps."""
+    whole, path = shallow(name, num_classes=3, input_shape=(32, 32, 1)), tmp_path / "whole.weights.h5"
+    for variable in whole.weights:
+        variable.assign(formula.weight(variable.path, tuple(variable.shape)))
+    whole.save_weights(path)
+    for case, settings in BODIES.items():
+        body = shallow(name, input_shape=(32, 32, 1), **settings)
+        mapping.load_weights(body, path, new_head=case == "new_head")
+        for layer in body.layers:
+            if layer.name != "logits":
+                for ours, theirs in zip(layer.weights, whole.get_layer(layer.name).weights, strict=True):
+                    np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("target", ["hub_features", pytest.param("hub", marks=LONG)])
+def test_a_network_with_poolings_is_initialized_from_its_exports(target, tmp_path):
+    model = create_model("resnet8_pool", num_classes=3, input_shape=(16, 16, 3))
+    path = export_model(model, tmp_path, target=target)
+    found = create_model("resnet8_pool", num_classes=5, input_shape=(16, 16, 3), weights=path, new_head=True)
+    for ours, theirs in zip(found.layers[:-1], model.layers[:-1], strict=True):
+        for variable, expected in zip(ours.weights, theirs.weights, strict=True):
+            np.testing.assert_array_equal(variable, expected)
+
+
+@pytest.mark.parametrize("name", dict.fromkeys(["resnet8_pool", *MODELS]))
 def test_every_weight_has_a_name_or_is_refused(name):
     """Names depend on the types of layers, not on their number: one block per stage is enough."""
     arch = MODELS[name]
     model = shallow(name, input_shape=(64,) * arch.dimensions + (3,), num_classes=2)
-    if arch.preactivation and arch.norm == "batch":
+    if arch.transition == "pool" or (arch.preactivation and arch.norm == "batch"):
         with pytest.raises(UserError, match=r"has layers that neither torchvision nor timm has"):
             mapping.to_torchvision(model)
     else:
@@ -318,6 +354,23 @@ def test_convert_refuses(command, tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
+def test_convert_warns_of_other_outputs_in_pytorch(tmp_path, caplog):
+    """plain20 has the names of resnet20, but no shortcuts; resnet50_v1 those of resnet50, with strides elsewhere."""
+    create_model("plain20", num_classes=3, input_shape=(32, 32, 3)).save_weights(tmp_path / "from.weights.h5")
+    create.convert_file(tmp_path / "from.weights.h5", "plain20", tmp_path / "to.safetensors", num_classes=3)
+    (warning,) = caplog.messages
+    assert warning.startswith(
+        "plain20 has shortcut='none'; the network of torchvision with the same names has shortcut="
+    )
+    networks = {name: shallow(name, num_classes=3, input_shape=(32, 32, 3)) for name in ("resnet50", "resnet50_v1")}
+    assert not create._describe_difference_to_torch(networks["resnet50"])
+    networks["resnet50_v1"].preprocess = presets.KERAS_V1
+    assert create._describe_difference_to_torch(networks["resnet50_v1"]) == (
+        "resnet50_v1 has stride_conv=1, channel_order='bgr'; the network of torchvision with the same names has "
+        "stride_conv=2, channel_order='rgb', and computes other outputs with these weights"
+    )
+
+
 def _signature(name: str) -> tuple:
     """Return depths, and names and shapes in the weights file of a network with one block per stage."""
     model = shallow(name, input_shape=(64,) * MODELS[name].dimensions + (3,), num_classes=2)
@@ -349,10 +402,6 @@ def _dialect_file(dialect: mapping.Dialect, name: str, path: Path, metadata=None
     return path
 
 
-def _single(arch: Arch) -> dict[str, tuple]:
-    return {name: (value,) for name, value in vars(arch).items()}
-
-
 @pytest.mark.slow
 def test_look_alikes_are_the_known_ones():
     found = {tuple(sorted(pair)) for pair in _look_alikes()}
@@ -362,7 +411,7 @@ def test_look_alikes_are_the_known_ones():
         for dialect in mapping.DIALECTS:
             fitting = [name for name in pair if not MODELS[name].conflicts(dialect.implies)]
             assert len(fitting) < 2 or dialect.name == "resnet_tf", (dialect.name, pair)
-        assert all(MODELS[ours].conflicts(_single(MODELS[theirs])) for ours, theirs in (pair, pair[::-1]))
+        assert all(MODELS[ours].differences(MODELS[theirs]) for ours, theirs in (pair, pair[::-1]))
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Plots of a run: curves with zeros, legends, names from a data set, and few or many classes."""
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib import image as image_reader
@@ -9,7 +10,9 @@ from matplotlib.patches import Rectangle
 
 from resnet_tf.core.metrics import SingleLabelEvaluation
 from resnet_tf.report import audit_page, plots
-from resnet_tf.report.plots import plot_evaluation, plot_grid, plot_panels, plot_summary, save_figure
+from resnet_tf.report.elements import figure
+from resnet_tf.report.overlay import plot_overlay
+from resnet_tf.report.plots import plot_evaluation, plot_grid, plot_panels, plot_summary, save_figure, save_panel
 
 # Text that matplotlib would parse as mathematics, a control sequence, an undecodable byte and a missing glyph.
 NAMES = (r"$\frac$", "\x1b[31mred", "\udcff", "\N{CJK UNIFIED IDEOGRAPH-732B}", "a" * 60)
@@ -170,3 +173,40 @@ def test_plots_of_an_audit_show_names_of_splits_as_they_are(tmp_path):
         assert shown[0] == NAMES[0]
         assert len(shown) == len(NAMES)
         save_figure(axes.figure, tmp_path / f"{plot}.png")
+
+
+def _plot_all(directory) -> None:
+    image, names = np.zeros((8, 8, 3)), [f"class {index}" for index in range(5)]
+    plot_grid(directory / "grid.png", title="images", images=[(np.uint8(image), "a class")])
+    plot_overlay(directory / "overlay.png", image, image[..., 0], title="an image")
+    plot_summary(
+        directory / "summary.png",
+        title="a run",
+        metrics=_metrics([9, 1]),
+        evaluation=_evaluation(),
+        class_names=names,
+        errors=[(image, "cat", "dog")],
+    )
+    plot_evaluation(_evaluation(), names)
+
+
+def test_settings_of_other_plots_do_not_apply(tmp_path, monkeypatch):
+    """Regression: `text.usetex` without LaTeX ended a run that was trained, and dark styles were in its page."""
+
+    def plot() -> tuple[bytes, str]:
+        path = save_panel(tmp_path / "panel.png", lambda axes: plots._plot_error(axes, _metrics([90, 3, 0.1])))
+        return path.read_bytes(), figure(np.eye(8)[..., np.newaxis] * [[[1, 0, 0]]], ["a class"], alt="")
+
+    def record(rendered, path, **options):
+        used.append({name: matplotlib.rcParams[name] for name in settings})
+        path.touch()
+
+    settings = {"text.usetex": True, "axes.facecolor": "black", "font.size": 20, "image.origin": "lower"}
+    default = {name: matplotlib.rcParamsDefault[name] for name in settings}
+    expected, used = plot(), []
+    with matplotlib.rc_context(settings):
+        assert plot() == expected
+        monkeypatch.setattr(Figure, "savefig", record)  # rendering takes seconds
+        _plot_all(tmp_path)
+        assert {name: matplotlib.rcParams[name] for name in settings} == settings
+    assert used == [default] * 3

@@ -8,23 +8,29 @@ import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import keras
 import numpy as np
 import pytest
+import scipy.special
 import tensorflow as tf
 from conftest import CORRUPTIONS, LONG, load_once, verify
 from PIL import Image
 
+from resnet_tf.config import DataConfig
+from resnet_tf.core import files
+from resnet_tf.core.calibration import Calibration
 from resnet_tf.core.errors import UserError
-from resnet_tf.core.export_metadata import MANIFEST, read_export
+from resnet_tf.core.export_metadata import MANIFEST, METADATA, read_export
+from resnet_tf.core.targets import targets_of
 from resnet_tf.data.sources import open_source
 from resnet_tf.inputs import ImagePreprocess, Preprocess
 from resnet_tf.model.create import create_model
-from resnet_tf.serving import export_benchmark
-from resnet_tf.serving.artifact import find_export_of_step
+from resnet_tf.serving import export as exporting
+from resnet_tf.serving import export_benchmark, runners
 from resnet_tf.serving.drift import Drift, check_drift, measure_drift
-from resnet_tf.serving.export import export_model
+from resnet_tf.serving.export import export_model, find_export
 from resnet_tf.serving.predictor import Predictor
 from resnet_tf.training.evaluation import evaluate_run
 from resnet_tf.training.run import load_run
@@ -33,6 +39,25 @@ from resnet_tf.training.run import load_run
 @pytest.fixture(scope="module")
 def run(tiny_run):
     return load_run(tiny_run)
+
+
+def test_what_is_set_on_the_model_of_a_run_applies_to_its_evaluation_and_its_export(tiny_run, tmp_path):
+    """Regression: an export ignored labels and preprocessing of the model, and an evaluation its calibration."""
+    run = load_run(tiny_run)
+    run.model.calibration = Calibration((2.0,))
+    source = open_source(run.config.data)
+    evaluation = evaluate_run(run, source, batch_size=100)
+    logits = evaluation.logits.astype(np.float64) / 2
+    np.testing.assert_allclose(evaluation.probabilities, scipy.special.softmax(logits, axis=1), rtol=1e-6)
+    run.model.labels = [f"digit {name}" for name in source.class_names]
+    run.model.preprocess = dataclasses.replace(run.preprocess, mean=(0.1,))
+    metadata = read_export(export_model(run, tmp_path, target="keras")).metadata
+    assert metadata["labels"] == [f"digit {index}" for index in range(10)] == list(run.labels)
+    assert Preprocess.from_dict(metadata["preprocess"]).mean == (0.1,)
+    assert metadata["calibration"]["temperatures"] == [2.0]
+    run.model.labels = None
+    with pytest.raises(UserError, match=r"^labels of the model of the run is None; set model.labels$"):
+        export_model(run, tmp_path, target="keras")
 
 
 def test_signatures_and_their_outputs(tiny_export):
@@ -97,15 +122,43 @@ def test_a_number_of_examples_to_evaluate_is_positive(run, tiny_export, count):
         Predictor(tiny_export).evaluate(split, count=count)
 
 
-def test_an_export_is_that_of_a_step_with_the_same_number_of_classes(run, tiny_export):
-    settings = run.config.export
-    assert find_export_of_step(tiny_export.parent, run.step, settings) == tiny_export
-    assert find_export_of_step(tiny_export.parent, run.step + 1, settings) is None
-    assert find_export_of_step(tiny_export.parent / "none", run.step, settings) is None
-    changed = dataclasses.replace(settings, top_k=1)
-    assert find_export_of_step(tiny_export.parent, run.step, changed) is None
-    unseen = dataclasses.replace(settings, verify_examples=7, max_accuracy_drop=0.5)
-    assert find_export_of_step(tiny_export.parent, run.step, unseen) == tiny_export
+def test_an_export_is_found_again_if_it_answers_as_a_new_one_would(run, tiny_export):
+    def with_settings(**settings):
+        export = dataclasses.replace(run.config.export, **settings)
+        return dataclasses.replace(run, config=dataclasses.replace(run.config, export=export))
+
+    assert find_export(run, tiny_export.parent) == tiny_export
+    assert find_export(with_settings(verify_examples=7, max_accuracy_drop=0.5), tiny_export.parent) == tiny_export
+    assert find_export(run, tiny_export.parent / "none") is None
+    assert find_export(with_settings(top_k=1), tiny_export.parent) is None
+    assert find_export(dataclasses.replace(run, step=run.step + 1), tiny_export.parent) is None
+    weights = run.model.get_weights()
+    run.model.set_weights([2 * each for each in weights])
+    other = find_export(run, tiny_export.parent)
+    run.model.set_weights(weights)
+    assert other is None, "a run that began anew in its directory reaches the same steps with other weights"
+
+
+def _add_version(export, version, **changes):
+    """Copy an export to another version with other metadata."""
+    copy = shutil.copytree(export, export.parent / version)
+    (copy / METADATA).write_text(json.dumps(read_export(export).metadata | changes))
+    (copy / MANIFEST).unlink()
+    files.write_manifest(copy, MANIFEST)
+    return copy
+
+
+def test_an_export_is_found_below_newer_ones_that_answer_otherwise(run, tiny_export, tmp_path, caplog):
+    """Regression: the newest version was verified against logits in float32, whatever its precision."""
+    own = shutil.copytree(tiny_export, tmp_path / "1")
+    _add_version(own, "2", precision="bfloat16")
+    _add_version(own, "3", calibration={"temperatures": [7.0], "biases": [0.0]})
+    _add_version(own, "4", target="hub")
+    _add_version(own, "5", weights_sha256="of an earlier run")
+    (_add_version(own, "6") / "saved_model.pb").write_bytes(b"")
+    assert find_export(run, tmp_path) == own
+    assert "6' is corrupt: " in caplog.text
+    assert find_export(run, _add_version(own, "7").parent).name == "7"
 
 
 def test_metadata_is_complete(run, tiny_export):
@@ -356,6 +409,86 @@ def test_the_drift_of_bfloat16_is_logged_and_stored(run, tmp_path, tiny_images, 
     assert Predictor(path).predict_batch(tiny_images)["logits"].dtype == np.float32
 
 
+def test_one_trace_of_a_model_serves_batches_of_any_size(run):
+    shapes = []
+
+    def model(inputs, training):
+        shapes.append(inputs.shape.as_list())
+        return run.model(inputs, training=training)
+
+    logits = runners.keras_logits(model, run.preprocess)
+    images = np.random.default_rng(0).uniform(size=(5, 8, 8, 3)).astype("float32")
+    expected = run.model(run.preprocess.normalize(images), training=False)
+    for count in (1, 2, 3, 5):
+        np.testing.assert_allclose(logits(images[:count]), expected[:count], atol=1e-5)
+    assert shapes == [list(run.model.input_shape)]
+
+
+@pytest.fixture
+def open_data(tmp_path):
+    """Return a function that writes labels and class names, and opens them for a model with other class names."""
+
+    def opened(labels, class_names, of_model):
+        images = np.zeros((len(labels), 8, 8, 3), np.uint8)
+        names = {"class_names": class_names} if class_names else {}
+        arrays = {"x_train": images, "y_train": labels, "x_test": images, "y_test": labels}
+        np.savez(tmp_path / "data.npz", **arrays, **names)
+        data = DataConfig(source=str(tmp_path / "data.npz"), image_size=8)
+        return exporting._open_data(data, of_model).validation.labels.tolist()
+
+    return opened
+
+
+@pytest.mark.parametrize(
+    ("class_names", "of_model", "expected"),
+    [
+        (["a", "b", "c"], ["a", "b", "c"], [0, 1, 2]),
+        (["b", "c", "a"], ["a", "b", "c"], [1, 2, 0]),
+        (["b", "d", "e"], ["a", "b", "c", "d", "e"], [1, 3, 4]),
+        ([], ["a", "b", "c"], [0, 1, 2]),
+        (["a", "b", "c"], ["0", "1", "2"], [0, 1, 2]),
+    ],
+)
+def test_the_data_of_an_export_have_the_classes_of_the_model(open_data, class_names, of_model, expected):
+    assert open_data(np.arange(3), class_names, of_model) == expected
+
+
+def test_the_label_sets_of_an_export_have_the_classes_of_the_model(open_data):
+    labels = np.array([[1, 0], [1, 1], [0, 0]])
+    assert open_data(labels, ["a", "b"], ["b", "x", "a"]) == [[False, False, True], [True, False, True], [False] * 3]
+
+
+@pytest.mark.parametrize(
+    ("class_names", "of_model"),
+    [
+        (["a", "b", "c"], ["a", "b"]),  # a class was added
+        (["a", "b", "c"], ["a", "b", "d"]),
+        ([], ["a", "b"]),
+        ([], ["1", "2", "3"]),  # another numbering
+    ],
+)
+def test_data_of_other_classes_are_refused_by_an_export(open_data, class_names, of_model):
+    with pytest.raises(UserError, match=r"^the model has the classes .*, but '.*data\.npz' has "):
+        open_data(np.arange(3), class_names, of_model)
+
+
+def test_a_loss_of_accuracy_is_noticed_with_classes_in_another_order(tmp_path):
+    names, shifted = ["a", "b", "c"], ["b", "c", "a"]
+    model = create_model("resnet8_w32", num_classes=3, input_shape=(8, 8, 3))
+    preprocess = ImagePreprocess(size=(8, 8), crop_fraction=1.0)
+    images = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 3), np.uint8)
+    best = model(preprocess.normalize(images / np.float32(255)), training=False).numpy().argmax(axis=1)
+    labels = np.array([shifted.index(names[index]) for index in best])
+    arrays = {"x_train": images, "y_train": labels, "x_test": images, "y_test": labels}
+    np.savez(tmp_path / "data.npz", **arrays, class_names=shifted)
+    data = DataConfig(source=str(tmp_path / "data.npz"), image_size=8)
+    source = exporting._exportable(model, preprocess, names, data, needs_head=True)
+    source = dataclasses.replace(source, settings=dataclasses.replace(source.settings, max_logit_drift=1e9))
+    wrong = np.eye(3)[[(best[0] + 1) % 3]]
+    with pytest.raises(UserError, match=r"top-1 1\.0000 to 0\.\d+; the accuracy drop exceeds"):
+        exporting._checked_drift(source, Mock(logits=lambda inputs: wrong.repeat(len(inputs), axis=0)))
+
+
 def test_an_export_with_too_much_drift_is_rejected(run, tmp_path):
     strict = dataclasses.replace(
         run,
@@ -386,6 +519,19 @@ def test_drift_is_that_of_numpy():
         check_drift(drift, max_logit_drift=9.0, max_accuracy_drop=0.3)
     with pytest.raises(UserError, match=r"the logit drift exceeds export.max_logit_drift=9.0"):
         check_drift(dataclasses.replace(drift, logits=float("nan")), max_logit_drift=9.0, max_accuracy_drop=1.0)
+
+
+def test_accuracies_of_a_drift_are_those_of_an_evaluation():
+    """Of multi-label targets, examples without a class do not count."""
+    generator = np.random.default_rng(0)
+    before, after = generator.normal(size=(2, 60, 4)).round().astype(np.float32)  # with equal logits, as of int8
+    labels = generator.random((60, 4)) < 0.3
+    for targets in (labels, labels.argmax(axis=1)):
+        drift = measure_drift(before.__getitem__, after.__getitem__, [(np.arange(60), targets)], "x")
+        for found, logits in ((drift.top1_before, before), (drift.top1_after, after)):
+            assert found == pytest.approx(targets_of(targets).evaluate(targets, logits).top(1))
+    drift = measure_drift(before.__getitem__, after.__getitem__, [(np.arange(60), np.zeros_like(labels))], "x")
+    assert (drift.top1_before, drift.top1_after) == (None, None)
 
 
 @pytest.mark.parametrize("points", [0, 1, 2, 5])

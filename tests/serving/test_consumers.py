@@ -14,6 +14,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from resnet_tf.config import DataConfig
 from resnet_tf.inputs import ImagePreprocess
 from resnet_tf.model.create import create_model
+from resnet_tf.serving import runners
 from resnet_tf.serving.export import export_model
 from resnet_tf.serving.predictor import Predictor
 from resnet_tf.training.run import load_run
@@ -168,6 +169,31 @@ def test_onnxruntime_computes_the_same_logits(run, images, tmp_path):
     pytest.importorskip("tf2onnx")
     path = export_model(run, tmp_path, target="onnx")
     np.testing.assert_allclose(Predictor(path).logits(images), _expected(run, images), atol=1e-4)
+
+
+def test_onnxruntime_computes_with_the_cores_of_the_process(tmp_path, monkeypatch):
+    """By default, it has a thread for each core of the machine."""
+    onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    inputs, outputs = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name, shape in (("images", [None, 2, 2, 3]), ("logits", [None, 12]))
+    )
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Flatten", ["images"], ["logits"])], "", [inputs], [outputs])
+    opset = onnx.helper.make_opsetid("", 18)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10), tmp_path / "model.onnx")
+    threads = []
+
+    class Session(onnxruntime.InferenceSession):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            threads.append(self.get_session_options().intra_op_num_threads)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    monkeypatch.setattr(runners, "cores", lambda: 3)
+    runner = runners.load_runner(tmp_path, "onnx", ImagePreprocess(size=(2, 2)), classes=12)
+    images = np.arange(24, dtype=np.float32).reshape(2, 2, 2, 3)
+    np.testing.assert_array_equal(runner.logits(images), images.reshape(2, 12))
+    assert threads == [3]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
 """Callbacks of Keras in the loop: the weights they see, set and save are those that are evaluated."""
 
 import contextlib
+import errno
+import io
+import os
 
 import keras
 import numpy as np
@@ -12,7 +15,7 @@ from resnet_tf.core.errors import UserError
 from resnet_tf.core.files import read_json_lines
 from resnet_tf.data.sources import open_source
 from resnet_tf.training import checkpoint, loop
-from resnet_tf.training.callbacks import MetricsFile, Profile
+from resnet_tf.training.callbacks import MetricsFile, Profile, ProgressLine
 from resnet_tf.training.evaluation import Evaluator, evaluate_run
 from resnet_tf.training.run import load_run
 from resnet_tf.workflows.train import train, train_and_evaluate
@@ -258,6 +261,26 @@ def test_the_logged_learning_rate_is_that_of_the_last_step(tiny_config, tmp_path
     assert logged == pytest.approx([peak, 0.1 * peak], rel=1e-5)
 
 
+def test_callbacks_are_none_one_or_several():
+    """Regression: None and a single callback raised a TypeError after the data were opened."""
+    first, second = keras.callbacks.Callback(), keras.callbacks.Callback()
+    assert loop.to_callbacks(None) == loop.to_callbacks([]) == ()
+    assert loop.to_callbacks(first) == (first,)
+    assert loop.to_callbacks([first, (second,)]) == (first, second)
+
+
+@pytest.mark.parametrize("function", [train, train_and_evaluate])
+@pytest.mark.parametrize("callbacks", [(each for each in ()), keras.callbacks.EarlyStopping, "early_stopping"])
+def test_what_is_no_callback_is_refused_before_the_data_are_opened(
+    tiny_config, tmp_path, monkeypatch, function, callbacks
+):
+    """Regression: a generator was consumed by the check, and its callbacks were never called."""
+    monkeypatch.setattr("resnet_tf.workflows.train.start_run", None)
+    name = type(callbacks).__name__
+    with pytest.raises(UserError, match=f"callbacks takes keras.callbacks.Callback, got {name}; give one or"):
+        function(tiny_config, tmp_path / "run", callbacks=callbacks)
+
+
 @pytest.mark.parametrize(
     ("callback", "message"),
     [
@@ -321,3 +344,22 @@ def test_a_finished_run_is_extended_by_a_key(tiny_config, tmp_path, caplog):
     assert train_and_evaluate(extended, tmp_path)["step"] == result["step"]
     with pytest.raises(UserError, match=r"train.epochs=3 there and 2 now"):
         train_and_evaluate(tiny_config, tmp_path)
+
+
+class FullDisk(io.StringIO):
+    """The log of a run on a full disk; a terminal by its name only."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def flush(self) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_the_line_of_an_epoch_that_cannot_be_written_ends_no_run():
+    """Regression: the run ended before the checkpoint of the epoch."""
+    line = ProgressLine(epochs=2, steps_per_epoch=7, first_step=0, stream=FullDisk())
+    logs = {"loss": 1.0, "top1": 0.5, "learning_rate": 0.1, "images_per_second": 100.0}
+    line.on_epoch_begin(0)
+    line.on_train_batch_end(3, logs)
+    line.on_epoch_end(0, logs)

@@ -150,7 +150,8 @@ def test_a_corrupt_checkpoint_is_named_and_the_previous_one_is_used(tmp_path, pa
     assert checkpoint.latest(tmp_path).name == "00000001"
     assert f"checkpoint {str(newest)!r} is corrupt" in caplog.text
     shutil.rmtree(tmp_path / "00000001")
-    with pytest.raises(UserError, match=r"no checkpoint under .* is intact: .*00000002' is corrupt"):
+    message = r"no checkpoint under .* is intact: .*00000002' is corrupt.*; restore one from a copy, or delete this dir"
+    with pytest.raises(UserError, match=message):
         checkpoint.latest(tmp_path)
 
 

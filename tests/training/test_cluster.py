@@ -34,6 +34,7 @@ from resnet_tf.training.progress import RunState
 from resnet_tf.training.run import load_run
 from resnet_tf.training.start import Start, check_workers_agree, start
 from resnet_tf.training.time_budget import Deadline
+from resnet_tf.training.trainer import Trainer
 from resnet_tf.workflows import train as train_module
 from resnet_tf.workflows.train import train, train_and_evaluate
 
@@ -284,7 +285,19 @@ def test_the_stored_configuration_of_the_chief_applies_to_all_workers(tiny_confi
     monkeypatch.setattr(train_module, "start", lambda config, stored: stored)
     for chief, expected in ((True, stored), (False, None)):
         monkeypatch.setattr(train_module, "is_chief", lambda config, chief=chief: chief)
-        assert train_module._start(tiny_config, tmp_path) == expected
+        assert train_module.start_run(tiny_config, tmp_path) == expected
+
+
+def test_the_preprocessing_of_the_checkpoint_reaches_all_workers(tiny_run):
+    """Others than the chief have no run directory, and none reads the initial weights of a run that resumes."""
+    newest = checkpoint.latest(tiny_run / "checkpoints")
+
+    def find(worker, path=newest):
+        trainer = SimpleNamespace(cluster=worker, _resume_from=path if worker.is_chief else None)
+        return Trainer._stored_preprocess(trainer)
+
+    assert _on_both(find) == [load_run(tiny_run).preprocess] * 2
+    assert _on_both(lambda worker: find(worker, None)) == [None, None]
 
 
 def _lose_worker(*arguments):
@@ -303,7 +316,7 @@ def test_a_loss_at_the_start_is_one_line(tiny_config, monkeypatch, collective):
 
 
 def test_a_loss_while_the_network_is_created_is_one_line(tiny_config, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "Cluster", lambda strategy: SimpleNamespace(index=0, count=2))
+    monkeypatch.setattr(loop, "Cluster", lambda strategy: SimpleNamespace(index=0, count=2, is_chief=True))
     monkeypatch.setattr(loop, "check_workers_agree", lambda config, cluster: None)
     monkeypatch.setattr(loop, "Trainer", _lose_worker)
     with pytest.raises(Interrupted, match=r"worker 0 lost another one before the first step \(Socket closed\)"):
@@ -340,7 +353,7 @@ def test_no_worker_ends_before_the_chief_has_finished_the_run(tiny_config, tmp_p
     for name, replacement in {
         "is_chief": lambda config: _HERE.worker.is_chief,
         "Cluster": lambda strategy: _HERE.worker,
-        "_start": lambda config, workdir: SimpleNamespace(config=config, strategy=None),
+        "start_run": lambda config, workdir: SimpleNamespace(config=config, strategy=None),
         "_exclusive": lambda *arguments: contextlib.nullcontext(tmp_path),
         "_fit": lambda *arguments: fitted,
         "_finish": finish,
@@ -434,7 +447,7 @@ def test_unreadable_examples_of_all_workers_count_on_each(tiny_config):
     def take_call(worker):
         fit = _fit(worker, tiny_config)
         missing = np.array([[-1, 4], [5, -1]]) if worker.is_chief else np.array([[-1, 9], [-1, -1]])
-        fit._trainer.take = lambda batches, count: (np.zeros((count, 4), np.float32), missing)
+        fit._trainer.take = lambda batches, count: (np.zeros((count, 5), np.float32), missing)
         fit._unreadable = SimpleNamespace(record=lambda found: recorded[worker.index].append(found.tolist()))
         fit._call(2)
 

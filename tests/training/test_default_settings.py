@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from resnet_tf.config import CONFIG_FILE, flatten, list_configs, load_config, override
+from resnet_tf.config import CONFIG_FILE, list_configs, load_config, override
 from resnet_tf.core.errors import UserError
 from resnet_tf.data import pipeline
 from resnet_tf.data.pipeline import TrainingLength
@@ -164,7 +164,7 @@ def test_a_key_that_is_set_to_its_default_stays(simulate_data, recipe, settings)
     """Regression: a setting that equals the default of the schema was replaced."""
     simulate_data(50_000, 32)
     texts = [f"{key}={str(value).strip('()')}" for key, value in settings.items()]
-    resolved = flatten(default_settings.resolve(load_config(recipe, texts)).to_dict())
+    resolved = default_settings.resolve(load_config(recipe, texts)).values
     assert {key: resolved[key] for key in settings} == settings
 
 

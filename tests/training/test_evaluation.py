@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from sklearn.metrics import (
+    accuracy_score,
     balanced_accuracy_score,
     confusion_matrix,
     log_loss,
@@ -122,9 +123,19 @@ def test_a_flipped_test_takes_the_mean_of_both(tiny_run):
     np.testing.assert_allclose(both.logits, (plain.logits + mirrored) / 2, atol=1e-5)
 
 
-def test_a_model_that_answers_nothing_is_not_right():
-    """All logits equal: no class is ahead, so none is counted as found among fewer than all."""
-    assert SingleLabelEvaluation(np.zeros(4, int), np.zeros((4, 3))).top(1) == 0
+def test_equal_logits_count_as_in_predictions():
+    """Logits of int8 have 256 values. Of equal scores, Keras takes the smaller index, scikit-learn the larger one."""
+    generator = np.random.default_rng(0)
+    labels, logits = generator.integers(0, 30, 400), generator.integers(0, 4, (400, 30)).astype(np.float32)
+    evaluation = SingleLabelEvaluation(labels, logits)
+    assert evaluation.top(1) == accuracy_score(labels, logits.argmax(1)) == np.mean(evaluation.is_correct)
+    keras_metric = keras.metrics.SparseCategoricalAccuracy()
+    keras_metric.update_state(labels, logits)
+    assert evaluation.top(1) == pytest.approx(float(keras_metric.result()))
+    for k in (1, 2, 5, 29):
+        expected = top_k_accuracy_score(29 - labels, logits[:, ::-1], k=k, labels=range(30))
+        assert evaluation.top(k) == pytest.approx(expected)
+    assert SingleLabelEvaluation(np.array([0, 1, 2, 2]), np.zeros((4, 3))).top(1) == 0.25
 
 
 @pytest.mark.parametrize("row", [[np.nan, 0.0], [0.0, np.nan], [np.inf, 0.0], [-np.inf, -np.inf]])

@@ -10,7 +10,7 @@ import tensorflow as tf
 from conftest import CORRUPTIONS
 
 import resnet_tf
-from resnet_tf.config import Config, DataConfig, TrainConfig, load_config
+from resnet_tf.config import Config, DataConfig, TrainConfig, load_config, override
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.files import read_json_lines
 from resnet_tf.core.targets import SINGLE_LABEL
@@ -20,6 +20,7 @@ from resnet_tf.training import runtime
 from resnet_tf.training.resize import resize
 from resnet_tf.training.teacher import Teacher
 from resnet_tf.training.trainer import Trainer, size_in_epoch
+from resnet_tf.training.workdir import check_workdir
 from resnet_tf.workflows.train import train_and_evaluate
 
 
@@ -68,7 +69,7 @@ def test_a_head_is_trained_with_its_dropout_and_a_body_at_inference(digits_array
     trained = _trainer(digits_arrays, f"model.weights={weights}", *settings)
     images, labels, _ = next(trained.batches())
     before = trained.model.non_trainable_variables
-    _, state, (loss, _) = trained.step.gradients(images, labels, head_only=True)
+    _, state, (loss, *_) = trained.step.gradients(images, labels, head_only=True)
     changed = [old for old, new in zip(before, state, strict=True) if np.any(old.numpy() != new.numpy())]
     assert [each is trained.model.get_layer("dropout").seed_generator.state for each in changed] == [True]
     logits = trained.model(trained.preprocess.from_batch(images), training=False)
@@ -99,6 +100,34 @@ def test_earlier_blocks_have_lower_learning_rates(digits_arrays):
 def test_a_probe_needs_pretrained_weights(digits_arrays):
     with pytest.raises(UserError, match=r"train.finetune=probe needs pretrained weights; set model.weights"):
         _trainer(digits_arrays, "train.finetune=probe")
+
+
+def test_a_run_continues_where_the_file_of_its_initial_weights_has_moved(tiny_config, tmp_path):
+    """Its checkpoint replaces them, and has their preprocessing; the file is not read at either path."""
+    model = create_model("resnet8_w32", num_classes=10, input_shape=(8, 8, 1))
+    model.preprocess = resnet_tf.ImagePreprocess(size=(8, 8), mean=(0.25,), std=(0.5,), channels=1)
+    model.save_weights(weights := tmp_path / "start.weights.h5")
+    settings = {"train.epochs": 1, "data.mean": "", "data.std": "", "model.weights": str(weights)}
+    config = override(tiny_config, settings)
+    first = train_and_evaluate(config, tmp_path / "run")
+    weights.unlink()
+    moved = {"model.weights": "/elsewhere/start.weights.h5"}
+    assert train_and_evaluate(override(config, moved), tmp_path / "run") == first
+    assert resnet_tf.load_run(tmp_path / "run").preprocess.mean == (0.25,)
+    assert load_config(tmp_path / "run" / "config.json").model.weights == "/elsewhere/start.weights.h5"
+
+
+@pytest.mark.parametrize(("key", "name"), [("model.weights", "start.h5"), ("loss.teacher", "serving")])
+def test_files_of_a_run_may_move_and_not_be_exchanged(tiny_config, tmp_path, key, name):
+    (tmp_path / "config.json").write_text(override(tiny_config, {key: f"/old/{name}"}).to_json())
+    for accepted in (f"/old/{name}", f"/new/{name}", name):
+        check_workdir(tmp_path, override(tiny_config, {key: accepted}))
+    for refused in ("/old/other", "imagenet", ""):
+        with pytest.raises(UserError, match=rf"another configuration \({key}='/old/{name}' there and '{refused}' now"):
+            check_workdir(tmp_path, override(tiny_config, {key: refused}))
+    (tmp_path / "config.json").write_text(override(tiny_config, {key: "imagenet"}).to_json())
+    with pytest.raises(UserError, match=rf"another configuration \({key}='imagenet' there and '/new/imagenet' now"):
+        check_workdir(tmp_path, override(tiny_config, {key: "/new/imagenet"}))
 
 
 def test_image_size_grows_over_the_epochs():
@@ -135,16 +164,20 @@ def _signature_logits(export, images: tf.Tensor) -> np.ndarray:
 @pytest.mark.parametrize("target", ["serving", pytest.param("hub", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("size", [(8, 8), (10, 14)], ids=str)
 def test_a_teacher_is_compiled_by_xla(tiny_run, tiny_export, tmp_path, target, size):
-    """Regression: an export also returns strings, the names of the classes, and TensorFlow's resize has no kernel."""
+    """Regression: an export also returns strings, the names of the classes, and TensorFlow's resize has no kernel.
+
+    The classes of the student are in another order, as those of a folder and of a table of the same images may be.
+    """
     run, export = resnet_tf.load_run(tiny_run), tiny_export
+    order = np.random.default_rng(1).permutation(10)
     if target == "hub":
         export = resnet_tf.export_model(run, tmp_path, target=target)
     preprocess = dataclasses.replace(run.preprocess, size=size)
-    teacher = Teacher(str(export), preprocess, run.labels, SINGLE_LABEL)
+    teacher = Teacher(str(export), preprocess, tuple(run.labels[index] for index in order), SINGLE_LABEL)
     images = tf.constant(np.random.default_rng(0).integers(0, 256, (4, *size, 1), np.uint8))
     compiled = tf.function(lambda inputs: teacher(inputs, resize), jit_compile=True)
     logits = compiled(preprocess.from_batch(images)).numpy()
-    np.testing.assert_allclose(logits, _signature_logits(export, images), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(logits, _signature_logits(export, images)[:, order], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The loop, end to end on a few digits: learning, continuing, several replicas, callbacks, failures."""
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -10,12 +11,14 @@ import shutil
 import signal
 import time
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import keras
 import numpy as np
 import pytest
 from conftest import (
     LONG,
+    KilledError,
     make_first_checkpoint_best,
     override_groups,
     train_and_kill,
@@ -23,12 +26,14 @@ from conftest import (
     writing_tensorboard,
 )
 
+import resnet_tf
 from resnet_tf.config import list_configs, load_config
 from resnet_tf.core import files
 from resnet_tf.core.errors import Interrupted, UserError
+from resnet_tf.core.signals import StopSignals, interrupted_by
 from resnet_tf.data.sources import open_source
 from resnet_tf.model.network import ResidualNetwork
-from resnet_tf.training import checkpoint, default_settings, evaluation, loop, run, runtime
+from resnet_tf.training import checkpoint, default_settings, evaluation, loop, run, runtime, start, throughput
 from resnet_tf.training.callbacks import ProgressLine
 from resnet_tf.training.evaluation import Evaluator, evaluate_run
 from resnet_tf.training.progress import RunState
@@ -39,6 +44,41 @@ from resnet_tf.workflows.train import train_and_evaluate
 
 def _weights(workdir) -> list[np.ndarray]:
     return [np.asarray(weight) for weight in load_run(workdir).model.get_weights()]
+
+
+def _end_before_the_first_step(function, config, workdir):
+    callback = keras.callbacks.LambdaCallback(on_train_begin=Mock(side_effect=KilledError))
+    with pytest.raises(KilledError):
+        function(config, workdir, callbacks=callback)
+
+
+STATE_CALLS = {
+    "train": lambda config, path: _end_before_the_first_step(resnet_tf.train, config, path),
+    "train_and_evaluate": lambda config, path: _end_before_the_first_step(train_and_evaluate, config, path),
+    "plan": lambda config, path: resnet_tf.plan(config),
+    "benchmark": lambda config, path: resnet_tf.benchmark(config, what="train"),
+    "preview": lambda config, path: resnet_tf.preview(
+        override_groups(config, train={"minutes": 1.0}), path.with_suffix(".png"), count=1
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STATE_CALLS)
+def test_random_generators_and_the_dtype_policy_stay_as_they_were(tiny_config, tmp_path, monkeypatch, name):
+    """Regression: a loop of trials that sampled by `np.random` had the same sample from the second trial on."""
+    used = Mock(side_effect=runtime.start)
+    monkeypatch.setattr(runtime, "start", used)
+    monkeypatch.setattr(throughput, "_rate", lambda counts, seconds: 1.0)
+    monkeypatch.setattr(start, "fit_into_minutes", lambda config, *others: config)
+    config = override_groups(tiny_config, runtime={"precision": "mixed_bfloat16"})
+    random.seed(1)
+    np.random.seed(2)
+    before, expected = random.getstate(), np.random.RandomState(2).uniform(size=3)
+    STATE_CALLS[name](config, tmp_path / "run")
+    assert used.called
+    assert random.getstate() == before
+    np.testing.assert_array_equal(np.random.uniform(size=3), expected)
+    assert keras.config.dtype_policy().name == "float32"
 
 
 def test_a_golden_run_reaches_its_accuracy_and_writes_its_files(data_dir, tmp_path):
@@ -159,6 +199,19 @@ def test_a_signal_after_the_last_evaluation_ends_the_run_before_the_export(tiny_
         train_and_evaluate(config, tmp_path, callbacks=[stop])
     (line,) = files.read_json_lines(tmp_path / "metrics.jsonl")
     assert load_run(tmp_path).metrics["top1"] == line["val_top1"]
+
+
+def test_a_signal_while_trackers_are_closed_is_not_lost(tiny_config, monkeypatch):
+    @contextlib.contextmanager
+    def open_trackers(config, workdir, *, is_chief):
+        yield []
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(loop, "open_trackers", open_trackers)
+    fit = Mock(_config=tiny_config, _signals=StopSignals(), _is_ended=True, _board=None, _unreadable=Mock(count=0))
+    fit._trainer.state = RunState()
+    with pytest.raises(Interrupted, match="SIGTERM: stopped"), interrupted_by(StopSignals.WATCHED, "stopped"):
+        loop._Fit.run(fit)
 
 
 @pytest.mark.parametrize(
@@ -289,7 +342,7 @@ def test_a_test_split_is_evaluated_once_on_the_chosen_checkpoint(tiny_config, tm
     expected |= checked
     assert found == expected
     stored = json.loads((tmp_path / "test_metrics.json").read_text())
-    assert stored == {"step": 7, **{f"test_{name}": value for name, value in expected.items()}}
+    assert stored == {**chosen.identity, **{f"test_{name}": value for name, value in expected.items()}}
     monkeypatch.setattr(evaluation, "_evaluate", None)  # a finished run reads the file
     assert train_and_evaluate(config, tmp_path) == result
 
@@ -303,9 +356,12 @@ def test_test_metrics_that_are_no_numbers_are_refused(tiny_run, tmp_path):
         (tmp_path / "test_metrics.json").write_text(json.dumps(stored))
         with pytest.raises(UserError, match=r"test_metrics.json'"):
             evaluation.read_test_metrics(other)
-    (tmp_path / "test_metrics.json").write_text(json.dumps(numbers))
-    assert evaluation.read_test_metrics(other)["test_loss"] == 0.25
+    (tmp_path / "test_metrics.json").write_text(json.dumps(numbers | other.identity))
+    assert evaluation.read_test_metrics(other) == {name: value for name, value in numbers.items() if name != "step"}
     assert evaluation.read_test_metrics(dataclasses.replace(other, step=7)) == {}
+    assert evaluation.read_test_metrics(dataclasses.replace(other, weights_sha256="of a run that began anew")) == {}
+    (tmp_path / "test_metrics.json").write_text(json.dumps(numbers))
+    assert evaluation.read_test_metrics(other) == {}, "of unknown weights"
 
 
 def _at_a_standstill(config, **train):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import override_groups
 
-from resnet_tf.config import Config, flatten, iterate_keys, load_config, override
+from resnet_tf.config import Config, iterate_keys, load_config, override
 from resnet_tf.core.errors import UserError
 from resnet_tf.data.pipeline import TrainingLength
 from resnet_tf.data.sources import open_source
@@ -174,14 +174,14 @@ def test_rates_at_other_sizes_follow_from_those_of_one_or_two(small, rates):
     ("name", "rates", "seconds"), [("cifar10_fast", [300, 1500], 500), ("cifar10_wide", [800, 1500], 2400)]
 )
 def test_plans_for_small_images_are_recipes(name, rates, seconds):
-    recipe = dict(flatten(load_config(name).to_dict()))
+    recipe = load_config(name).values
     plan = _plan(CIFAR, rates, seconds)
     assert plan["optimizer.warmup_epochs"] == plan["train.epochs"] / 5
     own = {"train.epochs", "train.eval_every", "optimizer.warmup_epochs", "export.checkpoint"}
     assert {key: value for key, value in plan.items() if key not in own} == {
         key: recipe[key] for key in plan.keys() - own
     }
-    changed = {key for key, value in recipe.items() if value != flatten(Config().to_dict())[key]}
+    changed = {key for key, value in recipe.items() if value != Config().values[key]}
     assert changed - plan.keys() == {"data.source"}
 
 

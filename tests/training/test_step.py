@@ -9,6 +9,7 @@ import tensorflow as tf
 from conftest import LONG
 
 from resnet_tf.config import load_config
+from resnet_tf.core.multi_label_metrics import MultiLabelEvaluation
 from resnet_tf.data.sources import open_source
 from resnet_tf.model.layers import BatchNormalization
 from resnet_tf.model.network import ResidualNetwork
@@ -69,6 +70,25 @@ def test_parts_add_up_to_the_batch(digits_arrays, monkeypatch):
     np.testing.assert_allclose(_take(whole, 10), _take(parts, 10), rtol=1e-5)
     for ours, theirs in zip(_values(whole), _values(parts), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [pytest.param(("train.accumulate=4",), id="in parts"), pytest.param(MIRRORED[:2], id="mirrored", marks=LONG)],
+)
+def test_examples_without_a_class_do_not_count_in_the_accuracy(tmp_path, monkeypatch, settings):
+    generator = np.random.default_rng(0)
+    images, labels = generator.integers(0, 256, (64, 8, 8), np.uint8), generator.random((64, 4)) < 0.3
+    path = tmp_path / "data.npz"
+    np.savez(path, x_train=images, y_train=labels, x_test=images, y_test=labels)
+    monkeypatch.setattr(trainer.run, "create_network", _without_batch_norm)
+    fixed = ["augment.shift=0", "augment.scale=0", "augment.rotation=0"]
+    trained = _trainer(_config(path, *fixed, *settings))
+    evaluation = MultiLabelEvaluation(labels, trained.model(trained.preprocess.from_batch(images[..., None])).numpy())
+    statistics = _take(trained, 1)  # of one batch, the complete split
+    assert statistics[0, [1, 4]].tolist() == [sum(evaluation.ranks == 0), labels.any(1).sum()]
+    trained.state.add(statistics, batch_size=64)
+    assert trained.state.to_logs()["top1"] == pytest.approx(evaluation.top(1))
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from tensorboard.plugins.graph.keras_util import keras_model_to_graph_def
 from resnet_tf.core.files import read_json_lines
 from resnet_tf.data import pipeline
 from resnet_tf.data.sources import open_source
+from resnet_tf.inputs import create_preprocess
 from resnet_tf.training.run import load_run
 from resnet_tf.workflows.train import train_and_evaluate
 
@@ -49,7 +50,8 @@ def test_scalars_are_those_of_the_metrics_file(events, run):
 
 
 def test_the_first_augmented_batch_is_stored(events, tiny_config):
-    images, _ = pipeline.load_batch(tiny_config, open_source(tiny_config.data), step=0)
+    source, preprocess = open_source(tiny_config.data), create_preprocess(tiny_config.data)
+    images, _ = pipeline.load_batch(tiny_config, source, preprocess, step=0)
     (grid,) = _images(events, "inputs")
     assert grid.shape == (64, 64)  # eight rows of eight digits of eight pixels
     for index in (0, 7, 8, 63):

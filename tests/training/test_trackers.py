@@ -1,14 +1,17 @@
 """Experiment trackers: W&B and MLflow offline, with the same run after a resume."""
 
+import contextlib
 import json
+import os
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from conftest import KilledError, override_groups, train_and_kill, writing_tensorboard
 
 from resnet_tf.config import load_config
-from resnet_tf.core.errors import UserError
+from resnet_tf.core.errors import Interrupted, UserError
 from resnet_tf.core.files import read_json_lines
 from resnet_tf.training import trackers
 from resnet_tf.training.run import load_run
@@ -74,6 +77,51 @@ def test_runs_of_mlflow_hold_the_configuration_and_the_outcome(tiny_config, offl
     assert run.data.params["model.name"] == "resnet8_w32"
 
 
+def test_each_run_of_mlflow_selects_the_store_beside_it(offline, monkeypatch):
+    """Regression: MLflow sets MLFLOW_TRACKING_URI to the store of the first run, which the next ones took."""
+    stores = []
+
+    def set_tracking_uri(uri):
+        stores.append(uri)
+        os.environ["MLFLOW_TRACKING_URI"] = uri
+
+    package = Mock(set_tracking_uri=set_tracking_uri)
+    for name in ("first", "second"):
+        trackers._select_experiment(package, offline.parent / name / "run")
+        assert "MLFLOW_TRACKING_URI" not in os.environ
+    assert stores == [f"sqlite:///{offline.parent / name / 'mlflow.db'}" for name in ("first", "second")]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server")
+    trackers._select_experiment(package, offline)
+    assert (len(stores), os.environ["MLFLOW_TRACKING_URI"]) == (2, "http://server")
+
+
+@pytest.mark.slow
+def test_runs_of_mlflow_are_beside_their_directories(tiny_config, offline):
+    pytest.importorskip("mlflow", reason="an optional package")
+    config = override_groups(tiny_config, runtime={"tracker": "mlflow"})
+    parents = [offline.parent / name for name in ("first", "second", "first")]
+    for parent in parents:
+        (parent / "run").mkdir(parents=True, exist_ok=True)
+        with open_trackers(config, parent / "run"):
+            assert not {"MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID"} & os.environ.keys()
+    for parent in parents:
+        assert len(_mlflow_runs(parent / "run")) == 1, "the third one resumes the first"
+
+
+def test_an_active_run_of_wandb_is_not_taken_over(tiny_config, offline, monkeypatch):
+    """Regression: `wandb.init` returned it, its id was stored, and it was finished with the training."""
+    package = Mock(run=Mock(id="mine"))
+    for module in ("wandb", "wandb.integration.keras"):
+        monkeypatch.setitem(sys.modules, module, package)
+    config = override_groups(tiny_config, runtime={"tracker": "wandb"})
+    message = r"and run 'mine' is active: end it by wandb\.finish\(\), or log to it by callbacks="
+    with pytest.raises(UserError, match=message), open_trackers(config, offline):
+        pass
+    assert not package.init.called
+    assert not package.run.finish.called
+    assert not (offline / FILE_NAME).exists()
+
+
 def test_no_tracker_is_opened_without_being_named(tiny_config, offline):
     with open_trackers(tiny_config, offline) as callbacks:
         assert callbacks == []
@@ -97,6 +145,8 @@ def test_unknown_trackers_are_refused():
 
 def test_a_tracker_that_fails_is_one_line(monkeypatch, tiny_config, offline):
     class Broken:
+        run = None
+
         @staticmethod
         def init(**settings):
             raise RuntimeError("no API key\nconfigured")
@@ -111,3 +161,27 @@ def test_a_tracker_that_fails_is_one_line(monkeypatch, tiny_config, offline):
     (offline / FILE_NAME).write_text("[1]")
     with pytest.raises(UserError, match=r"trackers.json"), open_trackers(config, offline):
         pass
+
+
+@pytest.mark.parametrize("failure", [None, Interrupted("SIGTERM: stopped at step 7")])
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_a_tracker_that_is_gone_at_the_end_is_one_warning(monkeypatch, tiny_config, offline, caplog, name, failure):
+    """Regression: its error cost the export, and replaced the reason of a stop and its exit code."""
+
+    def fail(*status, exit_code=0):
+        ended.append(status or exit_code)
+        raise ConnectionError("HTTPConnectionPool: Max retries exceeded\nfor /api/2.0/mlflow/runs/update")
+
+    ended, run = [], Mock(finish=fail)
+    package = Mock(end_run=fail, init=lambda **settings: run, run=None)
+    package.start_run().info.run_id = "1"
+    for module in (name, f"{name}.keras", f"{name}.integration.keras"):
+        monkeypatch.setitem(sys.modules, module, package)
+    config = override_groups(tiny_config, runtime={"tracker": name})
+    stopped = pytest.raises(Interrupted, match="at step 7") if failure else contextlib.nullcontext()
+    with stopped, open_trackers(config, offline):
+        if failure:
+            raise failure
+    assert ended == [{"wandb": int(bool(failure)), "mlflow": ("FAILED" if failure else "FINISHED",)}[name]]
+    reason = "HTTPConnectionPool: Max retries exceeded"
+    assert caplog.messages == [f"runtime.tracker={name} did not receive the end of the run: {reason}"]

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,13 +12,13 @@ import pytest
 from PIL import Image, ImageFilter
 
 import resnet_tf
-from resnet_tf.config import DataConfig
+from resnet_tf.config import Config, DataConfig, override, parse_assignments
 from resnet_tf.core.errors import UserError
 from resnet_tf.data.audit import tables
 from resnet_tf.data.audit.checks import Checked
 from resnet_tf.data.audit.findings import LISTS, Examples, Finding
 from resnet_tf.data.audit.scan import Scan
-from resnet_tf.data.sources import Source, Split, open_source
+from resnet_tf.data.sources import Source, Split, match_classes, open_source, resolve_splits
 from resnet_tf.inputs import ImagePreprocess
 from resnet_tf.workflows import audit as workflow
 from resnet_tf.workflows.audit import AuditResult
@@ -289,6 +290,14 @@ def test_mistakes_are_one_line(command, arguments, message):
     assert re.fullmatch(rf"error: .*{re.escape(message)}.*\n", outcome.err), outcome.err
 
 
+def test_a_path_is_never_the_name_of_a_data_set(tmp_path, monkeypatch):
+    """Regression: a `Path` drops the `./` of `./digits`, and the embedded digits were audited."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    with pytest.raises(UserError, match=f"'{tmp_path}/digits' has no folder"):
+        resnet_tf.audit(Path("./digits"))
+
+
 @pytest.mark.slow
 def test_examples_are_described(result):
     assert re.search(r"train \d+", str(result))
@@ -324,6 +333,43 @@ def test_splits_have_the_uses_of_the_configuration(planted):
     assert (examples.names, examples.uses) == (("test", "train"), ("train", "validation"))
     _, examples, _ = workflow._open(DataConfig(source=str(planted[0])), {})
     assert (set(examples.names), examples.uses) == ({"train", "test"}, ())
+
+
+@pytest.mark.parametrize("parts", [("train[:75%]", "train[75%:]"), ("train[:50%]+train[75%:]", "train[50%:75%]")])
+def test_slices_and_sums_are_written_as_splits_that_can_be_opened(planted, tmp_path, parts):
+    names = dict(zip(("data.train_split", "data.eval_split", "data.test_split"), (*parts, "test"), strict=True))
+    _, examples, _ = workflow._open(override(Config(), {"data.source": str(planted[0]), **names}).data, names)
+    kept = np.zeros(len(examples.owners), bool)
+    table = tables.write_table(tmp_path / "list.csv", examples, kept, DataConfig(source=str(planted[0])))
+    config = override(Config(), parse_assignments(table.settings)).data
+    found = open_source(resolve_splits(config))
+    assert {use: split.name for use, split in found.splits.items()} == {
+        "training": "train",
+        "validation": "validation",
+        "test": "test",
+    }
+    for owner, split in enumerate(found.splits.values()):
+        files = {split.locate(index)["file"] for index in range(split.num_examples)}
+        assert files == {examples.path(index) for index in np.flatnonzero(examples.owners == owner)}
+
+
+# Class folders whose order is not that of their names in a table: names of ImageNet's identifiers, and numbers.
+@pytest.mark.parametrize("folders", [("n01440764", "n01443537"), ("0", "10", "2")])
+def test_a_model_is_evaluated_on_the_table_of_its_folder(tmp_path, folders):
+    for index, folder in enumerate(folders):
+        (tmp_path / folder).mkdir()
+        for number in range(4):
+            Image.new("RGB", (4, 4), (index, number, 0)).save(tmp_path / folder / f"{number}.png")
+    config = DataConfig(source=str(tmp_path), train_split="all", eval_split="all")
+    own = open_source(config)
+    examples = Examples.join({"all": own.train}, own.class_names)
+    tables.write_table(tmp_path / "fixed.csv", examples, np.zeros(len(examples.owners), bool), config)
+    other = open_source(dataclasses.replace(config, source=str(tmp_path / "fixed.csv")))
+    assert other.class_names != own.class_names
+    matched = match_classes(own.class_names, other)
+    assert matched.class_names == own.class_names
+    for index, label in enumerate(matched.validation.labels):
+        assert matched.validation.locate(index)["file"].split("/")[-2] == folders[label]
 
 
 def test_a_table_keeps_rows_without_a_group(tmp_path):

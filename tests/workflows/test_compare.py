@@ -1,6 +1,5 @@
 """Comparison of two models: numbers, gates, exit codes, predictions files, and the page."""
 
-import dataclasses
 import json
 import re
 from pathlib import Path
@@ -156,16 +155,16 @@ def test_arguments_that_would_be_ignored_are_refused(predictor, arguments, messa
         resnet_tf.compare(predictor, predictor, latency=False, **arguments)
 
 
-def test_a_model_with_its_classes_in_another_order(predictor, changed):
+def test_a_model_with_its_classes_in_another_order(predictor, changed, monkeypatch):
     """A run whose logits have other names predicts these names."""
-    order = np.random.default_rng(0).permutation(10)
-    renamed = dataclasses.replace(changed[0], labels=tuple(predictor.labels[index] for index in order))
-    comparison = resnet_tf.compare(predictor, renamed, latency=False).comparison
-    np.testing.assert_array_equal(comparison.new.predictions, order[changed[1].logits.argmax(1)])
+    (run, evaluation), order = changed, np.random.default_rng(0).permutation(10)
+    monkeypatch.setattr(run.model, "labels", [predictor.labels[index] for index in order])
+    comparison = resnet_tf.compare(predictor, run, latency=False).comparison
+    np.testing.assert_array_equal(comparison.new.predictions, order[evaluation.logits.argmax(1)])
     assert comparison.class_names == list(predictor.labels)
-    other = dataclasses.replace(changed[0], labels=(*predictor.labels[:9], "other"))
+    monkeypatch.setattr(run.model, "labels", [*predictor.labels[:9], "other"])
     with pytest.raises(UserError, match=r"has no class '9', which the data have"):
-        resnet_tf.compare(predictor, other, latency=False)
+        resnet_tf.compare(predictor, run, latency=False)
 
 
 @pytest.fixture(scope="module")
@@ -248,6 +247,7 @@ def test_latencies_are_measured_in_turns(predictor, changed, monkeypatch):
         (["a"], "give two models"),
         (["a", "b", "c"], "give two models"),
         (["nowhere", "b"], "there is neither a run nor an exported model at 'nowhere'"),
+        (["a", "b", "--train.epochs=3"], "train.epochs has no effect on `compare`, which takes keys of the group data"),
         (["a", "b", "--max-accuracy-drop=2"], "--max-accuracy-drop=2: expected a number in the range [0.0, 1.0]"),
         (["a", "b", "--max-negative-flips=-1"], "--max-negative-flips=-1: expected a non-negative whole number"),
         (["a", "b", "--min-class-recall=nan"], "min_class_recall must be a finite number, got nan"),

@@ -21,6 +21,7 @@ from resnet_tf.core.targets import MULTI_LABEL
 from resnet_tf.data import pipeline
 from resnet_tf.data.augmentation import mixing
 from resnet_tf.data.sources import match_classes, open_source
+from resnet_tf.inputs import create_preprocess
 from resnet_tf.model.network import ResidualNetwork
 from resnet_tf.serving.card import model_card
 from resnet_tf.serving.export import export_model
@@ -164,7 +165,7 @@ def test_mixed_examples_have_the_classes_of_both():
 
 def test_a_batch_has_its_labels(config):
     source = open_source(config.data)
-    _, fractions = pipeline.load_batch(config, source, step=0)
+    _, fractions = pipeline.load_batch(config, source, create_preprocess(config.data), step=0)
     assert fractions.shape == (32, 3)
     assert (fractions.sum(1) > 1).any()
     assert (fractions.sum(1) == 0).any()

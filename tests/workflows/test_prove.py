@@ -13,9 +13,11 @@ import pytest
 import tensorflow as tf
 from conftest import override_groups, wait_until
 
+from resnet_tf.config import load_config
 from resnet_tf.core import files
 from resnet_tf.core.errors import Interrupted, UserError
-from resnet_tf.training import proof
+from resnet_tf.data.sources import open_source
+from resnet_tf.training import checkpoint, loop, proof
 from resnet_tf.workflows.prove import prove
 from resnet_tf.workflows.train import train_and_evaluate
 
@@ -116,6 +118,63 @@ def test_metrics_are_compared(proved, tmp_path):
     assert not result
     assert result.difference.startswith("val_loss of epoch 2 was 7.0 and is ")
     assert module._compare(proved, proved, 14, ())
+
+
+def test_metrics_are_compared_by_epoch(proved, tmp_path):
+    """Regression: after a corrupt line was removed, all later epochs were compared with others."""
+    from resnet_tf.workflows import prove as module
+
+    repaired = tmp_path / "repaired"
+    shutil.copytree(proved, repaired)
+    files.write_json_lines(repaired / "metrics.jsonl", files.read_json_lines(repaired / "metrics.jsonl")[1:])
+    result = module._compare(repaired, proved, 14, ())
+    assert (result.difference, result.metrics) == ("", 1)
+
+
+def test_a_checkpoint_that_a_signal_caused_within_an_epoch_is_reached(proved, tmp_path):
+    """Regression: a call of several steps passed over its step, and no checkpoint was compared."""
+    from resnet_tf.workflows import prove as module
+
+    run, again = tmp_path / "run", tmp_path / "again"
+    shutil.copytree(proved, run)
+    config = load_config(run / "config.json", ["train.checkpoint_steps=0"])  # none at step 3 by itself
+    (run / "config.json").write_text(config.to_json())
+    module.main([str(run), str(again), "3"])
+    assert [line["step"] for line in proof.read_hashes(again)] == [3]
+    result = module._compare(run, again, 3, ())
+    assert (result.difference, result.compared, result.metrics) == ("", (3,), 0)
+
+
+def test_other_data_are_refused_before_the_first_step(proved, tmp_path, monkeypatch):
+    """Regression: they were not compared, and only a difference of the results was named."""
+    from resnet_tf.workflows import prove as module
+
+    changed = tmp_path / "changed"
+    shutil.copytree(proved, changed)
+    config = json.loads((changed / "config.json").read_text())
+    config["data"]["train_split"] = "train[:500]"
+    (changed / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(loop, "fit", lambda *arguments, **options: pytest.fail("it was trained"))
+    message = r"holds other data than those of the run: the splits were train, test\[:100\]; they are train\[:500\],"
+    with pytest.raises(UserError, match=message):
+        module.main([str(changed), str(tmp_path / "again"), "14"])
+
+
+def test_the_test_split_which_is_left_out_is_no_other_data(proved, tmp_path):
+    from resnet_tf.workflows import prove as module
+
+    tested = tmp_path / "tested"
+    shutil.copytree(proved, tested)
+    config = load_config(tested / "config.json", ["data.test_split=test[100:]"])
+    (tested / "config.json").write_text(config.to_json())
+    newest = checkpoint.latest(tested / "checkpoints")
+    metadata = checkpoint.read_metadata(newest)
+    metadata["data"] = open_source(config.data).identity
+    (newest / "metadata.json").write_text(files.to_json(metadata))
+    (newest / "sha256.json").unlink()
+    files.write_manifest(newest, Path("sha256.json"))
+    assert "test[100:]" in metadata["data"]["splits"]
+    module._check_data(tested, open_source(load_config(proved / "config.json").data))
 
 
 def test_an_evaluation_of_one_run_only_is_no_difference(proved, tmp_path):

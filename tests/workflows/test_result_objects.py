@@ -1,6 +1,7 @@
 """The functions behind the commands, and the objects that they return."""
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 from unittest.mock import Mock
@@ -9,8 +10,17 @@ import numpy as np
 import pytest
 
 import resnet_tf
-from resnet_tf import UserError
+from resnet_tf import CalibrationCheck, MultiLabelEvaluation, SingleLabelEvaluation, UserError
+from resnet_tf.config import override
+from resnet_tf.core.comparison import Answers, Comparison
+from resnet_tf.core.paired import Paired
+from resnet_tf.core.paired_multi_label import MultiLabelPaired
 from resnet_tf.data import sources
+from resnet_tf.data.audit.findings import Examples
+from resnet_tf.data.sources import Split
+from resnet_tf.data.sources.arrays import array_split
+from resnet_tf.training.workdir import exclusive_workdir
+from resnet_tf.workflows import evaluate as workflow
 
 
 def plain(thing) -> dict:
@@ -84,6 +94,87 @@ def test_evaluate_takes_runs_exports_and_their_directories(tiny_run, tiny_export
         resnet_tf.evaluate(run, data="./nowhere")
 
 
+def test_the_export_of_a_bare_model_is_evaluated_on_named_data(tiny_export, tmp_path, monkeypatch):
+    """Its metadata have no configuration, whose defaults are the embedded digits with classes of the same names."""
+    bare = resnet_tf.Predictor(tiny_export)
+    del bare.metadata["config"]
+    bare.config = resnet_tf.Config()
+    evaluate = functools.partial(resnet_tf.evaluate, bare)
+    for call in (
+        evaluate,
+        functools.partial(evaluate, overrides=["data.eval_split=test"]),
+        functools.partial(evaluate, ood="digits"),
+        functools.partial(evaluate, corruptions=True),
+        functools.partial(resnet_tf.compare, bare, bare, latency=False),
+    ):
+        with pytest.raises(UserError, match=r"^the metadata of '.*' name no data; give --data="):
+            call()
+    images, labels = np.random.default_rng(0).integers(0, 256, (20, 8, 8), np.uint8), np.arange(20) % 10
+    np.savez(tmp_path / "own.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    result = evaluate(data=str(tmp_path / "own.npz"))
+    assert result.to_dict()["examples"] == 20
+    assert workflow._is_other(workflow._own_data(bare), bare.config.data), "digits may be out of distribution"
+    reports = []
+    monkeypatch.setattr("resnet_tf.workflows.reporting.write_page", lambda directory, report: reports.append(report))
+    result.write_report(tmp_path / "page")
+    assert reports[0].config == ""
+
+
+def _evaluation() -> SingleLabelEvaluation:
+    return SingleLabelEvaluation(np.array([0, 1]), np.eye(2))
+
+
+def _split() -> Split:
+    return array_split(Path("x.npz"), "train", np.zeros((2, 8, 8, 1), np.uint8), np.array([0, 1]), "")
+
+
+def _answers() -> Answers:
+    return Answers("model", "", np.array([0, 1]), np.array([0.9, 0.8]))
+
+
+EVALUATION, SPLIT, ANSWERS = _evaluation(), _split(), _answers()
+
+
+@pytest.mark.parametrize(
+    "create",
+    [
+        _evaluation,
+        _split,
+        _answers,
+        lambda: MultiLabelEvaluation(np.eye(2) > 0, np.eye(2)),
+        lambda: CalibrationCheck(EVALUATION, EVALUATION, cross_fitted=False, certain=np.array([True, False])),
+        lambda: Examples(SPLIT, ("train",), np.array([0, 1]), ("a", "b")),
+        lambda: Comparison("data", ANSWERS, ANSWERS, np.array([0, 1]), ("a", "b"), {}),
+        lambda: Paired(np.array([True, False]), np.array([True, False])),
+        lambda: MultiLabelPaired(np.eye(2) > 0, (np.eye(2), np.eye(2)), (np.eye(2) > 0, np.eye(2) > 0)),
+    ],
+)
+def test_objects_with_arrays_are_compared_by_identity(create):
+    """Regression: `==` raised an error about the truth value of an array, and `hash` one about its type."""
+    first, second = create(), create()
+    assert first == first
+    assert first != second
+    assert len({first, second, first}) == 2
+
+
+def test_evaluate_refuses_overrides_without_effect(tiny_run):
+    run = resnet_tf.load_run(tiny_run)
+    with pytest.raises(UserError, match=r"^export.calibrate has no effect on `evaluate`, which takes keys of"):
+        resnet_tf.evaluate(run, overrides=["data.eval_split=test[:50]", "export.calibrate=false"])
+    with pytest.raises(UserError, match=r"^data.label_column=breed has no effect: it needs a table as data.source$"):
+        resnet_tf.evaluate(run, overrides=["data.label_column=breed"])
+    with pytest.raises(UserError, match=r"unknown key 'data.sorce'; did you mean 'data.source'"):
+        resnet_tf.evaluate(run, overrides=["data.sorce=x"])
+
+
+def test_a_path_is_never_the_name_of_a_data_set(tiny_run, tmp_path, monkeypatch):
+    """Regression: a `Path` drops the `./` of `./digits`, and the embedded digits were evaluated."""
+    monkeypatch.chdir(tmp_path)
+    Path("digits").mkdir()
+    with pytest.raises(UserError, match=f"'{tmp_path}/digits' has no folder"):
+        resnet_tf.evaluate(tiny_run, data=Path("./digits"))
+
+
 def test_plan_opens_the_data_once(tiny_config, tmp_path, opened):
     plan = resnet_tf.plan(tiny_config, path=tmp_path / "batch.png", name="digits")
     assert opened.call_count == 1
@@ -92,6 +183,19 @@ def test_plan_opens_the_data_once(tiny_config, tmp_path, opened):
     assert values == {**plan.facts, "first batch": str(tmp_path / "batch.png")}
     assert str(plan).splitlines()[0] == f"network        {values['network']}"
     assert "first batch" not in resnet_tf.plan(tiny_config).to_dict()
+
+
+def test_the_plan_of_a_run_directory_is_that_of_its_run(tiny_config, tiny_run, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in tiny_run.rglob("*")}
+    assert resnet_tf.plan(tiny_config, workdir=tiny_run).facts["resumes from"] == "step 14"
+    with pytest.raises(UserError, match=r"another configuration \(data.batch_size=128 there and 64 now\)"):
+        resnet_tf.plan(override(tiny_config, {"data.batch_size": 64}), workdir=tiny_run)
+    assert {path: path.stat().st_mtime_ns for path in tiny_run.rglob("*")} == before
+    assert "resumes from" not in resnet_tf.plan(tiny_config, workdir=tmp_path / "new").facts
+    assert not (tmp_path / "new").exists()
+    used = exclusive_workdir(tmp_path / "used", tiny_config, name="")
+    with used, pytest.raises(UserError, match=r"'.*used' is used by another training, process \d+ on "):
+        resnet_tf.plan(tiny_config, workdir=tmp_path / "used")
 
 
 def test_preview_prepare_and_convert(photos, tmp_path):

@@ -84,9 +84,11 @@ def test_values_of_other_weights_are_not_used(run, tmp_path):
     shutil.copytree(run.workdir, workdir)
     file = workdir / "robustness.json"
     stored = json.loads(file.read_text())
-    file.write_text(json.dumps({**stored, "step": 1}))
     copied = resnet_tf.load_run(workdir)
-    assert copied.robustness is None
+    assert copied.robustness == run.robustness
+    for change in ({"step": 1}, {"weights_sha256": "of a run that began anew"}):
+        file.write_text(json.dumps({**stored, **change}))
+        assert copied.robustness is None
     for content, message in (
         ({**stored, "clean": 2}, "a value of a corruption is outside of"),
         ({**stored, "corruptions": {"fog": [0.5] * 5}}, "corruptions must be gaussian_noise"),

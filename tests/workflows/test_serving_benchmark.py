@@ -18,6 +18,7 @@ from resnet_tf.core.errors import UserError
 from resnet_tf.core.export_measurement import ExportMeasurement, Latency, Throughput
 from resnet_tf.core.export_metadata import Export
 from resnet_tf.core.serving_benchmark import ServingBenchmark
+from resnet_tf.inputs import ImagePreprocess
 from resnet_tf.serving import export_benchmark, runners
 from resnet_tf.serving.export import TARGETS
 from resnet_tf.serving.export_benchmark import measure_export
@@ -29,7 +30,7 @@ from resnet_tf.workflows.serving_benchmark import list_candidates
 SPEEDS = {"serving float32": 10.0, "litert float32": 5.0, "litert int8": 1.0}  # milliseconds of one image
 
 
-def fixed(directory: Path, *, seconds: float) -> ExportMeasurement:
+def fixed(directory: Path, *, seconds: float, input_type: type = ImagePreprocess) -> ExportMeasurement:
     """Return a measurement without a new process, of an export that `few_exports` wrote."""
     target, precision = directory.name.split()
     milliseconds = SPEEDS[directory.name]
@@ -102,12 +103,13 @@ def test_a_run_that_cannot_be_written_is_measured(workdir, few_exports, caplog):
 
 
 def test_values_of_other_weights_are_not_used(tmp_path):
-    run = Run(tmp_path, Config(), 7, model=None, preprocess=None, labels=(), metrics={})
+    run = Run(tmp_path, Config(), 7, model=None, metrics={})
     assert run.serving is None
     known = ServingBenchmark("resnet50", "top1", None, 0, 0.01, 5.0, "CPU", 2, (fixed(Path("litert int8"), seconds=1),))
-    write_measurement(tmp_path, 7, known)
+    write_measurement(tmp_path, run.identity, known)
     assert run.serving == known
     assert dataclasses.replace(run, step=8).serving is None
+    assert dataclasses.replace(run, weights_sha256="1").serving is None
     (tmp_path / "serving.json").write_text("{}")
     with pytest.raises(UserError, match=r"serving\.json' is invalid; delete it to measure again: it has no step"):
         _ = run.serving
@@ -172,19 +174,20 @@ def test_the_first_answer_is_the_sooner_one_of_two_processes(seconds, monkeypatc
     def run(command, **options):
         answer = {"first_answer_seconds": seconds[len(commands)]}
         commands.append(command[3:])
-        stored = dataclasses.asdict(fixed(Path("litert int8"), seconds=1)) | answer if command[3] == "all" else answer
+        stored = dataclasses.asdict(fixed(Path("litert int8"), seconds=1)) | answer if "all" in command else answer
         return subprocess.CompletedProcess(command, 0, stdout=json.dumps(stored), stderr="")
 
     monkeypatch.setattr(subprocess, "run", run)
-    known = measure_export(Path("export"), seconds=0.1)
+    known = measure_export(Path("export"), seconds=0.1, input_type=ImagePreprocess)
     assert known == dataclasses.replace(fixed(Path("litert int8"), seconds=1), first_answer_seconds=1.5)
-    assert commands == [["all", "export", "0.1"], ["first_answer", "export"]]
+    origin = "resnet_tf.inputs.images"
+    assert commands == [[origin, "all", "export", "0.1"], [origin, "first_answer", "export"]]
 
 
 @pytest.mark.slow
 def test_the_failure_of_a_process_is_one_line(tmp_path):
     with pytest.raises(UserError, match=r"^no exported model at '.*nowhere'$"):
-        measure_export(tmp_path / "nowhere", seconds=0.1)
+        measure_export(tmp_path / "nowhere", seconds=0.1, input_type=ImagePreprocess)
 
 
 def test_a_missing_package_is_left_to_the_loader_to_name(tmp_path, monkeypatch):
@@ -200,7 +203,7 @@ def test_a_killed_process_is_named(monkeypatch):
     killed = subprocess.CompletedProcess((), -9, stdout="", stderr="a warning\nKilled\n")
     monkeypatch.setattr(subprocess, "run", lambda *arguments, **options: killed)
     with pytest.raises(UserError, match=r"^its process ended with exit code -9: Killed$"):
-        measure_export(Path("export"), seconds=0.1)
+        measure_export(Path("export"), seconds=0.1, input_type=ImagePreprocess)
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def _with(run: Run, calibration: Calibration) -> Run:
     model = keras.models.clone_model(run.model)
     model.set_weights(run.model.get_weights())
     model.calibration = calibration
-    return dataclasses.replace(run, model=model, calibration=calibration)
+    return dataclasses.replace(run, model=model)
 
 
 @pytest.fixture(scope="module")

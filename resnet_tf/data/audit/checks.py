@@ -47,7 +47,6 @@ def check(
     *,
     embed: Embed | None = None,
     column: str = "",
-    missing: str = "",
 ) -> Checked:
     """Return the findings about all examples.
 
@@ -56,7 +55,6 @@ def check(
         preprocess: decodes them.
         embed: computes features with a trained network; by default, they are those of `patch_features`.
         column: column of the groups that must not be divided between splits, of a table; empty for none.
-        missing: its value in rows without a group.
     """
     with tempfile.TemporaryDirectory(prefix="resnet_tf-audit-") as temporary:
         directory = Path(temporary)
@@ -71,7 +69,7 @@ def check(
     groups = [*exact, *near]
     leaks = findings.list_leaks(examples, groups)
     if column:
-        leaks += findings.list_group_leaks(examples, column, examples.split.column(column), missing)
+        leaks += findings.list_group_leaks(examples, column, examples.split.column(column))
     found = {
         "unreadable": findings.list_unreadable(examples, scanned),
         "exact_duplicates": findings.list_duplicates(exact),

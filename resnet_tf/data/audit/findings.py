@@ -14,6 +14,7 @@ from resnet_tf.data.audit.measures import Issue
 from resnet_tf.data.audit.outliers import Scored
 from resnet_tf.data.audit.scan import ARRAY, FORMATS, UPRIGHT, Scan
 from resnet_tf.data.sources import Split
+from resnet_tf.data.sources.tables import MISSING
 
 # Names of the lists of an audit, in the order of its page.
 LISTS = (
@@ -31,7 +32,7 @@ GROUP = "group"  # leak of a group, such as a patient, beside the ways in which 
 _SUFFIXES = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",), "GIF": (".gif",), "BMP": (".bmp",), "WebP": (".webp",)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Examples:
     """All examples of a data set, one split after the other.
 
@@ -141,14 +142,13 @@ def list_leaks(examples: Examples, groups: Sequence[Group]) -> list[Finding]:
     return found
 
 
-def list_group_leaks(examples: Examples, column: str, values: Sequence[str], missing: str) -> list[Finding]:
+def list_group_leaks(examples: Examples, column: str, values: Sequence[str]) -> list[Finding]:
     """Return the groups, such as patients, that have examples in several splits.
 
     Args:
         examples: all examples.
         column: name of the column of groups.
         values: group of each example, [N].
-        missing: value of examples without a group.
     """
     members: dict[str, list[int]] = {}
     for index, value in enumerate(values):
@@ -156,7 +156,7 @@ def list_group_leaks(examples: Examples, column: str, values: Sequence[str], mis
     found = []
     for value, indices in members.items():
         splits = examples.splits_of(indices)
-        if value != missing and len(splits) > 1:
+        if value != MISSING and len(splits) > 1:
             reason = f"group {value} of column {column} in {' and '.join(splits)}"
             found.append(Finding(tuple(indices), 1.0, reason, {"match": GROUP, "group": value, "splits": splits}))
     return found

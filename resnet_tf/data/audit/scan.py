@@ -24,7 +24,7 @@ _BATCH = 256
 _IN_MEMORY = 2**28  # bytes; larger arrays are files
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scan:
     """Properties of the N examples of a split; those of unreadable examples are zero, and their measures NaN.
 

@@ -120,8 +120,9 @@ def write_table(path: Path, examples: Examples, left_out: np.ndarray, config: Da
         "file": [os.path.relpath(file, root) for file in files],
         "label": [separator.join(examples.classes(int(index))) for index in kept],
     }
-    if len(examples.names) > 1:
-        columns["split"] = [examples.names[owner] for owner in examples.owners[kept]]
+    splits = _split_names(examples)
+    if len(splits) > 1:
+        columns["split"] = [splits[owner] for owner in examples.owners[kept]]
     if config.group_column:
         values = examples.split.column(config.group_column)
         columns[config.group_column] = ["" if values[index] == MISSING else values[index] for index in kept]
@@ -134,9 +135,15 @@ def write_table(path: Path, examples: Examples, left_out: np.ndarray, config: Da
         settings.append(f"data.label_separator={separator or 'none'}")
     if config.group_column:
         settings.append(f"data.group_column={config.group_column}")
-    if not all(map(slices.use_of, examples.names)) and "split" in columns:
+    if not all(map(slices.use_of, splits)) and "split" in columns:
         settings.append("data.split_column=split")
     return WrittenTable(path, len(kept), int(left_out.sum()), tuple(settings))
+
+
+def _split_names(examples: Examples) -> tuple[str, ...]:
+    """Return the names of the splits in a table: the uses of slices and sums, whose names would select parts of it."""
+    has_parts = set("[+") & set("".join(examples.names))
+    return examples.uses if examples.uses and has_parts else examples.names
 
 
 def _root(path: Path, files: Sequence[str]) -> Path:

@@ -22,6 +22,7 @@ from resnet_tf.data.autotune import without_autotune
 from resnet_tf.inputs import headers
 
 _MAX_NAME = 40  # characters of a class name in messages
+_SAMPLED = 64  # images whose sizes are sampled
 
 
 class DataIdentity(TypedDict):
@@ -55,7 +56,7 @@ class Corruption:
     examples: int = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """One split of a data set.
 
@@ -124,6 +125,10 @@ class Split:
             deterministic=True,
         )
         return examples.map(without_autograph(function), num_parallel_calls=parallel)
+
+    def evenly_spaced(self, count: int) -> np.ndarray:
+        """Return indices of at most `count` examples across the split, which is often sorted by class, int64 [n]."""
+        return np.linspace(0, self.num_examples - 1, min(count, self.num_examples)).astype(np.int64)
 
     def select(self, indices: np.ndarray) -> "Split":
         """Return a split of the examples at `indices`, int64 [n], in that order."""
@@ -291,13 +296,13 @@ class DataSet:
     open: Callable[[DataConfig], Source]
 
 
-def sample_sizes(split: Split, count: int = 64) -> np.ndarray:
-    """Return (height, width) of at most `count` images across a split, int64 [n, 2], without decoding them.
+def sample_sizes(split: Split) -> np.ndarray:
+    """Return (height, width) of at most 64 images across a split, int64 [n, 2], without decoding them.
 
     Unreadable images are left out.
     """
-    indices = np.linspace(0, split.num_examples - 1, min(count, split.num_examples)).astype(np.int64)
-    sizes = split.map(tf.constant(indices), lambda position, example: headers.stored_size(example))
+    indices = tf.constant(split.evenly_spaced(_SAMPLED))
+    sizes = split.map(indices, lambda position, example: headers.stored_size(example))
     found = list(without_autotune(sizes.ignore_errors(log_warning=False)).as_numpy_iterator())
     return np.array([size for size in found if size.all()], np.int64).reshape(-1, 2)
 

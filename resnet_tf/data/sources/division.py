@@ -115,15 +115,22 @@ def count_bounds(total: int, fraction: float) -> tuple[int, int]:
 def stratified_order(labels: np.ndarray, groups: Sequence[str]) -> np.ndarray:
     """Return an order of the examples, int64 [N], in which every part has about the same fraction of each class.
 
-    Within a class, examples are in the order of the hashes of their groups, and the classes alternate.
+    Examples of a class are in the order of the hashes of their groups, at equal distances. The first is at a random
+    position within the distance: if all were in the middle, a part would have all classes of one example or none.
+
+    Args:
+        labels: class of each example, or a number for each combination of classes, int64 [N].
+        groups: name of the group of each example.
     """
     keys = [(hash_key(group), canonical(group)) for group in groups]
     by_key = sorted(range(len(keys)), key=lambda index: keys[index])
-    ranks = np.empty(len(labels))
-    seen: dict[int, int] = {}
+    positions = np.empty(len(labels))
+    following: dict[int, float] = {}
     counts = np.bincount(labels) if len(labels) else labels
     for index in by_key:
         label = int(labels[index])
-        ranks[index] = (seen.get(label, 0) + 0.5) / counts[label]
-        seen[label] = seen.get(label, 0) + 1
-    return np.array(sorted(by_key, key=lambda index: (ranks[index], labels[index])), np.int64)
+        # A second hash, because the smallest of several hashes is near 0.
+        rank = following.get(label) or hash_key(f"first: {groups[index]}")
+        positions[index] = rank / counts[label]
+        following[label] = rank + 1
+    return np.array(sorted(by_key, key=lambda index: positions[index]), np.int64)

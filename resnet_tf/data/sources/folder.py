@@ -115,7 +115,7 @@ class ClassFolder:
         return first if below else ""
 
 
-def find_folder(root: Path, config: DataConfig, *, whole: bool = False) -> DataSet:
+def find_folder(root: Path, config: DataConfig, *, whole: bool) -> DataSet:
     """Return the data set of a folder, whose splits are folders, or by hash.
 
     Args:

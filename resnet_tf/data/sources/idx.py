@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import re
 import zlib
 from pathlib import Path
 
@@ -17,11 +18,13 @@ from resnet_tf.data.sources.base import DataSet, Source, Split, hash_parts
 from resnet_tf.data.sources.labels import source_of_labels
 
 _SPLITS = {"test": "t10k"}  # split -> prefix of its files
+_IMAGES = re.compile(r"(.*)-images[-.]idx3-ubyte")
 
 
 def list_files(directory: Path) -> list[Path]:
     """Return the image files in a directory."""
-    return sorted(each for each in directory.iterdir() if "-images-idx3-ubyte" in each.name)
+    # Archives of Kaggle also have a folder with the name of each file.
+    return sorted(each for each in directory.iterdir() if _IMAGES.match(each.name) and not each.is_dir())
 
 
 def find_idx(directory: Path) -> DataSet:
@@ -58,7 +61,7 @@ def _read_split(directory: Path, split: str, config: DataConfig) -> tuple[Path, 
     """Return the path of the images, the images uint8 [N, H, W, 1] and the labels int64 [N]."""
     prefix = _SPLITS.get(split, split)
     advice = slices.advise(config, split, _list_splits(directory))
-    files = [_find(directory, f"{prefix}-{content}-ubyte", advice) for content in ("images-idx3", "labels-idx1")]
+    files = [_find(directory, f"{prefix}-{content}", advice) for content in ("images-idx3-ubyte", "labels-idx1-ubyte")]
     images, labels = (read_array(file, rank) for file, rank in zip(files, (3, 1), strict=True))
     if len(images) != len(labels) or not len(labels):
         raise UserError(
@@ -69,14 +72,15 @@ def _read_split(directory: Path, split: str, config: DataConfig) -> tuple[Path, 
 
 def _list_splits(directory: Path) -> list[str]:
     prefixes = {prefix: split for split, prefix in _SPLITS.items()}
-    found = (file.name.partition("-images-idx3-ubyte")[0] for file in list_files(directory))
+    found = [match[1] for file in list_files(directory) if (match := _IMAGES.match(file.name))]
     return sorted({prefixes.get(prefix, prefix) for prefix in found})
 
 
 def _find(directory: Path, name: str, advice: str) -> Path:
-    for file in (directory / name, directory / f"{name}.gz"):
-        if file.is_file():
-            return file
+    for stem in (name, name.replace("-idx", ".idx")):
+        for file in (directory / stem, directory / f"{stem}.gz"):
+            if file.is_file():
+                return file
     present = ", ".join(each.name for each in list_files(directory))
     raise UserError(f"{str(directory)!r} has no {name}; it has {present}; {advice}")
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from resnet_tf.core.class_names import canonical, find_duplicate
+from resnet_tf.core.class_names import canonical, find_duplicate, find_indices
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.ranges import MAX_CLASSES
 from resnet_tf.core.targets import MULTI_LABEL, SINGLE_LABEL, targets_of, targets_with
@@ -186,30 +186,29 @@ def check_form(split: Split, thresholds: Sequence[float] | None) -> None:
 
 
 def match_classes(class_names: Sequence[str], source: Source) -> Source:
-    """Return a data set with the classes of a model, of which it may lack some.
+    """Return a data set with the classes of a model, matched by name; it may lack some, and have another order.
 
     Args:
         class_names: class names of the model.
         source: data set, for evaluation.
 
     Raises:
-        UserError: if the data set has a class that the model lacks, or the classes in another order.
+        UserError: if the data set has a class that the model lacks, or one of both has two classes of one name.
     """
-    expected, found = (list(map(canonical, names)) for names in (class_names, source.class_names))
-    if expected == found:
+    if list(map(canonical, class_names)) == list(map(canonical, source.class_names)):
         return source
-    positions = {name: index for index, name in enumerate(expected)}
-    labels = np.array([positions.get(name, -1) for name in found])
-    if len(positions) < len(expected) or (labels < 0).any() or (np.diff(labels) <= 0).any():
+    labels = np.array(find_indices(source.class_names, class_names), np.int64)
+    if (labels < 0).any() or any(map(find_duplicate, (class_names, source.class_names))):
         raise UserError(
             f"the model has the classes {shorten_names(class_names)}, but {source.name!r} has "
             f"{shorten_names(source.class_names)}"
         )
-    lacking = [name for name in class_names if canonical(name) not in set(found)]
-    count = f"{len(lacking):,} of {len(class_names):,} classes of the model"
-    logger.warning("%s", printable(f"{count} are not in {source.name!r}: {shorten_names(lacking)}"))
+    lacking = [class_names[label] for label in np.setdiff1d(np.arange(len(class_names)), labels)]
+    if lacking:
+        count = f"{len(lacking):,} of {len(class_names):,} classes of the model"
+        logger.warning("%s", printable(f"{count} are not in {source.name!r}: {shorten_names(lacking)}"))
     splits = (
-        dataclasses.replace(split, labels=source.targets.renumber(split.labels, labels, len(expected)))
+        dataclasses.replace(split, labels=source.targets.renumber(split.labels, labels, len(class_names)))
         for split in source.splits.values()
     )
     return Source(source.name, tuple(class_names), *splits)

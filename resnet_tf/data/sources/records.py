@@ -24,6 +24,7 @@ from resnet_tf.core.errors import UserError, plain_reason
 from resnet_tf.core.files import write_atomically
 from resnet_tf.core.graphs import without_autograph
 from resnet_tf.core.machine import cores
+from resnet_tf.core.paths import user_directory
 from resnet_tf.core.progress_line import Progress
 from resnet_tf.core.text import counted
 from resnet_tf.data.autotune import without_autotune
@@ -273,7 +274,7 @@ def _read_length(file: str, position: int) -> int:
 
 def cache_directory(name: str) -> Path:
     """Return the directory of a part of the user's cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resnet_tf" / name
+    return Path(os.environ.get("XDG_CACHE_HOME") or user_directory(".cache")) / "resnet_tf" / name
 
 
 def _write_cache(path: Path, text: str) -> None:

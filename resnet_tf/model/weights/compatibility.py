@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_tf.core.errors import UserError
-from resnet_tf.model.arch import FREE_FIELDS, Arch
+from resnet_tf.model.arch import FREE_FIELDS, Arch, listed
 from resnet_tf.model.network import ResidualNetwork, layers_by_name
 from resnet_tf.model.weights.dialects import Dialect
 from resnet_tf.model.weights.keras_files import Configs
@@ -49,10 +49,7 @@ def check_architecture(model: ResidualNetwork, dialect: Dialect, metadata: Mappi
     if not conflicts:
         return
     needed, fitting = _fitting_network(arch, conflicts)
-    settings, present = (
-        ", ".join(f"{key}={value!r}" for key, value in fields.items())
-        for fields in (needed, {key: getattr(arch, key) for key in needed})
-    )
+    settings, present = listed(needed), listed({key: getattr(arch, key) for key in needed})
     raise UserError(
         f"the weights in {str(path)!r} {origin}, a network with {settings}; {name} has {present}, with the same names "
         f"and shapes but other results. Use {fitting or f'{name} with {settings}'}"
@@ -112,10 +109,7 @@ def _other_setting(name: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]
 
 def _look_alikes(arch: Arch) -> list[str]:
     """Return the names of other networks whose weights have the same names and shapes."""
-    differences = {
-        name: set(arch.conflicts({field: (value,) for field, value in vars(other).items()}))
-        for name, other in MODELS.items()
-    }
+    differences = {name: set(arch.differences(other)) for name, other in MODELS.items()}
     return [name for name, fields in differences.items() if fields and fields <= set(_HIDDEN)]
 
 

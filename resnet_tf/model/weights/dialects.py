@@ -64,7 +64,7 @@ class Dialect:
 
     def part(self, array: str) -> str:
         """Return the part of a network that an array belongs to, `stem`, `block` or `final`; empty for the head."""
-        if ANY_BLOCK.match(array):
+        if STAGE.match(array):
             return "block"
         module = array.rpartition(self.separator)[0]
         layers = [pattern for pattern, template in self.modules if template == module] or [module]
@@ -73,8 +73,9 @@ class Dialect:
 
 _BLOCK = r"stage(?P<stage>\d+)_block(?P<block>\d+)"
 _CONV = r"conv(?P<conv>\d)"
-# Numbers of stage and block in the array names of any dialect, of which `conv1.0` is in timm's deep stem.
-ANY_BLOCK = re.compile(r"(?:stage|layer|stages\.|conv(?=\d+_block))(\d+)(?:_block|\.blocks\.|\.)(\d+)")
+# Numbers of stage and block in the array names of any dialect, of which `conv1.0` is in timm's deep stem. The pooling
+# before the blocks of a stage, transition="pool", has no number of a block.
+STAGE = re.compile(r"(?:stage|layer|stages\.|conv(?=\d+_block))(\d+)(?:_transition|(?:_block|\.blocks\.|\.)(\d+))")
 
 
 def _torch(name: str, preprocess: Preprocess, *modules: tuple[str, str], **implies: tuple[Any, ...]) -> Dialect:

@@ -1,6 +1,7 @@
 """Download of published weights to the cache of Keras, with verification of their hashes."""
 
 import contextlib
+import errno
 import hashlib
 import http.client
 import os
@@ -11,7 +12,8 @@ from pathlib import Path
 
 from resnet_tf.core import downloads, files, locks
 from resnet_tf.core.errors import UserError, plain_reason
-from resnet_tf.core.paths import user_path
+from resnet_tf.core.paths import keras_home
+from resnet_tf.core.streams import write_or_drop
 from resnet_tf.core.text import printable
 from resnet_tf.model.weights import readers
 from resnet_tf.model.weights.pretrained import Pretrained
@@ -25,8 +27,8 @@ _ATTEMPTS = 100  # to lock a file that others delete
 def fetch(pretrained: Pretrained) -> Path:
     """Download a published file unless it is cached, and return its path.
 
-    The cache is that of Keras: `models` in `KERAS_HOME`, by default `~/.keras`. Environment variables:
-    `RESNET_TF_MIRROR` is the URL of a mirror, with each file at MIRROR/HOST/PATH of its published URL;
+    The cache is that of Keras: `models` in `KERAS_HOME`, by default `~/.keras`, see `paths.keras_home`. Environment
+    variables: `RESNET_TF_MIRROR` is the URL of a mirror, with each file at MIRROR/HOST/PATH of its published URL;
     `RESNET_TF_OFFLINE=1` forbids downloads.
 
     An interrupted download is continued, now or by the next call, from `NAME.part` in the cache.
@@ -59,8 +61,7 @@ def fetch(pretrained: Pretrained) -> Path:
 
 def cached_path(pretrained: Pretrained) -> Path:
     """Return the path of a published file in the cache, whether it is there or not."""
-    home = user_path(os.environ.get("KERAS_HOME") or "~/.keras")
-    return home / "models" / pretrained.file_name
+    return keras_home() / "models" / pretrained.file_name
 
 
 def mirrored(url: str) -> str:
@@ -90,17 +91,35 @@ def _download(url: str, path: Path, digest: str) -> None:
         UserError: if the hash differs from `digest`, or, if that is empty, from the SHA-256 that the server states.
     """
     part = _part(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_cache(path.parent)
     with _locked(part):
         if path.is_file():
             return
-        print(f"downloading {url} to {str(path)!r}", file=sys.stderr)
+        write_or_drop(sys.stderr, f"downloading {url} to {str(path)!r}\n")
         stated = downloads.download(url, part, name=path.name, timeout=TIMEOUT)
         digest = digest or (f"sha256:{stated}" if stated else "")
         if mismatch := _digest_mismatch(part, digest) if digest else "the server does not state its SHA-256":
             part.unlink()
             raise UserError(f"the download from {url} is not the published file: {mismatch}")
         files.replace_durably(part, path)
+
+
+def _make_cache(directory: Path) -> None:
+    """Create the directory of the cache if it is missing.
+
+    Raises:
+        UserError: if it cannot be created or written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        reason = "" if os.access(directory, os.W_OK | os.X_OK) else os.strerror(errno.EACCES)
+    except OSError as error:
+        reason = error.strerror or str(error)
+    if reason:
+        raise UserError(
+            f"weights are downloaded to {str(directory)!r}, which cannot be written ({reason}); set KERAS_HOME to a "
+            "directory that can, or pass the path of a copy as weights"
+        )
 
 
 def _part(path: Path) -> Path:
@@ -119,9 +138,11 @@ def _locked(part: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if part.is_file() and not part.stat().st_size:
-            part.unlink()
-        locks.release(lock)
+        try:
+            if part.is_file() and not part.stat().st_size:
+                part.unlink()
+        finally:
+            locks.release(lock)
 
 
 def _digest_mismatch(path: Path, digest: str) -> str:

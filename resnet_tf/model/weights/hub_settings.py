@@ -1,7 +1,7 @@
 """Settings of a network in the JSON files of a Hugging Face repository: `resnet_tf.json`, and timm's `config.json`."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NotRequired, TypedDict
 
@@ -17,10 +17,12 @@ from resnet_tf.model.metadata import Metadata
 from resnet_tf.model.weights.pretrained import preprocess_at
 from resnet_tf.model.zoo import MODELS
 
-# Arguments of timm's networks that change nothing in evaluation; the channels are those of `input_size`.
-_FREE_ARGUMENTS = ("in_chans", "num_classes", "drop_rate", "drop_path_rate", "drop_block_rate", "zero_init_last")
-_DEFAULT_ARGUMENTS = {"global_pool": "avg", "output_stride": 32}
-_UNKNOWN = object()  # equals no value
+# Arguments of timm's networks that are read, and those that change nothing in evaluation.
+_KNOWN_ARGUMENTS = (
+    *("in_chans", "output_stride"),
+    *("num_classes", "drop_rate", "drop_path_rate", "drop_block_rate", "zero_init_last"),
+)
+_TIMM_STRIDES = (8, 16, 32)  # values of `output_stride` that timm's ResNet takes
 _IMAGENET_TAG = "in1k"  # end of the tags of timm's weights with ImageNet's classes in their usual order
 _TIMM_EPSILON = 1e-5
 _TIMM_CLASSES = 1000  # of a configuration that states none
@@ -41,13 +43,20 @@ class _TimmWeights(TypedDict):
     tag: NotRequired[str]
 
 
+class _TimmArguments(TypedDict):
+    """Arguments of a network that are read."""
+
+    in_chans: NotRequired[int]
+    output_stride: NotRequired[int]
+
+
 class _TimmConfig(TypedDict):
     """Fields of `config.json` that are read."""
 
     architecture: str
     num_classes: NotRequired[int]
     global_pool: NotRequired[str]
-    model_args: NotRequired[dict[str, Any]]
+    model_args: NotRequired[_TimmArguments]
     label_names: NotRequired[list[str] | dict[str, str]]
     label_descriptions: NotRequired[dict[str, str]]
     pretrained_cfg: NotRequired[_TimmWeights]
@@ -138,15 +147,17 @@ def from_timm(content: Mapping[str, Any]) -> HubSettings:
         raise UserError(mismatch.removeprefix("config."))
     name = zoo_name(config["architecture"])
     _check_arguments(config)
-    channels, height, width = trained_size = weights.get("input_size") or (3, *presets.TIMM.size)
-    inputs = _timm_inputs(weights, trained_size)
+    arguments = config.get("model_args", {})
+    channels, height, width = weights.get("input_size") or (3, *presets.TIMM.size)
+    channels = arguments.get("in_chans", channels)  # earlier versions store the input size of the original weights
+    inputs = _timm_inputs(weights, (channels, height, width))
     labels = _timm_labels(config)
     classes = _classes(config.get("num_classes", weights.get("num_classes", _TIMM_CLASSES)), labels)
     if labels is None and classes == 1000 and weights.get("tag", "").endswith(_IMAGENET_TAG):
         labels = imagenet_labels()
     if inputs:
         height, width = inputs[0].size
-    return HubSettings(name, MODELS[name], classes, (height, width, channels), inputs, labels)
+    return HubSettings(name, _timm_arch(name, arguments), classes, (height, width, channels), inputs, labels)
 
 
 def timm_name(name: str) -> str:
@@ -201,14 +212,17 @@ def to_timm(metadata: Metadata, num_classes: int, *, first_conv: str, classifier
     if preprocess is None or inputs is None:
         return None
     fields = {field.name for field in dataclasses.fields(Arch)} - set(FREE_FIELDS)
-    if any(getattr(arch, field) != getattr(MODELS[name], field) for field in fields):
+    stride = arch.output_stride or arch.total_stride
+    if stride not in _TIMM_STRIDES or any(getattr(arch, field) != getattr(MODELS[name], field) for field in fields):
         return None
+    arguments = {"in_chans": preprocess.channels} if preprocess.channels != 3 else {}
+    arguments |= {"output_stride": stride} if stride != arch.total_stride else {}
     labels = {"label_names": list(metadata.labels)} if metadata.labels else {}
     return {
         "architecture": timm_name(name),
         "num_classes": num_classes,
         **labels,
-        **({"model_args": {"in_chans": preprocess.channels}} if preprocess.channels != 3 else {}),
+        **({"model_args": arguments} if arguments else {}),
         "pretrained_cfg": {
             **inputs,
             "custom_load": False,
@@ -226,10 +240,19 @@ def _without_nulls(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_arguments(config: Mapping[str, Any]) -> None:
     """Refuse arguments of timm's networks that change the results and that no option here stands for."""
-    arguments = {"global_pool": config.get("global_pool") or "avg", **(config.get("model_args") or {})}
+    arguments = {"global_pool": config.get("global_pool") or "avg", **config.get("model_args", {})}
     for name, value in arguments.items():
-        if name not in _FREE_ARGUMENTS and value != _DEFAULT_ARGUMENTS.get(name, _UNKNOWN):
+        if name not in _KNOWN_ARGUMENTS and (name, value) != ("global_pool", "avg"):
             raise UserError(f"timm's argument {shorten(name)}={shorten(value)} has no counterpart in this package")
+
+
+def _timm_arch(name: str, arguments: Mapping[str, Any]) -> Arch:
+    """Return the architecture of a network of the zoo with arguments of timm."""
+    arch = MODELS[name]
+    stride = arguments.get("output_stride", arch.total_stride)
+    if stride not in _TIMM_STRIDES:
+        raise UserError(f"timm's argument output_stride takes 8, 16 or 32, got {stride}")
+    return dataclasses.replace(arch, output_stride=0 if stride == arch.total_stride else stride)
 
 
 def _timm_inputs(weights: Mapping[str, Any], trained_size: tuple[int, int, int]) -> tuple[ImagePreprocess, ...]:
@@ -239,22 +262,26 @@ def _timm_inputs(weights: Mapping[str, Any], trained_size: tuple[int, int, int])
     """
     if (mode := weights.get("crop_mode") or "center") != "center":
         raise UserError(f"crop_mode={shorten(mode)}; the preprocessing of this package has 'center'")
-    if not ImagePreprocess.supports_channels(trained_size[0]):
+    channels = trained_size[0]
+    if not ImagePreprocess.supports_channels(channels):
         return ()
     sizes = weights.get("test_input_size") or trained_size, trained_size
     trained_crop = weights.get("crop_pct") or presets.TIMM.crop_fraction
     crops = weights.get("test_crop_pct") or trained_crop, trained_crop
-    found = []
-    for (channels, height, width), crop in zip(sizes, crops, strict=True):
-        base = presets.TIMM.with_channels(channels)
-        base = dataclasses.replace(
-            base,
-            interpolation=weights.get("interpolation") or base.interpolation,
-            mean=tuple(weights.get("mean") or base.mean),
-            std=tuple(weights.get("std") or base.std),
-        )
-        found.append(base.with_timm_crop((height, width), crop))
+    base = presets.TIMM.with_channels(channels)
+    base = dataclasses.replace(
+        base,
+        interpolation=weights.get("interpolation") or base.interpolation,
+        mean=_timm_statistics(weights.get("mean") or base.mean, channels),
+        std=_timm_statistics(weights.get("std") or base.std, channels),
+    )
+    found = (base.with_timm_crop((height, width), crop) for (_, height, width), crop in zip(sizes, crops, strict=True))
     return tuple(dict.fromkeys(found))
+
+
+def _timm_statistics(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """Return the statistics of channels; the average of RGB for gray, as in timm's `resolve_input_data_config`."""
+    return (sum(values) / len(values),) if channels == 1 else tuple(values)
 
 
 def _timm_labels(config: Mapping[str, Any]) -> tuple[str, ...] | None:

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from resnet_tf.core.errors import UserError
+from resnet_tf.core.errors import UserError, prefix_errors
 from resnet_tf.model.builder import LOGITS_LAYER
 from resnet_tf.model.layers import has_lora, merged_kernel
 from resnet_tf.model.metadata import Metadata
@@ -126,10 +126,8 @@ def find_torch_dialect(model: ResidualNetwork) -> Dialect | None:
 
 def _read_origin(dialect: Dialect, metadata: Mapping[str, Any], path: Path) -> WeightsOrigin:
     """Return the dialect of a file, and its metadata without the architecture."""
-    try:
+    with prefix_errors(f"the metadata of the weights in {str(path)!r} is corrupt"):
         stored = Metadata.from_dict({key: metadata.get(key) for key in _ORIGIN})
-    except UserError as error:
-        raise UserError(f"the metadata of the weights in {str(path)!r} is corrupt: {error}") from error
     return WeightsOrigin(dialect.name, dataclasses.replace(stored, preprocess=stored.preprocess or dialect.preprocess))
 
 

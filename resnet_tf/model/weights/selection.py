@@ -8,7 +8,7 @@ from typing import Any
 
 from resnet_tf.core.errors import UserError
 from resnet_tf.model.builder import LOGITS_LAYER
-from resnet_tf.model.weights.dialects import ANY_BLOCK, DIALECTS, Dialect
+from resnet_tf.model.weights.dialects import DIALECTS, STAGE, Dialect
 from resnet_tf.model.weights.keras_files import Arrays
 from resnet_tf.model.zoo import MODELS
 
@@ -68,12 +68,12 @@ def without_head(arrays: Arrays, dialect: Dialect) -> Arrays:
 
 
 def up_to_stage(arrays: Arrays, dialect: Dialect, stage: int) -> Arrays:
-    """Return the arrays of the stem and of the blocks up to a stage; 0 is the stem."""
-    numbers = sorted(_stages(arrays))
+    """Return the arrays of the stem and of the stages up to a number; 0 is the stem."""
+    numbers = sorted(_stages(arrays))[:stage]
     kept = {}
     for name, array in arrays.items():
-        match = ANY_BLOCK.match(name)
-        if (match and numbers.index(int(match[1])) < stage) or (not match and dialect.part(name) == "stem"):
+        match = STAGE.match(name)
+        if int(match[1]) in numbers if match else dialect.part(name) == "stem":
             kept[name] = array
     return kept
 
@@ -94,7 +94,7 @@ def suggest(arrays: Arrays, name: str) -> str:
     convolutions = [
         int(found[1])
         for key in arrays
-        if (match := ANY_BLOCK.search(key)) and (found := re.search(r"(?:conv|block\d+_)(\d)", key[match.end(1) :]))
+        if (match := STAGE.search(key)) and (found := re.search(r"(?:conv|block\d+_)(\d)", key[match.end(1) :]))
     ]
     blocks = {"basic": 2, "bottleneck": 3, "single": 1}
     names = [
@@ -110,8 +110,8 @@ def _prefixes(arrays: Mapping[str, Any], variables: Collection[VariableName], di
     in_blocks = [each for each in variables if each[0].startswith("stage")]
     anchor = next((key for each in in_blocks or variables if (key := dialect.key(*each))), None)
     found = [name.removesuffix(anchor) for name in arrays if name.endswith(anchor)] if anchor else []
-    # A prefix that ends inside of a block comes from another convolution of the same name.
-    outer = (each for each in found if each.endswith((".", "/", "_")) and not ANY_BLOCK.search(each))
+    # A prefix that ends inside of a stage comes from another convolution of the same name.
+    outer = (each for each in found if each.endswith((".", "/", "_")) and not STAGE.search(each))
     return ["", *dict.fromkeys(outer)]
 
 
@@ -119,7 +119,7 @@ def _stages(arrays: Mapping[str, Any]) -> dict[int, int]:
     """Return the number of blocks by the number of the stage in the file."""
     found: dict[int, int] = {}
     for key in arrays:
-        if match := ANY_BLOCK.search(key):
-            stage, block = (int(number) for number in match.groups()[:2])
+        if (match := STAGE.search(key)) and match[2]:
+            stage, block = int(match[1]), int(match[2])
             found[stage] = max(found.get(stage, 0), block + (0 if "_block" in key else 1))
     return found

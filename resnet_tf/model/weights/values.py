@@ -1,6 +1,7 @@
-"""Validation of the values of weights: finite floating-point numbers, and variances that are not negative."""
+"""Values of weights: their hash, and their validation as finite numbers with variances that are not negative."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterable, Iterator
 
 import keras
 import numpy as np
@@ -61,6 +62,20 @@ def check_model(model: keras.Model) -> None:
     for layer, variable in _weights(model):
         name, epsilon = f"{layer.name}/{variable.name}", getattr(layer, "epsilon", 0.0)
         check_weight(f"network {model.name!r}", name, variable.numpy(), variable.name, epsilon=epsilon)
+
+
+def hash_arrays(arrays: Iterable[tuple[str, np.ndarray]]) -> str:
+    """Return the SHA-256 of named arrays in their order: names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name, array in arrays:
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def hash_weights(model: keras.Model) -> str:
+    """Return the SHA-256 of the weights of all layers of a network, see `hash_arrays`."""
+    return hash_arrays((f"{layer.name}/{variable.name}", variable.numpy()) for layer, variable in _weights(model))
 
 
 def find_precision(model: keras.Model) -> str:

@@ -36,7 +36,7 @@ _SHOWN = 8  # ignored columns in the log
 SelectRows = Callable[[str, np.ndarray], Split]
 
 
-def find_table(path: Path, config: DataConfig, *, whole: bool = False) -> DataSet:
+def find_table(path: Path, config: DataConfig, *, whole: bool) -> DataSet:
     """Return the data set of a table, whose splits are in a column, in the names of its files, or made by a division.
 
     Args:
