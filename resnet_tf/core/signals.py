@@ -53,8 +53,8 @@ class StopSignals:
 def interrupted_by(signals: Sequence[signal.Signals], message: str) -> Iterator[Callable[[], None]]:
     """Raise `Interrupted` with a message if the process receives a signal in the block, which then cleans up.
 
-    A second signal ends the process at once. Python handles signals in the main thread only; in other threads the
-    context has no effect.
+    A second signal ends the process at once. Python handles signals in the main thread only, after native code has
+    returned; in other threads the context has no effect.
 
     Yields:
         A function for the block to call between its steps: Python prints and drops an exception that a signal raises

@@ -89,6 +89,10 @@ class TrainedRun(Protocol):
         """Class names in the order of the logits."""
 
     @property
+    def data_classes(self) -> tuple[str, ...]:
+        """Class names of the training data in the order of the logits."""
+
+    @property
     def metrics(self) -> dict[str, Any]:
         """Metrics on the validation split."""
 
@@ -106,6 +110,7 @@ class _Exportable:
         origin: architecture, preprocessing and labels.
         settings: the `export` group of the configuration.
         data: data source for drift and calibration, or None.
+        data_classes: class names of the training data of a run, which `labels` may rename; empty for a bare model.
         weight_decay: coefficient of the regularization losses of `hub` exports.
         metadata: `metrics`, `step` and `config` of a training run; empty for a bare model.
     """
@@ -114,6 +119,7 @@ class _Exportable:
     origin: Metadata
     settings: ExportConfig
     data: DataConfig | None
+    data_classes: tuple[str, ...]
     weight_decay: float
     metadata: dict[str, Any]
 
@@ -347,7 +353,7 @@ def _exportable(
     if isinstance(run_or_model, keras.Model):
         model = canonical_model(run_or_model, needs_head=needs_head)
         origin = complete_metadata(run_or_model, preprocess, labels, needs_labels=needs_head)
-        return _Exportable(model, origin, ExportConfig(), data, 0.0, {})
+        return _Exportable(model, origin, ExportConfig(), data, (), 0.0, {})
     run = run_or_model
     origin, robustness = stored_metadata(run.model), run.robustness
     return _Exportable(
@@ -357,6 +363,7 @@ def _exportable(
         ),
         settings=run.config.export,
         data=data or run.config.data,
+        data_classes=run.data_classes,
         weight_decay=run.config.optimizer.weight_decay,
         metadata={
             "metrics": run.metrics,
@@ -386,7 +393,7 @@ def _drift_batches(source: _Exportable) -> tuple[Iterator[tuple[np.ndarray, np.n
         noise = np.random.default_rng(0).uniform(size=shape).astype(np.float32)
         starts = range(0, _RANDOM_EXAMPLES, _BATCH_SIZE)
         return ((noise[start : start + _BATCH_SIZE], None) for start in starts), "random"
-    split = _open_data(source.data, source.labels).validation
+    split = _open_data(source.data, source.labels, source.data_classes).validation
     indices = split.evenly_spaced(source.settings.drift_examples).tolist()
 
     def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -401,17 +408,17 @@ def _calibration_examples(source: _Exportable) -> Iterator[np.ndarray]:
     """Yield batches of one training example: images float32 [1, H, W, 3] in [0, 1], or signals float32 [1, L, C]."""
     if source.data is None:
         raise UserError("precision int8 needs examples for calibration: pass data=DataConfig(source=...)")
-    split = _open_data(source.data, source.labels).train
+    split = _open_data(source.data, source.labels, source.data_classes).train
     for index in split.evenly_spaced(source.settings.calibration_examples).tolist():
         yield _load(split, source.preprocess, [index])
 
 
-def _open_data(data: DataConfig, labels: Sequence[str]) -> Source:
-    """Open a data source for the classes of a network, matched by name, or by index if one of both has no names."""
+def _open_data(data: DataConfig, labels: Sequence[str], trained_names: Sequence[str] = ()) -> Source:
+    """Open a data source for the classes of a network, by index if one of both has no names; see `match_classes`."""
     source = open_source(data, for_training=False)
     names, indices = source.class_names, tuple(map(str, range(len(labels))))
     is_unnamed = indices in (names, tuple(labels)) and len(names) == len(labels) and set(names).isdisjoint(labels)
-    return source if is_unnamed else match_classes(labels, source)
+    return source if is_unnamed else match_classes(labels, source, trained_names)
 
 
 def _load(split: Split, preprocess: Preprocess, indices: list[int]) -> np.ndarray:

@@ -61,19 +61,19 @@ def save(directory: Path, parts: Parts, metadata: CheckpointMetadata, *, keep: i
         UserError: if it cannot be written. Nothing that was there before is changed then.
     """
     step = metadata["step"]
-    final = _path(directory, step)
+    final = path_of(directory, step)
     try:
         with files.atomic_directory(final, replace=True) as staging:
             _write(staging, parts, metadata)
     except (OSError, tf.errors.OpError) as error:
-        intact = (each for each in reversed(steps(directory)) if not find_corruption(_path(directory, each)))
+        intact = (each for each in reversed(steps(directory)) if not find_corruption(path_of(directory, each)))
         newest = next(intact, None)
         kept = "there is no earlier one" if newest is None else f"that of step {newest} is intact"
         raise UserError(f"the checkpoint of step {step} cannot be written: {write_failure(error)}; {kept}") from error
     for skipped in [each for each in steps(directory) if each > step]:
-        files.remove_directory(_path(directory, skipped))
+        files.remove_directory(path_of(directory, skipped))
     for old in _superfluous(directory, keep, metric):
-        files.remove_directory(_path(directory, old))
+        files.remove_directory(path_of(directory, old))
     return final
 
 
@@ -89,7 +89,7 @@ def latest(directory: Path) -> Path | None:
         UserError: if there are checkpoints, but all are corrupt.
     """
     found: list[str] = []
-    for checkpoint in [_path(directory, step) for step in reversed(steps(directory))]:
+    for checkpoint in [path_of(directory, step) for step in reversed(steps(directory))]:
         corruption = find_corruption(checkpoint)
         if not corruption:
             return checkpoint
@@ -115,7 +115,7 @@ def best(directory: Path, metric: str = AUTO) -> Path | None:
     scores = _scores(directory, metric)
     while scores:
         step = _best_step(scores)
-        checkpoint = _path(directory, step)
+        checkpoint = path_of(directory, step)
         if not (corruption := find_corruption(checkpoint)):
             return checkpoint
         if not checkpoint.exists():  # the run goes on, and removed it in the meantime
@@ -222,7 +222,8 @@ def _with_optional(parts: Parts, state: str, optional: str) -> Parts:
     return found
 
 
-def _path(directory: Path, step: int) -> Path:
+def path_of(directory: Path, step: int) -> Path:
+    """Return the path of the checkpoint of a step."""
     return directory / f"{step:0{_DIGITS}d}"
 
 
@@ -241,7 +242,7 @@ def _superfluous(directory: Path, keep: int, metric: str) -> list[int]:
 
 def _scores(directory: Path, metric: str) -> dict[int, float]:
     """Return the score of each checkpoint with an evaluation, by step."""
-    found = {step: _score(_path(directory, step), metric) for step in steps(directory)}
+    found = {step: _score(path_of(directory, step), metric) for step in steps(directory)}
     return {step: score for step, score in found.items() if score is not None}
 
 

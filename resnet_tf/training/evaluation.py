@@ -139,7 +139,8 @@ def evaluate_run(run: Run, source: Source, *, batch_size: int, flip: bool = Fals
     Raises:
         UserError: if `source` has other classes than the run, the data cannot be read, or `flip` is set for signals.
     """
-    return _evaluate(run, match_classes(run.labels, source).validation, batch_size=batch_size, flip=flip)
+    matched = match_classes(run.labels, source, run.data_classes)
+    return _evaluate(run, matched.validation, batch_size=batch_size, flip=flip)
 
 
 def evaluate_test_split(run: Run, source: Source, *, batch_size: int) -> dict[str, float]:
@@ -155,7 +156,7 @@ def evaluate_test_split(run: Run, source: Source, *, batch_size: int) -> dict[st
     Raises:
         UserError: if the data or the file cannot be read.
     """
-    test = match_classes(run.labels, source).test
+    test = match_classes(run.labels, source, run.data_classes).test
     if test is None:
         return {}
     if stored := read_test_metrics(run):

@@ -79,6 +79,7 @@ class Run:
             a checkpoint within an epoch.
         stopped_epoch: epoch after which `train.patience`, `train.minutes` or a callback ended the run; 0 if none did.
         weights_sha256: SHA-256 of the weights.
+        data_classes: class names of the training data in the order of the logits, as which `labels` are loaded.
     """
 
     workdir: Path
@@ -88,6 +89,7 @@ class Run:
     metrics: dict[str, Any]
     stopped_epoch: int = 0
     weights_sha256: str = ""
+    data_classes: tuple[str, ...] = ()
 
     @property
     def preprocess(self) -> Preprocess:
@@ -247,6 +249,7 @@ def _load_checkpoint(workdir: Path, config: Config, chosen: Path) -> Run:
         metrics=metadata["metrics"] or {},
         stopped_epoch=_stopped_epoch(chosen, metadata),
         weights_sha256=hash_weights(model),
+        data_classes=labels,
     )
 
 

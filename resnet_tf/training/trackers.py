@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import logging
 import os
+import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -27,14 +28,20 @@ _MAX_PARAMETER = 500  # characters of a parameter of MLflow
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Check that the packages of trackers are installed.
+    """Check that the packages of trackers are installed, and that no run of Weights & Biases is active.
 
     Raises:
-        UserError: naming the extra of the first that is not.
+        UserError: naming the extra of the first that is not installed, or the active run.
     """
     for name in names:
         if name in _OPEN and importlib.util.find_spec(name) is None:
             raise UserError(f"runtime.tracker={name} needs the package {name}: pip install 'resnet_tf[{name}]'")
+    active = getattr(sys.modules.get("wandb"), "run", None)
+    if "wandb" in names and active is not None:  # `init` would return it, and its id would be stored
+        raise UserError(
+            f"runtime.tracker=wandb begins a run of its own, and run {active.id!r} is active: end it by "
+            "wandb.finish(), or log to it by callbacks=[WandbMetricsLogger()] without the tracker"
+        )
 
 
 @contextlib.contextmanager
@@ -59,11 +66,6 @@ def _open_wandb(config: Config, workdir: Path, run_id: str) -> Iterator[keras.ca
     import wandb
     from wandb.integration.keras import WandbMetricsLogger
 
-    if wandb.run is not None:  # `init` would return it, and its id would be stored
-        raise UserError(
-            f"runtime.tracker=wandb begins a run of its own, and run {wandb.run.id!r} is active: end it by "
-            "wandb.finish(), or log to it by callbacks=[WandbMetricsLogger()] without the tracker"
-        )
     identifier = run_id or uuid.uuid4().hex[:8]
     with _naming("wandb", "`wandb login`, or WANDB_MODE=offline"):
         run = wandb.init(

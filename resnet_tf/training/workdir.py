@@ -264,5 +264,6 @@ def _check_same_config(workdir: Path, config: Config) -> dict[str, str]:
 
 
 def _is_moved(before: str, now: str) -> bool:
-    """Return True for a file or directory with the same name elsewhere; a run stores paths as absolute ones."""
-    return Path(before).is_absolute() and Path(before).name == Path(now).name
+    """Return True for a file or directory that has the same name elsewhere, and is gone from where it was."""
+    old, new = Path(before), Path(now)
+    return old.is_absolute() and new.is_absolute() and old.name == new.name and not old.exists()

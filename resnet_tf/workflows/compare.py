@@ -12,7 +12,7 @@ import numpy as np
 from resnet_tf.config import parse_assignments
 from resnet_tf.config.effects import check_data_keys
 from resnet_tf.core import files
-from resnet_tf.core.class_names import canonical
+from resnet_tf.core.class_names import canonical, find_indices
 from resnet_tf.core.comparison import Answers, Comparison, Gate, check_gates, check_limits
 from resnet_tf.core.errors import UserError
 from resnet_tf.core.machine import describe
@@ -222,8 +222,7 @@ def _answer(subject: Model | PredictionsFile, result: EvaluateResult, names: lis
 
 def _evaluate(model: Model, source: Source) -> Evaluation:
     """Evaluate a model on a source with the classes of another model, in any order."""
-    positions = {canonical(label): index for index, label in enumerate(model.labels)}
-    indices = np.array([positions.get(canonical(name), -1) for name in source.class_names])
+    indices = np.array(find_indices(source.class_names, model.labels))
     split = source.validation
     targets = targets_of(split.labels)
     present = targets.present(split.labels)

@@ -161,7 +161,8 @@ def evaluate(
     whole = is_other and "data.eval_split" not in changes
     if is_other:
         settings = _settings_of_other(settings, changes)
-    source = match_classes(subject.labels, open_source(settings, for_training=False, whole=whole, given=changes))
+    opened = open_source(settings, for_training=False, whole=whole, given=changes)
+    source = match_classes(subject.labels, opened, subject.data_classes if isinstance(subject, Run) else ())
     for text in describe_evaluation(source.validation, source.class_names):
         logger.warning("%s", text)
     directory = None

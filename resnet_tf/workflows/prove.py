@@ -187,10 +187,10 @@ def _check_data(workdir: Path, source: Source) -> None:
     Raises:
         UserError: naming the first difference.
     """
-    newest = checkpoint.latest(workdir / CHECKPOINTS)
-    if newest is None:  # the user deleted them, and only hashes are left
+    directory = workdir / CHECKPOINTS
+    if not (steps := checkpoint.steps(directory)):  # the user deleted them, and only hashes are left
         return
-    before = checkpoint.read_metadata(newest)["data"]
+    before = checkpoint.read_metadata(checkpoint.path_of(directory, steps[-1]))["data"]
     before["splits"].pop(load_config(workdir / CONFIG_FILE).data.test_split, None)
     if difference := find_difference(before, source.identity):
         raise UserError(f"{source.name!r} holds other data than those of the run: {difference}")

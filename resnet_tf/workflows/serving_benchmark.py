@@ -18,7 +18,7 @@ from resnet_tf.core.metrics import SingleLabelEvaluation
 from resnet_tf.core.multi_label_metrics import MultiLabelEvaluation
 from resnet_tf.core.paths import user_path
 from resnet_tf.core.serving_benchmark import OmittedExport, ServingBenchmark
-from resnet_tf.inputs import Preprocess, create_preprocess, input_type
+from resnet_tf.inputs import Preprocess, create_preprocess, find_origin, input_type
 from resnet_tf.serving.export import TARGETS, export_model
 from resnet_tf.serving.export_benchmark import measure_export
 from resnet_tf.serving.runners import is_installed
@@ -129,6 +129,7 @@ def _measure_all(
     write: _Write, seconds: float, inputs: type[Preprocess]
 ) -> tuple[tuple[ExportMeasurement, ...], tuple[OmittedExport, ...]]:
     """Measure every target and precision that this machine can run, and list the others with reasons."""
+    find_origin(inputs)  # refuses, before all exports, a type that no other process can import
     candidates, omitted = list_candidates()
     exports: list[ExportMeasurement] = []
     for number, (target, precision) in enumerate(candidates, start=1):

@@ -18,6 +18,7 @@ import tensorflow as tf
 from conftest import CORRUPTIONS, LONG, load_once, verify
 from PIL import Image
 
+import resnet_tf
 from resnet_tf.config import DataConfig
 from resnet_tf.core import files
 from resnet_tf.core.calibration import Calibration
@@ -50,9 +51,14 @@ def test_what_is_set_on_the_model_of_a_run_applies_to_its_evaluation_and_its_exp
     logits = evaluation.logits.astype(np.float64) / 2
     np.testing.assert_allclose(evaluation.probabilities, scipy.special.softmax(logits, axis=1), rtol=1e-6)
     run.model.labels = [f"digit {name}" for name in source.class_names]
+    assert evaluate_run(run, source, batch_size=100).top(1) == evaluation.top(1)
+    run.model.labels = ["zero", *source.class_names[1:]]
+    assert resnet_tf.evaluate(run).evaluation.top(1) == evaluation.top(1)
+    metadata = read_export(export_model(run, tmp_path / "drift", target="litert")).metadata
+    assert metadata["drift"]["top1_before"] == pytest.approx(evaluation.top(1), abs=0.1)
     run.model.preprocess = dataclasses.replace(run.preprocess, mean=(0.1,))
-    metadata = read_export(export_model(run, tmp_path, target="keras")).metadata
-    assert metadata["labels"] == [f"digit {index}" for index in range(10)] == list(run.labels)
+    metadata = read_export(export_model(run, tmp_path / "unchanged", target="keras")).metadata
+    assert metadata["labels"] == ["zero", *map(str, range(1, 10))] == list(run.labels)
     assert Preprocess.from_dict(metadata["preprocess"]).mean == (0.1,)
     assert metadata["calibration"]["temperatures"] == [2.0]
     run.model.labels = None

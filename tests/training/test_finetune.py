@@ -120,14 +120,18 @@ def test_a_run_continues_where_the_file_of_its_initial_weights_has_moved(tiny_co
 @pytest.mark.parametrize(("key", "name"), [("model.weights", "start.h5"), ("loss.teacher", "serving")])
 def test_files_of_a_run_may_move_and_not_be_exchanged(tiny_config, tmp_path, key, name):
     (tmp_path / "config.json").write_text(override(tiny_config, {key: f"/old/{name}"}).to_json())
-    for accepted in (f"/old/{name}", f"/new/{name}", name):
+    for accepted in (f"/old/{name}", f"/new/{name}"):
         check_workdir(tmp_path, override(tiny_config, {key: accepted}))
-    for refused in ("/old/other", "imagenet", ""):
+    for refused in ("/old/other", "imagenet", "", name):
         with pytest.raises(UserError, match=rf"another configuration \({key}='/old/{name}' there and '{refused}' now"):
             check_workdir(tmp_path, override(tiny_config, {key: refused}))
     (tmp_path / "config.json").write_text(override(tiny_config, {key: "imagenet"}).to_json())
     with pytest.raises(UserError, match=rf"another configuration \({key}='imagenet' there and '/new/imagenet' now"):
         check_workdir(tmp_path, override(tiny_config, {key: "/new/imagenet"}))
+    (present := tmp_path / "old" / name).mkdir(parents=True)
+    (tmp_path / "config.json").write_text(override(tiny_config, {key: str(present)}).to_json())
+    with pytest.raises(UserError, match=rf"another configuration \({key}='{present}' there and '/new/{name}' now"):
+        check_workdir(tmp_path, override(tiny_config, {key: f"/new/{name}"}))
 
 
 def test_image_size_grows_over_the_epochs():

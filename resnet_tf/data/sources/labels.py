@@ -185,18 +185,21 @@ def check_form(split: Split, thresholds: Sequence[float] | None) -> None:
         )
 
 
-def match_classes(class_names: Sequence[str], source: Source) -> Source:
+def match_classes(class_names: Sequence[str], source: Source, trained_names: Sequence[str] = ()) -> Source:
     """Return a data set with the classes of a model, matched by name; it may lack some, and have another order.
 
     Args:
         class_names: class names of the model.
         source: data set, for evaluation.
+        trained_names: names of the same classes in the training data, if these are known and the model may rename them.
 
     Raises:
         UserError: if the data set has a class that the model lacks, or one of both has two classes of one name.
     """
     if list(map(canonical, class_names)) == list(map(canonical, source.class_names)):
         return source
+    if source.class_names == tuple(trained_names) and set(trained_names) != set(class_names):
+        return dataclasses.replace(source, class_names=tuple(class_names))
     labels = np.array(find_indices(source.class_names, class_names), np.int64)
     if (labels < 0).any() or any(map(find_duplicate, (class_names, source.class_names))):
         raise UserError(
