@@ -272,6 +272,7 @@ def _with_lora(model: keras.Model) -> keras.Model:
 
 @pytest.mark.parametrize("name", ["network", "softmax in the head"])
 def test_lora_is_merged_into_the_kernels(name):
+    keras.utils.set_random_seed(0)  # with some weights, the adapters change probabilities by little
     model, images = MODELS[name][0](), _images()
     before = np.asarray(model(images, training=False))
     expected = np.asarray(_with_lora(model)(images, training=False))

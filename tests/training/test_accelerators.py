@@ -126,7 +126,7 @@ def test_steps_of_a_tpu_are_traced(digits_arrays, tpu, monkeypatch):
     batches, count = trained.batches(), tf.constant(2)
     for variant in ({}, {"head_only": True}, {"size": 6}):
         statistics, unreadable = trained.step.run.get_concrete_function(batches, count, **variant).structured_outputs
-        assert (statistics.shape[1:], unreadable.shape[1:]) == ([4], [64])
+        assert (statistics.shape[1:], unreadable.shape[1:]) == ([5], [64])
 
 
 def test_an_evaluation_of_a_tpu_is_traced(digits_arrays, tpu):
