@@ -111,8 +111,8 @@ def test_runs_of_mlflow_are_beside_their_directories(tiny_config, offline):
 
 def test_an_active_run_of_wandb_is_not_taken_over(tiny_config, offline, monkeypatch):
     """Regression: `wandb.init` returned it, its id was stored, and it was finished with the training."""
-    package = types.SimpleNamespace(run=types.SimpleNamespace(id="mine"), __spec__=object())
-    monkeypatch.setitem(sys.modules, "wandb", package)
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(run=types.SimpleNamespace(id="mine")))
+    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda module: module)
     config = override_groups(tiny_config, runtime={"tracker": "wandb"})
     message = r"and run 'mine' is active: end it by wandb\.finish\(\), or log to it by callbacks="
     with pytest.raises(UserError, match=message):
